@@ -1,0 +1,48 @@
+"""salhub: the model hub of saliency.
+
+import salhub
+
+result = salhub.pipeline("salhub/normgrad-efficientnet-lite0")("photo.jpg")
+result.save("explained.png")
+"""
+
+from importlib import import_module
+from typing import Any
+
+from salhub.auto import BACKBONES, METHODS, install_registration
+
+__version__ = "0.1.0"
+
+# Public name -> module, imported when the name is first used.
+_PUBLIC = {
+    "AutoModelForSaliency": "salhub.auto",
+    "ImageSaliencyOutput": "salhub.outputs",
+    "ParameterFreeModel": "salhub.modeling",
+    "SaliencyConfig": "salhub.configuration",
+    "SaliencyOutput": "salhub.outputs",
+    "SaliencyPreTrainedModel": "salhub.modeling",
+    "context_aware_saliency": "salhub.ops.context_aware_saliency",
+    "list_models": "salhub.hub",
+    "load_image": "salhub.processing",
+    "pipeline": "salhub.pipelines",
+    "seed_cache": "salhub.hub",
+}
+for _entry in (*METHODS.values(), *BACKBONES):
+    _folder = f"{_entry.package}.{_entry.name}"
+    _PUBLIC[_entry.config] = f"{_folder}.configuration_{_entry.name}"
+    _PUBLIC[_entry.model] = f"{_folder}.modeling_{_entry.name}"
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'salhub' has no attribute '{name}'")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+install_registration()

@@ -1,0 +1,268 @@
+"""The one file that knows all methods. A new method is one line in METHODS."""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from salhub.errors import UnknownNameError, did_you_mean
+
+MODEL_TYPE_PREFIX = "salhub_"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    config: str
+    model: str
+
+    package: ClassVar[str]
+
+    @property
+    def model_type(self) -> str:
+        """The `model_type` of its configuration."""
+        return MODEL_TYPE_PREFIX + self.name
+
+    @property
+    def config_class(self) -> type:
+        """The configuration class, imported when asked for."""
+        return getattr(self.module("configuration"), self.config)
+
+    @property
+    def model_class(self) -> type:
+        """The model class, imported when asked for."""
+        return getattr(self.module("modeling"), self.model)
+
+    def module(self, kind: str) -> Any:
+        """Import one of its files, such as "configuration" or "evaluation".
+
+        Raises:
+            ModuleNotFoundError: It has no such file.
+        """
+        return importlib.import_module(f"{self.package}.{self.name}.{kind}_{self.name}")
+
+
+@dataclass(frozen=True)
+class Method(_Entry):
+    """One published method.
+
+    Args:
+        name: Folder in `salhub/models`; files are named after it and `model_type` is built on it.
+        config: Name of the configuration class.
+        model: Name of the model class.
+        task: What it does; `salhub.pipelines.TASKS` lists the tasks.
+        paper: Where it was published.
+        default: Shipped model used when only the method is named, or None.
+    """
+
+    task: str
+    paper: str
+    default: str | None = None
+
+    package: ClassVar[str] = "salhub.models"
+
+
+@dataclass(frozen=True)
+class Backbone(_Entry):
+    """A network of ours that methods build on.
+
+    Args:
+        name: Folder in `salhub/backbones`.
+        config: Name of the configuration class.
+        model: Name of the model class.
+        auto_class: The Auto class of transformers that loads it, beside AutoModel.
+        image_processor: Name of the image processor class.
+    """
+
+    auto_class: str
+    image_processor: str
+    package: ClassVar[str] = "salhub.backbones"
+
+    @property
+    def image_processor_class(self) -> type:
+        """The image processor class, imported when asked for."""
+        return getattr(self.module("image_processing"), self.image_processor)
+
+
+# One line a method, however long.
+# fmt: off
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            "normgrad",
+            "NormGradConfig",
+            "NormGradForImageSaliency",
+            "image-saliency",
+            "arXiv:2004.02866",
+            "normgrad-efficientnet-lite0",
+        ),
+        Method(
+            "salient_relevance",
+            "SalientRelevanceConfig",
+            "SalientRelevanceForImageSaliency",
+            "image-saliency",
+            "arXiv:1712.08268",
+            "salient-relevance-efficientnet-lite0",
+        ),
+    )
+}
+
+BACKBONES: tuple[Backbone, ...] = (
+    Backbone(
+        "efficientnet_lite",
+        "EfficientNetLiteConfig",
+        "EfficientNetLiteForImageClassification",
+        "AutoModelForImageClassification",
+        "EfficientNetLiteImageProcessor",
+    ),
+)
+
+
+def method_of(model_type_or_name: str) -> Method:
+    """Return a method by its name or by the `model_type` of a configuration.
+
+    Raises:
+        UnknownNameError: No method is called that.
+    """
+    name = model_type_or_name.removeprefix(MODEL_TYPE_PREFIX)
+    if name not in METHODS:
+        raise UnknownNameError(
+            f"'{model_type_or_name}' is no method of salhub; the methods are "
+            f"{', '.join(METHODS)}.{did_you_mean(name, METHODS)}"
+        )
+    return METHODS[name]
+
+
+class AutoModelForSaliency:
+    """Load any salhub model by name, whatever its method.
+
+    Example:
+        >>> model = AutoModelForSaliency.from_pretrained("salhub/normgrad-efficientnet-lite0")
+        >>> type(model).__name__
+        'NormGradForImageSaliency'
+    """
+
+    def __init__(self) -> None:
+        raise OSError("AutoModelForSaliency is built with AutoModelForSaliency.from_pretrained.")
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike, *arguments: Any, **kwargs: Any) -> Any:
+        """Load a model; the keywords are those of transformers' `from_pretrained`.
+
+        Args:
+            name: A folder, a shipped name, or a Hub repository.
+            *arguments, **kwargs: Passed to the method's own class.
+
+        Raises:
+            UnknownNameError: The model belongs to no method of salhub.
+            ModelNotFoundError: Nothing of that name was found.
+        """
+        method = method_of(read_model_type(name, **kwargs))
+        return method.model_class.from_pretrained(name, *arguments, **kwargs)
+
+    @classmethod
+    def from_config(cls, config: Any) -> Any:
+        """Build a model with fresh weights from a configuration."""
+        return method_of(config.model_type).model_class(config)
+
+
+def read_model_type(name: str | os.PathLike, **hub_arguments: Any) -> str:
+    """Return the `model_type` in the config.json of a model, without building anything."""
+    from transformers import PreTrainedConfig
+
+    from salhub.hub import resolve
+
+    keys = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+    resolved = resolve(name, **hub_arguments)
+    arguments = {key: hub_arguments[key] for key in keys if key in hub_arguments}
+    if resolved.is_bundled:
+        arguments = {}
+    with resolved.explain_missing():
+        content, _ = PreTrainedConfig.get_config_dict(resolved.config_folder, **arguments)
+    if "model_type" not in content:
+        raise UnknownNameError(
+            f"The config.json of '{resolved.name}' has no model_type; it is no salhub model."
+        )
+    return content["model_type"]
+
+
+# --- registration with transformers' Auto classes ---------------------------------------------
+
+
+def _register_configurations() -> None:
+    from transformers import AutoConfig
+
+    for entry in (*METHODS.values(), *BACKBONES):
+        AutoConfig.register(entry.model_type, entry.config_class, exist_ok=True)
+
+
+def _register_models() -> None:
+    import transformers
+
+    for entry in (*METHODS.values(), *BACKBONES):
+        transformers.AutoModel.register(entry.config_class, entry.model_class, exist_ok=True)
+    for entry in BACKBONES:
+        auto_class = getattr(transformers, entry.auto_class)
+        auto_class.register(entry.config_class, entry.model_class, exist_ok=True)
+
+
+def _register_image_processors() -> None:
+    from transformers import AutoImageProcessor
+
+    for entry in BACKBONES:
+        classes = {"pil": entry.image_processor_class}
+        AutoImageProcessor.register(
+            entry.config_class, image_processor_classes=classes, exist_ok=True
+        )
+
+
+def _register_pipelines() -> None:
+    from salhub.pipelines import register_tasks
+
+    register_tasks()
+
+
+_REGISTRATIONS: dict[str, Callable[[], None]] = {
+    "transformers.models.auto.configuration_auto": _register_configurations,
+    "transformers.models.auto.modeling_auto": _register_models,
+    "transformers.models.auto.image_processing_auto": _register_image_processors,
+    "transformers.pipelines": _register_pipelines,
+}
+
+
+class _RegisterAfterImport(importlib.abc.MetaPathFinder):
+    """Registers our classes right after transformers' own registry has been imported.
+
+    Importing the registries costs seconds, so `import salhub` must not do it; but a plain
+    `AutoModel.from_pretrained` after `import salhub` has to know our models.
+    """
+
+    def find_spec(self, name, path=None, target=None):
+        if name not in _REGISTRATIONS:
+            return None
+        specification = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if specification is None or specification.loader is None:
+            return None
+        execute, register = specification.loader.exec_module, _REGISTRATIONS[name]
+
+        def execute_and_register(module):
+            execute(module)
+            register()
+
+        specification.loader.exec_module = execute_and_register
+        return specification
+
+
+def install_registration() -> None:
+    """Register with transformers' Auto classes: now where they are imported, else on import."""
+    if any(isinstance(finder, _RegisterAfterImport) for finder in sys.meta_path):
+        return
+    for name, register in _REGISTRATIONS.items():
+        if name in sys.modules:
+            register()
+    sys.meta_path.insert(0, _RegisterAfterImport())

@@ -1,0 +1,1 @@
+"""EfficientNet-Lite 0, 1 and 2 for image classification."""

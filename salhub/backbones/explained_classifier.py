@@ -1,0 +1,297 @@
+"""Base of the methods that explain an image classifier: any of transformers', or any module."""
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import nn
+from transformers import AutoConfig, PreTrainedConfig
+
+from salhub.configuration import SaliencyConfig
+from salhub.hub import resolve
+from salhub.modeling import SaliencyPreTrainedModel
+
+logger = logging.getLogger(__name__)
+
+# Normalised pixels rarely pass 3; beyond this they are still in 0..255.
+_SUSPICIOUS_PIXEL = 20.0
+
+
+@strict
+class ExplainedClassifierConfig(SaliencyConfig):
+    """Configuration of a method that explains an image classifier.
+
+    Args:
+        backbone_config: Configuration of the classifier, when its weights are saved with the model.
+        backbone: Name of the classifier, a folder or a Hub repository, when they are not.
+        backbone_revision: Revision of `backbone`.
+    """
+
+    sub_configs = {"backbone_config": AutoConfig}
+
+    backbone_config: dict | PreTrainedConfig | None = None
+    backbone: str | None = None
+    backbone_revision: str | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Turn a dictionary read from config.json into a configuration object."""
+        if isinstance(self.backbone_config, dict):
+            fields = dict(self.backbone_config)
+            model_type = fields.pop("model_type", None)
+            if model_type is None:
+                raise ValueError(
+                    "backbone_config has no 'model_type'; give a transformers configuration, or "
+                    "build the model with from_classifier(...)."
+                )
+            self.backbone_config = AutoConfig.for_model(model_type, **fields)
+        super().__post_init__(**kwargs)
+
+
+class ExplainedClassifierModel(SaliencyPreTrainedModel):
+    """A frozen image classifier, held as `backbone`, and what is needed to explain it."""
+
+    config: ExplainedClassifierConfig
+    base_model_prefix = "backbone"
+    main_input_name = "pixel_values"
+
+    def __init__(
+        self, config: ExplainedClassifierConfig, backbone: nn.Module | None = None
+    ) -> None:
+        super().__init__(config)
+        self.backbone = _build(config) if backbone is None else _as_loaded(backbone)
+        self.post_init()
+
+    @classmethod
+    def from_classifier(
+        cls,
+        classifier: str | os.PathLike | nn.Module,
+        *,
+        revision: str | None = None,
+        **settings: Any,
+    ) -> "ExplainedClassifierModel":
+        """Wrap a classifier of your own.
+
+        Args:
+            classifier: A folder, a name ("microsoft/resnet-50", "salhub/efficientnet-lite0"), a
+                transformers image classifier, or any module that maps (B, 3, H, W) to logits.
+            revision: Revision of a classifier on the Hub.
+            **settings: Fields of the configuration.
+
+        Raises:
+            ValueError: The named checkpoint has no trained classification head, or a setting is
+                unknown.
+
+        Example:
+            >>> from salhub import NormGradForImageSaliency
+            >>> model = NormGradForImageSaliency.from_classifier("salhub/efficientnet-lite0")
+        """
+        if isinstance(classifier, nn.Module):
+            backbone, name = classifier, None
+        else:
+            backbone, name = load_classifier(classifier, revision=revision), os.fspath(classifier)
+        config = cls.config_class(
+            backbone_config=getattr(backbone, "config", None),
+            backbone=name,
+            backbone_revision=revision,
+            **settings,
+        )
+        return cls(config, backbone=backbone).eval()
+
+    @classmethod
+    def _from_reference(cls, config: ExplainedClassifierConfig) -> "ExplainedClassifierModel":
+        backbone = load_classifier(config.backbone, revision=config.backbone_revision)
+        config.backbone_config = backbone.config
+        return cls(config, backbone=backbone).eval()
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, *arguments: Any, **kwargs: Any
+    ) -> "ExplainedClassifierModel":
+        """Load a model by name; see `SaliencyPreTrainedModel.from_pretrained`."""
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, *arguments, **kwargs)
+        except OSError as error:
+            # Saved with save_backbone=False: there is a configuration and no weight file.
+            if "model.safetensors" not in str(error):
+                raise
+            config = cls.config_class.from_pretrained(pretrained_model_name_or_path)
+            if config.backbone is None or config.backbone_config is not None:
+                raise
+            return cls._from_reference(config)
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, *, save_backbone: bool = True, **kwargs: Any
+    ) -> None:
+        """Save the model.
+
+        Args:
+            save_directory: Folder to write.
+            save_backbone: Save the classifier's weights too; otherwise only its name.
+            **kwargs: As in transformers.
+
+        Raises:
+            ValueError: The classifier is a plain module, or has no name to refer to.
+        """
+        if self.config.backbone_config is None:
+            raise ValueError(
+                f"The explained classifier is a plain {type(self.backbone).__name__} without a "
+                "transformers configuration, so it cannot be saved; save its own state and call "
+                "from_classifier(...) again."
+            )
+        if save_backbone:
+            return super().save_pretrained(save_directory, **kwargs)
+        if self.config.backbone is None:
+            raise ValueError(
+                "save_backbone=False stores only the classifier's name, and this one has none; "
+                "build the model with from_classifier('NAME') or save the weights."
+            )
+        config = type(self.config).from_dict({**self.config.to_dict(), "backbone_config": None})
+        config.architectures = [type(self).__name__]
+        return config.save_pretrained(save_directory)
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes of the classifier, or None when a plain module does not say."""
+        config = self.config.backbone_config
+        return None if config is None else config.num_labels
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Class names by class index; empty when the classifier has none."""
+        config = self.config.backbone_config
+        return {} if config is None else dict(config.id2label or {})
+
+    def classify(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return the classifier's logits, (B, C), or (B, C, h, w) for a fully convolutional one."""
+        outputs = self.backbone(pixel_values)
+        if isinstance(outputs, torch.Tensor):
+            return outputs
+        return outputs.logits if hasattr(outputs, "logits") else outputs[0]
+
+    def check_pixel_values(self, pixel_values: torch.Tensor) -> None:
+        """Refuse pictures that the classifier cannot have been meant to see.
+
+        Args:
+            pixel_values: Pictures, floating point, (B, channels, H, W).
+
+        Raises:
+            TypeError: Not a floating-point tensor.
+            ValueError: Wrong shape, or NaN or infinite values.
+        """
+        if not isinstance(pixel_values, torch.Tensor) or not pixel_values.is_floating_point():
+            kind = getattr(pixel_values, "dtype", type(pixel_values).__name__)
+            raise TypeError(
+                f"pixel_values must be a floating-point tensor, got {kind}; prepare pictures with "
+                "the classifier's image processor."
+            )
+        channels = getattr(self.config.backbone_config, "num_channels", 3)
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != channels:
+            raise ValueError(
+                f"pixel_values must have shape (batch, {channels}, height, width), got "
+                f"{tuple(pixel_values.shape)}; prepare pictures with the image processor."
+            )
+        if pixel_values.numel() == 0:
+            raise ValueError("pixel_values is empty; give at least one picture.")
+        largest = pixel_values.detach().abs().amax()
+        if not torch.isfinite(largest):
+            raise ValueError("pixel_values has NaN or infinite values; check the picture.")
+        if largest > _SUSPICIOUS_PIXEL:
+            logger.warning(
+                "pixel_values reach %.0f, so they look unnormalised (0 to 255); prepare pictures "
+                "with the classifier's image processor.",
+                float(largest),
+            )
+
+    def check_class_labels(
+        self, class_labels: torch.Tensor | Sequence[int] | int | None, batch_size: int
+    ) -> torch.Tensor | None:
+        """Check the classes to explain before any work is done.
+
+        Args:
+            class_labels: None for the most likely class; one class for all pictures; one a
+                picture, (B,); or several a picture, (B, T).
+            batch_size: Number of pictures, B.
+
+        Returns:
+            int64 (B, T) on the model's device, or None.
+
+        Raises:
+            TypeError: Not integers.
+            ValueError: Wrong shape, or a class out of range.
+        """
+        if class_labels is None:
+            return None
+        labels = torch.as_tensor(class_labels, device=self.device)
+        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+            raise TypeError(f"class_labels must be integers, got {labels.dtype}.")
+        if labels.ndim == 0:
+            labels = labels.expand(batch_size)
+        if labels.ndim not in (1, 2) or labels.shape[0] != batch_size or labels.numel() == 0:
+            raise ValueError(
+                f"class_labels must have shape ({batch_size},) or ({batch_size}, classes) for "
+                f"{batch_size} pictures, got {tuple(labels.shape)}."
+            )
+        self._check_class_range(labels, self.num_classes)
+        return labels.long().reshape(batch_size, -1)
+
+    @staticmethod
+    def _check_class_range(labels: torch.Tensor, num_classes: int | None) -> None:
+        if num_classes is None:
+            return
+        outside = labels[(labels < 0) | (labels >= num_classes)]
+        if outside.numel():
+            raise ValueError(
+                f"class {int(outside[0])} is out of range: the classifier has {num_classes} "
+                f"classes, 0 to {num_classes - 1}."
+            )
+
+
+def load_classifier(name: str | os.PathLike, *, revision: str | None = None) -> nn.Module:
+    """Load a trained image classifier by name.
+
+    Args:
+        name: A folder, a shipped name, or a Hub repository.
+        revision: Revision on the Hub.
+
+    Raises:
+        ValueError: The checkpoint is no image classifier, or its head was never trained.
+    """
+    from transformers import AutoModelForImageClassification
+
+    hub_arguments = {} if revision is None else {"revision": revision}
+    resolved = resolve(name, **hub_arguments)
+    if resolved.is_bundled:
+        hub_arguments = {}
+    with resolved.explain_missing():
+        model, info = AutoModelForImageClassification.from_pretrained(
+            resolved.weights_folder, output_loading_info=True, **hub_arguments
+        )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"'{resolved.name}' is not a trained image classifier: its checkpoint lacks "
+            f"{', '.join(missing[:3])}; choose one that was fine-tuned for classification."
+        )
+    model.config.name_or_path = resolved.name
+    return model.eval()
+
+
+def _build(config: ExplainedClassifierConfig) -> nn.Module:
+    from transformers import AutoModelForImageClassification
+
+    if config.backbone_config is None:
+        raise ValueError(
+            f"{type(config).__name__} names no classifier to explain; use "
+            "from_classifier('NAME or module'), or set backbone_config."
+        )
+    return AutoModelForImageClassification.from_config(config.backbone_config)
+
+
+def _as_loaded(backbone: nn.Module) -> nn.Module:
+    # transformers initialises every module without this mark, trained ones included.
+    for module in backbone.modules():
+        module._is_hf_initialized = True
+    return backbone

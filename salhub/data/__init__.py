@@ -1,0 +1,1 @@
+"""Readers of pictures and labels, and the photos shipped with salhub."""

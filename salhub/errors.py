@@ -1,0 +1,65 @@
+"""Exceptions a caller may want to catch, and the sentences they share."""
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+
+class SalhubError(Exception):
+    """Base of the errors that only salhub raises."""
+
+
+class MissingExtraError(SalhubError, ImportError):
+    """An optional dependency is needed and not installed."""
+
+
+class UnknownNameError(SalhubError, ValueError):
+    """A model, method, sample or metric name that nobody knows."""
+
+
+class ModelNotFoundError(SalhubError, OSError):
+    """A model that is neither a folder, nor shipped, nor cached, nor on the Hub."""
+
+
+class IntegrityError(SalhubError, OSError):
+    """A bundled file is missing or its content is not what the manifest says."""
+
+
+def did_you_mean(name: str, options: Iterable[str], limit: int = 3) -> str:
+    """Return " Did you mean 'x'?" for the nearest options, or "" when none is near.
+
+    Args:
+        name: What the caller wrote.
+        options: The accepted spellings.
+        limit: The most suggestions to give.
+
+    Example:
+        >>> did_you_mean("norm_gard", ["norm_grad", "cam"])
+        " Did you mean 'norm_grad'?"
+    """
+    near = difflib.get_close_matches(str(name), list(options), n=limit, cutoff=0.5)
+    if not near:
+        return ""
+    return " Did you mean " + " or ".join(f"'{option}'" for option in near) + "?"
+
+
+def require_extra(module: str, extra: str) -> ModuleType:
+    """Import an optional module, or name the extra that installs it.
+
+    Args:
+        module: The module to import, such as "matplotlib".
+        extra: The salhub extra that brings it, such as "plot".
+
+    Raises:
+        MissingExtraError: The module is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+            raise
+        raise MissingExtraError(
+            f"This needs the package '{module}', which is not installed; "
+            f"install it with: pip install 'salhub[{extra}]'"
+        ) from error

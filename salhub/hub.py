@@ -1,0 +1,282 @@
+"""Where weights come from: a folder, the installation, or the Hugging Face Hub."""
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from salhub.errors import ModelNotFoundError, UnknownNameError, did_you_mean
+from salhub.manifest import NAMESPACE, BundledModel, read_manifest
+
+logger = logging.getLogger(__name__)
+
+_HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Where a model's files are.
+
+    Args:
+        name: What the caller asked for: a folder or a repository name.
+        config_folder: Folder or repository with the configuration and processor.
+        weights_folder: Folder or repository with `model.safetensors`.
+        source: "folder", "bundle" or "hub".
+        revision: Revision of a bundled model, else None.
+    """
+
+    name: str
+    config_folder: str
+    weights_folder: str
+    source: str
+    revision: str | None = None
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether the files are the ones shipped with salhub."""
+        return self.source == "bundle"
+
+    @contextmanager
+    def explain_missing(self) -> Iterator[None]:
+        """Turn the Hub client's failure to find a repository into one that says what was tried."""
+        try:
+            yield
+        except OSError as error:
+            if self.source != "hub" or not _is_missing_repository(error):
+                raise
+            raise ModelNotFoundError(_missing_message(self.name)) from error
+
+
+def canonical_name(name: str | os.PathLike) -> str:
+    """Return the full name of a shipped model written without its namespace.
+
+    Example:
+        >>> canonical_name("efficientnet-lite0")
+        'salhub/efficientnet-lite0'
+    """
+    name = os.fspath(name)
+    if not os.path.isdir(name) and name in read_manifest():
+        return NAMESPACE + name
+    return name
+
+
+def bundled_model(name: str) -> BundledModel | None:
+    """Return the shipped model called `name` (with its namespace), or None."""
+    return read_manifest().get(name.removeprefix(NAMESPACE)) if _is_ours(name) else None
+
+
+def resolve(name: str | os.PathLike, **hub_arguments: Any) -> Resolved:
+    """Decide where the files of a model come from.
+
+    In this order: an existing folder; the Hub when `force_download` or a `revision` other than
+    the bundled one is given; the bundle; the Hub. SALHUB_PREFER_HUB=1 tries the Hub before the
+    bundle.
+
+    Args:
+        name: A folder, "salhub/NAME", or a Hub repository.
+        **hub_arguments: The keywords given to `from_pretrained`; the Hub's are looked at.
+
+    Raises:
+        IntegrityError: A bundled file is missing or damaged.
+    """
+    name = os.fspath(name)
+    if os.path.isdir(name):
+        return Resolved(name, name, name, "folder")
+    model = bundled_model(name)
+    from_hub = Resolved(name, name, name, "hub")
+    if model is None or _asks_for_hub(model, hub_arguments):
+        logger.info("%s: from the Hub or its cache", name)
+        return from_hub
+    if os.environ.get("SALHUB_PREFER_HUB") == "1" and _hub_has(name, hub_arguments):
+        logger.info("%s: from the Hub, as SALHUB_PREFER_HUB asks", name)
+        return from_hub
+    model.verify()
+    logger.info("%s: shipped with salhub, revision %s", name, model.revision[:12])
+    config_folder = str(model.folder_of("config.json"))
+    weights_folder = str(model.folder_of("model.safetensors"))
+    return Resolved(name, config_folder, weights_folder, "bundle", model.revision)
+
+
+def list_models() -> "ModelTable":
+    """List the models shipped with salhub.
+
+    Returns:
+        A list of `BundledModel` that prints as a table: name, task, size, training data, source.
+
+    Example:
+        >>> "salhub/normgrad-efficientnet-lite0" in str(list_models())
+        True
+    """
+    return ModelTable(read_manifest().values())
+
+
+class ModelTable(list[BundledModel]):
+    """A list of models that prints as an aligned table."""
+
+    _HEADER = ("name", "task", "MB", "trained on", "source")
+
+    def __repr__(self) -> str:
+        rows = [self._HEADER] + [
+            (m.full_name, m.task, f"{m.bytes / 1e6:.1f}", m.trained_on, m.source) for m in self
+        ]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(self._HEADER))]
+        lines = (
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        )
+        return "\n".join(lines)
+
+
+def seed_cache(
+    names: list[str] | None = None, cache_dir: str | os.PathLike | None = None
+) -> list[Path]:
+    """Copy shipped models into the Hugging Face cache, so that plain transformers finds them.
+
+    Args:
+        names: Models to copy; all of them by default.
+        cache_dir: The cache; by default the one huggingface_hub uses.
+
+    Returns:
+        The snapshot folders, one a model. A snapshot that is already there is left alone.
+
+    Raises:
+        UnknownNameError: A name is not shipped with salhub.
+
+    Example:
+        >>> seed_cache(["efficientnet-lite0"], cache_dir=folder)  # doctest: +SKIP
+    """
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    models = [_shipped(name) for name in names] if names else list(read_manifest().values())
+    root = Path(cache_dir or HF_HUB_CACHE)
+    return [_seed_one(model, root) for model in models]
+
+
+def push_folder(
+    folder: str | os.PathLike,
+    repo_id: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    revision: str | None = None,
+    commit_message: str = "Upload with salhub",
+    create_pr: bool = False,
+) -> str:
+    """Upload a folder to a model repository in one commit, creating the repository if needed.
+
+    Args:
+        folder: The folder; everything in it goes up, and nothing else in the repository changes.
+        repo_id: "owner/name".
+        private: Whether a repository created here is private.
+        token: Access token; by default the saved login.
+        revision: Branch to commit to; by default the main one.
+        commit_message: First line of the commit.
+        create_pr: Open a pull request instead of committing to the branch.
+
+    Returns:
+        The address of the commit or of the pull request.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    commit = api.upload_folder(
+        repo_id=repo_id,
+        folder_path=folder,
+        revision=revision,
+        commit_message=commit_message,
+        create_pr=create_pr,
+    )
+    return commit.pr_url or commit.commit_url
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(NAMESPACE)
+
+
+def _shipped(name: str) -> BundledModel:
+    model = read_manifest().get(name.removeprefix(NAMESPACE))
+    if model is None:
+        raise UnknownNameError(
+            f"'{name}' is not shipped with salhub; `salhub list` shows what is."
+            f"{did_you_mean(name.removeprefix(NAMESPACE), read_manifest())}"
+        )
+    return model
+
+
+def _asks_for_hub(model: BundledModel, hub_arguments: dict[str, Any]) -> bool:
+    revision = hub_arguments.get("revision")
+    return bool(hub_arguments.get("force_download")) or revision not in (None, model.revision)
+
+
+def _hub_has(name: str, hub_arguments: dict[str, Any]) -> bool:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    arguments = {key: hub_arguments[key] for key in _HUB_ARGUMENTS if key in hub_arguments}
+    try:
+        hf_hub_download(name, "config.json", **arguments)
+    except (HfHubHTTPError, OSError) as error:
+        logger.info("%s: not on the Hub (%s), using the shipped files", name, type(error).__name__)
+        return False
+    return True
+
+
+def _is_missing_repository(error: BaseException | None) -> bool:
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    missing = (RepositoryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled)
+    while error is not None:
+        if isinstance(error, missing) and not isinstance(error, GatedRepoError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _missing_message(name: str) -> str:
+    from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE
+
+    hint = did_you_mean(name.removeprefix(NAMESPACE), read_manifest())
+    return (
+        f"No model '{name}' was found: it is no folder, not shipped with salhub, not in the cache "
+        f"{HF_HUB_CACHE}, and not to be had from {ENDPOINT} (missing, private or unreachable)."
+        f"{hint} `salhub list` shows the shipped models."
+    )
+
+
+def _seed_one(model: BundledModel, root: Path) -> Path:
+    model.verify()
+    repository = root / f"models--{model.full_name.replace('/', '--')}"
+    snapshot = repository / "snapshots" / model.revision
+    if not snapshot.is_dir():
+        snapshot.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=repository) as scratch:
+            complete = Path(scratch) / model.revision
+            complete.mkdir()
+            for file in model.files:
+                shutil.copyfile(file.path, complete / file.name)
+            os.replace(complete, snapshot)
+    _point_main_at(model.revision, repository)
+    return snapshot
+
+
+def _point_main_at(revision: str, repository: Path) -> None:
+    # A `main` that the user's own download wrote is newer than anything shipped; it stays.
+    reference = repository / "refs" / "main"
+    seeded = repository / ".salhub-seed"
+    current = reference.read_text(encoding="utf-8") if reference.is_file() else None
+    is_ours = seeded.is_file() and seeded.read_text(encoding="utf-8") == current
+    if current is None or is_ours:
+        reference.parent.mkdir(exist_ok=True)
+        reference.write_text(revision, encoding="utf-8")
+        seeded.write_text(revision, encoding="utf-8")

@@ -1,0 +1,38 @@
+"""What the models return."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers.utils import ModelOutput
+
+
+@dataclass
+class SaliencyOutput(ModelOutput):
+    """What every saliency model returns.
+
+    Args:
+        saliency: How much each element matters; the shape depends on the task.
+        logits: Raw scores of the explained model, where there is one, shape (B, C).
+    """
+
+    saliency: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+
+
+@dataclass
+class ImageSaliencyOutput(SaliencyOutput):
+    """Maps over the pixels of a picture.
+
+    Args:
+        saliency: float32 maps, shape (B, H, W), or (B, T, H, W) when T classes were asked for.
+        logits: Raw class scores, shape (B, C).
+        class_labels: The classes explained, int64, shape (B,) or (B, T).
+        degenerate: True where a map is constant and so says nothing, bool, shape (B,) or (B, T).
+        native_saliency: The map before it was resized, at the resolution of the layer.
+        layer_maps: One map a layer, each (B, h, w) or (B, T, h, w), when they were asked for.
+    """
+
+    class_labels: torch.Tensor | None = None
+    degenerate: torch.Tensor | None = None
+    native_saliency: torch.Tensor | None = None
+    layer_maps: tuple[torch.Tensor, ...] | None = None

@@ -1,0 +1,80 @@
+"""`salhub.pipeline`: any model, by name, ready to run."""
+
+import os
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from salhub.auto import METHODS, AutoModelForSaliency, Method, method_of, read_model_type
+from salhub.errors import ModelNotFoundError
+from salhub.hub import canonical_name
+
+# Task -> where its pipeline lives. A new task is a file here and one line.
+TASKS: dict[str, tuple[str, str]] = {
+    "image-saliency": ("salhub.pipelines.image_saliency", "ImageSaliencyPipeline"),
+}
+
+
+def pipeline_class(task: str) -> type:
+    """Return the pipeline class of a task."""
+    module, name = TASKS[task]
+    return getattr(import_module(module), name)
+
+
+def pipeline(model: str | os.PathLike | nn.Module, **settings: Any) -> Any:
+    """Load a model and everything it needs, ready to call on a person's input.
+
+    Args:
+        model: A shipped name with or without "salhub/", a folder, a Hub repository, the name of
+            a method (its default model is taken, or `classifier` is explained), or a model.
+        **settings: What the task's pipeline takes, such as `device`, `dtype`, `batch_size` and
+            `classifier`; fields of the model's configuration; and the Hub's keywords.
+
+    Returns:
+        The pipeline of the model's task; for "image-saliency" an `ImageSaliencyPipeline`.
+
+    Raises:
+        UnknownNameError: The model belongs to no method of salhub.
+        ModelNotFoundError: Nothing of that name was found.
+
+    Example:
+        >>> import salhub
+        >>> explain = salhub.pipeline("normgrad-efficientnet-lite0")
+        >>> explain(salhub.load_image("sample:cat")).label
+        'tiger cat'
+    """
+    if isinstance(model, nn.Module):
+        method = method_of(model.config.model_type)
+        return pipeline_class(method.task).from_model(model, **settings)
+    name, method = find_method(model, **settings)
+    return pipeline_class(method.task).from_name(name, method, **settings)
+
+
+def find_method(model: str | os.PathLike, **settings: Any) -> tuple[str | None, Method]:
+    """Return the name of a model, or None where only its method was named, and its method."""
+    name = canonical_name(model)
+    key = name.replace("-", "_")
+    if key in METHODS and not os.path.isdir(name):
+        method = METHODS[key]
+        if settings.get("classifier") is not None:
+            return None, method
+        if method.default is None:
+            raise ModelNotFoundError(
+                f"'{name}' is a method without a default model; name a model, or a classifier to "
+                "explain with classifier=..."
+            )
+        return canonical_name(method.default), method
+    return name, method_of(read_model_type(name, **settings))
+
+
+def register_tasks() -> None:
+    """Make `transformers.pipeline(TASK, model=...)` know the tasks of salhub."""
+    from transformers.pipelines import PIPELINE_REGISTRY
+
+    for task in TASKS:
+        if task not in PIPELINE_REGISTRY.supported_tasks:
+            cls = pipeline_class(task)
+            PIPELINE_REGISTRY.register_pipeline(
+                task, pipeline_class=cls, pt_model=AutoModelForSaliency, type=cls.input_type
+            )
