@@ -1,0 +1,1 @@
+"""Protocols that measure models on data and give results files; the cards are made from these."""

@@ -1,0 +1,91 @@
+"""Labelled folders in both layouts."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from salhub.data.image_folder import LabelledImageFolder
+
+
+def save_picture(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 3)).save(path)
+
+
+def write_index(folder, entries):
+    (folder / "index.json").write_text(json.dumps(entries))
+
+
+def test_index_finds_files_beside_it_and_in_images(tmp_path):
+    save_picture(tmp_path / "a.png")
+    save_picture(tmp_path / "images" / "b.png")
+    write_index(
+        tmp_path,
+        [
+            {"file": "a.png", "index": 7, "name": "tench", "extra": 1},
+            {"file": "b.png", "index": 2, "name": "hen"},
+        ],
+    )
+    folder = LabelledImageFolder(tmp_path)
+    assert len(folder) == 2
+    assert [(p.name, i, n) for p, i, n in folder] == [("a.png", 7, "tench"), ("b.png", 2, "hen")]
+    assert folder[1].path == tmp_path / "images" / "b.png"
+
+
+def test_sub_folders_are_classes_in_sorted_order(tmp_path):
+    for name in ("n02/x.jpg", "n01/y.JPEG", "n01/z.png", ".cache/q.png"):
+        save_picture(tmp_path / name)
+    (tmp_path / "n01" / "notes.txt").write_text("not a picture")
+    folder = LabelledImageFolder(tmp_path)
+    assert [(p.name, i, n) for p, i, n in folder] == [
+        ("y.JPEG", 0, "n01"),
+        ("z.png", 0, "n01"),
+        ("x.jpg", 1, "n02"),
+    ]
+
+
+def test_label2id_numbers_the_sub_folders(tmp_path):
+    save_picture(tmp_path / "hen" / "x.png")
+    assert LabelledImageFolder(tmp_path, label2id={"cock": 7, "hen": 8})[0].class_index == 8
+    with pytest.raises(ValueError, match=r"'hen' .* not a known class.* Did you mean 'hens'\?"):
+        LabelledImageFolder(tmp_path, label2id={"hens": 8})
+
+
+def test_description_has_a_fingerprint_and_no_path(tmp_path):
+    save_picture(tmp_path / "set" / "a" / "x.png")
+    described = LabelledImageFolder(tmp_path / "set").describe()
+    assert described["name"] == "set"
+    assert (described["num_images"], described["num_classes"]) == (1, 1)
+    assert str(tmp_path) not in json.dumps(described)
+    save_picture(tmp_path / "set" / "a" / "y.png")
+    assert LabelledImageFolder(tmp_path / "set").describe() != described
+
+
+def test_bad_folders_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere"):
+        LabelledImageFolder(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="no labelled picture"):
+        LabelledImageFolder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        ("{", ValueError, "is not JSON"),
+        ('{"file": 1}', ValueError, "must hold a list of objects .* got dict"),
+        ('[{"file": "a.png"}]', ValueError, "entry 0 .* must have the keys file, index, name"),
+        ('[{"file": "a.png", "index": "3", "name": "x"}]', ValueError, "class number .* got '3'"),
+        ('[{"file": "a.png", "index": 3, "name": "x"}]', FileNotFoundError, "names 'a.png'"),
+    ],
+)
+def test_bad_indexes_are_named(tmp_path, content, error, message):
+    (tmp_path / "index.json").write_text(content)
+    with pytest.raises(error, match=message):
+        LabelledImageFolder(tmp_path)
+
+
+def test_reads_the_sample(imagenet_sample):
+    folder = LabelledImageFolder(imagenet_sample)
+    assert len(folder) == 1000
+    assert [image.class_index for image in folder] == list(range(1000))

@@ -1,0 +1,82 @@
+"""Results files: strict JSON, atomic, complete."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from salhub.results import Results, Table, measured
+
+
+def make_results():
+    results = Results(model="salhub/x", command="salhub evaluate salhub/x", seed=3)
+    results.data = {"name": "sample", "num_images": 2}
+    results.add_metric("grid_mass/a", 0.5, interval=(0.4, math.inf), n=7, unit="fraction")
+    results.add_metric("rho/a", math.nan, n=0)
+    results.tables.append(
+        Table("Title", "Note.", ["method", "mass"], [["a", 0.5], ["b", math.nan]])
+    )
+    return results
+
+
+def test_saved_file_is_strict_json_and_loads_back(tmp_path):
+    path = make_results().save(tmp_path / "x.results.json")
+    text = path.read_text()
+    content = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert content["metrics"][1]["value"] is None
+    assert content["metrics"][0]["interval"] == [0.4, None]
+    assert content["tables"][0]["rows"] == [["a", 0.5], ["b", None]]
+    loaded = Results.load(path)
+    assert loaded.metric("grid_mass/a").value == 0.5
+    assert loaded.metric("grid_mass/a").interval[0] == 0.4
+    assert math.isnan(loaded.metric("rho/a").value)
+    assert loaded.tables[0].columns == ["method", "mass"]
+    assert loaded.save(tmp_path / "again.json").read_text() == text
+
+
+def test_failed_save_keeps_the_old_file_and_no_draft(tmp_path, monkeypatch):
+    path = make_results().save(tmp_path / "x.json")
+    before = path.read_text()
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        Results(model="y", command="", seed=0).save(path)
+    assert path.read_text() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_environment_is_recorded_without_names_or_paths():
+    with measured(Results(model="m", command="c", seed=0)) as results:
+        results.add_metric("a", 1.0)
+    assert results.wall_seconds >= 0
+    assert {"python", "torch", "transformers"} <= set(results.versions)
+    assert results.machine["torch_threads"] >= 1
+    assert results.machine["peak_memory_mib"] is None or results.machine["peak_memory_mib"] > 10
+    recorded = json.dumps([results.machine, results.versions])
+    assert os.uname().nodename not in recorded
+    assert str(Path.home()) not in recorded
+
+
+def test_names_are_unique_and_near_names_are_offered():
+    results = make_results()
+    with pytest.raises(ValueError, match="'rho/a' is already recorded"):
+        results.add_metric("rho/a", 1.0)
+    with pytest.raises(KeyError, match="Did you mean 'grid_mass/a'"):
+        results.metric("grid_mas/a")
+
+
+def test_table_rows_must_fill_the_columns():
+    with pytest.raises(ValueError, match="2 columns but a row of 1 cells"):
+        Table("t", "", ["a", "b"], [["x"]])
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"model": "m"}', '{"model": 1, "other": 2}'])
+def test_other_files_are_refused(tmp_path, content):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(ValueError, match=r"x\.json is not"):
+        Results.load(tmp_path / "x.json")
