@@ -88,39 +88,20 @@ class Backbone(_Entry):
         return getattr(self.module("image_processing"), self.image_processor)
 
 
-# One line a method, however long.
+# One line a method or backbone, however long.
 # fmt: off
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method(
-            "normgrad",
-            "NormGradConfig",
-            "NormGradForImageSaliency",
-            "image-saliency",
-            "arXiv:2004.02866",
-            "normgrad-efficientnet-lite0",
-        ),
-        Method(
-            "salient_relevance",
-            "SalientRelevanceConfig",
-            "SalientRelevanceForImageSaliency",
-            "image-saliency",
-            "arXiv:1712.08268",
-            "salient-relevance-efficientnet-lite0",
-        ),
+        # Method("normgrad", "NormGradConfig", "NormGradForImageSaliency", "image-saliency", "arXiv:2004.02866", "normgrad-efficientnet-lite0"),
+        # Method("salient_relevance", "SalientRelevanceConfig", "SalientRelevanceForImageSaliency", "image-saliency", "arXiv:1712.08268", "salient-relevance-efficientnet-lite0"),
     )
 }
 
 BACKBONES: tuple[Backbone, ...] = (
-    Backbone(
-        "efficientnet_lite",
-        "EfficientNetLiteConfig",
-        "EfficientNetLiteForImageClassification",
-        "AutoModelForImageClassification",
-        "EfficientNetLiteImageProcessor",
-    ),
+    Backbone("efficientnet_lite", "EfficientNetLiteConfig", "EfficientNetLiteForImageClassification", "AutoModelForImageClassification", "EfficientNetLiteImageProcessor"),
 )
+# fmt: on
 
 
 def method_of(model_type_or_name: str) -> Method:

@@ -10,7 +10,9 @@ from transformers import AutoImageProcessor, Pipeline
 from transformers.image_processing_utils import BaseImageProcessor
 
 from salhub.auto import Method
-from salhub.backbones.explained_classifier import ExplainedClassifierModel
+from salhub.backbones.explained_classifier.modeling_explained_classifier import (
+    ExplainedClassifierModel,
+)
 from salhub.errors import did_you_mean
 from salhub.hub import resolve
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from huggingface_hub.dataclasses import strict
 from torch import nn
-from transformers import AutoConfig, PreTrainedConfig
 
-from salhub.configuration import SaliencyConfig
+from salhub.backbones.explained_classifier.configuration_explained_classifier import (
+    ExplainedClassifierConfig,
+)
 from salhub.hub import resolve
 from salhub.modeling import SaliencyPreTrainedModel
 
@@ -18,36 +18,6 @@ logger = logging.getLogger(__name__)
 
 # Normalised pixels rarely pass 3; beyond this they are still in 0..255.
 _SUSPICIOUS_PIXEL = 20.0
-
-
-@strict
-class ExplainedClassifierConfig(SaliencyConfig):
-    """Configuration of a method that explains an image classifier.
-
-    Args:
-        backbone_config: Configuration of the classifier, when its weights are saved with the model.
-        backbone: Name of the classifier, a folder or a Hub repository, when they are not.
-        backbone_revision: Revision of `backbone`.
-    """
-
-    sub_configs = {"backbone_config": AutoConfig}
-
-    backbone_config: dict | PreTrainedConfig | None = None
-    backbone: str | None = None
-    backbone_revision: str | None = None
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        """Turn a dictionary read from config.json into a configuration object."""
-        if isinstance(self.backbone_config, dict):
-            fields = dict(self.backbone_config)
-            model_type = fields.pop("model_type", None)
-            if model_type is None:
-                raise ValueError(
-                    "backbone_config has no 'model_type'; give a transformers configuration, or "
-                    "build the model with from_classifier(...)."
-                )
-            self.backbone_config = AutoConfig.for_model(model_type, **fields)
-        super().__post_init__(**kwargs)
 
 
 class ExplainedClassifierModel(SaliencyPreTrainedModel):

@@ -1,0 +1,1 @@
+"""Base of the methods that explain an image classifier."""

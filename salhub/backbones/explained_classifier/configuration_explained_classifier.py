@@ -1,0 +1,38 @@
+"""Configuration of the methods that explain an image classifier."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+
+from salhub.configuration import SaliencyConfig
+
+
+@strict
+class ExplainedClassifierConfig(SaliencyConfig):
+    """Configuration of a method that explains an image classifier.
+
+    Args:
+        backbone_config: Configuration of the classifier, when its weights are saved with the model.
+        backbone: Name of the classifier, a folder or a Hub repository, when they are not.
+        backbone_revision: Revision of `backbone`.
+    """
+
+    sub_configs = {"backbone_config": AutoConfig}
+
+    backbone_config: dict | PreTrainedConfig | None = None
+    backbone: str | None = None
+    backbone_revision: str | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Turn a dictionary read from config.json into a configuration object."""
+        if isinstance(self.backbone_config, dict):
+            fields = dict(self.backbone_config)
+            model_type = fields.pop("model_type", None)
+            if model_type is None:
+                raise ValueError(
+                    "backbone_config has no 'model_type'; give a transformers configuration, or "
+                    "build the model with from_classifier(...)."
+                )
+            self.backbone_config = AutoConfig.for_model(model_type, **fields)
+        super().__post_init__(**kwargs)
