@@ -42,8 +42,8 @@ def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
         ValueError: If the shapes differ or there is no example dimension.
 
     Example:
-        >>> rank_correlation(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[1.0, 4.0, 9.0]]))
-        tensor([1.], dtype=torch.float64)
+        >>> rank_correlation(torch.tensor([[1.0, 2.0]]), torch.tensor([[9.0, 4.0]])).round()
+        tensor([-1.], dtype=torch.float64)
 
     Source:
         Spearman's rho: the Pearson correlation of average ranks.

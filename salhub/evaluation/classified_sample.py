@@ -1,0 +1,93 @@
+"""A folder of labelled pictures as one classifier sees it."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from salhub.data.image_folder import LabelledImageFolder
+
+logger = logging.getLogger(__name__)
+
+Classify = Callable[[Tensor], Tensor]  # pixel_values (B, 3, H, W) -> logits (B, C)
+
+
+class ClassifiedSample:
+    """Labelled pictures and the logits a classifier gives them; pixels are read when asked for.
+
+    Args:
+        folder: The pictures.
+        image_processor: The classifier's own image processor.
+        classify: pixel_values (B, 3, H, W) -> logits (B, C).
+        batch_size: Pictures classified at once.
+        progress: Whether to show a bar.
+
+    Raises:
+        ValueError: If a label is no class of the classifier.
+
+    Example:
+        >>> sample = ClassifiedSample(folder, processor, classify)  # doctest: +SKIP
+        >>> sample.top_accuracy(1)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        folder: LabelledImageFolder,
+        image_processor: Any,
+        classify: Classify,
+        *,
+        batch_size: int = 16,
+        progress: bool = True,
+    ) -> None:
+        self.folder = folder
+        self.image_processor = image_processor
+        self.class_labels = torch.tensor([image.class_index for image in folder])
+        batches = torch.arange(len(folder)).split(batch_size)
+        with torch.no_grad():
+            logits = [
+                classify(self.pixel_values(batch.tolist())).float().cpu()
+                for batch in tqdm(batches, desc="classifying", disable=not progress)
+            ]
+        self.logits = torch.cat(logits)
+        num_classes = self.logits.shape[1]
+        if int(self.class_labels.max()) >= num_classes:
+            raise ValueError(
+                f"the pictures have labels up to {int(self.class_labels.max())}, the classifier "
+                f"knows {num_classes} classes; the folder's numbering is not the classifier's."
+            )
+        logger.info("classified %d pictures, top-1 %.3f", len(folder), self.top_accuracy(1))
+
+    def __len__(self) -> int:
+        return len(self.folder)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(N, C) softmax probabilities, float64."""
+        return self.logits.double().softmax(dim=1)
+
+    def pixel_values(self, positions: Sequence[int]) -> Tensor:
+        """Read and process some pictures; (B, 3, H, W) float32."""
+        pictures = []
+        for position in positions:
+            with Image.open(self.folder[position].path) as picture:
+                pictures.append(picture.convert("RGB"))
+        return self.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+
+    def top_accuracy(self, k: int) -> float:
+        """Share of pictures whose label is among the k most likely classes."""
+        best = self.logits.topk(min(k, self.logits.shape[1]), dim=1).indices
+        return float((best == self.class_labels[:, None]).any(dim=1).double().mean())
+
+    def extreme_classes(self, positions: Sequence[int]) -> Tensor:
+        """(B, 2) int64: the most and the least likely class of some pictures."""
+        logits = self.logits[list(positions)]
+        return torch.stack([logits.argmax(dim=1), logits.argmin(dim=1)], dim=1)
+
+    def draw(self, num_images: int, seed: int) -> list[int]:
+        """Positions of a random sub-sample without repetition, all pictures if there are fewer."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randperm(len(self), generator=generator)[:num_images].tolist()

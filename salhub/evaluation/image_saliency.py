@@ -1,0 +1,255 @@
+"""One protocol for every explainer of image classifiers.
+
+An explainer is a callable `(pixel_values (B, 3, H, W), class_labels (B, T)) -> maps`. Maps are a
+tensor (B, T, h, w), or a mapping from names to such tensors where one pass gives many maps.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm.auto import tqdm
+
+from salhub.data.mosaic import Mosaic, assemble
+from salhub.evaluation.classified_sample import ClassifiedSample, Classify
+from salhub.metrics.class_sensitivity import class_sensitivity
+from salhub.metrics.grid_pointing_game import grid_pointing_game
+from salhub.metrics.perturbation import deletion, insertion
+from salhub.metrics.randomization import Mode, map_similarity, randomized_models
+
+Explainer = Callable[[Tensor, Tensor], Tensor | Mapping[str, Tensor]]
+Explainers = Mapping[str, Explainer]
+
+
+@dataclass
+class Scores:
+    """Values of one metric for one map, in the order they were measured.
+
+    Attributes:
+        values: One number an example; NaN where the number does not exist.
+        groups: Group of each value for the bootstrap (the mosaic, the picture).
+    """
+
+    values: list[float] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
+
+    def extend(self, values: Tensor, groups: Sequence[int]) -> None:
+        """Add the values of one batch."""
+        self.values += values.double().tolist()
+        self.groups += list(groups)
+
+
+ScoreTable = dict[str, dict[str, Scores]]  # map name -> metric name -> scores
+
+
+def explain_all(
+    explainers: Explainers, pixel_values: Tensor, class_labels: Tensor
+) -> Iterator[tuple[str, Tensor]]:
+    """Maps of all explainers, resized to the pictures' size.
+
+    Args:
+        explainers: Explainers by name; the name of a group is not part of its maps' names.
+        pixel_values: (B, 3, H, W).
+        class_labels: (B, T) int64.
+
+    Yields:
+        (name, float32 maps (B, T, H, W)).
+
+    Raises:
+        ValueError: If an explainer returns another shape, or two maps have the same name.
+    """
+    seen = set()
+    for explainer_name, explain in explainers.items():
+        found = explain(pixel_values, class_labels)
+        maps = found if isinstance(found, Mapping) else {explainer_name: found}
+        for name, saliency in maps.items():
+            if saliency.ndim != 4 or saliency.shape[:2] != class_labels.shape:
+                raise ValueError(
+                    f"explainer {name!r} must return (B, T, H, W) with (B, T) = "
+                    f"{tuple(class_labels.shape)}, got {tuple(saliency.shape)}."
+                )
+            if name in seen:
+                raise ValueError(f"two explainers give a map called {name!r}; rename one.")
+            seen.add(name)
+            yield name, _resized(saliency.detach().float(), pixel_values.shape[2:])
+
+
+def measure_grid_game(
+    explainers: Explainers,
+    sample: ClassifiedSample,
+    mosaics: Sequence[Mosaic],
+    *,
+    progress: bool = True,
+) -> ScoreTable:
+    """Grid pointing game: every cell of every mosaic, all classes of a mosaic in one call.
+
+    Args:
+        explainers: Explainers by name.
+        sample: The pictures the mosaics refer to.
+        mosaics: Drawn by `salhub.data.mosaic.draw_mosaics`.
+        progress: Whether to show a bar.
+
+    Returns:
+        "mass", "hit" and "empty" of each map, one value a cell, grouped by mosaic.
+    """
+    scores: ScoreTable = {}
+    for number, mosaic in enumerate(tqdm(mosaics, desc="grid game", disable=not progress)):
+        pixel_values = assemble(sample.pixel_values(mosaic.members))[None]
+        labels = torch.tensor([mosaic.class_labels])
+        cells = torch.arange(len(mosaic.members))
+        side = round(len(mosaic.members) ** 0.5)
+        for name, saliency in explain_all(explainers, pixel_values, labels):
+            game = grid_pointing_game(saliency[0], cells, side)
+            groups = [number] * len(cells)
+            _add(scores, name, "mass", game.mass, groups)
+            _add(scores, name, "hit", game.hit, groups)
+            _add(scores, name, "empty", game.empty, groups)
+    return scores
+
+
+def measure_class_sensitivity(
+    explainers: Explainers,
+    sample: ClassifiedSample,
+    positions: Sequence[int],
+    *,
+    progress: bool = True,
+) -> ScoreTable:
+    """Rank correlation between the maps of the most and the least likely class of each picture.
+
+    Args:
+        explainers: Explainers by name.
+        sample: The pictures.
+        positions: Which pictures.
+        progress: Whether to show a bar.
+
+    Returns:
+        "rho" and "absolute_rho" of each map, one value a picture, NaN for a constant map.
+    """
+    scores: ScoreTable = {}
+    for position in tqdm(positions, desc="class sensitivity", disable=not progress):
+        labels = sample.extreme_classes([position])
+        for name, saliency in explain_all(explainers, sample.pixel_values([position]), labels):
+            rho = class_sensitivity(saliency[:, 0], saliency[:, 1]).rho
+            _add(scores, name, "rho", rho, [position])
+            _add(scores, name, "absolute_rho", rho.abs(), [position])
+    return scores
+
+
+def measure_perturbation(
+    explainers: Explainers,
+    classify: Classify,
+    sample: ClassifiedSample,
+    positions: Sequence[int],
+    *,
+    pixels_per_step: int | None = None,
+    include_insertion: bool = True,
+    batch_size: int = 16,
+    progress: bool = True,
+) -> ScoreTable:
+    """Deletion and insertion areas for the true class of each picture.
+
+    Args:
+        explainers: Explainers by name.
+        classify: pixel_values -> logits of the explained classifier.
+        sample: The pictures.
+        positions: Which pictures.
+        pixels_per_step: As in `salhub.metrics.perturbation.deletion`.
+        include_insertion: Whether to measure insertion too.
+        batch_size: Perturbed pictures classified at once.
+        progress: Whether to show a bar.
+
+    Returns:
+        "deletion" (low is good) and "insertion" (high is good), one value a picture.
+    """
+    curves = {"deletion": deletion} | ({"insertion": insertion} if include_insertion else {})
+    scores: ScoreTable = {}
+    for position in tqdm(positions, desc="deletion", disable=not progress):
+        pixel_values = sample.pixel_values([position])
+        label = sample.class_labels[[position]]
+        for name, saliency in explain_all(explainers, pixel_values, label[:, None]):
+            for metric, curve in curves.items():
+                found = curve(
+                    classify,
+                    pixel_values,
+                    saliency[:, 0],
+                    label,
+                    pixels_per_step=pixels_per_step,
+                    batch_size=batch_size,
+                )
+                _add(scores, name, metric, found.area, [position])
+    return scores
+
+
+def measure_randomization(
+    model: nn.Module,
+    explainers_of: Callable[[Any], Explainers],
+    classify_with: Callable[[Any, Tensor], Tensor],
+    sample: ClassifiedSample,
+    positions: Sequence[int],
+    layers: Sequence[str],
+    *,
+    mode: Mode = "cascade",
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[str, ScoreTable]:
+    """Compare the maps of a model with those of copies whose layers are re-initialised.
+
+    Two classes are explained: the class the trained network predicts ("fixed"), and whatever the
+    randomised copy predicts ("predicted"), each compared with the trained map of the fixed class.
+
+    Args:
+        model: The explainer with the network inside; it is copied, never changed.
+        explainers_of: Gives the explainers of a model or of its copy.
+        classify_with: (model, pixel_values) -> logits, for a model or its copy.
+        sample: The pictures.
+        positions: Which pictures.
+        layers: Names of sub-modules of `model`, head first.
+        mode: "cascade" from the head down or "independent", one layer at a time.
+        seed: Seed of the random weights.
+        progress: Whether to show a bar.
+
+    Returns:
+        layer -> map -> "rho", "absolute_rho", "ssim" and "constant" for the fixed class and
+        "predicted_rho", "predicted_absolute_rho" for the predicted one, one value a picture.
+    """
+    pixel_values = sample.pixel_values(positions)
+    with torch.no_grad():
+        fixed = classify_with(model, pixel_values).argmax(dim=1, keepdim=True)
+    trained = dict(explain_all(explainers_of(model), pixel_values, fixed))
+    copies = randomized_models(model, layers, mode=mode, seed=seed)
+    found: dict[str, ScoreTable] = {}
+    bar = tqdm(copies, desc=f"randomisation, {mode}", total=len(layers), disable=not progress)
+    for layer, changed in bar:
+        with torch.no_grad():
+            predicted = classify_with(changed, pixel_values).argmax(dim=1, keepdim=True)
+        labels = torch.cat([fixed, predicted], dim=1)
+        scores = found.setdefault(layer, {})
+        for name, saliency in explain_all(explainers_of(changed), pixel_values, labels):
+            _compare(scores, name, trained[name][:, 0], saliency, list(positions))
+    return found
+
+
+def _compare(
+    scores: ScoreTable, name: str, trained: Tensor, saliency: Tensor, groups: list[int]
+) -> None:
+    same_class = map_similarity(trained, saliency[:, 0])
+    _add(scores, name, "rho", same_class.rank_correlation, groups)
+    _add(scores, name, "absolute_rho", same_class.absolute_rank_correlation, groups)
+    _add(scores, name, "ssim", same_class.structural_similarity, groups)
+    _add(scores, name, "constant", same_class.constant, groups)
+    predicted = map_similarity(trained, saliency[:, 1])
+    _add(scores, name, "predicted_rho", predicted.rank_correlation, groups)
+    _add(scores, name, "predicted_absolute_rho", predicted.absolute_rank_correlation, groups)
+
+
+def _add(scores: ScoreTable, name: str, metric: str, values: Tensor, groups: Sequence[int]) -> None:
+    scores.setdefault(name, {}).setdefault(metric, Scores()).extend(values, groups)
+
+
+def _resized(saliency: Tensor, size: Sequence[int]) -> Tensor:
+    if tuple(saliency.shape[2:]) == tuple(size):
+        return saliency
+    return functional.interpolate(saliency, size=tuple(size), mode="bilinear", align_corners=False)
