@@ -1,0 +1,32 @@
+"""Fixtures: a loopback Hub, and machines that talk to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from .client import HubClient
+from .server import HubServer
+
+
+@pytest.fixture
+def hub_server() -> Iterator[HubServer]:
+    with HubServer() as server:
+        yield server
+
+
+@pytest.fixture
+def hub_client(hub_server: HubServer, tmp_path: Path) -> HubClient:
+    """A machine with an empty cache that talks to `hub_server`."""
+    home = tmp_path / "home"
+    home.mkdir()
+    return HubClient(hub_server, home)
+
+
+@pytest.fixture
+def run_client(hub_client: HubClient) -> Callable[..., CompletedProcess[str]]:
+    """Run Python source in a process whose `huggingface_hub` talks to `hub_server`."""
+    return hub_client.run
