@@ -115,6 +115,14 @@ def answer(module: str, function: str, arguments: str) -> None:
     print(_MARK + json.dumps(result))
 
 
+def mark(phase: str) -> None:
+    """Leave a mark in the request log; `HubServer.phase` returns what came after it."""
+    from huggingface_hub import get_session
+    from huggingface_hub.constants import ENDPOINT
+
+    get_session().get(f"{ENDPOINT}/mark/{phase}")
+
+
 def refusal(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> list[str] | None:
     """The kind and the text of the error that a call ends with; None when it succeeds."""
     try:

@@ -17,6 +17,7 @@ import tempfile
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import parse_qs, urlsplit
@@ -110,6 +111,13 @@ class HubServer:
 
     def count(self, method: str = "", fragment: str = "") -> int:
         return len(self.matching(method, fragment))
+
+    def phase(self, name: str) -> list[LoggedRequest]:
+        """The requests between the mark that a client left and its next one."""
+        with self._lock:
+            requests = list(self.requests)
+        start = next(i for i, r in enumerate(requests) if r.path == f"/mark/{name}") + 1
+        return list(takewhile(lambda r: not r.path.startswith("/mark/"), requests[start:]))
 
     def forget(self) -> None:
         """Empty the request log and take back the faults that are still pending."""
