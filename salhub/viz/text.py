@@ -1,0 +1,125 @@
+"""Text in figures: a font that is always there, wrapping, and characters it cannot draw."""
+
+from functools import lru_cache
+
+from PIL import Image, ImageDraw, ImageFont
+
+LINE_HEIGHT = 1.3
+
+# Tried in this order when Pillow's own font lacks a character; found by name on most systems.
+_WIDER_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial.ttf")
+_MISSING = "\uffff"
+
+
+@lru_cache(maxsize=64)
+def _font(size: int, name: str | None = None) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
+
+
+def font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
+    """Return a font that can draw the text: Pillow's own, or else a wider one of the system.
+
+    Args:
+        text: What will be drawn.
+        size: Height in pixels.
+    """
+    characters = frozenset(text)
+    own = _font(size)
+    if not _missing(characters, own):
+        return own
+    for name in _WIDER_FONTS:
+        try:
+            candidate = _font(size, name)
+        except OSError:
+            continue
+        if not _missing(characters, candidate):
+            return candidate
+    return own
+
+
+def wrap(text: str, size: int, width: int) -> list[str]:
+    """Break a text into lines of at most `width` pixels; a word that is too long is cut.
+
+    Args:
+        text: Line breaks in it are kept.
+        size: Height of the letters in pixels.
+        width: Room in pixels.
+
+    Example:
+        >>> wrap("one two", 16, 40)
+        ['one', 'two']
+    """
+    font = font_for(text, size)
+    lines: list[str] = []
+    for paragraph in text.splitlines():
+        line = ""
+        for word in paragraph.split():
+            longer = f"{line} {word}".strip()
+            if font.getlength(longer) <= width:
+                line = longer
+                continue
+            if line:
+                lines.append(line)
+            *full, line = _cut(word, font, width)
+            lines.extend(full)
+        lines.append(line)
+    return lines
+
+
+def text_height(lines: list[str], size: int) -> int:
+    """Return the pixels that so many lines take."""
+    return round(len(lines) * size * LINE_HEIGHT)
+
+
+def draw_lines(
+    image: Image.Image,
+    position: tuple[int, int],
+    lines: list[str],
+    size: int,
+    color: str,
+    anchor: str = "l",
+) -> None:
+    """Draw wrapped lines below each other.
+
+    Args:
+        image: Changed in place.
+        position: Left (or centre, or right) and top in pixels.
+        lines: What `wrap` returned.
+        size: Height of the letters in pixels.
+        color: Any colour name or "#rrggbb".
+        anchor: "l", "m" or "r": what the horizontal position means.
+    """
+    font = font_for("".join(lines), size)
+    draw = ImageDraw.Draw(image)
+    x, y = position
+    for number, line in enumerate(lines):
+        text = _drawable(line, font)
+        # The ascender anchor keeps the baselines of neighbouring captions level.
+        draw.text((x, y + round(number * size * LINE_HEIGHT)), text, color, font, f"{anchor}a")
+
+
+def _cut(word: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    pieces, piece = [], ""
+    for character in word:
+        if piece and font.getlength(piece + character) > width:
+            pieces.append(piece)
+            piece = ""
+        piece += character
+    return [*pieces, piece]
+
+
+def _drawable(text: str, font: ImageFont.FreeTypeFont) -> str:
+    missing = _missing(frozenset(text), font)
+    return "".join("?" if character in missing else character for character in text)
+
+
+@lru_cache(maxsize=1024)
+def _missing(characters: frozenset[str], font: ImageFont.FreeTypeFont) -> frozenset[str]:
+    blank = _shape(_MISSING, font)
+    printable = (one for one in characters if not one.isspace())
+    return frozenset(one for one in printable if _shape(one, font) == blank)
+
+
+def _shape(character: str, font: ImageFont.FreeTypeFont) -> tuple[tuple[int, int], bytes]:
+    mask = font.getmask(character)
+    return mask.size, bytes(mask)
