@@ -1,0 +1,1 @@
+"""NormGrad and its family: what an image classifier looks at, from activations and gradients."""

@@ -1,0 +1,90 @@
+"""From the layers' own maps to what the model returns: joined, resized, smoothed, scaled."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from salhub.models.normgrad.configuration_normgrad import NormGradConfig
+from salhub.models.normgrad.passes import PassResult
+from salhub.ops.maps import (
+    combine_layers,
+    gaussian_smooth,
+    is_constant,
+    layer_weights,
+    min_max,
+    normalized_weights,
+    resize_maps,
+)
+from salhub.outputs import ImageSaliencyOutput
+
+
+def finish_maps(
+    config: NormGradConfig,
+    maps: list[Tensor],
+    depths: Sequence[int],
+    image_size: tuple[int, int],
+) -> Tensor:
+    """Joins, resizes, smooths and scales; constant maps become zeros, in `maps` too.
+
+    Args:
+        config: The model's configuration.
+        maps: One (B, T, h, w) a layer.
+        depths: Place of each layer in the order of the forward pass.
+        image_size: (height, width) of the pictures.
+
+    Returns:
+        (B, T, height, width) in the configured size.
+    """
+    for one in maps:
+        one.masked_fill_(is_constant(one)[..., None, None], 0.0)
+    size = _output_size(config, maps, image_size)
+    resized = [resize_maps(one, size) for one in maps]
+    saliency = resized[0]
+    if len(maps) > 1:
+        weights = _weights(config, depths)
+        saliency = combine_layers(resized, weights, config.combine, product_eps=config.product_eps)
+    saliency = gaussian_smooth(saliency, config.smooth_sigma * max(size))
+    saliency = saliency.masked_fill(is_constant(saliency)[..., None, None], 0.0)
+    return min_max(saliency) if config.normalize == "minmax" else saliency
+
+
+def _output_size(
+    config: NormGradConfig, maps: list[Tensor], image_size: tuple[int, int]
+) -> tuple[int, int]:
+    if config.output_size == "input":
+        return image_size
+    if config.output_size == "native":
+        return max((tuple(one.shape[-2:]) for one in maps), key=lambda size: size[0] * size[1])
+    return tuple(config.output_size)
+
+
+def _weights(config: NormGradConfig, depths: Sequence[int]) -> list[float]:
+    if config.weighting in ("probe", "custom"):
+        return normalized_weights(config.layer_weights, len(depths))
+    by_depth = layer_weights(config.weighting, len(depths))
+    ranks = sorted(depths)
+    return [by_depth[ranks.index(depth)] for depth in depths]
+
+
+def build_output(
+    saliency: Tensor, native: Tensor | None, result: PassResult, *, keep_classes: bool
+) -> ImageSaliencyOutput:
+    """Packs finished maps (B, T, h, w), dropping the class axis unless it is to be kept."""
+    return ImageSaliencyOutput(
+        saliency=drop_class_axis(saliency, keep_classes),
+        logits=result.scores,
+        class_labels=drop_class_axis(result.class_labels, keep_classes),
+        degenerate=drop_class_axis(is_constant(saliency), keep_classes),
+        native_saliency=None if native is None else drop_class_axis(native, keep_classes),
+    )
+
+
+def asks_for_several(class_labels: Tensor | Sequence | int | None) -> bool:
+    """True when the caller asked for several classes a picture, (B, T)."""
+    return class_labels is not None and torch.as_tensor(class_labels).ndim == 2
+
+
+def drop_class_axis(values: Tensor, keep_classes: bool) -> Tensor:
+    """Removes the class axis of (B, 1, ...) where one class a picture was asked for."""
+    return values if keep_classes else values.squeeze(1)

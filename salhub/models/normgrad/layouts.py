@@ -1,0 +1,113 @@
+"""Where the positions of a layer's output are: feature maps, channels-last maps, or tokens."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from torch import Tensor
+
+# Class, distillation and register tokens stand before the patches; no known network has more.
+MAX_PREFIX_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How to read a layer's output as a grid.
+
+    Args:
+        kind: "channels_first" (B, K, H, W), "channels_last" (B, H, W, K), "tokens" (B, N, K) or
+            "custom" (through a function).
+        grid: (H, W).
+        prefix_tokens: Tokens before the patches, which have no position.
+        transform: For "custom": output (B, ...) to (B, K, H, W).
+        output_axes: For "custom": number of axes of the output, batch included.
+    """
+
+    kind: str
+    grid: tuple[int, int]
+    prefix_tokens: int = 0
+    transform: Callable[[Tensor], Tensor] | None = None
+    output_axes: int = 4
+
+    def fold(self, values: Tensor) -> Tensor:
+        """Returns (..., K, H, W) of a layer's output, or of a gradient with a leading axis."""
+        if self.kind == "custom":
+            return self._fold_custom(values)
+        if self.kind == "channels_last":
+            return values.movedim(-1, -3)
+        if self.kind == "tokens":
+            patches = values[..., self.prefix_tokens :, :]
+            return patches.movedim(-1, -2).unflatten(-1, self.grid)
+        return values
+
+    def _fold_custom(self, values: Tensor) -> Tensor:
+        if values.ndim == self.output_axes + 1:
+            return self._fold_custom(values.flatten(0, 1)).unflatten(0, values.shape[:2])
+        folded = self.transform(values)
+        if folded.ndim != 4:
+            raise ValueError(
+                "reshape_transform must return (B, channels, height, width), got shape "
+                f"{tuple(folded.shape)} for an output of shape {tuple(values.shape)}."
+            )
+        return folded
+
+
+def infer_layout(
+    name: str,
+    shape: tuple[int, ...],
+    image_size: tuple[int, int],
+    reshape_transform: Callable[[Tensor], Tensor] | None = None,
+) -> Layout:
+    """Reads the layout of a layer's output from its shape and the picture's.
+
+    A network with a patch or stride of p has a grid of about (H/p, W/p) positions; the grid is the
+    one that fits, with as few tokens before the patches as possible.
+
+    Args:
+        name: The layer, for the error.
+        shape: Shape of its output, batch first.
+        image_size: (height, width) of the picture in pixels.
+        reshape_transform: Overrides the inference: output (B, ...) to (B, K, H, W).
+
+    Raises:
+        ValueError: The output has no positions.
+
+    Example:
+        >>> infer_layout("vit.layers.10", (1, 197, 768), (224, 224)).grid
+        (14, 14)
+    """
+    if reshape_transform is not None:
+        return Layout("custom", (0, 0), transform=reshape_transform, output_axes=len(shape))
+    if len(shape) == 4:
+        return _map_layout(shape, image_size)
+    if len(shape) == 3:
+        grids = _grids(*image_size)
+        for prefix in range(min(MAX_PREFIX_TOKENS, shape[1] - 1) + 1):
+            if shape[1] - prefix in grids:
+                return Layout("tokens", grids[shape[1] - prefix], prefix)
+    raise ValueError(
+        f"layer '{name}' puts out shape {tuple(shape)}, in which no positions were found; choose a "
+        "layer with (batch, channels, height, width) or patch tokens, or set "
+        "model.reshape_transform to a function that makes (batch, channels, height, width) of it."
+    )
+
+
+def _map_layout(shape: tuple[int, ...], image_size: tuple[int, int]) -> Layout:
+    grids = set(_grids(*image_size).values())
+    first, last = tuple(shape[2:]), tuple(shape[1:3])
+    if first not in grids and last in grids:
+        return Layout("channels_last", last)
+    return Layout("channels_first", first)
+
+
+@lru_cache(maxsize=64)
+def _grids(height: int, width: int) -> dict[int, tuple[int, int]]:
+    """Number of positions -> grid, for every stride; strides that divide the picture come first."""
+    strides = range(1, min(height, width) + 1)
+    exact = [(height // p, width // p) for p in strides if height % p == 0 and width % p == 0]
+    floor = [(height // p, width // p) for p in strides]
+    ceiling = [(-(-height // p), -(-width // p)) for p in strides]
+    grids: dict[int, tuple[int, int]] = {}
+    for rows, columns in (*exact, *floor, *ceiling):
+        grids.setdefault(rows * columns, (rows, columns))
+    return grids

@@ -1,0 +1,381 @@
+"""NormGrad and the extract/aggregate family of saliency methods, for any image classifier."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from salhub.backbones.explained_classifier.modeling_explained_classifier import (
+    ExplainedClassifierModel,
+)
+from salhub.modeling import attribution_scope
+from salhub.models.normgrad.capture import LayerCapture
+from salhub.models.normgrad.configuration_normgrad import NormGradConfig
+from salhub.models.normgrad.finishing import (
+    asks_for_several,
+    build_output,
+    drop_class_axis,
+    finish_maps,
+)
+from salhub.models.normgrad.layer_probe import labelled_pictures, leave_one_out_accuracy
+from salhub.models.normgrad.layouts import infer_layout
+from salhub.models.normgrad.meta_step import ParameterizedClassifier, stepped_parameters
+from salhub.models.normgrad.methods import INPUT_LAYER, MapMethod, method_of
+from salhub.models.normgrad.passes import ExplainedNetwork, MapRequest, PassResult, run_pass
+from salhub.models.normgrad.probing import (
+    SaliencyLayer,
+    closest_layers,
+    default_layer,
+    probe_layers,
+)
+from salhub.ops.maps import normalized_weights
+from salhub.outputs import ImageSaliencyOutput
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_IMAGE_SIZE = 224
+
+
+class NormGradForImageSaliency(ExplainedClassifierModel):
+    """Heat maps of what an image classifier looks at, for a class, at any of its layers.
+
+    Every method of the extract/aggregate family is a setting of it: NormGrad, gradient, deconvnet,
+    guided backprop, gradient x input, linear approximation, CAM, Grad-CAM (see `NormGradConfig`).
+    It needs no training: one forward pass, and a backward pass down to the shallowest layer only.
+
+    Attributes:
+        reshape_transform: None, or a function from a layer's output (B, ...) to (B, K, H, W), for
+            layouts that are not inferred. It is not saved.
+
+    Example:
+        >>> import torch
+        >>> from salhub import NormGradForImageSaliency
+        >>> model = NormGradForImageSaliency.from_classifier("salhub/efficientnet-lite0")
+        >>> model(torch.zeros(1, 3, 224, 224)).saliency.shape
+        torch.Size([1, 224, 224])
+
+    Source: Rebuffi, Fong, Ji, Vedaldi, "There and Back Again: Revisiting Backpropagation Saliency
+    Methods", CVPR 2020 (arXiv 2004.02866).
+    """
+
+    config: NormGradConfig
+
+    def __init__(self, config: NormGradConfig, backbone: nn.Module | None = None):
+        super().__init__(config, backbone)
+        self.reshape_transform: Callable[[Tensor], Tensor] | None = None
+        self._layers_by_size: dict[tuple[int, int], list[SaliencyLayer]] = {}
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        class_labels: Tensor | Sequence[int] | int | None = None,
+        return_layer_maps: bool = False,
+    ) -> ImageSaliencyOutput:
+        """Explains pictures.
+
+        Args:
+            pixel_values: Pictures from the classifier's image processor, (B, 3, H, W).
+            class_labels: None for the most likely class; one class for all; one a picture, (B,);
+                or several a picture, (B, T), which share one forward pass.
+            return_layer_maps: Also return each layer's own map.
+
+        Returns:
+            `saliency` float32 (B, h, w) or (B, T, h, w) in `config.output_size`; `logits` (B, C);
+            `class_labels`; `degenerate`, True where a map is constant (it is then all zeros);
+            `native_saliency`, the map in the layer's resolution when there is one layer;
+            `layer_maps`, a tuple in the order of the layers, when asked for.
+
+        Raises:
+            TypeError: pixel_values or class_labels of the wrong kind.
+            ValueError: A wrong shape or class, or a layer or method that does not fit the network.
+        """
+        labels = self._check_inputs(pixel_values, class_labels)
+        method = self.config.recipe
+        with attribution_scope(self):
+            layers = self._resolve_layers(self.config.layers, [method], pixel_values)
+            self._check_weights_fitted(len(layers))
+            requests = [MapRequest(method, layer) for layer in layers]
+            result = self._explain(self._prepare(pixel_values), labels, requests)
+            maps = [result.maps[request].float() for request in requests]
+            order = [result.depth_order.index(layer) for layer in layers]
+            saliency = finish_maps(self.config, maps, order, tuple(pixel_values.shape[-2:]))
+        native = maps[0] if len(maps) == 1 else None
+        output = build_output(saliency, native, result, keep_classes=asks_for_several(class_labels))
+        if return_layer_maps:
+            output.layer_maps = tuple(
+                drop_class_axis(one, asks_for_several(class_labels)) for one in maps
+            )
+        _warn_degenerate(output.degenerate, method.name, layers)
+        return output
+
+    def forward_grid(
+        self,
+        pixel_values: Tensor,
+        class_labels: Tensor | Sequence[int] | int | None = None,
+        *,
+        methods: Iterable[str | tuple[str, str]] = ("norm_grad",),
+        layers: Iterable[str] | None = None,
+    ) -> dict[tuple[str, str], ImageSaliencyOutput]:
+        """Explains pictures by many methods at many layers, from one forward and backward pass.
+
+        Methods with another ReLU rule (deconvnet, guided_backprop) need one further pass a rule.
+
+        Args:
+            pixel_values: As in `forward`.
+            class_labels: As in `forward`.
+            methods: Names, or (extract, aggregate) pairs such as ("conv3x3", "max"), which are
+                then called "conv3x3/max".
+            layers: Layer names; None takes `config.layers`, or else each method's own default.
+
+        Returns:
+            (method name, layer) to an output as of `forward`. Size, scale and smoothing follow the
+            configuration; layers are not joined.
+
+        Raises:
+            TypeError, ValueError: As in `forward`.
+
+        Example:
+            >>> import torch
+            >>> from salhub import NormGradForImageSaliency
+            >>> model = NormGradForImageSaliency.from_classifier("salhub/efficientnet-lite0")
+            >>> maps = model.forward_grid(
+            ...     torch.zeros(1, 3, 224, 224),
+            ...     methods=["grad_cam", ("scaling", "max")],
+            ...     layers=["blocks.10", "blocks.15"],
+            ... )
+            >>> sorted(maps)[0]
+            ('grad_cam', 'blocks.10')
+        """
+        labels = self._check_inputs(pixel_values, class_labels)
+        wanted = [method_of(method) for method in methods]
+        if not wanted:
+            raise ValueError("methods is empty; name at least one.")
+        names = self.config.layers if layers is None else list(layers)
+        with attribution_scope(self):
+            requests = self._grid_requests(wanted, names, pixel_values)
+            result = self._explain(self._prepare(pixel_values), labels, requests)
+            outputs = {}
+            for request in requests:
+                native = result.maps[request].float()
+                saliency = finish_maps(self.config, [native], [0], tuple(pixel_values.shape[-2:]))
+                outputs[request.method.name, request.layer] = build_output(
+                    saliency, native, result, keep_classes=asks_for_several(class_labels)
+                )
+        for (method, layer), output in outputs.items():
+            _warn_degenerate(output.degenerate, method, [layer])
+        return outputs
+
+    def saliency_layers(
+        self, image_size: int | tuple[int, int] | None = None, *, blocks_only: bool = True
+    ) -> list[SaliencyLayer]:
+        """Lists the layers that can be explained, shallow to deep.
+
+        Args:
+            image_size: (height, width) or one side, in pixels; the classifier's own when None.
+            blocks_only: Only the pixels and the network's blocks (elements of a ModuleList or
+                Sequential); False lists every module that has positions.
+
+        Example:
+            >>> from salhub import NormGradForImageSaliency
+            >>> model = NormGradForImageSaliency.from_classifier("salhub/efficientnet-lite0")
+            >>> print(model.saliency_layers()[-1])
+            blocks.15 (320x7x7)
+        """
+        if image_size is None:
+            image_size = getattr(self.config.backbone_config, "image_size", DEFAULT_IMAGE_SIZE)
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        with attribution_scope(self):
+            layers = self._probe(height, width)
+        if not blocks_only:
+            return list(layers)
+        return [layer for layer in layers if layer.is_block or layer.name == INPUT_LAYER]
+
+    def fit_layer_weights(
+        self,
+        pixel_values: Tensor | Iterable[tuple[Tensor, int]],
+        labels: Tensor | None = None,
+        *,
+        ridge: float = 0.1,
+        batch_size: int = 16,
+    ) -> list[float]:
+        """Weighs the configured layers by how well a linear probe tells the classes apart there.
+
+        The weights are stored in the configuration (`layer_weighting="probe"`) and saved with it.
+
+        Args:
+            pixel_values: Labelled pictures (N, 3, H, W), or a dataset of (picture, label) pairs.
+            labels: Class of each picture, (N,); None for a dataset. Some class needs two pictures.
+            ridge: Strength of the probe's penalty, see `leave_one_out_accuracy`.
+            batch_size: Pictures run together.
+
+        Returns:
+            One weight a layer, summing to 1: the probe's leave-one-out accuracy, normalised.
+
+        Raises:
+            ValueError: Fewer than two layers configured, or labels that cannot be learnt.
+
+        Source: Rebuffi et al. 2020 weigh layers by the ImageNet accuracy of a linear probe; the
+        ridge regression and the leave-one-out estimate are ours.
+        """
+        layers = self.config.layers
+        if layers is None or len(layers) < 2:
+            raise ValueError(
+                f"fit_layer_weights weighs two or more layers, and config.layers is {layers}; set "
+                "it first, for example to names from model.saliency_layers()."
+            )
+        pictures, labels = labelled_pictures(pixel_values, labels)
+        self.check_pixel_values(pictures)
+        with attribution_scope(self), torch.no_grad():
+            self._resolve_layers(layers, [self.config.recipe], pictures)
+            features = self._pooled_features(pictures, layers, batch_size)
+        accuracies = [leave_one_out_accuracy(part, labels, ridge=ridge) for part in features]
+        if sum(accuracies) == 0:
+            raise ValueError(
+                "no layer's probe got a single picture right, so there is nothing to weigh by; "
+                "give more pictures a class."
+            )
+        self.config.layer_weights = normalized_weights(accuracies, len(layers))
+        self.config.layer_weighting = "probe"
+        return self.config.layer_weights
+
+    def _check_inputs(self, pixel_values, class_labels) -> Tensor | None:
+        self.config.validate()
+        self.check_pixel_values(pixel_values)
+        return self.check_class_labels(class_labels, len(pixel_values))
+
+    def _prepare(self, pixel_values: Tensor) -> Tensor:
+        """The pixels where the network is, in its precision."""
+        weight = next((one for one in self.parameters() if one.is_floating_point()), pixel_values)
+        return pixel_values.detach().to(device=weight.device, dtype=weight.dtype)
+
+    def _explain(
+        self, pixel_values: Tensor, labels: Tensor | None, requests: list[MapRequest]
+    ) -> PassResult:
+        classifier = ParameterizedClassifier(self)
+        explained = ExplainedNetwork(
+            self.backbone, classifier.classify, self.reshape_transform, self.config.contrastive
+        )
+        if self.config.meta_step == 0:
+            return _run_by_rule(explained, pixel_values, labels, requests)
+        return self._explain_after_step(classifier, explained, pixel_values, labels, requests)
+
+    def _explain_after_step(
+        self, classifier, explained, pixel_values, labels, requests
+    ) -> PassResult:
+        # One by one: shifted weights differ by picture, so a batch would hold B copies of the
+        # parameters and run as slow grouped convolutions.
+        rows = []
+        for index, picture in enumerate(pixel_values.split(1)):
+            steps = stepped_parameters(
+                classifier,
+                picture,
+                None if labels is None else labels[index],
+                step=self.config.meta_step,
+                ascend=self.config.meta_negate,
+            )
+            columns = []
+            for scores, label, parameters in steps:
+                one = torch.tensor([[label]], device=picture.device)
+                found = _run_by_rule(explained, picture, one, requests, parameters)
+                # The scores reported are the network's own, from before the step.
+                columns.append(PassResult(scores, one, found.maps, found.depth_order))
+            rows.append(_join(columns, dim=1, scores=columns[0].scores))
+        return _join(rows, dim=0, scores=torch.cat([row.scores for row in rows]))
+
+    def _check_weights_fitted(self, count: int) -> None:
+        if self.config.weighting == "probe" and self.config.layer_weights is None and count > 1:
+            raise ValueError(
+                "layer_weighting='probe' has no weights yet; call model.fit_layer_weights(pictures,"
+                " labels) once, or choose 'uniform' or 'linear'."
+            )
+
+    def _probe(self, height: int, width: int) -> list[SaliencyLayer]:
+        if (height, width) not in self._layers_by_size:
+            channels = getattr(self.config.backbone_config, "num_channels", 3)
+            generator = torch.Generator().manual_seed(0)
+            noise = torch.randn(1, channels, height, width, generator=generator)
+            self._layers_by_size[height, width] = probe_layers(
+                self.backbone, self.classify, self._prepare(noise), self.reshape_transform
+            )
+        return self._layers_by_size[height, width]
+
+    def _resolve_layers(
+        self, names: list[str] | None, methods: list[MapMethod], pixel_values: Tensor
+    ) -> list[str]:
+        """Checks the names given, or finds a default layer for each method."""
+        height, width = pixel_values.shape[-2:]
+        if names is None:
+            places = dict.fromkeys(method.layer for method in methods)
+            layers = [] if set(places) == {INPUT_LAYER} else self._probe(height, width)
+            return [default_layer(layers, place) for place in places]
+        known = dict(self.backbone.named_modules(remove_duplicate=False))
+        for name in names:
+            if name != INPUT_LAYER and (not name or name not in known):
+                near = closest_layers(name, self._probe(height, width))
+                raise ValueError(
+                    f"layer '{name}' is not in the network; the closest are {near}. "
+                    "model.saliency_layers() lists them all."
+                )
+        return list(names)
+
+    def _grid_requests(
+        self, methods: list[MapMethod], names: list[str] | None, pixel_values: Tensor
+    ) -> list[MapRequest]:
+        requests = [
+            MapRequest(method, layer)
+            for method in methods
+            for layer in self._resolve_layers(names, [method], pixel_values)
+        ]
+        return list(dict.fromkeys(requests))
+
+    def _pooled_features(
+        self, pictures: Tensor, layers: list[str], batch_size: int
+    ) -> list[Tensor]:
+        features: list[list[Tensor]] = [[] for _ in layers]
+        size = tuple(pictures.shape[-2:])
+        for batch in pictures.split(batch_size):
+            with LayerCapture(self.backbone, layers, use_graph=False) as capture:
+                self.classify(capture.enter_pixels(self._prepare(batch)))
+            capture.check_complete()
+            for parts, name in zip(features, layers, strict=True):
+                output = capture.outputs[name]
+                transform = None if name == INPUT_LAYER else self.reshape_transform
+                layout = infer_layout(name, tuple(output.shape), size, transform)
+                parts.append(layout.fold(output).float().mean((-2, -1)))
+        return [torch.cat(parts) for parts in features]
+
+
+def _run_by_rule(explained, pixel_values, labels, requests, parameters=None) -> PassResult:
+    """One pass for each ReLU rule among the requests; nearly always that is one."""
+    merged: PassResult | None = None
+    for rule in dict.fromkeys(request.method.relu_rule for request in requests):
+        part = [request for request in requests if request.method.relu_rule == rule]
+        found = run_pass(explained, pixel_values, labels, part, parameters)
+        if merged is None:
+            merged, labels = found, found.class_labels
+        else:
+            merged.maps.update(found.maps)
+    return merged
+
+
+def _join(results: list[PassResult], dim: int, scores: Tensor) -> PassResult:
+    maps = {
+        request: torch.cat([result.maps[request] for result in results], dim)
+        for request in results[0].maps
+    }
+    labels = torch.cat([result.class_labels for result in results], dim)
+    return PassResult(scores, labels, maps, results[0].depth_order)
+
+
+def _warn_degenerate(degenerate: Tensor, method: str, layers: list[str]) -> None:
+    count = int(degenerate.sum())
+    if count:
+        logger.warning(
+            "%d of %d maps of %s at %s are constant and were set to zero: the method says nothing "
+            "there (just before global pooling the gradient is the same everywhere).",
+            count,
+            degenerate.numel(),
+            method,
+            ", ".join(layers),
+        )

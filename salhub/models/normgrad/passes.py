@@ -1,0 +1,241 @@
+"""One forward and one backward pass that serves any number of layers, methods and classes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from salhub.models.normgrad.capture import LayerCapture
+from salhub.models.normgrad.head import LinearHead
+from salhub.models.normgrad.layouts import infer_layout
+from salhub.models.normgrad.methods import INPUT_LAYER, MapMethod
+from salhub.models.normgrad.proper import check_convolution, own_convolution_map
+from salhub.models.normgrad.rectifiers import RectifierRule
+from salhub.models.normgrad.seeds import class_directions, class_scores, layer_gradients
+from salhub.ops.extract_aggregate import extract_aggregate
+
+
+@dataclass(frozen=True)
+class MapRequest:
+    """One map that is wanted: a method at a layer."""
+
+    method: MapMethod
+    layer: str
+
+
+@dataclass
+class PassResult:
+    """What a pass found.
+
+    Args:
+        scores: Class scores (B, C).
+        class_labels: Classes explained, int64 (B, T).
+        maps: One map (B, T, h, w) a request, in the layer's own resolution.
+        depth_order: The layers, shallow to deep.
+    """
+
+    scores: Tensor
+    class_labels: Tensor
+    maps: dict[MapRequest, Tensor]
+    depth_order: list[str]
+
+
+@dataclass
+class ExplainedNetwork:
+    """What a pass needs to know of the network.
+
+    Args:
+        network: Holds the named layers.
+        classify: (pixel values, parameters or None) to logits.
+        reshape_transform: See `infer_layout`.
+        contrastive: Explain a class against the mean of the others.
+    """
+
+    network: nn.Module
+    classify: Callable[[Tensor, Mapping[str, Tensor] | None], Tensor]
+    reshape_transform: Callable[[Tensor], Tensor] | None = None
+    contrastive: bool = False
+
+
+def run_pass(
+    explained: ExplainedNetwork,
+    pixel_values: Tensor,
+    class_labels: Tensor | None,
+    requests: Sequence[MapRequest],
+    parameters: Mapping[str, Tensor] | None = None,
+) -> PassResult:
+    """Makes all requested maps from a single forward and backward pass.
+
+    Args:
+        explained: The network, in evaluation mode, gradients on.
+        pixel_values: (B, 3, H, W).
+        class_labels: int64 (B, T), or None for the most likely class.
+        requests: Methods and layers; all with the same ReLU rule.
+        parameters: Used in place of the network's own.
+
+    Raises:
+        ValueError: A layer or method that does not fit the network.
+    """
+    recording = _Recording(explained, requests)
+    logits = recording.run(pixel_values, parameters)
+    scores = class_scores(logits).detach()
+    labels = scores.argmax(-1, keepdim=True) if class_labels is None else class_labels
+    _check_labels(labels, scores.shape[-1])
+    directions = class_directions(labels, scores.shape[-1], contrastive=explained.contrastive)
+    image_size = tuple(pixel_values.shape[-2:])
+    maps = {
+        request: torch.cat(parts).movedim(0, 1)
+        for request, parts in recording.maps(logits, directions, image_size).items()
+    }
+    return PassResult(scores, labels, maps, list(recording.capture.outputs))
+
+
+class _Recording:
+    """The forward pass of a set of requests, and the maps read off it."""
+
+    def __init__(self, explained: ExplainedNetwork, requests: Sequence[MapRequest]):
+        self.explained = explained
+        self.requests = list(requests)
+        self.layers = list(dict.fromkeys(request.layer for request in requests))
+        self.modules = dict(explained.network.named_modules(remove_duplicate=False))
+        own = [request.layer for request in requests if not request.method.virtual_identity]
+        for layer in own:
+            check_convolution(layer, self.modules.get(layer, nn.Identity()))
+        self.gradient_layers = list(
+            dict.fromkeys(
+                request.layer for request in requests if not request.method.use_head_weights
+            )
+        )
+        self.capture = LayerCapture(
+            explained.network,
+            self.layers,
+            input_names=own,
+            use_graph=bool(self.gradient_layers),
+        )
+        self.head: LinearHead | None = None
+
+    def run(self, pixel_values: Tensor, parameters: Mapping[str, Tensor] | None) -> Tensor:
+        """Runs the network and returns its logits, with a graph where one is needed."""
+        rule = self.requests[0].method.relu_rule
+        with ExitStack() as scope:
+            if any(request.method.use_head_weights for request in self.requests):
+                self.head = scope.enter_context(LinearHead(self.explained.network))
+            rectifier = scope.enter_context(RectifierRule(rule)) if rule else None
+            scope.enter_context(self.capture)
+            pixels = self.capture.enter_pixels(pixel_values)
+            logits = self.explained.classify(pixels, parameters)
+        self.capture.check_complete()
+        if rectifier is not None:
+            rectifier.check_reached(self.layers)
+        if self.gradient_layers and not logits.requires_grad:
+            raise ValueError(
+                f"the logits have no gradient with respect to {', '.join(self.gradient_layers)}; "
+                "the output is not used further, or the network is quantised or cuts its own "
+                "graph; choose another layer of model.saliency_layers()."
+            )
+        return logits
+
+    def maps(self, logits: Tensor, directions: Tensor, image_size: tuple[int, int]):
+        """Maps (T', B, h, w) of every request, one list item a group of classes."""
+        layouts = {
+            name: infer_layout(
+                name,
+                tuple(self.capture.outputs[name].shape),
+                image_size,
+                None if name == INPUT_LAYER else self.explained.reshape_transform,
+            )
+            for name in self.layers
+        }
+        folded = {
+            name: layout.fold(self.capture.outputs[name].detach())
+            for name, layout in layouts.items()
+        }
+        self._check_head(folded, logits)
+        found: dict[MapRequest, list[Tensor]] = {request: [] for request in self.requests}
+        for request in self.requests:
+            if request.method.use_head_weights:
+                found[request].append(self._head_map(folded[request.layer], directions))
+        recorded = [self.capture.outputs[name] for name in self.gradient_layers]
+        if not recorded:
+            return found
+        for group in layer_gradients(logits, recorded, directions):
+            for name, gradient in zip(self.gradient_layers, group, strict=True):
+                if gradient is None:
+                    raise ValueError(
+                        f"the logits do not depend on what layer '{name}' returns, so it has no "
+                        "gradient; choose a layer inside it or before it."
+                    )
+                self._add_maps(name, folded[name], layouts[name].fold(gradient), found)
+        return found
+
+    def _add_maps(self, name: str, activation: Tensor, gradient: Tensor, found) -> None:
+        for request in self.requests:
+            if request.layer != name or request.method.use_head_weights:
+                continue
+            values = self._gradient_map(request, activation, gradient)
+            if not torch.isfinite(values).all():
+                raise ValueError(_non_finite(name, activation, gradient))
+            found[request].append(values)
+
+    def _gradient_map(self, request: MapRequest, activation: Tensor, gradient: Tensor) -> Tensor:
+        method = request.method
+        if method.use_average_gradient:
+            weights = gradient.mean((-2, -1), dtype=_accurate_dtype(gradient))
+            values = _weighted_sum(weights, activation)
+        elif method.virtual_identity:
+            values = extract_aggregate(activation, gradient, method.extract, method.aggregate)
+        else:
+            values = own_convolution_map(
+                request.layer,
+                self.modules[request.layer],
+                self.capture.inputs[request.layer],
+                gradient,
+                method.aggregate,
+            )
+        return values.clamp(min=0) if method.do_rectify else values
+
+    def _head_map(self, activation: Tensor, directions: Tensor) -> Tensor:
+        weight = self.head.weight.to(_accurate_dtype(self.head.weight))
+        return _weighted_sum(directions.to(weight.dtype) @ weight, activation)
+
+    def _check_head(self, folded: dict[str, Tensor], logits: Tensor) -> None:
+        for request in self.requests:
+            if not request.method.use_head_weights:
+                continue
+            if not self.head.is_fed_by(folded[request.layer], logits):
+                raise ValueError(
+                    f"cam needs a layer whose mean over positions is fed straight to the last "
+                    f"linear layer, and '{request.layer}' is not; leave layers out to have it "
+                    "found, or use method='grad_cam'."
+                )
+
+
+def _weighted_sum(weights: Tensor, activation: Tensor) -> Tensor:
+    """sum_k w_k x_k of weights (T, B, K) and an activation (B, K, h, w)."""
+    return torch.einsum("tbk,bkhw->tbhw", weights, activation.to(weights.dtype))
+
+
+def _accurate_dtype(values: Tensor) -> torch.dtype:
+    return torch.promote_types(values.dtype, torch.float32)
+
+
+def _check_labels(labels: Tensor, num_classes: int) -> None:
+    outside = labels[(labels < 0) | (labels >= num_classes)]
+    if outside.numel():
+        raise ValueError(
+            f"class {int(outside[0])} is out of range: the classifier has {num_classes} classes, "
+            f"0 to {num_classes - 1}."
+        )
+
+
+def _non_finite(name: str, activation: Tensor, gradient: Tensor) -> str:
+    if not torch.isfinite(activation).all():
+        kind = "activation"
+    else:
+        kind = "map" if torch.isfinite(gradient).all() else "gradient"
+    return (
+        f"the {kind} of layer '{name}' has NaN or infinite values; check the picture, and the "
+        "network's precision (try float32)."
+    )
