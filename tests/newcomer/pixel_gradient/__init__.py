@@ -1,0 +1,1 @@
+"""The smallest method there can be: how much each pixel moves the score of a class."""
