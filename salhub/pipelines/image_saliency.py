@@ -15,7 +15,12 @@ from salhub.backbones.explained_classifier.modeling_explained_classifier import 
 )
 from salhub.errors import did_you_mean
 from salhub.hub import resolve
-from salhub.pipelines.image_saliency_result import ImageSaliencyResult
+from salhub.pipelines.image_saliency_result import (
+    OUTPUT_SUFFIXES,
+    VIEWS,
+    ImageSaliencyResult,
+    compare_results,
+)
 from salhub.processing import load_image, map_to_picture, viewed_box
 
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
@@ -37,7 +42,15 @@ class ImageSaliencyPipeline(Pipeline):
     # Files that `salhub run` takes from a folder, and what it writes for each.
     input_suffixes = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
     output_suffix = ".png"
+    output_suffixes = OUTPUT_SUFFIXES
+    output_views = VIEWS
     call_settings = ("class_labels",)
+    # What cards show.
+    sample = "sample:cat"
+
+    # How the command line reads one input of a person, and shows several results as one.
+    read = staticmethod(load_image)
+    compare = staticmethod(compare_results)
 
     _load_image_processor = True
     _load_tokenizer = False
@@ -152,6 +165,12 @@ class ImageSaliencyPipeline(Pipeline):
                 f"{did_you_mean(class_label.lower(), by_name)} Give a class name or an index."
             )
         return by_name[class_label.lower()]
+
+    def choices(self) -> dict[str, list[str]]:
+        """Return what settings can be set to in this very network, for `salhub info`."""
+        if not hasattr(self.model, "saliency_layers"):
+            return {}
+        return {"layers": [str(layer) for layer in self.model.saliency_layers()]}
 
     def preprocess(self, image: Any) -> dict[str, Any]:
         picture = load_image(image)
