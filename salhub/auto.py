@@ -50,7 +50,7 @@ class Method(_Entry):
         name: Folder in `salhub/models`; files are named after it and `model_type` is built on it.
         config: Name of the configuration class.
         model: Name of the model class.
-        task: What it does; `salhub.pipelines.TASKS` lists the tasks.
+        task: What it does; `TASKS` lists the tasks.
         paper: Where it was published.
         default: Shipped model used when only the method is named, or None.
     """
@@ -84,12 +84,17 @@ class Backbone(_Entry):
         return getattr(self.module("image_processing"), self.image_processor)
 
 
+# Task -> where its pipeline lives.
+TASKS: dict[str, tuple[str, str]] = {
+    "image-saliency": ("salhub.pipelines.image_saliency", "ImageSaliencyPipeline"),
+}
+
 # One line a method or backbone, however long.
 # fmt: off
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        # Method("normgrad", "NormGradConfig", "NormGradForImageSaliency", "image-saliency", "arXiv:2004.02866", "normgrad-efficientnet-lite0"),
+        Method("normgrad", "NormGradConfig", "NormGradForImageSaliency", "image-saliency", "arXiv:2004.02866", "normgrad-efficientnet-lite0"),
         # Method("salient_relevance", "SalientRelevanceConfig", "SalientRelevanceForImageSaliency", "image-saliency", "arXiv:1712.08268", "salient-relevance-efficientnet-lite0"),
     )
 }

@@ -1,11 +1,12 @@
 """Registration with transformers' Auto classes and pipelines, without importing them first."""
 
+import importlib
 import importlib.abc
 import importlib.machinery
 import sys
 from collections.abc import Callable
 
-from salhub.auto import BACKBONES, METHODS
+from salhub.auto import BACKBONES, METHODS, TASKS, AutoModelForSaliency
 
 
 def _register_configurations() -> None:
@@ -36,9 +37,13 @@ def _register_image_processors() -> None:
 
 
 def _register_pipelines() -> None:
-    from salhub.pipelines import register_tasks
+    from transformers.pipelines import PIPELINE_REGISTRY
 
-    register_tasks()
+    for task, (module, name) in TASKS.items():
+        cls = getattr(importlib.import_module(module), name)
+        PIPELINE_REGISTRY.register_pipeline(
+            task, pipeline_class=cls, pt_model=AutoModelForSaliency, type=cls.input_type
+        )
 
 
 _REGISTRATIONS: dict[str, Callable[[], None]] = {

@@ -4,16 +4,14 @@ import os
 from importlib import import_module
 from typing import Any
 
+# Imported first: it makes salhub register its pipelines, which must not happen half-way through
+# the import of one of them.
+import transformers.pipelines  # noqa: F401
 from torch import nn
 
-from salhub.auto import METHODS, AutoModelForSaliency, Method, method_of, read_model_type
+from salhub.auto import METHODS, TASKS, Method, method_of, read_model_type
 from salhub.errors import ModelNotFoundError
 from salhub.hub import canonical_name
-
-# Task -> where its pipeline lives. A new task is a file here and one line.
-TASKS: dict[str, tuple[str, str]] = {
-    "image-saliency": ("salhub.pipelines.image_saliency", "ImageSaliencyPipeline"),
-}
 
 
 def pipeline_class(task: str) -> type:
@@ -66,15 +64,3 @@ def find_method(model: str | os.PathLike, **settings: Any) -> tuple[str | None, 
             )
         return canonical_name(method.default), method
     return name, method_of(read_model_type(name, **settings))
-
-
-def register_tasks() -> None:
-    """Make `transformers.pipeline(TASK, model=...)` know the tasks of salhub."""
-    from transformers.pipelines import PIPELINE_REGISTRY
-
-    for task in TASKS:
-        if task not in PIPELINE_REGISTRY.supported_tasks:
-            cls = pipeline_class(task)
-            PIPELINE_REGISTRY.register_pipeline(
-                task, pipeline_class=cls, pt_model=AutoModelForSaliency, type=cls.input_type
-            )

@@ -88,7 +88,6 @@ def convert(
     labels = dict(enumerate(imagenet_labels()))
     config = EfficientNetLiteConfig.for_variant(
         variant,
-        
         id2label=labels,
         label2id={label: index for index, label in labels.items()},
         dtype="float32",

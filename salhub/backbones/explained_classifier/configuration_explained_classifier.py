@@ -36,3 +36,10 @@ class ExplainedClassifierConfig(SaliencyConfig):
                 )
             self.backbone_config = AutoConfig.for_model(model_type, **fields)
         super().__post_init__(**kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields, without the folder the classifier was once loaded from."""
+        fields = super().to_dict()
+        if isinstance(fields.get("backbone_config"), dict):
+            fields["backbone_config"].pop("_name_or_path", None)
+        return fields

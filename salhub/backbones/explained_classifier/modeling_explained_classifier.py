@@ -64,7 +64,8 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
             backbone, name = load_classifier(classifier, revision=revision), os.fspath(classifier)
         config = cls.config_class(
             backbone_config=getattr(backbone, "config", None),
-            backbone=name,
+            # A folder of this machine means nothing to whoever loads the configuration elsewhere.
+            backbone=None if name is None or os.path.isdir(name) else name,
             backbone_revision=revision,
             **settings,
         )
@@ -115,8 +116,8 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
             return super().save_pretrained(save_directory, **kwargs)
         if self.config.backbone is None:
             raise ValueError(
-                "save_backbone=False stores only the classifier's name, and this one has none; "
-                "build the model with from_classifier('NAME') or save the weights."
+                "save_backbone=False stores only the classifier's name on the Hub, and this one "
+                "has none; save the weights too."
             )
         config = type(self.config).from_dict({**self.config.to_dict(), "backbone_config": None})
         config.architectures = [type(self).__name__]
