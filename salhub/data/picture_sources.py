@@ -47,8 +47,8 @@ def read_source(source: Any) -> tuple[bytes, str]:
     if callable(getattr(source, "read", None)):
         return _read_open_file(source)
     raise TypeError(
-        f"A picture cannot be read from an object of type {type(source).__name__}; give a path, an address, bytes, "
-        "an open file, a PIL picture, or an array."
+        f"A picture cannot be read from an object of type {type(source).__name__}; give a path, "
+        "an address, bytes, an open file, a PIL picture, or an array."
     )
 
 

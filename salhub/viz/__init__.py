@@ -1,7 +1,7 @@
 """Maps as pictures: colours, overlays on photos, and figures with captions."""
 
 from salhub.viz.colormaps import COLORMAPS, DIVERGING, SEQUENTIAL, colorize
-from salhub.viz.figure import ColorBar, compare, panels
+from salhub.viz.figure import ColorBar, compare, message_panel, panels
 from salhub.viz.overlay import overlay, paint, to_unit_range
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "ColorBar",
     "colorize",
     "compare",
+    "message_panel",
     "overlay",
     "paint",
     "panels",

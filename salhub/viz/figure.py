@@ -17,6 +17,7 @@ CAPTION_SIZE = 17
 NOTE_SIZE = 16
 
 _INK, _SOFT_INK, _FRAME, _PAPER = "#1b1b1b", "#595959", "#c4c4c4", "#ffffff"
+_BLANK = "#e2e2e2"
 _SMALLEST_COLUMN = 0.62
 _BAR_WIDTH = 18
 _BAR_LABEL_WIDTH = 92
@@ -149,6 +150,29 @@ def compare(
         for number, (caption, pictures) in enumerate(rows)
     ]
     return _compose(grid, title, note, color_bar)
+
+
+def message_panel(size: tuple[int, int], message: str) -> Image.Image:
+    """Draw a sentence where a picture would be.
+
+    Args:
+        size: Width and height in pixels.
+        message: What to say; wrapped to the width.
+
+    Returns:
+        Grey RGB picture of that size.
+
+    Example:
+        >>> message_panel((90, 60), "The map is constant.").size
+        (90, 60)
+    """
+    panel = Image.new("RGB", size, _BLANK)
+    # The text must be readable after the figure has scaled the panel.
+    letters = max(6, round(max(size) / 16))
+    lines = wrap(message, letters, round(0.86 * size[0]))
+    top = (size[1] - text_height(lines, letters)) // 2
+    draw_lines(panel, (size[0] // 2, top), lines, letters, _SOFT_INK, anchor="m")
+    return panel
 
 
 def _fit_cell(picture: Image.Image, side: int, above: str = "", below: str = "") -> _Cell:

@@ -18,6 +18,8 @@ _UNSEEN_SHARE = 0.3
 _LIFTED_BLACK = 45.0
 # Below 1, so that middle values are seen next to the top ones.
 _OPACITY_POWER = 0.7
+# Weak values of a signed map tint the photo with this colour: the neutral one would bleach it.
+_WEAKEST_TINT = 0.4
 
 
 def to_unit_range(saliency: np.ndarray, percentile: float = TOP_PERCENTILE) -> np.ndarray:
@@ -75,7 +77,7 @@ def paint(
         ValueError: Another shape, or values that cannot be drawn.
     """
     saliency = _checked_map(saliency)
-    colors = _colors(saliency, colormap).astype(np.float64)
+    colors = colorize(to_unit_range(saliency), colormap or _default_colormap(saliency))
     seen = _seen(saliency.shape, viewed_box)
     return _to_image(np.where(seen[..., None], colors, _UNSEEN_GREY))
 
@@ -119,11 +121,16 @@ def overlay(
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}.")
     values = to_unit_range(saliency)
-    strength = np.abs(2 * values - 1) if is_signed(saliency) else values
+    strength = values
+    if is_signed(saliency):
+        strength = np.abs(2 * values - 1)
+        tint = np.copysign(np.maximum(strength, _WEAKEST_TINT), saliency)
+        values = (tint + 1) / 2
+    colors = colorize(values, colormap or _default_colormap(saliency))
     opacity = alpha * strength[..., None].astype(np.float64) ** _OPACITY_POWER
     grey = np.asarray(image.convert("L"), dtype=np.float64)[..., None]
     lifted = _LIFTED_BLACK + grey * (1 - _LIFTED_BLACK / _WHITE)
-    blended = (1 - opacity) * lifted + opacity * _colors(saliency, colormap)
+    blended = (1 - opacity) * lifted + opacity * colors
     faded = _UNSEEN_SHARE * grey + (1 - _UNSEEN_SHARE) * _WHITE
     seen = _seen(saliency.shape, viewed_box)
     return _to_image(np.where(seen[..., None], blended, faded))
@@ -136,9 +143,8 @@ def _checked_map(saliency: np.ndarray) -> np.ndarray:
     return saliency
 
 
-def _colors(saliency: np.ndarray, colormap: str | None) -> np.ndarray:
-    default = DIVERGING if is_signed(saliency) else SEQUENTIAL
-    return colorize(to_unit_range(saliency), colormap or default)
+def _default_colormap(saliency: np.ndarray) -> str:
+    return DIVERGING if is_signed(saliency) else SEQUENTIAL
 
 
 def _seen(shape: tuple[int, int], viewed_box: Sequence[float] | None) -> np.ndarray:

@@ -12,29 +12,35 @@ _MISSING = "\uffff"
 
 
 @lru_cache(maxsize=64)
-def _font(size: int, name: str | None = None) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)
+
+
+@lru_cache(maxsize=64)
+def _system_font(name: str, size: int) -> ImageFont.FreeTypeFont | None:
+    try:
+        return ImageFont.truetype(name, size)
+    except OSError:
+        return None
 
 
 def font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
-    """Return a font that can draw the text: Pillow's own, or else a wider one of the system.
+    """Return Pillow's own font, or the one of the system that lacks fewest of the characters.
 
     Args:
         text: What will be drawn.
         size: Height in pixels.
     """
     characters = frozenset(text)
-    own = _font(size)
-    if not _missing(characters, own):
-        return own
+    best = _font(size)
+    missing = len(_missing(characters, best))
     for name in _WIDER_FONTS:
-        try:
-            candidate = _font(size, name)
-        except OSError:
-            continue
-        if not _missing(characters, candidate):
-            return candidate
-    return own
+        if not missing:
+            break
+        candidate = _system_font(name, size)
+        if candidate and len(_missing(characters, candidate)) < missing:
+            best, missing = candidate, len(_missing(characters, candidate))
+    return best
 
 
 def wrap(text: str, size: int, width: int) -> list[str]:

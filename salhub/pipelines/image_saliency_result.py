@@ -1,0 +1,266 @@
+"""What explaining one picture gives: the map, the answer it explains, and ways to look at it."""
+
+import io
+import json
+import math
+import os
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from salhub.errors import did_you_mean
+from salhub.pipelines.image_saliency_figure import (
+    DEGENERATE,
+    compare_results,
+    explanation_figure,
+    percentage,
+)
+from salhub.viz import message_panel, overlay, paint
+from salhub.viz.overlay import is_signed
+
+__all__ = ["OUTPUT_SUFFIXES", "VIEWS", "ImageSaliencyResult", "compare_results"]
+
+# Endings `ImageSaliencyResult.save` writes: pictures, the raw map, and the numbers about it.
+OUTPUT_SUFFIXES = (".png", ".jpg", ".jpeg", ".npy", ".json")
+VIEWS = ("plot", "overlay", "map")
+
+# The share of what the network saw that counts as most salient.
+_SALIENT_SHARE = 0.05
+# A map of single pixels has no region; this share of the longer side is averaged first.
+_BLUR_SHARE = 1 / 32
+
+
+@dataclass(eq=False, repr=False)
+class ImageSaliencyResult:
+    """The explanation of one picture.
+
+    Args:
+        image: The picture as it was explained: RGB, turned upright.
+        saliency: How much each pixel matters, float32, shape (H, W), the size of the picture; 0
+            where the network did not look. Negative values speak against the class.
+        label: Name of the explained class.
+        class_label: Index of the explained class.
+        probability: Probability the classifier gives it, in [0, 1].
+        predictions: The most likely classes as (name, index, probability), most likely first.
+        degenerate: Whether the map is constant and so says nothing.
+        model_name: The model that made the map.
+        viewed_box: left, top, right, bottom of what the network saw, in pixels of the picture;
+            None for all of it.
+
+    Raises:
+        ValueError: The map is not the size of the picture, or holds NaN or infinite values.
+
+    Example:
+        >>> import salhub
+        >>> explain = salhub.pipeline("normgrad-efficientnet-lite0")
+        >>> result = explain("sample:cat")
+        >>> figure = result.plot()
+        >>> result.save("cat.png")  # doctest: +SKIP
+    """
+
+    image: Image.Image
+    saliency: np.ndarray
+    label: str
+    class_label: int
+    probability: float
+    predictions: list[tuple[str, int, float]] = field(default_factory=list)
+    degenerate: bool = False
+    model_name: str = ""
+    viewed_box: tuple[float, float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        self.saliency = np.asarray(self.saliency, dtype=np.float32)
+        size = (self.image.height, self.image.width)
+        if self.saliency.shape != size:
+            raise ValueError(
+                f"The map has shape {self.saliency.shape} but the picture is {size[0]} pixels high "
+                f"and {size[1]} wide; bring it there with salhub.processing.map_to_picture."
+            )
+        if not np.isfinite(self.saliency).all():
+            raise ValueError("The map holds NaN or infinite values.")
+        if self.viewed_box is None:
+            self.viewed_box = (0.0, 0.0, float(size[1]), float(size[0]))
+
+    def __repr__(self) -> str:
+        return (
+            f"ImageSaliencyResult({self.label!r}, probability {percentage(self.probability)}, "
+            f"{self.image.width} x {self.image.height} pixels, model {self.model_name!r})"
+        )
+
+    @property
+    def signed(self) -> bool:
+        """Whether the map tells evidence against the class from evidence for it."""
+        return is_signed(self.saliency)
+
+    def plot(self) -> Image.Image:
+        """Draw the photo, the map, and the map over the photo, with how to read them."""
+        return explanation_figure(self)
+
+    def overlay(self, alpha: float = 0.8) -> Image.Image:
+        """Draw the map over the photo, in the photo's size.
+
+        Args:
+            alpha: Opacity of the strongest colour, in [0, 1].
+        """
+        shown = np.zeros_like(self.saliency) if self.degenerate else self.saliency
+        return overlay(self.image, shown, alpha, viewed_box=self.viewed_box)
+
+    def map_picture(self) -> Image.Image:
+        """Draw the map alone, in the photo's size; a constant map is a sentence saying so."""
+        if self.degenerate:
+            return message_panel(self.image.size, f"{DEGENERATE}.")
+        return paint(self.saliency, viewed_box=self.viewed_box)
+
+    def save(self, path: str | os.PathLike, view: str = "plot") -> Path:
+        """Write the result; the file appears as a whole or not at all.
+
+        Args:
+            path: Ends in .png or .jpg for a picture, .npy for the raw map (float32, (H, W)), .json
+                for `to_dict()`.
+            view: Which picture: "plot", "overlay" or "map".
+
+        Returns:
+            The path written.
+
+        Raises:
+            ValueError: Another ending or view.
+            FileNotFoundError: The folder does not exist.
+        """
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix not in OUTPUT_SUFFIXES:
+            raise ValueError(
+                f"'{path.name}' ends in none of {', '.join(OUTPUT_SUFFIXES)}."
+                f"{did_you_mean(suffix, OUTPUT_SUFFIXES)}"
+            )
+        if view not in VIEWS:
+            raise ValueError(
+                f"view must be one of {', '.join(VIEWS)}, got {view!r}.{did_you_mean(view, VIEWS)}"
+            )
+        if not path.absolute().parent.is_dir():
+            raise FileNotFoundError(f"The folder '{path.parent}' does not exist; make it first.")
+        _write_whole(path, self._encode(suffix, view))
+        return path
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the pixels, ready for JSON.
+
+        Positions are pixels of the picture, from its upper left corner.
+        """
+        peak = self.peak()
+        return {
+            "model": self.model_name,
+            "label": self.label,
+            "class_label": int(self.class_label),
+            "probability": _finite(self.probability),
+            "predictions": [
+                {"label": label, "class_label": int(index), "probability": _finite(probability)}
+                for label, index, probability in self.predictions
+            ],
+            "degenerate": bool(self.degenerate),
+            "signed": self.signed,
+            "width": self.image.width,
+            "height": self.image.height,
+            "viewed_box": [float(edge) for edge in self.viewed_box],
+            "smallest": float(self.saliency.min()),
+            "largest": float(self.saliency.max()),
+            "peak": None if peak is None else {"x": peak[0], "y": peak[1]},
+            "most_salient_box": self.most_salient_box(),
+            "summary": self.summary(),
+        }
+
+    def summary(self) -> str:
+        """Return one sentence: what was explained, and what the map says."""
+        answer = f"'{self.label}' (probability {percentage(self.probability)})"
+        box = self.most_salient_box()
+        if box is None:
+            return f"{answer}: {DEGENERATE[0].lower()}{DEGENERATE[1:]}."
+        meaning = (
+            "orange places speak for this answer and blue ones against it"
+            if self.signed
+            else "the brighter a place, the more it matters for this answer"
+        )
+        left, top, right, bottom = box
+        where = self._where((left + right) // 2, (top + bottom) // 2)
+        return (
+            f"{answer}: {meaning}; what matters most is in the {where}, "
+            f"within x {left} to {right} and y {top} to {bottom} of {self.image.width} x "
+            f"{self.image.height} pixels."
+        )
+
+    def peak(self) -> tuple[int, int] | None:
+        """Return x and y of the pixel that matters most, or None for a constant map."""
+        importance = self._importance()
+        if importance is None:
+            return None
+        y, x = np.unravel_index(int(importance.argmax()), importance.shape)
+        return int(x), int(y)
+
+    def most_salient_box(self) -> list[int] | None:
+        """Return left, top, right, bottom around the most salient region.
+
+        The 5 % of what the network saw that matter most, after a slight blur, fall into connected
+        regions; this is the bounding box of the one with the largest sum. None for a constant map.
+        """
+        importance = self._importance()
+        if importance is None:
+            return None
+        blur = max(1, round(_BLUR_SHARE * max(importance.shape)))
+        smooth = ndimage.uniform_filter(importance, blur, mode="constant")
+        left, top, right, bottom = self.viewed_box
+        viewed = min(right - left, self.image.width) * min(bottom - top, self.image.height)
+        count = max(1, round(_SALIENT_SHARE * viewed))
+        threshold = np.partition(smooth, -count, axis=None)[-count]
+        regions, number = ndimage.label((smooth >= threshold) & (smooth > 0))
+        sums = ndimage.sum_labels(smooth, regions, range(1, number + 1))
+        rows, columns = ndimage.find_objects(regions)[int(np.argmax(sums))]
+        return [int(edge) for edge in (columns.start, rows.start, columns.stop, rows.stop)]
+
+    def _repr_png_(self) -> bytes:
+        return self._encode(".png", "plot")
+
+    def _importance(self) -> np.ndarray | None:
+        """Evidence for the class; where there is none at all, the size of what is against it."""
+        if self.degenerate or not self.saliency.any():
+            return None
+        positive = np.maximum(self.saliency, 0).astype(np.float64)
+        return positive if positive.any() else np.abs(self.saliency).astype(np.float64)
+
+    def _where(self, x: int, y: int) -> str:
+        row = ("upper", "middle", "lower")[min(2, 3 * y // self.image.height)]
+        column = ("left", "centre", "right")[min(2, 3 * x // self.image.width)]
+        return "centre" if (row, column) == ("middle", "centre") else f"{row} {column}"
+
+    def _encode(self, suffix: str, view: str) -> bytes:
+        buffer = io.BytesIO()
+        if suffix == ".npy":
+            np.save(buffer, self.saliency, allow_pickle=False)
+        elif suffix == ".json":
+            text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+            buffer.write(f"{text}\n".encode())
+        else:
+            draw = {"plot": self.plot, "overlay": self.overlay, "map": self.map_picture}[view]
+            # Full colour resolution: the default blurs the letters of captions.
+            jpeg = {"format": "JPEG", "quality": 92, "subsampling": 0}
+            draw().save(buffer, **({"format": "PNG"} if suffix == ".png" else jpeg))
+        return buffer.getvalue()
+
+
+def _finite(value: float) -> float | None:
+    # JSON has no NaN.
+    return float(value) if math.isfinite(value) else None
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        draft.write_bytes(content)
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
