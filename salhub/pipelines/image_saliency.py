@@ -15,12 +15,8 @@ from salhub.backbones.explained_classifier.modeling_explained_classifier import 
 )
 from salhub.errors import did_you_mean
 from salhub.hub import resolve
-from salhub.pipelines.image_saliency_result import (
-    OUTPUT_SUFFIXES,
-    VIEWS,
-    ImageSaliencyResult,
-    compare_results,
-)
+from salhub.pipelines.image_saliency_figure import compare_results
+from salhub.pipelines.image_saliency_result import OUTPUT_SUFFIXES, VIEWS, ImageSaliencyResult
 from salhub.processing import load_image, map_to_picture, viewed_box
 
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
