@@ -153,7 +153,7 @@ class AutoModelForSaliency:
         return method_of(config.model_type).model_class(config)
 
 
-def read_model_type(name: str | os.PathLike, **hub_arguments: Any) -> str:
+def read_model_type(name: str | os.PathLike, /, **hub_arguments: Any) -> str:
     """Return the `model_type` in the config.json of a model, without building anything."""
     from transformers import PreTrainedConfig
 

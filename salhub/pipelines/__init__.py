@@ -20,7 +20,7 @@ def pipeline_class(task: str) -> type:
     return getattr(import_module(module), name)
 
 
-def pipeline(model: str | os.PathLike | nn.Module, **settings: Any) -> Any:
+def pipeline(model: str | os.PathLike | nn.Module, /, **settings: Any) -> Any:
     """Load a model and everything it needs, ready to call on a person's input.
 
     Args:
@@ -49,7 +49,7 @@ def pipeline(model: str | os.PathLike | nn.Module, **settings: Any) -> Any:
     return pipeline_class(method.task).from_name(name, method, **settings)
 
 
-def find_method(model: str | os.PathLike, **settings: Any) -> tuple[str | None, Method]:
+def find_method(model: str | os.PathLike, /, **settings: Any) -> tuple[str | None, Method]:
     """Return the name of a model, or None where only its method was named, and its method."""
     name = canonical_name(model)
     key = name.replace("-", "_")

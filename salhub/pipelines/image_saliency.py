@@ -58,6 +58,7 @@ class ImageSaliencyPipeline(Pipeline):
         cls,
         name: str | None,
         method: Method,
+        /,
         *,
         classifier: str | os.PathLike | nn.Module | None = None,
         image_processor: BaseImageProcessor | None = None,
@@ -224,7 +225,7 @@ def _load_processor(source: Any, **hub_arguments: Any) -> BaseImageProcessor:
         hub_arguments = {}
     with resolved.explain_missing():
         return AutoImageProcessor.from_pretrained(
-            resolved.config_folder, use_fast=False, **hub_arguments
+            resolved.config_folder, backend="pil", **hub_arguments
         )
 
 
