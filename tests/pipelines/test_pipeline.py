@@ -1,0 +1,134 @@
+"""`salhub.pipeline`: from a name and a picture to a result."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+from transformers import AutoImageProcessor, ViTConfig, ViTForImageClassification
+
+import salhub
+from salhub.data.samples import sample_path
+from salhub.errors import ModelNotFoundError, UnknownNameError
+
+NAME = "salhub/normgrad-efficientnet-lite0"
+
+
+@pytest.fixture(scope="module")
+def explain():
+    return salhub.pipeline(NAME)
+
+
+@pytest.fixture(scope="module")
+def vision_transformer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vit")
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
+        image_size=32, patch_size=8, id2label={0: "cat", 1: "dog"}, label2id={"cat": 0, "dog": 1},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    ViTForImageClassification(config).save_pretrained(folder)
+    processor = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}
+    (folder / "preprocessor_config.json").write_text(str(processor).replace("'", '"'))
+    return folder
+
+
+def test_a_photo_is_explained_in_its_own_size(explain):
+    photo = Image.open(sample_path("cat"))
+    result = explain(str(sample_path("cat")))
+    assert result.saliency.shape == (photo.height, photo.width)
+    assert result.saliency.dtype == np.float32
+    assert result.label in {"tabby", "tiger cat", "Egyptian cat"}
+    assert result.predictions[0][2] == pytest.approx(result.probability)
+    assert result.model_name == NAME
+    assert not result.degenerate
+
+
+def test_the_namespace_may_be_left_out():
+    assert salhub.pipeline("gradcam-efficientnet-lite0")("sample:cat").model_name.startswith(
+        "salhub/"
+    )
+
+
+def test_a_method_alone_gives_its_default_model():
+    assert salhub.pipeline("normgrad").model.config.name_or_path == NAME
+
+
+def test_a_list_gives_a_list_and_batches_agree_with_singles(explain):
+    pictures = ["sample:cat", str(sample_path("coffee"))]
+    together = explain(pictures, batch_size=2)
+    for picture, result in zip(pictures, together, strict=True):
+        alone = explain(picture)
+        assert alone.label == result.label
+        np.testing.assert_allclose(
+            alone.saliency, result.saliency, atol=1e-5 * alone.saliency.max()
+        )
+
+
+def test_a_class_may_be_named_or_numbered(explain):
+    named = explain("sample:cat", class_labels="Egyptian cat")
+    numbered = explain("sample:cat", class_labels=285)
+    assert (named.class_label, named.label) == (285, "Egyptian cat")
+    np.testing.assert_array_equal(named.saliency, numbered.saliency)
+    assert not np.array_equal(named.saliency, explain("sample:cat").saliency)
+
+
+def test_settings_change_the_model():
+    result = salhub.pipeline(NAME, method="grad_cam", layers=["blocks.15"])("sample:cat")
+    assert result.saliency.min() >= 0
+
+
+def test_unknown_names_settings_and_classes_are_refused(explain):
+    with pytest.raises(ValueError, match=r"no class 'tiger catt'.*Did you mean 'tiger cat'"):
+        explain("sample:cat", class_labels="tiger catt")
+    with pytest.raises(ValueError, match="class 1000 is out of range"):
+        explain("sample:cat", class_labels=1000)
+    with pytest.raises(ValueError, match=r"takes no 'class_label'.+Did you mean 'class_labels'"):
+        explain("sample:cat", class_label=3)
+    with pytest.raises(ModelNotFoundError, match="Did you mean 'normgrad-efficientnet-lite0'"):
+        salhub.pipeline("salhub/normgrad-efficientnet-lite")
+    with pytest.raises(Exception, match="Did you mean 'grad_cam'"):
+        salhub.pipeline(NAME, method="gradcam")
+    with pytest.raises(UnknownNameError, match="no method of salhub"):
+        salhub.pipeline("salhub/efficientnet-lite0")
+
+
+def test_a_model_that_brings_a_classifier_takes_no_other(vision_transformer):
+    with pytest.raises(ValueError, match="name the method"):
+        salhub.pipeline(NAME, classifier=vision_transformer)
+
+
+def test_a_classifier_of_the_user_by_folder(vision_transformer):
+    explain = salhub.pipeline("normgrad", classifier=vision_transformer)
+    result = explain("sample:cat", class_labels="dog")
+    assert (result.label, result.class_label) == ("dog", 1)
+    height, width = result.saliency.shape
+    # A vision transformer's processor squashes the whole picture, so all of it was seen.
+    assert tuple(result.viewed_box) == (0, 0, width, height)
+
+
+def test_a_classifier_object_needs_its_processor(vision_transformer):
+    network = ViTForImageClassification.from_pretrained(vision_transformer)
+    with pytest.raises(ValueError, match="give its image_processor"):
+        salhub.pipeline("normgrad", classifier=network)
+    processor = AutoImageProcessor.from_pretrained(vision_transformer, backend="pil")
+    explain = salhub.pipeline("normgrad", classifier=network, image_processor=processor)
+    assert explain("sample:cat").saliency.shape == (300, 451)
+
+
+def test_a_loaded_model_becomes_a_pipeline():
+    model = salhub.AutoModelForSaliency.from_pretrained(NAME)
+    assert salhub.pipeline(model)("sample:cat").label
+
+
+def test_plain_transformers_pipelines_know_the_task(tmp_path, explain):
+    explain.model.save_pretrained(tmp_path)
+    explain.image_processor.save_pretrained(tmp_path)
+    result = transformers.pipeline("image-saliency", model=str(tmp_path))("sample:cat")
+    np.testing.assert_allclose(result.saliency, explain("sample:cat").saliency, atol=1e-6)
+
+
+def test_half_precision(explain):
+    result = salhub.pipeline(NAME, dtype="bfloat16")("sample:cat")
+    correlation = np.corrcoef(result.saliency.ravel(), explain("sample:cat").saliency.ravel())[0, 1]
+    assert correlation > 0.9
