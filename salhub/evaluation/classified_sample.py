@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from salhub.data.image_folder import LabelledImageFolder
+from salhub.processing import load_image
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class ClassifiedSample:
     ) -> None:
         self.folder = folder
         self.image_processor = image_processor
+        self.classify = classify
         self.class_labels = torch.tensor([image.class_index for image in folder])
         batches = torch.arange(len(folder)).split(batch_size)
         with torch.no_grad():
@@ -71,10 +72,7 @@ class ClassifiedSample:
 
     def pixel_values(self, positions: Sequence[int]) -> Tensor:
         """Read and process some pictures; (B, 3, H, W) float32."""
-        pictures = []
-        for position in positions:
-            with Image.open(self.folder[position].path) as picture:
-                pictures.append(picture.convert("RGB"))
+        pictures = [load_image(self.folder[position].path) for position in positions]
         return self.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
 
     def top_accuracy(self, k: int) -> float:

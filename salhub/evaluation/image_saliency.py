@@ -77,11 +77,22 @@ def explain_all(
             yield name, _resized(saliency.detach().float(), pixel_values.shape[2:])
 
 
+def mosaic_pixels(
+    sample: ClassifiedSample, mosaic: Mosaic, size: tuple[int, int] | None = None
+) -> Tensor:
+    """One mosaic as a batch (1, 3, H, W), scaled to `size` where that is given."""
+    pixel_values = assemble(sample.pixel_values(mosaic.members))[None]
+    if size is None:
+        return pixel_values
+    return functional.interpolate(pixel_values, size=size, mode="bilinear", antialias=True)
+
+
 def measure_grid_game(
     explainers: Explainers,
     sample: ClassifiedSample,
     mosaics: Sequence[Mosaic],
     *,
+    picture_size: tuple[int, int] | None = None,
     progress: bool = True,
 ) -> ScoreTable:
     """Grid pointing game: every cell of every mosaic, all classes of a mosaic in one call.
@@ -90,6 +101,7 @@ def measure_grid_game(
         explainers: Explainers by name.
         sample: The pictures the mosaics refer to.
         mosaics: Drawn by `salhub.data.mosaic.draw_mosaics`.
+        picture_size: (height, width) to which mosaics are scaled; None keeps the tiles' size.
         progress: Whether to show a bar.
 
     Returns:
@@ -97,7 +109,7 @@ def measure_grid_game(
     """
     scores: ScoreTable = {}
     for number, mosaic in enumerate(tqdm(mosaics, desc="grid game", disable=not progress)):
-        pixel_values = assemble(sample.pixel_values(mosaic.members))[None]
+        pixel_values = mosaic_pixels(sample, mosaic, picture_size)
         labels = torch.tensor([mosaic.class_labels])
         cells = torch.arange(len(mosaic.members))
         side = round(len(mosaic.members) ** 0.5)
@@ -213,7 +225,7 @@ def measure_randomization(
 
     Returns:
         layer -> map -> "rho", "absolute_rho", "ssim" and "constant" for the fixed class and
-        "predicted_rho", "predicted_absolute_rho" for the predicted one, one value a picture.
+        "predicted_rho" for the predicted one, one value a picture.
     """
     pixel_values = sample.pixel_values(positions)
     with torch.no_grad():
@@ -240,9 +252,8 @@ def _compare(
     _add(scores, name, "absolute_rho", same_class.absolute_rank_correlation, groups)
     _add(scores, name, "ssim", same_class.structural_similarity, groups)
     _add(scores, name, "constant", same_class.constant, groups)
-    predicted = map_similarity(trained, saliency[:, 1])
-    _add(scores, name, "predicted_rho", predicted.rank_correlation, groups)
-    _add(scores, name, "predicted_absolute_rho", predicted.absolute_rank_correlation, groups)
+    other_class = class_sensitivity(trained, saliency[:, 1])
+    _add(scores, name, "predicted_rho", other_class.rho, groups)
 
 
 def _add(scores: ScoreTable, name: str, metric: str, values: Tensor, groups: Sequence[int]) -> None:

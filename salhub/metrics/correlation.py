@@ -17,12 +17,17 @@ def average_ranks(values: Tensor) -> Tensor:
         >>> average_ranks(torch.tensor([3.0, 1.0, 3.0])).tolist()
         [2.5, 1.0, 2.5]
     """
-    values = values.contiguous()
-    ordered = values.sort(dim=-1).values
-    below = torch.searchsorted(ordered, values, side="left")
-    up_to = torch.searchsorted(ordered, values, side="right")
-    # Equal values take the ranks below+1 .. up_to, whose mean is this.
-    ranks = (below + up_to + 1).double() / 2
+    ordered, order = values.sort(dim=-1)
+    count = values.shape[-1]
+    places = torch.arange(count, device=values.device).expand_as(order)
+    starts = torch.ones_like(order, dtype=torch.bool)
+    starts[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    ends = starts.roll(-1, dims=-1)
+    # Equal values take the places first..last, and share their mean.
+    first = torch.where(starts, places, 0).cummax(dim=-1).values
+    last = torch.where(ends, places, count - 1).flip(-1).cummin(dim=-1).values.flip(-1)
+    shared = (first + last).double() / 2 + 1
+    ranks = torch.empty_like(shared).scatter_(-1, order, shared)
     if values.is_floating_point():
         ranks = ranks.masked_fill(values.isnan().any(dim=-1, keepdim=True), torch.nan)
     return ranks

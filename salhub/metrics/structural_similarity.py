@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from salhub.metrics.checks import check_maps, check_same_shape
 
@@ -55,7 +54,7 @@ def structural_similarity(
             f"maps of {tuple(first.shape[1:])}; resize the maps or use a smaller window."
         )
     first, second = first.double(), second.double()
-    window = gaussian_window(window_size, sigma).to(first.device)
+    window = gaussian_window(window_size, sigma)
     moments = torch.stack([first, second, first * first, second * second, first * second], dim=1)
     mean_1, mean_2, square_1, square_2, product = _local_mean(moments, window).unbind(dim=1)
     variance_1, variance_2 = square_1 - mean_1**2, square_2 - mean_2**2
@@ -67,9 +66,12 @@ def structural_similarity(
 
 
 def _local_mean(images: Tensor, window: Tensor) -> Tensor:
-    """Weighted mean in the window around each inner pixel; (N, K, H, W) -> (N, K, h, w)."""
-    count, channels, height, width = images.shape
-    flat = images.reshape(count * channels, 1, height, width)
-    flat = functional.conv2d(flat, window.view(1, 1, -1, 1))
-    flat = functional.conv2d(flat, window.view(1, 1, 1, -1))
-    return flat.reshape(count, channels, *flat.shape[2:])
+    """Weighted mean in the window around each inner pixel; (..., H, W) -> (..., h, w)."""
+    # Shifted sums: several times faster than torch's float64 convolution.
+    for axis in (-2, -1):
+        kept = images.shape[axis] - len(window) + 1
+        shifted = [images.narrow(axis, start, kept) for start in range(len(window))]
+        images = torch.zeros_like(shifted[0])
+        for weight, part in zip(window.tolist(), shifted, strict=True):
+            images.add_(part, alpha=weight)
+    return images

@@ -1,0 +1,161 @@
+"""What the evaluations of image explainers share: their set-up, clock and table layout."""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from salhub.data.mosaic import Mosaic, confident_pictures, draw_mosaics
+from salhub.evaluation.classified_sample import ClassifiedSample, Classify
+from salhub.evaluation.image_saliency import (
+    Explainers,
+    ScoreTable,
+    measure_grid_game,
+    mosaic_pixels,
+)
+from salhub.results import Results, Table
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Evaluation:
+    """One evaluation in progress.
+
+    Attributes:
+        results: Filled step by step.
+        sample: The classified pictures.
+        confident: Positions of the pictures classified right with enough probability.
+        mosaics: Mosaics of confident pictures.
+        positions: Random pictures for everything that needs no mosaic.
+        mosaic_size: (height, width) of mosaics for networks of a fixed input size, else None.
+        progress: Whether to show bars.
+    """
+
+    results: Results
+    sample: ClassifiedSample
+    confident: Tensor
+    mosaics: list[Mosaic]
+    positions: list[int]
+    mosaic_size: tuple[int, int] | None = None
+    progress: bool = True
+
+    @property
+    def chance(self) -> float:
+        """Share of one cell."""
+        return 1 / len(self.mosaics[0].members)
+
+    def confident_positions(self, count: int) -> list[int]:
+        """Some confident pictures, drawn by the evaluation's seed."""
+        generator = torch.Generator().manual_seed(self.results.seed)
+        order = torch.randperm(len(self.confident), generator=generator)[:count]
+        return self.confident[order].tolist()
+
+    def play_grid_game(self, explainers: Explainers, count: int | None = None) -> ScoreTable:
+        """The grid game on the first `count` mosaics, or on all."""
+        return measure_grid_game(
+            explainers,
+            self.sample,
+            self.mosaics[:count],
+            picture_size=self.mosaic_size,
+            progress=self.progress,
+        )
+
+    @property
+    def first_mosaic(self) -> Tensor:
+        """The first mosaic as the network sees it, (1, 3, H, W)."""
+        return mosaic_pixels(self.sample, self.mosaics[0], self.mosaic_size)
+
+    @contextmanager
+    def timed(self, section: str) -> Iterator[None]:
+        """Record and log the seconds a section takes as the metric "seconds/section"."""
+        start = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - start
+        self.results.add_metric(f"seconds/{section}", round(seconds, 1), unit="s")
+        logger.info("%s took %.1f s", section, seconds)
+
+
+def start_evaluation(
+    results: Results,
+    sample: ClassifiedSample,
+    *,
+    num_mosaics: int,
+    num_images: int,
+    grid_size: int,
+    min_probability: float,
+    progress: bool,
+) -> Evaluation:
+    """Draw the pictures and mosaics and record what the classifier is worth on them.
+
+    Args:
+        results: New results with model, command and seed.
+        sample: The classified pictures.
+        num_mosaics: Mosaics of the grid game.
+        num_images: Pictures of the other measurements.
+        grid_size: Tiles on a side.
+        min_probability: Smallest probability of the true class of a tile.
+        progress: Whether to show bars.
+
+    Raises:
+        ValueError: If too few pictures are classified right for a mosaic.
+    """
+    confident = confident_pictures(sample.probabilities, sample.class_labels, min_probability)
+    mosaics = draw_mosaics(
+        confident, sample.class_labels, num_mosaics, grid_size=grid_size, seed=results.seed
+    )
+    picture_size = tuple(sample.pixel_values([0]).shape[-2:])
+    mosaic_size = _mosaic_size(sample.classify, picture_size, grid_size)
+    results.data = sample.folder.describe() | {
+        "num_mosaics": num_mosaics,
+        "grid_size": grid_size,
+        "min_probability": min_probability,
+        "num_confident_images": len(confident),
+        "num_measured_images": num_images,
+        "picture_size": list(picture_size),
+        "mosaic_size": list(mosaic_size or (side * grid_size for side in picture_size)),
+    }
+    for k in (1, 5):
+        results.add_metric(f"top{k}", sample.top_accuracy(k), n=len(sample), unit="fraction")
+    positions = sample.draw(num_images, results.seed)
+    return Evaluation(results, sample, confident, mosaics, positions, mosaic_size, progress)
+
+
+def _mosaic_size(
+    classify: Classify, picture_size: tuple[int, int], grid_size: int
+) -> tuple[int, int] | None:
+    """None where the network takes a whole mosaic; else the one size that it takes."""
+    height, width = picture_size
+    try:
+        with torch.no_grad():
+            classify(torch.zeros(1, 3, height * grid_size, width * grid_size))
+    except (ValueError, RuntimeError):
+        logger.info("the network takes %dx%d only; mosaics are scaled down", height, width)
+        return height - height % grid_size, width - width % grid_size
+    return None
+
+
+def name_and_command(model: torch.nn.Module, folder_name: str, seed: int) -> tuple[str, str]:
+    """Name of a loaded model, and the command that repeats its evaluation; never a path."""
+    name = getattr(model.config, "name_or_path", "") or type(model).__name__
+    if name.startswith(("/", ".")) or "\\" in name:
+        name = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    return name, f"salhub evaluate {name} {folder_name} --seed {seed}"
+
+
+def add_grid(
+    results: Results,
+    title: str,
+    note: str,
+    cells: Mapping[tuple[str, str], str],
+    columns: Sequence[str],
+    first_column: str = "method",
+) -> None:
+    """Add a table of rows x columns from cells by (row, column); absent cells stay empty."""
+    rows = list(dict.fromkeys(row for row, _ in cells))
+    body = [[row, *(cells.get((row, column)) for column in columns)] for row in rows]
+    results.tables.append(Table(title, note, [first_column, *columns], body))

@@ -1,0 +1,112 @@
+"""Meta-saliency measured: class sensitivity gained, and what the step does to the network."""
+
+import torch
+from torch import Tensor
+
+from salhub.evaluation.image_saliency import Scores, measure_class_sensitivity
+from salhub.evaluation.report import record, with_interval
+from salhub.evaluation.sections import Evaluation
+from salhub.models.normgrad.evaluation_maps import without_postprocessing
+from salhub.models.normgrad.meta_step import ParameterizedClassifier, stepped_parameters
+from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
+from salhub.results import Table
+
+METHODS = ("norm_grad", "norm_grad_selective")
+STEPS = (0.0, 1e-3, 1e-2)
+
+
+class SteppedMaps:
+    """NormGrad and its selective form at several depths after one meta step, as an explainer."""
+
+    def __init__(self, model: NormGradForImageSaliency, depths: list[str], step: float) -> None:
+        self.model = without_postprocessing(model, meta_step=step)
+        self.depths = depths
+
+    def __call__(self, pixel_values: Tensor, class_labels: Tensor) -> dict[str, Tensor]:
+        """Maps (B, T, H, W) by "method/depth"."""
+        outputs = self.model.forward_grid(
+            pixel_values, class_labels, methods=METHODS, layers=self.depths
+        )
+        return {f"{method}/{depth}": out.saliency for (method, depth), out in outputs.items()}
+
+
+def evaluate_meta_step(
+    run: Evaluation,
+    model: NormGradForImageSaliency,
+    depths: list[str],
+    num_mosaics: int,
+    num_images: int,
+) -> None:
+    """Add the meta-step table: rho, grid mass, and p(class) before and after, for each step size.
+
+    A large step on an unlikely class lowers rho by wrecking the network; the last columns show it.
+
+    Args:
+        run: The evaluation; its results are filled.
+        model: The model whose network is explained.
+        depths: Layers, shallow to deep.
+        num_mosaics: Mosaics of the grid game.
+        num_images: Pictures of the class sensitivity.
+    """
+    rows = []
+    positions = run.positions[:num_images]
+    for step in STEPS:
+        explainers = {"stepped": SteppedMaps(model, depths, step)}
+        grid = run.play_grid_game(explainers, num_mosaics)
+        rho = measure_class_sensitivity(explainers, run.sample, positions, progress=run.progress)
+        probability = _probability_text(run, model, positions, step)
+        for name in grid:
+            prefix = f"meta_step/{step:g}"
+            mass = record(run.results, f"{prefix}/mass/{name}", grid[name]["mass"])
+            correlation = record(run.results, f"{prefix}/rho/{name}", rho[name]["rho"])
+            method, depth = name.split("/", 1)
+            texts = [with_interval(correlation), with_interval(mass)]
+            rows.append([method, depth, f"{step:g}", *texts, *probability])
+    rows.sort(key=lambda row: (METHODS.index(row[0]), depths.index(row[1])))
+    note = (
+        f"Class sensitivity on {len(positions)} pictures, grid mass of the true class on "
+        f"{num_mosaics} mosaics (chance {run.chance:.2f}), 95 % bootstrap intervals. Step 0 is the "
+        "method without a step. The last columns say what the step does to the probability of the "
+        "class it is taken for: where that of the least likely class leaps, rho falls because "
+        "another network is explained."
+    )
+    columns = ["method", "layer", "step", "rho", "grid mass"]
+    columns += ["p(most likely) before -> after", "p(least likely) before -> after"]
+    run.results.tables.append(Table("Meta-saliency: one step on the network", note, columns, rows))
+
+
+def _probability_text(
+    run: Evaluation, model: NormGradForImageSaliency, positions: list[int], step: float
+) -> list[str]:
+    before, after = zip(
+        *(_probabilities(run, model, position, step) for position in positions), strict=True
+    )
+    texts = []
+    for column, label in enumerate(("most_likely", "least_likely")):
+        means = []
+        for moment, values in (("before", before), ("after", after)):
+            scores = Scores()
+            scores.extend(torch.stack(values)[:, column], positions)
+            name = f"meta_step/{step:g}/probability_{moment}/{label}"
+            means.append(record(run.results, name, scores, unit="fraction").mean)
+        texts.append(f"{means[0]:.2g} -> {means[1]:.2g}")
+    return texts
+
+
+def _probabilities(
+    run: Evaluation, model: NormGradForImageSaliency, position: int, step: float
+) -> tuple[Tensor, Tensor]:
+    """P of the most and the least likely class, before and after a step for each; (2,) both."""
+    pixel_values = run.sample.pixel_values([position])
+    labels = run.sample.extreme_classes([position])[0]
+    classifier = ParameterizedClassifier(model)
+    before, after = [], []
+    with torch.enable_grad():
+        for scores, label, parameters in stepped_parameters(
+            classifier, pixel_values, labels, step=step
+        ):
+            with torch.no_grad():
+                stepped = classifier.classify(pixel_values, parameters)
+            before.append(scores.double().softmax(dim=1)[0, label])
+            after.append(stepped.double().softmax(dim=1)[0, label])
+    return torch.stack(before), torch.stack(after)
