@@ -41,8 +41,15 @@ class ImageSaliencyPipeline(Pipeline):
     output_suffixes = OUTPUT_SUFFIXES
     output_views = VIEWS
     call_settings = ("class_labels",)
-    # What cards show.
+    # What cards show, and the nearest task that the Hub knows.
     sample = "sample:cat"
+    example = """
+import salhub
+
+result = salhub.pipeline("{model}")("photo.jpg")
+result.save("explained.png")
+"""
+    hub_task = "image-classification"
 
     # How the command line reads one input of a person, and shows several results as one.
     read = staticmethod(load_image)
