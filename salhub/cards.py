@@ -1,0 +1,393 @@
+"""Model cards: facts from card.yaml, numbers from a results file, nothing typed by hand."""
+
+import dataclasses
+import fnmatch
+import importlib.util
+import inspect
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from salhub import manifest
+from salhub.auto import BACKBONES, METHODS
+from salhub.errors import SalhubError, UnknownNameError, did_you_mean
+from salhub.manifest import CARD_FILE, NAMESPACE, BundledModel
+from salhub.results import Results, Table
+
+_PACKAGE = Path(__file__).parent
+# What every card says; a fact may stand in the file of the method or in that of the model.
+REQUIRED_FACTS = (
+    "intended_use",
+    "not_for",
+    "limits",
+    "citation",
+    "trained_on",
+    "source",
+    "license",
+)
+# A whole configuration by itself; the card of the backbone has it.
+_NOT_SHOWN = frozenset({"backbone_config"})
+
+
+class CardError(SalhubError, ValueError):
+    """A card cannot be built: facts or numbers are missing."""
+
+
+def build_card(name: str) -> str:
+    """Build the card of a shipped model as Markdown with front matter.
+
+    Args:
+        name: A shipped model, with or without "salhub/".
+
+    Returns:
+        The text; the same facts and results give the same bytes.
+
+    Raises:
+        UnknownNameError: No such model is shipped.
+        CardError: There is no results file, or a fact is missing.
+
+    Example:
+        >>> build_card("normgrad-efficientnet-lite0").splitlines()[0]
+        '---'
+    """
+    model = _shipped(name)
+    facts = read_facts(model.full_name)
+    results = read_results(model.full_name)
+    sections = (
+        _head_section(model, facts),
+        _picture_section(model, facts),
+        _use_section(model, facts),
+        _section("What it is for", facts["intended_use"]),
+        _section("What it is not for", facts["not_for"]),
+        _numbers_section(results),
+        _origin_section(model, facts),
+        _section("Limits and biases", facts["limits"]),
+        _licence_section(facts),
+        f"## Citation\n\n```bibtex\n{facts['citation'].strip()}\n```",
+    )
+    body = "\n\n".join(section for section in sections if section)
+    return f"---\n{_front_matter(model, facts, results)}\n---\n\n{body}\n"
+
+
+def card_files(name: str) -> dict[str, bytes]:
+    """Return what a Hub repository needs beside weights and configuration.
+
+    Args:
+        name: A shipped model, with or without "salhub/".
+
+    Returns:
+        File name -> content: README.md, the picture on it and the licence.
+
+    Raises:
+        UnknownNameError, CardError: As `build_card`; also when the picture was never made.
+    """
+    model = _shipped(name)
+    files = {"README.md": build_card(name).encode()}
+    picture = card_picture_name(name)
+    if picture is not None:
+        path = cards_folder() / picture
+        if not path.is_file():
+            raise CardError(f"The picture {path} is missing; make it with: salhub card {name}")
+        files[picture] = path.read_bytes()
+    licence = model.folder_of("LICENSE") / "LICENSE"
+    if licence.is_file():
+        files["LICENSE"] = licence.read_bytes()
+    return files
+
+
+def card_picture_name(name: str) -> str | None:
+    """Return the file name of the picture on a card, or None where the task draws none."""
+    model = _shipped(name)
+    pipeline_class = _pipeline_class(model)
+    if pipeline_class is None or pipeline_class.output_suffix not in (".png", ".jpg"):
+        return None
+    return model.name + pipeline_class.output_suffix
+
+
+def save_picture(name: str, path: str | os.PathLike) -> None:
+    """Run a model on the sample of its task and save the result as the picture of its card.
+
+    Args:
+        name: A shipped model, with or without "salhub/".
+        path: File to write.
+    """
+    from salhub.pipelines import pipeline
+
+    model = _shipped(name)
+    explain = pipeline(model.full_name)
+    explain(type(explain).sample).save(path)
+
+
+def cards_folder() -> Path:
+    """Return the folder with the results files: in the package, or beside it in a checkout."""
+    inside = _PACKAGE / "model_cards"
+    return inside if inside.is_dir() else _PACKAGE.parent / "model_cards"
+
+
+def is_installed() -> bool:
+    """Return whether the cards belong to an installed package, which is not written to."""
+    return cards_folder().parent == _PACKAGE
+
+
+def read_results(name: str) -> Results:
+    """Read the measured numbers of a shipped model.
+
+    Raises:
+        CardError: They were never measured.
+    """
+    short = name.removeprefix(NAMESPACE)
+    path = cards_folder() / f"{short}.results.json"
+    if not path.is_file():
+        raise CardError(
+            f"There are no numbers for {NAMESPACE}{short}: {path} is missing; measure them with: "
+            f"salhub evaluate {short} --data FOLDER -o {path.name}"
+        )
+    return Results.load(path)
+
+
+def read_facts(name: str) -> dict[str, Any]:
+    """Read what is said of a model: the facts of its method, overruled by its own.
+
+    Raises:
+        CardError: A fact that every card needs is in neither file.
+    """
+    model = _shipped(name)
+    files = [_method_folder(model) / CARD_FILE, manifest.WEIGHTS_ROOT / model.name / CARD_FILE]
+    facts: dict[str, Any] = {}
+    for path in files:
+        if path.is_file():
+            facts |= yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    missing = [fact for fact in REQUIRED_FACTS if not facts.get(fact)]
+    if missing:
+        places = " or ".join(str(path) for path in files)
+        raise CardError(f"The card of {name} lacks {', '.join(missing)}; write it in {places}.")
+    return facts
+
+
+def _shipped(name: str) -> BundledModel:
+    models = manifest.read_manifest()
+    short = name.removeprefix(NAMESPACE)
+    if short not in models:
+        hint = did_you_mean(short, models)
+        raise UnknownNameError(f"Only shipped models have a card, and '{name}' is none.{hint}")
+    return models[short]
+
+
+def _entry(model: BundledModel) -> Any:
+    for entry in (*METHODS.values(), *BACKBONES):
+        if entry.model_type == model.model_type:
+            return entry
+    raise UnknownNameError(f"'{model.full_name}' is of no method of salhub.")
+
+
+def _method_folder(model: BundledModel) -> Path:
+    entry = _entry(model)
+    specification = importlib.util.find_spec(f"{entry.package}.{entry.name}")
+    return Path(specification.submodule_search_locations[0])
+
+
+def _pipeline_class(model: BundledModel) -> Any:
+    from salhub.pipelines import TASKS, pipeline_class
+
+    return pipeline_class(model.task) if model.task in TASKS else None
+
+
+# --- sections -----------------------------------------------------------------------------------
+
+
+def _head_section(model: BundledModel, facts: dict[str, Any]) -> str:
+    entry = _entry(model)
+    summary = facts.get("summary") or (inspect.getdoc(entry.model_class) or "").partition("\n")[0]
+    lines = [f"# {model.name}", _paragraph(summary)]
+    if "paper" in facts:
+        authors = facts.get("authors", ())
+        names = authors if isinstance(authors, str) else ", ".join(authors)
+        parts = [
+            f"*{_paragraph(facts['paper'])}*",
+            names,
+            facts.get("published"),
+            facts.get("year"),
+        ]
+        if "arxiv" in facts:
+            parts.append(f"[arXiv:{facts['arxiv']}](https://arxiv.org/abs/{facts['arxiv']})")
+        lines.append(f"Paper: {', '.join(str(part) for part in parts if part)}.")
+    return "\n\n".join(lines)
+
+
+def _picture_section(model: BundledModel, facts: dict[str, Any]) -> str:
+    picture = card_picture_name(model.full_name)
+    lines = []
+    if picture is not None:
+        alternative = facts.get("picture_text", f"What {model.name} makes of a sample")
+        lines.append(f"![{_paragraph(alternative)}]({picture})")
+    if "how_to_read" in facts:
+        lines.append(f"How to read it: {_paragraph(facts['how_to_read'])}")
+    return "\n\n".join(lines)
+
+
+def _use_section(model: BundledModel, facts: dict[str, Any]) -> str:
+    example = facts.get("example") or getattr(_pipeline_class(model), "example", None)
+    if example is None:
+        raise CardError(f"The card of {model.full_name} lacks an example; write it in {CARD_FILE}.")
+    code = example.strip().replace("{model}", model.full_name)
+    return f"## Use\n\n```\npip install salhub\n```\n\n```python\n{code}\n```"
+
+
+def _section(title: str, content: str | Iterable[str]) -> str:
+    if isinstance(content, str):
+        return f"## {title}\n\n{_paragraph(content)}"
+    return f"## {title}\n\n" + "\n".join(f"- {_paragraph(item)}" for item in content)
+
+
+def _numbers_section(results: Results) -> str:
+    parts = ["## Numbers", *(_markdown_table(table) for table in results.tables)]
+    if not results.tables:
+        parts.append(_metrics_table(results))
+    return "\n\n".join([*parts, _conditions(results)])
+
+
+def _markdown_table(table: Table) -> str:
+    rows = [[_cell(value) for value in row] for row in table.rows]
+    parts = [f"### {table.title}", _paragraph(table.note), _table(table.columns, rows)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _metrics_table(results: Results) -> str:
+    rows = [
+        [metric.name, metric.value, _interval(metric.interval), metric.n, metric.unit]
+        for metric in results.metrics
+    ]
+    columns = ["metric", "value", "95 % interval", "n", "unit"]
+    return _markdown_table(Table("Metrics", "", columns, rows))
+
+
+def _conditions(results: Results) -> str:
+    machine = {**results.machine, "wall_seconds": results.wall_seconds}
+    return "\n".join(
+        [
+            "### How these were measured",
+            "",
+            f"- command: `{results.command}`",
+            f"- seed: {results.seed}",
+            f"- data: {_pairs(results.data)}",
+            f"- machine: {_pairs(machine)}",
+            f"- versions: {_pairs(results.versions)}",
+        ]
+    )
+
+
+def _origin_section(model: BundledModel, facts: dict[str, Any]) -> str:
+    parts = [
+        "## Where the weights come from",
+        f"Trained on {_paragraph(facts['trained_on'])}; {_paragraph(facts['source'])}.",
+        *(_paragraph(facts[key]) for key in ("notes", "recipe") if key in facts),
+    ]
+    path = model.folder_of("config.json") / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    shown = sorted((_own_fields(_entry(model)) - _NOT_SHOWN) & config.keys())
+    rows = [[f"`{k}`", f"`{json.dumps(config[k])}`"] for k in shown if config[k] is not None]
+    if rows:
+        parts += ["Settings stored with this model:", _table(["setting", "value"], rows)]
+    if "how_it_works" in facts:
+        parts += ["## How it works", facts["how_it_works"].strip()]
+    return "\n\n".join(parts)
+
+
+def _licence_section(facts: dict[str, Any]) -> str:
+    lines = [f"- weights: {facts['license']}", "- code: apache-2.0"]
+    for key, title in (("data_license", "data"), ("reference_code", "reference code")):
+        if key in facts:
+            lines.append(f"- {title}: {_paragraph(facts[key])}")
+    return "## Licence\n\n" + "\n".join(lines)
+
+
+def _front_matter(model: BundledModel, facts: dict[str, Any], results: Results) -> str:
+    from huggingface_hub import ModelCardData
+
+    base_model = facts.get("base_model")
+    if base_model is None and "weights_from" in facts:
+        base_model = NAMESPACE + facts["weights_from"]
+    data = ModelCardData(
+        base_model=base_model,
+        datasets=facts.get("datasets"),
+        eval_results=_eval_results(model, facts, results),
+        language=facts.get("language"),
+        library_name="salhub",
+        license=facts["license"],
+        metrics=facts.get("metrics"),
+        model_name=model.name,
+        pipeline_tag=_pipeline_tag(model, facts),
+        tags=_tags(model, facts),
+    )
+    return data.to_yaml()
+
+
+def _tags(model: BundledModel, facts: dict[str, Any]) -> list[str]:
+    tags = ["saliency", _entry(model).name.replace("_", "-"), *facts.get("tags", ())]
+    if "arxiv" in facts:
+        tags.append(f"arxiv:{facts['arxiv']}")
+    return list(dict.fromkeys(tags))
+
+
+def _pipeline_tag(model: BundledModel, facts: dict[str, Any]) -> str:
+    # The Hub knows no saliency task; a pipeline says which of the Hub's is nearest.
+    return facts.get("pipeline_tag") or getattr(_pipeline_class(model), "hub_task", model.task)
+
+
+def _eval_results(model: BundledModel, facts: dict[str, Any], results: Results) -> list[Any] | None:
+    """Return the headline metrics, `{metric: pattern, type: ...}` of card.yaml, for the Hub."""
+    from huggingface_hub import EvalResult
+
+    found = [
+        EvalResult(
+            task_type=_pipeline_tag(model, facts),
+            dataset_type=str(results.data.get("name", "custom")),
+            dataset_name=str(results.data.get("name", "custom")),
+            metric_type=headline["type"],
+            metric_name=metric.name,
+            metric_value=metric.value,
+        )
+        for headline in facts.get("headline", ())
+        for metric in results.metrics
+        if fnmatch.fnmatchcase(metric.name, headline["metric"]) and math.isfinite(metric.value)
+    ]
+    # The Hub client refuses an empty list.
+    return found or None
+
+
+def _own_fields(entry: Any) -> set[str]:
+    from salhub.configuration import SaliencyConfig
+
+    fields = {field.name for field in dataclasses.fields(entry.config_class)}
+    return fields - {field.name for field in dataclasses.fields(SaliencyConfig)}
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(map(_row, [columns, ["---"] * len(columns), *rows]))
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "n/a"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _interval(interval: tuple[float, float] | None) -> str | None:
+    return None if interval is None else " to ".join(_cell(end) for end in interval)
+
+
+def _pairs(content: dict[str, Any]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in content.items())
+
+
+def _paragraph(text: str) -> str:
+    return " ".join(str(text).split())

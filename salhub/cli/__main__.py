@@ -1,0 +1,5 @@
+"""`python -m salhub.cli` is the `salhub` command."""
+
+from salhub.cli import main
+
+main()

@@ -1,0 +1,47 @@
+"""`salhub card`: the model card, made from facts and a results file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def card_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model that comes with salhub.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="File; NAME.md beside the results by default."),
+    ] = None,
+    picture: Annotated[bool, typer.Option(help="Make the picture on the card anew.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Write the card of a model from its facts and its measured numbers."""
+    from salhub.cards import build_card, card_picture_name, save_picture
+    from salhub.cli.choice import quiet_transformers
+    from salhub.cli.files import draft, echo_json, write_text
+
+    text = build_card(name)
+    target = output or _default_target(name)
+    written = [target]
+    picture_name = card_picture_name(name)
+    if picture and picture_name is not None:
+        quiet_transformers()
+        written.append(target.parent / picture_name)
+        with draft(written[-1]) as path:
+            save_picture(name, path)
+    write_text(target, text)
+    if as_json:
+        echo_json([str(path) for path in written])
+        return
+    for path in written:
+        typer.echo(f"Wrote {path.resolve()}")
+
+
+def _default_target(name: str) -> Path:
+    from salhub import cards
+    from salhub.manifest import NAMESPACE
+
+    file_name = f"{name.removeprefix(NAMESPACE)}.md"
+    # An installed package is not a place to write to; its cards are for reading.
+    folder = Path() if cards.is_installed() else cards.cards_folder()
+    return folder / file_name

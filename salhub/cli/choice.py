@@ -1,0 +1,131 @@
+"""The model a command works on: found by name, its settings sorted, loaded when everything fits."""
+
+import inspect
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from salhub.auto import METHODS
+from salhub.cli.config_fields import field_names
+from salhub.cli.settings import HUB_SETTINGS, refuse_unknown
+from salhub.errors import UnknownNameError, did_you_mean
+from salhub.manifest import NAMESPACE, read_manifest
+
+if TYPE_CHECKING:
+    from salhub.auto import Method
+
+# Taken from options of their own, or not to be written on a command line.
+_NOT_SETTINGS = frozenset({"batch_size", "device", "image_processor"})
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A model on the command line, not loaded yet.
+
+    Args:
+        name: Its full name, a folder or a repository; None where only the method was named, to
+            explain `classifier`.
+        method: Its method.
+        classifier: The user's own network to explain, or None.
+    """
+
+    name: str | None
+    method: "Method"
+    classifier: str | None = None
+
+    @property
+    def pipeline_class(self) -> Any:
+        """The pipeline of its task."""
+        from salhub.pipelines import pipeline_class
+
+        return pipeline_class(self.method.task)
+
+    @property
+    def short_name(self) -> str:
+        """A name fit for a file name."""
+        if self.name is not None:
+            return Path(self.name).name
+        return f"{self.method.name.replace('_', '-')}-{Path(self.classifier or '').name}"
+
+    def split(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Sort settings into those of loading and those of each call.
+
+        Raises:
+            typer.BadParameter: Nobody takes a setting.
+        """
+        loading, calling = self.setting_names()
+        given = settings if self.classifier is None else {**settings, "classifier": self.classifier}
+        refuse_unknown(given, loading | calling, self.short_name)
+        load = {key: value for key, value in settings.items() if key not in calling}
+        call = {key: value for key, value in settings.items() if key in calling}
+        return load, call
+
+    def setting_names(self) -> tuple[set[str], set[str]]:
+        """Return the names that are taken when it is loaded, and those taken by each call."""
+        parameters = inspect.signature(self.pipeline_class.from_name).parameters.values()
+        keywords = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        fields = field_names(self.method.config_class)
+        calling = set(self.pipeline_class.call_settings)
+        return (fields | keywords | set(HUB_SETTINGS)) - _NOT_SETTINGS - calling, calling
+
+    def load(
+        self, settings: Mapping[str, Any], *, device: str | None = None, batch_size: int = 1
+    ) -> Any:
+        """Load the model and everything it needs."""
+        import salhub
+
+        quiet_transformers()
+        own = dict(settings)
+        if self.classifier is not None:
+            own["classifier"] = self.classifier
+        name = self.method.name if self.name is None else self.name
+        return salhub.pipeline(name, device=device, batch_size=batch_size, **own)
+
+
+def choose(name: str, classifier: str | None = None, **hub_settings: Any) -> Choice:
+    """Find a model or a method by the name a person typed.
+
+    Args:
+        name: A shipped model with or without "salhub/", a method, a folder or a repository.
+        classifier: The user's own network, by name or folder.
+        **hub_settings: Such as `revision`.
+
+    Raises:
+        UnknownNameError: A plain word that is neither a model nor a method.
+        ModelNotFoundError: There is no such folder or repository.
+    """
+    check_known(name)
+    from salhub.pipelines import find_method
+
+    quiet_transformers()
+    if classifier is not None:
+        hub_settings["classifier"] = classifier
+    found, method = find_method(name, **hub_settings)
+    return Choice(found, method, classifier)
+
+
+def check_known(name: str) -> None:
+    """Refuse a plain word that is no model and no method, without asking the Hub.
+
+    Raises:
+        UnknownNameError: With the nearest names.
+    """
+    known = [*read_manifest(), *METHODS]
+    plain = name.removeprefix(NAMESPACE)
+    # Every repository has an owner, so a name without a slash can only be one of ours.
+    if "/" in plain or os.path.isdir(name) or plain in known or plain.replace("-", "_") in known:
+        return
+    raise UnknownNameError(
+        f"There is no model or method '{name}', and no such folder; `salhub list` shows the "
+        f"models.{did_you_mean(plain, known)}"
+    )
+
+
+def quiet_transformers() -> None:
+    """Keep loading bars and notes of transformers out of a terminal that asked for a result."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

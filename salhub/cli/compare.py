@@ -1,0 +1,162 @@
+"""`salhub compare`: several models or settings on one input, side by side."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from salhub.cli.choice import Choice, choose
+from salhub.cli.files import draft, echo_json, refuse_existing
+from salhub.cli.settings import hub_settings, is_pair, parse_settings, parse_value, refuse_unknown
+from salhub.cli.sources import Source, is_folder, single_source
+
+# Commas inside [brackets] belong to a list.
+_COMMA = re.compile(r",(?![^\[]*\])")
+
+
+class Variant(NamedTuple):
+    """One column of a comparison.
+
+    Attributes:
+        title: Its heading.
+        choice: The model.
+        settings: What it is set to.
+    """
+
+    title: str
+    choice: Choice
+    settings: dict[str, Any]
+
+
+def compare_command(
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="A file, a URL, sample:cat, or - for stdin.")
+    ],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME... [SETTING=VALUE]...",
+            help="Models or methods, and settings for all of them.",
+        ),
+    ],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Picture to write.")] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Values of the setting 'method', with commas between.")
+    ] = None,
+    vary: Annotated[
+        str | None,
+        typer.Option(metavar="SETTING=A,B,...", help="Values of any setting, with commas between."),
+    ] = None,
+    classifier: Annotated[
+        str | None, typer.Option(help="Your own network to explain: a folder or a Hub name.")
+    ] = None,
+    class_label: Annotated[
+        str | None, typer.Option("--class", help="Class to explain, by name or index.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:0.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output if it exists.")
+    ] = False,
+) -> None:
+    """Put several models, methods or settings side by side in one picture.
+
+    \b
+    salhub compare photo.jpg normgrad salient_relevance
+    salhub compare photo.jpg normgrad --methods norm_grad,grad_cam,gradient
+    salhub compare photo.jpg normgrad --vary layers=blocks.4,blocks.10,blocks.15
+    """  # noqa: D301
+    settings = parse_settings(word for word in words if is_pair(word))
+    if class_label is not None:
+        settings["class_labels"] = class_label
+    classifier = classifier or settings.pop("classifier", None)
+    names = [name for word in words if not is_pair(word) for name in word.split(",") if name]
+    choices = [choose(name, classifier, **hub_settings(settings)) for name in names]
+    _check_comparable(choices)
+    variants = _variants(choices, settings, _varied(methods, vary))
+    if is_folder(source):
+        raise typer.BadParameter("compare takes one input, not a folder.")
+    one = single_source(source)
+    target = output or Path(f"{one.stem}-compare{choices[0].pipeline_class.output_suffix}")
+    refuse_existing(target, overwrite)
+    results = _results(one, variants, device)
+    with draft(target) as path:
+        choices[0].pipeline_class.compare(results).save(path)
+    _report(one, target, results, as_json)
+
+
+def _check_comparable(choices: list[Choice]) -> None:
+    if not choices:
+        raise typer.BadParameter("Name at least one model or method to compare.")
+    tasks = {choice.method.task for choice in choices}
+    if len(tasks) > 1:
+        raise ValueError(
+            f"Only models of one task can be compared; these do {' and '.join(sorted(tasks))}."
+        )
+    if not hasattr(choices[0].pipeline_class, "compare"):
+        raise ValueError(f"Results of the task {tasks.pop()} cannot be shown side by side.")
+
+
+def _varied(methods: str | None, vary: str | None) -> tuple[str, dict[str, Any]] | None:
+    """Return the setting to vary, and its values by what the user wrote."""
+    if methods is not None and vary is not None:
+        raise typer.BadParameter("Give --methods or --vary, not both.")
+    text = f"method={methods}" if methods is not None else vary
+    if text is None:
+        return None
+    if not is_pair(text):
+        raise typer.BadParameter(f"--vary is written SETTING=A,B,...; got '{text}'.")
+    name, _, values = text.partition("=")
+    name = name.replace("-", "_")
+    texts = [text.strip() for text in _COMMA.split(values) if text.strip()]
+    return name, {text: parse_value(text, name) for text in texts}
+
+
+def _variants(
+    choices: list[Choice], settings: dict[str, Any], varied: tuple[str, dict[str, Any]] | None
+) -> list[Variant]:
+    accepted = set[str]().union(*(_accepted(choice) for choice in choices))
+    names = {**settings, **({varied[0]: None} if varied else {})}
+    refuse_unknown(names, accepted, " and ".join(choice.short_name for choice in choices))
+    variants = []
+    for choice in choices:
+        # A setting is for the models that have it, as each method has its own.
+        own = {name: value for name, value in settings.items() if name in _accepted(choice)}
+        if varied is None or varied[0] not in _accepted(choice):
+            variants.append(Variant(choice.short_name, choice, own))
+            continue
+        name, values = varied
+        for text, value in values.items():
+            title = text if len(choices) == 1 else f"{choice.short_name} {text}"
+            variants.append(Variant(title, choice, {**own, name: value}))
+    return variants
+
+
+def _accepted(choice: Choice) -> set[str]:
+    loading, calling = choice.setting_names()
+    return loading | calling
+
+
+def _results(source: Source, variants: list[Variant], device: str | None) -> dict[str, Any]:
+    from tqdm.auto import tqdm
+
+    content = source.read(variants[0].choice.pipeline_class)
+    results: dict[str, Any] = {}
+    for variant in tqdm(variants, unit="map", disable=None):
+        load, call = variant.choice.split(variant.settings)
+        title, number = variant.title, 2
+        while title in results:
+            title, number = f"{variant.title} ({number})", number + 1
+        results[title] = variant.choice.load(load, device=device)(content, **call)
+    return results
+
+
+def _report(source: Source, target: Path, results: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        maps = [{"title": title, **result.to_dict()} for title, result in results.items()]
+        echo_json({"input": source.text, "output": str(target), "results": maps})
+        return
+    typer.echo(f"Wrote {target.resolve()}")
+    for title, result in results.items():
+        typer.echo(f"{title}: {result.summary()}")

@@ -1,0 +1,92 @@
+"""The fields of a configuration with the help text of its docstring."""
+
+import dataclasses
+import inspect
+import re
+from typing import Any, NamedTuple
+
+_ARGUMENT = re.compile(r" {4}(\w+): (.*)")
+
+
+class ConfigField(NamedTuple):
+    """One field of a configuration.
+
+    Attributes:
+        name: Its name.
+        kind: Its type, as written.
+        value: Its value in the configuration that was asked about.
+        help: What it means.
+    """
+
+    name: str
+    kind: str
+    value: Any
+    help: str
+
+
+def config_fields(config: Any) -> list[ConfigField]:
+    """List the fields a method adds to transformers' configuration.
+
+    Args:
+        config: A configuration of a salhub model.
+
+    Returns:
+        The fields, those of the method first; nested configurations are left out.
+    """
+    kinds = {field.name: field.type for field in dataclasses.fields(config)}
+    found = []
+    for cls in _own_classes(type(config)):
+        help_texts = docstring_arguments(cls)
+        for name in inspect.get_annotations(cls):
+            if name in kinds and name not in config.sub_configs:
+                kind = _kind(kinds.pop(name))
+                value = _plain(getattr(config, name))
+                found.append(ConfigField(name, kind, value, help_texts.get(name, "")))
+    return found
+
+
+def field_names(config_class: type) -> set[str]:
+    """Return the names of the fields a method adds, without building a configuration."""
+    names = {name for cls in _own_classes(config_class) for name in inspect.get_annotations(cls)}
+    return names - set(config_class.sub_configs)
+
+
+def docstring_arguments(documented: Any) -> dict[str, str]:
+    """Read the `Args:` section of a docstring.
+
+    Returns:
+        Argument -> text, on one line.
+
+    Example:
+        >>> from salhub.errors import did_you_mean
+        >>> docstring_arguments(did_you_mean)["limit"]
+        'The most suggestions to give.'
+    """
+    section = (inspect.getdoc(documented) or "").partition("\nArgs:\n")[2]
+    texts: dict[str, str] = {}
+    name = None
+    for line in section.splitlines():
+        if line and not line.startswith(" "):
+            break
+        match = _ARGUMENT.fullmatch(line)
+        if match:
+            name = match[1]
+            texts[name] = match[2]
+        elif name and line.strip():
+            texts[name] += " " + line.strip()
+    return texts
+
+
+def _own_classes(config_class: type) -> list[type]:
+    from salhub.configuration import SaliencyConfig
+
+    classes = config_class.__mro__
+    return [cls for cls in classes if issubclass(cls, SaliencyConfig) and cls is not SaliencyConfig]
+
+
+def _kind(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

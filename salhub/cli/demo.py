@@ -1,0 +1,33 @@
+"""`salhub demo`: a model as a web page on this computer."""
+
+from typing import Annotated
+
+import typer
+
+
+def demo_command(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="A model or method; the first method by default."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port; a free one by default.")
+    ] = None,
+    open_browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
+    ] = True,
+) -> None:
+    """Open a model as a web page on this computer; Ctrl-C ends it.
+
+    It needs one more package: pip install 'salhub[demo]'.
+    """
+    from salhub.auto import METHODS
+    from salhub.cli.choice import check_known, quiet_transformers
+
+    name = name or next(iter(METHODS))
+    check_known(name)
+    from salhub.ui import build_page, launch
+
+    quiet_transformers()
+    launch(build_page(name), server_name=host, server_port=port, inbrowser=open_browser)

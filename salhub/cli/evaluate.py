@@ -1,0 +1,120 @@
+"""`salhub evaluate`: measure a model on data of your own, for its card."""
+
+import inspect
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from salhub.cli.choice import Choice, choose
+from salhub.cli.files import draft, echo_json, refuse_existing
+from salhub.cli.settings import hub_settings, parse_settings, refuse_unknown
+
+_DATA = "data_path"
+
+
+def evaluate_command(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A model, a method, a folder or a Hub repository.")
+    ],
+    data: Annotated[
+        Path, typer.Option(help="Labelled data; `salhub evaluate --help` says how it is laid out.")
+    ],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SETTING=VALUE", help="Settings of the evaluation or the model."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="File; NAME.results.json by default."),
+    ] = None,
+    classifier: Annotated[
+        str | None, typer.Option(help="Your own network to explain: a folder or a Hub name.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:0.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output if it exists.")
+    ] = False,
+) -> None:
+    """Measure a model by the protocol of its method, and write a results file.
+
+    Pictures: one sub-folder a class, or an index.json of {"file", "index", "name"} entries.
+    The numbers of a card come from such a file.
+
+    \b
+    salhub evaluate normgrad-efficientnet-lite0 --data pictures num_mosaics=20
+    """  # noqa: D301
+    settings = parse_settings(words or [])
+    classifier = classifier or settings.pop("classifier", None)
+    choice = choose(name, classifier, **hub_settings(settings))
+    evaluate = _evaluation(choice)
+    measure, load = _split(choice, evaluate, settings)
+    target = output or Path(f"{choice.short_name}.results.json")
+    refuse_existing(target, overwrite)
+    if not data.exists():
+        raise FileNotFoundError(f"There is no data at {data}.")
+    pipeline = choice.load(load, device=device)
+    results = evaluate(**_inputs(evaluate, pipeline, data), **measure)
+    results.command = _command(name, data, words or [], classifier)
+    with draft(target) as path:
+        results.save(path)
+    _report(results, target, as_json)
+
+
+def _evaluation(choice: Choice) -> Callable[..., Any]:
+    try:
+        return choice.method.module("evaluation").evaluate
+    except ModuleNotFoundError as error:
+        if error.name is None or "evaluation_" not in error.name:
+            raise
+        raise ValueError(f"The method {choice.method.name} has no evaluation.") from None
+
+
+def _split(
+    choice: Choice, evaluate: Callable[..., Any], settings: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sort settings into those of the evaluation and those of loading the model."""
+    keywords = _keywords(evaluate)
+    loading, _ = choice.setting_names()
+    refuse_unknown(settings, keywords | loading, f"The evaluation of {choice.short_name}")
+    measure = {name: value for name, value in settings.items() if name in keywords}
+    if "progress" in keywords:
+        measure.setdefault("progress", sys.stderr.isatty())
+    return measure, {name: value for name, value in settings.items() if name not in keywords}
+
+
+def _keywords(evaluate: Callable[..., Any]) -> set[str]:
+    parameters = inspect.signature(evaluate).parameters.values()
+    return {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _inputs(evaluate: Callable[..., Any], pipeline: Any, data: Path) -> dict[str, Any]:
+    """What is measured: each argument is the part of the pipeline that is called like it."""
+    names = inspect.signature(evaluate).parameters.keys() - _keywords(evaluate)
+    return {name: data if name == _DATA else getattr(pipeline, name) for name in sorted(names)}
+
+
+def _command(name: str, data: Path, words: list[str], classifier: str | None) -> str:
+    # The folder's name is enough to repeat it; a path would be one of this machine.
+    parts = ["salhub", "evaluate", name, "--data", data.resolve().name, *words]
+    if classifier is not None:
+        parts += [
+            "--classifier",
+            Path(classifier).name if Path(classifier).exists() else classifier,
+        ]
+    return shlex.join(parts)
+
+
+def _report(results: Any, target: Path, as_json: bool) -> None:
+    if as_json:
+        echo_json({"output": str(target), "metrics": len(results.metrics)})
+        return
+    for table in results.tables[:1]:
+        typer.echo(f"{table.title}. {table.note}")
+        for row in [table.columns, *table.rows]:
+            typer.echo("  " + "  ".join("" if cell is None else str(cell) for cell in row))
+    typer.echo(f"Wrote {target.resolve()}")

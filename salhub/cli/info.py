@@ -1,0 +1,159 @@
+"""`salhub info`: what a model is, what it can be set to, and where it comes from."""
+
+import shutil
+import textwrap
+from typing import Annotated, Any
+
+import typer
+
+from salhub.auto import BACKBONES, METHODS
+from salhub.cli.choice import Choice, check_known, quiet_transformers
+from salhub.cli.config_fields import config_fields
+from salhub.cli.files import echo_json
+from salhub.errors import UnknownNameError
+from salhub.hub import bundled_model, canonical_name, resolve
+
+_HASH_DIGITS = 12
+_WIDEST = 100
+_FACTS = (
+    ("task", "task"),
+    ("method", "method"),
+    ("paper", "paper"),
+    ("explains", "classifier"),
+    ("size", "bytes"),
+    ("trained on", "trained_on"),
+    ("source", "source"),
+    ("licence", "license"),
+    ("revision", "revision"),
+)
+
+
+def info_command(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A model, a method, a folder or a Hub repository.")
+    ],
+    classifier: Annotated[
+        str | None, typer.Option(help="Your own network: shows what can be chosen in it.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Show what a model is, its settings, and what they can be set to.
+
+    \b
+    salhub info normgrad-efficientnet-lite0
+    salhub info normgrad --classifier my-network
+    """  # noqa: D301
+    description = describe(name, classifier)
+    if as_json:
+        echo_json(description)
+    else:
+        typer.echo("\n".join(_lines(description)))
+
+
+def describe(name: str, classifier: str | None = None) -> dict[str, Any]:
+    """Gather everything known about a model, as plain data.
+
+    Args:
+        name: A model, a method, a folder or a repository.
+        classifier: The user's own network, or None.
+
+    Raises:
+        UnknownNameError: It is no model of salhub.
+    """
+    check_known(name)
+    quiet_transformers()
+    full_name, entry = _find(name, classifier)
+    config = _read_config(full_name, entry)
+    choice = Choice(full_name, entry, classifier) if entry.name in METHODS else None
+    return {
+        "name": full_name or entry.name,
+        "method": entry.name,
+        "paper": getattr(entry, "paper", None),
+        "task": getattr(entry, "task", None),
+        "classifier": classifier,
+        **_provenance(full_name),
+        "settings": [field._asdict() for field in config_fields(config)],
+        "call_settings": list(choice.pipeline_class.call_settings) if choice else [],
+        "choices": _choices(choice),
+    }
+
+
+def _find(name: str, classifier: str | None) -> tuple[str | None, Any]:
+    from salhub.auto import read_model_type
+    from salhub.pipelines import find_method
+
+    full_name = canonical_name(name)
+    if name.replace("-", "_") in METHODS:
+        settings = {} if classifier is None else {"classifier": classifier}
+        return find_method(name, **settings)
+    model_type = read_model_type(full_name)
+    for entry in (*METHODS.values(), *BACKBONES):
+        if entry.model_type == model_type:
+            return full_name, entry
+    raise UnknownNameError(f"'{name}' is a '{model_type}', which is no model of salhub.")
+
+
+def _read_config(name: str | None, entry: Any) -> Any:
+    if name is None:
+        return entry.config_class()
+    return entry.config_class.from_pretrained(resolve(name).config_folder)
+
+
+def _provenance(name: str | None) -> dict[str, Any]:
+    model = None if name is None else bundled_model(name)
+    if model is None:
+        return {}
+    return {
+        "task": model.task,
+        "bytes": model.bytes,
+        "trained_on": model.trained_on,
+        "source": model.source,
+        "license": model.license,
+        "revision": model.revision,
+        "files": [
+            {"name": file.name, "bytes": file.bytes, "sha256": file.sha256} for file in model.files
+        ],
+    }
+
+
+def _choices(choice: Choice | None) -> dict[str, list[str]]:
+    if choice is None or not hasattr(choice.pipeline_class, "choices"):
+        return {}
+    return choice.load({}).choices()
+
+
+def _lines(description: dict[str, Any]) -> list[str]:
+    lines = [description["name"]]
+    for title, key in _FACTS:
+        value = description.get(key)
+        if value is not None:
+            text = _size(value) if key == "bytes" else value
+            lines += _wrapped(text, f"  {title:<12}")
+    if description.get("files"):
+        lines += ["", "Files"]
+        for file in description["files"]:
+            digest = file["sha256"][:_HASH_DIGITS]
+            lines.append(f"  {file['name']:<26}{_size(file['bytes']):>9}  sha256 {digest}")
+    if description["settings"]:
+        lines += ["", "Settings, given as --name value or name=value"]
+    for field in description["settings"]:
+        lines.append(f"  {field['name']} = {_shown(field['value'])}")
+        lines += _wrapped(field["help"], "      ")
+    for setting, options in description["choices"].items():
+        lines += ["", f"What {setting} can be"]
+        lines += [f"  {option}" for option in options]
+    return lines
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def _size(num_bytes: int) -> str:
+    unit, scale = ("MB", 1e6) if num_bytes >= 1e5 else ("kB", 1e3)
+    return f"{num_bytes / scale:.1f} {unit}"
+
+
+def _wrapped(text: str, first: str) -> list[str]:
+    width = min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns)
+    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=" " * len(first))

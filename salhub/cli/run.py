@@ -1,0 +1,218 @@
+"""`salhub run`: a model on a file, a folder, an address, a sample or standard input."""
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from salhub.cli.choice import Choice, choose
+from salhub.cli.failures import sentence_of
+from salhub.cli.files import draft, echo_bytes, echo_json
+from salhub.cli.settings import hub_settings, parse_settings
+from salhub.cli.sources import STDIN, Source, folder_sources, is_folder, single_source
+from salhub.cli.targets import (
+    file_targets,
+    folder_target,
+    mark_folder,
+    output_suffix,
+    single_target,
+    view_settings,
+)
+
+# What one bad input can raise; anything else is a defect and stops the run.
+_BAD_INPUT = (ValueError, TypeError, OSError)
+
+
+def run_command(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A model, a method, a folder or a Hub repository.")
+    ],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="A file, a folder, a URL, sample:cat, or - for standard input.",
+        ),
+    ],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SETTING=VALUE", help="Settings of the model."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", help="File to write, folder for a folder, - for stdout."),
+    ] = None,
+    classifier: Annotated[
+        str | None,
+        typer.Option(help="Your own network to explain: a folder or a Hub name."),
+    ] = None,
+    class_label: Annotated[
+        str | None, typer.Option("--class", help="Class to explain, by name or index.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:0.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Inputs worked on together.")] = 1,
+    file_format: Annotated[
+        str | None, typer.Option("--format", help="Ending of the files written, such as npy.")
+    ] = None,
+    view: Annotated[
+        str | None, typer.Option(help="Which picture to write, such as overlay.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace outputs that exist.")
+    ] = False,
+) -> None:
+    """Run a model on one input, or on every file of a folder.
+
+    Settings of the model are written --name value or name=value; `salhub info NAME` lists them.
+    A folder is resumed: what is already there is skipped, and an input that cannot be read is
+    reported and left out.
+
+    \b
+    salhub run normgrad-efficientnet-lite0 sample:cat
+    salhub run normgrad photo.jpg --classifier my-network --method grad_cam
+    salhub run normgrad pictures -o maps --batch-size 8 layers=[blocks.10,blocks.15]
+    """  # noqa: D301
+    if as_json and output == STDIN:
+        raise typer.BadParameter("--json and -o - both want standard output; give one of them.")
+    settings = parse_settings(words or [])
+    if class_label is not None:
+        settings["class_labels"] = class_label
+    classifier = classifier or settings.pop("classifier", None)
+    choice = choose(name, classifier, **hub_settings(settings))
+    load, call = choice.split(settings)
+    suffix = output_suffix(choice, file_format)
+    task = _Run(choice, load, call, device, batch_size, view_settings(choice, view), as_json)
+    if is_folder(source):
+        task.run_folder(source, output, suffix, overwrite)
+    elif output == STDIN:
+        task.run_to_stdout(single_source(source), suffix)
+    else:
+        one = single_source(source)
+        task.run_single(one, single_target(output, one, choice, suffix, overwrite))
+
+
+@dataclass
+class _Run:
+    choice: Choice
+    load: dict[str, Any]
+    call: dict[str, Any]
+    device: str | None
+    batch_size: int
+    saving: dict[str, Any]
+    as_json: bool
+    num_done: int = field(default=0, init=False)
+    num_failed: int = field(default=0, init=False)
+
+    def load_pipeline(self) -> Any:
+        return self.choice.load(self.load, device=self.device, batch_size=self.batch_size)
+
+    def run_single(self, source: Source, target: Path) -> None:
+        content = source.read(self.choice.pipeline_class)
+        result = self.load_pipeline()(content, **self.call)
+        self.finish(source, target, result)
+        if not self.as_json:
+            typer.echo(f"Wrote {target.resolve()}")
+            typer.echo(result.summary())
+
+    def run_to_stdout(self, source: Source, suffix: str) -> None:
+        content = source.read(self.choice.pipeline_class)
+        result = self.load_pipeline()(content, **self.call)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"output{suffix}"
+            result.save(path, **self.saving)
+            echo_bytes(path)
+        typer.echo(result.summary(), err=True)
+
+    def run_folder(self, source: str, output: str | None, suffix: str, overwrite: bool) -> None:
+        if output == STDIN:
+            raise typer.BadParameter("The outputs of a folder need a folder; give one with -o.")
+        folder = folder_target(output, source, self.choice)
+        sources = folder_sources(source, self.choice.pipeline_class.input_suffixes)
+        targets = file_targets(folder, sources, self.choice, suffix)
+        mark_folder(folder, self.choice, {**self.load, **self.call, **self.saving}, overwrite)
+        waiting = [one for one in sources if overwrite or not targets[one].exists()]
+        result = self.work_through(waiting, targets) if waiting else None
+        if not self.as_json:
+            self.report(folder, len(sources) - len(waiting), result)
+        if self.num_failed:
+            raise typer.Exit(1)
+
+    def work_through(self, waiting: list[Source], targets: dict[Source, Path]) -> Any:
+        from tqdm.auto import tqdm
+
+        pipeline, result = self.load_pipeline(), None
+        # disable=None: no bar where nobody watches a terminal.
+        with tqdm(total=len(waiting), unit="file", disable=None) as bar:
+            for chunk in _chunks(waiting, self.batch_size):
+                for source, result in self.explain(pipeline, chunk):
+                    self.finish(source, targets[source], result)
+                bar.update(len(chunk))
+        return result
+
+    def explain(self, pipeline: Any, chunk: list[Source]) -> list[tuple[Source, Any]]:
+        read = []
+        for source in chunk:
+            try:
+                read.append((source, source.read(type(pipeline))))
+            except _BAD_INPUT as error:
+                self.fail(source, error)
+        if not read:
+            return []
+        try:
+            results = pipeline([content for _, content in read], **self.call)
+            return [(source, result) for (source, _), result in zip(read, results, strict=True)]
+        except _BAD_INPUT:
+            return self.explain_one_by_one(pipeline, read)
+
+    def explain_one_by_one(
+        self, pipeline: Any, read: list[tuple[Source, Any]]
+    ) -> list[tuple[Source, Any]]:
+        found, errors = [], []
+        for source, content in read:
+            try:
+                found.append((source, pipeline(content, **self.call)))
+            except _BAD_INPUT as error:
+                errors.append((source, error))
+        if not found and not self.num_done:
+            # Nothing has worked yet: the settings are wrong, not every single input.
+            raise errors[0][1]
+        for source, error in errors:
+            self.fail(source, error)
+        return found
+
+    def finish(self, source: Source, target: Path, result: Any) -> None:
+        with draft(target) as path:
+            result.save(path, **self.saving)
+        self.num_done += 1
+        if self.as_json:
+            model = self.choice.name or self.choice.method.name
+            names = {"input": source.text, "output": str(target), "model": model}
+            echo_json({**names, **result.to_dict()})
+
+    def fail(self, source: Source, error: Exception) -> None:
+        from tqdm.auto import tqdm
+
+        self.num_failed += 1
+        if self.as_json:
+            echo_json({"input": source.text, "error": sentence_of(error)})
+        tqdm.write(f"Left out {source.text}: {sentence_of(error)}", file=sys.stderr)
+
+    def report(self, folder: Path, num_skipped: int, result: Any) -> None:
+        parts = [f"Wrote {self.num_done} to {folder.resolve()}"]
+        if num_skipped:
+            parts.append(f"{num_skipped} already there")
+        if self.num_failed:
+            parts.append(f"{self.num_failed} left out")
+        typer.echo(", ".join(parts))
+        if result is not None:
+            typer.echo(f"The last one: {result.summary()}")
+
+
+def _chunks(items: list[Source], size: int) -> Iterator[list[Source]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

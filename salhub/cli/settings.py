@@ -1,0 +1,137 @@
+"""Settings on the command line: `--name value` and `name=value`, whatever a method is set by."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import typer
+import typer.core
+import yaml
+
+from salhub.errors import did_you_mean
+
+HUB_SETTINGS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_PAIR = re.compile(rf"({_NAME.pattern})=(.*)", re.DOTALL)
+# YAML 1.1 takes 1e-3 for text, as it wants a dot.
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+
+
+class SettingsCommand(typer.core.TyperCommand):
+    """A command that turns every option it does not know, `--name value`, into `name=value`."""
+
+    def parse_args(self, ctx, args: list[str]) -> list[str]:
+        """Move unknown options behind the arguments, as `name=value`."""
+        known = {
+            flag for param in self.get_params(ctx) for flag in (*param.opts, *param.secondary_opts)
+        }
+        kept, pairs = [], []
+        rest = iter(args)
+        for part in rest:
+            if part == "--":
+                kept += [part, *rest]
+            elif not part.startswith("--") or part.partition("=")[0] in known:
+                kept.append(part)
+            else:
+                pairs.append(_as_pair(part, rest))
+        return super().parse_args(ctx, [*kept, *pairs])
+
+
+def _as_pair(option: str, rest: Iterable[str]) -> str:
+    name, equals, value = option.removeprefix("--").partition("=")
+    if not equals:
+        value = next(iter(rest), None)
+    if value is None or (not equals and value.startswith("--")):
+        raise typer.BadParameter(
+            f"--{name} needs a value; a switch is turned on with --{name} true."
+        )
+    return f"{name}={value}"
+
+
+def is_pair(text: str) -> bool:
+    """Return whether a word is `name=value`."""
+    return _PAIR.fullmatch(text) is not None
+
+
+def parse_settings(words: Iterable[str]) -> dict[str, Any]:
+    """Read `name=value` words; values are YAML.
+
+    Args:
+        words: The words; dashes in names mean underscores, as in option names.
+
+    Returns:
+        Name -> value.
+
+    Raises:
+        typer.BadParameter: A word is no pair, its value is no YAML, or a name comes twice.
+
+    Example:
+        >>> parse_settings(["layers=[blocks.10, blocks.15]", "meta-step=1e-3"])
+        {'layers': ['blocks.10', 'blocks.15'], 'meta_step': 0.001}
+    """
+    settings: dict[str, Any] = {}
+    for word in words:
+        match = _PAIR.fullmatch(word)
+        if match is None:
+            raise typer.BadParameter(
+                f"'{word}' is not understood here; settings are written name=value."
+            )
+        name = match[1].replace("-", "_")
+        if name in settings:
+            raise typer.BadParameter(f"'{name}' is given twice.")
+        settings[name] = parse_value(match[2], name)
+    return settings
+
+
+def parse_value(text: str, name: str) -> Any:
+    """Read one value as YAML, with 1e-3 a number and None nothing.
+
+    Raises:
+        typer.BadParameter: Not YAML.
+
+    Example:
+        >>> [parse_value(text, "x") for text in ("1e-3", "true", "[1, a]", "None", "blocks.15")]
+        [0.001, True, [1, 'a'], None, 'blocks.15']
+    """
+    try:
+        return _with_exponents(yaml.safe_load(text))
+    except yaml.YAMLError:
+        raise typer.BadParameter(
+            f"The value of '{name}' cannot be read: {text!r}; write a number, a word, true, "
+            "false, null or a list such as [a, b]."
+        ) from None
+
+
+def _with_exponents(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_exponents(entry) for entry in value]
+    if isinstance(value, dict):
+        return {key: _with_exponents(entry) for key, entry in value.items()}
+    if value == "None":
+        return None
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)
+    return value
+
+
+def hub_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those settings that say how to find a model on the Hub."""
+    return {name: settings[name] for name in HUB_SETTINGS if name in settings}
+
+
+def refuse_unknown(settings: Mapping[str, Any], accepted: Iterable[str], owner: str) -> None:
+    """Raise a usage error for the first setting nobody takes.
+
+    Args:
+        settings: What was given.
+        accepted: The names that are taken.
+        owner: Who takes them, for the message.
+
+    Raises:
+        typer.BadParameter: With the nearest names.
+    """
+    accepted = sorted(accepted)
+    for name in settings:
+        if name not in accepted:
+            hint = did_you_mean(name, accepted) or f" It takes {', '.join(accepted) or 'none'}."
+            raise typer.BadParameter(f"{owner} has no setting '{name}'.{hint}")

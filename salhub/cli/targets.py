@@ -1,0 +1,135 @@
+"""Where a command writes: named after the input and the model, never over what it read."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from salhub.cli.choice import Choice
+from salhub.cli.files import refuse_existing, write_text
+from salhub.cli.sources import Source
+from salhub.errors import did_you_mean
+
+# Says in an output folder what made it, so that a resumed run does not mix two settings.
+RUN_FILE = "salhub-run.json"
+
+
+def output_suffix(choice: Choice, wanted: str | None) -> str:
+    """Return the ending of the files to write.
+
+    Args:
+        choice: The model.
+        wanted: What the user asked for, such as "npy" or ".npy", or None.
+
+    Raises:
+        typer.BadParameter: The pipeline cannot write that.
+    """
+    if wanted is None:
+        return choice.pipeline_class.output_suffix
+    suffix = "." + wanted.lower().removeprefix(".")
+    check_suffix(choice, suffix)
+    return suffix
+
+
+def check_suffix(choice: Choice, suffix: str) -> None:
+    """Refuse an ending the pipeline's results cannot be saved as.
+
+    Raises:
+        typer.BadParameter: With the endings that can be written.
+    """
+    writable = choice.pipeline_class.output_suffixes
+    if suffix.lower() not in writable:
+        raise typer.BadParameter(
+            f"The output cannot be written as '{suffix}'; choose {', '.join(writable)}."
+        )
+
+
+def view_settings(choice: Choice, view: str | None) -> dict[str, str]:
+    """Return the keywords that saving takes for a view of the result.
+
+    Raises:
+        typer.BadParameter: The results have no such view.
+    """
+    if view is None:
+        return {}
+    views = getattr(choice.pipeline_class, "output_views", ())
+    if view not in views:
+        raise typer.BadParameter(
+            f"The results have no view '{view}'; they have {', '.join(views) or 'only one'}."
+            f"{did_you_mean(view, views)}"
+        )
+    return {"view": view}
+
+
+def single_target(
+    output: str | None, source: Source, choice: Choice, suffix: str, overwrite: bool
+) -> Path:
+    """Return the file that the result of one input goes to.
+
+    Raises:
+        FileExistsError: It is there already and may not be replaced.
+        ValueError: It is the input itself.
+    """
+    default = f"{source.stem}-{choice.short_name}{suffix}"
+    target = Path(output or default)
+    if output and (target.is_dir() or output.endswith(("/", os.sep))):
+        target = target / default
+    check_suffix(choice, target.suffix)
+    if target.exists() and Path(source.text).exists() and target.samefile(source.text):
+        raise ValueError(f"{target} is the input itself; give another place with -o.")
+    refuse_existing(target, overwrite)
+    return target
+
+
+def folder_target(output: str | None, source: str, choice: Choice) -> Path:
+    """Return the folder that the results of a folder go to.
+
+    Raises:
+        ValueError: It is the input folder, or a file.
+    """
+    folder = Path(output or f"{Path(source).resolve().name}-{choice.short_name}")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; the outputs of a folder need a folder.")
+    if folder.is_dir() and folder.samefile(source):
+        raise ValueError(
+            f"{folder} is the input folder; outputs there would be read as inputs the next time, "
+            "give another folder with -o."
+        )
+    return folder
+
+
+def file_targets(
+    folder: Path, sources: Sequence[Source], choice: Choice, suffix: str
+) -> dict[Source, Path]:
+    """Return the file that each input of a folder goes to."""
+    return {source: folder / f"{source.stem}-{choice.short_name}{suffix}" for source in sources}
+
+
+def mark_folder(folder: Path, choice: Choice, settings: dict[str, Any], overwrite: bool) -> None:
+    """Record what the files of an output folder are made with.
+
+    Raises:
+        ValueError: Files made otherwise are there, and may not be replaced.
+    """
+    record = {
+        "model": choice.name or choice.method.name,
+        "classifier": choice.classifier,
+        "settings": settings,
+    }
+    path = folder / RUN_FILE
+    if path.is_file() and not overwrite and _read(path) != record:
+        raise ValueError(
+            f"{folder} holds outputs of another model or other settings, see {path.name} in it; "
+            "give another folder with -o, or --overwrite to make all of them anew."
+        )
+    write_text(path, json.dumps(record, indent=1, default=str) + "\n")
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
+        return None
