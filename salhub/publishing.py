@@ -1,0 +1,303 @@
+"""Put a model on the Hugging Face Hub: weights, settings, card and licence in one commit."""
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from salhub.auto import BACKBONES, METHODS, Backbone, Method
+from salhub.errors import SalhubError, UnknownNameError, did_you_mean
+from salhub.hub import bundled_model, canonical_name
+from salhub.manifest import NAMESPACE, read_manifest
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
+
+logger = logging.getLogger(__name__)
+
+Content = Path | bytes
+
+_WEIGHTS = "model.safetensors"
+_WEIGHTS_INDEX = "model.safetensors.index.json"
+_IMAGE_PROCESSOR = "preprocessor_config.json"
+_CARD = "README.md"
+# What a model folder is made of; optimizer states, pickles and logs stay at home.
+_PUSHED_SUFFIXES = (".json", ".safetensors", ".md", ".txt", ".model", ".jinja")
+_PUSHED_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".svg")
+_PUSHED_NAMES = ("LICENSE", "NOTICE")
+_LOGIN = "log in with `hf auth login`, or give token=... or HF_TOKEN"
+
+
+class PushError(SalhubError, OSError):
+    """The Hub did not take a model: no login, no right to write, no network, a damaged upload."""
+
+
+def push(
+    name_or_folder: str | os.PathLike,
+    repo_id: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    revision: str | None = None,
+    commit_message: str | None = None,
+    create_pr: bool = False,
+    card: str | os.PathLike | None = None,
+) -> "CommitInfo":
+    """Put a model on the Hub in one commit; pushing the same again changes nothing.
+
+    Args:
+        name_or_folder: A shipped model, or a folder that `save_pretrained` wrote.
+        repo_id: Where to: "owner/name". The repository is created when it is not there.
+        private: Whether a repository created here is private.
+        token: Access token; by default the saved login.
+        revision: Branch to commit to, created when it is not there; "main" by default.
+        commit_message: First line of the commit.
+        create_pr: Open a pull request instead of committing.
+        card: A Markdown file to use as the card. By default a folder's own README.md, else the
+            card that salhub generates.
+
+    Returns:
+        The address of the commit, a string with further attributes such as `oid` and `pr_url`.
+
+    Raises:
+        UnknownNameError: Neither a shipped model nor a folder.
+        ValueError: The folder holds no complete salhub model, or `repo_id` is malformed.
+        IntegrityError: A shipped file is damaged.
+        PushError: The Hub did not take it.
+
+    Example:
+        >>> push("salhub/normgrad-efficientnet-lite0", "me/my-normgrad")  # doctest: +SKIP
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    _check_target(repo_id, revision, create_pr)
+    files = files_to_push(name_or_folder, repo_id, card=card)
+    _check_login(token)
+    api = HfApi(token=token, library_name="salhub")
+    additions = [CommitOperationAdd(path, content) for path, content in sorted(files.items())]
+    with _refusals_explained(repo_id):
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        if revision not in (None, "main"):
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        # upload_folder may split its work over several commits; this call never does.
+        return api.create_commit(
+            repo_id,
+            additions,
+            commit_message=commit_message or f"Upload {Path(name_or_folder).name} with salhub",
+            revision=revision,
+            create_pr=create_pr,
+        )
+
+
+def files_to_push(
+    name_or_folder: str | os.PathLike, repo_id: str, *, card: str | os.PathLike | None = None
+) -> dict[str, Content]:
+    """Return what `push` would upload: files or bytes by their name in the repository.
+
+    Args:
+        name_or_folder: A shipped model, or a folder that `save_pretrained` wrote.
+        repo_id: The repository, for the code on a card that salhub writes.
+        card: As in `push`.
+
+    Raises:
+        UnknownNameError: Neither a shipped model nor a folder.
+        ValueError: The folder holds no complete salhub model.
+        IntegrityError: A shipped file is damaged.
+    """
+    name = canonical_name(name_or_folder)
+    if os.path.isdir(name):
+        files, entry = _saved_model(Path(name))
+        generated: dict[str, Content] = {_CARD: _plain_card(entry, repo_id).encode()}
+    else:
+        files = _shipped_model(name)
+        generated = _generated_card(name) if card is None else {}
+    if card is not None:
+        files[_CARD] = _existing_card(card)
+    return generated | files
+
+
+def _check_target(repo_id: str, revision: str | None, create_pr: bool) -> None:
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+        is_complete = "/" in repo_id
+    except HFValidationError:
+        is_complete = False
+    if not is_complete:
+        raise ValueError(f"The repository must be written as 'owner/name', got '{repo_id}'.")
+    if create_pr and revision not in (None, "main"):
+        raise ValueError(
+            f"create_pr opens a pull request against 'main'; leave out revision='{revision}'."
+        )
+
+
+def _check_login(token: str | None) -> None:
+    from huggingface_hub import constants, get_token
+
+    if constants.HF_HUB_OFFLINE:
+        raise PushError("Pushing needs the network, and HF_HUB_OFFLINE is set; unset it.")
+    if not (token or get_token()):
+        raise PushError(f"Pushing needs an access token, and there is none; {_LOGIN}.")
+
+
+# --- what is pushed ---------------------------------------------------------------------------
+
+
+def _shipped_model(name: str) -> dict[str, Content]:
+    model = bundled_model(name)
+    if model is None:
+        raise UnknownNameError(
+            f"There is nothing called '{name}' to push: it is no folder and not shipped with "
+            f"salhub.{did_you_mean(name.removeprefix(NAMESPACE), read_manifest())} `salhub list` "
+            "shows the shipped models."
+        )
+    model.verify()
+    return {file.name: file.path for file in model.files}
+
+
+def _generated_card(name: str) -> dict[str, Content]:
+    # Numbers and pictures are read only when a card is wanted.
+    from salhub.cards import card_files
+
+    return dict(card_files(name))
+
+
+def _saved_model(folder: Path) -> tuple[dict[str, Content], Method | Backbone]:
+    config = _read_config(folder)
+    entry = _entry_of(config, folder)
+    _check_complete(folder, config, entry)
+    files: dict[str, Content] = {
+        path.name: path for path in sorted(folder.iterdir()) if _belongs_to_model(path)
+    }
+    skipped = sorted({path.name for path in folder.iterdir()} - files.keys())
+    if skipped:
+        logger.info("%s: not pushed: %s", folder, ", ".join(skipped))
+    return files, entry
+
+
+def _read_config(folder: Path) -> Mapping:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} holds no saved model: it has no config.json; write it with "
+            "model.save_pretrained(folder)."
+        )
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no valid JSON ({error}); save the model anew.") from error
+    return config if isinstance(config, dict) else {}
+
+
+def _entry_of(config: Mapping, folder: Path) -> Method | Backbone:
+    model_type = config.get("model_type")
+    for entry in (*METHODS.values(), *BACKBONES):
+        if entry.model_type == model_type:
+            return entry
+    raise ValueError(
+        f"{folder} holds a model of type '{model_type}', which is none of salhub's; push it with "
+        "its own push_to_hub."
+    )
+
+
+def _check_complete(folder: Path, config: Mapping, entry: Method | Backbone) -> None:
+    missing = _missing_weights(folder, config)
+    # A method without images needs no image processor.
+    is_visual = not isinstance(entry, Method) or entry.task.startswith("image-")
+    if not missing and is_visual and not (folder / _IMAGE_PROCESSOR).is_file():
+        missing = [_IMAGE_PROCESSOR]
+    if missing:
+        how = "image_processor" if missing == [_IMAGE_PROCESSOR] else "model"
+        raise ValueError(
+            f"{folder} is incomplete: it has no {' and no '.join(missing)}; write it with "
+            f"{how}.save_pretrained(folder)."
+        )
+
+
+def _missing_weights(folder: Path, config: Mapping) -> list[str]:
+    if (folder / _WEIGHTS).is_file():
+        return []
+    index = folder / _WEIGHTS_INDEX
+    if index.is_file():
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return sorted(shard for shard in shards if not (folder / shard).is_file())
+    # Saved with save_backbone=False: the classifier is only named.
+    is_reference = config.get("backbone") and not config.get("backbone_config")
+    return [] if is_reference else [_WEIGHTS]
+
+
+def _belongs_to_model(path: Path) -> bool:
+    if not path.is_file() or path.name.startswith("."):
+        return False
+    is_known = path.name.startswith(_PUSHED_NAMES)
+    return is_known or path.suffix.lower() in (*_PUSHED_SUFFIXES, *_PUSHED_PICTURES)
+
+
+def _existing_card(card: str | os.PathLike) -> Path:
+    path = Path(card)
+    if not path.is_file():
+        raise ValueError(f"The card {path} is not there; give the path of a Markdown file.")
+    return path
+
+
+def _plain_card(entry: Method | Backbone, repo_id: str) -> str:
+    is_method = isinstance(entry, Method)
+    tags = ["saliency", entry.name] + ([entry.paper.lower()] if is_method else [])
+    loader = "salhub.AutoModelForSaliency" if is_method else f"salhub.{entry.model}"
+    return f"""---
+library_name: salhub
+tags: {json.dumps(tags)}
+---
+# {repo_id.split("/")[1]}
+
+A model of class `{entry.model}`, saved with salhub.
+
+```python
+import salhub
+
+model = {loader}.from_pretrained("{repo_id}")
+```
+"""
+
+
+# --- what the Hub answers ---------------------------------------------------------------------
+
+
+@contextmanager
+def _refusals_explained(repo_id: str) -> Iterator[None]:
+    """Turn what the Hub client raises into one sentence that says what to do."""
+    try:
+        yield
+    except Exception as error:
+        reason = _reason(error, repo_id)
+        if reason is None:
+            raise
+        raise PushError(f"{repo_id} was not pushed: {reason}") from error
+
+
+def _reason(error: BaseException, repo_id: str) -> str | None:
+    from huggingface_hub.constants import ENDPOINT
+    from huggingface_hub.errors import HfHubHTTPError
+
+    status = _status(error)
+    if status == 401:
+        return f"{ENDPOINT} does not accept the access token; {_LOGIN}."
+    if status in (403, 404):
+        return f"the account may not write to '{repo_id.split('/')[0]}'; choose another owner."
+    if isinstance(error, HfHubHTTPError):
+        return f"{ENDPOINT} answered with status {status}; try again later."
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, HfHubHTTPError):
+        return f"{' '.join(str(error).split())} Nothing was changed there; push again."
+    # The client's transport library changes its name between releases.
+    if type(error).__module__.startswith("httpx"):
+        return f"{ENDPOINT} cannot be reached ({error}); check the network."
+    return None
+
+
+def _status(error: BaseException) -> int | None:
+    response = getattr(error, "response", None)
+    return getattr(response, "status_code", None)
