@@ -27,6 +27,15 @@ _SIGNATURES = (
     (b"version https://git-lfs", "it is a Git LFS pointer; run 'git lfs pull' first"),
 )
 
+_PICTURE_STARTS = (
+    (b"\x89PNG", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"GIF8", "GIF"),
+    (b"RIFF", "WebP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+)
+
 
 def decode_picture(data: bytes, name: str) -> Image.Image:
     """Decode the first frame of a picture, after looking at its size.
@@ -133,6 +142,9 @@ def _looks_like(data: bytes) -> str:
     for signature, sentence in _SIGNATURES:
         if data.startswith(signature):
             return sentence
+    for start, kind in _PICTURE_STARTS:
+        if data.startswith(start):
+            return f"it starts like a {kind} file but is damaged or cut short"
     if data[4:8] == b"ftyp":
         if data[8:12] in _HEIF_BRANDS:
             return (

@@ -26,6 +26,7 @@ _CONVNEXT_WHOLE_PICTURE_SIZE = 384
 _STRAIGHT = 0.01
 # Bicubic and Lanczos filters see the border within two pixels of it.
 _BORDER = 2
+_GOLDEN_RATIO = 0.6180339887498949
 
 
 def viewed_box(image_processor: Any, picture_size: Sequence[int]) -> Box:
@@ -145,7 +146,10 @@ def _centre_box(resized: tuple[int, int], crop: tuple[int, int], height: int, wi
 
 
 def _measured_box(image_processor: Any, height: int, width: int) -> Box:
-    """Send black, white and two gradients through the processor and fit where they come from."""
+    """Send black, white and two gradients through the processor and fit where they come from.
+
+    Right to half a pixel of the network, as pictures have 256 levels.
+    """
     across = np.broadcast_to((np.arange(width) + 0.5) / width, (height, width))
     down = np.broadcast_to(((np.arange(height) + 0.5) / height)[:, None], (height, width))
     black, white = (_seen(image_processor, np.full((height, width), v)) for v in (0.0, 1.0))
@@ -162,7 +166,9 @@ def _measured_box(image_processor: Any, height: int, width: int) -> Box:
 
 
 def _seen(image_processor: Any, picture: np.ndarray) -> np.ndarray:
-    grey = np.rint(picture * 255).astype(np.uint8)
+    # A gradient over 2,000 pixels has 256 steps; dithered, its averages have none.
+    dither = np.add.outer(*map(np.arange, picture.shape)) * _GOLDEN_RATIO % 1
+    grey = np.floor(picture * 255 + dither).astype(np.uint8)
     pixel_values = image_processor(
         images=Image.fromarray(grey).convert("RGB"), return_tensors="np"
     )["pixel_values"]

@@ -148,8 +148,10 @@ def _download(url: str) -> bytes:
             data, expected = _read_response(response, name)
     except urllib.error.HTTPError as error:
         error.close()
+        # The reason of a redirect loop has several lines.
+        reason = " ".join(str(error.reason).split())
         raise ConnectionError(
-            f"{name} answered {error.code} {error.reason}; check the address in a browser."
+            f"{name} answered {error.code} {reason}; check the address in a browser."
         ) from None
     except (OSError, http.client.HTTPException) as error:
         raise ConnectionError(

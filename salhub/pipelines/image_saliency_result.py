@@ -16,14 +16,11 @@ from scipy import ndimage
 from salhub.errors import did_you_mean
 from salhub.pipelines.image_saliency_figure import (
     DEGENERATE,
-    compare_results,
     explanation_figure,
     percentage,
 )
 from salhub.viz import message_panel, overlay, paint
 from salhub.viz.overlay import is_signed
-
-__all__ = ["OUTPUT_SUFFIXES", "VIEWS", "ImageSaliencyResult", "compare_results"]
 
 # Endings `ImageSaliencyResult.save` writes: pictures, the raw map, and the numbers about it.
 OUTPUT_SUFFIXES = (".png", ".jpg", ".jpeg", ".npy", ".json")
