@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +42,7 @@ class Resolved:
         return self.source == "bundle"
 
     @contextmanager
-    def explain_missing(self) -> Iterator[None]:
+    def explain_missing(self) -> Generator[None]:
         """Turn the Hub client's failure to find a repository into one that says what was tried."""
         try:
             yield

@@ -1,7 +1,7 @@
 """The model classes every method derives from."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from salhub.hub import resolve
 
 
 @contextmanager
-def attribution_scope(module: nn.Module) -> Iterator[None]:
+def attribution_scope(module: nn.Module) -> Generator[None]:
     """Gradients on, evaluation mode on, and everything back as it was afterwards.
 
     Works inside `torch.no_grad()` and `torch.inference_mode()`, which explainers meet whenever
@@ -109,6 +109,15 @@ class ParameterFreeModel(SaliencyPreTrainedModel):
     def __init__(self, config: SaliencyConfig, *arguments: Any, **kwargs: Any) -> None:
         super().__init__(config, *arguments, **kwargs)
         self.anchor = nn.Parameter(torch.zeros(()), requires_grad=False)
+
+    @classmethod
+    def from_pretrained(cls, *arguments: Any, **kwargs: Any) -> "ParameterFreeModel":
+        """Load a model; see `SaliencyPreTrainedModel.from_pretrained`."""
+        loaded = super().from_pretrained(*arguments, **kwargs)
+        model = loaded[0] if kwargs.get("output_loading_info") else loaded
+        # transformers makes every loaded parameter trainable.
+        model.anchor.requires_grad_(False)
+        return loaded
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
