@@ -5,7 +5,7 @@ S / (S + 32) of the short side, bicubic to S x S, (value - 127) / 128.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,14 @@ from salhub.hub import resolve
 from salhub.processing import Box, load_image, map_to_picture
 
 _CROP_PADDING = 32
+# What transformers writes beside the settings.
+_KEYS_OF_SAVED_FILES = {
+    "auto_map",
+    "feature_extractor_type",
+    "image_processor_type",
+    "processor_class",
+    "transformers_version",
+}
 
 
 class EfficientNetLiteImageProcessorKwargs(ImagesKwargs, total=False):
@@ -71,6 +79,7 @@ class EfficientNetLiteImageProcessor(PilBackend):
     do_normalize = True
 
     def __init__(self, **kwargs: Unpack[EfficientNetLiteImageProcessorKwargs]) -> None:
+        _check_names(kwargs.keys() - _KEYS_OF_SAVED_FILES)
         super().__init__(**kwargs)
         _check_settings(self.size, self.crop_fraction)
 
@@ -149,10 +158,22 @@ class EfficientNetLiteImageProcessor(PilBackend):
         maps = map_to_picture(saliency, self, target_sizes)
         return [torch.from_numpy(one) for one in maps]
 
+    def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
+        """Turn one picture, a list or a batch into `pixel_values` of shape (B, 3, H, W).
+
+        Args:
+            images: What `salhub.processing.load_image` reads, or lists and batches of it.
+            *args: As in transformers.
+            **kwargs: Settings for this call only.
+
+        Raises:
+            TypeError: An unknown setting, or an object that cannot be a picture.
+            ValueError: A setting out of range, or a picture that cannot be read.
+        """
+        _check_names(kwargs.keys())
+        return super().preprocess(images, *args, **kwargs)
+
     def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:
-        for name in kwargs.keys() - set(self._valid_kwargs_names):
-            hint = did_you_mean(name, self._valid_kwargs_names)
-            raise TypeError(f"{type(self).__name__} has no setting '{name}'.{hint}")
         _check_settings(kwargs["size"], kwargs["crop_fraction"])
         if kwargs["do_normalize"] and not kwargs["do_rescale"]:
             raise ValueError(
@@ -222,6 +243,14 @@ def _central_square(height: int, width: int, fraction: float) -> tuple[int, int,
     side = max(1, int(fraction * min(height, width)))
     top, left = (height - side + 1) // 2, (width - side + 1) // 2
     return left, top, left + side, top + side
+
+
+def _check_names(names: Iterable[str]) -> None:
+    known = EfficientNetLiteImageProcessorKwargs.__annotations__
+    for name in names:
+        if name not in known and not name.startswith("_"):
+            hint = did_you_mean(name, known)
+            raise TypeError(f"EfficientNetLiteImageProcessor has no setting '{name}'.{hint}")
 
 
 def _check_settings(size: SizeDict, crop_fraction: float) -> None:
