@@ -74,14 +74,13 @@ class Choice:
         self, settings: Mapping[str, Any], *, device: str | None = None, batch_size: int = 1
     ) -> Any:
         """Load the model and everything it needs."""
-        import salhub
-
         quiet_transformers()
         own = dict(settings)
         if self.classifier is not None:
             own["classifier"] = self.classifier
-        name = self.method.name if self.name is None else self.name
-        return salhub.pipeline(name, device=device, batch_size=batch_size, **own)
+        return self.pipeline_class.from_name(
+            self.name, self.method, device=device, batch_size=batch_size, **own
+        )
 
 
 def choose(name: str, classifier: str | None = None, **hub_settings: Any) -> Choice:

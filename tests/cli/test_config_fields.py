@@ -1,0 +1,32 @@
+"""Help of settings is the docstring of the configuration."""
+
+from salhub.auto import METHODS
+from salhub.cli.config_fields import config_fields, docstring_arguments, field_names
+
+from .conftest import LettersConfig
+
+
+def test_help_is_read_from_the_docstring_over_several_lines():
+    fields = {field.name: field for field in config_fields(LettersConfig(steps=[0.5]))}
+    assert list(fields) == ["keep", "steps"]
+    assert fields["keep"].help == "Which letters are kept, over two lines."
+    assert (fields["keep"].kind, fields["keep"].value) == ("str", "vowels")
+    assert fields["steps"].value == [0.5]
+
+
+def test_fields_of_transformers_and_nested_configurations_are_left_out():
+    assert field_names(LettersConfig) == {"keep", "steps"}
+    for method in METHODS.values():
+        assert {"backbone_config", "num_labels", "dtype"}.isdisjoint(
+            field_names(method.config_class)
+        )
+
+
+def test_every_setting_of_every_method_has_help():
+    for method in METHODS.values():
+        for field in config_fields(method.config_class()):
+            assert len(field.help) > 10, (method.name, field.name)
+
+
+def test_a_docstring_without_arguments_has_none():
+    assert docstring_arguments(test_a_docstring_without_arguments_has_none) == {}

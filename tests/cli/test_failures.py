@@ -1,0 +1,66 @@
+"""What is said when something goes wrong, and the exit codes."""
+
+import pytest
+from huggingface_hub.errors import StrictDataclassError
+from typer.testing import CliRunner
+
+from salhub.cli import app
+from salhub.cli.failures import sentence_of
+
+from .conftest import LettersConfig
+
+
+def test_messages_become_one_line():
+    assert sentence_of(ValueError("a\n  b")) == "a b"
+    assert sentence_of(KeyError("no metric 'x'")) == "no metric 'x'"
+    assert sentence_of(FileNotFoundError(2, "No such file or directory", "x")) == (
+        "x: No such file or directory."
+    )
+    assert sentence_of(RuntimeError("odd")) == "RuntimeError: odd (--debug shows where)"
+    assert sentence_of(ValueError()) == "ValueError"
+
+
+def test_a_refused_configuration_says_why_and_not_which_validator():
+    with pytest.raises(StrictDataclassError) as caught:
+        LettersConfig(keep="consonants")
+    assert sentence_of(caught.value) == "keep must be vowels or all, got 'consonants'."
+
+
+def test_a_failure_is_one_sentence_with_exit_code_1(call):
+    result = call("info", "no-such-model", code=1)
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("Error: There is no model or method 'no-such-model'")
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_debug_shows_the_traceback(letters, tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    words = ["run", "letters", "missing.txt"]
+    words = ["--debug", *words] if place == "before" else [*words, "--debug"]
+    result = CliRunner().invoke(app, words)
+    assert isinstance(result.exception, FileNotFoundError)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rum"], "No such command 'rum'. Did you mean 'run'?"),
+        (["run"], "Missing argument"),
+        (["run", "letters", "sample:abc", "--batch-size", "0"], "batch-size"),
+        (["run", "letters", "sample:abc", "--keeep", "all"], "Did you mean 'keep'?"),
+        (["run", "letters", "sample:abc", "--keep"], "--keep needs a value"),
+        (["run", "letters", "sample:abc", "other.txt"], "'other.txt' is not understood here"),
+        (["run", "letters", "sample:abc", "--classifier", "x"], "no setting 'classifier'"),
+        (["run", "letters", "sample:abc", "--class", "cat"], "no setting 'class_labels'"),
+        (["run", "letters", "sample:abc", "--format", "png"], "choose .out, .json"),
+        (["run", "letters", "sample:abc", "--view", "uper"], "Did you mean 'upper'?"),
+        (["run", "letters", "sample:abc", "-o", "x.png"], "cannot be written as '.png'"),
+        (["run", "letters", "sample:abc", "--json", "-o", "-"], "both want standard output"),
+        (["cache", "sed"], "No such command 'sed'"),
+    ],
+)
+def test_usage_errors_have_exit_code_2_and_load_nothing(call, letters, words, message):
+    result = call(*words, code=2)
+    assert message in result.stderr
+    assert letters.made == []

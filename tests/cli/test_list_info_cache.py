@@ -1,0 +1,90 @@
+"""What is there: list, info, cache."""
+
+import json
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+
+from salhub.manifest import read_manifest
+
+
+def test_list_names_every_shipped_model(call, call_json):
+    output = call("list").stdout
+    [models] = call_json("list")
+    assert [model["name"] for model in models] == [
+        model.full_name for model in read_manifest().values()
+    ]
+    for model in models:
+        assert model["name"] in output
+        assert model["bytes"] > 0 and model["license"] and len(model["revision"]) == 40
+
+
+def test_info_shows_where_a_model_comes_from_and_every_setting(call, call_json):
+    [info] = call_json("info", "normgrad-efficientnet-lite0")
+    model = read_manifest()["normgrad-efficientnet-lite0"]
+    assert info["name"] == model.full_name
+    assert (info["task"], info["paper"]) == ("image-saliency", "arXiv:2004.02866")
+    assert [file["sha256"] for file in info["files"]] == [file.sha256 for file in model.files]
+    settings = {setting["name"]: setting for setting in info["settings"]}
+    config = json.loads((model.folder_of("config.json") / "config.json").read_text())
+    assert settings["layers"]["value"] == config["layers"]
+    assert settings["method"]["help"]
+    assert "backbone_config" not in settings
+    assert info["call_settings"] == ["class_labels"]
+    assert any(layer.startswith("blocks.15 ") for layer in info["choices"]["layers"])
+    text = call("info", "normgrad-efficientnet-lite0").stdout
+    for file in model.files:
+        assert file.sha256[:12] in text
+    for name in settings:
+        assert f"\n  {name} = " in text
+    assert "What layers can be" in text
+
+
+def test_info_of_a_method_is_that_of_its_default_model(call_json):
+    [of_method], [of_model] = (
+        call_json("info", "normgrad"),
+        call_json("info", "salhub/normgrad-efficientnet-lite0"),
+    )
+    assert of_method == of_model
+
+
+def test_info_of_a_network_that_is_no_method(call_json):
+    [info] = call_json("info", "efficientnet-lite0")
+    assert info["task"] == "image-classification"
+    assert {"width_coefficient", "image_size"} <= {setting["name"] for setting in info["settings"]}
+    assert info["choices"] == {}
+
+
+def test_info_shows_the_layers_of_the_users_own_network(call_json, own_network):
+    [info] = call_json("info", "normgrad", "--classifier", own_network)
+    assert info["classifier"] == str(own_network)
+    assert any("stages" in layer for layer in info["choices"]["layers"])
+
+
+def test_an_unknown_name_gets_the_nearest_without_a_network(call):
+    error = call("info", "normgrad-eficientnet-lite0", code=1).stderr
+    assert "Did you mean 'normgrad-efficientnet-lite0'" in error
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_cache_seed_copies_and_says_where(call, call_json, cache):
+    revision = read_manifest()["efficientnet-lite0"].revision
+    [[folder]] = call_json("cache", "seed", "efficientnet-lite0")
+    assert folder == str(cache / "models--salhub--efficientnet-lite0" / "snapshots" / revision)
+    assert (Path(folder) / "model.safetensors").is_file()
+    assert folder in call("cache", "seed", "efficientnet-lite0").stdout
+    assert [entry.name for entry in cache.iterdir()] == ["models--salhub--efficientnet-lite0"]
+    assert "is not shipped" in call("cache", "seed", "eficientnet-lite0", code=1).stderr
+
+
+def test_cache_where(call, call_json, cache):
+    [places] = call_json("cache", "where")
+    assert places["cache"] == str(cache)
+    assert (Path(places["shipped"]) / "manifest.json").is_file()
+    assert str(cache) in call("cache", "where").stdout

@@ -1,0 +1,184 @@
+"""`salhub run` on a task of texts: nothing about pictures is built in."""
+
+import json
+
+import pytest
+
+
+def outputs(folder):
+    return {path.name: path.read_text() for path in folder.iterdir() if path.suffix == ".out"}
+
+
+def test_one_file(call, tmp_path):
+    """A missing file is named, with the nearest that is there."""
+    (tmp_path / "photo.txt").write_text("x")
+    error = call("run", "normgrad", "foto.txt", code=1).stderr
+    assert "There is no file foto.txt. Did you mean 'photo.txt'?" in error
+    assert "There is no folder nowhere" in call("run", "normgrad", "nowhere/a.txt", code=1).stderr
+
+
+def test_the_output_is_named_after_input_and_model_and_said_how_to_read(call, letters, tmp_path):
+    (tmp_path / "story.txt").write_text("banana")
+    result = call("run", "letters", "story.txt")
+    assert (tmp_path / "story-letters-en.out").read_text() == "aaa"
+    assert result.stdout == f"Wrote {tmp_path / 'story-letters-en.out'}\n3 letters are kept.\n"
+    assert result.stderr == ""
+
+
+def test_settings_go_to_loading_or_to_the_call(call_json, letters):
+    words = ["--keep", "all", "--budget=100w", "--device", "meta", "--batch-size", "4"]
+    [record] = call_json("run", "letters", "sample:abc", *words, "steps=[1,1e-1]")
+    assert record == {
+        "input": "sample:abc",
+        "output": "abc-letters-en.out",
+        "model": "toys/letters-en",
+        "text": "abc",
+        "budget": "100w",
+        "steps": [1, 0.1],
+    }
+    [made] = letters.made
+    assert made.loading == {"name": "toys/letters-en", "device": "meta", "batch_size": 4}
+
+
+def test_settings_may_stand_anywhere_when_written_as_options(call_json, letters):
+    [record] = call_json("run", "--keep", "all", "letters", "--budget", "3", "sample:abc")
+    assert (record["text"], record["budget"]) == ("abc", 3)
+
+
+def test_a_value_the_configuration_refuses_is_one_sentence(call, letters, tmp_path):
+    error = call("run", "letters", "sample:abc", "--keep", "some", code=1).stderr
+    assert error == "Error: keep must be vowels or all, got 'some'.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_to_write(call, letters, tmp_path):
+    call("run", "letters", "sample:abc", "-o", "new/place/x.out", "--view", "upper")
+    assert (tmp_path / "new" / "place" / "x.out").read_text() == "A"
+    call("run", "letters", "sample:abc", "-o", "new", "--format", "json")
+    assert (tmp_path / "new" / "abc-letters-en.json").read_text() == "a"
+    result = call("run", "letters", "sample:abc", "-o", "-")
+    assert result.stdout_bytes == b"a"
+    assert "letters are kept" in result.stderr
+
+
+def test_an_existing_output_is_replaced_only_when_asked(call, letters, tmp_path):
+    target = tmp_path / "abc-letters-en.out"
+    target.write_text("mine")
+    error = call("run", "letters", "sample:abc", code=1).stderr
+    assert "abc-letters-en.out exists; give --overwrite" in error
+    assert target.read_text() == "mine" and letters.made == []
+    call("run", "letters", "sample:abc", "--overwrite")
+    assert target.read_text() == "a"
+
+
+def test_the_input_is_never_overwritten(call, letters, tmp_path):
+    source = tmp_path / "input.out"
+    source.write_text("abc")
+    error = call("run", "letters", "input.out", "-o", "input.out", "--overwrite", code=1).stderr
+    assert "is the input itself" in error and source.read_text() == "abc"
+
+
+def test_standard_input(call, letters, tmp_path):
+    call("run", "letters", "-", stdin=b"aloud")
+    assert (tmp_path / "stdin-letters-en.out").read_text() == "aou"
+    error = call("run", "letters", "-", "-o", "x.out", code=1, stdin=b"").stderr
+    assert "Standard input is empty" in error
+
+
+def test_a_folder_is_worked_through_in_order_and_what_cannot_be_read_is_left_out(
+    call, letters, texts
+):
+    result = call("run", "letters", "texts", "-o", "kept", "--batch-size", "2", code=1)
+    assert outputs(texts.parent / "kept") == {
+        "one-letters-en.out": "oe",
+        "two-letters-en.out": "o",
+        "three.text-letters-en.out": "ee",
+        "three.txt-letters-en.out": "aoe ee".replace(" ", ""),
+    }
+    assert result.stderr == "Left out texts/broken.txt: texts/broken.txt is no text.\n"
+    assert f"Wrote 4 to {texts.parent / 'kept'}, 1 left out" in result.stdout
+    [made] = letters.made
+    assert made.calls == [1, 2, 1]
+
+
+def test_a_folder_is_resumed(call, call_json, letters, texts):
+    (texts / "broken.txt").unlink()
+    call("run", "letters", "texts", "-o", "kept")
+    (texts.parent / "kept" / "one-letters-en.out").unlink()
+    (texts.parent / "kept" / "two-letters-en.out").write_text("as it was")
+    [record] = call_json("run", "letters", "texts", "-o", "kept")
+    assert record["input"] == "texts/one.txt"
+    assert outputs(texts.parent / "kept")["two-letters-en.out"] == "as it was"
+    before = len(letters.made)
+    assert "Wrote 0" in call("run", "letters", "texts", "-o", "kept").stdout
+    assert len(letters.made) == before, "nothing is loaded when there is nothing to do"
+    call("run", "letters", "texts", "-o", "kept", "--overwrite")
+    assert outputs(texts.parent / "kept")["two-letters-en.out"] == "o"
+
+
+def test_a_resumed_folder_does_not_mix_settings(call, letters, texts):
+    (texts / "broken.txt").unlink()
+    call("run", "letters", "texts", "-o", "kept")
+    error = call("run", "letters", "texts", "-o", "kept", "--keep", "all", code=1).stderr
+    assert "holds outputs of another model or other settings" in error
+    call("run", "letters", "texts", "-o", "kept", "--keep", "all", "--overwrite")
+    assert outputs(texts.parent / "kept")["one-letters-en.out"] == "one"
+    record = json.loads((texts.parent / "kept" / "salhub-run.json").read_text())
+    assert record["settings"] == {"keep": "all"}
+
+
+def test_one_input_that_fails_in_a_batch_does_not_cost_the_others(call, letters, texts):
+    (texts / "broken.txt").write_text("poison")
+    result = call("run", "letters", "texts", "-o", "kept", "--batch-size", "5", code=1)
+    assert len(outputs(texts.parent / "kept")) == 4
+    assert "Left out texts/broken.txt: This text cannot be worked on." in result.stderr
+
+
+def test_a_setting_that_fails_everywhere_stops_the_run_at_once(call, letters, texts):
+    result = call("run", "letters", "texts", "-o", "kept", "--budget", "none", code=1)
+    assert result.stderr.splitlines()[-1] == "Error: The budget must be a number."
+    assert outputs(texts.parent / "kept") == {}
+
+
+def test_a_folder_default_and_machine_readable_lines(call_json, letters, texts):
+    records = call_json("run", "letters", "texts", code=1)
+    assert [record["input"] for record in records] == [
+        f"texts/{name}" for name in ("broken.txt", "one.txt", "three.text", "three.txt", "two.TXT")
+    ]
+    assert records[0]["error"] == "texts/broken.txt is no text."
+    assert records[1]["output"] == "texts-letters-en/one-letters-en.out"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["texts/deeper/empty"], "holds no file ending in .txt, .text"),
+        (["texts", "-o", "texts"], "is the input folder"),
+        (["texts", "-o", "texts/one.txt"], "is a file"),
+    ],
+)
+def test_folders_that_cannot_be(call, letters, texts, words, message):
+    (texts / "deeper" / "empty").mkdir()
+    assert message in call("run", "letters", *words, code=1).stderr
+    assert letters.made == []
+
+
+def test_interrupting_keeps_what_is_finished_and_no_half_file(call, letters, texts):
+    (texts / "broken.txt").write_text("aa")
+    (texts / "three.text").write_text("unwritable")
+    result = call("run", "letters", "texts", "-o", "kept", code=130)
+    assert "Interrupted" in result.stderr
+    assert sorted(path.name for path in (texts.parent / "kept").iterdir()) == [
+        "broken-letters-en.out",
+        "one-letters-en.out",
+        "salhub-run.json",
+    ]
+
+
+def test_addresses_are_left_to_the_pipeline(call_json, letters, monkeypatch):
+    read = []
+    monkeypatch.setattr(letters, "read", staticmethod(lambda source: read.append(source) or "text"))
+    address = "https://example.org/a/story.txt?size=2"
+    [record] = call_json("run", "letters", address)
+    assert read == [address]
+    assert record["output"] == "story-letters-en.out"

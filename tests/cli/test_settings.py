@@ -1,0 +1,57 @@
+"""Settings as people write them."""
+
+import pytest
+import typer
+
+from salhub.cli.settings import parse_settings, parse_value, refuse_unknown
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("1e-3", 0.001),
+        ("2.5E+2", 250.0),
+        ("-1e3", -1000.0),
+        ("0.5", 0.5),
+        ("true", True),
+        ("null", None),
+        ("None", None),
+        ("", None),
+        ("blocks.15", "blocks.15"),
+        ("[blocks.4, 1e-2]", ["blocks.4", 0.01]),
+        ("{a: 1e1}", {"a": 10.0}),
+        ("'1e3'", 1000.0),
+        ("a=b", "a=b"),
+    ],
+)
+def test_values_are_yaml_with_exponents(text, value):
+    found = parse_value(text, "x")
+    assert found == value and type(found) is type(value)
+
+
+def test_pairs_become_names_and_values():
+    words = ["meta-step=1e-3", "layers=[a,b]", "note=x=y"]
+    assert parse_settings(words) == {"meta_step": 0.001, "layers": ["a", "b"], "note": "x=y"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["photo.jpg"], "'photo.jpg' is not understood here"),
+        (["a=1", "a=2"], "'a' is given twice"),
+        (["a=[1"], "The value of 'a' cannot be read"),
+        (["1a=2"], "settings are written name=value"),
+    ],
+)
+def test_mistakes_are_named(words, message):
+    with pytest.raises(typer.BadParameter, match=message.replace("[", r"\[")):
+        parse_settings(words)
+
+
+def test_an_unknown_setting_gets_the_nearest_name_or_all_of_them():
+    with pytest.raises(typer.BadParameter, match="no setting 'metod'. Did you mean 'method'"):
+        refuse_unknown({"metod": 1}, ["method", "layers"], "normgrad")
+    with pytest.raises(typer.BadParameter, match="It takes layers, method"):
+        refuse_unknown({"zzz": 1}, ["method", "layers"], "normgrad")
+    refuse_unknown({"method": 1}, ["method"], "normgrad")
