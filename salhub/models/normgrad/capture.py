@@ -70,8 +70,7 @@ class LayerCapture:
         """Returns the pixels to feed, recorded when "input" is among the names."""
         if INPUT_LAYER in self.names:
             return self._record(INPUT_LAYER, pixel_values.clone())
-        # Tensors made under inference mode may not be kept by a graph above the first layer.
-        return pixel_values.clone() if pixel_values.is_inference() else pixel_values
+        return pixel_values
 
     def check_complete(self) -> None:
         """Raises ValueError when a named layer did not run."""
@@ -84,9 +83,11 @@ class LayerCapture:
                 )
 
     def _hook(self, name: str):
-        def record(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+        # Another thread can meet this hook half removed, and then without the keywords.
+        def record(module: nn.Module, args: tuple, *rest: Any) -> Any:
             if threading.get_ident() != self._thread:
                 return None
+            kwargs, output = rest
             given = [*args, *kwargs.values()]
             tensor, rebuild = split_output(output, name)
             if name in self._input_names:

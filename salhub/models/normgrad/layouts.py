@@ -8,6 +8,8 @@ from torch import Tensor
 
 # Class, distillation and register tokens stand before the patches; no known network has more.
 MAX_PREFIX_TOKENS = 16
+# Nearly every number is a square plus some tokens: more than these need a stride that divides.
+MAX_UNCONFIRMED_PREFIX = 2
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,8 @@ def infer_layout(
     if len(shape) == 4:
         return _map_layout(shape, image_size)
     if len(shape) == 3:
-        grids = _grids(*image_size)
         for prefix in range(min(MAX_PREFIX_TOKENS, shape[1] - 1) + 1):
+            grids = _grids(*image_size, divides=prefix > MAX_UNCONFIRMED_PREFIX)
             if shape[1] - prefix in grids:
                 return Layout("tokens", grids[shape[1] - prefix], prefix)
     raise ValueError(
@@ -101,13 +103,13 @@ def _map_layout(shape: tuple[int, ...], image_size: tuple[int, int]) -> Layout:
 
 
 @lru_cache(maxsize=64)
-def _grids(height: int, width: int) -> dict[int, tuple[int, int]]:
-    """Number of positions -> grid, for every stride; strides that divide the picture come first."""
+def _grids(height: int, width: int, divides: bool = False) -> dict[int, tuple[int, int]]:
+    """Number of positions -> grid, for every stride; strides that divide the picture first."""
     strides = range(1, min(height, width) + 1)
     exact = [(height // p, width // p) for p in strides if height % p == 0 and width % p == 0]
     floor = [(height // p, width // p) for p in strides]
     ceiling = [(-(-height // p), -(-width // p)) for p in strides]
     grids: dict[int, tuple[int, int]] = {}
-    for rows, columns in (*exact, *floor, *ceiling):
+    for rows, columns in exact if divides else (*exact, *floor, *ceiling):
         grids.setdefault(rows * columns, (rows, columns))
     return grids

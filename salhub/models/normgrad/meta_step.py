@@ -80,9 +80,10 @@ def stepped_parameters(
 
 
 def _shadow_parameters(classifier: nn.Module) -> dict[str, Tensor]:
-    """Leaves that share the parameters' memory; the parameters' own flags are not touched."""
+    """Leaves with the parameters' values; the parameters' own flags are not touched."""
+    # Copies: kernels round by the alignment of memory, and that of a loaded file varies.
     shadows = {
-        name: parameter.detach().requires_grad_()
+        name: parameter.detach().clone().requires_grad_()
         for name, parameter in classifier.named_parameters()
         if parameter.is_floating_point()
     }

@@ -51,7 +51,8 @@ METHODS: dict[str, MapMethod] = {
         MapMethod("norm_grad_selective", "scaling", "filter_norm"),
         MapMethod("norm_grad_proper", "conv1x1", "norm", "convolution", virtual_identity=False),
         MapMethod("gradient", "bias", "max_abs", "input"),
-        MapMethod("gradient_sum", "bias", "sum"),
+        # At the last block it would be constant in every network that averages there.
+        MapMethod("gradient_sum", "bias", "sum", "input"),
         MapMethod("deconvnet", "bias", "max_abs", "input", relu_rule="deconvnet"),
         MapMethod("guided_backprop", "bias", "max_abs", "input", relu_rule="guided"),
         MapMethod("grad_x_input", "scaling", "sum", "input"),

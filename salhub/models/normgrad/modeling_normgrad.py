@@ -11,6 +11,7 @@ from salhub.backbones.explained_classifier.modeling_explained_classifier import 
 )
 from salhub.modeling import attribution_scope
 from salhub.models.normgrad.capture import LayerCapture
+from salhub.models.normgrad.concurrency import exclusive_use
 from salhub.models.normgrad.configuration_normgrad import NormGradConfig
 from salhub.models.normgrad.finishing import (
     asks_for_several,
@@ -92,7 +93,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         """
         labels = self._check_inputs(pixel_values, class_labels)
         method = self.config.recipe
-        with attribution_scope(self):
+        with exclusive_use(self.backbone), attribution_scope(self):
             layers = self._resolve_layers(self.config.layers, [method], pixel_values)
             self._check_weights_fitted(len(layers))
             requests = [MapRequest(method, layer) for layer in layers]
@@ -152,7 +153,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         if not wanted:
             raise ValueError("methods is empty; name at least one.")
         names = self.config.layers if layers is None else list(layers)
-        with attribution_scope(self):
+        with exclusive_use(self.backbone), attribution_scope(self):
             requests = self._grid_requests(wanted, names, pixel_values)
             result = self._explain(self._prepare(pixel_values), labels, requests)
             outputs = {}
@@ -185,7 +186,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         if image_size is None:
             image_size = getattr(self.config.backbone_config, "image_size", DEFAULT_IMAGE_SIZE)
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        with attribution_scope(self):
+        with exclusive_use(self.backbone), attribution_scope(self):
             layers = self._probe(height, width)
         if not blocks_only:
             return list(layers)
@@ -226,7 +227,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
             )
         pictures, labels = labelled_pictures(pixel_values, labels)
         self.check_pixel_values(pictures)
-        with attribution_scope(self), torch.no_grad():
+        with exclusive_use(self.backbone), attribution_scope(self), torch.no_grad():
             self._resolve_layers(layers, [self.config.recipe], pictures)
             features = self._pooled_features(pictures, layers, batch_size)
         accuracies = [leave_one_out_accuracy(part, labels, ridge=ridge) for part in features]
@@ -242,12 +243,14 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
     def _check_inputs(self, pixel_values, class_labels) -> Tensor | None:
         self.config.validate()
         self.check_pixel_values(pixel_values)
-        return self.check_class_labels(class_labels, len(pixel_values))
+        labels = self.check_class_labels(class_labels, len(pixel_values))
+        with torch.inference_mode(False):
+            return None if labels is None else _normal(labels)
 
     def _prepare(self, pixel_values: Tensor) -> Tensor:
         """The pixels where the network is, in its precision."""
         weight = next((one for one in self.parameters() if one.is_floating_point()), pixel_values)
-        return pixel_values.detach().to(device=weight.device, dtype=weight.dtype)
+        return _normal(pixel_values.detach().to(device=weight.device, dtype=weight.dtype))
 
     def _explain(
         self, pixel_values: Tensor, labels: Tensor | None, requests: list[MapRequest]
@@ -346,6 +349,11 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         return [torch.cat(parts) for parts in features]
 
 
+def _normal(values: Tensor) -> Tensor:
+    # Tensors made under inference mode may not be kept by a graph; copies made outside it may.
+    return values.clone() if values.is_inference() else values
+
+
 def _run_by_rule(explained, pixel_values, labels, requests, parameters=None) -> PassResult:
     """One pass for each ReLU rule among the requests; nearly always that is one."""
     merged: PassResult | None = None
@@ -372,8 +380,8 @@ def _warn_degenerate(degenerate: Tensor, method: str, layers: list[str]) -> None
     count = int(degenerate.sum())
     if count:
         logger.warning(
-            "%d of %d maps of %s at %s are constant and were set to zero: the method says nothing "
-            "there (just before global pooling the gradient is the same everywhere).",
+            "%d of %d maps of %s at %s are constant and were set to zero: the gradient there is "
+            "the same at every position, zero, or cut off by the method's final rectifier.",
             count,
             degenerate.numel(),
             method,

@@ -1,0 +1,263 @@
+"""What cannot be explained is refused in one sentence, and nothing is left behind."""
+
+import logging
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
+from tests.models.normgrad.networks import FullyConvolutional, SmallNet, family, spread_weights
+
+
+@pytest.fixture
+def network():
+    return spread_weights(SmallNet())
+
+
+@pytest.fixture
+def pixels():
+    return torch.randn(2, 3, 16, 12)
+
+
+def explain(network, **settings):
+    return NormGradForImageSaliency.from_classifier(network, **settings)
+
+
+def test_an_unknown_layer_lists_the_closest_with_their_shapes(network, pixels):
+    with pytest.raises(ValueError, match=r"layer 'block\.1' is not in the network") as caught:
+        explain(network, layers=["block.1"])(pixels)
+    message = str(caught.value)
+    assert "blocks.1 (8x8x6)" in message and "blocks.0 (8x8x6)" in message
+    assert message.count("x") >= 10  # five layers with their shapes
+    assert "model.saliency_layers()" in message
+
+
+@pytest.mark.parametrize(
+    ("layer", "sentence"),
+    [
+        ("classifier", r"puts out shape \(2, 5\), in which no positions"),
+        ("blocks", r"'blocks' \(ModuleList\) never ran"),
+        ("", "layers must name at least one layer"),
+    ],
+)
+def test_layers_without_a_map(network, pixels, layer, sentence):
+    with pytest.raises(Exception, match=sentence):
+        explain(network, layers=[layer])(pixels)
+
+
+def test_a_layer_that_runs_twice_is_ambiguous(network, pixels):
+    network.blocks[0][1] = network.activation
+    with pytest.raises(ValueError, match="'activation' runs more than once"):
+        explain(network, layers=["activation"])(pixels)
+
+
+def test_classes_are_checked_before_any_forward_pass(pixels):
+    network = family("resnet")
+    calls = []
+    network.register_forward_pre_hook(lambda *_: calls.append(1))
+    model = explain(network)
+    pixels = torch.randn(2, 3, 64, 64)
+    for labels, error in (
+        (torch.tensor([0, 5]), ValueError),
+        (torch.tensor([-1, 0]), ValueError),
+        (torch.tensor([0.0, 1.0]), TypeError),
+        (torch.tensor([0, 1, 2]), ValueError),
+        (torch.zeros(2, 1, 1, dtype=torch.long), ValueError),
+    ):
+        with pytest.raises(error, match="class"):
+            model(pixels, labels)
+    assert calls == []
+
+
+def test_a_class_out_of_range_of_a_plain_module(network, pixels):
+    with pytest.raises(ValueError, match="class 5 is out of range: the classifier has 5 classes"):
+        explain(network)(pixels, 5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_pixels_that_are_no_numbers(network, pixels, value):
+    pixels[0, 0, 0, 0] = value
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        explain(network)(pixels)
+
+
+class NoGradientOfRoot(nn.Module):
+    """Finite values whose gradient is infinite: the square root at 0."""
+
+    def forward(self, x):
+        return (x * 0).sqrt() + x
+
+
+def test_an_infinite_gradient_names_the_layer(network, pixels):
+    network.last.append = None
+    network.blocks.append(NoGradientOfRoot())
+    with pytest.raises(ValueError, match=r"the gradient of layer 'blocks.1' has NaN or infinite"):
+        explain(network, layers=["blocks.1"])(pixels)
+
+
+def test_an_infinite_activation_names_the_layer(network, pixels):
+    network.blocks[1].convolution.bias.data.fill_(float("inf"))
+    with pytest.raises(ValueError, match=r"the activation of layer 'blocks.1' has NaN or infinite"):
+        explain(network, layers=["blocks.1"])(pixels)
+
+
+def test_pixels_in_0_to_255_get_a_warning(network, caplog):
+    with caplog.at_level(logging.WARNING, logger="salhub"):
+        explain(network)(torch.rand(1, 3, 16, 16) * 255)
+    assert "look unnormalised" in caplog.text
+
+
+class Quantised(nn.Module):
+    def forward(self, x):
+        return (x * 10).to(torch.int8)
+
+
+class QuantisedNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.quantise, self.linear = Quantised(), nn.Linear(3, 4)
+
+    def forward(self, x):
+        return self.linear(self.quantise(x).div(10).mean((2, 3)))
+
+
+def test_quantised_networks_have_no_gradient(pixels):
+    model = explain(QuantisedNet(), layers=["quantise"])
+    with pytest.raises(ValueError, match="quantised networks cannot be explained"):
+        model(pixels)
+
+
+class CutGraph(SmallNet):
+    def forward(self, pixel_values):
+        return super().forward(pixel_values).detach()
+
+
+def test_a_network_that_cuts_its_graph(pixels):
+    with pytest.raises(ValueError, match="logits have no gradient with respect to stem"):
+        explain(CutGraph(), layers=["stem"])(pixels)
+
+
+def test_a_layer_beside_the_way_to_the_logits():
+    model = explain(family("resnet").requires_grad_(True), layers=["resnet"])
+    with pytest.raises(ValueError, match="do not depend on what layer 'resnet' returns"):
+        model(torch.randn(1, 3, 64, 64))
+
+
+def test_cam_needs_an_averaged_layer_before_one_linear_layer(network, pixels):
+    with pytest.raises(ValueError, match=r"'blocks.1' is not"):
+        explain(network, method="cam", layers=["blocks.1"])(pixels)
+    with pytest.raises(ValueError, match=r"this one does not. Use method='grad_cam'"):
+        explain(network, method="cam")(pixels)  # the maps are rectified outside of any module
+    fully_convolutional = spread_weights(FullyConvolutional())
+    with pytest.raises(ValueError, match=r"this one does not. Use method='grad_cam'"):
+        explain(fully_convolutional, method="cam")(pixels)
+
+
+def test_proper_needs_a_convolution(network, pixels):
+    with pytest.raises(ValueError, match=r"layer 'blocks.1' is a InPlaceAdd"):
+        explain(network, method="norm_grad_proper", layers=["blocks.1"])(pixels)
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(576, 3))
+    with pytest.raises(ValueError, match="no 2-D convolution"):
+        explain(linear, method="norm_grad_proper")(pixels)
+
+
+def test_a_network_without_positions(pixels):
+    with pytest.raises(ValueError, match=r"explain the pixels with layers=\['input'\]"):
+        explain(nn.Sequential(nn.Flatten(), nn.Linear(576, 3)))(pixels)
+    output = explain(nn.Sequential(nn.Flatten(), nn.Linear(576, 3)), layers=["input"])(pixels)
+    assert not output.degenerate.any()
+
+
+def test_contrast_needs_two_classes(pixels):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(560, 1))
+    with pytest.raises(ValueError, match="at least two classes"):
+        explain(network, contrastive=True, layers=["0"])(pixels)
+
+
+def test_logits_of_an_unknown_shape(pixels):
+    with pytest.raises(ValueError, match=r"must put out logits of shape .* got \(2, 3, 192\)"):
+        explain(nn.Flatten(2), layers=["input"])(pixels)
+
+
+@pytest.mark.parametrize("methods", [[], ["norm_gard"], [("bias",)], [("bias", "nrom")]])
+def test_a_grid_of_unknown_methods(network, pixels, methods):
+    with pytest.raises((ValueError, TypeError), match=r"method|aggregate"):
+        explain(network).forward_grid(pixels, methods=methods)
+
+
+class Failure(Exception):
+    pass
+
+
+def state_of(network):
+    return {
+        "training": [module.training for module in network.modules()],
+        "hooks": [
+            [len(hooks) for key, hooks in vars(module).items() if "_hooks" in key]
+            for module in network.modules()
+        ],
+        "flags": [parameter.requires_grad for parameter in network.parameters()],
+        "grads": [parameter.grad for parameter in network.parameters()],
+        "values": [float(value.double().sum()) for value in network.state_dict().values()],
+        "random": torch.get_rng_state().tolist(),
+        "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
+    }
+
+
+@pytest.mark.parametrize("where", ["stem", "classifier"])
+@pytest.mark.parametrize("settings", [
+    {"layers": ["blocks.0", "last"]},
+    {"method": "guided_backprop"},
+    {"method": "norm_grad_proper", "layers": ["last"]},
+    {"meta_step": 0.1},
+    {"method": "cam"},
+    {},
+])  # fmt: skip
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_nothing_leaks_even_when_the_network_fails_midway(network, pixels, settings, where, mode):
+    network.train()
+    network.stem.weight.requires_grad_(False)
+    model = explain(network, **settings)
+    network.train()
+
+    def fail(*_):
+        raise Failure
+
+    with mode():
+        before = state_of(network)
+        handle = network.get_submodule(where).register_forward_pre_hook(fail)
+        with pytest.raises(Failure):
+            model(pixels)
+        handle.remove()
+        assert state_of(network) == before
+    if settings.get("method") != "cam":
+        model(pixels)
+        assert state_of(network) == before | {"modes": (True, False)}
+
+
+@pytest.mark.parametrize("settings", [{}, {"meta_step": 0.1}, {"method": "guided_backprop"}])
+def test_threads_on_one_network_do_not_meet(network, settings):
+    pictures = torch.randn(8, 3, 16, 16)
+    model = explain(network, layers=["blocks.0", "blocks.1"], **settings)
+    network.train()
+    alone = [model(picture[None]).saliency for picture in pictures]
+    found = [[] for _ in pictures]
+    failures = []
+
+    def work(index):
+        try:
+            found[index] = [model(pictures[index][None]).saliency for _ in range(5)]
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    for expected, maps in zip(alone, found, strict=True):
+        assert len(maps) == 5
+        assert all(torch.equal(one, expected) for one in maps)

@@ -1,0 +1,131 @@
+"""`method` fills the fields, explicit ones win, contradictions are refused."""
+
+import pytest
+from huggingface_hub.errors import StrictDataclassError
+from transformers import ResNetConfig
+
+from salhub.models.normgrad.configuration_normgrad import NormGradConfig
+from salhub.models.normgrad.methods import METHODS, method_of
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_fills_what_is_not_given(name):
+    recipe, method = NormGradConfig(method=name).recipe, METHODS[name]
+    assert recipe == method
+
+
+def test_explicit_fields_win():
+    recipe = NormGradConfig(method="norm_grad", extract="conv3x3", aggregate="max").recipe
+    assert (recipe.extract, recipe.aggregate) == ("conv3x3", "max")
+    assert NormGradConfig(method="linear_approx", relu_rule="guided").recipe.relu_rule == "guided"
+    own = NormGradConfig(virtual_identity=False, aggregate="sum").recipe
+    assert (own.virtual_identity, own.layer, own.aggregate) == (False, "convolution", "sum")
+
+
+def test_a_pair_is_a_method_without_a_name():
+    method = method_of(("conv3x3", "max"))
+    assert (method.name, method.extract, method.aggregate) == ("conv3x3/max", "conv3x3", "max")
+    with pytest.raises(ValueError, match="Did you mean 'conv3x3'"):
+        method_of(("conv3", "max"))
+    with pytest.raises(TypeError, match="a name or an \\(extract, aggregate\\) pair"):
+        method_of(3)
+
+
+def test_round_trip_keeps_what_was_given(tmp_path):
+    config = NormGradConfig(
+        backbone_config=ResNetConfig(num_labels=3),
+        method="grad_cam",
+        layers=("a", "b"),
+        layer_weights=(1, 2.5),
+        output_size=(7, 9),
+        meta_step=1e-3,
+        meta_negate=True,
+        smooth_sigma=0.02,
+        normalize="minmax",
+    )
+    config.save_pretrained(tmp_path)
+    loaded = NormGradConfig.from_pretrained(tmp_path)
+    assert loaded.to_dict() == config.to_dict()
+    assert (loaded.layers, loaded.layer_weights) == (["a", "b"], [1, 2.5])
+    assert NormGradConfig.from_pretrained(tmp_path, method="hires_cam").recipe.name == "hires_cam"
+
+
+def test_one_layer_may_be_a_plain_string():
+    assert NormGradConfig(layers="blocks.3").layers == ["blocks.3"]
+
+
+def test_weighting_follows_from_the_weights():
+    assert NormGradConfig().weighting == "uniform"
+    assert NormGradConfig(layers=["a"], layer_weights=[1.0]).weighting == "custom"
+    assert NormGradConfig(layer_weighting="linear").weighting == "linear"
+
+
+BAD = {
+    "an unknown method": ({"method": "norm_gard"}, "Did you mean 'norm_grad'"),
+    "an unknown extract": ({"extract": "conv2x2"}, "extract must be one of"),
+    "an unknown aggregate": ({"aggregate": "nrom"}, "Did you mean 'norm'"),
+    "an unknown rule": ({"relu_rule": "gided"}, "Did you mean 'guided'"),
+    "a changed definition": (
+        {"method": "grad_cam", "extract": "bias"},
+        "'grad_cam' is defined by extract='scaling', got 'bias'",
+    ),
+    "cam with an aggregate": ({"method": "cam", "aggregate": "norm"}, "defined by aggregate="),
+    "cam with a rule": ({"method": "cam", "relu_rule": "guided"}, "cam' uses no gradient"),
+    "two rules": (
+        {"method": "deconvnet", "relu_rule": "guided"},
+        "defined by relu_rule='deconvnet', got 'guided'",
+    ),
+    "proper and virtual": (
+        {"method": "norm_grad_proper", "virtual_identity": True},
+        "virtual_identity=True contradicts",
+    ),
+    "own convolution of the bias": (
+        {"method": "gradient_sum", "virtual_identity": False},
+        "choose method='norm_grad'",
+    ),
+    "own convolution and another": (
+        {"virtual_identity": False, "extract": "conv3x3"},
+        "extract='conv3x3' contradicts",
+    ),
+    "no layers": ({"layers": []}, "at least one layer"),
+    "an empty name": ({"layers": [""]}, "at least one layer"),
+    "a layer twice": ({"layers": ["a", "a"]}, "names a layer twice"),
+    "weights without layers": ({"layer_weights": [1.0]}, "needs layers"),
+    "too few weights": ({"layers": ["a", "b"], "layer_weights": [1]}, "one number per layer"),
+    "a negative weight": ({"layers": ["a"], "layer_weights": [-1]}, "0 or more"),
+    "weights and a weighting": (
+        {"layers": ["a"], "layer_weights": [1], "layer_weighting": "linear"},
+        "layer_weights contradicts layer_weighting='linear'",
+    ),
+    "custom without weights": ({"layer_weighting": "custom"}, "needs layer_weights"),
+    "a weighted plain product": (
+        {"combine": "plain_product", "layer_weighting": "linear"},
+        "takes no layer weights",
+    ),
+    "an unknown weighting": ({"layer_weighting": "linaer"}, "Did you mean 'linear'"),
+    "an unknown combination": ({"combine": "prodcut"}, "Did you mean 'product'"),
+    "an offset in a sum": ({"combine": "sum", "product_eps": 0.1}, "no effect with combine='sum'"),
+    "a negative offset": ({"product_eps": -0.1}, "product_eps must be a finite number"),
+    "a negative step": ({"meta_step": -1.0}, "meta_step must be a finite number"),
+    "an endless step": ({"meta_step": float("inf")}, "meta_step must be a finite number"),
+    "a direction without a step": ({"meta_negate": True}, "needs meta_step above 0"),
+    "an unknown size": ({"output_size": "big"}, "'input', 'native' or"),
+    "an empty size": ({"output_size": (0, 4)}, "above 0"),
+    "three sides": ({"output_size": [3, 4, 5]}, "'input', 'native' or"),
+    "an unknown scale": ({"normalize": "zscore"}, "normalize must be one of minmax"),
+    "smoothing in pixels": ({"smooth_sigma": 4.5}, "share of the map's longer side"),
+    "a number for a name": ({"method": 3}, "method"),
+    "a text for a number": ({"meta_step": "1e-3"}, "meta_step"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_contradictions_are_refused(case):
+    fields, sentence = BAD[case]
+    with pytest.raises(StrictDataclassError, match=sentence):
+        NormGradConfig(**fields)
+
+
+def test_a_misspelt_field_is_refused():
+    with pytest.raises(ValueError, match="Did you mean 'meta_step'"):
+        NormGradConfig(meta_stp=0.1)
