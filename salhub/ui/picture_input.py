@@ -1,0 +1,86 @@
+"""The picture a visitor gives, read by salhub's own reader and not by gradio's."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.data_classes import ImageData
+from gradio.processing_utils import save_bytes_to_cache
+from PIL import Image
+
+from salhub.data.picture_decoding import decode_picture, to_upright_rgb
+
+# A page shows a picture at some hundred pixels and a network sees 224; more only costs time.
+MAX_SIDE = 1024
+NO_PICTURE = "There is no picture yet; choose or drop one, or take a sample."
+
+
+@dataclass(frozen=True)
+class UploadedPicture:
+    """A file a visitor sent, not looked at yet.
+
+    Args:
+        path: Where the server keeps it.
+        name: What the visitor calls it, such as "photo.jpg".
+    """
+
+    path: Path
+    name: str
+
+    @property
+    def stem(self) -> str:
+        """The name without its suffix."""
+        return Path(self.name).stem or "picture"
+
+    def open(self) -> Image.Image:
+        """Read the picture, upright, RGB, at most MAX_SIDE pixels long.
+
+        Raises:
+            ValueError: It is no picture, damaged, or too large.
+        """
+        name = f"'{self.name}'"
+        try:
+            data = self.path.read_bytes()
+        except OSError:
+            raise ValueError(f"{name} is no longer on the server; send it again.") from None
+        image = to_upright_rgb(decode_picture(data, name), name)
+        if max(image.size) > MAX_SIDE:
+            image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+        return image
+
+
+def open_picture(picture: UploadedPicture | None) -> Image.Image:
+    """Read the picture of a request.
+
+    Raises:
+        ValueError: There is none, or it cannot be read.
+    """
+    if picture is None:
+        raise ValueError(NO_PICTURE)
+    return picture.open()
+
+
+class PictureInput(gr.Image):
+    """An image component that takes any picture salhub can read and hands it on unread.
+
+    gradio's own reading fails on a bad file before the page can answer with a sentence, and knows
+    neither size bombs nor 16-bit or CMYK pictures.
+    """
+
+    # Makes the browser draw it as the image component it derives from.
+    is_template = True
+
+    def preprocess(self, payload: ImageData | None) -> UploadedPicture | None:
+        """Return the file that was sent."""
+        if payload is None or payload.path is None:
+            return None
+        path = Path(payload.path)
+        return UploadedPicture(path, Path(payload.orig_name or path.name).name)
+
+    def postprocess(self, value: Any) -> ImageData | None:
+        """Show a file as it is, so that a sample keeps its name and its bytes."""
+        if isinstance(value, Path):
+            path = save_bytes_to_cache(value.read_bytes(), value.name, self.GRADIO_CACHE)
+            return ImageData(path=path, orig_name=value.name)
+        return super().postprocess(value)

@@ -1,0 +1,59 @@
+"""What a visitor asks of a page, and what the page answers with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from PIL import Image
+
+from salhub.ui.picture_input import UploadedPicture, open_picture
+
+# Properties of components by the component's name: what gradio takes to build or to update it.
+Contents = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Query:
+    """The state of the controls.
+
+    Args:
+        image: The picture, RGB.
+        picture_name: What the visitor calls it, without its suffix.
+        source: What reproducing code loads: "sample:cat", or the name of the visitor's file.
+        class_label: Index of the class to explain; None for the most likely one.
+        settings: Every other control, by name.
+    """
+
+    image: Image.Image
+    picture_name: str
+    source: str
+    class_label: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_upload(
+        cls,
+        picture: UploadedPicture | None,
+        class_label: int | None,
+        settings: Mapping[str, Any],
+        samples: Mapping[str, str],
+    ) -> "Query":
+        """Read the picture of a request.
+
+        Args:
+            picture: What was sent.
+            class_label: The class picked, or None.
+            settings: The other controls.
+            samples: File name of each bundled photo and what `salhub.load_image` calls it.
+
+        Raises:
+            ValueError: There is no picture, or it cannot be read.
+        """
+        image = open_picture(picture)
+        return cls(
+            image, picture.stem, samples.get(picture.name, picture.name), class_label, settings
+        )
+
+    def with_class(self, class_label: int | None) -> "Query":
+        """Return the same query for another class."""
+        return replace(self, class_label=class_label)
