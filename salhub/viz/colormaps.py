@@ -1,7 +1,7 @@
 """Perceptually uniform, colour-blind safe colour maps from a few anchor colours.
 
-The anchors are joined in OKLab, where equal distances look equally far apart (B. Ottosson,
-"A perceptual color space for image processing", 2020), and sampled at equal steps of distance.
+The anchors are joined in CIE 1976 L*a*b*, where equal distances look about equally far apart, and
+sampled at equal steps of distance (CIE 15:2004, section 8.2.1; sRGB of IEC 61966-2-1).
 """
 
 from functools import lru_cache
@@ -24,21 +24,22 @@ _ANCHORS = {
 COLORMAPS = tuple(_ANCHORS)
 _DIVERGING_MAPS = frozenset({"blue_orange"})
 
-# Ottosson 2020: linear sRGB to cone responses, and their cube roots to L, a, b.
-_RGB_TO_LMS = np.array(
-    [
-        [0.4122214708, 0.5363325363, 0.0514459929],
-        [0.2119034982, 0.6806995451, 0.1073969566],
-        [0.0883024619, 0.2817188376, 0.6299787005],
-    ]
+# Linear sRGB to CIE XYZ, each divided by the white point (D65).
+_WHITE_POINT = np.array([0.95047, 1.0, 1.08883])
+_RGB_TO_XYZ = (
+    np.array(
+        [
+            [0.4124564, 0.3575761, 0.1804375],
+            [0.2126729, 0.7151522, 0.0721750],
+            [0.0193339, 0.1191920, 0.9503041],
+        ]
+    )
+    / _WHITE_POINT[:, None]
 )
-_LMS_TO_LAB = np.array(
-    [
-        [0.2104542553, 0.7936177850, -0.0040720468],
-        [1.9779984951, -2.4285922050, 0.4505937099],
-        [0.0259040371, 0.7827717662, -0.8086757660],
-    ]
-)
+# f(X), f(Y), f(Z) to L*, a*, b* without the constant -16 of L*.
+_ROOTS_TO_LAB = np.array([[0.0, 116, 0], [500, -500, 0], [0, 200, -200]])
+# Below 216 / 24389 the cube root is replaced by a line.
+_EPSILON, _KAPPA = 216 / 24389, 24389 / 27
 
 
 def colorize(values: np.ndarray, name: str = SEQUENTIAL) -> np.ndarray:
@@ -83,7 +84,7 @@ def _checked_name(name: str) -> str:
 @lru_cache(maxsize=len(_ANCHORS))
 def _table(name: str) -> np.ndarray:
     anchors = [tuple(bytes.fromhex(color)) for color in _ANCHORS[name].split()]
-    lab = _to_oklab(np.array(anchors) / 255)
+    lab = _to_lab(np.array(anchors) / 255)
     positions = np.linspace(0, 1, 256)
     if name in _DIVERGING_MAPS:
         middle = len(lab) // 2
@@ -102,12 +103,15 @@ def _equal_steps(lab: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return np.stack([np.interp(positions, reached, channel) for channel in lab.T], axis=-1)
 
 
-def _to_oklab(srgb: np.ndarray) -> np.ndarray:
+def _to_lab(srgb: np.ndarray) -> np.ndarray:
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-    return np.cbrt(linear @ _RGB_TO_LMS.T) @ _LMS_TO_LAB.T
+    ratios = linear @ _RGB_TO_XYZ.T
+    roots = np.where(ratios > _EPSILON, np.cbrt(ratios), (_KAPPA * ratios + 16) / 116)
+    return roots @ _ROOTS_TO_LAB.T
 
 
 def _to_srgb(lab: np.ndarray) -> np.ndarray:
-    cones = (lab @ np.linalg.inv(_LMS_TO_LAB).T) ** 3
-    linear = np.clip(cones @ np.linalg.inv(_RGB_TO_LMS).T, 0, 1)
+    roots = lab @ np.linalg.inv(_ROOTS_TO_LAB).T
+    ratios = np.where(roots**3 > _EPSILON, roots**3, (116 * roots - 16) / _KAPPA)
+    linear = np.clip(ratios @ np.linalg.inv(_RGB_TO_XYZ).T, 0, 1)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
