@@ -1,0 +1,1 @@
+"""Salient relevance: attention areas of an image classifier, from layer-wise relevance."""

@@ -1,0 +1,137 @@
+"""Where relevance goes, layer by layer: the conservation audit."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from salhub.results import Table
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """The books of one layer for one map.
+
+    Args:
+        name: path of the module; sums and poolings carry that of the module they happen in.
+        layer_type: "linear", "convolution", "affine", "sum" or "pooling".
+        rule: the rule that was used.
+        relevance_out: relevance that arrived at its outputs.
+        relevance_in: relevance handed down to its inputs.
+        bias_share: relevance that its bias absorbed.
+        stabiliser_share: relevance that the epsilon of the denominators took, and what outputs
+            without any contribution of the demanded sign could not hand down.
+    """
+
+    name: str
+    layer_type: str
+    rule: str
+    relevance_out: float
+    relevance_in: float
+    bias_share: float
+    stabiliser_share: float
+
+    @property
+    def accounted_error(self) -> float:
+        """|out - in - bias - stabiliser| relative to |out|: what no book explains."""
+        rest = self.relevance_out - self.relevance_in - self.bias_share - self.stabiliser_share
+        return abs(rest) / max(abs(self.relevance_out), 1e-30)
+
+    @property
+    def conservation_error(self) -> float:
+        """|out - in| relative to |out|: what the pixels never see of it."""
+        return abs(self.relevance_out - self.relevance_in) / max(abs(self.relevance_out), 1e-30)
+
+
+class Ledger:
+    """Collects the sums of every step of a pass, for each item of the batch, in float64."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[str, str, str, list[Tensor]]] = []
+
+    def enter(
+        self,
+        name: str,
+        layer_type: str,
+        rule: str,
+        relevance_out: Tensor,
+        relevance_in: Tensor,
+        bias_share: Tensor | None,
+        stabiliser_share: Tensor | None,
+    ) -> None:
+        """Book one step; the tensors have the batch as their first axis."""
+        sums = [
+            relevance_out.new_zeros(relevance_out.shape[0]).double()
+            if part is None
+            else part.flatten(1).double().sum(dim=1)
+            for part in (relevance_out, relevance_in, bias_share, stabiliser_share)
+        ]
+        self.entries.append((name, layer_type, rule, sums))
+
+    def rows(self, item: int) -> tuple[AuditRow, ...]:
+        """The books of one item of the batch, from the logits to the pixels."""
+        return tuple(
+            AuditRow(name, layer_type, rule, *(float(part[item]) for part in sums))
+            for name, layer_type, rule, sums in self.entries
+        )
+
+    def first_not_finite(self) -> str | None:
+        """Path of the first layer, from the logits down, that hands down NaN or infinity."""
+        for name, _, _, sums in self.entries:
+            if not all(bool(part.isfinite().all()) for part in sums):
+                return name
+        return None
+
+
+@dataclass(frozen=True)
+class ConservationAudit:
+    """The books of one relevance map.
+
+    Args:
+        class_label: The explained class.
+        start: Relevance at the logits.
+        reached: Relevance that reached the pixels.
+        rows: One row a layer, from the logits to the pixels.
+    """
+
+    class_label: int
+    start: float
+    reached: float
+    rows: tuple[AuditRow, ...]
+
+    @property
+    def conservation_error(self) -> float:
+        """|start - reached| / |start|."""
+        return abs(self.start - self.reached) / max(abs(self.start), 1e-30)
+
+    @property
+    def largest_accounted_error(self) -> float:
+        """The largest share of a layer's relevance that no column of its row explains."""
+        return max((row.accounted_error for row in self.rows), default=0.0)
+
+    @property
+    def bias_share(self) -> float:
+        """Relevance that biases absorbed on the way, as a share of the start."""
+        return sum(row.bias_share for row in self.rows) / (self.start or 1e-30)
+
+    def table(self) -> Table:
+        """The books as a table for results files and cards."""
+        columns = ["layer", "type", "rule", "relevance out", "relevance in", "bias", "stabiliser"]
+        rows = [
+            [
+                row.name,
+                row.layer_type,
+                row.rule,
+                row.relevance_out,
+                row.relevance_in,
+                row.bias_share,
+                row.stabiliser_share,
+                row.accounted_error,
+            ]
+            for row in self.rows
+        ]
+        note = (
+            f"Class {self.class_label}: of {self.start:.4g} at the logits {self.reached:.4g} "
+            "reached the pixels. Out minus in is what bias and stabiliser took; the last column is "
+            "what remains unexplained, relative to out."
+        )
+        return Table("Where relevance goes", note, [*columns, "unexplained"], rows)

@@ -1,0 +1,216 @@
+"""Configuration of salient relevance maps."""
+
+import math
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+
+from salhub.backbones.explained_classifier.configuration_explained_classifier import (
+    ExplainedClassifierConfig,
+)
+from salhub.errors import did_you_mean
+from salhub.models.salient_relevance.rules import PRESETS, RuleSet, rule_set
+
+STARTS = ("logit", "one", "softmax_contrast")
+BIAS_RELEVANCES = ("absorb", "ignore", "uniform")
+RELEVANCE_IMAGES = ("pos_sum", "abs_sum", "abs_rgb")
+CONTRASTS = ("none", "others")
+
+
+@strict
+class SalientRelevanceConfig(ExplainedClassifierConfig):
+    """Settings of `SalientRelevanceForImageSaliency`: relevance rules, then context-aware saliency.
+
+    Args:
+        preset: Rules of all layer types: "deep_taylor" (z+ everywhere, z^B on the pixels),
+            "sr_reference" (as in the code published with the paper, instabilities included),
+            "epsilon_plus", "epsilon_plus_flat", "epsilon_gamma_box", "epsilon_alpha2_beta1_flat".
+        first_rule: Rule of layers that read the pixels, in place of the preset's: "lrp_0",
+            "epsilon", "z_plus", "alpha_beta", "gamma", "positive_weights", "flat", "w_square" or
+            "z_box".
+        convolution_rule: Rule of all other convolutions, in place of the preset's.
+        linear_rule: Rule of linear layers, in place of the preset's.
+        epsilon: Added to denominators with their own sign, so that none is zero.
+        gamma: How much rule "gamma" favours contributions of the output's sign.
+        alpha: Weight of positive contributions in rule "alpha_beta"; None is the preset's.
+        beta: Weight of negative ones; alpha - beta must be 1.
+        bias_relevance: What becomes of the relevance that a bias earns: "absorb" keeps it out of
+            the map, "ignore" leaves biases out of the denominators, "uniform" spreads it over the
+            layer's inputs, which conserves all of it.
+        start: Relevance of the explained class at the output: "logit" (its score), "one", or
+            "softmax_contrast" (1, minus the softmax over all other classes).
+        contrast: "others" subtracts, pixel by pixel, the map of the mean of all other classes,
+            each scaled to sum 1 in magnitude; "none" does not.
+        input_low: Lowest possible pixel of each channel after normalisation, needed by "z_box".
+        input_high: Highest possible pixel of each channel.
+        relevance_image: Picture of the relevance that the second stage reads: "pos_sum" (sum over
+            channels, negative parts cut), "abs_sum" (sum of magnitudes) or "abs_rgb" (magnitudes
+            as colours). None is "abs_rgb" for "sr_reference" and "pos_sum" otherwise.
+        relevance_levels: Round that picture down to so many levels, 256 in the published code;
+            0 does not round. None is 256 for "sr_reference" and 0 otherwise.
+        context_max_side: Size of the larger side at which the second stage works; None is the
+            picture's own.
+        context_patch_size: Side of its patches in pixels.
+        context_stride: Step between patches.
+        context_neighbors: Most similar patches that are averaged (K).
+        context_position_weight: How much far patches count as similar (c).
+        context_scales: Scales at which patches are judged (r).
+        context_query_scales: Scales of their candidates, relative to r.
+        context_min_scale: Coarsest scale of a candidate.
+        foci_threshold: Normalised saliency above which a pixel attracts its surroundings, and
+            above which `attended_mask` is true.
+        use_center_prior: Multiply by a Gaussian centred on the picture.
+
+    Raises:
+        ValueError: An unknown name, or values that contradict each other.
+
+    Example:
+        >>> SalientRelevanceConfig(preset="epsilon_plus").rules.convolution.name
+        'z_plus'
+
+    Source: Li et al. 2019 (arXiv 1712.08268); Goferman et al. 2012 for the second stage, whose
+    patch overlap, normalisation and border are open and documented at
+    `salhub.ops.context_aware_saliency`. Presets other than "sr_reference", the default
+    `relevance_image`, `bias_relevance` and `contrast` are decisions of this library.
+    """
+
+    model_type = "salhub_salient_relevance"
+
+    preset: str = "deep_taylor"
+    first_rule: str | None = None
+    convolution_rule: str | None = None
+    linear_rule: str | None = None
+    epsilon: float | int = 1e-6
+    gamma: float | int = 0.25
+    alpha: float | int | None = None
+    beta: float | int | None = None
+    bias_relevance: str = "absorb"
+    start: str = "logit"
+    contrast: str = "none"
+    input_low: list[float | int] | tuple[float | int, ...] | None = None
+    input_high: list[float | int] | tuple[float | int, ...] | None = None
+    relevance_image: str | None = None
+    relevance_levels: int | None = None
+    context_max_side: int | None = 224
+    context_patch_size: int = 7
+    context_stride: int = 3
+    context_neighbors: int = 64
+    context_position_weight: float | int = 3.0
+    context_scales: list[float | int] | tuple[float | int, ...] = (1.0, 0.8, 0.5, 0.3)
+    context_query_scales: list[float | int] | tuple[float | int, ...] = (1.0, 0.5, 0.25)
+    context_min_scale: float | int = 0.2
+    foci_threshold: float | int = 0.8
+    use_center_prior: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Make tuples lists, so that a saved configuration equals the one that was saved."""
+        for name in ("input_low", "input_high", "context_scales", "context_query_scales"):
+            if isinstance(getattr(self, name), tuple):
+                setattr(self, name, list(getattr(self, name)))
+        super().__post_init__(**kwargs)
+
+    @property
+    def rules(self) -> RuleSet:
+        """The rule of every layer type."""
+        return rule_set(
+            self.preset,
+            epsilon=self.epsilon,
+            gamma=self.gamma,
+            alpha=self.alpha,
+            beta=self.beta,
+            first_rule=self.first_rule,
+            convolution_rule=self.convolution_rule,
+            linear_rule=self.linear_rule,
+        )
+
+    @property
+    def image_kind(self) -> str:
+        """The relevance picture in force: "pos_sum", "abs_sum" or "abs_rgb"."""
+        own = "abs_rgb" if self.preset == "sr_reference" else "pos_sum"
+        return own if self.relevance_image is None else self.relevance_image
+
+    @property
+    def image_levels(self) -> int:
+        """The number of levels in force, 0 for no rounding."""
+        own = 256 if self.preset == "sr_reference" else 0
+        return own if self.relevance_levels is None else self.relevance_levels
+
+    def validate_rules(self) -> None:
+        """Names must be known and numbers must conserve relevance."""
+        for name in ("epsilon", "gamma"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a finite number above 0, got {value}.")
+        rules = self.rules
+        used = {rules.first.name, rules.convolution.name, rules.linear.name}
+        for name, rule in (("alpha", "alpha_beta"), ("beta", "alpha_beta")):
+            if getattr(self, name) is not None and rule not in used:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} has no effect: no layer uses rule '{rule}'. Set "
+                    "convolution_rule='alpha_beta', or leave it out."
+                )
+
+    def validate_choices(self) -> None:
+        """Fields that are one of a few words."""
+        choices = {
+            "bias_relevance": BIAS_RELEVANCES,
+            "start": STARTS,
+            "contrast": CONTRASTS,
+            "relevance_image": (*RELEVANCE_IMAGES, None),
+            "preset": tuple(PRESETS),
+        }
+        for name, options in choices.items():
+            value, words = getattr(self, name), [option for option in options if option]
+            if value not in options:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(words)}, got '{value}'."
+                    f"{did_you_mean(value, words)}"
+                )
+        if self.contrast == "others" and self.start == "softmax_contrast":
+            raise ValueError(
+                "contrast='others' and start='softmax_contrast' both subtract the other classes; "
+                "use one of them."
+            )
+        if self.relevance_levels not in (None, 0) and not 2 <= self.relevance_levels <= 65536:
+            raise ValueError(
+                f"relevance_levels must be 0 or from 2 to 65536, got {self.relevance_levels}."
+            )
+
+    def validate_bounds(self) -> None:
+        """Both bounds or none, one number a channel, low below high."""
+        low, high = self.input_low, self.input_high
+        if low is None and high is None:
+            return
+        if low is None or high is None or len(low) != len(high) or not low:
+            raise ValueError(
+                "input_low and input_high must both be given, one number a channel each, got "
+                f"{low} and {high}."
+            )
+        if not all(a < b for a, b in zip(low, high, strict=True)):
+            raise ValueError(f"input_low must be below input_high, got {low} and {high}.")
+
+    def validate_context(self) -> None:
+        """Settings of the second stage."""
+        for name in ("context_patch_size", "context_stride", "context_neighbors"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        side = self.context_max_side
+        if side is not None and side < self.context_patch_size:
+            raise ValueError(
+                f"context_max_side must be None or at least {self.context_patch_size}, got {side}."
+            )
+        for name in ("context_scales", "context_query_scales"):
+            values = getattr(self, name)
+            if not values or not all(0 < value <= 1 for value in values):
+                raise ValueError(f"{name} must be one or more numbers in (0, 1], got {values}.")
+        if not 0 <= self.foci_threshold < 1:
+            raise ValueError(f"foci_threshold must be in [0, 1), got {self.foci_threshold}.")
+        if not (math.isfinite(self.context_position_weight) and self.context_position_weight >= 0):
+            raise ValueError(
+                f"context_position_weight must be 0 or more, got {self.context_position_weight}."
+            )
+        if max(self.context_scales) * max(self.context_query_scales) < self.context_min_scale:
+            raise ValueError(
+                f"no scale reaches context_min_scale={self.context_min_scale}: context_scales are "
+                f"{self.context_scales}."
+            )

@@ -1,0 +1,225 @@
+"""Layer-wise relevance propagation of class scores to pixels."""
+
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from salhub.models.salient_relevance.audit import Ledger
+from salhub.models.salient_relevance.functions import PassState
+from salhub.models.salient_relevance.private_network import PrivateNetwork
+from salhub.models.salient_relevance.propagation import RelevanceMode
+from salhub.models.salient_relevance.rules import RuleSet
+
+
+class Relevance(NamedTuple):
+    """What a relevance pass gives.
+
+    relevance: (B, T, C, H, W) of each explained class at each pixel and channel.
+    others: The same of the mean of all other classes, or None when it was not asked for.
+    start: (B, T) relevance the pass started with, summed over the logits.
+    logits: (B, classes). class_labels: (B, T) int64.
+    ledgers: One a class when an audit was asked for, else empty.
+    """
+
+    relevance: Tensor
+    others: Tensor | None
+    start: Tensor
+    logits: Tensor
+    class_labels: Tensor
+    ledgers: list[Ledger]
+
+
+class RelevanceEngine:
+    """Keeps the private copy of a network and its modified weights between pictures.
+
+    The copy is made again as soon as a parameter or buffer of the network changes. Copying or
+    pickling the engine gives an empty one.
+
+    Args:
+        network: The classifier.
+        read_logits: Takes logits out of what the classifier returns.
+    """
+
+    def __init__(self, read_logits: Callable[[object], Tensor]) -> None:
+        self.read_logits = read_logits
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the private copy."""
+        self._lock = threading.RLock()
+        self._fingerprint: tuple | None = None
+        self._private: PrivateNetwork | None = None
+        self._parts: dict = {}
+
+    def __deepcopy__(self, memo: dict) -> "RelevanceEngine":
+        return RelevanceEngine(self.read_logits)
+
+    def __reduce__(self) -> tuple:
+        return RelevanceEngine, (self.read_logits,)
+
+    def private_network(self, network: nn.Module, pixels: Tensor) -> PrivateNetwork:
+        """The folded copy of the network as it is now."""
+        with self._lock:
+            fingerprint = _fingerprint(network)
+            if self._private is None or fingerprint != self._fingerprint:
+                self._parts = {}
+                self._private = PrivateNetwork(network, self.read_logits, pixels[:1])
+                self._fingerprint = fingerprint
+            return self._private
+
+    def propagate(
+        self,
+        network: nn.Module,
+        pixels: Tensor,
+        class_labels: Tensor | None,
+        rules: RuleSet,
+        *,
+        epsilon: float = 1e-6,
+        start: str = "logit",
+        bias_relevance: str = "absorb",
+        bounds: tuple[Tensor, Tensor] | None = None,
+        with_audit: bool = False,
+        with_others: bool = False,
+    ) -> Relevance:
+        """Hand the score of each class down to the pixels.
+
+        Args:
+            network: The classifier; only its copy is run.
+            pixels: Pictures, (B, C, H, W).
+            class_labels: Classes to explain, (B, T) int64, or None for the most likely one.
+            rules: Rule of each layer type.
+            epsilon: Stabiliser of sums and poolings.
+            start: Relevance of the explained logit; see `start_relevance`.
+            bias_relevance: "absorb" lets biases keep their share, "ignore" leaves them out of the
+                denominators, "uniform" spreads their share over the layer's inputs.
+            bounds: Lowest and highest pixel, (1, C, 1, 1) each, for rule "z_box".
+            with_audit: Keep the books of every layer.
+            with_others: Also hand down the mean of all other classes.
+
+        Raises:
+            ValueError: An operation without a rule, or relevance that is not finite.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            pixels = pixels.detach().clone()
+            with torch.autocast(pixels.device.type, enabled=False):
+                private = self.private_network(network, pixels)
+                state = PassState(epsilon, bias_relevance, parts_cache=self._parts)
+                with private.lock:
+                    logits, pixels = _forward(private, pixels, rules, state, bounds)
+                    labels = _labels(logits, class_labels)
+                    starts = start_relevance(logits.detach(), labels, start)
+                    seeds = [starts, others_start(logits, labels)] if with_others else [starts]
+                    seeds = torch.cat(seeds, dim=1)
+                    maps, ledgers = _backward(logits, pixels, seeds, state, with_audit)
+        relevance = torch.stack(maps, dim=1).contiguous()
+        if not with_audit and not bool(relevance.isfinite().all()):
+            again = (network, pixels, labels, rules)
+            settings = {"epsilon": epsilon, "start": start, "bias_relevance": bias_relevance}
+            ledgers = self.propagate(*again, **settings, bounds=bounds, with_audit=True).ledgers
+            raise _not_finite(ledgers)
+        count = labels.shape[1]
+        own, others = relevance[:, :count], relevance[:, count:] if with_others else None
+        return Relevance(own, others, starts.sum(dim=2), logits.detach(), labels, ledgers)
+
+
+def start_relevance(logits: Tensor, class_labels: Tensor, start: str) -> Tensor:
+    """Relevance of the logits that a pass starts with.
+
+    Args:
+        logits: (B, classes).
+        class_labels: (B, T).
+        start: "logit" is the class score itself, "one" is 1, "softmax_contrast" is 1 minus the
+            softmax over all other classes (the gradient of the class probability, rescaled).
+
+    Returns:
+        (B, T, classes).
+
+    Example:
+        >>> start_relevance(torch.tensor([[2.0, 5.0]]), torch.tensor([[1]]), "logit")
+        tensor([[[0., 5.]]])
+
+    Source: the softmax contrast is that of Iwana et al. 2019, Softmax-Gradient LRP.
+    """
+    classes = logits.shape[1]
+    chosen = torch.nn.functional.one_hot(class_labels, classes).to(logits.dtype)
+    if start == "logit":
+        return chosen * logits[:, None]
+    if start == "one" or classes == 1:
+        return chosen
+    others = logits[:, None].masked_fill(chosen.bool(), -torch.inf)
+    return chosen - others.softmax(dim=2)
+
+
+def others_start(logits: Tensor, class_labels: Tensor) -> Tensor:
+    """Relevance 1 shared by all classes but the explained one, (B, T, classes)."""
+    classes = logits.shape[1]
+    chosen = torch.nn.functional.one_hot(class_labels, classes).to(logits.dtype)
+    return (1 - chosen) / max(classes - 1, 1)
+
+
+def _forward(
+    private: PrivateNetwork,
+    pixels: Tensor,
+    rules: RuleSet,
+    state: PassState,
+    bounds: tuple[Tensor, Tensor] | None,
+) -> tuple[Tensor, Tensor]:
+    pixels = pixels.to(private.dtype, memory_format=torch.channels_last).requires_grad_()
+    mode = RelevanceMode(rules, state, private.path, pixels, bounds)
+    with mode:
+        logits = private.logits(pixels)
+        if logits.dim() > 2:  # a fully convolutional classifier has one score a position
+            logits = logits.flatten(2).mean(dim=2)
+    if not logits.requires_grad:
+        raise ValueError("the logits do not depend on the pixels by operations with a gradient.")
+    mode.check_seen([logits])
+    return logits, pixels
+
+
+def _labels(logits: Tensor, class_labels: Tensor | None) -> Tensor:
+    if class_labels is None:
+        return logits.argmax(dim=1, keepdim=True)
+    outside = class_labels[(class_labels < 0) | (class_labels >= logits.shape[1])]
+    if outside.numel():
+        raise ValueError(
+            f"class {int(outside[0])} is out of range: the classifier has {logits.shape[1]} "
+            f"classes, 0 to {logits.shape[1] - 1}."
+        )
+    return class_labels.to(logits.device)
+
+
+def _backward(
+    logits: Tensor, pixels: Tensor, starts: Tensor, state: PassState, with_audit: bool
+) -> tuple[list[Tensor], list[Ledger]]:
+    maps, ledgers = [], []
+    count = starts.shape[1]
+    for index in range(count):  # inputs, outputs and denominators are shared by the classes
+        state.ledger = Ledger() if with_audit else None
+        keep = index + 1 < count
+        (relevance,) = torch.autograd.grad(logits, pixels, starts[:, index], retain_graph=keep)
+        maps.append(relevance)
+        if state.ledger is not None:
+            ledgers.append(state.ledger)
+    return maps, ledgers
+
+
+def _not_finite(ledgers: list[Ledger]) -> ValueError:
+    name = next(filter(None, (ledger.first_not_finite() for ledger in ledgers)), "the pixels")
+    return ValueError(
+        f"relevance is not finite from layer '{name}' down: its denominators nearly cancel. Use a "
+        "larger epsilon, or a preset with bounded rules such as 'deep_taylor'."
+    )
+
+
+def _fingerprint(network: nn.Module) -> tuple:
+    """Changes whenever a weight changes, also through `.data`, which no version counter sees."""
+    tensors = [*network.parameters(), *network.buffers()]
+    floating = [tensor.detach() for tensor in tensors if tensor.is_floating_point()]
+    with torch.no_grad():
+        sums = (
+            tuple(torch.stack([tensor.sum() for tensor in floating]).tolist()) if floating else ()
+        )
+    return sums, tuple((tensor.data_ptr(), tensor.dtype) for tensor in tensors)

@@ -1,0 +1,219 @@
+"""Weighted layers whose backward pass is a relevance rule."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from salhub.models.salient_relevance.functions import PassState, stabilise
+from salhub.models.salient_relevance.layers import Layer
+from salhub.models.salient_relevance.rules import CONTRIBUTION_RULES, Part, Rule
+
+
+class LayerRelevance(torch.autograd.Function):
+    """A convolution or linear layer whose backward pass is its relevance rule."""
+
+    @staticmethod
+    def forward(ctx, inputs: Tensor, step: "LayerStep") -> Tensor:
+        outputs = step.run(inputs)
+        ctx.step = step
+        ctx.save_for_backward(inputs, outputs)
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, relevance: Tensor) -> tuple[Tensor, None]:
+        inputs, outputs = ctx.saved_tensors
+        return ctx.step.hand_down(inputs, outputs, relevance), None
+
+
+@dataclass
+class LayerStep:
+    """One weighted layer in one pass: its rule, and what several classes can share.
+
+    Args:
+        layer: the map.
+        rule: how relevance is redistributed.
+        state: shared by the pass.
+        bounds: lowest and highest possible inputs, (1, in, ...) each, for rule "z_box".
+        support: (1, 1, ...), 0 where inputs are padding; None when all are real.
+    """
+
+    layer: Layer
+    rule: Rule
+    state: PassState
+    bounds: tuple[Tensor, Tensor] | None = None
+    support: Tensor | None = None
+    kept: dict[int | str, Tensor] = field(default_factory=dict)
+    split: tuple[Tensor, ...] | None = None
+
+    def run(self, inputs: Tensor) -> Tensor:
+        """The layer's ordinary output."""
+        layer = self.layer
+        if not (self.rule.adds_up and self._counts_bias):
+            return layer.apply(inputs, layer.weight, layer.bias)
+        # positive and negative contributions are needed on the way back: they are the output too
+        signs, total = self._signs(inputs), None
+        for index, part in enumerate(self.state.parts(layer, self.rule)):
+            raw = self._contributions(part, signs, inputs)
+            self.kept[index] = stabilise(raw, self.rule.epsilon)
+            total = raw if total is None else total.add_(raw)
+        return total
+
+    def hand_down(self, inputs: Tensor, outputs: Tensor, relevance: Tensor) -> Tensor:
+        """Relevance of the inputs, from that of the outputs."""
+        if self.rule.name in CONTRIBUTION_RULES:
+            result, absorbed, lost = self._by_contribution(inputs, outputs, relevance)
+        elif self.rule.name == "z_box":
+            result, absorbed, lost = self._by_box(inputs, relevance)
+        else:
+            result, absorbed, lost = self._by_weights(inputs, relevance)
+        if self.state.bias_relevance == "uniform":
+            gone = [share for share in (absorbed, lost) if share is not None]
+            if gone:
+                result = result + self.layer.spread(sum(gone), inputs, self.support)
+            absorbed = lost = None
+        if self.state.ledger is not None:
+            kind, label = self.layer.layer_type, self.rule.label
+            entry = (relevance, result, absorbed, lost)
+            self.state.ledger.enter(self.layer.name, kind, label, *entry)
+        return result
+
+    @property
+    def _accounts(self) -> bool:
+        return self.state.ledger is not None or self.state.bias_relevance == "uniform"
+
+    def _by_contribution(
+        self, inputs: Tensor, outputs: Tensor, relevance: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        signs = self._signs(inputs)
+        result, absorbed, lost = None, None, relevance if self._accounts else None
+        for index, part in enumerate(self.state.parts(self.layer, self.rule)):
+            chosen = self._choose_outputs(part, inputs, outputs, relevance)
+            if chosen is None:
+                continue
+            denominator = self._denominator(index, signs, inputs, outputs)
+            signal = chosen / denominator
+            if part.share != 1:
+                signal = signal.mul_(part.share)
+            handed = self._transpose(part, signs, inputs, signal)
+            result = handed if result is None else result.add_(handed)
+            if self._accounts:
+                # what the epsilon moved is not a contribution
+                lost = lost - (denominator - denominator.sign() * self.rule.epsilon) * signal
+                absorbed = self._book_bias(part, signal, absorbed)
+        return torch.zeros_like(inputs) if result is None else result, absorbed, lost
+
+    def _book_bias(self, part: Part, signal: Tensor, absorbed: Tensor | None) -> Tensor | None:
+        if part.bias is None:
+            return absorbed
+        share = self.layer.align_bias(part.bias) * signal
+        return share if absorbed is None else absorbed + share
+
+    def _choose_outputs(
+        self, part: Part, inputs: Tensor, outputs: Tensor, relevance: Tensor
+    ) -> Tensor | None:
+        """The relevance that this part hands down; None when there is none."""
+        if part.outputs == "all":
+            return relevance
+        if not self._counts_bias:
+            outputs = self._once("signs", lambda: self.layer.apply(inputs, self.layer.weight))
+        if part.outputs == "positive":
+            return relevance * (outputs >= 0)
+        chosen = relevance * (outputs < 0)
+        # behind a ReLU negative outputs carry no relevance, and the whole part can be skipped
+        return chosen if bool(chosen.any()) else None
+
+    @property
+    def _counts_bias(self) -> bool:
+        return self.layer.bias is None or self.state.bias_relevance != "ignore"
+
+    def _signs(self, inputs: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Positive and negative part, or None when nothing is negative (as behind a ReLU)."""
+        if self.split is None:
+            is_signed = bool(inputs.amin() < 0)
+            self.split = (inputs.clamp(min=0), inputs.clamp(max=0)) if is_signed else ()
+        return self.split or None
+
+    def _once(self, key: int | str, compute: Callable[[], Tensor]) -> Tensor:
+        if key not in self.kept:
+            self.kept[key] = compute()
+        return self.kept[key]
+
+    def _denominator(
+        self, index: int, signs: tuple[Tensor, Tensor] | None, inputs: Tensor, outputs: Tensor
+    ) -> Tensor:
+        """Stabilised sum of a part's contributions to every output, bias included."""
+        parts = self.state.parts(self.layer, self.rule)
+        part = parts[index]
+        if part.complement is None or not self._counts_bias:
+            return self._once(
+                index,
+                lambda: stabilise(
+                    outputs
+                    if part.for_positive is self.layer.weight and self._counts_bias
+                    else self._contributions(part, signs, inputs),
+                    self.rule.epsilon,
+                ),
+            )
+        first = self._denominator(0, signs, inputs, outputs)
+        # never above zero in exact arithmetic: rounding must not turn its sign
+        return self._once(
+            index,
+            lambda: (
+                (part.complement * outputs - first + first.sign() * self.rule.epsilon)
+                .clamp_(max=0)
+                .sub_(self.rule.epsilon)
+            ),
+        )
+
+    def _contributions(
+        self, part: Part, signs: tuple[Tensor, Tensor] | None, inputs: Tensor
+    ) -> Tensor:
+        if signs is None or part.for_positive is part.for_negative:
+            return self.layer.apply(inputs, part.for_positive, part.bias)
+        total = self.layer.apply(signs[0], part.for_positive, part.bias)
+        return total.add_(self.layer.apply(signs[1], part.for_negative))
+
+    def _transpose(
+        self, part: Part, signs: tuple[Tensor, Tensor] | None, inputs: Tensor, signal: Tensor
+    ) -> Tensor:
+        if signs is None or part.for_positive is part.for_negative:
+            return self.layer.transpose(signal, part.for_positive, inputs).mul_(inputs)
+        upper = self.layer.transpose(signal, part.for_positive, inputs).mul_(signs[0])
+        return upper.addcmul_(self.layer.transpose(signal, part.for_negative, inputs), signs[1])
+
+    def _by_box(self, inputs: Tensor, relevance: Tensor) -> tuple[Tensor, None, Tensor | None]:
+        """z^B: contributions a w - l w+ - h w-, written as (a - l) w+ + (a - h) w-.
+
+        No term of the second form is negative for inputs within bounds, so nothing cancels.
+        """
+        up, down = self.layer.weight.clamp(min=0), self.layer.weight.clamp(max=0)
+        above, below = inputs - self.bounds[0], inputs - self.bounds[1]
+        denominator = self._once(
+            "box",
+            lambda: stabilise(
+                self.layer.apply(above, up).add_(self.layer.apply(below, down)), self.rule.epsilon
+            ),
+        )
+        signal = relevance / denominator
+        result = self.layer.transpose(signal, up, inputs).mul_(above)
+        result.addcmul_(self.layer.transpose(signal, down, inputs), below)
+        return result, None, self._epsilon_share(signal, denominator)
+
+    def _epsilon_share(self, signal: Tensor, denominator: Tensor) -> Tensor | None:
+        return signal * denominator.sign() * self.rule.epsilon if self._accounts else None
+
+    def _by_weights(self, inputs: Tensor, relevance: Tensor) -> tuple[Tensor, None, Tensor | None]:
+        """Rules "flat" and "w_square": a real input counts 1, or its squared weight."""
+        if self.rule.name == "flat":
+            return self.layer.spread(relevance, inputs, self.support), None, None
+        squared = self.layer.weight.square()
+        real = torch.ones_like(inputs[:1]) if self.support is None else self.support
+        real = real.expand_as(inputs[:1])
+        denominator = stabilise(self.layer.apply(real, squared), self.rule.epsilon)
+        signal = relevance / denominator
+        result = self.layer.transpose(signal, squared, inputs) * real
+        return result, None, self._epsilon_share(signal, denominator)

@@ -1,0 +1,163 @@
+"""Weighted layers as linear maps that can be run with other weights, forwards and transposed."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_CONVOLUTIONS = {
+    "conv1d": (1, False),
+    "conv2d": (2, False),
+    "conv3d": (3, False),
+    "conv_transpose1d": (1, True),
+    "conv_transpose2d": (2, True),
+    "conv_transpose3d": (3, True),
+}
+CONVOLUTION_NAMES = frozenset(_CONVOLUTIONS)
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """y = W a + b of a fully connected layer.
+
+    Args:
+        weight: (out, in).
+        bias: (out,) or None.
+        name: path of the module it belongs to, for messages and audits.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    name: str
+    layer_type: str = field(default="linear", init=False)
+
+    def apply(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """W a + b for these weights."""
+        return F.linear(inputs, weight, bias)
+
+    def transpose(self, signal: Tensor, weight: Tensor, like: Tensor) -> Tensor:
+        """W^T s, of the shape of the inputs `like`."""
+        return signal @ weight
+
+    def align_bias(self, bias: Tensor) -> Tensor:
+        """The bias, shaped so that it broadcasts over outputs."""
+        return bias
+
+    def spread(self, amount: Tensor, like: Tensor, support: Tensor | None = None) -> Tensor:
+        """Give what every output has to its inputs in equal shares; shape of `like`."""
+        share = amount.sum(dim=-1, keepdim=True) / like.shape[-1]
+        return share.expand(*share.shape[:-1], like.shape[-1])
+
+
+@dataclass(frozen=True)
+class ConvolutionMap:
+    """A convolution or transposed convolution of 1 to 3 dimensions, with any stride and groups.
+
+    Args:
+        weight, bias: as the layer has them.
+        name: path of the module it belongs to.
+        stride, padding, dilation, output_padding: one number a dimension.
+        groups: number of groups.
+        transposed: whether it is a transposed convolution.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    name: str
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    output_padding: tuple[int, ...]
+    groups: int
+    transposed: bool
+    layer_type: str = field(default="convolution", init=False)
+
+    def apply(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The layer with these weights."""
+        return torch.convolution(
+            inputs, weight, bias, self.stride, self.padding, self.dilation,
+            self.transposed, self.output_padding, self.groups,
+        )  # fmt: skip
+
+    def transpose(self, signal: Tensor, weight: Tensor, like: Tensor) -> Tensor:
+        """The transposed map of `apply`, of the shape of the inputs `like`."""
+        return torch.ops.aten.convolution_backward(
+            signal, like, weight, None, self.stride, self.padding, self.dilation,
+            self.transposed, self.output_padding, self.groups, (True, False, False),
+        )[0]  # fmt: skip
+
+    def align_bias(self, bias: Tensor) -> Tensor:
+        """The bias, shaped so that it broadcasts over outputs."""
+        return bias.view(-1, *(1,) * len(self.stride))
+
+    def spread(self, amount: Tensor, like: Tensor, support: Tensor | None = None) -> Tensor:
+        """Give what every output has to the inputs in its window in equal shares.
+
+        Args:
+            amount: (B, out, ...).
+            like: the inputs, (B, in, ...).
+            support: (1, 1, ...), 0 where the inputs are padding, which gets nothing.
+
+        Returns:
+            Tensor of the shape of `like`, with the sum of `amount`.
+        """
+        kernel = self.weight.shape[2:]
+        # all channels of a group get the same, so one channel a group is computed
+        ones = amount.new_ones((self.groups, 1, *kernel))
+        real = like.new_ones((1, self.groups, *like.shape[2:]))
+        if support is not None:
+            real = real * support
+        channels = like.shape[1] // self.groups
+        inputs_seen = (self.apply(real, ones) * channels).clamp(min=1)
+        by_group = amount.view(amount.shape[0], self.groups, -1, *amount.shape[2:]).sum(dim=2)
+        shape = (like.shape[0], self.groups, *like.shape[2:])
+        share = self.transpose(by_group / inputs_seen, ones, like.new_empty(shape)) * real
+        if self.groups == 1:
+            return share.expand_as(like)
+        return share.repeat_interleave(channels, dim=1)
+
+
+Layer = ConvolutionMap | LinearMap
+
+
+def convolution_arguments(name: str, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Name the arguments of a call of torch.nn.functional's convolutions."""
+    order = ["input", "weight", "bias", "stride", "padding", "dilation", "groups"]
+    if _CONVOLUTIONS[name][1]:
+        order = ["input", "weight", "bias", "stride", "padding", "output_padding", "groups"]
+        order.append("dilation")
+    defaults = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "output_padding": 0}
+    return {**defaults, "groups": 1, **dict(zip(order, args, strict=False)), **kwargs}
+
+
+def convolution_map(name: str, call: dict[str, Any], path: str) -> ConvolutionMap:
+    """Build the map of a convolution call whose padding is given in numbers."""
+    dimensions, transposed = _CONVOLUTIONS[name]
+    sizes = {
+        key: _one_per_dimension(call[key], dimensions)
+        for key in ("stride", "padding", "dilation", "output_padding")
+    }
+    return ConvolutionMap(
+        call["weight"], call["bias"], path, groups=call["groups"], transposed=transposed, **sizes
+    )
+
+
+def explicit_padding(call: dict[str, Any]) -> tuple[int, ...]:
+    """Zeros to add for padding="same" (as torch.nn.functional.pad counts); all 0 for "valid"."""
+    kernel = call["weight"].shape[2:]
+    if call["padding"] == "valid":
+        return (0,) * (2 * len(kernel))
+    pads: list[int] = []
+    for size, dilation in zip(
+        reversed(kernel), reversed(_one_per_dimension(call["dilation"], len(kernel))), strict=True
+    ):
+        total = dilation * (size - 1)
+        pads += [total // 2, total - total // 2]
+    return tuple(pads)
+
+
+def _one_per_dimension(value: int | tuple[int, ...], dimensions: int) -> tuple[int, ...]:
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values * dimensions if len(values) == 1 else values

@@ -1,0 +1,70 @@
+"""What every torch operation means for relevance, by name."""
+
+from collections.abc import Callable
+
+# Relevance of the output belongs to the input, element by element.
+ACTIVATIONS = frozenset(
+    {
+        "relu", "relu6", "hardtanh", "leaky_relu", "rrelu", "prelu", "elu", "selu", "celu",
+        "gelu", "silu", "mish", "softplus", "softsign", "hardswish", "hardshrink", "softshrink",
+        "tanhshrink", "threshold", "logsigmoid", "clamp", "clamp_min", "clamp_max", "tanh",
+        "sigmoid", "hardsigmoid",
+    }
+)  # fmt: skip
+# Their outputs may be the constant factor of a product (squeeze-excite, x * sigmoid(x)).
+GATES = frozenset({"sigmoid", "hardsigmoid", "tanh"})
+
+# The output copies, selects or arranges inputs: autograd already sends relevance home. The largest
+# of a pooling window takes all.
+ROUTING = frozenset(
+    {
+        "reshape", "view", "view_as", "reshape_as", "flatten", "unflatten", "ravel", "permute",
+        "transpose", "swapaxes", "movedim", "t", "T", "mT", "squeeze", "unsqueeze", "expand",
+        "expand_as", "repeat", "repeat_interleave", "tile", "contiguous", "clone", "to", "float",
+        "double", "type", "type_as", "cat", "concat", "concatenate", "stack", "hstack", "vstack",
+        "dstack", "split", "chunk", "unbind", "tensor_split", "narrow", "select", "index_select",
+        "getitem", "gather", "take_along_dim", "flip", "roll", "rot90", "pixel_shuffle",
+        "pixel_unshuffle", "channel_shuffle", "pad", "constant_pad_nd", "dropout", "dropout1d",
+        "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout", "feature_alpha_dropout",
+        "unfold", "diagonal", "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d",
+        "adaptive_max_pool2d", "adaptive_max_pool3d", "max_pool1d_with_indices",
+        "max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool1d_with_indices",
+        "adaptive_max_pool2d_with_indices", "adaptive_max_pool3d_with_indices", "amax", "max",
+        "cpu", "cuda",
+    }
+)  # fmt: skip
+# Linear with weights that are never negative: proportional to the values.
+POOLING = frozenset(
+    {
+        "mean", "sum", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
+        "adaptive_avg_pool2d", "adaptive_avg_pool3d", "interpolate", "upsample",
+    }
+)  # fmt: skip
+ADDITION = frozenset({"add", "sub", "subtract", "rsub"})
+PRODUCT = frozenset({"mul", "multiply", "div", "divide", "true_divide", "rdiv", "neg", "negative"})
+MATRIX_PRODUCT = frozenset({"matmul", "mm", "rmatmul"})
+
+_SPELLINGS = {
+    "iadd": "add",
+    "radd": "add",
+    "isub": "sub",
+    "imul": "mul",
+    "rmul": "mul",
+    "truediv": "div",
+    "itruediv": "div",
+    "rtruediv": "rdiv",
+}
+
+
+def operation_name(function: Callable) -> str:
+    """The name of a torch function without decoration: `Tensor.__iadd__` and `add_` are "add"."""
+    name = getattr(function, "__name__", type(function).__name__).strip("_")
+    return _SPELLINGS.get(name, name)
+
+
+def is_in_place(function: Callable) -> bool:
+    """Whether the function is the in-place spelling, such as `add_` or `__iadd__`."""
+    name = getattr(function, "__name__", "")
+    if name.startswith("__"):
+        return name.startswith("__i") and name not in ("__invert__", "__int__", "__index__")
+    return name.endswith("_")

@@ -1,0 +1,383 @@
+"""Running a network so that its backward pass hands down relevance.
+
+Every torch function that touches a tensor on the way from the pixels to the logits is seen here,
+whatever module or functional call it comes from, and is given its relevance meaning: a rule for
+weighted layers, a split for sums, a pass for activations. So residual sums written as `x + y` are
+split exactly, without tracing the code and without knowing the architecture. What has no meaning
+is refused by name.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from salhub.models.salient_relevance.functions import (
+    AffineRelevance,
+    GatedRelevance,
+    PassState,
+    PassThrough,
+    PooledRelevance,
+    SumRelevance,
+)
+from salhub.models.salient_relevance.layer_relevance import LayerRelevance, LayerStep
+from salhub.models.salient_relevance.layers import (
+    CONVOLUTION_NAMES,
+    LinearMap,
+    convolution_arguments,
+    convolution_map,
+    explicit_padding,
+)
+from salhub.models.salient_relevance.operations import (
+    ACTIVATIONS,
+    ADDITION,
+    GATES,
+    MATRIX_PRODUCT,
+    POOLING,
+    PRODUCT,
+    ROUTING,
+    is_in_place,
+    operation_name,
+)
+from salhub.models.salient_relevance.rules import PRESETS, RuleSet
+
+
+class UnsupportedLayerError(ValueError):
+    """The network does something that relevance has no rule for."""
+
+
+@dataclass
+class ModulePath:
+    """Which module of the network is running, kept by hooks on the private copy."""
+
+    stack: list[tuple[str, nn.Module]]
+
+    @classmethod
+    def watch(cls, network: nn.Module) -> "ModulePath":
+        """Follow the modules of a network that belongs to us."""
+        path = cls([])
+        for name, module in network.named_modules():
+            module.register_forward_pre_hook(path._enter(name))
+            module.register_forward_hook(path._leave)
+        return path
+
+    def _enter(self, name: str) -> Callable:
+        return lambda module, arguments: self.stack.append((name, module))
+
+    def _leave(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        self.stack.pop()
+
+    @property
+    def name(self) -> str:
+        """Dotted path of the running module."""
+        return self.stack[-1][0] if self.stack else ""
+
+    def describe(self) -> str:
+        """Path and type for messages."""
+        if not self.stack:
+            return "the network"
+        name, module = self.stack[-1]
+        return f"'{name}' ({type(module).__name__})" if name else f"the {type(module).__name__}"
+
+
+@dataclass
+class _Origin:
+    """What is known of a tensor beyond its values.
+
+    tensor: kept, so that its id is not given to another one. bounds: lowest and highest values of
+    a tensor that is still pixels. support: 0 where it is padding. is_gate: output of a sigmoid.
+    """
+
+    tensor: Tensor
+    bounds: tuple[Tensor, Tensor] | None = None
+    support: Tensor | None = None
+    is_gate: bool = False
+
+
+class RelevanceMode(TorchFunctionMode):
+    """Replaces the backward pass of everything that runs inside by relevance rules.
+
+    Args:
+        rules: Rule of every layer type.
+        state: Settings and caches of the pass.
+        path: Follows the running module.
+        pixels: The pictures, requiring gradients.
+        bounds: Lowest and highest possible pixels, broadcastable to `pixels`, for rule "z_box".
+    """
+
+    def __init__(
+        self,
+        rules: RuleSet,
+        state: PassState,
+        path: ModulePath,
+        pixels: Tensor,
+        bounds: tuple[Tensor, Tensor] | None,
+    ) -> None:
+        super().__init__()
+        self.rules = rules
+        self.state = state
+        self.path = path
+        self.origins: dict[int, _Origin] = {}
+        self.replacements: dict[int, Tensor] = {}
+        low, high = bounds if bounds is not None else (pixels.detach(), pixels.detach())
+        low, high = low.expand(1, *pixels.shape[1:]), high.expand(1, *pixels.shape[1:])
+        self.has_bounds = bounds is not None
+        self.origins[id(pixels)] = _Origin(pixels, bounds=(low, high))
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if self.replacements:
+            args = tuple(_replace(value, self.replacements) for value in args)
+            kwargs = {key: _replace(value, self.replacements) for key, value in kwargs.items()}
+        carriers = [t for t in _tensors((*args, *kwargs.values())) if t.requires_grad]
+        if not carriers:
+            return func(*args, **kwargs)
+        name = operation_name(func)
+        result = self._interpret(name, func, args, kwargs, carriers)
+        if isinstance(result, Tensor) and _changes_input(func, args, kwargs):
+            # the new tensor takes the place of the one that the code believes it has changed
+            self.replacements[id(args[0])] = result
+            self.origins.setdefault(id(args[0]), _Origin(args[0]))
+        return result
+
+    def check_seen(self, tensors: list[Tensor]) -> None:
+        """Refuse tensors made behind our back, by custom or scripted functions."""
+        for tensor in tensors:
+            if id(tensor) not in self.origins:
+                maker = type(tensor.grad_fn).__name__
+                raise self._unsupported(f"a custom or compiled function ({maker})")
+
+    def _interpret(
+        self, name: str, func: Callable, args: tuple, kwargs: dict, carriers: list[Tensor]
+    ) -> Any:
+        for names, handler in _HANDLERS:
+            if name in names:
+                self.check_seen(carriers)
+                return self._remember(handler(self, name, func, args, kwargs))
+        result = func(*args, **kwargs)
+        made = [t for t in _tensors((result,)) if t.requires_grad]
+        if not made:  # a question about the tensor, such as its shape
+            return result
+        if name not in ROUTING and name != "get":
+            raise self._unsupported(f"the operation '{name}'")
+        self.check_seen(carriers)
+        self._route(func, args, kwargs, carriers, made)
+        return result
+
+    def _remember(self, result: Tensor) -> Tensor:
+        self.origins.setdefault(id(result), _Origin(result))
+        return result
+
+    def _route(
+        self, func: Callable, args: tuple, kwargs: dict, carriers: list[Tensor], made: list[Tensor]
+    ) -> None:
+        """Carry over what is known of the inputs of a copy or arrangement."""
+        is_gate = all(self.origins[id(t)].is_gate for t in carriers)
+        source = self.origins[id(carriers[0])]
+        bounds = support = None
+        if len(carriers) == len(made) == 1 and args and args[0] is carriers[0]:
+            if source.bounds is not None:
+                bounds = tuple(func(bound, *args[1:], **kwargs) for bound in source.bounds)
+            if operation_name(func) in ("pad", "constant_pad_nd"):
+                support = func(self._support(carriers[0]), *args[1:], **kwargs)
+                support = support if support.shape[1] == 1 else None
+            elif made[0].shape == carriers[0].shape:
+                support = source.support
+        for tensor in made:
+            self.origins.setdefault(id(tensor), _Origin(tensor, bounds, support, is_gate))
+
+    def _support(self, tensor: Tensor) -> Tensor:
+        known = self.origins[id(tensor)].support
+        return tensor.new_ones((1, 1, *tensor.shape[2:])) if known is None else known
+
+    def _unsupported(self, what: str) -> UnsupportedLayerError:
+        return UnsupportedLayerError(
+            f"{self.path.describe()} uses {what}, which has no relevance rule. The presets "
+            f"({', '.join(PRESETS)}) cover convolutions, linear layers, batch normalisation, "
+            "pooling, residual sums, gates and elementwise activations; explain networks with "
+            "attention, layer normalisation or recurrence with NormGrad instead."
+        )
+
+    # --- one handler for each kind of operation ------------------------------------------------
+
+    def _convolution(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
+        call = convolution_arguments(name, args, kwargs)
+        inputs = call["input"]
+        self._check_fixed(call["weight"], name)
+        if isinstance(call["padding"], str):
+            pads = explicit_padding(call)
+            call["padding"] = 0
+            if any(pads):
+                inputs = self.__torch_function__(F.pad, (), (inputs, pads))
+        if inputs.dim() == call["weight"].dim() - 1:
+            raise self._unsupported("a convolution without a batch axis")
+        return self._layer(convolution_map(name, call, self.path.name), inputs)
+
+    def _linear(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
+        call = {
+            "bias": None,
+            **dict(zip(("input", "weight", "bias"), args, strict=False)),
+            **kwargs,
+        }
+        self._check_fixed(call["weight"], name)
+        return self._layer(LinearMap(call["weight"], call["bias"], self.path.name), call["input"])
+
+    def _matrix_product(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
+        inputs, matrix = (*args, *kwargs.values())[:2]
+        if name == "rmatmul" or not inputs.requires_grad or matrix.dim() != 2:
+            raise self._unsupported("a product of matrices (attention)")
+        self._check_fixed(matrix, name)
+        return self._layer(LinearMap(matrix.t(), None, self.path.name), inputs)
+
+    def _layer(self, layer: Any, inputs: Tensor) -> Tensor:
+        origin = self.origins[id(inputs)]
+        rule = self.rules.rule_for(layer.layer_type, origin.bounds is not None)
+        if rule.name == "z_box" and not self.has_bounds:
+            raise ValueError(
+                "rule 'z_box' needs the lowest and highest possible pixel: set input_low and "
+                "input_high (one number a channel, from the image processor's mean and std), or "
+                "choose a preset without it, such as 'epsilon_plus'."
+            )
+        step = LayerStep(layer, rule, self.state, origin.bounds, origin.support)
+        return LayerRelevance.apply(inputs, step)
+
+    def _check_fixed(self, weight: Tensor, name: str) -> None:
+        if weight.requires_grad:
+            raise self._unsupported(f"a '{name}' whose weights depend on the picture (attention)")
+
+    def _batch_norm(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
+        names = ("input", "running_mean", "running_var", "weight", "bias", "training")
+        names += ("momentum", "eps")
+        defaults = {"weight": None, "bias": None, "training": False, "eps": 1e-5}
+        call = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+        if call["training"] or call["running_mean"] is None:
+            raise self._unsupported("batch statistics instead of running ones")
+        inputs, mean = call["input"], call["running_mean"]
+        scale = torch.rsqrt(call["running_var"] + call["eps"])
+        scale = scale if call["weight"] is None else scale * call["weight"]
+        shift = -mean * scale if call["bias"] is None else call["bias"] - mean * scale
+        shape = (-1, *(1,) * (inputs.dim() - 2))
+        return self._affine(inputs, scale.view(shape), shift.view(shape))
+
+    def _affine(self, inputs: Tensor, scale: Tensor | None, shift: Tensor) -> Tensor:
+        bounds = self.origins[id(inputs)].bounds
+        if bounds is None:
+            return AffineRelevance.apply(inputs, scale, shift, self.state, self.path.name)
+        return self._rescale_pixels(inputs, lambda x: (x if scale is None else x * scale) + shift)
+
+    def _rescale_pixels(self, pixels: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """A change of unit of the pixels: relevance passes, and their bounds change with it."""
+        result = PassThrough.apply(pixels, function)
+        ends = [function(bound) for bound in self.origins[id(pixels)].bounds]
+        bounds = (torch.minimum(*ends), torch.maximum(*ends))
+        self.origins[id(result)] = _Origin(result, bounds, self.origins[id(pixels)].support)
+        return result
+
+    def _activation(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
+        inputs, call = _first(func, args, kwargs)
+        if _changes_input(func, args, kwargs):
+            # the layer before has stored this very tensor and needs its values later
+            result = PassThrough.apply(inputs, lambda x: call(x.clone()))
+        else:
+            result = PassThrough.apply(inputs, call)
+        self.origins[id(result)] = _Origin(result, is_gate=name in GATES)
+        return result
+
+    def _pooling(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
+        inputs, call = _first(func, args, kwargs)
+        return PooledRelevance.apply(inputs, call, self.state, self.path.name)
+
+    def _addition(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
+        alpha = kwargs.get("alpha", 1)
+        first, second = _operands(args, kwargs)
+        weights = (1.0, alpha if name == "add" else -alpha)
+        if name == "rsub":
+            weights = (-alpha, 1.0)
+        carries = [isinstance(term, Tensor) and term.requires_grad for term in (first, second)]
+        if all(carries):
+            return SumRelevance.apply(self.state, self.path.name, weights, first, second)
+        (inputs, scale), (constant, factor) = zip((first, second), weights, strict=True)
+        if carries[1]:
+            (inputs, scale), (constant, factor) = (constant, factor), (inputs, scale)
+        shift = torch.as_tensor(constant, dtype=inputs.dtype, device=inputs.device) * factor
+        return self._affine(inputs, None if scale == 1 else scale, shift)
+
+    def _product(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
+        if name in ("neg", "negative"):
+            return self._scaled(args[0], torch.neg)
+        first, second = _operands(args, kwargs)
+        carries = [isinstance(term, Tensor) and term.requires_grad for term in (first, second)]
+        if name in ("mul", "multiply"):
+            if all(carries):
+                return GatedRelevance.apply(*self._signal_and_gate(first, second))
+            inputs, constant = (first, second) if carries[0] else (second, first)
+            return self._scaled(inputs, lambda x: x * constant)
+        if carries[1] or name == "rdiv":
+            raise self._unsupported("a division by a signal")
+        return self._scaled(first, lambda x: x / second)
+
+    def _scaled(self, inputs: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        if self.origins[id(inputs)].bounds is not None:
+            return self._rescale_pixels(inputs, function)
+        return PassThrough.apply(inputs, function)
+
+    def _signal_and_gate(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        gates = [self.origins[id(tensor)].is_gate for tensor in (first, second)]
+        if gates[0] == gates[1]:  # a gate also shows by being one number a channel
+            gates = [first.numel() < second.numel(), second.numel() < first.numel()]
+        if gates[0] == gates[1]:
+            raise self._unsupported("a product of two signals of which neither is a gate")
+        return (second, first) if gates[0] else (first, second)
+
+
+_HANDLERS: tuple[tuple[frozenset[str], Callable], ...] = (
+    (ACTIVATIONS, RelevanceMode._activation),
+    (CONVOLUTION_NAMES, RelevanceMode._convolution),
+    (frozenset({"linear"}), RelevanceMode._linear),
+    (ADDITION, RelevanceMode._addition),
+    (POOLING, RelevanceMode._pooling),
+    (PRODUCT, RelevanceMode._product),
+    (frozenset({"batch_norm"}), RelevanceMode._batch_norm),
+    (MATRIX_PRODUCT, RelevanceMode._matrix_product),
+)
+
+
+def _tensors(values: tuple) -> Iterator[Tensor]:
+    """Tensors among arguments, also inside lists such as that of `torch.cat`."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(tuple(value))
+
+
+def _replace(value: Any, replacements: dict[int, Tensor]) -> Any:
+    """Follow in-place operations: the tensor that the code means now."""
+    if isinstance(value, list | tuple) and not isinstance(value, torch.Size):
+        return type(value)(_replace(item, replacements) for item in value)
+    while isinstance(value, Tensor) and replacements.get(id(value), value) is not value:
+        value = replacements[id(value)]
+    return value
+
+
+def _first(func: Callable, args: tuple, kwargs: dict) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The tensor a call works on, and the call as a function of it."""
+    if args:
+        return args[0], lambda x: func(x, *args[1:], **kwargs)
+    rest = {key: value for key, value in kwargs.items() if key not in ("input", "self")}
+    return kwargs.get("input", kwargs.get("self")), lambda x: func(x, **rest)
+
+
+def _operands(args: tuple, kwargs: dict) -> tuple[Any, Any]:
+    named = [kwargs[key] for key in ("input", "self", "other") if key in kwargs]
+    first, second = (*args, *named)[:2]
+    return first, second
+
+
+def _changes_input(func: Callable, args: tuple, kwargs: dict) -> bool:
+    # torch.nn.functional's `inplace` is the only flag that activations take
+    return is_in_place(func) or bool(kwargs.get("inplace")) or any(a is True for a in args[1:])
