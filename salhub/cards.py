@@ -235,7 +235,10 @@ def _use_section(model: BundledModel, facts: dict[str, Any]) -> str:
     if example is None:
         raise CardError(f"The card of {model.full_name} lacks an example; write it in {CARD_FILE}.")
     code = example.strip().replace("{model}", model.full_name)
-    return f"## Use\n\n```\npip install salhub\n```\n\n```python\n{code}\n```"
+    shell = "pip install salhub"
+    if _pipeline_class(model) is not None:
+        shell += f"\nsalhub run {model.full_name} {_pipeline_class(model).sample}"
+    return f"## Use\n\n```python\n{code}\n```\n\n```\n{shell}\n```"
 
 
 def _section(title: str, content: str | Iterable[str]) -> str:
@@ -284,7 +287,7 @@ def _conditions(results: Results) -> str:
 def _origin_section(model: BundledModel, facts: dict[str, Any]) -> str:
     parts = [
         "## Where the weights come from",
-        f"Trained on {_paragraph(facts['trained_on'])}; {_paragraph(facts['source'])}.",
+        f"- trained on: {_paragraph(facts['trained_on'])}\n- source: {_paragraph(facts['source'])}",
         *(_paragraph(facts[key]) for key in ("notes", "recipe") if key in facts),
     ]
     path = model.folder_of("config.json") / "config.json"

@@ -5,16 +5,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from salhub.auto import METHODS
+from salhub.auto import BACKBONES, METHODS, read_model_type
 from salhub.cli.config_fields import field_names
 from salhub.cli.settings import HUB_SETTINGS, refuse_unknown
 from salhub.errors import UnknownNameError, did_you_mean
+from salhub.hub import bundled_model, canonical_name
 from salhub.manifest import NAMESPACE, read_manifest
 
 if TYPE_CHECKING:
-    from salhub.auto import Method
+    from salhub.auto import Backbone, Method
 
 # Taken from options of their own, or not to be written on a command line.
 _NOT_SETTINGS = frozenset({"batch_size", "device", "image_processor"})
@@ -83,6 +85,53 @@ class Choice:
         )
 
 
+@dataclass(frozen=True)
+class NetworkChoice:
+    """A network of ours that is measured by itself, not loaded yet.
+
+    Args:
+        name: Its full name, a folder or a repository.
+        method: Its line in `salhub.auto.BACKBONES`.
+    """
+
+    name: str
+    method: "Backbone"
+
+    @property
+    def short_name(self) -> str:
+        """A name fit for a file name."""
+        return Path(self.name).name
+
+    def setting_names(self) -> tuple[set[str], set[str]]:
+        """As of `Choice`; its configuration belongs to its weights, so only the Hub's are left."""
+        return set(HUB_SETTINGS), set()
+
+    def load(self, settings: Mapping[str, Any], *, device: str | None = None) -> SimpleNamespace:
+        """Load the network and its image processor, under the names a pipeline has for them."""
+        quiet_transformers()
+        model = self.method.model_class.from_pretrained(self.name, **settings)
+        processor = self.method.image_processor_class.from_pretrained(self.name, **settings)
+        return SimpleNamespace(model=model.to(device).eval(), image_processor=processor)
+
+
+def choose_to_measure(
+    name: str, classifier: str | None = None, **hub_settings: Any
+) -> Choice | NetworkChoice:
+    """Find a model, a method, or a network of ours, by the name a person typed.
+
+    Raises:
+        UnknownNameError, ModelNotFoundError: As `choose`.
+    """
+    check_known(name)
+    full_name = canonical_name(name)
+    if classifier is None and name.replace("-", "_") not in METHODS:
+        model_type = read_model_type(full_name, **hub_settings)
+        for backbone in BACKBONES:
+            if backbone.model_type == model_type:
+                return NetworkChoice(full_name, backbone)
+    return choose(name, classifier, **hub_settings)
+
+
 def choose(name: str, classifier: str | None = None, **hub_settings: Any) -> Choice:
     """Find a model or a method by the name a person typed.
 
@@ -96,8 +145,14 @@ def choose(name: str, classifier: str | None = None, **hub_settings: Any) -> Cho
         ModelNotFoundError: There is no such folder or repository.
     """
     check_known(name)
-    from salhub.pipelines import find_method
+    from salhub.pipelines import TASKS, find_method
 
+    shipped = bundled_model(canonical_name(name))
+    if shipped is not None and shipped.task not in TASKS:
+        raise UnknownNameError(
+            f"'{name}' is a network that methods explain, not a method; use it with a method's "
+            f"name and --classifier {name}."
+        )
     quiet_transformers()
     if classifier is not None:
         hub_settings["classifier"] = classifier

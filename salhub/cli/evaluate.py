@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from salhub.cli.choice import Choice, choose
+from salhub.cli.choice import Choice, NetworkChoice, choose_to_measure
 from salhub.cli.files import draft, echo_json, refuse_existing
 from salhub.cli.settings import hub_settings, parse_settings, refuse_unknown
 
@@ -50,7 +50,7 @@ def evaluate_command(
     """  # noqa: D301
     settings = parse_settings(words or [])
     classifier = classifier or settings.pop("classifier", None)
-    choice = choose(name, classifier, **hub_settings(settings))
+    choice = choose_to_measure(name, classifier, **hub_settings(settings))
     evaluate = _evaluation(choice)
     measure, load = _split(choice, evaluate, settings)
     target = output or Path(f"{choice.short_name}.results.json")
@@ -65,7 +65,7 @@ def evaluate_command(
     _report(results, target, as_json)
 
 
-def _evaluation(choice: Choice) -> Callable[..., Any]:
+def _evaluation(choice: Choice | NetworkChoice) -> Callable[..., Any]:
     try:
         return choice.method.module("evaluation").evaluate
     except ModuleNotFoundError as error:
@@ -75,7 +75,7 @@ def _evaluation(choice: Choice) -> Callable[..., Any]:
 
 
 def _split(
-    choice: Choice, evaluate: Callable[..., Any], settings: dict[str, Any]
+    choice: Choice | NetworkChoice, evaluate: Callable[..., Any], settings: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Sort settings into those of the evaluation and those of loading the model."""
     keywords = _keywords(evaluate)

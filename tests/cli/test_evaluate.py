@@ -1,9 +1,16 @@
 """`salhub evaluate` hands the model and the data to the method's own protocol."""
 
+import importlib.util
 import inspect
+import json
 import shlex
+import shutil
+from pathlib import Path
+
+import pytest
 
 from salhub.auto import METHODS
+from salhub.data.samples import sample_path
 from salhub.results import Results
 
 
@@ -31,16 +38,40 @@ def test_mistakes_are_named_before_anything_is_loaded(call, letters, texts):
     assert letters.made == []
 
 
-def test_every_method_measures_parts_of_its_pipeline_on_a_path():
+def test_a_network_is_measured_by_itself(call, call_json, tmp_path):
+    for index, name in ((282, "cat"), (967, "coffee"), (657, "rocket")):
+        folder = tmp_path / "pictures" / str(index)
+        folder.mkdir(parents=True)
+        shutil.copy(sample_path(name), folder)
+    index = [
+        {"file": f"{place}/{name}.jpg", "index": place, "name": name}
+        for place, name in ((282, "cat"), (967, "coffee"), (1, "rocket"))
+    ]
+    index[-1]["file"] = "657/rocket.jpg"
+    (tmp_path / "pictures" / "index.json").write_text(json.dumps(index))
+    [record] = call_json("evaluate", "efficientnet-lite0", "--data", "pictures")
+    results = Results.load(record["output"])
+    assert results.model == "salhub/efficientnet-lite0"
+    assert results.metric("top1").value == pytest.approx(2 / 3)
+    assert results.metric("top5").n == 3
+    assert results.tables[0].rows[0][1] == "0.667"
+    error = call("run", "efficientnet-lite0", "sample:cat", code=1).stderr
+    assert "--classifier efficientnet-lite0" in error
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_measures_parts_of_its_pipeline_on_a_path(name):
     from salhub.pipelines import pipeline_class
 
-    for method in METHODS.values():
-        signature = inspect.signature(method.module("evaluation").evaluate)
-        inputs = {
-            name
-            for name, parameter in signature.parameters.items()
-            if parameter.kind is not inspect.Parameter.KEYWORD_ONLY
-        }
-        assert "data_path" in inputs, method.name
-        pipeline = inspect.signature(pipeline_class(method.task).__init__).parameters
-        assert inputs - {"data_path"} <= pipeline.keys() | {"model", "image_processor"}
+    folder = Path(importlib.util.find_spec(f"salhub.models.{name}").origin).parent
+    if not (folder / f"evaluation_{name}.py").is_file():
+        pytest.skip(f"{name} has no evaluation")
+    signature = inspect.signature(METHODS[name].module("evaluation").evaluate)
+    inputs = {
+        argument
+        for argument, parameter in signature.parameters.items()
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY
+    }
+    pipeline = inspect.signature(pipeline_class(METHODS[name].task).__init__).parameters
+    assert {"model", "data_path"} <= inputs
+    assert inputs - {"data_path"} <= pipeline.keys()

@@ -50,7 +50,7 @@ def test_mistakes_are_named(words, message):
 
 
 def test_an_unknown_setting_gets_the_nearest_name_or_all_of_them():
-    with pytest.raises(typer.BadParameter, match="no setting 'metod'. Did you mean 'method'"):
+    with pytest.raises(typer.BadParameter, match=r"no setting 'metod'\. Did you mean 'method'"):
         refuse_unknown({"metod": 1}, ["method", "layers"], "normgrad")
     with pytest.raises(typer.BadParameter, match="It takes layers, method"):
         refuse_unknown({"zzz": 1}, ["method", "layers"], "normgrad")
