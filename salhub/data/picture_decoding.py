@@ -135,7 +135,7 @@ def _lab_to_rgb(image: Image.Image) -> Image.Image:
     transform = ImageCms.buildTransform(
         ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
     )
-    return ImageCms.applyTransform(image, transform)
+    return transform.apply(image)
 
 
 def _looks_like(data: bytes) -> str:

@@ -58,7 +58,8 @@ def viewed_box(image_processor: Any, picture_size: Sequence[int]) -> Box:
     image_processor = getattr(image_processor, "image_processor", image_processor)
     own_method = getattr(image_processor, "viewed_box", None)
     if callable(own_method):
-        return tuple(float(edge) for edge in own_method((height, width)))
+        left, top, right, bottom = own_method((height, width))
+        return (float(left), float(top), float(right), float(bottom))
     if _kind(image_processor) == "ConvNextImageProcessor" and not image_processor.do_center_crop:
         return _convnext_box(image_processor, height, width)
     if _has_standard_geometry(image_processor):

@@ -1,6 +1,7 @@
 """Text in figures: a font that is always there, wrapping, and characters it cannot draw."""
 
 from functools import lru_cache
+from typing import cast
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -13,7 +14,8 @@ _MISSING = "\uffff"
 
 @lru_cache(maxsize=64)
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)
+    # Pillow's wheels all have FreeType; only without it would this be a bitmap font.
+    return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))
 
 
 @lru_cache(maxsize=64)
