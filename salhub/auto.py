@@ -95,7 +95,7 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         Method("normgrad", "NormGradConfig", "NormGradForImageSaliency", "image-saliency", "arXiv:2004.02866", "normgrad-efficientnet-lite0"),
-        # Method("salient_relevance", "SalientRelevanceConfig", "SalientRelevanceForImageSaliency", "image-saliency", "arXiv:1712.08268", "salient-relevance-efficientnet-lite0"),
+        Method("salient_relevance", "SalientRelevanceConfig", "SalientRelevanceForImageSaliency", "image-saliency", "arXiv:1712.08268", "salient-relevance-efficientnet-lite0"),
     )
 }
 
