@@ -48,7 +48,7 @@ class LayerCapture:
         self.outputs: dict[str, Tensor] = {}
         self.inputs: dict[str, Tensor] = {}
         self._input_names = frozenset(input_names)
-        self._modules = dict(network.named_modules(remove_duplicate=False))
+        self._network = network
         self._use_graph = use_graph
         self._scope = ExitStack()
         # Another thread may use the same network meanwhile; its passes are not ours.
@@ -76,7 +76,7 @@ class LayerCapture:
         """Raises ValueError when a named layer did not run."""
         for name in self.names:
             if name not in self.outputs:
-                kind = type(self._modules[name]).__name__
+                kind = type(self._network.get_submodule(name)).__name__
                 raise ValueError(
                     f"layer '{name}' ({kind}) never ran in the forward pass, so it has no map; "
                     "model.saliency_layers() lists those that do."
@@ -97,7 +97,8 @@ class LayerCapture:
                 tensor = tensor.clone()
             return rebuild(self._record(name, tensor))
 
-        return self._modules[name].register_forward_hook(record, with_kwargs=True)
+        module = self._network.get_submodule(name)
+        return module.register_forward_hook(record, with_kwargs=True)
 
     def _record(self, name: str, tensor: Tensor) -> Tensor:
         if name in self.outputs:

@@ -312,9 +312,8 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
             places = dict.fromkeys(method.layer for method in methods)
             layers = [] if set(places) == {INPUT_LAYER} else self._probe(height, width)
             return [default_layer(layers, place) for place in places]
-        known = dict(self.backbone.named_modules(remove_duplicate=False))
         for name in names:
-            if name != INPUT_LAYER and (not name or name not in known):
+            if name != INPUT_LAYER and not _has_module(self.backbone, name):
                 near = closest_layers(name, self._probe(height, width))
                 raise ValueError(
                     f"layer '{name}' is not in the network; the closest are {near}. "
@@ -347,6 +346,14 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
                 layout = infer_layout(name, tuple(output.shape), size, transform)
                 parts.append(layout.fold(output).float().mean((-2, -1)))
         return [torch.cat(parts) for parts in features]
+
+
+def _has_module(network: nn.Module, name: str) -> bool:
+    try:
+        network.get_submodule(name)
+    except AttributeError:
+        return False
+    return bool(name)
 
 
 def _normal(values: Tensor) -> Tensor:

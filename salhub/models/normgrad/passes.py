@@ -99,10 +99,9 @@ class _Recording:
         self.explained = explained
         self.requests = list(requests)
         self.layers = list(dict.fromkeys(request.layer for request in requests))
-        self.modules = dict(explained.network.named_modules(remove_duplicate=False))
         own = [request.layer for request in requests if not request.method.virtual_identity]
         for layer in own:
-            check_convolution(layer, self.modules.get(layer, nn.Identity()))
+            check_convolution(layer, self._module(layer))
         self.gradient_layers = list(
             dict.fromkeys(
                 request.layer for request in requests if not request.method.use_head_weights
@@ -189,12 +188,17 @@ class _Recording:
         else:
             values = own_convolution_map(
                 request.layer,
-                self.modules[request.layer],
+                self._module(request.layer),
                 self.capture.inputs[request.layer],
                 gradient,
                 method.aggregate,
             )
         return values.clamp(min=0) if method.do_rectify else values
+
+    def _module(self, layer: str) -> nn.Module:
+        return (
+            nn.Identity() if layer == INPUT_LAYER else self.explained.network.get_submodule(layer)
+        )
 
     def _head_map(self, activation: Tensor, directions: Tensor) -> Tensor:
         weight = self.head.weight.to(_accurate_dtype(self.head.weight))
