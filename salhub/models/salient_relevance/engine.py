@@ -167,7 +167,8 @@ def _forward(
     state: PassState,
     bounds: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
-    pixels = pixels.to(private.dtype, memory_format=torch.channels_last).requires_grad_()
+    layout = torch.channels_last if pixels.dim() == 4 else torch.contiguous_format
+    pixels = pixels.to(private.dtype, memory_format=layout).requires_grad_()
     mode = RelevanceMode(rules, state, private.path, pixels, bounds)
     with mode:
         logits = private.logits(pixels)

@@ -50,7 +50,9 @@ class PrivateNetwork:
                 f"{self.max_logit_difference:.2g}: the output of a convolution is used elsewhere "
                 "too. This network cannot be explained by relevance; use NormGrad."
             )
-        self.network.to(memory_format=torch.channels_last)
+        for parameter in self.network.parameters():
+            if parameter.dim() == 4:  # convolutions run a third faster on a CPU in this layout
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
         self.path = ModulePath.watch(self.network)
         logger.debug("folded %d batch normalisations", self.folded)

@@ -123,7 +123,8 @@ class RelevanceMode(TorchFunctionMode):
         self.path = path
         self.origins: dict[int, _Origin] = {}
         self.replacements: dict[int, Tensor] = {}
-        low, high = bounds if bounds is not None else (pixels.detach(), pixels.detach())
+        # without bounds the pixels stand in for them: what is still pixels is known by having any
+        low, high = bounds if bounds is not None else (pixels[:1].detach(), pixels[:1].detach())
         low, high = low.expand(1, *pixels.shape[1:]), high.expand(1, *pixels.shape[1:])
         self.has_bounds = bounds is not None
         self.origins[id(pixels)] = _Origin(pixels, bounds=(low, high))
@@ -134,7 +135,7 @@ class RelevanceMode(TorchFunctionMode):
             args = tuple(_replace(value, self.replacements) for value in args)
             kwargs = {key: _replace(value, self.replacements) for key, value in kwargs.items()}
         carriers = [t for t in _tensors((*args, *kwargs.values())) if t.requires_grad]
-        if not carriers:
+        if not carriers or not torch.is_grad_enabled():  # as inside a custom function
             return func(*args, **kwargs)
         name = operation_name(func)
         result = self._interpret(name, func, args, kwargs, carriers)

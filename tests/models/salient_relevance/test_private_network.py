@@ -1,0 +1,168 @@
+"""The folded private copy: exact, up to date, and without traces on the user's network."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from salhub.models.salient_relevance.engine import RelevanceEngine
+from salhub.models.salient_relevance.private_network import PrivateNetwork
+from salhub.models.salient_relevance.rules import rule_set
+from tests.models.salient_relevance.networks import SmallNet, trained
+
+RULES = rule_set("epsilon_plus")
+
+
+def identity(logits):
+    return logits
+
+
+def pixels(count=2):
+    generator = torch.Generator().manual_seed(5)
+    return torch.rand(count, 3, 12, 12, generator=generator) * 2 - 1
+
+
+def normalised(layer, norm):
+    return trained(nn.Sequential(layer, norm, nn.ReLU(), nn.Flatten(), nn.LazyLinear(3)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "norm", "shape"),
+    [
+        (nn.Conv2d(4, 6, 3, stride=2, groups=2), nn.BatchNorm2d(6), (4, 7, 7)),
+        (nn.Conv2d(4, 6, 3, bias=False), nn.BatchNorm2d(6, affine=False), (4, 5, 5)),
+        (nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2), nn.BatchNorm2d(6), (4, 4, 4)),
+        (nn.Conv1d(4, 6, 3, padding=1), nn.BatchNorm1d(6), (4, 5)),
+        (nn.Linear(4, 6), nn.BatchNorm1d(6), (4,)),
+    ],
+)
+def test_folding_is_exact(layer, norm, shape):
+    torch.manual_seed(0)
+    images = torch.rand(3, *shape)
+    network = nn.Sequential(layer, norm, nn.ReLU(), nn.Flatten())
+    network.append(nn.Linear(network.eval()(images).shape[1], 3))
+    network = trained(network)
+    private = PrivateNetwork(network, identity, images)
+    assert private.folded == 1
+    assert not [m for m in private.network.modules() if "BatchNorm" in type(m).__name__]
+    torch.testing.assert_close(private.logits(images), network(images), rtol=1e-5, atol=1e-5)
+
+
+def test_batch_norm_without_a_layer_before_it_is_an_affine_step():
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4))
+    network = trained(network.append(nn.Flatten()).append(nn.Linear(400, 2)))
+    engine = RelevanceEngine(identity)
+    found = engine.propagate(network, pixels(), None, RULES, with_audit=True)
+    torch.testing.assert_close(found.logits, network(pixels()), rtol=1e-5, atol=1e-5)
+    rows = found.ledgers[0].rows(0)
+    assert [row.layer_type for row in rows] == ["linear", "affine", "convolution"]
+    assert all(row.accounted_error < 1e-4 for row in rows)
+
+
+def test_a_normalisation_that_is_not_alone_is_not_folded():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 3)
+            self.norms = nn.ModuleList([nn.BatchNorm2d(4), nn.BatchNorm2d(4)])
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(sum(norm(self.layer(x)).relu() for norm in self.norms).mean((2, 3)))
+
+    network = trained(Twice())
+    private = PrivateNetwork(network, identity, pixels())
+    assert private.folded == 0
+    torch.testing.assert_close(private.logits(pixels()), network(pixels()))
+
+
+def test_output_used_beside_its_normalisation_is_refused():
+    class Peeking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            y = self.layer(x)
+            return (self.norm(y) + y).mean((2, 3))
+
+    with pytest.raises(ValueError, match=r"changed the logits by .*NormGrad"):
+        PrivateNetwork(trained(Peeking()), identity, pixels())
+
+
+def test_weights_that_change_are_noticed_however_they_change():
+    network, engine = trained(SmallNet()), RelevanceEngine(identity)
+
+    def relevance():
+        return engine.propagate(network, pixels(), torch.tensor([[0], [1]]), RULES).relevance
+
+    seen = [relevance()]
+    with torch.no_grad():
+        network.stem.weight.mul_(1.5)
+    seen.append(relevance())
+    network.norm.running_var.data.mul_(2.0)
+    seen.append(relevance())
+    network.classifier.weight.data = network.classifier.weight.data.flip(0)
+    seen.append(relevance())
+    for index, one in enumerate(seen):
+        assert not any(torch.equal(one, other) for other in seen[:index])
+    fresh = RelevanceEngine(identity)
+    expected = fresh.propagate(network, pixels(), torch.tensor([[0], [1]]), RULES).relevance
+    torch.testing.assert_close(seen[-1], expected, rtol=0, atol=0)
+
+
+def test_copy_is_kept_while_nothing_changes():
+    network, engine = trained(SmallNet()), RelevanceEngine(identity)
+    first = engine.private_network(network, pixels())
+    engine.propagate(network, pixels(), None, RULES)
+    assert engine.private_network(network, pixels()) is first
+    assert vars(copy.deepcopy(engine))["_private"] is None
+    assert vars(pickle.loads(pickle.dumps(engine)))["_private"] is None
+
+
+def test_training_mode_dropout_and_hooks_of_the_user_are_left_alone():
+    network = trained(SmallNet())
+    network.add_module("drop", nn.Dropout(0.9))
+    expected = RelevanceEngine(identity).propagate(network, pixels(), None, RULES).relevance
+    calls = []
+    network.stem.register_forward_hook(lambda *_: calls.append(1))
+    network.train()
+    found = RelevanceEngine(identity).propagate(network, pixels(), None, RULES).relevance
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert calls == []
+    assert network.training
+    assert len(network.stem._forward_hooks) == 1
+    assert all(p.grad is None and p.requires_grad for p in network.parameters())
+
+
+def test_parametrised_weights_are_explained_as_what_they_compute():
+    plain = trained(SmallNet(norm=False))
+    wrapped = copy.deepcopy(plain)
+    parametrizations.weight_norm(wrapped.block.branch)
+    expected, found = (
+        RelevanceEngine(identity).propagate(net, pixels(), None, RULES).relevance
+        for net in (plain, wrapped)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_works_where_gradients_are_off(mode):
+    network = trained(SmallNet())
+    expected = RelevanceEngine(identity).propagate(network, pixels(), None, RULES).relevance
+    with mode():
+        born_here = trained(SmallNet())
+        found = RelevanceEngine(identity).propagate(born_here, pixels(), None, RULES)
+    torch.testing.assert_close(found.relevance, expected, rtol=0, atol=0)
+    assert not found.relevance.requires_grad
+
+
+def test_autocast_does_not_lower_the_precision():
+    network = trained(SmallNet())
+    expected = RelevanceEngine(identity).propagate(network, pixels(), None, RULES).relevance
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = RelevanceEngine(identity).propagate(network, pixels(), None, RULES).relevance
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
