@@ -9,6 +9,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from .client import HubClient
+from .installation import install
 from .server import HubServer
 
 
@@ -30,3 +31,9 @@ def hub_client(hub_server: HubServer, tmp_path: Path) -> HubClient:
 def run_client(hub_client: HubClient) -> Callable[..., CompletedProcess[str]]:
     """Run Python source in a process whose `huggingface_hub` talks to `hub_server`."""
     return hub_client.run
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An installed copy of salhub that ships two small models, see `installation`."""
+    return install(tmp_path_factory.mktemp("wheel") / "site")

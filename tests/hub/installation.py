@@ -56,8 +56,6 @@ def tiny_classifier() -> Any:
 
 def ship() -> None:
     """A classifier, and an explainer that shares its weight file."""
-    from transformers import AutoConfig  # noqa: F401
-
     from salhub import NormGradConfig
     from salhub.manifest import WEIGHTS_ROOT, write_manifest
 

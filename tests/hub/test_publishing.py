@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from .client import HubClient, mark, refusal
-from .installation import CLASSIFIER, EXPLAINER, LICENCE, install, tiny_classifier
+from .installation import CLASSIFIER, EXPLAINER, LICENCE, tiny_classifier
 from .server import GUEST_TOKEN, HubServer
 
 MINE = "owner/mine"
 SAVED = "owner/saved"
+REFERENCE = "owner/reference"
 
 
 def push(*arguments: Any, **keywords: Any) -> Any:
@@ -32,10 +33,21 @@ def tiny_explainer(shift: float = 0.0) -> Any:
     return NormGradForImageSaliency.from_classifier(classifier, layers=["blocks.10"])
 
 
-def save(folder: str, shift: float, **keywords: Any) -> str:
+def save(folder: str, shift: float) -> str:
     from salhub.auto import BACKBONES
 
-    tiny_explainer(shift).save_pretrained(folder, **keywords)
+    tiny_explainer(shift).save_pretrained(folder)
+    BACKBONES[0].image_processor_class.for_image_size(32).save_pretrained(folder)
+    return folder
+
+
+def save_reference(folder: str) -> str:
+    """An explainer that only names its classifier, one that is shipped."""
+    from salhub import NormGradForImageSaliency
+    from salhub.auto import BACKBONES
+
+    model = NormGradForImageSaliency.from_classifier(CLASSIFIER, method="grad_cam")
+    model.save_pretrained(folder, save_backbone=False)
     BACKBONES[0].image_processor_class.for_image_size(32).save_pretrained(folder)
     return folder
 
@@ -43,11 +55,6 @@ def save(folder: str, shift: float, **keywords: Any) -> str:
 def shift_of(model: Any) -> float:
     own = model.backbone.classifier.bias
     return round((own - tiny_classifier().classifier.bias).mean().item(), 5)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("wheel") / "site")
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +82,7 @@ def push_every_way() -> dict[str, Any]:
     branch = push(save("saved", 2), SAVED, revision="trial", card="card.md")
     proposal = push(CLASSIFIER, MINE, create_pr=True, card="card.md")
     push(EXPLAINER, EXPLAINER)
+    push(save_reference("reference"), REFERENCE, revision="trial")
     titles = [commit.title for commit in HfApi().list_repo_commits(MINE)]
     return {
         "first": [first, first.oid],
@@ -167,6 +175,7 @@ def load_back(first: str, folder: str) -> dict[str, Any]:
     preferred = load(EXPLAINER)
     mark("end")
     del os.environ["SALHUB_PREFER_HUB"]
+    reference = load(REFERENCE, revision="trial", normalize="minmax")
     result = salhub.pipeline(MINE)("sample:cat")
     return {
         "loading": {key: sorted(map(str, found)) for key, found in info.items()},
@@ -179,6 +188,7 @@ def load_back(first: str, folder: str) -> dict[str, Any]:
         "versions": [
             shift_of(load(SAVED, revision=revision)) for revision in ("main", "trial", folder)
         ],
+        "reference": [reference.config.method, reference.config.normalize, shift_of(reference)],
         "pipeline": [result.model_name, list(result.saliency.shape), list(result.image.size)],
     }
 
@@ -207,6 +217,7 @@ def test_what_was_pushed_loads_back_and_explains_the_same(server, author):
     assert any(f"{EXPLAINER}/resolve" in r.path for r in server.phase("preferred"))
     assert loaded["auto"] == loaded["plain"] == "NormGradForImageSaliency"
     assert loaded["versions"] == [1, 2, 1]
+    assert loaded["reference"] == ["grad_cam", "minmax", 0]
     name, shape, size = loaded["pipeline"]
     assert name == MINE and shape == size[::-1]
     server.forget()
