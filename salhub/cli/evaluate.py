@@ -115,6 +115,13 @@ def _report(results: Any, target: Path, as_json: bool) -> None:
         return
     for table in results.tables[:1]:
         typer.echo(f"{table.title}. {table.note}")
-        for row in [table.columns, *table.rows]:
-            typer.echo("  " + "  ".join("" if cell is None else str(cell) for cell in row))
+        _echo_aligned([table.columns, *table.rows])
     typer.echo(f"Wrote {target.resolve()}")
+
+
+def _echo_aligned(rows: list[list[Any]]) -> None:
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        typer.echo(f"  {line}".rstrip())

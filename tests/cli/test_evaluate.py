@@ -24,7 +24,7 @@ def test_the_results_say_how_to_repeat_them(call, letters, texts):
         "salhub", "evaluate", "letters", "--data", "texts", "share=0.25", "seed=3", "keep=all",
     ]  # fmt: skip
     assert str(texts.parent) not in results.command
-    assert "all  0.25" in output
+    assert "  what  value\n  all   0.25\n" in output
 
 
 def test_mistakes_are_named_before_anything_is_loaded(call, letters, texts):
