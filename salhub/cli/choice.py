@@ -109,9 +109,12 @@ class NetworkChoice:
     def load(self, settings: Mapping[str, Any], *, device: str | None = None) -> SimpleNamespace:
         """Load the network and its image processor, under the names a pipeline has for them."""
         quiet_transformers()
-        model = self.method.model_class.from_pretrained(self.name, **settings)
-        processor = self.method.image_processor_class.from_pretrained(self.name, **settings)
-        return SimpleNamespace(model=model.to(device).eval(), image_processor=processor)
+        model_class: Any = self.method.model_class
+        processor_class: Any = self.method.image_processor_class
+        return SimpleNamespace(
+            model=model_class.from_pretrained(self.name, **settings).to(device).eval(),
+            image_processor=processor_class.from_pretrained(self.name, **settings),
+        )
 
 
 def choose_to_measure(

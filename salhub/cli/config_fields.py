@@ -45,7 +45,7 @@ def config_fields(config: Any) -> list[ConfigField]:
     return found
 
 
-def field_names(config_class: type) -> set[str]:
+def field_names(config_class: Any) -> set[str]:
     """Return the names of the fields a method adds, without building a configuration."""
     names = {name for cls in _own_classes(config_class) for name in inspect.get_annotations(cls)}
     return names - set(config_class.sub_configs)

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import typer
 
 
 @contextmanager
-def draft(target: Path) -> Iterator[Path]:
+def draft(target: Path) -> Generator[Path]:
     """Give a path to write to; it becomes `target` when the block ends, and vanishes on failure.
 
     Args:
