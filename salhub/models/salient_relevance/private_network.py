@@ -39,6 +39,8 @@ class PrivateNetwork:
         self.lock = threading.Lock()
         self.read_logits = read_logits
         self.network = copy_for_relevance(network)
+        self.dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
+        pixels = pixels.to(self.dtype)
         with torch.no_grad():
             expected = read_logits(self.network(pixels))
             self.folded = fold_batch_norms(self.network, pixels)
@@ -53,7 +55,6 @@ class PrivateNetwork:
         for parameter in self.network.parameters():
             if parameter.dim() == 4:  # convolutions run a third faster on a CPU in this layout
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        self.dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
         self.path = ModulePath.watch(self.network)
         logger.debug("folded %d batch normalisations", self.folded)
 

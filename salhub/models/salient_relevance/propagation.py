@@ -314,7 +314,9 @@ class RelevanceMode(TorchFunctionMode):
         carries = [isinstance(term, Tensor) and term.requires_grad for term in (first, second)]
         if name in ("mul", "multiply"):
             if all(carries):
-                return GatedRelevance.apply(*self._signal_and_gate(first, second))
+                signal, gate = self._signal_and_gate(first, second)
+                # detached, so that nothing below the gate is run for relevance it never gets
+                return GatedRelevance.apply(signal, gate.detach())
             inputs, constant = (first, second) if carries[0] else (second, first)
             return self._scaled(inputs, lambda x: x * constant)
         if carries[1] or name == "rdiv":
