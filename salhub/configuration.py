@@ -1,9 +1,12 @@
 """The configuration every method derives from: transformers', but strict."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
-from huggingface_hub.dataclasses import strict
+import huggingface_hub.dataclasses
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 from transformers.generation import GenerationConfig
 
@@ -29,12 +32,43 @@ _FOREIGN_KEYS = frozenset(
 )
 
 
+def strict(cls: type) -> type:
+    """Check the fields of a configuration class, and complain in plain ValueError and TypeError.
+
+    This is `huggingface_hub.dataclasses.strict`, whose own errors put a line about the validator
+    before the sentence a person needs.
+
+    Example:
+        >>> @strict
+        ... class StepConfig(SaliencyConfig):
+        ...     step: int = 1
+        >>> StepConfig(step="2")
+        Traceback (most recent call last):
+        TypeError: Field 'step' expected int, got str (value: '2')
+    """
+    cls = huggingface_hub.dataclasses.strict(cls)
+    for name in ("__init__", "__setattr__", "validate"):
+        setattr(cls, name, _in_plain_words(getattr(cls, name)))
+    return cls
+
+
+def _in_plain_words(function: Callable) -> Callable:
+    @functools.wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        try:
+            return function(*arguments, **keywords)
+        except StrictDataclassError as error:
+            raise error.__cause__ or error from None
+
+    return call
+
+
 @strict
 class SaliencyConfig(PreTrainedConfig):
     """Base configuration: every field is checked, and a key nobody knows is refused.
 
     Subclasses declare annotated fields with defaults, are decorated with
-    `huggingface_hub.dataclasses.strict`, and put rules between fields in methods called
+    `strict`, and put rules between fields in methods called
     `validate_SOMETHING`, which run after construction and again when a model is built.
 
     Raises:
@@ -56,3 +90,12 @@ class SaliencyConfig(PreTrainedConfig):
                 hint = did_you_mean(key, sorted(fields)) or " Remove it or correct its spelling."
                 raise ValueError(f"{type(self).__name__} has no field '{key}'.{hint}")
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Build a configuration from a dictionary and overrides, which pass the same checks."""
+        # transformers assigns overrides afterwards, past `__post_init__` and the validators; it
+        # applies `dtype` to the weights as well, so that one stays with it.
+        overridden = kwargs.keys() & {field.name for field in dataclasses.fields(cls)} - {"dtype"}
+        settings = {name: kwargs.pop(name) for name in overridden}
+        return super().from_dict({**config_dict, **settings}, **kwargs)

@@ -30,15 +30,15 @@ def attribution_scope(module: nn.Module) -> Generator[None]:
         ...     layer.training, torch.is_grad_enabled()
         (False, True)
     """
-    training = {part: part.training for part in module.modules()}
+    training = [part for part in module.modules() if part.training]
     try:
         for part in training:
             part.training = False
         with torch.inference_mode(False), torch.enable_grad():
             yield
     finally:
-        for part, was_training in training.items():
-            part.training = was_training
+        for part in training:
+            part.training = True
 
 
 class SaliencyPreTrainedModel(PreTrainedModel):

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from salhub import ParameterFreeModel, SaliencyConfig, SaliencyOutput
+from salhub.configuration import strict
 from salhub.modeling import attribution_scope
 
 

@@ -98,8 +98,11 @@ def test_the_command_line_knows_it(checkout):
 
 
 def test_the_shipped_tester_suite_passes(checkout):
+    # Without settings of its own, pytest would read ours and put this checkout's package first.
+    empty = checkout / "pytest.ini"
+    empty.write_text("[pytest]\n")
     output = _python(
-        checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib",
+        checkout, "-m", "pytest", "-q", "-c", str(empty), "-p", "no:cacheprovider", "--import-mode=importlib",
         str(TESTS / "newcomer" / "test_pixel_gradient.py"), "--rootdir", str(checkout),
     )  # fmt: skip
     assert " passed" in output

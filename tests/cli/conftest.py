@@ -7,13 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from huggingface_hub.dataclasses import strict
 from typer.testing import CliRunner, Result
 
 import salhub.pipelines
 from salhub.auto import METHODS
 from salhub.cli import app
-from salhub.configuration import SaliencyConfig
+from salhub.configuration import SaliencyConfig, strict
 from salhub.results import Results, Table
 
 

@@ -3,9 +3,7 @@
 import math
 from typing import NamedTuple
 
-from huggingface_hub.dataclasses import strict
-
-from salhub.configuration import SaliencyConfig
+from salhub.configuration import SaliencyConfig, strict
 from salhub.errors import UnknownNameError, did_you_mean
 
 

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
-from salhub.configuration import SaliencyConfig
+from salhub.configuration import SaliencyConfig, strict
 
 
 @strict

@@ -1,5 +1,6 @@
 """Base of the methods that explain an image classifier: any of transformers', or any module."""
 
+import copy
 import logging
 import os
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
 from salhub.backbones.explained_classifier.configuration_explained_classifier import (
     ExplainedClassifierConfig,
@@ -63,11 +65,11 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
         else:
             backbone, name = load_classifier(classifier, revision=revision), os.fspath(classifier)
         config = cls.config_class(
-            backbone_config=getattr(backbone, "config", None),
+            backbone_config=_own_config(backbone),
             # A folder of this machine means nothing to whoever loads the configuration elsewhere.
             backbone=None if name is None or os.path.isdir(name) else name,
             backbone_revision=revision,
-            **settings,
+            **{"dtype": getattr(backbone, "dtype", None), **settings},
         )
         return cls(config, backbone=backbone).eval()
 
@@ -259,6 +261,16 @@ def _build(config: ExplainedClassifierConfig) -> nn.Module:
             "from_classifier('NAME or module'), or set backbone_config."
         )
     return AutoModelForImageClassification.from_config(config.backbone_config)
+
+
+def _own_config(backbone: nn.Module) -> PreTrainedConfig | None:
+    config = getattr(backbone, "config", None)
+    if not isinstance(config, PreTrainedConfig):
+        return None
+    # A copy: what is set on ours must not change the classifier of the user.
+    config = copy.deepcopy(config)
+    config.architectures = [type(backbone).__name__]
+    return config
 
 
 def _as_loaded(backbone: nn.Module) -> nn.Module:

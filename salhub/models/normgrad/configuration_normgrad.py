@@ -4,11 +4,10 @@ import dataclasses
 import math
 from typing import Any
 
-from huggingface_hub.dataclasses import strict
-
 from salhub.backbones.explained_classifier.configuration_explained_classifier import (
     ExplainedClassifierConfig,
 )
+from salhub.configuration import strict
 from salhub.errors import did_you_mean
 from salhub.models.normgrad.methods import RELU_RULES, MapMethod, method_named
 from salhub.ops.extract_aggregate import AGGREGATES, EXTRACTS

@@ -1,7 +1,6 @@
 """`method` fills the fields, explicit ones win, contradictions are refused."""
 
 import pytest
-from huggingface_hub.errors import StrictDataclassError
 from transformers import ResNetConfig
 
 from salhub.models.normgrad.configuration_normgrad import NormGradConfig
@@ -122,7 +121,7 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_contradictions_are_refused(case):
     fields, sentence = BAD[case]
-    with pytest.raises(StrictDataclassError, match=sentence):
+    with pytest.raises((ValueError, TypeError), match=sentence):
         NormGradConfig(**fields)
 
 

@@ -1,10 +1,9 @@
 """Configuration of the pixel gradient."""
 
-from huggingface_hub.dataclasses import strict
-
 from salhub.backbones.explained_classifier.configuration_explained_classifier import (
     ExplainedClassifierConfig,
 )
+from salhub.configuration import strict
 
 
 @strict
