@@ -18,9 +18,9 @@ def load() -> Any:
 
 
 def load_explainer() -> Any:
-    from salhub import AutoModelForSaliency
+    from salhub import NormGradForImageSaliency
 
-    return AutoModelForSaliency.from_pretrained(EXPLAINER)
+    return NormGradForImageSaliency.from_pretrained(EXPLAINER)
 
 
 def shift(model: Any) -> float:

@@ -200,3 +200,20 @@ def test_deleting_removes_references_and_repositories(facts):
     assert facts["references_left"] == ["main"]
     assert facts["exists"] == [False, False]
     assert facts["missing"][0] == "RepositoryNotFoundError"
+
+
+LEAVE = """
+import os, urllib.request
+print([name for name in os.environ if name in ("HF_TOKEN", "SALHUB_PREFER_HUB", "LEAKED")])
+try:
+    urllib.request.urlopen("http://192.0.2.1/", timeout=20)
+except OSError as error:
+    print(error)
+"""
+
+
+def test_a_client_sees_no_settings_of_the_machine_and_cannot_leave_it(run_client, monkeypatch):
+    monkeypatch.setenv("LEAKED", "1")
+    names, error = run_client(LEAVE, token=None).stdout.splitlines()
+    assert names == "[]"
+    assert "refused" in error

@@ -68,6 +68,9 @@ def server() -> Iterator[HubServer]:
 
 def push_every_way() -> dict[str, Any]:
     from huggingface_hub import HfApi
+    from typer.testing import CliRunner
+
+    from salhub.cli import app
 
     mark("shipped")
     first = push("normgrad-tiny-lite", MINE)
@@ -83,9 +86,11 @@ def push_every_way() -> dict[str, Any]:
     proposal = push(CLASSIFIER, MINE, create_pr=True, card="card.md")
     push(EXPLAINER, EXPLAINER)
     push(save_reference("reference"), REFERENCE, revision="trial")
+    said = CliRunner().invoke(app, ["push", EXPLAINER, MINE, "--json"]).stdout
     titles = [commit.title for commit in HfApi().list_repo_commits(MINE)]
     return {
         "first": [first, first.oid],
+        "said": json.loads(said),
         "again": again.oid,
         "folder": folder.oid,
         "by hand": by_hand.oid,
@@ -128,6 +133,8 @@ def test_a_shipped_model_arrives_complete_in_one_commit(server, author, site):
 def test_pushing_the_same_again_makes_no_commit(server, author):
     _, facts = author
     assert facts["again"] == facts["first"][1]
+    said = facts["said"]
+    assert (said["url"], said["revision"], said["pull_request"]) == (*facts["first"], None)
     requests = server.phase("again")
     assert not [r for r in requests if "/commit/" in r.path or r.method == "PUT"]
 
