@@ -204,6 +204,7 @@ def measure_randomization(
     layers: Sequence[str],
     *,
     mode: Mode = "cascade",
+    stops: Sequence[str] | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, ScoreTable]:
@@ -220,6 +221,7 @@ def measure_randomization(
         positions: Which pictures.
         layers: Names of sub-modules of `model`, head first.
         mode: "cascade" from the head down or "independent", one layer at a time.
+        stops: The layers of `layers` at which maps are compared; None compares at each.
         seed: Seed of the random weights.
         progress: Whether to show a bar.
 
@@ -231,9 +233,11 @@ def measure_randomization(
     with torch.no_grad():
         fixed = classify_with(model, pixel_values).argmax(dim=1, keepdim=True)
     trained = dict(explain_all(explainers_of(model), pixel_values, fixed))
-    copies = randomized_models(model, layers, mode=mode, seed=seed)
+    copies = randomized_models(model, layers, mode=mode, stops=stops, seed=seed)
     found: dict[str, ScoreTable] = {}
-    bar = tqdm(copies, desc=f"randomisation, {mode}", total=len(layers), disable=not progress)
+    bar = tqdm(
+        copies, desc=f"randomisation, {mode}", total=len(stops or layers), disable=not progress
+    )
     for layer, changed in bar:
         with torch.no_grad():
             predicted = classify_with(changed, pixel_values).argmax(dim=1, keepdim=True)

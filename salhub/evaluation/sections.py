@@ -72,12 +72,13 @@ class Evaluation:
 
     @contextmanager
     def timed(self, section: str) -> Iterator[None]:
-        """Record and log the seconds a section takes as the metric "seconds/section"."""
-        start = time.perf_counter()
+        """Record and log what a section takes: "seconds/section" and "cpu_seconds/section"."""
+        start, cpu_start = time.perf_counter(), time.process_time()
         yield
-        seconds = time.perf_counter() - start
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
         self.results.add_metric(f"seconds/{section}", round(seconds, 1), unit="s")
-        logger.info("%s took %.1f s", section, seconds)
+        self.results.add_metric(f"cpu_seconds/{section}", round(cpu_seconds, 1), unit="s")
+        logger.info("%s took %.1f s, %.1f s of processor", section, seconds, cpu_seconds)
 
 
 def start_evaluation(
@@ -144,7 +145,49 @@ def name_and_command(model: torch.nn.Module, folder_name: str, seed: int) -> tup
     name = getattr(model.config, "name_or_path", "") or type(model).__name__
     if name.startswith(("/", ".")) or "\\" in name:
         name = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-    return name, f"salhub evaluate {name} {folder_name} --seed {seed}"
+    return name, f"salhub evaluate {name} --data {folder_name} seed={seed}"
+
+
+def add_summary(
+    results: Results, rows: Sequence[tuple[str, str, float | None]], note: str = ""
+) -> None:
+    """Put the model's own numbers in front of all other tables.
+
+    Args:
+        results: Filled already.
+        rows: (label, name of a metric, value of its control or None).
+        note: Added to the note below the title.
+    """
+    accuracy = [
+        ("top-1 of the classifier", "top1", None),
+        ("top-5 of the classifier", "top5", None),
+    ]
+    body = []
+    for label, name, control in (*accuracy, *rows):
+        metric = results.metric(name)
+        interval = metric.interval and f"[{metric.interval[0]:.3f}, {metric.interval[1]:.3f}]"
+        shown = None if control is None else f"{control:.3f}"
+        body.append([label, f"{metric.value:.3f}", interval, metric.n, shown])
+    note = (
+        f"Mean, 95 % bootstrap interval, number of examples; control: chance or a random map.{note}"
+    )
+    columns = ["what", "value", "95 % interval", "n", "control"]
+    results.tables.insert(0, Table("This model", note, columns, body))
+
+
+@contextmanager
+def muted_warnings(model_class: type) -> Iterator[None]:
+    """No warning a picture about constant maps from a model's file: the evaluation counts them."""
+    model_logger = logging.getLogger(model_class.__module__)
+
+    def refuse(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.WARNING
+
+    model_logger.addFilter(refuse)
+    try:
+        yield
+    finally:
+        model_logger.removeFilter(refuse)
 
 
 def add_grid(

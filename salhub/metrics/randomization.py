@@ -88,7 +88,12 @@ def layer_stages(model: nn.Module, prefix: str = "") -> list[str]:
 
 
 def randomized_models(
-    model: nn.Module, layers: Sequence[str], *, mode: Mode = "cascade", seed: int = 0
+    model: nn.Module,
+    layers: Sequence[str],
+    *,
+    mode: Mode = "cascade",
+    stops: Sequence[str] | None = None,
+    seed: int = 0,
 ) -> Iterator[tuple[str, nn.Module]]:
     """Deep copies of a model with layers re-initialised; the model itself is never touched.
 
@@ -101,10 +106,11 @@ def randomized_models(
         layers: Names of sub-modules, head first.
         mode: "cascade" re-initialises all layers up to and including the named one,
             "independent" the named one alone.
+        stops: The layers of `layers` at which a copy is given; None gives one at each.
         seed: Seed of the new weights; the global random state is left as it was.
 
     Yields:
-        (layer name, copy), one for each layer, in the order given.
+        (layer name, copy), one for each stop, in the order of `layers`.
 
     Raises:
         ValueError: If the mode is unknown or a layer does not exist or has no parameters.
@@ -118,7 +124,12 @@ def randomized_models(
     for name in layers:
         if name not in modules or not _has_weights(modules[name]):
             raise ValueError(f"model has no layer {name!r} with parameters; see layer_stages().")
+    for stop in stops or ():
+        if stop not in layers:
+            raise ValueError(f"stop {stop!r} is none of the layers {', '.join(layers)}.")
     for position, name in enumerate(layers):
+        if stops is not None and name not in stops:
+            continue
         changed = copy.deepcopy(model)
         start = 0 if mode == "cascade" else position
         for index in range(start, position + 1):

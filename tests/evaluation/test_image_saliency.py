@@ -1,12 +1,8 @@
 """The protocol on a classifier of coloured squares, whose right answers are known."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch import nn
 
 from salhub.data.image_folder import LabelledImageFolder
 from salhub.data.mosaic import confident_pictures, draw_mosaics
@@ -20,31 +16,7 @@ from salhub.evaluation.image_saliency import (
 )
 from salhub.evaluation.report import record, record_table, total, with_interval
 from salhub.results import Results
-
-COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0)}
-
-
-class ColourClassifier(nn.Module):
-    """Logits are the pooled responses of a 1 x 1 convolution, so the exact maps are known."""
-
-    def __init__(self):
-        super().__init__()
-        self.blocks = nn.ModuleList([nn.Conv2d(3, 4, 1)])
-        weight = torch.tensor([[1.0, -1, -1], [-1, 1, -1], [-1, -1, 1], [0.7, 0.7, -1]])
-        self.blocks[0].weight.data = 10 * weight[:, :, None, None]
-        self.blocks[0].bias.data.zero_()
-
-    def responses(self, pixel_values):
-        return self.blocks[0](pixel_values)
-
-    def forward(self, pixel_values):
-        return 8 * self.responses(pixel_values).mean(dim=(2, 3))
-
-
-def processor(images, return_tensors):
-    assert return_tensors == "pt"
-    arrays = [np.asarray(picture.resize((16, 16))) / 255 for picture in images]
-    return {"pixel_values": torch.tensor(np.stack(arrays)).permute(0, 3, 1, 2).float()}
+from tests.evaluation.coloured_squares import ColourClassifier, SquareProcessor, make_folder
 
 
 @pytest.fixture
@@ -54,16 +26,8 @@ def classifier():
 
 @pytest.fixture
 def sample(tmp_path, classifier):
-    entries = []
-    for number in range(8):
-        name = list(COLOURS)[number % 4]
-        picture = np.random.default_rng(number).integers(0, 4, (16, 16, 3))
-        picture[3:11, 4 : 10 + number // 4] = COLOURS[name]
-        Image.fromarray(picture.astype("uint8")).save(tmp_path / f"{number}.png")
-        entries.append({"file": f"{number}.png", "index": number % 4, "name": name})
-    (tmp_path / "index.json").write_text(json.dumps(entries))
-    folder = LabelledImageFolder(tmp_path)
-    return ClassifiedSample(folder, processor, classifier, batch_size=3, progress=False)
+    folder = LabelledImageFolder(make_folder(tmp_path))
+    return ClassifiedSample(folder, SquareProcessor(), classifier, batch_size=3, progress=False)
 
 
 def exact_maps(model):
@@ -104,7 +68,7 @@ def test_sample_knows_labels_and_accuracy(sample, classifier):
 def test_labels_beyond_the_classifier_are_refused(sample):
     with pytest.raises(ValueError, match="labels up to 3, the classifier knows 2 classes"):
         ClassifiedSample(
-            sample.folder, processor, lambda x: x.mean(dim=(2, 3))[:, :2], progress=False
+            sample.folder, SquareProcessor(), lambda x: x.mean(dim=(2, 3))[:, :2], progress=False
         )
 
 

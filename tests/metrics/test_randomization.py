@@ -79,6 +79,16 @@ def test_only_the_named_layers_change_and_never_the_model(network, mode):
     assert torch.equal(torch.get_rng_state(), random_state)
 
 
+def test_stops_skip_copies_but_not_randomisation(network):
+    found = list(randomized_models(network, LAYERS, stops=["blocks.0"], seed=2))
+    everywhere = dict(randomized_models(network, LAYERS, seed=2))
+    assert [name for name, _ in found] == ["blocks.0"]
+    expected = everywhere["blocks.0"].state_dict()
+    assert all(torch.equal(expected[n], p) for n, p in found[0][1].state_dict().items())
+    with pytest.raises(ValueError, match="stop 'head' is none of the layers"):
+        next(randomized_models(network, LAYERS, stops=["head"]))
+
+
 def test_parameters_without_a_reset_keep_their_scale(network):
     network.blocks[0][3].scale.data = torch.linspace(100.0, 104.0, 8)
     _, copy = next(randomized_models(network, ["blocks.0"], seed=1))

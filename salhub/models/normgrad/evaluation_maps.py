@@ -2,13 +2,10 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
 from salhub.models.normgrad.configuration_normgrad import NormGradConfig
 from salhub.models.normgrad.methods import INPUT_LAYER, METHODS
@@ -20,7 +17,6 @@ logger = logging.getLogger(__name__)
 
 NUM_DEPTHS = 3
 COMBINATIONS = (("product", "uniform"), ("product", "linear"), ("sum", "uniform"))
-RANDOM_MAP = "random map (control)"
 # What defines the model's own map; its size, scale and smoothing for display are left out.
 OWN_SETTINGS = (
     "method",
@@ -107,7 +103,6 @@ class Family:
         depths: Layers, shallow to deep.
 
     Attributes:
-        names: The maps it gives.
         unfit: Why methods were left out, by name.
     """
 
@@ -117,10 +112,8 @@ class Family:
         self.model = without_postprocessing(model)
         self.depths = list(depths)
         self.unfit: dict[str, str] = {}
-        with muted_warnings():
-            wanted = self._wanted_passes(tuple(pixel_values.shape[-2:]))
-            self.passes = [found for one in wanted for found in self._fitting(one, pixel_values)]
-            self.names = list(self(pixel_values, torch.zeros(1, 1, dtype=torch.int64)))
+        wanted = self._wanted_passes(tuple(pixel_values.shape[-2:]))
+        self.passes = [found for one in wanted for found in self._fitting(one, pixel_values)]
 
     def __call__(self, pixel_values: Tensor, class_labels: Tensor) -> dict[str, Tensor]:
         """Maps (B, T, H, W) by "method/column"."""
@@ -229,30 +222,3 @@ def own_maps(model: NormGradForImageSaliency):
     settings = {name: getattr(model.config, name) for name in OWN_SETTINGS}
     measured = without_postprocessing(model, **settings)
     return lambda pixel_values, class_labels: measured(pixel_values, class_labels).saliency
-
-
-def random_maps(seed: int):
-    """Smooth random maps that know neither picture nor class, as an explainer: the control."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def explain(pixel_values: Tensor, class_labels: Tensor) -> Tensor:
-        coarse = torch.rand(*class_labels.shape, 7, 7, generator=generator)
-        size = pixel_values.shape[-2:]
-        return functional.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
-
-    return explain
-
-
-@contextmanager
-def muted_warnings() -> Iterator[None]:
-    """No warning a picture about constant maps: the evaluation counts them."""
-    model_logger = logging.getLogger(NormGradForImageSaliency.__module__)
-
-    def refuse(record: logging.LogRecord) -> bool:
-        return record.levelno > logging.WARNING
-
-    model_logger.addFilter(refuse)
-    try:
-        yield
-    finally:
-        model_logger.removeFilter(refuse)

@@ -5,22 +5,27 @@ from typing import Any
 
 from salhub.data.image_folder import LabelledImageFolder
 from salhub.evaluation.classified_sample import ClassifiedSample
+from salhub.evaluation.controls import RANDOM_MAP, random_maps
 from salhub.evaluation.image_saliency import (
     measure_class_sensitivity,
     measure_perturbation,
 )
 from salhub.evaluation.report import record_table, total, with_interval
-from salhub.evaluation.sections import Evaluation, add_grid, name_and_command, start_evaluation
+from salhub.evaluation.sections import (
+    Evaluation,
+    add_grid,
+    add_summary,
+    muted_warnings,
+    name_and_command,
+    start_evaluation,
+)
 from salhub.metrics.bootstrap import Estimate
 from salhub.modeling import attribution_scope
 from salhub.models.normgrad.evaluation_maps import (
-    RANDOM_MAP,
     Family,
     LayerCombinations,
     choose_depths,
-    muted_warnings,
     own_maps,
-    random_maps,
 )
 from salhub.models.normgrad.evaluation_meta import evaluate_meta_step
 from salhub.models.normgrad.evaluation_randomization import evaluate_randomization
@@ -83,7 +88,7 @@ def evaluate(
     folder = LabelledImageFolder(data_path)
     name, command = name_and_command(model, folder.describe()["name"], seed)
     results = Results(model=name, command=command, seed=seed)
-    with measured(results), attribution_scope(model), muted_warnings():
+    with measured(results), attribution_scope(model), muted_warnings(type(model)):
         sample = ClassifiedSample(folder, image_processor, model.classify, progress=progress)
         run = start_evaluation(
             results,
@@ -143,7 +148,9 @@ def _evaluate_class_sensitivity(
 ) -> None:
     explainers = {OWN_MAP: own_maps(model), "family": family}
     scores = measure_class_sensitivity(explainers, run.sample, run.positions, progress=run.progress)
-    found = record_table(run.results, "class_sensitivity", scores, ["rho", "absolute_rho"])
+    found = record_table(
+        run.results, "class_sensitivity", scores, ["rho", "absolute_rho"], unit="rho"
+    )
     note = (
         f"{len(run.positions)} pictures; mean Spearman correlation of the maps of the most and the "
         "least likely class, 95 % bootstrap interval. 1 means that the map ignores the class. "
@@ -200,33 +207,19 @@ def _evaluate_combination(
 
 def _add_summary(run: Evaluation, family: Family) -> None:
     """The model's own numbers in front of all other tables."""
-    known = run.results.metric
-    rows = [
-        _summary_row("top-1 of the classifier", known("top1"), None),
-        _summary_row("top-5 of the classifier", known("top5"), None),
-        _summary_row("grid game, mass", known(f"grid/mass/{OWN_MAP}"), f"{run.chance:.3f}"),
-        _summary_row("grid game, arg-max", known(f"grid/hit/{OWN_MAP}"), f"{run.chance:.3f}"),
-        _summary_row("class sensitivity, rho", known(f"class_sensitivity/rho/{OWN_MAP}"), None),
-    ]
-    for metric in ("deletion", "insertion"):
-        control = known(f"perturbation/{metric}/{RANDOM_MAP}").value
-        own = known(f"perturbation/{metric}/{OWN_MAP}")
-        rows.append(_summary_row(f"{metric} area", own, f"{control:.3f}"))
-    note = (
-        "Mean, 95 % bootstrap interval and number of examples; control is chance or a random map."
-    )
+    note = ""
     if family.unfit:
         left_out = "; ".join(f"{name}: {reason}" for name, reason in family.unfit.items())
-        note += f" Methods that do not fit this network: {left_out}"
-    columns = ["what", "value", "95 % interval", "n", "control"]
-    run.results.tables.insert(0, Table("This model", note, columns, rows))
-
-
-def _summary_row(label: str, metric: Any, control: str | None) -> list[str | int | None]:
-    interval = None
-    if metric.interval is not None:
-        interval = f"[{metric.interval[0]:.3f}, {metric.interval[1]:.3f}]"
-    return [label, f"{metric.value:.3f}", interval, metric.n, control]
+        note = f" Methods that do not fit this network: {left_out}"
+    rows = [
+        ("grid game, mass", f"grid/mass/{OWN_MAP}", run.chance),
+        ("grid game, arg-max", f"grid/hit/{OWN_MAP}", run.chance),
+        ("class sensitivity, rho", f"class_sensitivity/rho/{OWN_MAP}", None),
+    ]
+    for metric in ("deletion", "insertion"):
+        own, control = (f"perturbation/{metric}/{name}" for name in (OWN_MAP, RANDOM_MAP))
+        rows.append((f"{metric} area", own, run.results.metric(control).value))
+    add_summary(run.results, rows, note)
 
 
 def _place(name: str, family: Family) -> tuple[str, str]:

@@ -47,15 +47,16 @@ def evaluate_randomization(
     stages = layer_stages(model.backbone, "backbone.")[::-1]
     shown = [f"backbone.{depth}" for depth in family.depths]
     shown = [stage for stage in stages if stage in {stages[0], stages[-1], *shown}]
-    for mode, layers in (("cascade", stages), ("independent", shown)):
+    for mode in NOTES:
         found = measure_randomization(
             without_postprocessing(model),
             lambda changed: {"family": _explainer(changed, passes)},
             lambda changed, pixel_values: changed.classify(pixel_values),
             run.sample,
             run.positions[:num_images],
-            layers,
+            stages,
             mode=mode,
+            stops=shown,
             seed=run.results.seed,
             progress=run.progress,
         )
@@ -63,7 +64,9 @@ def evaluate_randomization(
         for metric, label in (("absolute_rho", "Spearman of magnitudes"), ("ssim", "SSIM")):
             note = (
                 f"{NOTES[mode]}; {num_images} pictures, class fixed, 95 % bootstrap interval. A "
-                f"map that explains the network falls towards 0; {CONTROL} is known not to."
+                f"map that depends on the weights alone falls towards 0; {CONTROL} is the known "
+                "failure. Methods that read activations keep what a random network passes on of "
+                "the picture. Undefined: the map of the randomised network is constant."
             )
             title = f"Randomisation, {mode}: similarity to the trained map ({label})"
             cells = _cells(recorded, found, shown, metric)
