@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -268,7 +268,7 @@ model = {loader}.from_pretrained("{repo_id}")
 
 
 @contextmanager
-def _refusals_explained(repo_id: str) -> Iterator[None]:
+def _refusals_explained(repo_id: str) -> Generator[None]:
     """Turn what the Hub client raises into one sentence that says what to do."""
     try:
         yield
