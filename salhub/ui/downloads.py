@@ -1,4 +1,4 @@
-"""Files that a visitor takes home, written straight into the folder that gradio serves and cleans."""
+"""Files that a visitor takes home, written into the folder that gradio serves and cleans."""
 
 import io
 import re

@@ -27,9 +27,9 @@ def add_saliency_endpoint(page: Any) -> None:
             *page.endpoint_controls(),
         ]
         outputs = [
-            gr.Image(label="Map over the photo", type="filepath", format="png"),
-            gr.File(label="Map, a NumPy file: float32, (height, width) of the picture"),
-            gr.JSON(label="What was explained"),
+            gr.Image(label="Overlay", type="filepath", format="png"),
+            gr.File(label="Map"),
+            gr.JSON(label="Facts"),
         ]
         button = gr.Button()
     button.click(
@@ -41,9 +41,7 @@ def add_saliency_endpoint(page: Any) -> None:
     )
 
 
-def endpoint_answer(
-    result: ImageSaliencyResult, picture_name: str, method: str
-) -> EndpointAnswer:
+def endpoint_answer(result: ImageSaliencyResult, picture_name: str, method: str) -> EndpointAnswer:
     """Return what "/saliency" answers: files of the overlay and of the map, and the facts."""
     stem = file_stem(picture_name, method, result.label)
     return (

@@ -1,9 +1,11 @@
 """The map over the photo, what it means, and the files to take home."""
 
 from dataclasses import replace
+from typing import ClassVar
 
 import gradio as gr
 from gradio.components import Component
+from PIL import Image
 
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult
 from salhub.ui.downloads import array_file, file_stem, picture_file
@@ -18,12 +20,18 @@ class MapTab(Tab):
     """The map of the chosen class, over the photo and alone."""
 
     title = "Map"
+    # Name and label of each picture, and how they are laid out.
+    pictures: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("overlay", "Map over the photo"),
+        ("map", "Map alone"),
+    )
+    layout: ClassVar[str] = "salhub-panes"
 
     def panes(self, contents: Contents) -> dict[str, Component]:
-        """Build the two pictures, the legend, the facts and the downloads."""
-        with gr.Row(elem_classes="salhub-panes"):
-            self._pane("overlay", "Map over the photo", contents)
-            self._pane("map", "Map alone", contents, "salhub-second")
+        """Build the pictures, the legend, the facts and the downloads."""
+        with gr.Row(elem_classes=self.layout):
+            for name, label in self.pictures:
+                self.components[name] = picture_pane(label, contents.get(name, {}))
         for name in ("legend", "reading", "facts"):
             self.components[name] = gr.HTML(**contents.get(name, {}))
         with gr.Row(elem_classes="salhub-buttons"):
@@ -55,9 +63,6 @@ class MapTab(Tab):
             "npy": {"value": array_file(result.saliency, stem)},
         }
 
-    def _pane(self, name: str, label: str, contents: Contents, classes: str = "") -> None:
-        self.components[name] = picture_pane(label, contents.get(name, {}), classes)
-
 
 def map_pictures(result: ImageSaliencyResult, query: Query) -> Contents:
     """Return a map over its photo, alone, and its legend, in the colours asked for."""
@@ -72,6 +77,11 @@ def map_pictures(result: ImageSaliencyResult, query: Query) -> Contents:
     }
 
 
+def seen_part(picture: Image.Image, result: ImageSaliencyResult) -> Image.Image:
+    """Return the part of a picture that the network saw, for panes with little room."""
+    return picture.crop(tuple(round(edge) for edge in result.viewed_box))
+
+
 def color_bar(result: ImageSaliencyResult, colors: str | None) -> ColorBar:
     """Return the legend of a result."""
     bar = ColorBar.for_map(is_signed(result.saliency))
@@ -81,4 +91,5 @@ def color_bar(result: ImageSaliencyResult, colors: str | None) -> ColorBar:
 def duration(seconds: float, page: object) -> Fact:
     """Return how long the model ran."""
     device = page.pipeline.device.type.upper()
-    return Fact(f"{seconds * 1000:.0f} ms", "Time", f"to explain this picture, on the {device}")
+    value = f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+    return Fact(value, "Time", f"to explain this picture, on the {device}")

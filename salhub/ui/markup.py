@@ -1,4 +1,4 @@
-"""Small pieces of HTML for the pages: legends, facts, notices, tables of pictures. Text is escaped."""
+"""Pieces of HTML for the pages: legends, facts, notices, tables of pictures; text is escaped."""
 
 import base64
 import io

@@ -1,8 +1,8 @@
 """Two models on one picture, and how far they agree."""
 
-import os
 import re
 from functools import lru_cache
+from pathlib import Path
 
 import gradio as gr
 import torch
@@ -26,7 +26,7 @@ _HUB_NAME = re.compile(r"(?!.*\.\.)[\w][\w.-]*/[\w][\w.-]*")
 class ModelsTab(Tab):
     """The map of this page's model beside that of another, for the same class."""
 
-    title = "Two models"
+    title = "Models"
 
     def controls(self, query: Query) -> dict[str, Component]:
         """Build the picker of the other model."""
@@ -58,7 +58,7 @@ class ModelsTab(Tab):
         """Explain the chosen class with both models."""
         name = query.settings["other_model"]
         other = load_other(name, self.page.method.name)
-        mine, my_seconds = self.page.timed_explain(query)
+        mine, _ = self.page.timed_explain(query)
         with self.page.lock:
             theirs = _explain_same_class(other, query, mine)
         return {
@@ -82,7 +82,7 @@ def load_other(name: str | None, method: str) -> ImageSaliencyPipeline:
     text = (name or "").strip()
     if canonical_name(text) in {model.full_name for model in list_models()}:
         return _load_shipped(canonical_name(text))
-    if not _HUB_NAME.fullmatch(text) or os.path.exists(text):
+    if not _HUB_NAME.fullmatch(text) or Path(text).exists():
         raise ValueError(
             f"'{text}' names no model; choose one of the list, or write the name of an image "
             "classifier on the Hub as ORG/NAME."
@@ -109,7 +109,7 @@ def _load_classifier(name: str, method: str) -> ImageSaliencyPipeline:
 def _explain_same_class(
     other: ImageSaliencyPipeline, query: Query, mine: ImageSaliencyResult
 ) -> ImageSaliencyResult:
-    """Explain the class of the same name where the other classifier has one, else its own answer."""
+    """Explain the class of the same name, or the other classifier's answer where it has none."""
     known = {label.lower() for label in other.model.id2label.values()}
     same = mine.label if mine.label.lower() in known else None
     if same is not None and other.model.id2label.get(mine.class_label) == mine.label:

@@ -1,6 +1,8 @@
 """The picture a visitor gives, read by salhub's own reader and not by gradio's."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from gradio.processing_utils import save_bytes_to_cache
 from PIL import Image
 
 from salhub.data.picture_decoding import decode_picture, to_upright_rgb
+from salhub.data.samples import sample_names, sample_path
 
 # A page shows a picture at some hundred pixels and a network sees 224; more only costs time.
 MAX_SIDE = 1024
@@ -33,6 +36,14 @@ class UploadedPicture:
         """The name without its suffix."""
         return Path(self.name).stem or "picture"
 
+    @property
+    def sample(self) -> str | None:
+        """Name of the bundled photo it is, by content; None where it is the visitor's own."""
+        try:
+            return sample_digests().get(_digest(self.path))
+        except OSError:
+            return None
+
     def open(self) -> Image.Image:
         """Read the picture, upright, RGB, at most MAX_SIDE pixels long.
 
@@ -48,6 +59,16 @@ class UploadedPicture:
         if max(image.size) > MAX_SIDE:
             image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
         return image
+
+
+@cache
+def sample_digests() -> dict[str, str]:
+    """Return the name of each bundled photo by the digest of its file."""
+    return {_digest(sample_path(name)): name for name in sample_names()}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def open_picture(picture: UploadedPicture | None) -> Image.Image:

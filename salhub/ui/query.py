@@ -1,7 +1,9 @@
 """What a visitor asks of a page, and what the page answers with."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from PIL import Image
@@ -36,7 +38,6 @@ class Query:
         picture: UploadedPicture | None,
         class_label: int | None,
         settings: Mapping[str, Any],
-        samples: Mapping[str, str],
     ) -> "Query":
         """Read the picture of a request.
 
@@ -44,15 +45,19 @@ class Query:
             picture: What was sent.
             class_label: The class picked, or None.
             settings: The other controls.
-            samples: File name of each bundled photo and what `salhub.load_image` calls it.
 
         Raises:
             ValueError: There is no picture, or it cannot be read.
         """
         image = open_picture(picture)
-        return cls(
-            image, picture.stem, samples.get(picture.name, picture.name), class_label, settings
-        )
+        sample = picture.sample
+        source = picture.name if sample is None else f"sample:{sample}"
+        return cls(image, picture.stem, source, class_label, settings)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells the picture from others."""
+        return hashlib.sha256(self.image.tobytes()).hexdigest()
 
     def with_class(self, class_label: int | None) -> "Query":
         """Return the same query for another class."""

@@ -35,6 +35,11 @@ class Tab:
         """Answer a query: the properties of each component of `panes`."""
         raise NotImplementedError
 
+    @property
+    def first_pane(self) -> Component:
+        """Where a visitor sees that the tab is being computed."""
+        return next(iter(self.components.values()))
+
     def picked(self, pick: str) -> dict[str, Any]:
         """Return the values that controls get when something was pressed.
 
@@ -52,13 +57,12 @@ def _nothing(component: Component) -> str | None:
     return "" if isinstance(component, gr.HTML) else None
 
 
-def picture_pane(label: str, properties: dict[str, Any], classes: str = "") -> gr.Image:
+def picture_pane(label: str, properties: dict[str, Any]) -> gr.Image:
     """Build a picture that can be enlarged and saved."""
     return gr.Image(
-        **{"alt_text": label, **properties},
-        label=label,
+        **{"label": label, "alt_text": label, **properties},
         interactive=False,
         format="png",
         buttons=["download", "fullscreen"],
-        elem_classes=f"salhub-pane {classes}".strip(),
+        elem_classes="salhub-pane",
     )

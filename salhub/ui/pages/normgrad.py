@@ -1,13 +1,11 @@
 """The page of NormGrad's family: every method at every depth, from one pass through the network."""
 
-import hashlib
 from functools import cached_property
 from typing import Any
 
 import gradio as gr
 import torch
 from gradio.components import Component
-from torch import Tensor
 
 from salhub.auto import Method
 from salhub.models.normgrad.methods import METHODS, method_named
@@ -15,6 +13,7 @@ from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
 from salhub.models.normgrad.probing import SaliencyLayer, default_layer
 from salhub.outputs import ImageSaliencyOutput
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult
+from salhub.ui.classes import RememberedClasses
 from salhub.ui.endpoints import EndpointAnswer
 from salhub.ui.image_saliency import ImageSaliencyPage
 from salhub.ui.models_tab import ModelsTab
@@ -41,7 +40,6 @@ OWN_DEPTH = ""
 JOINED = "joined"
 LARGEST_META_STEP = 0.01
 _DEPTH_WORDS = ("shallow", "middle", "deep", "deepest")
-_REMEMBERED_PICTURES = 16
 _PER_CLASS = ("saliency", "class_labels", "degenerate")
 
 
@@ -49,16 +47,14 @@ class Page(ImageSaliencyPage):
     """NormGrad, Grad-CAM, gradients and their relatives as settings of one model."""
 
     title = "NormGrad"
-    sentence = (
-        "What in a picture speaks for a class? The answers of a family of methods, at every depth, "
-        "from one pass through the network."
-    )
+    sentence = "What in a picture speaks for a class? A family of answers, at every depth."
     tabs = (SensitiveMapTab, FamilyTab, ClassesTab, ModelsTab)
+    class_controls = ("class_label", "other_class")
     method_labels = METHOD_LABELS
 
     def __init__(self, name: str, method: Method) -> None:
         super().__init__(name, method)
-        self._probabilities: dict[str, Tensor] = {}
+        self.classes = RememberedClasses(self.pipeline, self.lock)
 
     @cached_property
     def all_layers(self) -> list[SaliencyLayer]:
@@ -71,9 +67,7 @@ class Page(ImageSaliencyPage):
         """The last block of each resolution, shallow to deep; at most the four deepest."""
         blocks = [layer for layer in self.all_layers if layer.is_block and layer.has_gradient]
         outermost = min((layer.name.count(".") for layer in blocks), default=0)
-        last = {
-            layer.shape[1:]: layer for layer in blocks if layer.name.count(".") == outermost
-        }
+        last = {layer.shape[1:]: layer for layer in blocks if layer.name.count(".") == outermost}
         return list(last.values())[-len(_DEPTH_WORDS) :]
 
     def main_controls(self) -> dict[str, Component]:
@@ -86,7 +80,11 @@ class Page(ImageSaliencyPage):
 
     def endpoint_controls(self) -> list[Component]:
         """Build the components behind the further parameters of "/saliency"."""
-        return [self._method_picker(), gr.Textbox(OWN_DEPTH, label="Layer"), _meta_slider()]
+        return [
+            self._method_picker(allow_custom_value=True),
+            gr.Textbox(OWN_DEPTH, label="Layer"),
+            gr.Number(0.0, label="Meta step"),
+        ]
 
     def saliency(
         self,
@@ -106,7 +104,8 @@ class Page(ImageSaliencyPage):
             meta_step: Size of the step the network takes first; 0 is none.
 
         Returns:
-            The map over the photo, the map itself, and what was explained.
+            The map over the photo, the map as a NumPy file (float32, the size of the picture, whose
+            longer side is at most 1024 pixels), and what was explained.
         """
         settings = {"method": method, "layer": layer, "meta_step": meta_step}
         return self.endpoint_result(picture, class_label, settings)
@@ -136,46 +135,30 @@ class Page(ImageSaliencyPage):
 
     def guesses(self, query: Query) -> list[tuple[str, int, float]]:
         """Return the likeliest classes from a forward pass alone."""
-        top = self.probabilities(query).topk(5)
-        return [
-            (self.class_name(int(index)), int(index), float(share))
-            for share, index in zip(*top, strict=True)
-        ]
+        return self.classes.guesses(query)
 
     def class_choices(self, query: Query) -> tuple[Contents, Query]:
-        """Return the class pickers for a new picture, and the query for its likeliest class."""
+        """Return the class pickers for a new picture, and the query for one of its classes."""
         picker, query = super().class_choices(query)
         return {**picker, "other_class": self.other_class_choices(query)}, query
 
     def other_class_choices(self, query: Query) -> dict[str, Any]:
         """Return the choices of a class to compare with: the guesses, and the least likely one."""
         guesses = self.guesses(query)
-        least = self.least_likely(query)
+        least = self.classes.least_likely(query)
         choices = [(name, index) for name, index, _ in guesses]
         choices.append((f"{self.class_name(least)} (the least likely)", least))
         return {"choices": choices, "value": guesses[1][1]}
-
-    def least_likely(self, query: Query) -> int:
-        """Return the class the network believes in least."""
-        return int(self.probabilities(query).argmin())
-
-    def probabilities(self, query: Query) -> Tensor:
-        """Return the probability of every class, (C,); the last pictures' are remembered."""
-        key = hashlib.sha256(query.image.tobytes()).hexdigest()
-        if key not in self._probabilities:
-            with self.lock, torch.no_grad():
-                pixels = self.pipeline.preprocess(query.image)["pixel_values"]
-                logits = self.pipeline.model.classify(pixels.to(self.pipeline.device))
-            self._probabilities[key] = logits[0].float().softmax(-1).cpu()
-            if len(self._probabilities) > _REMEMBERED_PICTURES:
-                self._probabilities.pop(next(iter(self._probabilities)))
-        return self._probabilities[key]
 
     def explain(self, query: Query) -> ImageSaliencyResult:
         """Explain the class of a query with the method of its controls."""
         label = query.class_label
         outputs = self.run(query, None if label is None else [label])
         return self.result_of(query, outputs, 0)
+
+    def timed_run(self, query: Query, class_labels: list[int]) -> tuple[ImageSaliencyOutput, float]:
+        """Return the output of `run`, and the seconds it took."""
+        return self.timed(query, lambda: self.run(query, class_labels), *class_labels)
 
     def run(self, query: Query, class_labels: list[int] | None) -> ImageSaliencyOutput:
         """Run the network once for some classes of one picture; the caller holds the lock.
@@ -214,15 +197,16 @@ class Page(ImageSaliencyPage):
         model.config.name_or_path = shipped.config.name_or_path
         return model
 
-    def _method_picker(self) -> gr.Dropdown:
+    def _method_picker(self, **properties: Any) -> gr.Dropdown:
         choices = [(METHOD_LABELS.get(name, name), name) for name in METHODS]
-        return gr.Dropdown(choices, value=self.pipeline.model.config.method, label="Method")
+        method = self.pipeline.model.config.method
+        return gr.Dropdown(choices, value=method, label="Method", **properties)
 
     def _layer_picker(self) -> gr.Dropdown:
         words = _DEPTH_WORDS[-len(self.stages) :]
-        choices = [("Where the method is used best", OWN_DEPTH)]
+        choices = [("Automatic", OWN_DEPTH)]
         choices += [
-            (f"{word.capitalize()}: {layer.name} ({layer.shape[1]} x {layer.shape[2]})", layer.name)
+            (f"{word.capitalize()}: {layer.name}", layer.name)
             for word, layer in zip(words, self.stages, strict=True)
         ]
         if len(self.stages) > 1:

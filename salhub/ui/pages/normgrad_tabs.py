@@ -15,7 +15,7 @@ from salhub.ops.extract_aggregate import AGGREGATES, EXTRACTS
 from salhub.outputs import ImageSaliencyOutput
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult
 from salhub.processing import viewed_box
-from salhub.ui.map_tab import MapTab, duration, map_pictures
+from salhub.ui.map_tab import MapTab, duration, map_pictures, seen_part
 from salhub.ui.markup import (
     PICK_ON_CLICK,
     Fact,
@@ -40,11 +40,8 @@ class SensitiveMapTab(MapTab):
     def contents(self, query: Query) -> Contents:
         """Explain the chosen class and the least likely one, which share a forward pass."""
         page = self.page
-        other = page.least_likely(query)
-        with page.lock:
-            start = time.perf_counter()
-            outputs = page.run(query, [query.class_label, other])
-            seconds = time.perf_counter() - start
+        other = page.classes.least_likely(query)
+        outputs, seconds = page.timed_run(query, [query.class_label, other])
         result = page.result_of(query, outputs, 0)
         numbers = [sensitivity(outputs, page.class_name(other)), duration(seconds, page)]
         return self.show(query, result, numbers)
@@ -84,7 +81,7 @@ class FamilyTab(Tab):
             seconds = time.perf_counter() - start
         chosen = page.layers_for(query) or stages
         layer = chosen[-1] if chosen[-1] in stages else stages[-1]
-        view = _seen_part(query.image, page.pipeline.image_processor)
+        view = _small_view(query.image, page.pipeline.image_processor)
         return {
             "family_reading": {"value": sentence(_family_sentence(page, query, found, seconds))},
             "by_depth": {"value": self._by_depth(query, found, view)},
@@ -143,7 +140,7 @@ class FamilyTab(Tab):
 class ClassesTab(Tab):
     """The maps of two classes and where they differ."""
 
-    title = "Two classes"
+    title = "Classes"
 
     def controls(self, query: Query) -> dict[str, Component]:
         """Build the picker of the other class."""
@@ -169,10 +166,7 @@ class ClassesTab(Tab):
         other = query.settings["other_class"]
         if other is None or other == query.class_label:
             other = next(one for _, one, _ in page.guesses(query) if one != query.class_label)
-        with page.lock:
-            start = time.perf_counter()
-            outputs = page.run(query, [query.class_label, other])
-            seconds = time.perf_counter() - start
+        outputs, seconds = page.timed_run(query, [query.class_label, other])
         first, second = (page.result_of(query, outputs, place) for place in (0, 1))
         numbers = [sensitivity(outputs, second.label), duration(seconds, page)]
         return {
@@ -191,7 +185,9 @@ def sensitivity(outputs: ImageSaliencyOutput, other: str) -> Fact:
     first, second = outputs.saliency[:, 0], outputs.saliency[:, 1]
     rho = float(class_sensitivity(first, second).rho)
     if rho != rho:
-        return Fact("undefined", "Class sensitivity", f"the map of '{other}' or this one is constant")
+        return Fact(
+            "undefined", "Class sensitivity", f"the map of '{other}' or this one is constant"
+        )
     meaning = f"rank correlation with the map of '{other}'; 1 means that the class does not matter"
     return Fact(f"{rho:.2f}", "Class sensitivity", meaning)
 
@@ -208,7 +204,7 @@ def _family_sentence(page, query: Query, found: Mapping, seconds: float) -> str:
     )
 
 
-def _seen_part(image: Image.Image, image_processor: object) -> Image.Image:
+def _small_view(image: Image.Image, image_processor: object) -> Image.Image:
     """The part of the picture that the network saw, small."""
     box = viewed_box(image_processor, (image.height, image.width))
     seen = image.crop(tuple(round(edge) for edge in box))
@@ -229,16 +225,17 @@ def _cell(
 
 
 def _titled(result: ImageSaliencyResult, query: Query) -> dict:
-    return {**map_pictures(result, query)["overlay"], "label": result.label}
+    pane = map_pictures(result, query)["overlay"]
+    return {**pane, "value": seen_part(pane["value"], result), "label": result.label}
 
 
 def _difference(first: ImageSaliencyResult, second: ImageSaliencyResult, query: Query) -> dict:
     share = _as_share(first.saliency) - _as_share(second.saliency)
-    picture = overlay(
-        first.image, share, query.settings["opacity"], viewed_box=first.viewed_box
+    picture = overlay(first.image, share, query.settings["opacity"], viewed_box=first.viewed_box)
+    text = (
+        f"Where {first.label} and {second.label} differ: orange for the first, blue for the other"
     )
-    text = f"Where {first.label} and {second.label} differ: orange for the first, blue for the other"
-    return {"value": picture, "alt_text": text}
+    return {"value": seen_part(picture, first), "alt_text": text}
 
 
 def _as_share(saliency: np.ndarray) -> np.ndarray:

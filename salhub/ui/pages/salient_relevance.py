@@ -1,0 +1,225 @@
+"""The page of salient relevance: the photo, its relevance, and the areas that stand out of it."""
+
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import torch
+from gradio.components import Component
+from PIL import Image
+from scipy import ndimage
+
+from salhub.auto import Method
+from salhub.models.salient_relevance.modeling_salient_relevance import (
+    SalientRelevanceForImageSaliency,
+    SalientRelevanceOutput,
+)
+from salhub.models.salient_relevance.rules import PRESETS
+from salhub.pipelines.image_saliency_result import ImageSaliencyResult
+from salhub.ui.classes import RememberedClasses
+from salhub.ui.endpoints import EndpointAnswer
+from salhub.ui.image_saliency import ImageSaliencyPage
+from salhub.ui.map_tab import MapTab, duration, seen_part
+from salhub.ui.markup import Fact
+from salhub.ui.models_tab import ModelsTab
+from salhub.ui.picture_input import UploadedPicture
+from salhub.ui.query import Contents, Query
+from salhub.viz import paint
+
+PRESET_LABELS = {
+    "deep_taylor": "Deep Taylor",
+    "sr_reference": "As published with the paper",
+    "epsilon_plus": "Epsilon plus",
+    "epsilon_plus_flat": "Epsilon plus, flat",
+    "epsilon_gamma_box": "Epsilon gamma box",
+    "epsilon_alpha2_beta1_flat": "Alpha 2 beta 1, flat",
+}
+
+
+class StagesTab(MapTab):
+    """The stages of the method, side by side."""
+
+    pictures = (
+        ("photo", "Photo"),
+        ("relevance", "Relevance (LRP)"),
+        ("context", "Context saliency"),
+        ("overlay", "Salient relevance"),
+    )
+    layout = "salhub-panes salhub-four"
+
+    def contents(self, query: Query) -> Contents:
+        """Run both stages."""
+        page = self.page
+        outputs, seconds = page.timed(query, lambda: page.run(query), "run")
+        result = page.result_of(query, outputs)
+        numbers = [_areas(outputs), _conservation(outputs), duration(seconds, page)]
+        contents = {**self.show(query, result, numbers), **_stages(query, result, outputs)}
+        # Shown cut to what the network saw, like its neighbours; the map alone is in the file.
+        over = contents["overlay"]
+        contents["overlay"] = {**over, "value": seen_part(over["value"], result)}
+        del contents["map"]
+        return contents
+
+
+class Page(ImageSaliencyPage):
+    """Where the relevance of a class gathers."""
+
+    title = "Salient Relevance"
+    sentence = "Where does a network look? Its relevance, gathered into the areas that stand out."
+    tabs = (StagesTab, ModelsTab)
+
+    def __init__(self, name: str, method: Method) -> None:
+        super().__init__(name, method)
+        self.classes = RememberedClasses(self.pipeline, self.lock)
+        self._models: dict[tuple, SalientRelevanceForImageSaliency] = {}
+
+    def main_controls(self) -> dict[str, Component]:
+        """Build the picker of the relevance rules."""
+        return {"preset": self._preset_picker()}
+
+    def setting_controls(self) -> dict[str, Component]:
+        """Build the contrast and the settings of every page."""
+        contrast = gr.Checkbox(
+            self.pipeline.model.config.contrast == "others",
+            label="Against the other classes",
+            info="Subtracts the relevance of the mean of all others",
+        )
+        return {"contrast": contrast, **super().setting_controls()}
+
+    def endpoint_controls(self) -> list[Component]:
+        """Build the components behind the further parameters of "/saliency"."""
+        contrast = gr.Checkbox(label="Against the other classes")
+        return [self._preset_picker(allow_custom_value=True), contrast]
+
+    def saliency(
+        self,
+        picture: UploadedPicture | None,
+        class_label: str = "",
+        preset: str = "",
+        contrast: bool = False,
+    ) -> EndpointAnswer:
+        """Explain a picture: in which areas the relevance of a class gathers.
+
+        Args:
+            picture: Any picture: a file, or the address of one.
+            class_label: The class to explain, a name or an index; empty for the most likely one.
+            preset: Rules of the relevance, such as "deep_taylor"; empty for the page's own.
+            contrast: Subtract the relevance of the mean of all other classes.
+
+        Returns:
+            The map over the photo, the map as a NumPy file (float32, the size of the picture, whose
+            longer side is at most 1024 pixels), and what was explained.
+        """
+        settings = {"preset": preset, "contrast": contrast}
+        return self.endpoint_result(picture, class_label, settings)
+
+    def pipeline_settings(self, query: Query) -> dict[str, Any]:
+        """Return what the controls change of the shipped model."""
+        shipped = self.pipeline.model.config
+        contrast = query.settings.get("contrast")
+        wanted = {
+            "preset": query.settings.get("preset") or shipped.preset,
+            "contrast": "others" if contrast else "none",
+        }
+        return {key: value for key, value in wanted.items() if value != getattr(shipped, key)}
+
+    def guesses(self, query: Query) -> list[tuple[str, int, float]]:
+        """Return the likeliest classes from a forward pass alone."""
+        return self.classes.guesses(query)
+
+    def explain(self, query: Query) -> ImageSaliencyResult:
+        """Explain the class of a query with the rules of its controls."""
+        return self.result_of(query, self.run(query))
+
+    def run(self, query: Query) -> SalientRelevanceOutput:
+        """Run both stages on a picture; the caller holds the lock."""
+        pixels = self.pipeline.preprocess(query.image)["pixel_values"]
+        label = query.class_label
+        return self.model_for(query)(pixels, class_labels=None if label is None else [label])
+
+    def result_of(self, query: Query, outputs: SalientRelevanceOutput) -> ImageSaliencyResult:
+        """Return the result of a run."""
+        keys = ("saliency", "class_labels", "degenerate", "logits")
+        given = {key: outputs[key] for key in keys}
+        return self.pipeline.postprocess({"pictures": [query.image], **given})
+
+    def model_for(self, query: Query) -> SalientRelevanceForImageSaliency:
+        """Return the shipped model, or the same network with the settings of a query.
+
+        They are kept, because each folds a copy of the network at its first call.
+        """
+        changed = self.pipeline_settings(query)
+        shipped = self.pipeline.model
+        if not changed:
+            return shipped
+        key = tuple(sorted(changed.items()))
+        if key not in self._models:
+            kept = {name: getattr(shipped.config, name) for name in ("preset", "contrast")}
+            self._models[key] = SalientRelevanceForImageSaliency.from_classifier(
+                shipped.backbone,
+                image_processor=self.pipeline.image_processor,
+                **{**kept, **changed},
+            )
+            self._models[key].config.name_or_path = shipped.config.name_or_path
+        return self._models[key]
+
+    def _preset_picker(self, **properties: Any) -> gr.Dropdown:
+        choices = [(PRESET_LABELS.get(name, name), name) for name in PRESETS]
+        preset = self.pipeline.model.config.preset
+        return gr.Dropdown(choices, value=preset, label="Rules of the relevance", **properties)
+
+
+def _stages(query: Query, result: ImageSaliencyResult, outputs: SalientRelevanceOutput) -> Contents:
+    """The photo and the two stages, cut to what the network saw."""
+    colors = query.settings.get("colors") or None
+    pixels = outputs.relevance[0].sum(dim=0).cpu().numpy()
+    context = outputs.context_saliency[0].cpu().numpy()
+    photo = seen_part(result.image, result)
+    by_pixel, standing_out = (
+        paint(values, colors).resize(photo.size, Image.Resampling.BILINEAR)
+        for values in (pixels, context)
+    )
+    return {
+        "photo": {"value": photo, "alt_text": "The part of the photo that the network saw"},
+        "relevance": {"value": by_pixel, "alt_text": f"Relevance of {result.label}, by pixel"},
+        "context": {"value": standing_out, "alt_text": "What stands out of the relevance"},
+    }
+
+
+def _areas(outputs: SalientRelevanceOutput) -> Fact:
+    """How many areas the map has, beside its relevance cut at the same size."""
+    attended = outputs.attended_mask[0].cpu().numpy()
+    relevance = outputs.relevance[0].sum(dim=0).cpu().numpy()
+    areas = count_areas(attended)
+    speckles = count_areas(largest(relevance, int(attended.sum())))
+    meaning = f"the same share of the relevance alone falls into {speckles} pieces"
+    return Fact(str(areas), "Attention areas", meaning)
+
+
+def count_areas(mask: np.ndarray) -> int:
+    """Count the connected areas of a mask, pixels touching at corners included.
+
+    Example:
+        >>> count_areas(np.eye(3, dtype=bool))
+        1
+    """
+    return int(ndimage.label(mask, structure=np.ones((3, 3)))[1])
+
+
+def largest(values: np.ndarray, count: int) -> np.ndarray:
+    """Mark the `count` largest values.
+
+    Example:
+        >>> largest(np.array([3.0, 1.0, 2.0]), 2).tolist()
+        [True, False, True]
+    """
+    mask = np.zeros(values.size, dtype=bool)
+    mask[np.argsort(values, axis=None)[values.size - count :]] = True
+    return mask.reshape(values.shape)
+
+
+def _conservation(outputs: SalientRelevanceOutput) -> Fact:
+    start, end = float(outputs.start_relevance[0]), float(outputs.relevance_sum[0])
+    error = abs(end - start) / max(abs(start), torch.finfo(torch.float32).tiny)
+    meaning = "of the score did not reach the pixels; most of it stays in the biases"
+    return Fact(f"{error:.2%}", "Conservation error", meaning)

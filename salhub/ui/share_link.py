@@ -1,0 +1,146 @@
+"""Addresses that open a page as somebody else saw it.
+
+All that is needed stands in the address, so a link to a sample never goes stale. (gradio's own
+DeepLinkButton forgets the value of every component that an answer left as it was.)
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+import gradio as gr
+from gradio.components import Component
+from gradio.utils import get_upload_folder
+
+from salhub.data.samples import sample_names, sample_path
+from salhub.errors import did_you_mean
+from salhub.ui.picture_input import UploadedPicture
+
+COPY = "Copy a link to this view"
+# Without https a browser lends no clipboard; the address bar does then.
+COPY_SCRIPT = """
+async (query) => {
+    const address = new URL(window.location.href);
+    address.search = query;
+    try {
+        await navigator.clipboard.writeText(address.toString());
+        return [query, 'Link copied'];
+    } catch {
+        window.history.replaceState(null, '', address);
+        return [query, 'The link is in the address bar'];
+    }
+}
+"""
+RESTORE_SCRIPT = f"""
+() => new Promise((done) => setTimeout(() => done('{COPY}'), 2000))
+"""
+READ_SCRIPT = "() => window.location.search"
+
+_KEPT_PICTURE = re.compile(r"[0-9a-f]{40,128}/[^/\\]+")
+
+
+def link_query(given: Mapping[str, Any], defaults: Mapping[str, Any], tab: str) -> str:
+    """Return the query of an address for a state of the controls.
+
+    Args:
+        given: Value of each control by its name; "picture" is an `UploadedPicture` or None.
+        defaults: What the controls are set to when the page is opened; not repeated in the address.
+        tab: The open tab.
+
+    Example:
+        >>> link_query({"picture": None, "method": "cam"}, {"method": "grad_cam"}, "Map")
+        'method=cam&tab=Map'
+    """
+    parts = dict(_picture_part(given.get("picture")))
+    for name, value in given.items():
+        if name != "picture" and value is not None and value != defaults.get(name):
+            parts[name] = str(value)
+    return urlencode({**parts, "tab": tab})
+
+
+def _picture_part(picture: UploadedPicture | None) -> list[tuple[str, str]]:
+    if picture is None:
+        return []
+    sample = picture.sample
+    if sample is not None:
+        return [("sample", sample)]
+    return [("picture", f"{picture.path.parent.name}/{picture.path.name}")]
+
+
+def read_link(
+    search: str, controls: Mapping[str, Component], classes: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return the values that an address gives to controls, and the tab under "tab".
+
+    Args:
+        search: The query of the address.
+        controls: The controls by name.
+        classes: Names of those that hold the index of a class.
+
+    Raises:
+        ValueError: A picture that is no longer kept, or a value that a control does not take.
+
+    Example:
+        >>> read_link("?size=3", {"size": gr.Slider(0, 10)})
+        {'size': 3.0}
+    """
+    given = dict(parse_qsl(search.removeprefix("?")))
+    found: dict[str, Any] = {}
+    if "sample" in given and given["sample"] in sample_names():
+        path = sample_path(given["sample"])
+        found["picture"] = UploadedPicture(path, path.name)
+    elif "picture" in given:
+        found["picture"] = _kept_picture(given["picture"])
+    for name, control in controls.items():
+        if name != "picture" and name in given:
+            is_class = name in classes
+            found[name] = _class(given[name]) if is_class else _value(control, given[name])
+    if "tab" in given:
+        found["tab"] = given["tab"]
+    return found
+
+
+def _kept_picture(name: str) -> UploadedPicture:
+    # Only names that gradio gives to what it keeps; anything else would be a path of the server's.
+    path = Path(get_upload_folder()) / name
+    if not _KEPT_PICTURE.fullmatch(name) or not path.is_file():
+        raise ValueError(
+            "The picture of this link is no longer here, pictures are deleted after a day; choose "
+            "one, or take a sample."
+        )
+    return UploadedPicture(path, path.name)
+
+
+def _class(text: str) -> int:
+    if not text.isdigit():
+        raise ValueError(f"The link names the class '{text}'; classes are numbers there.")
+    return int(text)
+
+
+def _value(control: Component, text: str) -> Any:
+    if isinstance(control, gr.Checkbox):
+        return text == "True"
+    if isinstance(control, gr.Slider):
+        return _number(control, text)
+    options = [value for _, value in control.choices]
+    if text not in options and not control.allow_custom_value:
+        raise ValueError(
+            f"The link asks for '{text}' as {control.label}, which there is not."
+            f"{did_you_mean(text, map(str, options))}"
+        )
+    return text
+
+
+def _number(control: gr.Slider, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not control.minimum <= value <= control.maximum:
+        raise ValueError(
+            f"The link asks for {text} as {control.label}; it goes from {control.minimum} to "
+            f"{control.maximum}."
+        )
+    return value

@@ -1,0 +1,113 @@
+"""A visitor: a browser window that remembers everything that went wrong in it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+DESK = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
+_OWN_SCHEMES = ("data", "blob", "about")
+# Answers on a machine with two busy cores; a page that needs longer is broken.
+PATIENCE_MS = 20_000
+
+_UNNAMED_PICTURES = """
+[...document.querySelectorAll('main img')]
+    .filter((one) => one.checkVisibility())
+    .filter((one) => !one.alt && !one.closest('button[aria-label], button[title]'))
+    .map((one) => one.outerHTML.slice(0, 200))
+"""
+
+
+class Visit:
+    """One visitor on one page.
+
+    Args:
+        page: The browser's window.
+        host: The only host that the window may talk to.
+    """
+
+    def __init__(self, page, host: str) -> None:
+        self.page = page
+        self.host = host
+        self.errors: list[str] = []
+        self.outside: list[str] = []
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("console", self._hear)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", self._see)
+        page.on("response", self._check)
+
+    def overlay(self) -> str:
+        """Address of the picture with the map over it, once it is drawn."""
+        picture = self.pane("Map over the photo")
+        return picture.get_attribute("src")
+
+    def pane(self, label: str):
+        """The picture in the pane of that label, once it is drawn."""
+        picture = self.page.locator(f".salhub-pane:visible:has(label:text-is('{label}')) img").first
+        picture.wait_for()
+        self.page.wait_for_function(
+            "(one) => one.complete && one.naturalWidth > 50", arg=picture.element_handle()
+        )
+        return picture
+
+    def expect_text(self, selector: str, text: str) -> None:
+        """Wait until a part of the page says something."""
+        self.page.locator(selector).filter(has_text=text).first.wait_for()
+
+    def choose(self, label: str, option: str) -> None:
+        """Choose an option of a list."""
+        self.page.get_by_label(label, exact=True).first.click()
+        self.page.get_by_role("option", name=option, exact=True).click()
+
+    def open_tab(self, title: str) -> None:
+        """Open a tab."""
+        self.page.get_by_role("tab", name=title, exact=True).click()
+
+    def code(self) -> str:
+        """The program that the page shows."""
+        lines = self.page.locator(".cm-content .cm-line").all_inner_texts()
+        return "\n".join(line.replace("\n", "") for line in lines)
+
+    def take_picture(self, name: str) -> None:
+        """Keep what is on screen, where SALHUB_SCREENSHOTS names a folder for it."""
+        folder = os.environ.get("SALHUB_SCREENSHOTS")
+        if folder:
+            self.page.evaluate("document.activeElement?.blur()")
+            self.page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+    def check(self) -> None:
+        """Nothing went wrong, nothing left the machine, nothing sticks out to the side."""
+        assert self.errors == []
+        assert self.outside == []
+        width = self.page.evaluate("document.documentElement.scrollWidth")
+        assert width <= self.page.viewport_size["width"]
+        assert self.page.evaluate(_UNNAMED_PICTURES) == []
+
+    def _hear(self, message) -> None:
+        if message.type == "error":
+            self.errors.append(message.text)
+
+    def _see(self, request) -> None:
+        address = urlsplit(request.url)
+        if address.scheme not in _OWN_SCHEMES and address.netloc != self.host:
+            self.outside.append(request.url)
+
+    def _check(self, response) -> None:
+        if response.status >= 400:
+            self.errors.append(f"{response.status} {response.url}")
+
+
+@contextmanager
+def visiting(browser, address: str, viewport: dict, **properties) -> Iterator[Visit]:
+    """Open a page as a new visitor, and check at the end that nothing went wrong."""
+    context = browser.new_context(viewport=viewport, accept_downloads=True, **properties)
+    visit = Visit(context.new_page(), urlsplit(address).netloc)
+    try:
+        visit.page.goto(address)
+        yield visit
+        visit.check()
+    finally:
+        context.close()

@@ -1,0 +1,158 @@
+"""Journeys of visitors through the pages, in a real browser at the width of a desk and a phone."""
+
+import re
+
+import numpy as np
+import pytest
+
+from tests.ui.browsing import DESK, PHONE, visiting
+
+pytestmark = [
+    pytest.mark.browser,
+    # gradio asks pandas for what pandas is about to drop.
+    pytest.mark.filterwarnings("ignore:::gradio.queueing"),
+]
+
+SALIENT_RELEVANCE = "salient-relevance"
+
+
+@pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
+@pytest.mark.parametrize("path", ["", SALIENT_RELEVANCE], ids=["normgrad", "salient_relevance"])
+def test_a_useful_picture_is_there_before_the_first_press(browser, server, path, viewport, request):
+    with visiting(browser, server + path, viewport) as visit:
+        label = "Salient relevance" if path else "Map over the photo"
+        picture = visit.pane(label)
+        box = picture.bounding_box()
+        assert box["width"] > 150 and box["height"] > 150
+        assert "espresso" in picture.get_attribute("alt")
+        visit.expect_text(".salhub-sentence", "espresso")
+        visit.expect_text(".salhub-facts", "ms" if not path else "Conservation error")
+        visit.take_picture(f"{request.node.callspec.id}-before")
+        # Its top must be in sight without scrolling.
+        top = visit.pane("Photo" if path else label).bounding_box()["y"]
+        assert top < viewport["height"] - 100
+
+
+def test_a_debugger_at_a_desk(browser, server, tmp_path):
+    """Another sample, another class, the whole family, two classes, and the files to take home."""
+    with visiting(browser, server, DESK) as visit:
+        page = visit.page
+        first = visit.overlay()
+        page.get_by_role("button", name="Sample: cat").click()
+        visit.expect_text(".salhub-sentence", "tiger cat")
+        assert visit.overlay() != first
+
+        page.get_by_role("radio", name=re.compile("^tabby")).check()
+        visit.expect_text(".salhub-sentence", "'tabby'")
+
+        visit.open_tab("All methods")
+        visit.expect_text(".salhub-sentence:visible", "one forward and one backward pass")
+        assert page.locator(".salhub-table img").count() >= 48
+        visit.take_picture("normgrad-desk-family")
+        page.get_by_role("button", name="Grad-CAM at blocks.15").click()
+
+        visit.expect_text(".cm-content", 'method="grad_cam"')
+        assert page.get_by_label("Method", exact=True).input_value() == "Grad-CAM"
+        assert page.get_by_label("Depth", exact=True).input_value() == "Deepest: blocks.15"
+        assert page.get_by_role("tab", name="Map", exact=True).get_attribute("aria-selected")
+        visit.overlay()
+        visit.take_picture("normgrad-desk-after")
+
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Save map (.npy)").click()
+        taken = tmp_path / "map.npy"
+        download.value.save_as(taken)
+        assert np.allclose(np.load(taken), _run(visit.code(), tmp_path), atol=1e-5)
+
+        visit.open_tab("Classes")
+        visit.pane("tabby")
+        visit.pane("Difference")
+        visit.expect_text(".salhub-facts:visible", "rank correlation")
+        visit.choose("Compare with the class", "Egyptian cat")
+        visit.pane("Egyptian cat")
+        visit.take_picture("normgrad-desk-classes")
+
+
+def _run(code: str, folder) -> np.ndarray:
+    """What the program on the page makes."""
+    code = code.replace('"explained', f'"{folder}/explained')
+    exec(compile(code, "the page", "exec"), {})
+    return np.load(folder / "explained.npy")
+
+
+def test_a_phone_with_good_and_bad_pictures(browser, server, sample, bad_uploads):
+    with visiting(browser, server, PHONE) as visit:
+        page = visit.page
+        first = visit.overlay()
+        page.get_by_role("button", name="Remove Image").click()
+        visit.expect_text(".salhub-notice", "There is no picture yet")
+        page.set_input_files("input[type=file]", sample)
+        visit.expect_text(".salhub-sentence", "tiger cat")
+        assert page.locator(".salhub-notice").count() == 0
+        assert visit.overlay() != first
+        visit.check()
+        visit.take_picture("normgrad-phone-after")
+
+        for title in ("All methods", "Classes", "Models"):
+            visit.open_tab(title)
+            page.locator(".salhub-sentence:visible").first.wait_for()
+            visit.check()
+            visit.take_picture(f"normgrad-phone-{title.lower().replace(' ', '-')}")
+
+        visit.open_tab("Map")
+        for path, words in bad_uploads.values():
+            page.set_input_files("input[type=file]", path)
+            visit.expect_text(".salhub-notice", words)
+            assert f"'{path.name}'" in page.locator(".salhub-notice").inner_text()
+            # Neither the map of the picture before nor its classes may stay.
+            assert page.locator(".salhub-pane:visible img").count() == 0
+            assert page.get_by_role("radio").count() == 0
+        visit.take_picture("normgrad-phone-refused")
+
+
+def test_salient_relevance_at_a_desk(browser, server):
+    with visiting(browser, server + SALIENT_RELEVANCE, DESK) as visit:
+        first = visit.pane("Relevance (LRP)").get_attribute("src")
+        visit.choose("Rules of the relevance", "Epsilon gamma box")
+        visit.expect_text(".cm-content", 'preset="epsilon_gamma_box"')
+        assert visit.pane("Relevance (LRP)").get_attribute("src") != first
+        visit.expect_text(".salhub-facts", "Attention areas")
+        visit.take_picture("salient_relevance-desk-after")
+        visit.open_tab("Models")
+        visit.choose("Compare with", "salhub/normgrad-efficientnet-lite0")
+        visit.pane("normgrad-efficientnet-lite0 · espresso")
+        visit.expect_text(".salhub-facts:visible", "Agreement")
+        visit.take_picture("salient_relevance-desk-models")
+
+
+def test_salient_relevance_on_a_phone(browser, server):
+    with visiting(browser, server + SALIENT_RELEVANCE, PHONE) as visit:
+        visit.page.get_by_role("button", name="Sample: rocket").click()
+        visit.expect_text(".salhub-sentence", "drilling platform")
+        visit.pane("Salient relevance")
+        visit.take_picture("salient_relevance-phone-after")
+
+
+def test_a_link_shows_the_same_view_to_somebody_else(browser, server):
+    allowed = {"permissions": ["clipboard-read", "clipboard-write"]}
+    with visiting(browser, server, DESK, **allowed) as visit:
+        page = visit.page
+        visit.overlay()
+        page.get_by_role("radio", name=re.compile("^cup")).check()
+        visit.expect_text(".salhub-sentence", "'cup'")
+        page.get_by_role("button", name="Copy a link to this view").click()
+        page.get_by_text("Link copied").wait_for()
+        page.wait_for_function("navigator.clipboard.readText().then((t) => t.includes('class_label='))")
+        link = page.evaluate("navigator.clipboard.readText()")
+    with visiting(browser, link, DESK) as visit:
+        visit.expect_text(".salhub-sentence", "'cup'")
+        visit.overlay()
+        assert visit.page.get_by_role("radio", name=re.compile("^cup")).is_checked()
+
+
+def test_dark_mode_follows_the_system(browser, server):
+    with visiting(browser, server, DESK, color_scheme="dark") as visit:
+        visit.overlay()
+        background = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert max(map(int, re.findall(r"\d+", background)[:3])) < 60
+        visit.take_picture("normgrad-desk-dark")
