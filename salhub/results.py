@@ -8,7 +8,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -172,7 +172,7 @@ class Results:
 
 
 @contextmanager
-def measured(results: Results) -> Iterator[Results]:
+def measured(results: Results) -> Generator[Results]:
     """Record versions, machine, wall time and peak memory of what runs inside.
 
     Args:

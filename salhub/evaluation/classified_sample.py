@@ -22,7 +22,7 @@ class ClassifiedSample:
     Args:
         folder: The pictures.
         image_processor: The classifier's own image processor.
-        classify: pixel_values (B, 3, H, W) -> logits (B, C).
+        classify: pixel_values (B, 3, H, W) -> logits (B, C), both in main memory.
         batch_size: Pictures classified at once.
         progress: Whether to show a bar.
 
@@ -50,7 +50,7 @@ class ClassifiedSample:
         batches = torch.arange(len(folder)).split(batch_size)
         with torch.no_grad():
             logits = [
-                classify(self.pixel_values(batch.tolist())).float().cpu()
+                classify(self.pixel_values(batch.tolist()))
                 for batch in tqdm(batches, desc="classifying", disable=not progress)
             ]
         self.logits = torch.cat(logits)

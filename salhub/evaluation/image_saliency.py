@@ -56,7 +56,7 @@ def explain_all(
         class_labels: (B, T) int64.
 
     Yields:
-        (name, float32 maps (B, T, H, W)).
+        (name, float32 maps (B, T, H, W) in main memory).
 
     Raises:
         ValueError: If an explainer returns another shape, or two maps have the same name.
@@ -74,7 +74,7 @@ def explain_all(
             if name in seen:
                 raise ValueError(f"two explainers give a map called {name!r}; rename one.")
             seen.add(name)
-            yield name, _resized(saliency.detach().float(), pixel_values.shape[2:])
+            yield name, _resized(saliency.detach().float().cpu(), pixel_values.shape[2:])
 
 
 def mosaic_pixels(

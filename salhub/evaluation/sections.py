@@ -2,9 +2,10 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,7 +72,7 @@ class Evaluation:
         return mosaic_pixels(self.sample, self.mosaics[0], self.mosaic_size)
 
     @contextmanager
-    def timed(self, section: str) -> Iterator[None]:
+    def timed(self, section: str) -> Generator[None]:
         """Record and log what a section takes: "seconds/section" and "cpu_seconds/section"."""
         start, cpu_start = time.perf_counter(), time.process_time()
         yield
@@ -140,6 +141,20 @@ def _mosaic_size(
     return None
 
 
+def classifier_of(model: Any) -> Classify:
+    """The classifier of an explainer as a function of pictures in main memory.
+
+    Args:
+        model: An `ExplainedClassifierModel`, on any device and in any precision.
+    """
+
+    def classify(pixel_values: Tensor) -> Tensor:
+        on_device = pixel_values.to(device=model.device, dtype=model.dtype)
+        return model.classify(on_device).float().cpu()
+
+    return classify
+
+
 def name_and_command(model: torch.nn.Module, folder_name: str, seed: int) -> tuple[str, str]:
     """Name of a loaded model, and the command that repeats its evaluation; never a path."""
     name = getattr(model.config, "name_or_path", "") or type(model).__name__
@@ -176,7 +191,7 @@ def add_summary(
 
 
 @contextmanager
-def muted_warnings(model_class: type) -> Iterator[None]:
+def muted_warnings(model_class: type) -> Generator[None]:
     """No warning a picture about constant maps from a model's file: the evaluation counts them."""
     model_logger = logging.getLogger(model_class.__module__)
 

@@ -166,7 +166,7 @@ def run_grid_pass(
     return {
         str(MapName(method, grid_pass.columns[layer])): output.saliency
         for (method, layer), output in outputs.items()
-        if _is_listed(method, layer)
+        if _is_listed(method, layer) and output.saliency is not None
     }
 
 

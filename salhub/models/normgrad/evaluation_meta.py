@@ -97,8 +97,8 @@ def _probabilities(
     run: Evaluation, model: NormGradForImageSaliency, position: int, step: float
 ) -> tuple[Tensor, Tensor]:
     """P of the most and the least likely class, before and after a step for each; (2,) both."""
-    pixel_values = run.sample.pixel_values([position])
-    labels = run.sample.extreme_classes([position])[0]
+    pixel_values = run.sample.pixel_values([position]).to(model.device, model.dtype)
+    labels = run.sample.extreme_classes([position])[0].to(model.device)
     classifier = ParameterizedClassifier(model)
     before, after = [], []
     with torch.enable_grad():
@@ -107,6 +107,6 @@ def _probabilities(
         ):
             with torch.no_grad():
                 stepped = classifier.classify(pixel_values, parameters)
-            before.append(scores.double().softmax(dim=1)[0, label])
-            after.append(stepped.double().softmax(dim=1)[0, label])
+            before.append(scores.double().softmax(dim=1)[0, label].cpu())
+            after.append(stepped.double().softmax(dim=1)[0, label].cpu())
     return torch.stack(before), torch.stack(after)

@@ -15,6 +15,7 @@ from salhub.evaluation.sections import (
     Evaluation,
     add_grid,
     add_summary,
+    classifier_of,
     muted_warnings,
     name_and_command,
     start_evaluation,
@@ -89,7 +90,7 @@ def evaluate(
     name, command = name_and_command(model, folder.describe()["name"], seed)
     results = Results(model=name, command=command, seed=seed)
     with measured(results), attribution_scope(model), muted_warnings(type(model)):
-        sample = ClassifiedSample(folder, image_processor, model.classify, progress=progress)
+        sample = ClassifiedSample(folder, image_processor, classifier_of(model), progress=progress)
         run = start_evaluation(
             results,
             sample,
@@ -178,7 +179,7 @@ def _evaluate_combination(
     }
     curves = measure_perturbation(
         explainers,
-        model.classify,
+        run.sample.classify,
         run.sample,
         run.confident_positions(num_images),
         pixels_per_step=PIXELS_PER_STEP,

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from salhub.evaluation.image_saliency import Explainer, ScoreTable, measure_randomization
 from salhub.evaluation.report import record, total, with_interval
-from salhub.evaluation.sections import Evaluation, add_grid
+from salhub.evaluation.sections import Evaluation, add_grid, classifier_of
 from salhub.metrics.bootstrap import Estimate
 from salhub.metrics.randomization import layer_stages
 from salhub.models.normgrad.evaluation_maps import (
@@ -51,7 +51,7 @@ def evaluate_randomization(
         found = measure_randomization(
             without_postprocessing(model),
             lambda changed: {"family": _explainer(changed, passes)},
-            lambda changed, pixel_values: changed.classify(pixel_values),
+            lambda changed, pixel_values: classifier_of(changed)(pixel_values),
             run.sample,
             run.positions[:num_images],
             stages,

@@ -23,6 +23,7 @@ from salhub.evaluation.sections import (
     Evaluation,
     add_grid,
     add_summary,
+    classifier_of,
     muted_warnings,
     name_and_command,
     start_evaluation,
@@ -106,7 +107,7 @@ def evaluate(
     results = Results(model=name, command=command, seed=seed)
     measuring = with_settings(model)
     with measured(results), attribution_scope(model), muted_warnings(type(model)):
-        sample = ClassifiedSample(folder, image_processor, model.classify, progress=progress)
+        sample = ClassifiedSample(folder, image_processor, classifier_of(model), progress=progress)
         run = start_evaluation(
             results,
             sample,
@@ -241,7 +242,7 @@ def _evaluate_perturbation(
     controls = {RANDOM_MAP: random_maps(seed), RANDOM_DISC: random_discs(seed)}
     scores = measure_perturbation(
         {"stages": stages(model)} | controls,
-        model.classify,
+        run.sample.classify,
         run.sample,
         run.confident_positions(num_images),
         pixels_per_step=PIXELS_PER_STEP,
@@ -270,7 +271,7 @@ def _evaluate_randomization(
     found = measure_randomization(
         with_settings(model, **_comparable_start(model)),
         lambda changed: {"stages": stages(changed)},
-        lambda changed, pixel_values: changed.classify(pixel_values),
+        lambda changed, pixel_values: classifier_of(changed)(pixel_values),
         run.sample,
         run.positions[:num_images],
         names,

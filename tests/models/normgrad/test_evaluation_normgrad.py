@@ -140,6 +140,13 @@ def test_same_seed_same_numbers_and_the_model_is_left_alone(results, tmp_path):
     assert all(torch.equal(before[name], p) for name, p in model.state_dict().items())
 
 
+def test_networks_in_another_precision_are_measured(results, tmp_path):
+    model = make_model().to(torch.bfloat16)
+    found = evaluate(model, SquareProcessor(32), make_folder(tmp_path), **SMALL)
+    for name in ("grid/mass/norm_grad/blocks.0", "perturbation/deletion/this model"):
+        assert found.metric(name).value == pytest.approx(results.metric(name).value, abs=0.05)
+
+
 def test_networks_of_one_size_get_mosaics_of_that_size(tmp_path):
     model = make_model(DeepColourNet(only_size=32))
     found = evaluate(model, SquareProcessor(32), make_folder(tmp_path), **SMALL)
