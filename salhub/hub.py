@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from salhub.errors import ModelNotFoundError, UnknownNameError, did_you_mean
-from salhub.manifest import NAMESPACE, BundledModel, read_manifest
+from salhub.errors import IntegrityError, ModelNotFoundError, UnknownNameError, did_you_mean
+from salhub.manifest import NAMESPACE, BundledModel, file_sha256, read_manifest
 
 logger = logging.getLogger(__name__)
-
-_HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,25 @@ class Resolved:
             if self.source != "hub" or not _is_missing_repository(error):
                 raise
             raise ModelNotFoundError(_missing_message(self.name)) from error
+
+    def verify_download(self, **hub_arguments: Any) -> None:
+        """Check weights that came from the Hub against the hash the Hub gave for them.
+
+        The Hub's client checks only their length. The cache keeps each weight file under its hash.
+
+        Raises:
+            IntegrityError: A weight file has other bytes than the Hub's.
+        """
+        config = _cached_config(self.name, hub_arguments) if self.source == "hub" else None
+        if config is None:
+            return
+        for weights in sorted(config.parent.rglob("*.safetensors")):
+            expected = weights.resolve().name
+            if len(expected) == 64 and file_sha256(weights.resolve()) != expected:
+                raise IntegrityError(
+                    f"{weights.name} of '{self.name}' is damaged: its sha256 is not the Hub's "
+                    f"{expected[:12]}...; download it again with force_download=True."
+                )
 
 
 def canonical_name(name: str | os.PathLike) -> str:
@@ -96,7 +113,7 @@ def resolve(name: str | os.PathLike, **hub_arguments: Any) -> Resolved:
         logger.info("%s: from the Hub, as SALHUB_PREFER_HUB asks", name)
         return from_hub
     model.verify()
-    logger.info("%s: shipped with salhub, revision %s", name, model.revision[:12])
+    logger.info("%s: shipped with salhub, weights sha256 %s", name, model.weights_sha256[:12])
     config_folder = str(model.folder_of("config.json"))
     weights_folder = str(model.folder_of("model.safetensors"))
     return Resolved(name, config_folder, weights_folder, "bundle", model.revision)
@@ -157,44 +174,6 @@ def seed_cache(
     return [_seed_one(model, root) for model in models]
 
 
-def push_folder(
-    folder: str | os.PathLike,
-    repo_id: str,
-    *,
-    private: bool = False,
-    token: str | None = None,
-    revision: str | None = None,
-    commit_message: str = "Upload with salhub",
-    create_pr: bool = False,
-) -> str:
-    """Upload a folder to a model repository in one commit, creating the repository if needed.
-
-    Args:
-        folder: The folder; everything in it goes up, and nothing else in the repository changes.
-        repo_id: "owner/name".
-        private: Whether a repository created here is private.
-        token: Access token; by default the saved login.
-        revision: Branch to commit to; by default the main one.
-        commit_message: First line of the commit.
-        create_pr: Open a pull request instead of committing to the branch.
-
-    Returns:
-        The address of the commit or of the pull request.
-    """
-    from huggingface_hub import HfApi
-
-    api = HfApi(token=token)
-    api.create_repo(repo_id, private=private, exist_ok=True)
-    commit = api.upload_folder(
-        repo_id=repo_id,
-        folder_path=folder,
-        revision=revision,
-        commit_message=commit_message,
-        create_pr=create_pr,
-    )
-    return commit.pr_url or commit.commit_url
-
-
 def _is_ours(name: str) -> bool:
     return name.startswith(NAMESPACE)
 
@@ -215,16 +194,33 @@ def _asks_for_hub(model: BundledModel, hub_arguments: dict[str, Any]) -> bool:
 
 
 def _hub_has(name: str, hub_arguments: dict[str, Any]) -> bool:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-    arguments = {key: hub_arguments[key] for key in _HUB_ARGUMENTS if key in hub_arguments}
+    if hub_arguments.get("local_files_only"):
+        return _cached_config(name, hub_arguments) is not None
+    revision = hub_arguments.get("revision")
     try:
-        hf_hub_download(name, "config.json", **arguments)
-    except (HfHubHTTPError, OSError) as error:
-        logger.info("%s: not on the Hub (%s), using the shipped files", name, type(error).__name__)
-        return False
+        # One question without retries: the answer may be that the Hub is out of reach.
+        get_hf_file_metadata(
+            hf_hub_url(name, "config.json", revision=revision), token=hub_arguments.get("token")
+        )
+    except Exception as error:  # whatever went wrong, the cache or the bundle is the answer
+        logger.info("%s: not to be had from the Hub (%s)", name, type(error).__name__)
+        return _cached_config(name, hub_arguments) is not None
     return True
+
+
+def _cached_config(name: str, hub_arguments: dict[str, Any]) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    folder = hub_arguments.get("subfolder") or ""
+    path = try_to_load_from_cache(
+        name,
+        f"{folder}/config.json".lstrip("/"),
+        cache_dir=hub_arguments.get("cache_dir"),
+        revision=hub_arguments.get("revision"),
+    )
+    return Path(path) if isinstance(path, str) else None
 
 
 def _is_missing_repository(error: BaseException | None) -> bool:
@@ -235,6 +231,9 @@ def _is_missing_repository(error: BaseException | None) -> bool:
         RepositoryNotFoundError,
     )
 
+    if error is not None and str(error).startswith("Can't load image processor"):
+        # Raised without a cause when transformers found no file at all.
+        return error.__cause__ is None and error.__context__ is None
     missing = (RepositoryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled)
     while error is not None:
         if isinstance(error, missing) and not isinstance(error, GatedRepoError):

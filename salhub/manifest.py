@@ -88,6 +88,12 @@ class BundledModel:
                 return file.path.parent
         return WEIGHTS_ROOT / self.name
 
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of the weight file, or "" for a model without one."""
+        hashes = [file.sha256 for file in self.files if file.name == "model.safetensors"]
+        return hashes[0] if hashes else ""
+
     def verify(self) -> None:
         """Check every file against its recorded size and hash.
 
@@ -99,12 +105,17 @@ class BundledModel:
                 raise IntegrityError(
                     f"The shipped file {file.path} is missing; reinstall salhub to restore it."
                 )
-            status = file.path.stat()
-            if _sha256(file.path, status.st_size, status.st_mtime_ns) != file.sha256:
+            if file_sha256(file.path) != file.sha256:
                 raise IntegrityError(
                     f"The shipped file {file.path} is damaged: its sha256 is not the one recorded "
                     "in the manifest; reinstall salhub to restore it."
                 )
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hash of a file's content, read once as long as the file does not change."""
+    status = path.stat()
+    return _sha256(path, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=256)
@@ -144,12 +155,11 @@ def build_manifest() -> dict[str, dict]:
 
 
 def _describe(name: str, path: Path) -> dict:
-    status = path.stat()
     return {
         "name": name,
         "folder": path.parent.name,
-        "bytes": status.st_size,
-        "sha256": _sha256(path, status.st_size, status.st_mtime_ns),
+        "bytes": path.stat().st_size,
+        "sha256": file_sha256(path),
     }
 
 

@@ -73,7 +73,10 @@ class SaliencyPreTrainedModel(PreTrainedModel):
         resolved = resolve(pretrained_model_name_or_path, **kwargs)
         if not resolved.is_bundled:
             with resolved.explain_missing():
-                return super().from_pretrained(resolved.name, *arguments, **kwargs)
+                try:
+                    return super().from_pretrained(resolved.name, *arguments, **kwargs)
+                finally:
+                    resolved.verify_download(**kwargs)
         return cls._from_bundle(resolved, *arguments, **kwargs)
 
     @classmethod

@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig
 from salhub.backbones.explained_classifier.configuration_explained_classifier import (
     ExplainedClassifierConfig,
 )
+from salhub.errors import IntegrityError
 from salhub.hub import resolve
 from salhub.modeling import SaliencyPreTrainedModel
 
@@ -20,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 # Normalised pixels rarely pass 3; beyond this they are still in 0..255.
 _SUSPICIOUS_PIXEL = 20.0
+_HUB_ARGUMENTS = frozenset(
+    {"cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token"}
+)
 
 
 class ExplainedClassifierModel(SaliencyPreTrainedModel):
@@ -88,9 +92,11 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
             return super().from_pretrained(pretrained_model_name_or_path, *arguments, **kwargs)
         except OSError as error:
             # Saved with save_backbone=False: there is a configuration and no weight file.
-            if "model.safetensors" not in str(error):
+            if isinstance(error, IntegrityError) or "model.safetensors" not in str(error):
                 raise
-            config = cls.config_class.from_pretrained(pretrained_model_name_or_path)
+            accepted = cls._config_fields() | _HUB_ARGUMENTS
+            settings = {key: value for key, value in kwargs.items() if key in accepted}
+            config = cls.config_class.from_pretrained(pretrained_model_name_or_path, **settings)
             if config.backbone is None or config.backbone_config is not None:
                 raise
             return cls._from_reference(config)
