@@ -39,7 +39,8 @@ class SalientRelevanceConfig(ExplainedClassifierConfig):
         start: Relevance of the explained class at the output: "logit" (its score), "one", or
             "softmax_contrast" (1, minus the softmax over all other classes).
         contrast: "others" subtracts, pixel by pixel, the map of the mean of all other classes,
-            each scaled to sum 1 in magnitude; "none" does not.
+            each started at 1 and scaled to sum 1 in magnitude; it tells classes apart where a map
+            of positive rules alone is nearly the same for all of them. "none" does not.
         input_low: Lowest possible pixel of each channel after normalisation, needed by "z_box".
         input_high: Highest possible pixel of each channel.
         relevance_image: Picture of the relevance that the second stage reads: "pos_sum" (sum over

@@ -1,7 +1,8 @@
 """Layer-wise relevance propagation of class scores to pixels."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -104,7 +105,8 @@ class RelevanceEngine:
         """
         with torch.inference_mode(False), torch.enable_grad():
             pixels = pixels.detach().clone()
-            with torch.autocast(pixels.device.type, enabled=False):
+            device = pixels.device
+            with torch.autocast(device.type, enabled=False), exact_convolutions(device):
                 private = self.private_network(network, pixels)
                 state = PassState(epsilon, bias_relevance, parts_cache=self._parts)
                 with private.lock:
@@ -123,6 +125,20 @@ class RelevanceEngine:
         count = labels.shape[1]
         own, others = relevance[:, :count], relevance[:, count:] if with_others else None
         return Relevance(own, others, starts.sum(dim=2), logits.detach(), labels, ledgers)
+
+
+@contextmanager
+def exact_convolutions(device: torch.device) -> Iterator[None]:
+    """Keep cuDNN from rounding to TF32, three digits, which would not fold or conserve."""
+    if device.type != "cuda":
+        yield
+        return
+    was_allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = was_allowed
 
 
 def start_relevance(logits: Tensor, class_labels: Tensor, start: str) -> Tensor:

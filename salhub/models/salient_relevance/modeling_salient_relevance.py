@@ -239,7 +239,7 @@ class SalientRelevanceForImageSaliency(ExplainedClassifierModel):
                 None if labels is None else labels[first : first + step],
                 self.config.rules,
                 epsilon=self.config.epsilon,
-                start=self.config.start,
+                start=self._start,
                 bias_relevance=self.config.bias_relevance,
                 bounds=bounds,
                 **options,
@@ -247,6 +247,12 @@ class SalientRelevanceForImageSaliency(ExplainedClassifierModel):
             for first in range(0, len(pixel_values), step)
         ]
         return _join(found)
+
+    @property
+    def _start(self) -> str:
+        # Scaled to mass 1, a map keeps nothing of its start but the sign, and the sign of the
+        # score would turn the comparison with the other classes around.
+        return self.config.start if self.config.contrast == "none" else "one"
 
     def _bounds(self, device: torch.device) -> tuple[Tensor, Tensor] | None:
         if self.config.input_low is None:
@@ -275,7 +281,7 @@ class SalientRelevanceForImageSaliency(ExplainedClassifierModel):
         )
 
     def _warn(self, found: Relevance, degenerate: Tensor) -> None:
-        if self.config.start == "logit" and bool((found.start <= 0).any()):
+        if self._start == "logit" and bool((found.start <= 0).any()):
             logger.warning(
                 "The score of an explained class is %.3g; relevance starts with its sign, so the "
                 "map shows what speaks against it. start='one' does not depend on the score.",

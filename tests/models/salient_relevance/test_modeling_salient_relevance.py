@@ -62,7 +62,6 @@ class TestContrastWithSpreadBiases(TestSalientRelevance):
         "preset": "epsilon_gamma_box",
         "bias_relevance": "uniform",
         "contrast": "others",
-        "start": "one",
     }
 
 
@@ -108,7 +107,7 @@ def test_several_classes_have_an_axis(network):
 
 def test_contrast_is_the_difference_of_two_maps_of_one_mass(network):
     labels = torch.tensor([2, 0, 1])
-    model = wrap(network, preset="epsilon_plus", contrast="others", start="one")
+    model = wrap(network, preset="epsilon_plus", contrast="others")
     found = model(pictures(), labels).relevance
     plain = wrap(network, preset="epsilon_plus", start="one")
     each = plain.relevance(pictures(), torch.arange(4).expand(3, 4)).relevance
@@ -116,6 +115,17 @@ def test_contrast_is_the_difference_of_two_maps_of_one_mass(network):
         others = (each[b].sum(0) - each[b, c]) / 3
         expected = each[b, c] / each[b, c].abs().sum() - others / others.abs().sum()
         torch.testing.assert_close(found[b], expected, rtol=1e-3, atol=1e-7)
+
+
+def test_contrast_tells_classes_apart_where_positive_rules_do_not(network):
+    labels = torch.tensor([[0, 1, 2, 3]]).expand(3, 4)
+    plain = wrap(network, first_rule="flat", start="one").relevance(pictures(), labels)
+    contrast = wrap(network, first_rule="flat", contrast="others").relevance(pictures(), labels)
+    alike, apart = (
+        torch.corrcoef(found.relevance[0].sum(1).flatten(1))[~torch.eye(4, dtype=torch.bool)]
+        for found in (plain, contrast)
+    )
+    assert float(apart.mean()) < float(alike.mean()) - 0.2
 
 
 @pytest.mark.parametrize(

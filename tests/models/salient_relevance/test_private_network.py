@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from salhub.models.salient_relevance.engine import RelevanceEngine
+from salhub.models.salient_relevance.engine import RelevanceEngine, exact_convolutions
 from salhub.models.salient_relevance.private_network import PrivateNetwork
 from salhub.models.salient_relevance.rules import rule_set
 from tests.models.salient_relevance.networks import SmallNet, trained
@@ -158,6 +158,14 @@ def test_works_where_gradients_are_off(mode):
         found = RelevanceEngine(identity).propagate(born_here, pixels(), None, RULES)
     torch.testing.assert_close(found.relevance, expected, rtol=0, atol=0)
     assert not found.relevance.requires_grad
+
+
+def test_convolutions_are_not_rounded_on_a_gpu():
+    was_allowed = torch.backends.cudnn.allow_tf32
+    with pytest.raises(KeyError), exact_convolutions(torch.device("cuda")):
+        assert not torch.backends.cudnn.allow_tf32
+        raise KeyError
+    assert torch.backends.cudnn.allow_tf32 == was_allowed
 
 
 def test_autocast_does_not_lower_the_precision():
