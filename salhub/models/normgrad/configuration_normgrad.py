@@ -24,7 +24,9 @@ class NormGradConfig(ExplainedClassifierConfig):
     `virtual_identity`; a field set beside it wins, and one that contradicts it is refused.
 
     Args:
-        method: A name in `salhub.models.normgrad.methods.METHODS`: "norm_grad", "grad_cam", ...
+        method: Published method: "norm_grad", "norm_grad_selective", "norm_grad_proper",
+            "gradient", "gradient_sum", "deconvnet", "guided_backprop", "grad_x_input",
+            "linear_approx", "hires_cam", "cam", "grad_cam", "grad_cam_signed".
         extract: Imagined layer whose parameter gradient is looked at: "bias", "scaling", "conv1x1",
             "conv3x3" or "conv3x3_depthwise".
         aggregate: How a position's share becomes one number: "sum", "norm", "filter_norm", "max",

@@ -128,3 +128,7 @@ def test_contradictions_are_refused(case):
 def test_a_misspelt_field_is_refused():
     with pytest.raises(ValueError, match="Did you mean 'meta_step'"):
         NormGradConfig(meta_stp=0.1)
+
+
+def test_the_help_of_the_method_names_every_method():
+    assert all(f'"{name}"' in NormGradConfig.__doc__ for name in METHODS)
