@@ -24,12 +24,12 @@ class _Entry:
         return MODEL_TYPE_PREFIX + self.name
 
     @property
-    def config_class(self) -> type:
+    def config_class(self) -> Any:
         """The configuration class, imported when asked for."""
         return getattr(self.module("configuration"), self.config)
 
     @property
-    def model_class(self) -> type:
+    def model_class(self) -> Any:
         """The model class, imported when asked for."""
         return getattr(self.module("modeling"), self.model)
 
@@ -79,7 +79,7 @@ class Backbone(_Entry):
     package: ClassVar[str] = "salhub.backbones"
 
     @property
-    def image_processor_class(self) -> type:
+    def image_processor_class(self) -> Any:
         """The image processor class, imported when asked for."""
         return getattr(self.module("image_processing"), self.image_processor)
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import huggingface_hub.dataclasses
 from huggingface_hub.errors import StrictDataclassError
@@ -34,7 +34,10 @@ _FOREIGN_KEYS = frozenset(
 )
 
 
-def strict(cls: type) -> type:
+Config = TypeVar("Config")
+
+
+def strict(cls: type[Config]) -> type[Config]:
     """Check the fields of a configuration class, and complain in plain ValueError and TypeError.
 
     This is `huggingface_hub.dataclasses.strict`, whose own errors put a line about the validator

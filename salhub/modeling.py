@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -55,7 +55,7 @@ class SaliencyPreTrainedModel(PreTrainedModel):
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | None, *arguments: Any, **kwargs: Any
-    ) -> "SaliencyPreTrainedModel":
+    ) -> Self:
         """Load a model by name: a folder, a model shipped with salhub, or one on the Hub.
 
         Args:
@@ -114,7 +114,7 @@ class ParameterFreeModel(SaliencyPreTrainedModel):
         self.anchor = nn.Parameter(torch.zeros(()), requires_grad=False)
 
     @classmethod
-    def from_pretrained(cls, *arguments: Any, **kwargs: Any) -> "ParameterFreeModel":
+    def from_pretrained(cls, *arguments: Any, **kwargs: Any) -> Self:
         """Load a model; see `SaliencyPreTrainedModel.from_pretrained`."""
         loaded = super().from_pretrained(*arguments, **kwargs)
         model = loaded[0] if kwargs.get("output_loading_info") else loaded

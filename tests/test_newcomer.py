@@ -102,7 +102,8 @@ def test_the_shipped_tester_suite_passes(checkout):
     empty = checkout / "pytest.ini"
     empty.write_text("[pytest]\n")
     output = _python(
-        checkout, "-m", "pytest", "-q", "-c", str(empty), "-p", "no:cacheprovider", "--import-mode=importlib",
+        checkout, "-m", "pytest", "-q", "-c", str(empty), "-p", "no:cacheprovider",
+        "--import-mode=importlib",
         str(TESTS / "newcomer" / "test_pixel_gradient.py"), "--rootdir", str(checkout),
     )  # fmt: skip
     assert " passed" in output

@@ -14,7 +14,7 @@ from salhub.errors import ModelNotFoundError
 from salhub.hub import canonical_name
 
 
-def pipeline_class(task: str) -> type:
+def pipeline_class(task: str) -> Any:
     """Return the pipeline class of a task."""
     module, name = TASKS[task]
     return getattr(import_module(module), name)

@@ -4,7 +4,7 @@ import copy
 import logging
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -47,7 +47,7 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
         *,
         revision: str | None = None,
         **settings: Any,
-    ) -> "ExplainedClassifierModel":
+    ) -> Self:
         """Wrap a classifier of your own.
 
         Args:
@@ -78,15 +78,15 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
         return cls(config, backbone=backbone).eval()
 
     @classmethod
-    def _from_reference(cls, config: ExplainedClassifierConfig) -> "ExplainedClassifierModel":
+    def _from_reference(cls, config: ExplainedClassifierConfig) -> Self:
         backbone = load_classifier(config.backbone, revision=config.backbone_revision)
-        config.backbone_config = backbone.config
+        config.backbone_config = _own_config(backbone)
         return cls(config, backbone=backbone).eval()
 
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike, *arguments: Any, **kwargs: Any
-    ) -> "ExplainedClassifierModel":
+    ) -> Self:
         """Load a model by name; see `SaliencyPreTrainedModel.from_pretrained`."""
         try:
             return super().from_pretrained(pretrained_model_name_or_path, *arguments, **kwargs)
@@ -141,7 +141,7 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
     def id2label(self) -> dict[int, str]:
         """Class names by class index; empty when the classifier has none."""
         config = self.config.backbone_config
-        return {} if config is None else dict(config.id2label or {})
+        return getattr(config, "id2label", None) or {}
 
     def classify(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return the classifier's logits, (B, C), or (B, C, h, w) for a fully convolutional one."""
@@ -282,5 +282,5 @@ def _own_config(backbone: nn.Module) -> PreTrainedConfig | None:
 def _as_loaded(backbone: nn.Module) -> nn.Module:
     # transformers initialises every module without this mark, trained ones included.
     for module in backbone.modules():
-        module._is_hf_initialized = True
+        vars(module)["_is_hf_initialized"] = True
     return backbone

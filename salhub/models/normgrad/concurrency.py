@@ -1,7 +1,7 @@
 """One thread at a time on one network."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
@@ -12,7 +12,7 @@ _LOCKS_LOCK = threading.Lock()
 
 
 @contextmanager
-def exclusive_use(network: nn.Module) -> Iterator[None]:
+def exclusive_use(network: nn.Module) -> Generator[None]:
     """Waits until no other thread explains this network.
 
     The evaluation flags, and the parameters during a meta step, are exchanged for the time of a

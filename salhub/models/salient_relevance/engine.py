@@ -1,7 +1,7 @@
 """Layer-wise relevance propagation of class scores to pixels."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -128,7 +128,7 @@ class RelevanceEngine:
 
 
 @contextmanager
-def exact_convolutions(device: torch.device) -> Iterator[None]:
+def exact_convolutions(device: torch.device) -> Generator[None]:
     """Keep cuDNN from rounding to TF32, three digits, which would not fold or conserve."""
     if device.type != "cuda":
         yield
