@@ -66,8 +66,8 @@ class PrivateNetwork:
 
 def copy_for_relevance(network: nn.Module) -> nn.Module:
     """A frozen float32 copy in evaluation mode, without hooks and parametrisations."""
-    network = getattr(network, "_orig_mod", network)  # what torch.compile wraps
-    twin = copy.deepcopy(network)
+    twin = copy.deepcopy(getattr(network, "_orig_mod", network))  # what torch.compile wraps
+    _unwrap_compiled_parts(twin)
     for module in list(twin.modules()):
         if isinstance(module, torch.jit.ScriptModule):
             raise ValueError(
@@ -83,6 +83,13 @@ def copy_for_relevance(network: nn.Module) -> nn.Module:
     twin = twin.eval().requires_grad_(False)
     is_double = any(p.dtype == torch.float64 for p in twin.parameters())
     return twin if is_double else twin.float()
+
+
+def _unwrap_compiled_parts(network: nn.Module) -> None:
+    for name, child in list(network.named_children()):
+        if hasattr(child, "_orig_mod"):
+            setattr(network, name, child._orig_mod)
+        _unwrap_compiled_parts(getattr(network, name))
 
 
 def fold_batch_norms(network: nn.Module, pixels: Tensor) -> int:

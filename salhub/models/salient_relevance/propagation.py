@@ -124,10 +124,11 @@ class RelevanceMode(TorchFunctionMode):
         self.origins: dict[int, _Origin] = {}
         self.replacements: dict[int, Tensor] = {}
         # without bounds the pixels stand in for them: what is still pixels is known by having any
-        low, high = bounds if bounds is not None else (pixels[:1].detach(), pixels[:1].detach())
-        low, high = low.expand(1, *pixels.shape[1:]), high.expand(1, *pixels.shape[1:])
+        low, high = bounds if bounds is not None else (pixels.detach(), pixels.detach())
+        # as large as the pixels, since they go through the same reshapes, batch size included
+        ends = (low.expand_as(pixels).contiguous(), high.expand_as(pixels).contiguous())
         self.has_bounds = bounds is not None
-        self.origins[id(pixels)] = _Origin(pixels, bounds=(low, high))
+        self.origins[id(pixels)] = _Origin(pixels, bounds=ends)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -159,6 +160,8 @@ class RelevanceMode(TorchFunctionMode):
             if name in names:
                 self.check_seen(carriers)
                 return self._remember(handler(self, name, func, args, kwargs))
+        # convolutions run channels last, where a view that was possible may need a copy
+        func = _COPYING.get(name, func)
         result = func(*args, **kwargs)
         made = [t for t in _tensors((result,)) if t.requires_grad]
         if not made:  # a question about the tensor, such as its shape
@@ -349,6 +352,9 @@ _HANDLERS: tuple[tuple[frozenset[str], Callable], ...] = (
 )
 
 
+_COPYING = {"view": torch.Tensor.reshape, "view_as": torch.Tensor.reshape_as}
+
+
 def _tensors(values: tuple) -> Iterator[Tensor]:
     """Tensors among arguments, also inside lists such as that of `torch.cat`."""
     for value in values:
@@ -382,5 +388,7 @@ def _operands(args: tuple, kwargs: dict) -> tuple[Any, Any]:
 
 
 def _changes_input(func: Callable, args: tuple, kwargs: dict) -> bool:
-    # torch.nn.functional's `inplace` is the only flag that activations take
-    return is_in_place(func) or bool(kwargs.get("inplace")) or any(a is True for a in args[1:])
+    if is_in_place(func) or kwargs.get("inplace"):
+        return True
+    # `inplace` is the only flag of torch.nn.functional's activations, and may come by position
+    return operation_name(func) in ACTIVATIONS and any(value is True for value in args[1:])

@@ -149,6 +149,19 @@ def test_parametrised_weights_are_explained_as_what_they_compute():
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_compiled_networks_and_parts_are_unwrapped():
+    plain, whole, part = trained(SmallNet()), trained(SmallNet()), trained(SmallNet())
+    part.block = torch.compile(part.block)
+    expected, *found = (
+        RelevanceEngine(identity).propagate(net, pixels(), None, RULES).relevance
+        for net in (plain, torch.compile(whole), part)
+    )
+    for one in found:
+        torch.testing.assert_close(one, expected, rtol=0, atol=0)
+    assert hasattr(part.block, "_orig_mod")
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_works_where_gradients_are_off(mode):
     network = trained(SmallNet())

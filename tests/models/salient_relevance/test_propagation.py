@@ -187,6 +187,49 @@ def test_normalisation_inside_the_network_moves_the_bounds():
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_views_of_the_memory_layout_and_flags_by_position():
+    """Code that assumes the usual layout, or passes keepdim=True by position, runs as it is."""
+
+    class Viewing(nn.Module):
+        def __init__(self, modern):
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 4, 3), nn.Linear(400, 3)
+            self.modern = modern
+
+        def forward(self, x):
+            x = self.stem(x)
+            if self.modern:
+                x = F.relu(x) * torch.sigmoid(x.mean(dim=(2, 3), keepdim=True))
+                return self.head(x.flatten(1))
+            x = F.relu(x) * torch.sigmoid(x.mean((2, 3), True))
+            return self.head(x.view(x.size(0), -1))
+
+    found, expected = (
+        explain(trained(Viewing(modern)), pixels(), rule_set("epsilon_plus")).relevance
+        for modern in (False, True)
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert float(found.abs().sum()) > 0
+
+
+def test_first_layer_may_be_linear_on_viewed_pixels():
+    class Perceptron(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(432, 3)
+
+        def forward(self, x):
+            return self.layer(x.view(x.size(0), -1))
+
+    network = trained(Perceptron())
+    found = explain(network, pixels(), rule_set(), bounds=BOUNDS, start="one")
+    weight = network.layer.weight.detach()[found.class_labels[:, 0]]
+    values = pixels().flatten(1)
+    box = weight * values + weight.clamp(min=0) - weight.clamp(max=0)
+    expected = box / box.sum(1, keepdim=True)
+    torch.testing.assert_close(found.relevance[:, 0].flatten(1), expected, rtol=1e-4, atol=1e-7)
+
+
 def test_classes_together_are_the_classes_one_by_one():
     network = trained(SmallNet())
     labels = torch.tensor([[0, 3, 1], [2, 2, 0]])
