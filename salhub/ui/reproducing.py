@@ -1,5 +1,6 @@
 """The program that makes the map in sight, to be copied."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,14 +33,14 @@ def pipeline_code(name: str, query: Query, label: str | None, settings: Mapping[
         result.save("explained.png")
         result.save("explained.npy")
     """
-    call = [f'"{query.source}",']
+    call = [f"{_literal(query.source)},"]
     if query.class_label is not None:
         call.append(f"class_labels={query.class_label},  # {label}")
     return "\n".join(
         [
             "import salhub",
             "",
-            *_call("explain = salhub.pipeline", [f'"{name}",', *setting_lines(settings)]),
+            *_call("explain = salhub.pipeline", [f"{_literal(name)},", *setting_lines(settings)]),
             *_call("result = explain", call),
             'result.save("explained.png")',
             'result.save("explained.npy")',
@@ -53,7 +54,12 @@ def setting_lines(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _literal(value: Any) -> str:
-    return repr(value).replace("'", '"')
+    """Python for a value; text in double quotes, as in the rest of the program."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_literal, value))}]"
+    return repr(value)
 
 
 def _call(head: str, arguments: list[str]) -> list[str]:

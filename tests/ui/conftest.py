@@ -22,12 +22,21 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """Address of a server with the page of every method: NormGrad's first."""
-    from salhub.ui import build_gallery, launch
+    """Address of a server with NormGrad's page, salient relevance's, and that of any method."""
+    from salhub.auto import METHODS
+    from salhub.ui import build_gallery, build_page, launch
+    from salhub.ui.image_saliency import ImageSaliencyPage
 
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))
-    gallery = build_gallery()
+    any_method = ImageSaliencyPage("salhub/gradcam-efficientnet-lite0", METHODS["normgrad"])
+    gallery = build_gallery(
+        {
+            "normgrad": build_page("normgrad"),
+            "salient_relevance": build_page("salient-relevance"),
+            "any_method": any_method.build(),
+        }
+    )
     _, address, _ = launch(gallery, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
     yield address
     gallery.close(verbose=False)

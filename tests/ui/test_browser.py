@@ -133,6 +133,19 @@ def test_salient_relevance_on_a_phone(browser, server):
         visit.take_picture("salient_relevance-phone-after")
 
 
+def test_the_page_that_every_method_has(browser, server):
+    with visiting(browser, server + "any-method", PHONE) as visit:
+        visit.overlay()
+        visit.page.get_by_role("radio", name=re.compile("^cup")).check()
+        visit.expect_text(".salhub-sentence", "'cup'")
+        visit.open_tab("Models")
+        visit.pane("gradcam-efficientnet-lite0 · cup")
+        visit.take_picture("any-method-phone-models")
+        visit.page.get_by_label("Compare with", exact=True).fill("/etc")
+        visit.page.keyboard.press("Enter")
+        visit.expect_text(".salhub-notice", "'/etc' names no model")
+
+
 def test_a_link_shows_the_same_view_to_somebody_else(browser, server):
     allowed = {"permissions": ["clipboard-read", "clipboard-write"]}
     with visiting(browser, server, DESK, **allowed) as visit:
@@ -142,12 +155,21 @@ def test_a_link_shows_the_same_view_to_somebody_else(browser, server):
         visit.expect_text(".salhub-sentence", "'cup'")
         page.get_by_role("button", name="Copy a link to this view").click()
         page.get_by_text("Link copied").wait_for()
-        page.wait_for_function("navigator.clipboard.readText().then((t) => t.includes('class_label='))")
+        page.wait_for_function(
+            "navigator.clipboard.readText().then((t) => t.includes('class_label='))"
+        )
         link = page.evaluate("navigator.clipboard.readText()")
     with visiting(browser, link, DESK) as visit:
         visit.expect_text(".salhub-sentence", "'cup'")
         visit.overlay()
         assert visit.page.get_by_role("radio", name=re.compile("^cup")).is_checked()
+
+
+def test_a_link_to_what_is_gone_says_so(browser, server):
+    gone = f"{server}?picture={'0' * 64}/photo.jpg&tab=Map"
+    with visiting(browser, gone, PHONE) as visit:
+        visit.expect_text(".salhub-notice", "no longer here")
+        visit.overlay()
 
 
 def test_dark_mode_follows_the_system(browser, server):

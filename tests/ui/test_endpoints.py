@@ -13,7 +13,7 @@ import salhub
 # gradio asks pandas for what pandas is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")
 
-ENDPOINTS = ("/normgrad", "/salient_relevance")
+ENDPOINTS = ("/normgrad", "/salient_relevance", "/any_method")
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,7 @@ ENDPOINTS = ("/normgrad", "/salient_relevance")
     [
         ("/normgrad", "normgrad-efficientnet-lite0"),
         ("/salient_relevance", "salient-relevance-efficientnet-lite0"),
+        ("/any_method", "gradcam-efficientnet-lite0"),
     ],
 )
 def test_an_endpoint_gives_what_the_pipeline_gives(client, sample, endpoint, model):

@@ -230,12 +230,21 @@ def _titled(result: ImageSaliencyResult, query: Query) -> dict:
 
 
 def _difference(first: ImageSaliencyResult, second: ImageSaliencyResult, query: Query) -> dict:
-    share = _as_share(first.saliency) - _as_share(second.saliency)
-    picture = overlay(first.image, share, query.settings["opacity"], viewed_box=first.viewed_box)
+    values, seen = difference_of(first, second), first.viewed_box
+    picture = overlay(first.image, values, query.settings["opacity"], viewed_box=seen)
     text = (
         f"Where {first.label} and {second.label} differ: orange for the first, blue for the other"
     )
     return {"value": seen_part(picture, first), "alt_text": text}
+
+
+def difference_of(first: ImageSaliencyResult, second: ImageSaliencyResult) -> np.ndarray:
+    """Subtract two maps, each as shares of its own whole.
+
+    Returns:
+        float32 (H, W), positive where the first class has the larger share.
+    """
+    return _as_share(first.saliency) - _as_share(second.saliency)
 
 
 def _as_share(saliency: np.ndarray) -> np.ndarray:

@@ -1,0 +1,300 @@
+"""What the pages are made of, without a server."""
+
+import logging
+from dataclasses import replace
+
+import gradio as gr
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from salhub.auto import METHODS, Method
+from salhub.data.samples import sample_path
+from salhub.errors import UnknownNameError
+from salhub.ui import build_gallery, build_page, launch
+from salhub.ui.faults import OUR_FAULT, plain_errors, plain_sentence
+from salhub.ui.image_saliency import ImageSaliencyPage
+from salhub.ui.models_tab import load_other
+from salhub.ui.pages import normgrad, salient_relevance
+from salhub.ui.picture_input import UploadedPicture
+from salhub.ui.query import Query
+from salhub.ui.reproducing import pipeline_code
+from salhub.ui.tasks import page_class
+from salhub.ui.theme import page_head, salhub_theme
+
+VISIBLE_CONTROLS = (gr.Dropdown, gr.Radio, gr.Slider, gr.Checkbox, gr.Textbox, gr.Image)
+
+
+@pytest.fixture(scope="module")
+def normgrad_page():
+    return normgrad.Page("salhub/normgrad-efficientnet-lite0", METHODS["normgrad"])
+
+
+@pytest.fixture(scope="module")
+def relevance_page():
+    name = "salhub/salient-relevance-efficientnet-lite0"
+    return salient_relevance.Page(name, METHODS["salient_relevance"])
+
+
+@pytest.fixture
+def query():
+    path = sample_path("cat")
+    return Query.of_upload(UploadedPicture(path, path.name), 281, {"opacity": 0.6, "colors": ""})
+
+
+def with_settings(query, **settings):
+    return replace(query, settings={**query.settings, **settings})
+
+
+# --- which page -------------------------------------------------------------------------------
+
+
+def test_a_method_without_a_page_of_its_own_gets_that_of_its_task():
+    toy = Method("toy", "ToyConfig", "Toy", "image-saliency", "arXiv:0000.00000")
+    assert page_class(toy) is ImageSaliencyPage
+    assert page_class(METHODS["normgrad"]) is normgrad.Page
+
+
+def test_a_task_without_a_page_says_what_works():
+    toy = Method("toy", "ToyConfig", "Toy", "telepathy", "arXiv:0000.00000")
+    with pytest.raises(UnknownNameError, match=r"'telepathy' have no page yet.*salhub run"):
+        page_class(toy)
+
+
+def test_an_unknown_name_is_refused_with_a_hint():
+    with pytest.raises((UnknownNameError, OSError), match="normgrad"):
+        build_page("normgrat-efficientnet-lite0")
+
+
+@pytest.mark.parametrize("name", ["normgrad", "salient-relevance", "gradcam-efficientnet-lite0"])
+def test_a_page_starts_explained_with_few_controls(name):
+    page = build_page(name)
+    accordions = [one for one in page.blocks.values() if isinstance(one, gr.Accordion)]
+    folded = {id(child) for one in accordions for child in _inside(one)}
+    tabs = [one for one in page.blocks.values() if isinstance(one, gr.Tab)]
+    folded |= {id(child) for tab in tabs[1:] for child in _inside(tab)}
+    hidden = [one for one in page.blocks.values() if getattr(one, "visible", True) is not True]
+    folded |= {id(child) for one in hidden for child in [one, *_inside(one)]}
+    controls = [
+        one
+        for one in page.blocks.values()
+        if isinstance(one, VISIBLE_CONTROLS)
+        and id(one) not in folded
+        and one.interactive is not False
+    ]
+    assert 2 <= len(controls) <= 4
+    panes = [one for one in page.blocks.values() if "salhub-pane" in (one.elem_classes or [])]
+    assert panes[0].value["path"].endswith(".png")
+    assert page.title in ("NormGrad", "Salient Relevance")
+
+
+def _inside(block) -> list:
+    children = getattr(block, "children", [])
+    return [*children, *(one for child in children for one in _inside(child))]
+
+
+def test_a_gallery_has_a_page_for_every_method_and_tells_endpoints_apart():
+    gallery = build_gallery()
+    titles = [title for _, title, _ in gallery.pages]
+    assert titles[1:] == ["Salient Relevance"]
+    names = {one.api_name for one in gallery.fns.values()}
+    assert {"normgrad", "salient_relevance"} <= names
+    with pytest.raises(ValueError, match="at least one page"):
+        build_gallery({})
+
+
+# --- what NormGrad's page shows ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, {}),
+        ({"method": "norm_grad", "layer": ""}, {}),
+        ({"method": "grad_cam"}, {"method": "grad_cam", "layers": ["blocks.15"]}),
+        ({"method": "gradient"}, {"method": "gradient", "layers": ["input"]}),
+        ({"layer": "blocks.10"}, {"layers": ["blocks.10"]}),
+        (
+            {"layer": "joined"},
+            {"layers": ["blocks.2", "blocks.4", "blocks.10", "blocks.15"]},
+        ),
+        ({"meta_step": 0.002}, {"meta_step": 0.002}),
+    ],
+)
+def test_controls_become_settings_of_the_pipeline(normgrad_page, query, settings, expected):
+    assert normgrad_page.pipeline_settings(with_settings(query, **settings)) == expected
+
+
+def test_the_family_is_what_the_model_says_one_by_one(normgrad_page, query):
+    tab = normgrad.FamilyTab(normgrad_page)
+    contents = tab.contents(with_settings(query, method="norm_grad", layer="blocks.10"))
+    assert contents["by_depth"]["value"].count("<img") == 24
+    assert contents["by_pair"]["value"].count("<img") == 30
+    assert contents["by_depth"]["value"].count("salhub-chosen") == 1
+    assert "The whole family at blocks.10" in contents["by_pair"]["value"]
+    assert tab.picked("grad_cam blocks.4") == {"method": "grad_cam", "layer": "blocks.4"}
+    with pytest.raises(ValueError, match=r"There is no 'rm blocks\.4' to open"):
+        tab.picked("rm blocks.4")
+
+
+def test_class_sensitivity_is_the_rank_correlation_of_both_maps(normgrad_page, query):
+    from scipy.stats import spearmanr
+
+    page = normgrad_page
+    other = page.classes.least_likely(query)
+    outputs, _ = page.timed_run(query, [281, other])
+    maps = outputs.saliency[0].flatten(1).numpy()
+    expected = spearmanr(maps[0], maps[1])[0]
+    html = normgrad.SensitiveMapTab(page).contents(query)["facts"]["value"]
+    assert f"<strong>{expected:.2f}</strong>" in html
+    assert page.class_name(other) in html
+
+
+def test_two_classes_are_subtracted_as_shares_of_the_whole(normgrad_page, query):
+    from salhub.ui.pages.normgrad_tabs import difference_of
+
+    page = normgrad_page
+    outputs, _ = page.timed_run(query, [281, 282])
+    first, second = (page.result_of(query, outputs, place) for place in (0, 1))
+    difference = difference_of(first, second)
+    expected = (
+        first.saliency / np.abs(first.saliency).sum()
+        - second.saliency / np.abs(second.saliency).sum()
+    )
+    assert np.allclose(difference, expected, atol=1e-9)
+    assert abs(float(difference.sum())) < 1e-4
+    contents = normgrad.ClassesTab(page).contents(with_settings(query, other_class=282))
+    assert contents["other_class"]["value"] == 282
+    assert contents["first_class"]["label"] == "tabby"
+
+
+def test_a_class_is_never_compared_with_itself(normgrad_page, query):
+    contents = normgrad.ClassesTab(normgrad_page).contents(with_settings(query, other_class=281))
+    assert contents["other_class"]["value"] != 281
+
+
+def test_a_question_is_asked_once(normgrad_page, query):
+    calls = []
+    asked = with_settings(query, meta_step=0.0035)
+    for opacity in (0.2, 0.9):
+        normgrad_page.timed(with_settings(asked, opacity=opacity), lambda: calls.append(1), "test")
+    assert len(calls) == 1
+    normgrad_page.timed(with_settings(asked, meta_step=0.0045), lambda: calls.append(1), "test")
+    assert len(calls) == 2
+
+
+# --- what salient relevance's page shows ------------------------------------------------------
+
+
+def test_the_stages_have_their_numbers(relevance_page, query):
+    contents = salient_relevance.StagesTab(relevance_page).contents(query)
+    outputs = relevance_page.run(query)
+    lost = abs(outputs.relevance_sum - outputs.start_relevance) / abs(outputs.start_relevance)
+    assert f"<strong>{float(lost):.2%}</strong>" in contents["facts"]["value"]
+    sizes = {contents[name]["value"].size for name in ("photo", "relevance", "context", "overlay")}
+    assert len(sizes) == 1
+
+
+def test_areas_are_counted_with_corners():
+    mask = np.zeros((5, 5), dtype=bool)
+    mask[0, 0] = mask[1, 1] = mask[4, 4] = True
+    assert salient_relevance.count_areas(mask) == 2
+    values = np.arange(9.0).reshape(3, 3)
+    assert salient_relevance.largest(values, 2).sum() == 2
+    assert salient_relevance.largest(values, 2)[2, 1:].all()
+    assert not salient_relevance.largest(values, 0).any()
+
+
+def test_a_preset_is_built_once(relevance_page, query):
+    asked = with_settings(query, preset="epsilon_plus")
+    assert relevance_page.model_for(asked) is relevance_page.model_for(asked)
+    assert relevance_page.model_for(query) is relevance_page.pipeline.model
+
+
+# --- two models -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["", "/etc", "../weights", "a/../b", "resnet", "http://host/model", "a/b/c", "a b/c"]
+)
+def test_only_names_of_models_are_loaded(name):
+    with pytest.raises(ValueError, match="names no model"):
+        load_other(name, "normgrad")
+
+
+def test_a_folder_of_the_server_is_not_a_model(tmp_path, monkeypatch):
+    (tmp_path / "org" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="names no model"):
+        load_other("org/model", "normgrad")
+
+
+def test_a_classifier_that_cannot_be_had_gets_one_sentence():
+    with pytest.raises(ValueError, match="'nobody/nothing' could not be loaded from the Hub"):
+        load_other("nobody/nothing", "normgrad")
+
+
+# --- code, faults, looks ----------------------------------------------------------------------
+
+
+def test_the_code_of_a_page_makes_its_map(normgrad_page, query, tmp_path):
+    asked = with_settings(query, method="linear_approx", layer="blocks.10", meta_step=0.001)
+    code = normgrad_page.code(asked).replace('"explained', f'"{tmp_path}/explained')
+    exec(compile(code, "page", "exec"), {})
+    expected, _ = normgrad_page.timed_explain(asked)
+    assert np.allclose(np.load(tmp_path / "explained.npy"), expected.saliency, atol=1e-5)
+
+
+def test_the_code_quotes_any_file_name():
+    query = Query(Image.new("RGB", (8, 8)), "x", 'a "b" \\ c.jpg', None)
+    code = pipeline_code("salhub/model", query, None, {})
+    calls = []
+    compile(code, "page", "exec")
+    fake = type("S", (), {"pipeline": lambda name: lambda path: calls.append(path) or _Saved()})
+    exec(code.replace("import salhub", ""), {"salhub": fake})
+    assert calls == ['a "b" \\ c.jpg']
+
+
+class _Saved:
+    def save(self, path):
+        assert path.startswith("explained")
+
+
+def test_our_own_sentences_are_passed_on_and_faults_are_logged(caplog):
+    assert plain_sentence(ValueError("Too small; send more.")) == "Too small; send more."
+    with caplog.at_level(logging.ERROR, logger="salhub.ui"):
+        assert plain_sentence(KeyError("weights")) == OUR_FAULT
+    assert "KeyError" in caplog.text
+
+    @plain_errors
+    def broken():
+        raise RuntimeError("/secret/path exploded")
+
+    with pytest.raises(gr.Error) as caught:
+        broken()
+    assert caught.value.message == OUR_FAULT
+
+
+def test_the_theme_loads_nothing_from_the_web():
+    theme = salhub_theme()
+    assert theme._stylesheets == []
+    assert "http" not in page_head()
+
+
+def test_a_launch_keeps_what_the_caller_asks_for(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(gr.Blocks, "launch", lambda self, **given: asked.update(given))
+    with gr.Blocks() as page:
+        gr.Markdown("hello")
+    launch(page, server_port=7999, show_error=False)
+    assert (asked["server_port"], asked["show_error"], asked["ssr_mode"]) == (7999, False, False)
+    assert page.analytics_enabled is False
+
+
+def test_explaining_leaves_the_network_as_it_was(normgrad_page, query):
+    model = normgrad_page.pipeline.model
+    before = {name: one.clone() for name, one in model.named_parameters()}
+    normgrad_page.timed_explain(with_settings(query, meta_step=0.005, method="guided_backprop"))
+    assert all(torch.equal(one, before[name]) for name, one in model.named_parameters())
+    assert not any(one._forward_hooks for one in model.modules())

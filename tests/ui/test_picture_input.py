@@ -1,0 +1,64 @@
+"""Pictures that visitors send."""
+
+from pathlib import Path
+
+import pytest
+from gradio.data_classes import ImageData
+from PIL import Image
+
+from salhub.data.samples import sample_path
+from salhub.ui.picture_input import MAX_SIDE, PictureInput, UploadedPicture, open_picture
+
+
+def test_the_component_hands_on_the_file_unread(tmp_path):
+    path = tmp_path / "notes.jpg"
+    path.write_text("not a picture")
+    given = PictureInput().preprocess(ImageData(path=str(path), orig_name="a/b/notes.jpg"))
+    assert given == UploadedPicture(path, "notes.jpg")
+    assert PictureInput().preprocess(None) is None
+
+
+def test_it_is_drawn_as_gradios_image():
+    assert PictureInput().get_config()["name"] == "image"
+
+
+def test_a_bad_file_gets_a_sentence_with_the_visitors_name_for_it(tmp_path):
+    path = tmp_path / "0123.bin"
+    path.write_text("not a picture")
+    with pytest.raises(
+        ValueError, match=r"'holiday\.jpg' is not a picture that can be read: it is"
+    ):
+        UploadedPicture(path, "holiday.jpg").open()
+
+
+def test_a_file_that_was_cleaned_away_gets_a_sentence(tmp_path):
+    with pytest.raises(ValueError, match=r"'old\.jpg' is no longer on the server; send it again"):
+        UploadedPicture(tmp_path / "gone.jpg", "old.jpg").open()
+
+
+def test_no_picture_gets_a_sentence():
+    with pytest.raises(ValueError, match="There is no picture yet"):
+        open_picture(None)
+
+
+def test_large_pictures_are_made_small_and_small_ones_stay(tmp_path):
+    path = tmp_path / "wide.png"
+    Image.new("L", (3 * MAX_SIDE, MAX_SIDE)).save(path)
+    picture = UploadedPicture(path, "wide.png").open()
+    assert (picture.size, picture.mode) == ((MAX_SIDE, round(MAX_SIDE / 3)), "RGB")
+    assert UploadedPicture(sample_path("cat"), "cat.jpg").open().size == (451, 300)
+
+
+def test_a_sample_is_known_by_its_content_and_not_by_its_name(tmp_path):
+    copy = tmp_path / "mine.jpg"
+    copy.write_bytes(sample_path("cat").read_bytes())
+    assert UploadedPicture(copy, "mine.jpg").sample == "cat"
+    other = tmp_path / "cat.jpg"
+    Image.new("RGB", (9, 9)).save(other)
+    assert UploadedPicture(other, "cat.jpg").sample is None
+
+
+def test_a_sample_is_shown_byte_for_byte():
+    shown = PictureInput().postprocess(sample_path("cat"))
+    assert shown.orig_name == "cat.jpg"
+    assert Path(shown.path).read_bytes() == sample_path("cat").read_bytes()
