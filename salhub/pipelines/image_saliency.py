@@ -102,6 +102,7 @@ result.save("explained.png")
             image_processor = _load_processor(name or classifier, **hub_arguments)
         if classifier is not None and dtype is not None:
             model = model.to(dtype=_as_dtype(dtype))
+        model.adopt_image_processor(image_processor)
         return cls(model, image_processor=image_processor, device=device, batch_size=batch_size)
 
     @classmethod
@@ -116,6 +117,7 @@ result.save("explained.png")
         """Make a pipeline of a model that is already loaded."""
         if image_processor is None:
             image_processor = _load_processor(model.config.name_or_path or model.config.backbone)
+        model.adopt_image_processor(image_processor)
         return cls(model, image_processor=image_processor, device=device, batch_size=batch_size)
 
     def __call__(

@@ -5,7 +5,13 @@ import pytest
 import torch
 import transformers
 from PIL import Image
-from transformers import AutoImageProcessor, ViTConfig, ViTForImageClassification
+from transformers import (
+    AutoImageProcessor,
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 import salhub
 from salhub.data.samples import sample_path
@@ -132,3 +138,17 @@ def test_half_precision(explain):
     result = salhub.pipeline(NAME, dtype="bfloat16")("sample:cat")
     correlation = np.corrcoef(result.saliency.ravel(), explain("sample:cat").saliency.ravel())[0, 1]
     assert correlation > 0.9
+
+
+def test_a_method_learns_from_the_image_processor_what_it_needs(vision_transformer, tmp_path):
+    config = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], num_labels=5, layer_type="basic"
+    )
+    ResNetForImageClassification(config).save_pretrained(tmp_path)
+    processor = AutoImageProcessor.from_pretrained(vision_transformer, backend="pil")
+    processor.save_pretrained(tmp_path)
+    explain = salhub.pipeline("salient-relevance", classifier=tmp_path)
+    # Pixels of 0..255 become -1..1 with a mean and deviation of one half.
+    assert explain.model.config.input_low == pytest.approx([-1] * 3)
+    assert explain.model.config.input_high == pytest.approx([1] * 3)
+    assert explain("sample:cat").saliency.shape == (300, 451)

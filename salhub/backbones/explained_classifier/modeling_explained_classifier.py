@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
+from transformers.image_processing_utils import BaseImageProcessor
 
 from salhub.backbones.explained_classifier.configuration_explained_classifier import (
     ExplainedClassifierConfig,
@@ -149,6 +150,9 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
         if isinstance(outputs, torch.Tensor):
             return outputs
         return outputs.logits if hasattr(outputs, "logits") else outputs[0]
+
+    def adopt_image_processor(self, image_processor: BaseImageProcessor) -> None:
+        """Learn what a method needs to know of how pictures are prepared; most need nothing."""
 
     def check_pixel_values(self, pixel_values: torch.Tensor) -> None:
         """Refuse pictures that the classifier cannot have been meant to see.
