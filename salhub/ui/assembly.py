@@ -95,7 +95,7 @@ class PageAssembly:
         with gr.Column(elem_classes="salhub-controls") as column:
             self.inputs.update(self.page.main_controls())
         column.visible = bool(column.children)
-        with gr.Column(elem_classes="salhub-settings"), gr.Accordion("Settings", open=False):
+        with gr.Column(elem_classes="salhub-settings"), gr.Accordion("More settings", open=False):
             self.inputs.update(self.page.setting_controls())
 
     def _add_result(self) -> None:

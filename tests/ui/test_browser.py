@@ -165,6 +165,20 @@ def test_a_link_shows_the_same_view_to_somebody_else(browser, server):
         assert visit.page.get_by_role("radio", name=re.compile("^cup")).is_checked()
 
 
+def test_without_a_clipboard_the_link_goes_to_the_address_bar(browser, server):
+    with visiting(browser, server + "any-method", PHONE) as visit:
+        page = visit.page
+        page.add_init_script("delete Navigator.prototype.clipboard")
+        page.reload()
+        visit.overlay()
+        page.get_by_role("button", name="Sample: rocket").click()
+        visit.expect_text(".salhub-sentence", "drilling platform")
+        page.get_by_role("button", name="Copy a link to this view").click()
+        page.get_by_text("The link is in the address bar").wait_for()
+        assert page.url.startswith(f"{server}any-method?sample=rocket&")
+        page.get_by_role("button", name="Copy a link to this view").wait_for()
+
+
 def test_a_link_to_what_is_gone_says_so(browser, server):
     gone = f"{server}?picture={'0' * 64}/photo.jpg&tab=Map"
     with visiting(browser, gone, PHONE) as visit:

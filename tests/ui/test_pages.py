@@ -1,6 +1,8 @@
 """What the pages are made of, without a server."""
 
+import importlib
 import logging
+import sys
 from dataclasses import replace
 
 import gradio as gr
@@ -11,7 +13,7 @@ from PIL import Image
 
 from salhub.auto import METHODS, Method
 from salhub.data.samples import sample_path
-from salhub.errors import UnknownNameError
+from salhub.errors import MissingExtraError, UnknownNameError
 from salhub.ui import build_gallery, build_page, launch
 from salhub.ui.faults import OUR_FAULT, plain_errors, plain_sentence
 from salhub.ui.image_saliency import ImageSaliencyPage
@@ -274,6 +276,14 @@ def test_our_own_sentences_are_passed_on_and_faults_are_logged(caplog):
     with pytest.raises(gr.Error) as caught:
         broken()
     assert caught.value.message == OUR_FAULT
+
+
+def test_without_gradio_one_sentence_says_what_to_install(monkeypatch):
+    import salhub.ui
+
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'salhub\[demo\]'"):
+        importlib.reload(salhub.ui)
 
 
 def test_the_theme_loads_nothing_from_the_web():
