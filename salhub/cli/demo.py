@@ -8,7 +8,7 @@ import typer
 def demo_command(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="A model or method; the first method by default."),
+        typer.Argument(metavar="NAME", help="A model or method; a page for each method by default."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
@@ -22,12 +22,12 @@ def demo_command(
 
     It needs one more package: pip install 'salhub[demo]'.
     """
-    from salhub.auto import METHODS
     from salhub.cli.choice import check_known, quiet_transformers
 
-    name = name or next(iter(METHODS))
-    check_known(name)
-    from salhub.ui import build_page, launch
+    if name is not None:
+        check_known(name)
+    from salhub.ui import build_gallery, build_page, launch
 
     quiet_transformers()
-    launch(build_page(name), server_name=host, server_port=port, inbrowser=open_browser)
+    page = build_gallery() if name is None else build_page(name)
+    launch(page, server_name=host, server_port=port, inbrowser=open_browser)
