@@ -8,7 +8,9 @@ import typer
 def demo_command(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="A model or method; a page for each method by default."),
+        typer.Argument(
+            metavar="NAME", help="A model or method; a page for each method by default."
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[

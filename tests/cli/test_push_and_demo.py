@@ -51,6 +51,7 @@ def test_demo_builds_the_page_and_serves_it(call, monkeypatch):
     calls = []
     ui = ModuleType("salhub.ui")
     ui.build_page = lambda name: SimpleNamespace(name=name)
+    ui.build_gallery = lambda: SimpleNamespace(name="every method")
     ui.launch = lambda page, **settings: calls.append((page.name, settings))
     monkeypatch.setitem(sys.modules, "salhub.ui", ui)
     call("demo", "gradcam-efficientnet-lite0", "--port", "7861", "--no-browser")
@@ -60,7 +61,7 @@ def test_demo_builds_the_page_and_serves_it(call, monkeypatch):
             "gradcam-efficientnet-lite0",
             {"server_name": "127.0.0.1", "server_port": 7861, "inbrowser": False},
         ),
-        ("normgrad", {"server_name": "127.0.0.1", "server_port": None, "inbrowser": True}),
+        ("every method", {"server_name": "127.0.0.1", "server_port": None, "inbrowser": True}),
     ]
     assert "Did you mean 'normgrad'" in call("demo", "normgard", code=1).stderr
     assert len(calls) == 2
