@@ -301,5 +301,7 @@ def test_equal_to_captum_where_both_know_the_method(pixels):
     assert_same(maps["grad_cam", "blocks.1"].saliency, grad_cam[:, 0].detach())
     product = attr.LayerGradientXActivation(network, layer).attribute(pixels, target=CLASSES)
     assert_same(maps["linear_approx", "blocks.1"].saliency, product.sum(1).detach())
-    at_input = attr.InputXGradient(network).attribute(pixels.clone(), target=CLASSES)
+    at_input = attr.InputXGradient(network).attribute(
+        pixels.clone().requires_grad_(), target=CLASSES
+    )
     assert_same(maps["linear_approx", "input"].saliency, at_input.sum(1).detach())
