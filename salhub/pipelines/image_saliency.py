@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple, SupportsIndex
 
 import torch
 from torch import nn
@@ -87,11 +87,11 @@ result.save("explained.png")
             **settings: Fields of the configuration and keywords of the Hub.
         """
         model_class = method.model_class
+        precision = {} if dtype is None else {"dtype": dtype}
         if classifier is None:
-            load = {} if dtype is None else {"dtype": dtype}
-            model = model_class.from_pretrained(name, **load, **settings)
+            model = model_class.from_pretrained(name, **precision, **settings)
         elif name is None:
-            model = model_class.from_classifier(classifier, **settings)
+            model = model_class.from_classifier(classifier, **precision, **settings)
         else:
             raise ValueError(
                 f"'{name}' brings its own classifier; to explain another one, name the method: "
@@ -100,8 +100,6 @@ result.save("explained.png")
         if image_processor is None:
             hub_arguments = {key: settings[key] for key in _HUB_ARGUMENTS if key in settings}
             image_processor = _load_processor(name or classifier, **hub_arguments)
-        if classifier is not None and dtype is not None:
-            model = model.to(dtype=_as_dtype(dtype))
         model.adopt_image_processor(image_processor)
         return cls(model, image_processor=image_processor, device=device, batch_size=batch_size)
 
@@ -113,8 +111,18 @@ result.save("explained.png")
         image_processor: BaseImageProcessor | None = None,
         device: str | int | torch.device | None = None,
         batch_size: int = 1,
+        **settings: Any,
     ) -> "ImageSaliencyPipeline":
-        """Make a pipeline of a model that is already loaded."""
+        """Make a pipeline of a model that is already loaded.
+
+        Raises:
+            ValueError: A setting was given, which only works while a model is loaded.
+        """
+        if settings:
+            raise ValueError(
+                f"'{next(iter(settings))}' can be set only for a model loaded by name; set it on "
+                "the model or its config before making a pipeline of it."
+            )
         if image_processor is None:
             image_processor = _load_processor(model.config.name_or_path or model.config.backbone)
         model.adopt_image_processor(image_processor)
@@ -130,7 +138,8 @@ result.save("explained.png")
 
         Args:
             images: What `salhub.load_image` takes, or a list, generator or dataset of it.
-            class_labels: The class to explain, by index or name; by default the most likely one.
+            class_labels: The class to explain, by index or name, or a list of one a picture; by
+                default the most likely one.
             **kwargs: As in transformers, such as `batch_size`.
 
         Returns:
@@ -138,8 +147,19 @@ result.save("explained.png")
 
         Raises:
             ValueError: A picture cannot be read, or there is no such class.
+            TypeError: A class that is neither an integer nor a name.
         """
-        if class_labels is not None:
+        if isinstance(images, list) and not images:
+            return []
+        if isinstance(class_labels, list | tuple):
+            if not isinstance(images, list) or len(images) != len(class_labels):
+                raise ValueError(
+                    f"{len(class_labels)} classes need a list of as many pictures; give one "
+                    "class, or one for each picture."
+                )
+            indices = [self.class_index(label) for label in class_labels]
+            images = [_Asked(*pair) for pair in zip(images, indices, strict=True)]
+        elif class_labels is not None:
             kwargs["class_labels"] = class_labels
         return super().__call__(images, **kwargs)
 
@@ -151,26 +171,38 @@ result.save("explained.png")
                 f"{did_you_mean(name, self.call_settings)} Settings of the model go to "
                 "salhub.pipeline(...)."
             )
-        forward = {} if class_labels is None else {"class_label": self.class_index(class_labels)}
-        return {}, forward, {}
+        asked = {} if class_labels is None else {"class_label": self.class_index(class_labels)}
+        return asked, {}, {}
 
     def class_index(self, class_label: int | str) -> int:
         """Return the index of a class given by index or by name.
 
         Raises:
-            ValueError: The classifier has no class of that name.
+            ValueError: The classifier has no class of that name, or several.
+            TypeError: Neither an integer nor a text.
         """
-        if not isinstance(class_label, str):
-            return int(class_label)
-        if class_label.isdigit():
-            return int(class_label)
-        by_name = {name.lower(): index for index, name in self.model.id2label.items()}
-        if class_label.lower() not in by_name:
+        if isinstance(class_label, str) and not class_label.isdigit():
+            return self._index_of_name(class_label)
+        if isinstance(class_label, bool) or not isinstance(class_label, str | SupportsIndex):
+            raise TypeError(f"A class is given by index or name, got {class_label!r}.")
+        return int(class_label)
+
+    def _index_of_name(self, class_label: str) -> int:
+        labels = self.model.id2label
+        names = {index: name.lower() for index, name in labels.items()}
+        found = [index for index, name in labels.items() if name == class_label]
+        found = found or [i for i, name in names.items() if name == class_label.lower()]
+        if not found:
             raise ValueError(
                 f"The classifier has no class '{class_label}'."
-                f"{did_you_mean(class_label.lower(), by_name)} Give a class name or an index."
+                f"{did_you_mean(class_label.lower(), names.values())} Give a name or an index."
             )
-        return by_name[class_label.lower()]
+        if len(found) > 1:
+            raise ValueError(
+                f"{len(found)} classes are called '{class_label}'; give an index, one of "
+                f"{', '.join(map(str, found))}."
+            )
+        return found[0]
 
     def choices(self) -> dict[str, list[str]]:
         """Return what settings can be set to in this very network, for `salhub info`."""
@@ -178,18 +210,23 @@ result.save("explained.png")
             return {}
         return {"layers": [str(layer) for layer in self.model.saliency_layers()]}
 
-    def preprocess(self, image: Any) -> dict[str, Any]:
+    def preprocess(self, image: Any, class_label: int | None = None) -> dict[str, Any]:
+        if isinstance(image, _Asked):
+            image, class_label = image.image, image.class_label
         picture = load_image(image)
         inputs = self.image_processor(images=picture, return_tensors="pt")
         return {
             "pixel_values": inputs["pixel_values"].to(self.dtype),
             "pictures": [picture],
+            "class_labels": [class_label],
         }
 
-    def _forward(self, model_inputs, class_label=None):
-        pixel_values = model_inputs["pixel_values"]
-        labels = None if class_label is None else [class_label] * len(pixel_values)
-        outputs = self.model(pixel_values=pixel_values, class_labels=labels)
+    def _forward(self, model_inputs):
+        labels = _flat(model_inputs["class_labels"])
+        outputs = self.model(
+            pixel_values=model_inputs["pixel_values"],
+            class_labels=None if labels[0] is None else labels,
+        )
         return {
             "saliency": outputs.saliency,
             "logits": outputs.logits,
@@ -224,6 +261,18 @@ result.save("explained.png")
         return self.model.id2label.get(index, f"class {index}")
 
 
+class _Asked(NamedTuple):
+    """A picture and the class to explain in it."""
+
+    image: Any
+    class_label: int
+
+
+def _flat(values: list) -> list:
+    # Transformers joins the one-item lists of a batch into a list of lists.
+    return [item for value in values for item in (value if isinstance(value, list) else [value])]
+
+
 def _load_processor(source: Any, **hub_arguments: Any) -> BaseImageProcessor:
     if source is None or isinstance(source, nn.Module):
         raise ValueError(
@@ -236,7 +285,3 @@ def _load_processor(source: Any, **hub_arguments: Any) -> BaseImageProcessor:
         return AutoImageProcessor.from_pretrained(
             resolved.config_folder, backend="pil", **hub_arguments
         )
-
-
-def _as_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    return getattr(torch, dtype) if isinstance(dtype, str) else dtype

@@ -136,3 +136,29 @@ def test_unnormalised_pictures_are_warned_about(classifier, caplog):
     with caplog.at_level(logging.WARNING, logger="salhub"):
         model.check_pixel_values(torch.full((1, 3, 8, 8), 255.0))
     assert "look unnormalised" in caplog.text
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_users_module_is_left_as_it_is(classifier, training):
+    classifier.train(training)
+    attributes = {name: sorted(vars(part)) for name, part in classifier.named_modules()}
+    model = NormGradForImageSaliency.from_classifier(classifier)
+    model(_pixels())
+    assert all(part.training == training for part in classifier.modules())
+    assert {name: sorted(vars(part)) for name, part in classifier.named_modules()} == attributes
+    with pytest.raises(ValueError, match="convert the module yourself"):
+        NormGradForImageSaliency.from_classifier(classifier, dtype=torch.bfloat16)
+
+
+def test_a_model_saved_by_reference_takes_the_keywords_of_loading(tmp_path):
+    model = NormGradForImageSaliency.from_classifier("salhub/efficientnet-lite0", method="cam")
+    model.save_pretrained(tmp_path, save_backbone=False)
+    load = NormGradForImageSaliency.from_pretrained
+    assert load(tmp_path, dtype=torch.bfloat16).dtype == torch.bfloat16
+    loaded, info = load(tmp_path, output_loading_info=True, method="grad_cam")
+    assert loaded.config.method == "grad_cam" and not any(info.values())
+    config = type(model.config).from_pretrained(tmp_path, layers=["blocks.4"])
+    config.method = "norm_grad"
+    assert load(tmp_path, config=config).config.method == "norm_grad"
+    with pytest.raises(TypeError, match="methd"):
+        load(tmp_path, methd="cam")

@@ -152,3 +152,45 @@ def test_a_method_learns_from_the_image_processor_what_it_needs(vision_transform
     assert explain.model.config.input_low == pytest.approx([-1] * 3)
     assert explain.model.config.input_high == pytest.approx([1] * 3)
     assert explain("sample:cat").saliency.shape == (300, 451)
+
+
+def test_every_picture_may_have_its_own_class(explain):
+    pictures, labels = ["sample:cat", "sample:coffee"], ["Egyptian cat", 968]
+    for batch_size in (1, 2):
+        results = explain(pictures, class_labels=labels, batch_size=batch_size)
+        assert [result.class_label for result in results] == [285, 968]
+    alone = explain("sample:coffee", class_labels=968)
+    np.testing.assert_allclose(results[1].saliency, alone.saliency, atol=1e-6)
+    with pytest.raises(ValueError, match="2 classes need a list of as many pictures"):
+        explain("sample:cat", class_labels=labels)
+
+
+def test_no_pictures_give_no_results(explain):
+    assert explain([]) == []
+
+
+@pytest.mark.parametrize("label", [True, 3.7, None.__class__])
+def test_a_class_is_an_index_or_a_name(explain, label):
+    with pytest.raises(TypeError, match="by index or name"):
+        explain("sample:cat", class_labels=label)
+
+
+def test_names_that_differ_in_case_only_are_told_apart(explain):
+    # The Cardigan is a dog, the cardigan is worn.
+    assert explain.class_index("Cardigan") == 264
+    assert explain.class_index("cardigan") == 474
+    with pytest.raises(ValueError, match=r"2 classes are called 'CARDIGAN'.*264, 474"):
+        explain.class_index("CARDIGAN")
+
+
+def test_a_loaded_model_takes_no_settings():
+    model = salhub.AutoModelForSaliency.from_pretrained(NAME)
+    with pytest.raises(ValueError, match="'method' can be set only for a model loaded by name"):
+        salhub.pipeline(model, method="grad_cam")
+
+
+def test_a_named_classifier_takes_the_keywords_of_loading(vision_transformer):
+    explain = salhub.pipeline(
+        "normgrad", classifier=vision_transformer, dtype="bfloat16", local_files_only=True
+    )
+    assert explain.model.dtype == torch.bfloat16

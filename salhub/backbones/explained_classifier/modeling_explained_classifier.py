@@ -10,11 +10,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
+from transformers.initialization import no_init_weights
 
 from salhub.backbones.explained_classifier.configuration_explained_classifier import (
     ExplainedClassifierConfig,
 )
-from salhub.errors import IntegrityError
+from salhub.errors import IntegrityError, ModelNotFoundError
 from salhub.hub import resolve
 from salhub.modeling import SaliencyPreTrainedModel
 
@@ -22,9 +23,13 @@ logger = logging.getLogger(__name__)
 
 # Normalised pixels rarely pass 3; beyond this they are still in 0..255.
 _SUSPICIOUS_PIXEL = 20.0
-_HUB_ARGUMENTS = frozenset(
-    {"cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token"}
+# Keywords of loading that mean the same for the explainer and for the classifier it refers to.
+_LOADING = frozenset(
+    {"cache_dir", "device_map", "dtype", "force_download", "local_files_only", "token"}
 )
+_NOTHING_MISSING = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
+# Where the explainer itself lies.
+_OWN_PLACE = frozenset({"config", "output_loading_info", "revision", "subfolder"})
 
 
 class ExplainedClassifierModel(SaliencyPreTrainedModel):
@@ -33,13 +38,21 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
     config: ExplainedClassifierConfig
     base_model_prefix = "backbone"
     main_input_name = "pixel_values"
+    input_modalities = ("image",)
 
     def __init__(
         self, config: ExplainedClassifierConfig, backbone: nn.Module | None = None
     ) -> None:
         super().__init__(config)
-        self.backbone = _build(config) if backbone is None else _as_loaded(backbone)
-        self.post_init()
+        if backbone is None:
+            self.backbone = _build(config)
+            self.post_init()
+            return
+        self.backbone = backbone
+        self.training = backbone.training
+        # A trained classifier must not be initialised again.
+        with no_init_weights():
+            self.post_init()
 
     @classmethod
     def from_classifier(
@@ -55,7 +68,11 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
             classifier: A folder, a name ("microsoft/resnet-50", "salhub/efficientnet-lite0"), a
                 transformers image classifier, or any module that maps (B, 3, H, W) to logits.
             revision: Revision of a classifier on the Hub.
-            **settings: Fields of the configuration.
+            **settings: Fields of the configuration; for a classifier given by name also
+                `dtype`, `device_map` and the keywords of the Hub.
+
+        A module given as an object is used as it is: it is not copied, converted or put into
+        another mode, and its weights are never changed.
 
         Raises:
             ValueError: The named checkpoint has no trained classification head, or a setting is
@@ -66,23 +83,25 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
             >>> model = NormGradForImageSaliency.from_classifier("salhub/efficientnet-lite0")
         """
         if isinstance(classifier, nn.Module):
+            if "dtype" in settings:
+                raise ValueError(
+                    "dtype is for classifiers loaded by name; convert the module yourself, with "
+                    "module.to(dtype)."
+                )
             backbone, name = classifier, None
         else:
-            backbone, name = load_classifier(classifier, revision=revision), os.fspath(classifier)
+            loading = {key: settings.pop(key) for key in _LOADING & settings.keys()}
+            backbone = load_classifier(classifier, revision=revision, **loading)
+            name = os.fspath(classifier)
         config = cls.config_class(
             backbone_config=_own_config(backbone),
             # A folder of this machine means nothing to whoever loads the configuration elsewhere.
             backbone=None if name is None or os.path.isdir(name) else name,
             backbone_revision=revision,
-            **{"dtype": getattr(backbone, "dtype", None), **settings},
+            dtype=getattr(backbone, "dtype", None),
+            **settings,
         )
-        return cls(config, backbone=backbone).eval()
-
-    @classmethod
-    def _from_reference(cls, config: ExplainedClassifierConfig) -> Self:
-        backbone = load_classifier(config.backbone, revision=config.backbone_revision)
-        config.backbone_config = _own_config(backbone)
-        return cls(config, backbone=backbone).eval()
+        return cls(config, backbone=backbone)
 
     @classmethod
     def from_pretrained(
@@ -91,16 +110,34 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
         """Load a model by name; see `SaliencyPreTrainedModel.from_pretrained`."""
         try:
             return super().from_pretrained(pretrained_model_name_or_path, *arguments, **kwargs)
-        except OSError as error:
-            # Saved with save_backbone=False: there is a configuration and no weight file.
-            if isinstance(error, IntegrityError) or "model.safetensors" not in str(error):
+        except (IntegrityError, ModelNotFoundError):
+            raise
+        except OSError:
+            # Perhaps saved with save_backbone=False: a configuration and no weight file.
+            config = cls._reference_config(pretrained_model_name_or_path, kwargs)
+            if config is None:
                 raise
-            accepted = cls._config_fields() | _HUB_ARGUMENTS
-            settings = {key: value for key, value in kwargs.items() if key in accepted}
-            config = cls.config_class.from_pretrained(pretrained_model_name_or_path, **settings)
-            if config.backbone is None or config.backbone_config is not None:
-                raise
-            return cls._from_reference(config)
+        loading = {key: kwargs[key] for key in kwargs.keys() - cls._config_fields() - _OWN_PLACE}
+        model = cls._from_reference(config, **loading)
+        return (model, _NOTHING_MISSING) if kwargs.get("output_loading_info") else model
+
+    @classmethod
+    def _reference_config(cls, name, kwargs: dict[str, Any]) -> Any:
+        config = kwargs.get("config")
+        if config is None:
+            known = cls._config_fields() | _LOADING | _OWN_PLACE
+            settings = {key: kwargs[key] for key in known & kwargs.keys()}
+            for key in ("device_map", "dtype", "output_loading_info"):
+                settings.pop(key, None)
+            config = cls.config_class.from_pretrained(name, **settings)
+        is_reference = config.backbone is not None and config.backbone_config is None
+        return config if is_reference else None
+
+    @classmethod
+    def _from_reference(cls, config: ExplainedClassifierConfig, **loading: Any) -> Self:
+        backbone = load_classifier(config.backbone, revision=config.backbone_revision, **loading)
+        config.backbone_config = _own_config(backbone)
+        return cls(config, backbone=backbone)
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, *, save_backbone: bool = True, **kwargs: Any
@@ -130,7 +167,7 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
             )
         config = type(self.config).from_dict({**self.config.to_dict(), "backbone_config": None})
         config.architectures = [type(self).__name__]
-        return config.save_pretrained(save_directory)
+        return config.save_pretrained(save_directory, **kwargs)
 
     @property
     def num_classes(self) -> int | None:
@@ -232,25 +269,29 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
             )
 
 
-def load_classifier(name: str | os.PathLike, *, revision: str | None = None) -> nn.Module:
+def load_classifier(
+    name: str | os.PathLike, *, revision: str | None = None, **loading: Any
+) -> nn.Module:
     """Load a trained image classifier by name.
 
     Args:
         name: A folder, a shipped name, or a Hub repository.
         revision: Revision on the Hub.
+        **loading: Keywords of transformers' `from_pretrained`, such as `dtype`.
 
     Raises:
         ValueError: The checkpoint is no image classifier, or its head was never trained.
     """
     from transformers import AutoModelForImageClassification
 
-    hub_arguments = {} if revision is None else {"revision": revision}
-    resolved = resolve(name, **hub_arguments)
+    if revision is not None:
+        loading["revision"] = revision
+    resolved = resolve(name, **loading)
     if resolved.is_bundled:
-        hub_arguments = {}
+        loading.pop("revision", None)
     with resolved.explain_missing():
         model, info = AutoModelForImageClassification.from_pretrained(
-            resolved.weights_folder, output_loading_info=True, **hub_arguments
+            resolved.weights_folder, output_loading_info=True, **loading
         )
     missing = sorted(info["missing_keys"])
     if missing:
@@ -281,10 +322,3 @@ def _own_config(backbone: nn.Module) -> PreTrainedConfig | None:
     config = copy.deepcopy(config)
     config.architectures = [type(backbone).__name__]
     return config
-
-
-def _as_loaded(backbone: nn.Module) -> nn.Module:
-    # transformers initialises every module without this mark, trained ones included.
-    for module in backbone.modules():
-        vars(module)["_is_hf_initialized"] = True
-    return backbone
