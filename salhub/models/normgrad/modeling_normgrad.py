@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from salhub.backbones.explained_classifier.concurrency import exclusive_use
 from salhub.backbones.explained_classifier.modeling_explained_classifier import (
     ExplainedClassifierModel,
 )
 from salhub.modeling import attribution_scope
 from salhub.models.normgrad.capture import LayerCapture
-from salhub.models.normgrad.concurrency import exclusive_use
 from salhub.models.normgrad.configuration_normgrad import NormGradConfig
 from salhub.models.normgrad.finishing import (
     asks_for_several,
