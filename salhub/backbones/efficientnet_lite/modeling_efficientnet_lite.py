@@ -105,7 +105,7 @@ class EfficientNetLiteForImageClassification(SaliencyPreTrainedModel):
     config: EfficientNetLiteConfig
     base_model_prefix = "efficientnet_lite"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
 
     def __init__(self, config: EfficientNetLiteConfig) -> None:
         super().__init__(config)

@@ -38,7 +38,7 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
     config: ExplainedClassifierConfig
     base_model_prefix = "backbone"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
 
     def __init__(
         self, config: ExplainedClassifierConfig, backbone: nn.Module | None = None
