@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -63,9 +64,21 @@ def _in_plain_words(function: Callable) -> Callable:
         try:
             return function(*arguments, **keywords)
         except StrictDataclassError as error:
-            raise error.__cause__ or error from None
+            raise _plain_error(error) from None
 
     return call
+
+
+def _plain_error(error: StrictDataclassError) -> Exception:
+    # A union of types is reported member by member; a person needs the words only once.
+    cause = error.__cause__ or error
+    pattern = r"Field '(\w+)' with value (.*) doesn't match any type in \((.*?)\)\. "
+    union = re.match(pattern, str(cause))
+    if union is None:
+        return cause
+    field, value, types = union.groups()
+    types = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", types).replace("NoneType", "None")
+    return TypeError(f"Field '{field}' expected one of {types}; got {value}.")
 
 
 @strict

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.utils import logging as transformers_logging
 
 from salhub.configuration import SaliencyConfig
 from salhub.hub import resolve
@@ -39,6 +40,18 @@ def attribution_scope(module: nn.Module) -> Generator[None]:
     finally:
         for part in training:
             part.training = True
+
+
+@contextmanager
+def without_progress_bar() -> Generator[None]:
+    """Keep transformers from drawing a bar for shipped weights, which load at once."""
+    was_enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            transformers_logging.enable_progress_bar()
 
 
 class SaliencyPreTrainedModel(PreTrainedModel):
@@ -87,9 +100,10 @@ class SaliencyPreTrainedModel(PreTrainedModel):
             settings = {key: kwargs.pop(key) for key in cls._config_fields() & kwargs.keys()}
             config = cls.config_class.from_pretrained(resolved.config_folder, **settings)
         kwargs.pop("revision", None)
-        loaded = super().from_pretrained(
-            resolved.weights_folder, *arguments, config=config, **kwargs
-        )
+        with without_progress_bar():
+            loaded = super().from_pretrained(
+                resolved.weights_folder, *arguments, config=config, **kwargs
+            )
         model = loaded[0] if return_info else loaded
         # A path inside the installation must not show up in cards and messages.
         model.config.name_or_path = resolved.name

@@ -80,3 +80,9 @@ def test_a_nested_configuration_survives_a_round_trip(tmp_path, backbone):
 def test_a_nested_configuration_without_a_type_is_refused():
     with pytest.raises(ValueError, match="no 'model_type'"):
         ExplainedClassifierConfig(backbone_config={"hidden_size": 3})
+
+
+def test_a_value_of_no_accepted_type_is_one_plain_sentence():
+    with pytest.raises(TypeError) as caught:
+        EfficientNetLiteConfig(dropout_rate="nan")
+    assert str(caught.value) == "Field 'dropout_rate' expected one of float, int; got 'nan'."

@@ -1,7 +1,9 @@
 """The pipeline of the methods that draw a map over a picture."""
 
 import os
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, SupportsIndex
 
 import torch
@@ -21,6 +23,8 @@ from salhub.processing import load_image, map_to_picture, viewed_box
 
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 _TOP_PREDICTIONS = 5
+# An index written as text; no classifier has more classes than nine digits tell.
+_INDEX = re.compile(r"[0-9]{1,9}")
 
 
 class ImageSaliencyPipeline(Pipeline):
@@ -181,7 +185,7 @@ result.save("explained.png")
             ValueError: The classifier has no class of that name, or several.
             TypeError: Neither an integer nor a text.
         """
-        if isinstance(class_label, str) and not class_label.isdigit():
+        if isinstance(class_label, str) and not _INDEX.fullmatch(class_label):
             return self._index_of_name(class_label)
         if isinstance(class_label, bool) or not isinstance(class_label, str | SupportsIndex):
             raise TypeError(f"A class is given by index or name, got {class_label!r}.")
@@ -279,9 +283,19 @@ def _load_processor(source: Any, **hub_arguments: Any) -> BaseImageProcessor:
             "The pictures must be prepared as the classifier wants them; give its image_processor."
         )
     resolved = resolve(source, **hub_arguments)
+    if resolved.source == "folder" and not _has_processor(Path(resolved.name)):
+        raise ValueError(
+            f"{resolved.name} has no preprocessor_config.json, which says how pictures are "
+            f"prepared; save it there with image_processor.save_pretrained('{resolved.name}')."
+        )
     if resolved.is_bundled:
         hub_arguments = {}
     with resolved.explain_missing():
         return AutoImageProcessor.from_pretrained(
             resolved.config_folder, backend="pil", **hub_arguments
         )
+
+
+def _has_processor(folder: Path) -> bool:
+    names = ("preprocessor_config.json", "processor_config.json")
+    return any((folder / name).is_file() for name in names)

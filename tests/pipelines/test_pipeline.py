@@ -194,3 +194,17 @@ def test_a_named_classifier_takes_the_keywords_of_loading(vision_transformer):
         "normgrad", classifier=vision_transformer, dtype="bfloat16", local_files_only=True
     )
     assert explain.model.dtype == torch.bfloat16
+
+
+def test_a_classifier_without_an_image_processor_says_how_to_save_one(tmp_path):
+    ViTForImageClassification(ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
+                                        intermediate_size=8, image_size=32, patch_size=8)
+                              ).save_pretrained(tmp_path)  # fmt: skip
+    with pytest.raises(ValueError, match=r"no preprocessor_config\.json.*save_pretrained"):
+        salhub.pipeline("normgrad", classifier=tmp_path)
+
+
+@pytest.mark.parametrize("label", ["²", "9" * 5000, "999999999999999999999999"])
+def test_odd_numbers_are_no_classes(explain, label):
+    with pytest.raises(ValueError, match="has no class"):
+        explain("sample:cat", class_labels=label)

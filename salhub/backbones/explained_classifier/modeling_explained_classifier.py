@@ -4,6 +4,7 @@ import copy
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Self
 
 import torch
@@ -17,7 +18,7 @@ from salhub.backbones.explained_classifier.configuration_explained_classifier im
 )
 from salhub.errors import IntegrityError, ModelNotFoundError
 from salhub.hub import resolve
-from salhub.modeling import SaliencyPreTrainedModel
+from salhub.modeling import SaliencyPreTrainedModel, without_progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -289,7 +290,8 @@ def load_classifier(
     resolved = resolve(name, **loading)
     if resolved.is_bundled:
         loading.pop("revision", None)
-    with resolved.explain_missing():
+    quiet = without_progress_bar() if resolved.is_bundled else nullcontext()
+    with resolved.explain_missing(), quiet:
         model, info = AutoModelForImageClassification.from_pretrained(
             resolved.weights_folder, output_loading_info=True, **loading
         )
