@@ -12,7 +12,8 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,26 +129,36 @@ def race(contenders: Sequence[Contender], *, rounds: int, warmup: int = 2, title
     if rounds < 1:
         raise ValueError(f"rounds must be 1 or more, got {rounds}.")
     found = Race(list(contenders), {name: [] for name in names}, {name: [] for name in names})
-    for number in tqdm(range(warmup + rounds), desc=title, unit="round", disable=None):
-        first = number % len(names)
-        # Rotated, so that nobody always follows the one who leaves the cache cold.
-        for contender in [*contenders[first:], *contenders[:first]]:
-            cpu, wall = _time(contender.run)
-            if number >= warmup:
-                found.cpu[contender.name].append(cpu)
-                found.wall[contender.name].append(wall)
+    with _settled_garbage():
+        for number in tqdm(range(warmup + rounds), desc=title, unit="round", disable=None):
+            first = number % len(names)
+            # Rotated, so that nobody always follows the one who leaves the cache cold.
+            for contender in [*contenders[first:], *contenders[:first]]:
+                cpu, wall = _time(contender.run)
+                if number >= warmup:
+                    found.cpu[contender.name].append(cpu)
+                    found.wall[contender.name].append(wall)
     return found
+
+
+@contextmanager
+def _settled_garbage() -> Iterator[None]:
+    """Collect between runs only, and only what the runs left: all else takes a second each time."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 def _time(run: Callable[[], Any]) -> tuple[float, float]:
     gc.collect()
-    gc.disable()
-    try:
-        wall, cpu = time.perf_counter(), time.process_time()
-        result = run()
-        times = time.process_time() - cpu, time.perf_counter() - wall
-    finally:
-        gc.enable()
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = run()
+    times = time.process_time() - cpu, time.perf_counter() - wall
     del result
     return times
 

@@ -3,7 +3,7 @@
     python -m benchmarks.normgrad
 
 Run it from the repository with `pip install 'salhub[bench]'`; a package that is missing is left
-out and named. It writes benchmarks/results/normgrad.json.
+out and named. It writes benchmarks/results/normgrad.json, and its tables beside it as .md.
 """
 
 import argparse
@@ -36,6 +36,7 @@ from benchmarks.report import (
     add_requirements,
     print_tables,
     record_versions,
+    save_results,
 )
 from salhub.models.normgrad.methods import METHODS, MapMethod
 from salhub.ops.extract_aggregate import AGGREGATES, EXTRACTS
@@ -95,7 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results.tables.append(peers_table(peers))
     record_versions(results, peers)
     print_tables(results)
-    print(f"\nWrote {results.save(options.output)}")
+    print()
+    for path in save_results(results, options.output):
+        print(f"Wrote {path}")
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

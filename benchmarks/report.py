@@ -176,6 +176,44 @@ def record_versions(results: Results, peers: dict[str, Peer]) -> None:
         logger.info("torchvision is not installed.")
 
 
+def save_results(results: Results, path: Path) -> list[Path]:
+    """Write the results file, and its tables as a page beside it.
+
+    Args:
+        results: What was found.
+        path: The .json file; the page is called the same with .md.
+
+    Returns:
+        Both paths.
+    """
+    page = path.with_suffix(".md")
+    results.save(path)
+    page.write_text(markdown(results), encoding="utf-8")
+    return [path, page]
+
+
+def markdown(results: Results) -> str:
+    """Write the tables of a results file as a page for people."""
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+    machine = results.machine
+    lines = [
+        f"# {results.model} beside its peers",
+        "",
+        f"Made by `{results.command}` from [the results file]({results.model}.json), by nobody's "
+        "hand. Only ratios carry over to another machine.",
+        "",
+        f"{machine['processor']}, {machine['torch_threads']} thread. {versions}.",
+    ]
+    for table in results.tables:
+        lines += ["", f"## {table.title}", ""]
+        if table.note:
+            lines += [table.note, ""]
+        cells = [[_text(cell).replace("|", "\\|") for cell in row] for row in table.rows]
+        for row in [table.columns, ["---"] * len(table.columns), *cells]:
+            lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines) + "\n"
+
+
 def print_tables(results: Results) -> None:
     """Print every table for a person."""
     for table in results.tables:

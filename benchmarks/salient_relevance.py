@@ -3,7 +3,7 @@
     python -m benchmarks.salient_relevance
 
 Run it from the repository with `pip install 'salhub[bench]'`; a package that is missing is left
-out and named. It writes benchmarks/results/salient_relevance.json.
+out and named. It writes benchmarks/results/salient_relevance.json, and its tables beside it as .md.
 """
 
 import argparse
@@ -39,6 +39,7 @@ from benchmarks.report import (
     add_requirements,
     print_tables,
     record_versions,
+    save_results,
 )
 from salhub.models.salient_relevance.modeling_salient_relevance import (
     SalientRelevanceForImageSaliency,
@@ -106,7 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results.tables.append(peers_table({**peers, "captum": _captum_verdict(task)}))
     record_versions(results, peers)
     print_tables(results)
-    print(f"\nWrote {results.save(options.output)}")
+    print()
+    for path in save_results(results, options.output):
+        print(f"Wrote {path}")
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
