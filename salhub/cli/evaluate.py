@@ -11,7 +11,7 @@ import typer
 
 from salhub.cli.choice import Choice, NetworkChoice, choose_to_measure
 from salhub.cli.files import draft, echo_json, refuse_existing
-from salhub.cli.settings import hub_settings, parse_settings, refuse_unknown
+from salhub.cli.settings import hub_settings, parse_settings, refuse_unknown, to_record
 
 _DATA = "data_path"
 
@@ -100,7 +100,8 @@ def _inputs(evaluate: Callable[..., Any], pipeline: Any, data: Path) -> dict[str
 
 def _command(name: str, data: Path, words: list[str], classifier: str | None) -> str:
     # The folder's name is enough to repeat it; a path would be one of this machine.
-    parts = ["salhub", "evaluate", name, "--data", data.resolve().name, *words]
+    kept = [word for word in words if to_record(parse_settings([word])).keys() - {"classifier"}]
+    parts = ["salhub", "evaluate", name, "--data", data.resolve().name, *kept]
     if classifier is not None:
         parts += [
             "--classifier",

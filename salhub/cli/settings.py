@@ -11,6 +11,8 @@ import yaml
 from salhub.errors import did_you_mean
 
 HUB_SETTINGS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
+# A revision says which weights were used; the others are nobody else's business.
+_PRIVATE = frozenset(HUB_SETTINGS) - {"revision"}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _PAIR = re.compile(rf"({_NAME.pattern})=(.*)", re.DOTALL)
 # YAML 1.1 takes 1e-3 for text, as it wants a dot.
@@ -117,6 +119,16 @@ def _with_exponents(value: Any) -> Any:
 def hub_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return those settings that say how to find a model on the Hub."""
     return {name: settings[name] for name in HUB_SETTINGS if name in settings}
+
+
+def to_record(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that may be written to a file; a token or a local place may not.
+
+    Example:
+        >>> to_record({"token": "secret", "revision": "v1", "method": "grad_cam"})
+        {'revision': 'v1', 'method': 'grad_cam'}
+    """
+    return {name: value for name, value in settings.items() if name not in _PRIVATE}
 
 
 def refuse_unknown(settings: Mapping[str, Any], accepted: Iterable[str], owner: str) -> None:

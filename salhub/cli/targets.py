@@ -10,6 +10,7 @@ import typer
 
 from salhub.cli.choice import Choice
 from salhub.cli.files import refuse_existing, write_text
+from salhub.cli.settings import to_record
 from salhub.cli.sources import Source
 from salhub.errors import did_you_mean
 
@@ -117,7 +118,7 @@ def mark_folder(folder: Path, choice: Choice, settings: dict[str, Any], overwrit
     record = {
         "model": choice.name or choice.method.name,
         "classifier": choice.classifier,
-        "settings": settings,
+        "settings": to_record(settings),
     }
     path = folder / RUN_FILE
     if path.is_file() and not overwrite and _read(path) != record:

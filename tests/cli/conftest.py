@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 import salhub.pipelines
 from salhub.auto import METHODS
 from salhub.cli import app
+from salhub.cli.settings import HUB_SETTINGS
 from salhub.configuration import SaliencyConfig, strict
 from salhub.results import Results, Table
 
@@ -82,7 +83,8 @@ class LettersPipeline:
         cls, name: str | None, method: Any, *, device=None, batch_size: int = 1, **settings: Any
     ) -> "LettersPipeline":
         loading = {"name": name, "device": device, "batch_size": batch_size}
-        return cls(LettersConfig(**settings), loading)
+        own = {key: value for key, value in settings.items() if key not in HUB_SETTINGS}
+        return cls(LettersConfig(**own), loading)
 
     @staticmethod
     def read(source: str | bytes) -> str:

@@ -27,6 +27,16 @@ def test_the_results_say_how_to_repeat_them(call, letters, texts):
     assert "  what  value\n  all   0.25\n" in output
 
 
+def test_a_token_is_never_recorded(call, letters, texts):
+    words = ["--token", "hf_SECRET", "cache-dir=/somewhere", "revision=v1", "seed=3"]
+    call("evaluate", "letters", "--data", texts, *words)
+    written = (texts.parent / "letters-en.results.json").read_text()
+    assert "hf_SECRET" not in written and "/somewhere" not in written
+    command = shlex.split(Results.load(texts.parent / "letters-en.results.json").command)
+    assert command[:5] == ["salhub", "evaluate", "letters", "--data", "texts"]
+    assert sorted(command[5:]) == ["revision=v1", "seed=3"]
+
+
 def test_mistakes_are_named_before_anything_is_loaded(call, letters, texts):
     error = call("evaluate", "letters", "--data", "texts", "--sead", "3", code=2).stderr
     assert "Did you mean 'seed'" in error

@@ -127,6 +127,18 @@ def test_a_resumed_folder_does_not_mix_settings(call, letters, texts):
     assert record["settings"] == {"keep": "all"}
 
 
+def test_a_token_is_never_recorded(call, letters, texts):
+    (texts / "broken.txt").unlink()
+    words = ["token=hf_SECRET", "--cache-dir", "/somewhere", "revision=v1", "--keep", "all"]
+    call("run", "letters", "texts", "-o", "kept", *words)
+    record = json.loads((texts.parent / "kept" / "salhub-run.json").read_text())
+    assert record["settings"] == {"revision": "v1", "keep": "all"}
+    # Another token makes the same files.
+    assert "4 already there" in (
+        call("run", "letters", "texts", "-o", "kept", "revision=v1", "--keep", "all").stdout
+    )
+
+
 def test_one_input_that_fails_in_a_batch_does_not_cost_the_others(call, letters, texts):
     (texts / "broken.txt").write_text("poison")
     result = call("run", "letters", "texts", "-o", "kept", "--batch-size", "5", code=1)
