@@ -53,11 +53,15 @@ class LinearHead:
             feature_map: (B, K, H, W).
             logits: What the classifier put out, (B, C).
         """
+        return self.reads(feature_map.float().mean((-2, -1)), logits)
+
+    def reads(self, mean: Tensor, logits: Tensor) -> bool:
+        """As `is_fed_by`, from the mean over a map's positions, (B, K)."""
         if self._output is None or not _is_same(self._output, logits.detach()):
             return False
-        if self._features.ndim != 2 or feature_map.shape[:2] != self._features.shape:
+        if self._features.ndim != 2 or mean.shape != self._features.shape:
             return False
-        mean, features = feature_map.float().mean((-2, -1)), self._features.float()
+        features = self._features.float()
         # Half precision keeps three digits of the mean.
         tolerance = 1e-4 if self._features.dtype.itemsize >= 4 else 2e-2
         return bool((mean - features).abs().amax() <= tolerance * features.abs().amax())

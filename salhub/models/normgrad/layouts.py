@@ -12,6 +12,14 @@ MAX_PREFIX_TOKENS = 16
 MAX_UNCONFIRMED_PREFIX = 2
 
 
+class NoPositionsError(ValueError):
+    """A layer's output has no positions for a picture of this size."""
+
+
+class TransformError(ValueError):
+    """The user's `reshape_transform` does not work for a layer."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """How to read a layer's output as a grid.
@@ -23,6 +31,7 @@ class Layout:
         prefix_tokens: Tokens before the patches, which have no position.
         transform: For "custom": output (B, ...) to (B, K, H, W).
         output_axes: For "custom": number of axes of the output, batch included.
+        name: For "custom": the layer, for errors.
     """
 
     kind: str
@@ -30,6 +39,7 @@ class Layout:
     prefix_tokens: int = 0
     transform: Callable[[Tensor], Tensor] | None = None
     output_axes: int = 4
+    name: str = ""
 
     def fold(self, values: Tensor) -> Tensor:
         """Returns (..., K, H, W) of a layer's output, or of a gradient with a leading axis."""
@@ -45,11 +55,19 @@ class Layout:
     def _fold_custom(self, values: Tensor) -> Tensor:
         if values.ndim == self.output_axes + 1:
             return self._fold_custom(values.flatten(0, 1)).unflatten(0, values.shape[:2])
-        folded = self.transform(values)
-        if folded.ndim != 4:
-            raise ValueError(
-                "reshape_transform must return (B, channels, height, width), got shape "
-                f"{tuple(folded.shape)} for an output of shape {tuple(values.shape)}."
+        try:
+            folded = self.transform(values)
+        except Exception as error:  # whatever the user's function may raise
+            raise TransformError(
+                f"model.reshape_transform failed at layer '{self.name}' for an output of shape "
+                f"{tuple(values.shape)} ({type(error).__name__}: {error}); it must return "
+                "(B, channels, height, width)."
+            ) from error
+        if not isinstance(folded, Tensor) or folded.ndim != 4 or len(folded) != len(values):
+            found = tuple(folded.shape) if isinstance(folded, Tensor) else type(folded).__name__
+            raise TransformError(
+                f"model.reshape_transform must return (B, channels, height, width), got {found} "
+                f"at layer '{self.name}' for an output of shape {tuple(values.shape)}."
             )
         return folded
 
@@ -72,14 +90,14 @@ def infer_layout(
         reshape_transform: Overrides the inference: output (B, ...) to (B, K, H, W).
 
     Raises:
-        ValueError: The output has no positions.
+        NoPositionsError: The output has no positions.
 
     Example:
         >>> infer_layout("vit.layers.10", (1, 197, 768), (224, 224)).grid
         (14, 14)
     """
     if reshape_transform is not None:
-        return Layout("custom", (0, 0), transform=reshape_transform, output_axes=len(shape))
+        return Layout("custom", (0, 0), 0, reshape_transform, len(shape), name)
     if len(shape) == 4:
         return _map_layout(shape, image_size)
     if len(shape) == 3:
@@ -87,7 +105,7 @@ def infer_layout(
             grids = _grids(*image_size, divides=prefix > MAX_UNCONFIRMED_PREFIX)
             if shape[1] - prefix in grids:
                 return Layout("tokens", grids[shape[1] - prefix], prefix)
-    raise ValueError(
+    raise NoPositionsError(
         f"layer '{name}' puts out shape {tuple(shape)}, in which no positions were found; choose a "
         "layer with (batch, channels, height, width) or patch tokens, or set "
         "model.reshape_transform to a function that makes (batch, channels, height, width) of it."

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,17 +20,13 @@ from salhub.models.normgrad.finishing import (
     drop_class_axis,
     finish_maps,
 )
+from salhub.models.normgrad.layer_choice import LayerChoice
 from salhub.models.normgrad.layer_probe import labelled_pictures, leave_one_out_accuracy
-from salhub.models.normgrad.layouts import infer_layout
+from salhub.models.normgrad.layouts import NoPositionsError, infer_layout
 from salhub.models.normgrad.meta_step import ParameterizedClassifier, stepped_parameters
 from salhub.models.normgrad.methods import INPUT_LAYER, MapMethod, method_of
 from salhub.models.normgrad.passes import ExplainedNetwork, MapRequest, PassResult, run_pass
-from salhub.models.normgrad.probing import (
-    SaliencyLayer,
-    closest_layers,
-    default_layer,
-    probe_layers,
-)
+from salhub.models.normgrad.probing import LayerProbe, SaliencyLayer, closest_layers
 from salhub.ops.maps import normalized_weights
 from salhub.outputs import ImageSaliencyOutput
 
@@ -64,8 +61,30 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
 
     def __init__(self, config: NormGradConfig, backbone: nn.Module | None = None):
         super().__init__(config, backbone)
-        self.reshape_transform: Callable[[Tensor], Tensor] | None = None
-        self._layers_by_size: dict[tuple[int, int], list[SaliencyLayer]] = {}
+        self._choice = LayerChoice(self._probe)
+        self._reshape_transform: Callable[[Tensor], Tensor] | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Keeps `reshape_transform` out of the sub-modules, also where it is a module."""
+        if name == "reshape_transform":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def reshape_transform(self) -> Callable[[Tensor], Tensor] | None:
+        """None, or a function from a layer's output (B, ...) to (B, K, H, W)."""
+        return self._reshape_transform
+
+    @reshape_transform.setter
+    def reshape_transform(self, transform: Callable[[Tensor], Tensor] | None) -> None:
+        if transform is not None and not callable(transform):
+            raise TypeError(
+                "reshape_transform must be None or a function from a layer's output to (B, "
+                f"channels, height, width), got {type(transform).__name__}."
+            )
+        vars(self)["_reshape_transform"] = transform
+        self._choice.clear()
 
     def forward(
         self,
@@ -94,10 +113,9 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         labels = self._check_inputs(pixel_values, class_labels)
         method = self.config.recipe
         with exclusive_use(self.backbone), attribution_scope(self):
-            layers = self._resolve_layers(self.config.layers, [method], pixel_values)
-            self._check_weights_fitted(len(layers))
-            requests = [MapRequest(method, layer) for layer in layers]
-            result = self._explain(self._prepare(pixel_values), labels, requests)
+            self._check_weights_fitted(len(self.config.layers or ()))
+            requests, result = self._explain_at(self.config.layers, [method], pixel_values, labels)
+            layers = [request.layer for request in requests]
             maps = [result.maps[request].float() for request in requests]
             order = [result.depth_order.index(layer) for layer in layers]
             saliency = finish_maps(self.config, maps, order, tuple(pixel_values.shape[-2:]))
@@ -154,8 +172,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
             raise ValueError("methods is empty; name at least one.")
         names = self.config.layers if layers is None else list(layers)
         with exclusive_use(self.backbone), attribution_scope(self):
-            requests = self._grid_requests(wanted, names, pixel_values)
-            result = self._explain(self._prepare(pixel_values), labels, requests)
+            requests, result = self._explain_at(names, wanted, pixel_values, labels)
             outputs = {}
             for request in requests:
                 native = result.maps[request].float()
@@ -187,7 +204,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
             image_size = getattr(self.config.backbone_config, "image_size", DEFAULT_IMAGE_SIZE)
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         with exclusive_use(self.backbone), attribution_scope(self):
-            layers = self._probe(height, width)
+            layers = self._choice.all_layers((height, width))
         if not blocks_only:
             return list(layers)
         return [layer for layer in layers if layer.is_block or layer.name == INPUT_LAYER]
@@ -228,7 +245,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         pictures, labels = labelled_pictures(pixel_values, labels)
         self.check_pixel_values(pictures)
         with exclusive_use(self.backbone), attribution_scope(self), torch.no_grad():
-            self._resolve_layers(layers, [self.config.recipe], pictures)
+            self._check_names(layers, pictures)
             features = self._pooled_features(pictures, layers, batch_size)
         accuracies = [leave_one_out_accuracy(part, labels, ridge=ridge) for part in features]
         if sum(accuracies) == 0:
@@ -293,43 +310,46 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
                 " labels) once, or choose 'uniform' or 'linear'."
             )
 
-    def _probe(self, height: int, width: int) -> list[SaliencyLayer]:
-        if (height, width) not in self._layers_by_size:
-            channels = getattr(self.config.backbone_config, "num_channels", 3)
-            generator = torch.Generator().manual_seed(0)
-            noise = torch.randn(1, channels, height, width, generator=generator)
-            self._layers_by_size[height, width] = probe_layers(
-                self.backbone, self.classify, self._prepare(noise), self.reshape_transform
-            )
-        return self._layers_by_size[height, width]
+    def _probe(self, height: int, width: int) -> LayerProbe:
+        channels = getattr(self.config.backbone_config, "num_channels", 3)
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(1, channels, height, width, generator=generator)
+        return LayerProbe(
+            self.backbone, self.classify, self._prepare(noise), self.reshape_transform
+        )
 
-    def _resolve_layers(
-        self, names: list[str] | None, methods: list[MapMethod], pixel_values: Tensor
-    ) -> list[str]:
-        """Checks the names given, or finds a default layer for each method."""
-        height, width = pixel_values.shape[-2:]
-        if names is None:
-            places = dict.fromkeys(method.layer for method in methods)
-            layers = [] if set(places) == {INPUT_LAYER} else self._probe(height, width)
-            return [default_layer(layers, place) for place in places]
+    def _explain_at(
+        self,
+        names: list[str] | None,
+        methods: list[MapMethod],
+        pixel_values: Tensor,
+        labels: Tensor | None,
+    ) -> tuple[list[MapRequest], PassResult]:
+        """Explains at the layers named, or else at each method's default layer."""
+        pixels, size = self._prepare(pixel_values), tuple(pixel_values.shape[-2:])
+        if names is not None:
+            self._check_names(names, pixel_values)
+            requests = _requests(methods, names)
+            return requests, self._explain(pixels, labels, requests)
+        requests = _requests(methods, None, lambda place: self._choice.find(place, size))
+        try:
+            result = self._explain(pixels, labels, requests)
+            if all(result.maps[request].shape[-2:].numel() > 1 for request in requests):
+                return requests, result
+        except NoPositionsError:
+            pass
+        # A layer remembered from larger pictures has no positions left here.
+        requests = _requests(methods, None, lambda place: self._choice.find_afresh(place, size))
+        return requests, self._explain(pixels, labels, requests)
+
+    def _check_names(self, names: list[str], pixel_values: Tensor) -> None:
         for name in names:
             if name != INPUT_LAYER and not _has_module(self.backbone, name):
-                near = closest_layers(name, self._probe(height, width))
+                near = closest_layers(name, self._probe(*pixel_values.shape[-2:]).layers)
                 raise ValueError(
                     f"layer '{name}' is not in the network; the closest are {near}. "
                     "model.saliency_layers() lists them all."
                 )
-        return list(names)
-
-    def _grid_requests(
-        self, methods: list[MapMethod], names: list[str] | None, pixel_values: Tensor
-    ) -> list[MapRequest]:
-        requests = [
-            MapRequest(method, layer)
-            for method in methods
-            for layer in self._resolve_layers(names, [method], pixel_values)
-        ]
-        return list(dict.fromkeys(requests))
 
     def _pooled_features(
         self, pictures: Tensor, layers: list[str], batch_size: int
@@ -346,6 +366,21 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
                 layout = infer_layout(name, tuple(output.shape), size, transform)
                 parts.append(layout.fold(output).float().mean((-2, -1)))
         return [torch.cat(parts) for parts in features]
+
+
+def _requests(
+    methods: list[MapMethod],
+    names: list[str] | None,
+    choose: Callable[[str], str] | None = None,
+) -> list[MapRequest]:
+    """Every method at every layer, or at the one that `choose` gives for its place."""
+    chosen = {} if names is not None else {one.layer: choose(one.layer) for one in methods}
+    requests = [
+        MapRequest(method, layer)
+        for method in methods
+        for layer in (names if names is not None else [chosen[method.layer]])
+    ]
+    return list(dict.fromkeys(requests))
 
 
 def _has_module(network: nn.Module, name: str) -> bool:

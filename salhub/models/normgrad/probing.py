@@ -3,7 +3,7 @@
 import difflib
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from salhub.models.normgrad.capture import split_output
 from salhub.models.normgrad.head import LinearHead
-from salhub.models.normgrad.layouts import infer_layout
+from salhub.models.normgrad.layouts import Layout, TransformError, infer_layout
 from salhub.models.normgrad.methods import INPUT_LAYER
 from salhub.models.normgrad.seeds import output_seeds
 
@@ -46,11 +46,13 @@ class SaliencyLayer:
 
 @dataclass
 class _Record:
-    """One module's output during the probe."""
+    """What the probe keeps of one module's output: never the output itself."""
 
     name: str
     module: nn.Module
-    output: Tensor
+    layout: Layout
+    shape: tuple[int, int, int]
+    mean: Tensor
     calls: int = 1
 
 
@@ -58,44 +60,198 @@ class _Record:
 class _Watch:
     """Forward hooks on all modules, in the order in which the modules finish."""
 
+    image_size: tuple[int, int]
+    reshape_transform: Callable[[Tensor], Tensor] | None
     records: dict[str, _Record] = field(default_factory=dict)
+    failure: TransformError | None = None
     handles: list[Any] = field(default_factory=list)
     thread: int = field(default_factory=threading.get_ident)
-    _last: tuple[Tensor, Tensor, int] | None = None
 
     def hook(self, name: str, module: nn.Module) -> None:
-        def record(module: nn.Module, args: tuple, output: Any) -> Any:
+        def record(module: nn.Module, args: tuple, output: Any) -> None:
             if threading.get_ident() != self.thread:
-                return None
+                return
             if name in self.records:
                 self.records[name].calls += 1
-                return None
+                return
             try:
-                tensor, rebuild = split_output(output, name)
+                tensor = split_output(output, name)[0]
             except ValueError:
-                return None
-            if not tensor.is_floating_point() or tensor.ndim not in (3, 4):
-                return None
-            return rebuild(self._keep(name, module, tensor))
+                return
+            if tensor.is_floating_point() and tensor.ndim in (3, 4):
+                self.keep(name, module, tensor, self.reshape_transform)
 
         self.handles.append(module.register_forward_hook(record))
 
-    def _keep(self, name: str, module: nn.Module, tensor: Tensor) -> Tensor:
-        if self._last is not None:
-            kept, copy, version = self._last
-            # A wrapper hands on its last child's output, unaltered: the same copy serves both.
-            if tensor is copy and copy._version == version:
-                self.records[name] = _Record(name, module, kept)
-                return copy
-        kept = tensor.clone()
-        copy = kept.clone()
-        self._last = (kept, copy, copy._version)
-        self.records[name] = _Record(name, module, kept)
-        return copy
+    def keep(self, name: str, module: nn.Module, tensor: Tensor, transform) -> None:
+        """Notes the output's grid, if it has one."""
+        try:
+            layout = infer_layout(name, tuple(tensor.shape), self.image_size, transform)
+            folded = layout.fold(tensor.detach())
+        except TransformError as error:  # the user's function is not made for every layer
+            self.failure = error
+            return
+        except (ValueError, RuntimeError):
+            return
+        mean = folded.float().mean((-2, -1))
+        self.records[name] = _Record(name, module, layout, tuple(folded.shape[-3:]), mean)
 
     def close(self) -> None:
         for handle in self.handles:
             handle.remove()
+
+
+class LayerProbe:
+    """One network at one picture size: its layers, and which of them have a gradient.
+
+    The structure takes one pass without a graph. Gradients are looked for only where they are
+    asked for, with a graph from the shallowest layer asked for.
+
+    Args:
+        network: The network, in evaluation mode, gradients on.
+        classify: Maps pixel values to logits through `network`.
+        pixel_values: A picture to run, (1, 3, H, W); noise does, only the structure is read.
+        reshape_transform: See `infer_layout`.
+
+    Raises:
+        TransformError: `reshape_transform` failed at every layer that might have positions.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        classify: Callable[[Tensor], Tensor],
+        pixel_values: Tensor,
+        reshape_transform: Callable[[Tensor], Tensor] | None = None,
+    ):
+        self.network, self.classify = network, classify
+        self.pixel_values = pixel_values.detach()
+        self.is_cut = False
+        self._records: dict[str, _Record] = {}
+        self._gradients: dict[str, bool] = {}
+        self.layers = self._structure(reshape_transform)
+
+    def may_gain(self, layer: str) -> bool:
+        """True where a larger picture may bring a layer into question that outranks `layer`."""
+        blocks = block_names(self.network)
+        single = [name for name, one in self._records.items() if _positions(one.shape) < 2]
+        if layer not in blocks:
+            return bool(single)
+        depth = _nesting(layer, blocks)
+        return any(name in blocks and _nesting(name, blocks) <= depth for name in single)
+
+    def with_gradients(self) -> list[SaliencyLayer]:
+        """All layers, pixels first, shallow to deep, with `has_gradient` filled in."""
+        found = self.reached([layer.name for layer in self.layers])
+        return [replace(layer, has_gradient=layer.name in found) for layer in self.layers]
+
+    def reached(self, names: list[str]) -> set[str]:
+        """Those of the named layers on whose positions the class scores depend."""
+        missing = [name for name in names if name not in self._gradients]
+        if missing:
+            self._gradients |= self._find_gradients(missing)
+        return {name for name in names if self._gradients[name]}
+
+    def _structure(self, transform) -> list[SaliencyLayer]:
+        watch, head = (
+            _Watch(tuple(self.pixel_values.shape[-2:]), transform),
+            LinearHead(self.network),
+        )
+        watch.keep(INPUT_LAYER, nn.Identity(), self.pixel_values, None)
+        try:
+            for name, module in self.network.named_modules():
+                # A module that is called as the pixels are cannot be named.
+                if name not in ("", INPUT_LAYER) and not isinstance(module, nn.ModuleList):
+                    watch.hook(name, module)
+            with head, torch.no_grad():
+                logits = self.classify(self.pixel_values.clone())
+        finally:
+            watch.close()
+        if len(watch.records) == 1 and watch.failure is not None:
+            raise watch.failure
+        self._records = {name: one for name, one in watch.records.items() if one.calls == 1}
+        blocks = block_names(self.network)
+        return [
+            SaliencyLayer(
+                name=record.name,
+                kind="pixels" if record.name == INPUT_LAYER else type(record.module).__name__,
+                shape=record.shape,
+                is_block=record.name in blocks,
+                has_gradient=False,
+                feeds_linear_head=head.reads(record.mean, logits),
+                is_convolution=isinstance(record.module, nn.Conv2d),
+            )
+            for record in self._records.values()
+            if _positions(record.shape) > 1
+        ]
+
+    def _find_gradients(self, names: list[str]) -> dict[str, bool]:
+        watch = _GradientWatch({name: self._records[name] for name in names})
+        try:
+            with torch.no_grad():  # ends what the watch switches on
+                watch.attach()
+                logits = self.classify(watch.enter(self.pixel_values))
+        finally:
+            watch.close()
+        self.is_cut = watch.leaf is None or not logits.requires_grad
+        if not self.is_cut:
+            seeds = output_seeds(logits, _random_mix(logits))[0]
+            torch.autograd.grad(logits, watch.leaf, seeds, allow_unused=True)
+        return watch.found
+
+
+class _GradientWatch:
+    """A graph from the first of some layers on, noting where the gradient is not zero.
+
+    Nothing is kept of outputs and gradients beyond what autograd itself keeps.
+    """
+
+    def __init__(self, records: dict[str, _Record]):
+        self.records = records
+        self.found = dict.fromkeys(records, False)
+        self.leaf: Tensor | None = None
+        self._handles: list[Any] = []
+        self._thread = threading.get_ident()
+
+    def attach(self) -> None:
+        for name, record in self.records.items():
+            if name != INPUT_LAYER:
+                self._handles.append(record.module.register_forward_hook(self._hook(name)))
+
+    def enter(self, pixel_values: Tensor) -> Tensor:
+        return (
+            self._follow(INPUT_LAYER, pixel_values) if INPUT_LAYER in self.records else pixel_values
+        )
+
+    def close(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _hook(self, name: str):
+        def follow(module: nn.Module, args: tuple, output: Any) -> Any:
+            if threading.get_ident() != self._thread:
+                return None
+            tensor, rebuild = split_output(output, name)
+            return rebuild(self._follow(name, tensor, args))
+
+        return follow
+
+    def _follow(self, name: str, tensor: Tensor, args: tuple = ()) -> Tensor:
+        torch.set_grad_enabled(True)
+        if self.leaf is None:
+            self.leaf = tensor.detach().requires_grad_()
+            tensor = self.leaf.clone()
+        elif tensor._is_view() or any(tensor is one for one in args):
+            # An in-place operation rewrites the history of a view, and an input has other users.
+            tensor = tensor.clone()
+        if tensor.requires_grad:
+            layout = self.records[name].layout
+
+            def note(gradient: Tensor) -> None:
+                self.found[name] = self.found[name] or bool(layout.fold(gradient).any())
+
+            tensor.register_hook(note)
+        return tensor
 
 
 def probe_layers(
@@ -109,72 +265,22 @@ def probe_layers(
     A layer that runs more than once, or whose output has no positions, is left out.
 
     Args:
-        network: The network, in evaluation mode, gradients on.
-        classify: Maps pixel values to logits through `network`.
-        pixel_values: A picture to run, (1, 3, H, W); noise does, only the structure is read.
-        reshape_transform: See `infer_layout`.
+        network, classify, pixel_values, reshape_transform: See `LayerProbe`.
 
     Returns:
         The pixels first, then the layers from shallow to deep.
     """
-    pixels = pixel_values.detach().clone().requires_grad_()
-    watch, head = _Watch(), LinearHead(network)
-    try:
-        for name, module in network.named_modules():
-            if name and not isinstance(module, nn.ModuleList):
-                watch.hook(name, module)
-        with head:
-            logits = classify(pixels.clone())
-    finally:
-        watch.close()
-    records = [_Record(INPUT_LAYER, nn.Identity(), pixels)]
-    records += [record for record in watch.records.values() if record.calls == 1]
-    gradients = _random_score_gradients(logits, [record.output for record in records])
-    blocks = block_names(network)
-    found = []
-    for record, gradient in zip(records, gradients, strict=True):
-        transform = None if record.name == INPUT_LAYER else reshape_transform
-        folded, folded_gradient = _fold(record, gradient, tuple(pixels.shape[-2:]), transform)
-        if folded is None or folded.shape[-2] * folded.shape[-1] < 2:
-            continue
-        found.append(
-            SaliencyLayer(
-                name=record.name,
-                kind="pixels" if record.name == INPUT_LAYER else type(record.module).__name__,
-                shape=tuple(folded.shape[-3:]),
-                is_block=record.name in blocks,
-                has_gradient=folded_gradient is not None and bool(folded_gradient.any()),
-                feeds_linear_head=head.is_fed_by(folded, logits),
-                is_convolution=isinstance(record.module, nn.Conv2d),
-            )
-        )
-    return found
+    return LayerProbe(network, classify, pixel_values, reshape_transform).with_gradients()
 
 
-def _random_score_gradients(logits: Tensor, outputs: list[Tensor]) -> tuple[Tensor | None, ...]:
-    """Gradients of a random mix of all classes, so that no single class's silence counts."""
+def _positions(shape: tuple[int, int, int]) -> int:
+    return shape[-2] * shape[-1]
+
+
+def _random_mix(logits: Tensor) -> Tensor:
+    """A random mix of all classes, (1, 1, C), so that no single class's silence counts."""
     generator = torch.Generator().manual_seed(0)
-    mix = torch.randn(1, *logits.shape[:2], generator=generator).to(logits.device)
-    seeds = output_seeds(logits, mix)[0]
-    # Outputs that no gradient reaches at all, such as masks, would make autograd refuse the rest.
-    wanted = [output for output in outputs if output.requires_grad]
-    found = iter(torch.autograd.grad(logits, wanted, seeds, allow_unused=True))
-    return tuple(next(found) if output.requires_grad else None for output in outputs)
-
-
-def _fold(
-    record: _Record,
-    gradient: Tensor | None,
-    image_size: tuple[int, int],
-    reshape_transform: Callable[[Tensor], Tensor] | None,
-) -> tuple[Tensor | None, Tensor | None]:
-    """The record and its gradient as grids, or Nones where the output has no positions."""
-    output = record.output.detach()
-    try:
-        layout = infer_layout(record.name, tuple(output.shape), image_size, reshape_transform)
-        return layout.fold(output), None if gradient is None else layout.fold(gradient)
-    except (ValueError, RuntimeError):  # also outputs that the user's function is not made for
-        return None, None
+    return torch.randn(1, *logits.shape[:2], generator=generator).to(logits.device)
 
 
 def block_names(network: nn.Module) -> set[str]:
@@ -196,12 +302,14 @@ def block_names(network: nn.Module) -> set[str]:
     }
 
 
-def default_layer(layers: list[SaliencyLayer], where: str) -> str:
+def default_layer(layers: list[SaliencyLayer], where: str, probe: LayerProbe | None = None) -> str:
     """Picks the layer at which a method is used when the user names none.
 
     Args:
-        layers: From `probe_layers`.
+        layers: From `probe_layers`, or `LayerProbe.layers` together with the probe.
         where: `MapMethod.layer`: "input", "block", "convolution" or "features".
+        probe: Asked where the gradient reaches, deepest layers first; None believes
+            `has_gradient`.
 
     Returns:
         The layer's name. For "block" the last one to finish among the outermost blocks whose
@@ -213,36 +321,57 @@ def default_layer(layers: list[SaliencyLayer], where: str) -> str:
     if where == INPUT_LAYER:
         return INPUT_LAYER
     if where == "features":
-        feeding = [layer for layer in layers if layer.feeds_linear_head and layer.has_gradient]
-        return _last([layer for layer in feeding if layer.is_block] or feeding, _NO_LINEAR_HEAD)
-    candidates = [layer for layer in layers if layer.has_gradient and layer.name != INPUT_LAYER]
+        feeding = [layer for layer in layers if layer.feeds_linear_head]
+        blocks = [layer for layer in feeding if layer.is_block]
+        return _deepest(blocks, probe) or _deepest(feeding, probe) or _refuse(_NO_LINEAR_HEAD, None)
+    others = [layer for layer in layers if layer.name != INPUT_LAYER]
     if where == "convolution":
-        return _last(
-            [layer for layer in candidates if layer.is_convolution],
-            "the network has no 2-D convolution with a gradient at more than one position; use "
-            "virtual_identity=True.",
-        )
-    blocks = [layer for layer in candidates if layer.is_block] or candidates
+        found = _deepest([layer for layer in others if layer.is_convolution], probe)
+        return found or _refuse(_NO_CONVOLUTION, probe)
     names = {layer.name for layer in layers if layer.is_block}
-    depth = {layer.name: _nesting(layer.name, names) for layer in blocks}
-    outermost = min(depth.values(), default=0)
-    return _last(
-        [layer for layer in blocks if depth[layer.name] == outermost],
-        "the network has no layer with more than one position and a gradient there; explain the "
-        "pixels with layers=['input'].",
-    )
+    blocks = [layer for layer in others if layer.is_block]
+    for depth in sorted({_nesting(layer.name, names) for layer in blocks}):
+        found = _deepest([one for one in blocks if _nesting(one.name, names) == depth], probe)
+        if found:
+            return found
+    return _deepest(others, probe) or _refuse(_NO_LAYER, probe)
 
 
 _NO_LINEAR_HEAD = (
     "cam needs a network that averages feature maps and feeds the mean straight to one linear "
     "layer; this one does not. Use method='grad_cam'."
 )
+_NO_CONVOLUTION = (
+    "the network has no 2-D convolution with a gradient at more than one position; use "
+    "virtual_identity=True."
+)
+_NO_LAYER = (
+    "the network has no layer with more than one position and a gradient there; explain the "
+    "pixels with layers=['input']."
+)
+_CUT = (
+    "the logits have no gradient with respect to any layer: the network cuts its own graph (with "
+    "torch.no_grad(), detach() or a quantised layer); use a network that can be differentiated."
+)
 
 
-def _last(layers: list[SaliencyLayer], complaint: str) -> str:
-    if not layers:
-        raise ValueError(complaint)
-    return layers[-1].name
+def _refuse(complaint: str, probe: LayerProbe | None) -> str:
+    raise ValueError(_CUT if probe is not None and probe.is_cut else complaint)
+
+
+def _deepest(layers: list[SaliencyLayer], probe: LayerProbe | None) -> str | None:
+    """The last of the layers that has a gradient."""
+    if probe is None:
+        return next((layer.name for layer in reversed(layers) if layer.has_gradient), None)
+    names, size = [layer.name for layer in reversed(layers)], 1
+    # The deepest one nearly always has a gradient; growing groups bound the number of passes.
+    while names:
+        group, names, size = names[:size], names[size:], 2 * size
+        found = probe.reached(group)
+        for name in group:
+            if name in found:
+                return name
+    return None
 
 
 def _nesting(name: str, blocks: set[str]) -> int:
