@@ -2,14 +2,19 @@
 
 import json
 import os
+import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import typer
+
+_DRAFTS = ".salhub-"  # and the number of the process
+_LONGEST_DRAFT = 3600  # seconds
 
 
 @contextmanager
@@ -27,10 +32,43 @@ def draft(target: Path) -> Generator[Path]:
         ...     result.save(path)
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".salhub-") as scratch:
+    prefix = f"{_DRAFTS}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as scratch:
         path = Path(scratch) / target.name
         yield path
         os.replace(path, target)
+
+
+def remove_stale_drafts(folder: Path) -> None:
+    """Remove what a command that was killed had begun to write in a folder.
+
+    Args:
+        folder: The folder; it need not exist.
+    """
+    for scratch in folder.glob(f"{_DRAFTS}*-*"):
+        with suppress(FileNotFoundError):  # another run may have just finished it
+            if scratch.is_dir() and not _may_be_written(scratch):
+                shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _may_be_written(scratch: Path) -> bool:
+    process = scratch.name.removeprefix(_DRAFTS).partition("-")[0]
+    if not process.isdecimal():
+        return True  # not named by us
+    if os.name == "posix" and not _is_running(int(process)):
+        return False
+    # A number is given to another process in time, and no file takes this long to write.
+    return time.time() - scratch.stat().st_mtime < _LONGEST_DRAFT
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def write_text(target: Path, text: str) -> None:

@@ -2,7 +2,8 @@
 
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ import typer
 
 from salhub.cli.choice import Choice, choose
 from salhub.cli.failures import sentence_of
-from salhub.cli.files import draft, echo_bytes, echo_json
+from salhub.cli.files import draft, echo_bytes, echo_json, remove_stale_drafts
 from salhub.cli.settings import hub_settings, parse_settings
 from salhub.cli.sources import STDIN, Source, folder_sources, is_folder, single_source
 from salhub.cli.targets import (
@@ -92,8 +93,7 @@ def run_command(
     elif output == STDIN:
         task.run_to_stdout(single_source(source), suffix)
     else:
-        one = single_source(source)
-        task.run_single(one, single_target(output, one, choice, suffix, overwrite))
+        task.run_single(source, lambda one: single_target(output, one, choice, suffix, overwrite))
 
 
 @dataclass
@@ -111,13 +111,29 @@ class _Run:
     def load_pipeline(self) -> Any:
         return self.choice.load(self.load, device=self.device, batch_size=self.batch_size)
 
-    def run_single(self, source: Source, target: Path) -> None:
-        content = source.read(self.choice.pipeline_class)
-        result = self.load_pipeline()(content, **self.call)
+    def run_single(self, text: str, target_of: Callable[[Source], Path]) -> None:
+        with self.told_as_json(text):
+            source = single_source(text)
+        target = target_of(source)
+        with self.told_as_json(text):
+            content = source.read(self.choice.pipeline_class)
+        pipeline = self.load_pipeline()
+        with self.told_as_json(text):
+            result = pipeline(content, **self.call)
         self.finish(source, target, result)
         if not self.as_json:
             typer.echo(f"Wrote {target.resolve()}")
             typer.echo(result.summary())
+
+    @contextmanager
+    def told_as_json(self, text: str) -> Generator[None]:
+        """Tell what is wrong with the only input as in a folder; the failure goes its usual way."""
+        try:
+            yield
+        except _BAD_INPUT as error:
+            if self.as_json:
+                echo_json({"input": text, "error": sentence_of(error)})
+            raise
 
     def run_to_stdout(self, source: Source, suffix: str) -> None:
         content = source.read(self.choice.pipeline_class)
@@ -134,8 +150,13 @@ class _Run:
         folder = folder_target(output, source, self.choice)
         sources = folder_sources(source, self.choice.pipeline_class.input_suffixes)
         targets = file_targets(folder, sources, self.choice, suffix)
+        remove_stale_drafts(folder)
         mark_folder(folder, self.choice, {**self.load, **self.call, **self.saving}, overwrite)
         waiting = [one for one in sources if overwrite or not targets[one].exists()]
+        if self.as_json:
+            for one in sources:
+                if one not in waiting:
+                    echo_json({"input": one.text, "output": str(targets[one]), "skipped": True})
         result = self.work_through(waiting, targets) if waiting else None
         if not self.as_json:
             self.report(folder, len(sources) - len(waiting), result)
@@ -192,7 +213,10 @@ class _Run:
         if self.as_json:
             model = self.choice.name or self.choice.method.name
             names = {"input": source.text, "output": str(target), "model": model}
-            echo_json({**names, **result.to_dict()})
+            if self.choice.classifier is not None:
+                names["classifier"] = self.choice.classifier
+            # Twice: first to stand in front, then because a result has a name for its model too.
+            echo_json({**names, **result.to_dict(), **names})
 
     def fail(self, source: Source, error: Exception) -> None:
         from tqdm.auto import tqdm

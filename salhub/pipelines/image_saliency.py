@@ -257,9 +257,15 @@ result.save("explained.png")
                 for probability, index in zip(top.values, top.indices, strict=True)
             ],
             degenerate=bool(model_outputs["degenerate"][0]),
-            model_name=self.model.config.name_or_path or self.model.config.backbone or "",
+            model_name=self._model_name(),
             viewed_box=viewed_box(self.image_processor, size),
         )
+
+    def _model_name(self) -> str:
+        config = self.model.config
+        # A classifier of the user's gives its name where the method was only wrapped around it.
+        own = getattr(getattr(self.model.backbone, "config", None), "name_or_path", "") or ""
+        return config.name_or_path or config.backbone or Path(own).name
 
     def _label(self, index: int) -> str:
         return self.model.id2label.get(index, f"class {index}")

@@ -1,8 +1,13 @@
 """`salhub run` on a task of texts: nothing about pictures is built in."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
+
+_CAPTURED = {"capture_output": True, "check": True, "text": True}
 
 
 def outputs(folder):
@@ -106,8 +111,14 @@ def test_a_folder_is_resumed(call, call_json, letters, texts):
     call("run", "letters", "texts", "-o", "kept")
     (texts.parent / "kept" / "one-letters-en.out").unlink()
     (texts.parent / "kept" / "two-letters-en.out").write_text("as it was")
-    [record] = call_json("run", "letters", "texts", "-o", "kept")
-    assert record["input"] == "texts/one.txt"
+    *skipped, record = call_json("run", "letters", "texts", "-o", "kept")
+    assert record["input"] == "texts/one.txt" and "skipped" not in record
+    assert len(skipped) == 3
+    assert skipped[-1] == {
+        "input": "texts/two.TXT",
+        "output": "kept/two-letters-en.out",
+        "skipped": True,
+    }
     assert outputs(texts.parent / "kept")["two-letters-en.out"] == "as it was"
     before = len(letters.made)
     assert "Wrote 0" in call("run", "letters", "texts", "-o", "kept").stdout
@@ -185,6 +196,37 @@ def test_interrupting_keeps_what_is_finished_and_no_half_file(call, letters, tex
         "one-letters-en.out",
         "salhub-run.json",
     ]
+
+
+def test_what_a_killed_run_left_is_removed_when_it_is_resumed(call, letters, texts):
+    (texts / "broken.txt").unlink()
+    kept = texts.parent / "kept"
+    # The number of a process that has ended, and that of one that runs: this one.
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], **_CAPTURED)
+    stale, live = kept / f".salhub-{int(ended.stdout)}-abc", kept / f".salhub-{os.getpid()}-abc"
+    forgotten, foreign = kept / f".salhub-{os.getpid()}-old", kept / ".salhub-notes"
+    for folder in (stale, live, forgotten, foreign):
+        folder.mkdir(parents=True)
+        (folder / "half.out").write_text("half")
+    os.utime(forgotten, (0, 0))
+    call("run", "letters", "texts", "-o", "kept")
+    assert not stale.exists() and not forgotten.exists()
+    assert live.exists() and foreign.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["bad.txt"], "bad.txt is no text."),
+        (["missing.txt"], "There is no file missing.txt."),
+        (["sample:abc", "--budget", "none"], "The budget must be a number."),
+    ],
+)
+def test_one_bad_input_is_an_object_as_in_a_folder(call, letters, tmp_path, words, message):
+    (tmp_path / "bad.txt").write_text("\0")
+    result = call("run", "letters", *words, "--json", code=1)
+    assert json.loads(result.stdout) == {"input": words[0], "error": message}
+    assert result.stderr == f"Error: {message}\n"
 
 
 def test_addresses_are_left_to_the_pipeline(call_json, letters, monkeypatch):

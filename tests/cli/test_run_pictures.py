@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import salhub
 from salhub.data.samples import sample_path
 
 
@@ -39,8 +40,14 @@ def test_the_users_own_network(call_json, own_network):
     words = ["--classifier", own_network, "--method", "grad_cam", "--class", "pear"]
     [record] = call_json("run", "normgrad", "sample:coffee", *words)
     assert record["label"] == "pear"
+    assert (record["model"], record["classifier"]) == ("normgrad", str(own_network))
     assert record["output"] == "coffee-normgrad-my-network.png"
     assert Path(record["output"]).stat().st_size > 1000
+
+
+def test_the_figure_names_the_users_own_network(own_network):
+    result = salhub.pipeline("normgrad", classifier=own_network)("sample:coffee")
+    assert result.model_name == "my-network"
 
 
 def test_a_folder_in_batches_equals_one_by_one(call_json, call, own_network, tmp_path):
