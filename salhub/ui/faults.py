@@ -27,7 +27,9 @@ def plain_sentence(error: Exception) -> str:
     """
     if isinstance(error, gr.Error):
         return error.message
-    if isinstance(error, ValueError | TypeError | OSError) and str(error):
+    # The system's own messages name files of the server; ours carry no error number.
+    is_of_system = isinstance(error, OSError) and error.errno is not None
+    if isinstance(error, ValueError | TypeError | OSError) and str(error) and not is_of_system:
         return str(error)
     logger.error("A page failed on a request.", exc_info=error)
     return OUR_FAULT

@@ -5,10 +5,9 @@ from typing import Any
 
 import gradio as gr
 
+from salhub.ui.picture_input import MAX_FILE_BYTES
 from salhub.ui.theme import page_head, salhub_theme
 
-# Pictures from phones are 3 to 12 MB; what is larger is refused before it is read.
-MAX_UPLOAD = "32mb"
 _WAITING_VISITORS = 16
 
 
@@ -36,7 +35,7 @@ def launch(page: gr.Blocks, **settings: Any) -> tuple[Any, str, str]:
         "theme": salhub_theme(),
         "head": page_head(),
         "footer_links": ["api", "settings"],
-        "max_file_size": MAX_UPLOAD,
+        "max_file_size": MAX_FILE_BYTES,
         # Rendering on the server needs node, which most machines lack.
         "ssr_mode": False,
         "show_error": True,

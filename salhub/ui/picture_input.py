@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 from gradio.data_classes import ImageData
 from gradio.processing_utils import save_bytes_to_cache
+from gradio.utils import get_upload_folder
 from PIL import Image
 
 from salhub.data.picture_decoding import decode_picture, to_upright_rgb
@@ -16,6 +17,8 @@ from salhub.data.samples import sample_names, sample_path
 
 # A page shows a picture at some hundred pixels and a network sees 224; more only costs time.
 MAX_SIDE = 1024
+# Pictures from phones are 3 to 12 MB; what is larger is refused before it is read.
+MAX_FILE_BYTES = 32 * 1024 * 1024
 NO_PICTURE = "There is no picture yet; choose or drop one, or take a sample."
 
 
@@ -40,35 +43,47 @@ class UploadedPicture:
     def sample(self) -> str | None:
         """Name of the bundled photo it is, by content; None where it is the visitor's own."""
         try:
-            return sample_digests().get(_digest(self.path))
-        except OSError:
+            return sample_digests().get(_digest(self._read()))
+        except ValueError:
             return None
 
     def open(self) -> Image.Image:
         """Read the picture, upright, RGB, at most MAX_SIDE pixels long.
 
         Raises:
-            ValueError: It is no picture, damaged, or too large.
+            ValueError: It is gone, no picture, damaged, or too large.
         """
         name = f"'{self.name}'"
-        try:
-            data = self.path.read_bytes()
-        except OSError:
-            raise ValueError(f"{name} is no longer on the server; send it again.") from None
-        image = to_upright_rgb(decode_picture(data, name), name)
+        image = to_upright_rgb(decode_picture(self._read(), name), name)
         if max(image.size) > MAX_SIDE:
             image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
         return image
+
+    def _read(self) -> bytes:
+        try:
+            # A pipe or a device would be waited for, and with it every visitor.
+            is_here, size = self.path.is_file(), self.path.stat().st_size
+            data = self.path.read_bytes() if is_here and size <= MAX_FILE_BYTES else b""
+        except OSError:
+            is_here = False
+        if not is_here:
+            raise ValueError(f"'{self.name}' is no longer on the server; send it again.")
+        if size > MAX_FILE_BYTES:
+            raise ValueError(
+                f"'{self.name}' has {size / 2**20:.0f} MB; at most {MAX_FILE_BYTES / 2**20:.0f} MB "
+                "are read: save a smaller version."
+            )
+        return data
 
 
 @cache
 def sample_digests() -> dict[str, str]:
     """Return the name of each bundled photo by the digest of its file."""
-    return {_digest(sample_path(name)): name for name in sample_names()}
+    return {_digest(sample_path(name).read_bytes()): name for name in sample_names()}
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def open_picture(picture: UploadedPicture | None) -> Image.Image:
@@ -93,11 +108,26 @@ class PictureInput(gr.Image):
     is_template = True
 
     def preprocess(self, payload: ImageData | None) -> UploadedPicture | None:
-        """Return the file that was sent."""
+        """Return the file that was sent.
+
+        Raises:
+            gradio.Error: The path is not of a file that was sent, but another one of the server's.
+        """
         if payload is None or payload.path is None:
             return None
-        path = Path(payload.path)
+        path = self._sent_file(payload.path)
         return UploadedPicture(path, Path(payload.orig_name or path.name).name)
+
+    def _sent_file(self, path: str) -> Path:
+        # gradio checks a path only where the request marks it as a file; a raw one need not.
+        folders = [Path(one).resolve() for one in (get_upload_folder(), self.GRADIO_CACHE)]
+        try:
+            resolved = Path(path).resolve()
+        except (OSError, RuntimeError, ValueError):
+            resolved = None
+        if resolved is None or not any(resolved.is_relative_to(one) for one in folders):
+            raise gr.Error("Send the picture as an upload.", print_exception=False)
+        return resolved
 
     def postprocess(self, value: Any) -> ImageData | None:
         """Show a file as it is, so that a sample keeps its name and its bytes."""

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from gradio_client import handle_file
@@ -9,6 +10,8 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 import salhub
+from salhub.ui import build_page
+from salhub.ui.picture_input import PictureInput
 
 # gradio asks pandas for what pandas is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")
@@ -94,6 +97,37 @@ def test_no_picture_gets_one_sentence(client, endpoint):
 def test_a_bad_setting_gets_one_sentence(client, sample, settings, words):
     with pytest.raises(AppError, match=words):
         client.predict(handle_file(sample), api_name="/normgrad", **settings)
+
+
+def _post(server: str, endpoint: str, data: list) -> str:
+    """Ask as any program can, without gradio's client, and return what the server answers."""
+    address = f"{server.rstrip('/')}/gradio_api/call{endpoint}"
+    begun = httpx.post(address, json={"data": data}, timeout=60)
+    if begun.status_code != 200:
+        return begun.text
+    return httpx.get(f"{address}/{begun.json()['event_id']}", timeout=60).text
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize("exists", [True, False])
+def test_no_other_file_of_the_server_is_read(server, sample, tmp_path, capfd, endpoint, exists):
+    path = tmp_path / "private.jpg"
+    if exists:
+        path.write_bytes(sample.read_bytes())
+    rest = {"/normgrad": ["", "norm_grad", "", 0], "/salient_relevance": ["", "", False]}
+    answer = _post(server, endpoint, [{"path": str(path)}, *rest.get(endpoint, [""])])
+    assert "event: error" in answer
+    assert "Send the picture as an upload." in answer
+    assert "private" not in answer
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_every_file_that_a_page_takes_is_checked():
+    pages = [build_page(name) for name in ("normgrad", "salient-relevance")]
+    taken = [one for page in pages for fn in page.fns.values() for one in fn.inputs]
+    with_files = [one for one in taken if getattr(one, "data_model", None) is not None]
+    assert len(with_files) > 2
+    assert all(isinstance(one, PictureInput) for one in with_files)
 
 
 def test_a_large_picture_is_explained_at_a_size_that_a_page_can_show(client, tmp_path):

@@ -267,6 +267,7 @@ def test_our_own_sentences_are_passed_on_and_faults_are_logged(caplog):
     assert plain_sentence(ValueError("Too small; send more.")) == "Too small; send more."
     with caplog.at_level(logging.ERROR, logger="salhub.ui"):
         assert plain_sentence(KeyError("weights")) == OUR_FAULT
+        assert plain_sentence(FileNotFoundError(2, "No such file", "/srv/secret")) == OUR_FAULT
     assert "KeyError" in caplog.text
 
     @plain_errors

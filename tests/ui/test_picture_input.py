@@ -1,21 +1,70 @@
 """Pictures that visitors send."""
 
+import os
 from pathlib import Path
 
+import gradio as gr
 import pytest
 from gradio.data_classes import ImageData
 from PIL import Image
 
 from salhub.data.samples import sample_path
-from salhub.ui.picture_input import MAX_SIDE, PictureInput, UploadedPicture, open_picture
+from salhub.ui.picture_input import (
+    MAX_FILE_BYTES,
+    MAX_SIDE,
+    PictureInput,
+    UploadedPicture,
+    open_picture,
+)
 
 
-def test_the_component_hands_on_the_file_unread(tmp_path):
+def test_the_component_hands_on_the_file_unread(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     path = tmp_path / "notes.jpg"
     path.write_text("not a picture")
     given = PictureInput().preprocess(ImageData(path=str(path), orig_name="a/b/notes.jpg"))
     assert given == UploadedPicture(path, "notes.jpg")
     assert PictureInput().preprocess(None) is None
+
+
+@pytest.mark.parametrize("kind", ["other", "parent", "link", "relative", "null", "gone"])
+def test_only_files_that_were_sent_are_taken(tmp_path, monkeypatch, kind):
+    store = tmp_path / "store"
+    store.mkdir()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(store))
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(sample_path("cat").read_bytes())
+    (store / "link.jpg").symlink_to(secret)
+    path = {
+        "other": str(secret),
+        "parent": f"{store}/../secret.jpg",
+        "link": f"{store}/link.jpg",
+        "relative": "secret.jpg",
+        "null": f"{store}/a\0b.jpg",
+        "gone": str(tmp_path / "nobody.jpg"),
+    }[kind]
+    with pytest.raises(gr.Error) as caught:
+        PictureInput().preprocess(ImageData(path=path, orig_name="cat.jpg"))
+    assert caught.value.message == "Send the picture as an upload."
+    assert caught.value.print_exception is False
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    path = tmp_path / "cat.jpg"
+    os.mkfifo(path)
+    picture = UploadedPicture(path, "cat.jpg")
+    with pytest.raises(ValueError, match=r"'cat\.jpg' is no longer on the server"):
+        picture.open()
+    assert picture.sample is None
+
+
+def test_a_file_too_large_is_refused_unread(tmp_path, monkeypatch):
+    path = tmp_path / "big.jpg"
+    with path.open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 2**20)
+    monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("it was read"))
+    with pytest.raises(ValueError, match=r"'big\.jpg' has 33 MB; at most 32 MB are read"):
+        UploadedPicture(path, "big.jpg").open()
 
 
 def test_it_is_drawn_as_gradios_image():
