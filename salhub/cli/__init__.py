@@ -15,12 +15,19 @@ from salhub.cli.push import push_command
 from salhub.cli.run import run_command
 from salhub.cli.settings import SettingsCommand
 
+_EXIT_CODES = """
+Exit codes: 0 all done; 1 an input, the data, a model or the value of one of its settings was
+refused, or an input of a folder was left out; 2 the command line is wrong: an unknown command,
+option or setting, or an option's value; 130 Ctrl-C.
+"""
+
 # Plain text instead of boxes: errors stay one line, and help needs no further import.
 app = typer.Typer(
     name="salhub",
     cls=CommandGroup,
     no_args_is_help=True,
     add_completion=False,
+    epilog=_EXIT_CODES,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -7,6 +7,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from salhub.cli.choice import Choice, choose
+from salhub.cli.device import DeviceOption
 from salhub.cli.files import draft, echo_json, refuse_existing
 from salhub.cli.settings import hub_settings, is_pair, parse_settings, parse_value, refuse_unknown
 from salhub.cli.sources import Source, is_folder, single_source
@@ -54,7 +55,7 @@ def compare_command(
     class_label: Annotated[
         str | None, typer.Option("--class", help="Class to explain, by name or index.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:0.")] = None,
+    device: DeviceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output if it exists.")

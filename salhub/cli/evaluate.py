@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from salhub.cli.choice import Choice, NetworkChoice, choose_to_measure
+from salhub.cli.device import DeviceOption
 from salhub.cli.files import draft, echo_json, refuse_existing
 from salhub.cli.settings import hub_settings, parse_settings, refuse_unknown, to_record
 
@@ -34,7 +35,7 @@ def evaluate_command(
     classifier: Annotated[
         str | None, typer.Option(help="Your own network to explain: a folder or a Hub name.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:0.")] = None,
+    device: DeviceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output if it exists.")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from salhub.cli.choice import Choice, choose
+from salhub.cli.device import DeviceOption
 from salhub.cli.failures import sentence_of
 from salhub.cli.files import draft, echo_bytes, echo_json, remove_stale_drafts
 from salhub.cli.settings import hub_settings, parse_settings
@@ -54,7 +55,7 @@ def run_command(
     class_label: Annotated[
         str | None, typer.Option("--class", help="Class to explain, by name or index.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:0.")] = None,
+    device: DeviceOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Inputs worked on together.")] = 1,
     file_format: Annotated[
         str | None, typer.Option("--format", help="Ending of the files written, such as npy.")

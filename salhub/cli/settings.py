@@ -43,11 +43,21 @@ def _as_pair(option: str, rest: Iterable[str]) -> str:
     name, equals, value = option.removeprefix("--").partition("=")
     if not equals:
         value = next(iter(rest), None)
-    if value is None or (not equals and value.startswith("--")):
+    if value is None or (not equals and value.startswith("-") and not _is_number(value)):
+        got = "" if value is None else f", got '{value}'"
         raise typer.BadParameter(
-            f"--{name} needs a value; a switch is turned on with --{name} true."
+            f"--{name} needs a value{got}; a switch is turned on with --{name} true, and a value "
+            f"that starts with a dash is written --{name}=VALUE."
         )
     return f"{name}={value}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def is_pair(text: str) -> bool:

@@ -32,6 +32,22 @@ def test_a_failure_is_one_sentence_with_exit_code_1(call):
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize("device", ["foo", "cuda:99", "meta", "cpu:x"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "letters", "sample:abc"],
+        ["compare", "sample:abc", "letters"],
+        ["evaluate", "letters", "--data", "."],
+    ],
+    ids=["run", "compare", "evaluate"],
+)
+def test_a_device_that_is_not_there_is_refused_before_loading(call, letters, words, device):
+    error = call(*words, "--device", device, code=2).stderr
+    assert f"There is no device '{device}' here; use cpu" in error.splitlines()[-1]
+    assert letters.made == []
+
+
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_debug_shows_the_traceback(letters, tmp_path, monkeypatch, place):
     monkeypatch.chdir(tmp_path)
@@ -49,6 +65,9 @@ def test_debug_shows_the_traceback(letters, tmp_path, monkeypatch, place):
         (["run", "letters", "sample:abc", "--batch-size", "0"], "batch-size"),
         (["run", "letters", "sample:abc", "--keeep", "all"], "Did you mean 'keep'?"),
         (["run", "letters", "sample:abc", "--keep"], "--keep needs a value"),
+        (["run", "letters", "sample:abc", "--keep", "-o", "a.out"], "--keep needs a value, got"),
+        (["run", "letters", "sample:abc", "--keep", "--json"], "--keep needs a value, got"),
+        (["run", "letters", "sample:abc", "--keep", "-"], "--keep needs a value, got '-'"),
         (["run", "letters", "sample:abc", "other.txt"], "'other.txt' is not understood here"),
         (["run", "letters", "sample:abc", "--classifier", "x"], "no setting 'classifier'"),
         (["run", "letters", "sample:abc", "--class", "cat"], "no setting 'class_labels'"),

@@ -31,7 +31,7 @@ def test_the_output_is_named_after_input_and_model_and_said_how_to_read(call, le
 
 
 def test_settings_go_to_loading_or_to_the_call(call_json, letters):
-    words = ["--keep", "all", "--budget=100w", "--device", "meta", "--batch-size", "4"]
+    words = ["--keep", "all", "--budget=100w", "--device", "cpu:0", "--batch-size", "4"]
     [record] = call_json("run", "letters", "sample:abc", *words, "steps=[1,1e-1]")
     assert record == {
         "input": "sample:abc",
@@ -42,12 +42,19 @@ def test_settings_go_to_loading_or_to_the_call(call_json, letters):
         "steps": [1, 0.1],
     }
     [made] = letters.made
-    assert made.loading == {"name": "toys/letters-en", "device": "meta", "batch_size": 4}
+    assert made.loading == {"name": "toys/letters-en", "device": "cpu:0", "batch_size": 4}
 
 
 def test_settings_may_stand_anywhere_when_written_as_options(call_json, letters):
     [record] = call_json("run", "--keep", "all", "letters", "--budget", "3", "sample:abc")
     assert (record["text"], record["budget"]) == ("abc", 3)
+
+
+def test_values_may_start_with_a_dash(call_json, letters):
+    [record] = call_json("run", "letters", "sample:abc", "--budget", "-1e3")
+    assert record["budget"] == -1000.0
+    [record] = call_json("run", "letters", "sample:abc", "--budget=-odd", "-o", "b.out")
+    assert record["budget"] == "-odd"
 
 
 def test_a_value_the_configuration_refuses_is_one_sentence(call, letters, tmp_path):
