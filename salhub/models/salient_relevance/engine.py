@@ -8,9 +8,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from salhub.backbones.explained_classifier.concurrency import exclusive_use
 from salhub.models.salient_relevance.audit import Ledger
+from salhub.models.salient_relevance.fingerprint import fingerprint
 from salhub.models.salient_relevance.functions import PassState
-from salhub.models.salient_relevance.private_network import PrivateNetwork
+from salhub.models.salient_relevance.private_network import (
+    MAX_LOGIT_DIFFERENCE,
+    PrivateNetwork,
+    relative_difference,
+)
 from salhub.models.salient_relevance.propagation import RelevanceMode
 from salhub.models.salient_relevance.rules import RuleSet
 
@@ -53,7 +59,6 @@ class RelevanceEngine:
         self._lock = threading.RLock()
         self._fingerprint: tuple | None = None
         self._private: PrivateNetwork | None = None
-        self._parts: dict = {}
 
     def __deepcopy__(self, memo: dict) -> "RelevanceEngine":
         return RelevanceEngine(self.read_logits)
@@ -63,12 +68,11 @@ class RelevanceEngine:
 
     def private_network(self, network: nn.Module, pixels: Tensor) -> PrivateNetwork:
         """The folded copy of the network as it is now."""
-        with self._lock:
-            fingerprint = _fingerprint(network)
-            if self._private is None or fingerprint != self._fingerprint:
-                self._parts = {}
+        with exclusive_use(network), self._lock:
+            if self._private is None or fingerprint(network) != self._fingerprint:
+                self._private = None
                 self._private = PrivateNetwork(network, self.read_logits, pixels[:1])
-                self._fingerprint = fingerprint
+                self._fingerprint = fingerprint(network)
             return self._private
 
     def propagate(
@@ -108,8 +112,10 @@ class RelevanceEngine:
             device = pixels.device
             with torch.autocast(device.type, enabled=False), exact_convolutions(device):
                 private = self.private_network(network, pixels)
-                state = PassState(epsilon, bias_relevance, parts_cache=self._parts)
                 with private.lock:
+                    cache = private.parts_cache((rules, bias_relevance))
+                    state = PassState(epsilon, bias_relevance, parts_cache=cache)
+                    _check_once(private, rules, state, bounds)
                     logits, pixels = _forward(private, pixels, rules, state, bounds)
                     labels = _labels(logits, class_labels)
                     starts = start_relevance(logits.detach(), labels, start)
@@ -188,12 +194,44 @@ def _forward(
     mode = RelevanceMode(rules, state, private.path, pixels, bounds)
     with mode:
         logits = private.logits(pixels)
-        if logits.dim() > 2:  # a fully convolutional classifier has one score a position
-            logits = logits.flatten(2).mean(dim=2)
+        logits = _class_scores(logits)
     if not logits.requires_grad:
         raise ValueError("the logits do not depend on the pixels by operations with a gradient.")
     mode.check_seen([logits])
     return logits, pixels
+
+
+def _class_scores(logits: Tensor) -> Tensor:
+    """Of a fully convolutional classifier, positions averaged by their softmax, held constant."""
+    if logits.dim() == 2:
+        return logits
+    if logits.dim() != 4:
+        raise ValueError(
+            "the classifier must put out logits of shape (batch, classes) or (batch, classes, "
+            f"height, width), got {tuple(logits.shape)}."
+        )
+    weights = logits.detach().flatten(2).softmax(dim=2)
+    return (logits.flatten(2) * weights).sum(dim=2)
+
+
+def _check_once(
+    private: PrivateNetwork,
+    rules: RuleSet,
+    state: PassState,
+    bounds: tuple[Tensor, Tensor] | None,
+) -> None:
+    """Compare the logits of a relevance pass with those of the network, once a copy."""
+    if private.is_checked:
+        return
+    logits, _ = _forward(private, private.sample, rules, state, bounds)
+    difference = relative_difference(logits.detach(), _class_scores(private.expected))
+    if difference > MAX_LOGIT_DIFFERENCE:
+        raise ValueError(
+            f"the relevance pass gives logits that differ by {difference:.2g} of the largest from "
+            "the network's, so the network does something that cannot be followed, such as "
+            "changing a tensor in place through a view; use NormGrad."
+        )
+    private.is_checked = True
 
 
 def _labels(logits: Tensor, class_labels: Tensor | None) -> Tensor:
@@ -229,14 +267,3 @@ def _not_finite(ledgers: list[Ledger]) -> ValueError:
         f"relevance is not finite from layer '{name}' down: its denominators nearly cancel. Use a "
         "larger epsilon, or a preset with bounded rules such as 'deep_taylor'."
     )
-
-
-def _fingerprint(network: nn.Module) -> tuple:
-    """Changes whenever a weight changes, also through `.data`, which no version counter sees."""
-    tensors = [*network.parameters(), *network.buffers()]
-    floating = [tensor.detach() for tensor in tensors if tensor.is_floating_point()]
-    with torch.no_grad():
-        sums = (
-            tuple(torch.stack([tensor.sum() for tensor in floating]).tolist()) if floating else ()
-        )
-    return sums, tuple((tensor.data_ptr(), tensor.dtype) for tensor in tensors)

@@ -102,7 +102,7 @@ def evaluate(
     Source: the paper (Li et al. 2019) has no numbers of this kind; all metrics are additions of
     this library, as defined in `salhub.metrics`.
     """
-    folder = LabelledImageFolder(data_path)
+    folder = LabelledImageFolder(data_path, id2label=model.id2label)
     name, command = name_and_command(model, folder.describe()["name"], seed)
     results = Results(model=name, command=command, seed=seed)
     measuring = with_settings(model)

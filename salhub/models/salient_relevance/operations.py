@@ -33,6 +33,14 @@ ROUTING = frozenset(
         "cpu", "cuda",
     }
 )  # fmt: skip
+# Of these, the ones whose output is (or with another memory layout would be) a view of the input.
+VIEWS = frozenset(
+    {
+        "reshape", "view", "view_as", "reshape_as", "flatten", "unflatten", "ravel", "permute",
+        "transpose", "swapaxes", "movedim", "t", "T", "mT", "squeeze", "unsqueeze", "expand",
+        "expand_as", "split", "chunk", "unbind", "tensor_split", "narrow", "select", "diagonal",
+    }
+)  # fmt: skip
 # Linear with weights that are never negative: proportional to the values.
 POOLING = frozenset(
     {

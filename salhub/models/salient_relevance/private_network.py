@@ -4,30 +4,42 @@ import copy
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Hashable
+from contextlib import contextmanager
 
 import torch
 from accelerate.hooks import remove_hook_from_module
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+from torch.overrides import TorchFunctionMode
 
+from salhub.modeling import attribution_scope
+from salhub.models.salient_relevance.calls import tensors_in
 from salhub.models.salient_relevance.propagation import ModulePath
 
 logger = logging.getLogger(__name__)
 
-# Folding only reorders float32 arithmetic: 1e-5 on EfficientNet-Lite0. More is a wrong fold.
+# Share of the largest logit. Folding only reorders float32 arithmetic: 1e-6 on EfficientNet-Lite0.
 MAX_LOGIT_DIFFERENCE = 1e-3
+# The same network twice, in the precision of the user's: only what removes hooks may reorder.
+_MAX_DIFFERENCE_BY_DTYPE = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
+_WEIGHT_HOOKS = (WeightNorm, SpectralNorm, prune.BasePruningMethod)
 _WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 
 
 class PrivateNetwork:
-    """The network that relevance runs through; the user's own is never touched.
+    """The network that relevance runs through; the user's own is never changed.
+
+    The copy is compared with the network it was made of, and again after folding; the engine
+    compares its first relevance pass with the same logits.
 
     Args:
-        network: The classifier to copy.
+        network: The classifier to copy; run once on `pixels`, in evaluation mode.
         read_logits: Takes logits out of whatever the network returns.
-        pixels: A picture to find out with which layer feeds which batch normalisation.
+        pixels: A picture to compare logits on.
 
     Raises:
         ValueError: The copy does not compute what the network computes.
@@ -38,24 +50,29 @@ class PrivateNetwork:
     ) -> None:
         self.lock = threading.Lock()
         self.read_logits = read_logits
-        self.network = copy_for_relevance(network)
-        self.dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
-        pixels = pixels.to(self.dtype)
+        self.sample = pixels.detach().clone()
         with torch.no_grad():
-            expected = read_logits(self.network(pixels))
+            self.network = copy_for_relevance(network)
+            self._compare_with_original(network)
+            self.network = _in_full_precision(self.network)
+            self.dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
+            pixels = pixels.to(self.dtype)
+            self.expected = read_logits(self.network(pixels)).clone()
             self.folded = fold_batch_norms(self.network, pixels)
-            difference = (read_logits(self.network(pixels)) - expected).abs().amax()
-        self.max_logit_difference = float(difference)
-        if not self.max_logit_difference < MAX_LOGIT_DIFFERENCE * max(1.0, float(expected.std())):
+            difference = relative_difference(read_logits(self.network(pixels)), self.expected)
+        self.max_logit_difference = difference
+        if not difference <= MAX_LOGIT_DIFFERENCE:
             raise ValueError(
-                "folding batch normalisation changed the logits by "
-                f"{self.max_logit_difference:.2g}: the output of a convolution is used elsewhere "
-                "too. This network cannot be explained by relevance; use NormGrad."
+                f"folding batch normalisation changed the logits by {difference:.2g} of the "
+                "largest: the output of a convolution is used elsewhere too. This network cannot "
+                "be explained by relevance; use NormGrad."
             )
         for parameter in self.network.parameters():
             if parameter.dim() == 4:  # convolutions run a third faster on a CPU in this layout
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.path = ModulePath.watch(self.network)
+        self.is_checked = False
+        self._parts: tuple[Hashable, dict] = (None, {})
         logger.debug("folded %d batch normalisations", self.folded)
 
     def logits(self, pixels: Tensor) -> Tensor:
@@ -63,10 +80,80 @@ class PrivateNetwork:
         self.path.stack.clear()
         return self.read_logits(self.network(pixels))
 
+    def parts_cache(self, settings: Hashable) -> dict:
+        """Modified weights under these settings; those of the settings before are let go."""
+        if self._parts[0] != settings:
+            self._parts = (settings, {})
+        return self._parts[1]
+
+    def _compare_with_original(self, original: nn.Module) -> None:
+        """Refuse a network whose hooks, or whatever else was not copied, shape its logits."""
+        dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
+        pixels = self.sample.to(dtype)
+        original = getattr(original, "_orig_mod", original)
+        with attribution_scope(original), torch.no_grad(), _uncompiled(original):
+            wanted = self.read_logits(original(pixels)).clone()
+        if not bool(wanted.isfinite().all()):
+            raise ValueError(
+                f"{type(original).__name__} gives NaN or infinite logits for this picture, so "
+                "there is no score to explain; check its weights and precision."
+            )
+        difference = relative_difference(self.read_logits(self.network(pixels)), wanted)
+        if difference <= _MAX_DIFFERENCE_BY_DTYPE.get(dtype, MAX_LOGIT_DIFFERENCE):
+            return
+        hooked = hooked_modules(original)
+        if hooked:
+            raise ValueError(
+                f"the forward hook on {hooked[0]} changes the logits, and relevance cannot be "
+                "handed down through a hook; remove it, or write what it does into the module's "
+                "forward, or use NormGrad."
+            )
+        raise ValueError(
+            f"a copy of {type(original).__name__} gives logits that differ by {difference:.2g} of "
+            "the largest, so its output depends on more than weights and pixels (random numbers, "
+            "the modules of another network); use NormGrad."
+        )
+
+
+def relative_difference(logits: Tensor, expected: Tensor) -> float:
+    """Largest distance of two sets of logits, as a share of the largest expected one."""
+    if logits.shape != expected.shape:
+        return float("inf")
+    distance = (logits.double() - expected.double()).abs().amax()
+    return float(distance / expected.double().abs().amax().clamp(min=1e-30))
+
+
+@contextmanager
+def _uncompiled(network: nn.Module) -> Generator[None]:
+    """Run compiled parts as plain code, so that one comparison costs no compilation."""
+    if not any(hasattr(module, "_orig_mod") for module in network.modules()):
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def hooked_modules(network: nn.Module) -> list[str]:
+    """Names and types of modules with forward hooks, those that only make weights left out."""
+    return [
+        f"'{name}' ({type(module).__name__})" if name else f"the {type(module).__name__}"
+        for name, module in network.named_modules()
+        if module._forward_hooks
+        or any(not isinstance(h, _WEIGHT_HOOKS) for h in module._forward_pre_hooks.values())
+    ]
+
 
 def copy_for_relevance(network: nn.Module) -> nn.Module:
-    """A frozen float32 copy in evaluation mode, without hooks and parametrisations."""
-    twin = copy.deepcopy(getattr(network, "_orig_mod", network))  # what torch.compile wraps
+    """A frozen copy in evaluation mode, without hooks and parametrisations."""
+    network = getattr(network, "_orig_mod", network)  # what torch.compile wraps
+    # results of old-style weight_norm and pruning have a graph, which cannot be copied
+    derived = {
+        id(value): value.detach().clone()
+        for module in network.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    twin = copy.deepcopy(network, derived)
     _unwrap_compiled_parts(twin)
     for module in list(twin.modules()):
         if isinstance(module, torch.jit.ScriptModule):
@@ -75,14 +162,38 @@ def copy_for_relevance(network: nn.Module) -> nn.Module:
                 "seen; explain the module that was scripted instead."
             )
         remove_hook_from_module(module)
+        _keep_made_weights(module)
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()
         if parametrize.is_parametrized(module):
+            _give_own_class(module)
             for name in list(module.parametrizations):
                 parametrize.remove_parametrizations(module, name)
-    twin = twin.eval().requires_grad_(False)
-    is_double = any(p.dtype == torch.float64 for p in twin.parameters())
-    return twin if is_double else twin.float()
+    return twin.eval().requires_grad_(False)
+
+
+def _keep_made_weights(module: nn.Module) -> None:
+    """Turn weights that hooks make before every forward into plain parameters."""
+    for hook in list(module._forward_pre_hooks.values()):
+        if isinstance(hook, WeightNorm):
+            remove_weight_norm(module, hook.name)
+        elif isinstance(hook, SpectralNorm):
+            remove_spectral_norm(module, hook.name)
+        elif isinstance(hook, prune.BasePruningMethod):
+            prune.remove(module, hook._tensor_name)
+
+
+def _give_own_class(module: nn.Module) -> None:
+    """Part a copied module from the class that it shares with the one it was copied from."""
+    # removing a parametrisation deletes a property of the class, which would break the original
+    shared = type(module)
+    own = {key: v for key, v in vars(shared).items() if key not in ("__dict__", "__weakref__")}
+    module.__class__ = type(shared.__name__, shared.__bases__, own)
+
+
+def _in_full_precision(network: nn.Module) -> nn.Module:
+    is_double = any(p.dtype == torch.float64 for p in network.parameters())
+    return network if is_double else network.float()
 
 
 def _unwrap_compiled_parts(network: nn.Module) -> None:
@@ -111,11 +222,31 @@ def fold_batch_norms(network: nn.Module, pixels: Tensor) -> int:
     return len(pairs)
 
 
+class _Readers(TorchFunctionMode):
+    """Counts the operations that read each of the tensors whose ids are keys of `watched`."""
+
+    def __init__(self, watched: dict[int, nn.Module]) -> None:
+        super().__init__()
+        self.watched = watched
+        self.counts: Counter[int] = Counter()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if (
+            next(tensors_in((result,)), None) is not None
+        ):  # not a question such as that for the shape
+            read = {id(tensor) for tensor in tensors_in((*args, *kwargs.values()))}
+            self.counts.update(read & self.watched.keys())
+        return result
+
+
 def _find_pairs(network: nn.Module, pixels: Tensor) -> list[tuple[nn.Module, str, nn.Module]]:
     """(layer, name of the norm, norm) where the norm alone reads what the layer made."""
     makers: dict[int, nn.Module] = {}
     kept: list[Tensor] = []  # a freed tensor's id could be given to another one
-    fed: list[tuple[nn.Module, str, nn.Module]] = []
+    fed: list[tuple[nn.Module, str, nn.Module, int]] = []
+    readers = _Readers(makers)
     calls: Counter[nn.Module] = Counter()
 
     def made(module: nn.Module, arguments: tuple, output: Tensor) -> None:
@@ -127,7 +258,7 @@ def _find_pairs(network: nn.Module, pixels: Tensor) -> list[tuple[nn.Module, str
         def hook(module: nn.Module, arguments: tuple) -> None:
             calls[module] += 1
             if arguments and id(arguments[0]) in makers:
-                fed.append((makers[id(arguments[0])], name, module))
+                fed.append((makers[id(arguments[0])], name, module, id(arguments[0])))
 
         return hook
 
@@ -138,11 +269,16 @@ def _find_pairs(network: nn.Module, pixels: Tensor) -> list[tuple[nn.Module, str
         elif isinstance(module, _BatchNorm) and module.running_mean is not None:
             handles.append(module.register_forward_pre_hook(read(name)))
     try:
-        network(pixels)
+        with readers:
+            network(pixels)
     finally:
         for handle in handles:
             handle.remove()
-    return [pair for pair in fed if calls[pair[0]] == calls[pair[2]] == 1]
+    return [
+        (layer, name, norm)
+        for layer, name, norm, output in fed
+        if calls[layer] == calls[norm] == 1 and readers.counts[output] == 1
+    ]
 
 
 def _fold(layer: nn.Module, norm: nn.Module) -> None:

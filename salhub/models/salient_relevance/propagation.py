@@ -7,8 +7,8 @@ split exactly, without tracing the code and without knowing the architecture. Wh
 is refused by name.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from salhub.models.salient_relevance.calls import (
+    changes_input,
+    first_operand,
+    follow_replacements,
+    operands,
+    share_memory,
+    tensors_in,
+)
 from salhub.models.salient_relevance.functions import (
     AffineRelevance,
     GatedRelevance,
@@ -40,7 +48,7 @@ from salhub.models.salient_relevance.operations import (
     POOLING,
     PRODUCT,
     ROUTING,
-    is_in_place,
+    VIEWS,
     operation_name,
 )
 from salhub.models.salient_relevance.rules import PRESETS, RuleSet
@@ -90,12 +98,19 @@ class _Origin:
 
     tensor: kept, so that its id is not given to another one. bounds: lowest and highest values of
     a tensor that is still pixels. support: 0 where it is padding. is_gate: output of a sigmoid.
+    family: ids of all tensors that share its memory, or do under another memory layout. spoilt_by: the
+    in-place operation that has changed it through another one of its family.
     """
 
     tensor: Tensor
     bounds: tuple[Tensor, Tensor] | None = None
     support: Tensor | None = None
     is_gate: bool = False
+    family: set[int] = field(default_factory=set)
+    spoilt_by: str | None = None
+
+    def __post_init__(self) -> None:
+        self.family.add(id(self.tensor))
 
 
 class RelevanceMode(TorchFunctionMode):
@@ -133,18 +148,27 @@ class RelevanceMode(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if self.replacements:
-            args = tuple(_replace(value, self.replacements) for value in args)
-            kwargs = {key: _replace(value, self.replacements) for key, value in kwargs.items()}
-        carriers = [t for t in _tensors((*args, *kwargs.values())) if t.requires_grad]
+            args = tuple(follow_replacements(value, self.replacements) for value in args)
+            kwargs = {
+                key: follow_replacements(value, self.replacements) for key, value in kwargs.items()
+            }
+        carriers = [t for t in tensors_in((*args, *kwargs.values())) if t.requires_grad]
         if not carriers or not torch.is_grad_enabled():  # as inside a custom function
             return func(*args, **kwargs)
         name = operation_name(func)
         result = self._interpret(name, func, args, kwargs, carriers)
-        if isinstance(result, Tensor) and _changes_input(func, args, kwargs):
-            # the new tensor takes the place of the one that the code believes it has changed
-            self.replacements[id(args[0])] = result
-            self.origins.setdefault(id(args[0]), _Origin(args[0]))
+        if isinstance(result, Tensor) and changes_input(func, args, kwargs):
+            self._take_the_place(args[0], result, name)
         return result
+
+    def _take_the_place(self, changed: Tensor, result: Tensor, name: str) -> None:
+        """The new tensor stands for the one that the code believes it has changed."""
+        if result is changed:
+            return
+        self.replacements[id(changed)] = result
+        origin = self.origins.setdefault(id(changed), _Origin(changed))
+        for other in origin.family - {id(changed)}:  # views, and what this is a view of
+            self.origins[other].spoilt_by = f"'{name}' in place ({self.path.describe()})"
 
     def check_seen(self, tensors: list[Tensor]) -> None:
         """Refuse tensors made behind our back, by custom or scripted functions."""
@@ -152,10 +176,18 @@ class RelevanceMode(TorchFunctionMode):
             if id(tensor) not in self.origins:
                 maker = type(tensor.grad_fn).__name__
                 raise self._unsupported(f"a custom or compiled function ({maker})")
+            if self.origins[id(tensor)].spoilt_by is not None:
+                raise UnsupportedLayerError(
+                    f"{self.path.describe()} reads a tensor that was changed through a view by "
+                    f"{self.origins[id(tensor)].spoilt_by}, which relevance cannot follow; write "
+                    "that operation without changing its input, or use NormGrad."
+                )
 
     def _interpret(
         self, name: str, func: Callable, args: tuple, kwargs: dict, carriers: list[Tensor]
     ) -> Any:
+        if name == "setitem":
+            raise self._unsupported("an assignment to a part of a tensor")
         for names, handler in _HANDLERS:
             if name in names:
                 self.check_seen(carriers)
@@ -163,7 +195,7 @@ class RelevanceMode(TorchFunctionMode):
         # convolutions run channels last, where a view that was possible may need a copy
         func = _COPYING.get(name, func)
         result = func(*args, **kwargs)
-        made = [t for t in _tensors((result,)) if t.requires_grad]
+        made = [t for t in tensors_in((result,)) if t.requires_grad]
         if not made:  # a question about the tensor, such as its shape
             return result
         if name not in ROUTING and name != "get":
@@ -191,8 +223,13 @@ class RelevanceMode(TorchFunctionMode):
                 support = support if support.shape[1] == 1 else None
             elif made[0].shape == carriers[0].shape:
                 support = source.support
+        is_view = operation_name(func) in VIEWS
         for tensor in made:
-            self.origins.setdefault(id(tensor), _Origin(tensor, bounds, support, is_gate))
+            if id(tensor) in self.origins:
+                continue
+            shares = is_view or share_memory(tensor, carriers[0])
+            family = source.family if shares else set()
+            self.origins[id(tensor)] = _Origin(tensor, bounds, support, is_gate, family)
 
     def _support(self, tensor: Tensor) -> Tensor:
         known = self.origins[id(tensor)].support
@@ -282,8 +319,8 @@ class RelevanceMode(TorchFunctionMode):
         return result
 
     def _activation(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
-        inputs, call = _first(func, args, kwargs)
-        if _changes_input(func, args, kwargs):
+        inputs, call = first_operand(func, args, kwargs)
+        if changes_input(func, args, kwargs):
             # the layer before has stored this very tensor and needs its values later
             result = PassThrough.apply(inputs, lambda x: call(x.clone()))
         else:
@@ -292,12 +329,12 @@ class RelevanceMode(TorchFunctionMode):
         return result
 
     def _pooling(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
-        inputs, call = _first(func, args, kwargs)
+        inputs, call = first_operand(func, args, kwargs)
         return PooledRelevance.apply(inputs, call, self.state, self.path.name)
 
     def _addition(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         alpha = kwargs.get("alpha", 1)
-        first, second = _operands(args, kwargs)
+        first, second = operands(args, kwargs)
         weights = (1.0, alpha if name == "add" else -alpha)
         if name == "rsub":
             weights = (-alpha, 1.0)
@@ -313,7 +350,7 @@ class RelevanceMode(TorchFunctionMode):
     def _product(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         if name in ("neg", "negative"):
             return self._scaled(args[0], torch.neg)
-        first, second = _operands(args, kwargs)
+        first, second = operands(args, kwargs)
         carries = [isinstance(term, Tensor) and term.requires_grad for term in (first, second)]
         if name in ("mul", "multiply"):
             if all(carries):
@@ -353,42 +390,3 @@ _HANDLERS: tuple[tuple[frozenset[str], Callable], ...] = (
 
 
 _COPYING = {"view": torch.Tensor.reshape, "view_as": torch.Tensor.reshape_as}
-
-
-def _tensors(values: tuple) -> Iterator[Tensor]:
-    """Tensors among arguments, also inside lists such as that of `torch.cat`."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(tuple(value))
-
-
-def _replace(value: Any, replacements: dict[int, Tensor]) -> Any:
-    """Follow in-place operations: the tensor that the code means now."""
-    if isinstance(value, list | tuple) and not isinstance(value, torch.Size):
-        return type(value)(_replace(item, replacements) for item in value)
-    while isinstance(value, Tensor) and replacements.get(id(value), value) is not value:
-        value = replacements[id(value)]
-    return value
-
-
-def _first(func: Callable, args: tuple, kwargs: dict) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """The tensor a call works on, and the call as a function of it."""
-    if args:
-        return args[0], lambda x: func(x, *args[1:], **kwargs)
-    rest = {key: value for key, value in kwargs.items() if key not in ("input", "self")}
-    return kwargs.get("input", kwargs.get("self")), lambda x: func(x, **rest)
-
-
-def _operands(args: tuple, kwargs: dict) -> tuple[Any, Any]:
-    named = [kwargs[key] for key in ("input", "self", "other") if key in kwargs]
-    first, second = (*args, *named)[:2]
-    return first, second
-
-
-def _changes_input(func: Callable, args: tuple, kwargs: dict) -> bool:
-    if is_in_place(func) or kwargs.get("inplace"):
-        return True
-    # `inplace` is the only flag of torch.nn.functional's activations, and may come by position
-    return operation_name(func) in ACTIVATIONS and any(value is True for value in args[1:])

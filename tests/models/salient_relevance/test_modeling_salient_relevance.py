@@ -211,11 +211,14 @@ def test_negative_score_is_announced(network, caplog):
     assert "start='one'" in caplog.text
 
 
-def test_fully_convolutional_classifier_is_explained_by_its_mean_score():
+def test_fully_convolutional_classifier_is_explained_by_its_softmax_weighted_score():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 3)).eval()
     found = wrap(network).relevance(pictures(2), [1, 2])
-    torch.testing.assert_close(found.logits, network(pictures(2)).mean((2, 3)))
+    logits = network(pictures(2)).flatten(2).double()
+    weights = logits.exp() / logits.exp().sum(dim=2, keepdim=True)
+    expected = (logits * weights).sum(dim=2).float()
+    torch.testing.assert_close(found.logits, expected, rtol=1e-4, atol=1e-5)
     assert float(found.relevance.abs().sum()) > 0
 
 

@@ -2,13 +2,17 @@
 
 import copy
 import pickle
+import threading
+import time
 
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize, prune
 
+from salhub.backbones.explained_classifier.concurrency import exclusive_use
 from salhub.models.salient_relevance.engine import RelevanceEngine, exact_convolutions
+from salhub.models.salient_relevance.fingerprint import fingerprint
 from salhub.models.salient_relevance.private_network import PrivateNetwork
 from salhub.models.salient_relevance.rules import rule_set
 from tests.models.salient_relevance.networks import SmallNet, trained
@@ -79,18 +83,180 @@ def test_a_normalisation_that_is_not_alone_is_not_folded():
     torch.testing.assert_close(private.logits(pixels()), network(pixels()))
 
 
-def test_output_used_beside_its_normalisation_is_refused():
-    class Peeking(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+class Peeking(nn.Module):
+    """relu(norm(y) + y): the convolution has a second reader, so nothing may be folded."""
 
-        def forward(self, x):
-            y = self.layer(x)
-            return (self.norm(y) + y).mean((2, 3))
+    def __init__(self, peek=lambda y: y, scale=1.0):
+        super().__init__()
+        self.layer, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.peek, self.scale = peek, scale
 
+    def forward(self, x):
+        y = self.layer(x)
+        return (self.norm(y) + self.peek(y)).relu().mean((2, 3)) * self.scale
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+def test_output_used_beside_its_normalisation_is_not_folded(scale):
+    network = trained(Peeking(scale=scale))
+    private = PrivateNetwork(network, identity, pixels())
+    assert private.folded == 0
+    found = RelevanceEngine(identity).propagate(network, pixels(), None, RULES)
+    torch.testing.assert_close(found.logits, network(pixels()), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+def test_wrong_fold_is_refused_however_small_the_logits(scale):
+    def peek_where_nobody_looks(y):
+        return torch.from_numpy(y.numpy().copy())
+
+    network = trained(Peeking(peek_where_nobody_looks, scale))
     with pytest.raises(ValueError, match=r"changed the logits by .*NormGrad"):
-        PrivateNetwork(trained(Peeking()), identity, pixels())
+        PrivateNetwork(network, identity, pixels())
+
+
+def explained(network):
+    return RelevanceEngine(identity).propagate(network, pixels(), None, RULES)
+
+
+def test_hook_that_changes_the_logits_is_refused_by_name():
+    network, engine = trained(SmallNet()), RelevanceEngine(identity)
+    engine.propagate(network, pixels(), None, RULES)  # a copy from before the hook is no excuse
+    handle = network.block.branch.register_forward_hook(lambda module, inputs, output: output * 3)
+    with pytest.raises(ValueError, match=r"hook on 'block.branch' \(Conv2d\) changes the logits"):
+        engine.propagate(network, pixels(), None, RULES)
+    handle.remove()
+    network.stem.register_forward_pre_hook(lambda module, inputs: (inputs[0].flip(3),))
+    with pytest.raises(ValueError, match=r"hook on 'stem'"):
+        explained(network)
+
+
+def test_network_whose_copy_differs_is_refused():
+    network = trained(SmallNet())
+    numbers = iter(range(100))
+    network.block.forward = lambda x: x * next(numbers)
+    with pytest.raises(ValueError, match="a copy of SmallNet gives logits that differ"):
+        explained(network)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("make", ["weight_norm", "spectral_norm", "pruning"])
+@pytest.mark.parametrize("has_run", [False, True])
+def test_weights_made_by_hooks_are_explained_as_what_they_compute(make, has_run):
+    network = trained(SmallNet(norm=False))
+    layer = network.block.branch
+    if make == "weight_norm":
+        nn.utils.weight_norm(layer)
+        layer.weight_g.data *= 2
+    elif make == "spectral_norm":
+        nn.utils.spectral_norm(layer)
+    else:
+        prune.l1_unstructured(layer, "weight", 0.5)
+    if has_run:
+        network.eval()(pixels())  # leaves a weight with a graph behind
+    found = explained(network)
+    torch.testing.assert_close(found.logits, network(pixels()).detach(), rtol=1e-5, atol=1e-6)
+    assert len(layer._forward_pre_hooks) == 1
+
+
+def test_low_precision_networks_are_copied():
+    network = trained(SmallNet()).bfloat16()
+    network.stem.register_forward_hook(lambda module, inputs, output: None)
+    found = explained(network)
+    expected = explained(trained(SmallNet()).bfloat16().float())
+    torch.testing.assert_close(found.relevance, expected.relevance, rtol=0, atol=0)
+    network.stem.register_forward_hook(lambda module, inputs, output: output * 1.5)
+    with pytest.raises(ValueError, match="hook on 'stem'"):
+        explained(network)
+
+
+def test_logits_that_are_not_finite_are_refused():
+    network = trained(SmallNet())
+    network.classifier.bias.data[0] = torch.nan
+    with pytest.raises(ValueError, match="SmallNet gives NaN or infinite logits"):
+        explained(network)
+
+
+def test_swapped_rows_and_changed_settings_are_noticed():
+    network, engine = trained(SmallNet()), RelevanceEngine(identity)
+    copies = [engine.private_network(network, pixels())]
+
+    def swap(weight):
+        weight.data.copy_(weight.data.flip(0))  # the same sum, storage and version
+
+    def stride():
+        network.depthwise.stride = (2, 2)
+
+    def activation():
+        network.activation = nn.ReLU6()
+
+    def settings():
+        network.activation.max_val = 0.5
+
+    edits = [lambda: swap(network.classifier.weight), stride, activation, settings]
+    for edit in edits:
+        edit()
+        copies.append(engine.private_network(network, pixels()))
+        assert copies[-1] not in copies[:-1]
+        assert engine.private_network(network, pixels()) is copies[-1]
+    expected = explained(network).relevance
+    found = engine.propagate(network, pixels(), None, RULES).relevance
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.bool])
+def test_fingerprint_sees_every_value(dtype):
+    module = nn.Module()
+    module.register_buffer("values", torch.arange(9).to(dtype))
+    seen = [fingerprint(module)]
+    for place in range(2, 9):
+        module.values.data[place] = not module.values.data[place]
+        seen.append(fingerprint(module))
+        assert seen[-1] not in seen[:-1]
+        assert fingerprint(module) == seen[-1]
+
+
+def test_values_that_are_not_finite_do_not_make_the_copy_again():
+    network, engine = trained(SmallNet()), RelevanceEngine(identity)
+    network.register_buffer("unused", torch.tensor([torch.nan, torch.inf, -torch.inf]))
+    first = engine.private_network(network, pixels())
+    assert engine.private_network(network, pixels()) is first
+
+
+def test_modified_weights_of_settings_that_are_over_are_let_go():
+    network, engine = trained(SmallNet()), RelevanceEngine(identity)
+    for step in range(4):
+        rules = rule_set("epsilon_gamma_box", first_rule="z_plus", gamma=0.1 * (step + 1))
+        engine.propagate(network, pixels(), None, rules)
+        cache = engine.private_network(network, pixels()).parts_cache((rules, "absorb"))
+        assert len(cache) == 4
+
+
+def test_waits_while_another_method_has_exchanged_the_weights():
+    network, engine = trained(SmallNet()), RelevanceEngine(identity)
+    expected = explained(network).relevance
+    stepped = {name: p.detach() * 2 for name, p in network.named_parameters()}
+    is_inside, found = threading.Event(), []
+
+    def other_method():
+        with exclusive_use(network):
+            originals = {name: p.detach().clone() for name, p in network.named_parameters()}
+            _write(network, stepped)
+            is_inside.set()
+            time.sleep(0.3)
+            _write(network, originals)
+
+    thread = threading.Thread(target=other_method)
+    thread.start()
+    assert is_inside.wait(10)
+    found = engine.propagate(network, pixels(), None, RULES).relevance
+    thread.join()
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def _write(network, values):
+    for name, parameter in network.named_parameters():
+        parameter.data = values[name]
 
 
 def test_weights_that_change_are_noticed_however_they_change():
@@ -132,7 +298,7 @@ def test_training_mode_dropout_and_hooks_of_the_user_are_left_alone():
     network.train()
     found = RelevanceEngine(identity).propagate(network, pixels(), None, RULES).relevance
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
-    assert calls == []
+    assert len(calls) == 1  # the copy is compared with the network itself, once
     assert network.training
     assert len(network.stem._forward_hooks) == 1
     assert all(p.grad is None and p.requires_grad for p in network.parameters())
@@ -147,6 +313,8 @@ def test_parametrised_weights_are_explained_as_what_they_compute():
         for net in (plain, wrapped)
     )
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert parametrize.is_parametrized(wrapped.block.branch)
+    torch.testing.assert_close(wrapped(pixels()), plain(pixels()))  # the user's still works
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")

@@ -1,5 +1,7 @@
 """Relevance through whole networks: conservation, splits, gates, and what is refused."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -401,3 +403,26 @@ def test_relevance_that_is_not_finite_names_where_it_began():
 def test_class_out_of_range_of_a_plain_module():
     with pytest.raises(ValueError, match="class 9 is out of range: the classifier has 4"):
         explain(trained(SmallNet()), pixels(1), rule_set("epsilon_plus"), torch.tensor([[9]]))
+
+
+# --- fully convolutional classifiers --------------------------------------------------------------
+
+
+def test_positions_of_a_fully_convolutional_classifier_are_averaged_by_their_softmax():
+    network = trained(nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Conv2d(5, 2, 3)))
+    found = explain(network, pixels(), rule_set("epsilon_plus"), torch.tensor([[0, 1]] * 2))
+    with torch.no_grad():
+        logits = network(pixels())
+    for picture in range(2):
+        for label in range(2):
+            scores = [float(z) for z in logits[picture, label].flatten()]
+            weights = [math.exp(z) for z in scores]
+            score = sum(w * z for w, z in zip(weights, scores, strict=True)) / sum(weights)
+            assert float(found.logits[picture, label]) == pytest.approx(score, rel=1e-5)
+            assert float(found.start[picture, label]) == pytest.approx(score, rel=1e-5)
+
+
+def test_logits_of_another_shape_are_refused():
+    network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Flatten(2))
+    with pytest.raises(ValueError, match=r"logits of shape \(batch, classes\) or .*, got \(1, 5"):
+        explain(network, pixels(1), rule_set("epsilon_plus"))
