@@ -27,6 +27,26 @@ RECTIFIERS = {
     "F.hardtanh": (lambda x: F.hardtanh(x, 0.0, 2.0), 2.0),
     "F.hardtanh in place": (lambda x: F.hardtanh(x, min_val=0, max_val=2, inplace=True), 2.0),
     "F.hardtanh_": (lambda x: F.hardtanh_(x, 0.0, 2.0), 2.0),
+    "clamp(min=0)": (lambda x: x.clamp(min=0), INFINITY),
+    "torch.clamp(x, 0, 2)": (lambda x: torch.clamp(x, 0, 2), 2.0),
+    "clip(0)": (lambda x: x.clip(0), INFINITY),
+    "clamp_": (lambda x: x.clamp_(0.0), INFINITY),
+    "clamp with a tensor": (lambda x: x.clamp(min=torch.zeros(())), INFINITY),
+    "clamp_min": (lambda x: torch.clamp_min(x, 0), INFINITY),
+    "clamp_min_": (lambda x: x.clamp_min_(0), INFINITY),
+    "nn.Threshold": ([nn.Threshold(0, 0), nn.Threshold(0.0, 0.0, inplace=True)], INFINITY),
+    "F.threshold": (lambda x: F.threshold(x, 0, 0), INFINITY),
+    "torch.threshold": (lambda x: torch.threshold(x, 0, 0), INFINITY),
+    "torch.maximum": (lambda x: torch.maximum(x, torch.zeros(()).double()), INFINITY),
+    "torch.maximum, swapped": (lambda x: torch.maximum(torch.zeros_like(x), x), INFINITY),
+    "torch.max": (lambda x: torch.max(x, x.new_zeros(1)), INFINITY),
+    "torch.where": (lambda x: torch.where(x > 0, x, 0.0), INFINITY),
+    "torch.where, swapped": (lambda x: torch.where(x <= 0, torch.zeros_like(x), x), INFINITY),
+    "Tensor.where": (lambda x: x.where(x >= 0, 0.0), INFINITY),
+    "masked_fill": (lambda x: x.masked_fill(x < 0, 0.0), INFINITY),
+    "masked_fill_": (lambda x: x.masked_fill_(x < 0, 0.0), INFINITY),
+    "product": (lambda x: x * (x > 0), INFINITY),
+    "product, swapped": (lambda x: (x > 0).to(x.dtype) * x, INFINITY),
     "nn.Hardtanh": ([nn.Hardtanh(0.0, 6.0), nn.Hardtanh(0.0, 6.0, inplace=True)], 6.0),
 }
 
@@ -142,7 +162,92 @@ UNDEFINED = {
     "Softplus": F.softplus,
     "Mish": F.mish,
     "Hardtanh from -1.0 to 1.0": F.hardtanh,
+    "a clamp from -1 to 1": lambda x: x.clamp(-1, 1),
+    "Threshold at 0.5": nn.Threshold(0.5, 0.0),
+    "an elementwise maximum": lambda x: torch.maximum(x, 0.1 * x),
+    "an activation made with torch.where": lambda x: torch.where(x > 0, x, 0.1 * x),
+    "an assignment by the sign": lambda x: assigned(x.clone()),
+    "SELU": lambda x: F.selu(x.clone(), inplace=True),
+    "CELU": lambda x: torch.celu_(x.clone()),
 }
+WRITTEN_OUT = {
+    "SiLU": lambda x: x * torch.sigmoid(x),
+    "SiLU, swapped": lambda x: x.sigmoid() * x,
+    "SiLU in place": lambda x: x.clone().mul_(x.sigmoid()),
+    "SiLU, divided": lambda x: x / (1 + torch.exp(-x)),
+    "QuickGELU": lambda x: x * torch.sigmoid(1.702 * x),
+    "GELU": lambda x: 0.5 * x * (1 + torch.erf(x / 2**0.5)),
+    "GELU by tanh": lambda x: 0.5 * x * (1 + torch.tanh(0.798 * (x + 0.0447 * torch.pow(x, 3)))),
+    "Mish": lambda x: x * torch.tanh(torch.log(1 + torch.exp(x))),
+    "Hardswish": lambda x: x * F.relu6(x + 3) / 6,
+    "Hardswish, its gate first": lambda x: x * (F.relu6(x + 3) / 6),
+    "Hardswish by hardsigmoid": lambda x: x * F.hardsigmoid(x),
+}
+
+
+def assigned(x):
+    x[x < 0] = 0
+    return x
+
+
+@pytest.mark.parametrize("name", WRITTEN_OUT)
+@pytest.mark.parametrize("method", ["deconvnet", "guided_backprop"])
+@pytest.mark.parametrize("has_relu", [False, True])
+def test_curved_activations_written_out_are_refused(name, method, has_relu):
+    second = nn.ReLU() if has_relu else None
+    network = RectifierNet(WRITTEN_OUT[name])
+    if second is not None:
+        network.second = nn.Sequential(network.second, second)
+    model = NormGradForImageSaliency.from_classifier(network, method=method)
+    with pytest.raises(ValueError, match="a value times a squashed function of itself"):
+        model(torch.randn(1, 3, 8, 8))
+
+
+class Gated(nn.Module):
+    """Gates, attention and guards around one ReLU, none of them an activation."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.gate = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 1)
+        self.classifier = nn.Linear(6, 3)
+
+    def rectify(self, x):
+        return F.relu(x)
+
+    def forward(self, pixel_values):
+        x = self.rectify(self.first(pixel_values))
+        x = x * torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True)))
+        x = x * torch.ones_like(x)
+        x = torch.where(torch.ones_like(x, dtype=torch.bool), x, 0.0)
+        x = x * torch.sigmoid(self.gate(x))
+        x = x * torch.rsqrt((x * x).mean(1, keepdim=True) + 1e-6)
+        tokens = x.flatten(2).transpose(1, 2).clamp(-65000, 65000)
+        scores = tokens @ tokens.transpose(1, 2)
+        weights = torch.exp(scores - scores.amax(-1, keepdim=True))
+        weights = weights / weights.sum(-1, keepdim=True)
+        tokens = (weights @ tokens) / tokens.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        return self.classifier(tokens.mean(1))
+
+
+def test_gates_attention_and_guards_keep_their_true_gradient():
+    class Guided(torch.autograd.Function):
+        @staticmethod
+        def forward(context, x):
+            context.save_for_backward(x)
+            return x.clamp(min=0)
+
+        @staticmethod
+        def backward(context, gradient):
+            return gradient.clamp(min=0) * (context.saved_tensors[0] > 0)
+
+    network = spread_weights(Gated())
+    pixels = torch.randn(1, 3, 8, 8)
+    model = NormGradForImageSaliency.from_classifier(network, method="guided_backprop")
+    found = model(pixels, 1).saliency
+    network.rectify = Guided.apply
+    leaf = pixels.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(network(leaf)[0, 1], leaf)
+    torch.testing.assert_close(found, expected.abs().amax(1), rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", UNDEFINED)
