@@ -44,6 +44,34 @@ def check_same_shape(first: Tensor, second: Tensor, names: tuple[str, str]) -> N
         )
 
 
+def check_indices(values: Tensor, count: int, what: str, each: str) -> None:
+    """Refuse what is not one whole number, 0 or more, an example.
+
+    Args:
+        values: Candidate indices; (N,) integers are accepted.
+        count: N.
+        what: Name of the argument, for the message.
+        each: What there must be one for, for the message.
+
+    Raises:
+        TypeError: If `values` is not a tensor.
+        ValueError: If it is not (N,) integers, or holds a negative number.
+    """
+    if not isinstance(values, Tensor):
+        raise TypeError(
+            f"{what} must be a torch tensor of {count} integers, one a {each}, got "
+            f"{type(values).__name__}; use torch.tensor(...)."
+        )
+    is_integer = not (values.is_floating_point() or values.is_complex())
+    if values.shape != (count,) or not is_integer or values.dtype == torch.bool:
+        raise ValueError(
+            f"{what} must be {count} integers, one a {each}, got {values.dtype} "
+            f"{tuple(values.shape)}."
+        )
+    if (values < 0).any():
+        raise ValueError(f"{what} must be 0 or more, got {int(values.min())}.")
+
+
 def is_constant(maps: Tensor) -> Tensor:
     """Tell which maps say nothing because all their pixels are equal.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from salhub.metrics.checks import check_maps, is_constant
+from salhub.metrics.checks import check_indices, check_maps, is_constant
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ def grid_pointing_game(saliency: Tensor, cells: Tensor, grid_size: int = 2) -> G
         and counted in `empty`; none is dropped.
 
     Raises:
+        TypeError: If `saliency` or `cells` is not a tensor.
         ValueError: If the maps do not divide into the grid, or a cell lies outside it.
 
     Example:
@@ -51,18 +52,17 @@ def grid_pointing_game(saliency: Tensor, cells: Tensor, grid_size: int = 2) -> G
     """
     saliency = check_maps(saliency)
     count, height, width = saliency.shape
+    if isinstance(grid_size, bool) or not isinstance(grid_size, int) or grid_size < 1:
+        raise ValueError(f"grid_size must be a whole number of at least 1, got {grid_size}.")
     if height % grid_size or width % grid_size:
         raise ValueError(
             f"maps of {height}x{width} do not divide into a {grid_size}x{grid_size} grid; "
             "resize them to a multiple of grid_size."
         )
-    if cells.shape != (count,) or cells.is_floating_point():
-        raise ValueError(
-            f"cells must be {count} integers, one a map, got {cells.dtype} {tuple(cells.shape)}."
-        )
-    if ((cells < 0) | (cells >= grid_size**2)).any():
+    check_indices(cells, count, "cells", "map")
+    if (cells >= grid_size**2).any():
         raise ValueError(f"cells must lie in 0..{grid_size**2 - 1}, got {cells.tolist()}.")
-    cells = cells.to(saliency.device)
+    cells = cells.to(saliency.device, torch.int64)
     tiles = saliency.double().clamp(min=0)
     tiles = tiles.unflatten(2, (grid_size, -1)).unflatten(1, (grid_size, -1))
     tile_mass = tiles.sum(dim=(2, 4)).flatten(1)  # (N, grid_size**2), row by row

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from salhub.metrics.checks import check_maps
+from salhub.metrics.checks import check_indices, check_maps
 from salhub.metrics.structural_similarity import gaussian_window
 
 BLUR_TAPS, BLUR_SIGMA = 11, 5.0  # of the blurred start of insertion, in pixels
@@ -52,7 +52,9 @@ def deletion(
         `PerturbationCurves`.
 
     Raises:
-        ValueError: If shapes do not match or `pixels_per_step` is below 1.
+        TypeError: If `saliency` or `class_labels` is not a tensor.
+        ValueError: If shapes do not match, `pixels_per_step` is below 1, or a class is out of
+            range, which shows with the first pictures classified.
 
     Example:
         >>> curves = deletion(
@@ -109,11 +111,7 @@ def _check(
             f"maps must have the pictures' size {tuple(pixel_values.shape[2:])}, got "
             f"{tuple(saliency.shape[1:])}; resize them first."
         )
-    if class_labels.shape != saliency.shape[:1] or class_labels.is_floating_point():
-        raise ValueError(
-            f"class_labels must be {saliency.shape[0]} integers, one a picture, got "
-            f"{class_labels.dtype} {tuple(class_labels.shape)}."
-        )
+    check_indices(class_labels, saliency.shape[0], "class_labels", "picture")
     step = saliency.shape[2] if pixels_per_step is None else pixels_per_step
     if step < 1 or batch_size < 1:
         raise ValueError(
@@ -139,6 +137,14 @@ def _removal_order(saliency: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(1, order, places).view_as(saliency)
 
 
+def _check_classes(class_labels: Tensor, num_classes: int) -> None:
+    if (class_labels >= num_classes).any():
+        raise ValueError(
+            f"class_labels holds {int(class_labels.max())}, and `classify` gives {num_classes} "
+            f"classes, 0 to {num_classes - 1}."
+        )
+
+
 @torch.no_grad()
 def _curves(
     classify: Callable[[Tensor], Tensor],
@@ -161,7 +167,9 @@ def _curves(
         replaced = place[picture] < stops[stop][:, None, None]
         mixed = torch.where(replaced[:, None], end[picture], start[picture])
         probabilities = classify(mixed).double().softmax(dim=1)
-        wanted = class_labels.to(start.device)[picture]
+        if not found:
+            _check_classes(class_labels, probabilities.shape[1])
+        wanted = class_labels.to(start.device, torch.int64)[picture]
         found.append(probabilities.gather(1, wanted[:, None])[:, 0])
     curves = torch.cat(found).view(count, len(stops))
     fractions = stops.double() / pixels

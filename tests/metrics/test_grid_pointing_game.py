@@ -71,3 +71,24 @@ def test_bad_input_is_named(shape, cells, message):
 def test_nan_is_refused():
     with pytest.raises(ValueError, match="NaN or infinity"):
         grid_pointing_game(torch.full((1, 4, 4), torch.nan), torch.tensor([0]))
+
+
+def test_cells_that_are_no_tensor_and_impossible_grids_are_named():
+    maps = torch.rand(1, 4, 4)
+    with pytest.raises(TypeError, match=r"cells must be a torch tensor of 1 integers.*got list"):
+        grid_pointing_game(maps, [0])
+    for cell in (torch.tensor([0.0]), torch.tensor([True])):
+        with pytest.raises(ValueError, match="cells must be 1 integers"):
+            grid_pointing_game(maps, cell)
+    with pytest.raises(ValueError, match="cells must be 0 or more, got -1"):
+        grid_pointing_game(maps, torch.tensor([-1]))
+    for grid_size in (0, -2, 2.0):
+        with pytest.raises(ValueError, match=f"grid_size must be .* at least 1, got {grid_size}"):
+            grid_pointing_game(maps, torch.tensor([0]), grid_size=grid_size)
+
+
+def test_cells_of_any_integer_type_count():
+    maps = torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(0))
+    expected = grid_pointing_game(maps, torch.tensor([3, 1]))
+    found = grid_pointing_game(maps, torch.tensor([3, 1], dtype=torch.uint8))
+    assert torch.equal(found.mass, expected.mass)

@@ -99,3 +99,22 @@ def test_bad_input_is_named(changes, message):
     } | changes
     with pytest.raises(ValueError, match=message):
         deletion(TinyClassifier(), **arguments)
+
+
+@pytest.mark.parametrize("metric", [deletion, insertion])
+def test_labels_that_cannot_be_are_named_before_work(metric):
+    calls = []
+
+    def classify(pictures):
+        calls.append(len(pictures))
+        return TinyClassifier()(pictures)
+
+    pictures, maps = torch.rand(2, 3, 6, 8), torch.rand(2, 6, 8)
+    with pytest.raises(TypeError, match=r"class_labels must be a torch tensor .*got list"):
+        metric(classify, pictures, maps, [0, 1])
+    with pytest.raises(ValueError, match="class_labels must be 0 or more, got -1"):
+        metric(classify, pictures, maps, torch.tensor([0, -1]))
+    assert calls == []
+    with pytest.raises(ValueError, match="class_labels holds 5, and `classify` gives 5 classes"):
+        metric(classify, pictures, maps, torch.tensor([0, 5]), batch_size=2)
+    assert calls == [2]  # only classifying tells how many classes there are
