@@ -98,8 +98,8 @@ class _Origin:
 
     tensor: kept, so that its id is not given to another one. bounds: lowest and highest values of
     a tensor that is still pixels. support: 0 where it is padding. is_gate: output of a sigmoid.
-    family: ids of all tensors that share its memory, or do under another memory layout. spoilt_by: the
-    in-place operation that has changed it through another one of its family.
+    family: ids of all tensors that share its memory, or do under another memory layout.
+    spoilt_by: the in-place operation that has changed it through another one of its family.
     """
 
     tensor: Tensor
