@@ -12,7 +12,7 @@ from PIL import Image
 
 from salhub.data.samples import sample_names, sample_path
 from salhub.ui.endpoints import add_saliency_endpoint
-from salhub.ui.faults import plain_sentence
+from salhub.ui.faults import plain_errors, plain_sentence
 from salhub.ui.markup import PICK_ON_CLICK, notice, picture_buttons
 from salhub.ui.picture_input import PictureInput, UploadedPicture
 from salhub.ui.query import Contents, Query
@@ -26,12 +26,18 @@ from salhub.ui.share_link import (
 )
 
 FIRST_SAMPLE = "coffee"
-_KEEP_FILES_SECONDS = 24 * 60 * 60
+_CLEAN_EVERY_SECONDS = 60 * 60
+_KEEP_FILES_SECONDS = 2 * 60 * 60
 
 
 def shown_notice(sentence: str) -> dict[str, Any]:
     """Return the notice for a sentence; hidden when there is none, so that it takes no room."""
     return {"value": notice(sentence), "visible": bool(sentence)}
+
+
+def _pick_of(event: gr.EventData) -> str:
+    # A request can be made by hand, without what the page sends along.
+    return str(getattr(event, "pick", ""))
 
 
 class PageAssembly:
@@ -49,7 +55,7 @@ class PageAssembly:
 
     def build(self) -> gr.Blocks:
         """Build the page, with a sample explained on it."""
-        keep = (_KEEP_FILES_SECONDS, _KEEP_FILES_SECONDS)
+        keep = (_CLEAN_EVERY_SECONDS, _KEEP_FILES_SECONDS)
         with gr.Blocks(
             title=self.page.display_title, analytics_enabled=False, delete_cache=keep
         ) as blocks:
@@ -146,20 +152,20 @@ class PageAssembly:
             "trigger_mode": "always_last",
         }
         picture = self.inputs["picture"]
-        picture.upload(self._on_picture, **common)
-        picture.clear(self._on_clear, **common)
+        picture.upload(plain_errors(self._on_picture), **common)
+        picture.clear(plain_errors(self._on_clear), **common)
         for name, control in self.inputs.items():
             if name != "picture":
-                control.input(self._on_control, **common)
-        self.sample_row.click(self._on_sample, **common)
+                control.input(plain_errors(self._on_control), **common)
+        self.sample_row.click(plain_errors(self._on_sample), **common)
         for title, tab in self.tabs.items():
             tab.item.select(
-                partial(self._on_tab, title),
+                plain_errors(partial(self._on_tab, title)),
                 **{**common, "outputs": [self.active, *outputs], "trigger_mode": "once"},
             )
             for name in tab.pickable:
                 tab.components[name].click(
-                    self._picker(tab),
+                    plain_errors(self._picker(tab)),
                     **{**common, "outputs": [self.tab_row, self.active, *outputs]},
                 )
 
@@ -170,7 +176,9 @@ class PageAssembly:
         copied.then(None, None, button, js=RESTORE_SCRIPT, **quiet)
         outputs = [self.tab_row, self.active, *self.outputs.values()]
         blocks.load(
-            self._on_link, **{**self.common, "inputs": link, "outputs": outputs}, js=READ_SCRIPT
+            plain_errors(self._on_link),
+            **{**self.common, "inputs": link, "outputs": outputs},
+            js=READ_SCRIPT,
         )
 
     def _on_link(self, search: str) -> dict[Component, Any]:
@@ -184,7 +192,9 @@ class PageAssembly:
         tab = found.pop("tab", first)
         tab = tab if tab in self.tabs else first
         given = {**self.defaults, **found}
-        values = {k: v for k, v in found.items() if k not in ("picture", "class_label")}
+        # Those of the picture get their value with their choices, in the answer.
+        skip = ("picture", *self.page.class_controls)
+        values = {k: v for k, v in found.items() if k not in skip}
         return {
             **{self.inputs[name]: gr.update(value=value) for name, value in values.items()},
             # After the values: it also brings the choices of those that depend on the picture.
@@ -205,7 +215,7 @@ class PageAssembly:
         return self._respond(active, values)
 
     def _on_sample(self, event: gr.EventData, active: str, *values: Any) -> dict[Component, Any]:
-        path = sample_path(event.pick)
+        path = sample_path(_pick_of(event))
         updates = self._respond_to_picture(active, UploadedPicture(path, path.name), values)
         return {**updates, self.outputs["picture"]: gr.update(value=path)}
 
@@ -219,7 +229,7 @@ class PageAssembly:
         # gradio looks at the annotation of the event, which a partial would hide.
         def pick(event: gr.EventData, active: str, *values: Any) -> dict[Component, Any]:
             try:
-                changes = tab.picked(event.pick)
+                changes = tab.picked(_pick_of(event))
             except ValueError as error:
                 return {self.outputs["notice"]: gr.update(**shown_notice(str(error)))}
             return self._open_first_tab(changes, values)
@@ -274,6 +284,7 @@ class PageAssembly:
         """A map of the picture before must not stand beside a picture that was refused."""
         contents = {**tab.blank(), "notice": shown_notice(sentence), "code": {"value": ""}}
         if is_new_picture:
-            contents["class_label"] = {"choices": [], "value": None}
+            for name in self.page.class_controls:
+                contents[name] = {"choices": [], "value": None}
             contents["picture"] = {"value": None}
         return contents

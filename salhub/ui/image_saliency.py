@@ -26,6 +26,7 @@ Answer = TypeVar("Answer")
 
 # Answers kept, so that another opacity or another tab does not run the network again.
 _REMEMBERED_ANSWERS = 8
+_LONGEST_CLASS = 300
 
 
 class ImageSaliencyPage:
@@ -102,6 +103,10 @@ class ImageSaliencyPage:
     ) -> EndpointAnswer:
         """Answer a program as the page answers a visitor."""
         text = str(class_label or "").strip()
+        if len(text) > _LONGEST_CLASS:
+            raise ValueError(
+                f"No class has a name of {len(text)} letters; give a name or an index."
+            )
         index = self.pipeline.class_index(text) if text else None
         query = Query.of_upload(picture, index, settings)
         result, _ = self.timed_explain(query)

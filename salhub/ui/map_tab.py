@@ -66,7 +66,7 @@ class MapTab(Tab):
 
 def map_pictures(result: ImageSaliencyResult, query: Query) -> Contents:
     """Return a map over its photo, alone, and its legend, in the colours asked for."""
-    colors = query.settings.get("colors") or None
+    colors = query.text("colors") or None
     seen = result.viewed_box
     over = overlay(result.image, result.saliency, query.settings["opacity"], colors, seen)
     about = f"the map for {result.label}"

@@ -1,5 +1,6 @@
 """Two models on one picture, and how far they agree."""
 
+import logging
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import gradio as gr
 import torch
 from gradio.components import Component
+from huggingface_hub import model_info
+from huggingface_hub.errors import HfHubHTTPError
 
 from salhub.hub import canonical_name, list_models
 from salhub.metrics.correlation import rank_correlation
@@ -18,8 +21,13 @@ from salhub.ui.markup import Fact, facts, sentence
 from salhub.ui.query import Contents, Query
 from salhub.ui.tab import Tab, picture_pane
 
+logger = logging.getLogger(__name__)
+
 # Models of visitors are kept for a while; each is some ten to hundred megabytes.
 _KEPT_MODELS = 3
+# A visitor must not fill the server's disk and memory.
+MAX_MODEL_BYTES = 500_000_000
+_LOADED_FORMATS = (".safetensors", ".bin", ".json", ".txt")
 _HUB_NAME = re.compile(r"(?!.*\.\.)[\w][\w.-]*/[\w][\w.-]*")
 
 
@@ -56,7 +64,7 @@ class ModelsTab(Tab):
 
     def contents(self, query: Query) -> Contents:
         """Explain the chosen class with both models."""
-        name = query.settings["other_model"]
+        name = query.text("other_model")
         other = load_other(name, self.page.method.name)
         mine, _ = self.page.timed_explain(query)
         with self.page.lock:
@@ -98,12 +106,41 @@ def _load_shipped(name: str) -> ImageSaliencyPipeline:
 @lru_cache(maxsize=_KEPT_MODELS)
 def _load_classifier(name: str, method: str) -> ImageSaliencyPipeline:
     try:
-        return pipeline(method, classifier=name)
+        # Without a token: what the server's owner may see is not for every visitor.
+        return pipeline(method, classifier=name, token=False, **_require_small(name))
     except OSError as error:
         raise ValueError(
             f"The image classifier '{name}' could not be loaded from the Hub; check its name, and "
             "that this computer is connected."
         ) from error
+
+
+def _require_small(name: str) -> dict[str, bool]:
+    """Refuse a classifier that is too large, and return how the Hub may be used to load it.
+
+    Raises:
+        ValueError: One of the formats it is stored in is larger than MAX_MODEL_BYTES.
+    """
+    try:
+        files = model_info(name, files_metadata=True, token=False, timeout=10).siblings or []
+    except HfHubHTTPError:
+        raise
+    except Exception as error:
+        # The Hub cannot be asked, so nothing may be fetched; what is already here still serves.
+        logger.info("The Hub did not tell the size of '%s': %s", name, error)
+        return {"local_files_only": True}
+    sizes = dict.fromkeys(_LOADED_FORMATS, 0)
+    for file in files:
+        suffix = Path(file.rfilename).suffix
+        if suffix in sizes:
+            sizes[suffix] += file.size or 0
+    largest = max(sizes.values())
+    if largest > MAX_MODEL_BYTES:
+        raise ValueError(
+            f"The image classifier '{name}' has {largest / 1e6:.0f} MB of weights; at most "
+            f"{MAX_MODEL_BYTES / 1e6:.0f} MB are loaded here: choose a smaller one."
+        )
+    return {}
 
 
 def _explain_same_class(

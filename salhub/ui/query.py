@@ -57,7 +57,24 @@ class Query:
     @cached_property
     def fingerprint(self) -> str:
         """What tells the picture from others."""
-        return hashlib.sha256(self.image.tobytes()).hexdigest()
+        # The bytes of a white picture do not tell how wide it is.
+        shape = f"{self.image.mode} {self.image.size}".encode()
+        return hashlib.sha256(shape + self.image.tobytes()).hexdigest()
+
+    def text(self, name: str) -> str:
+        """Return a setting that is a text; "" where it is not given.
+
+        Raises:
+            ValueError: Something else was sent, as only a program can.
+
+        Example:
+            >>> Query(Image.new("RGB", (8, 8)), "", "", None, {"method": "cam"}).text("method")
+            'cam'
+        """
+        value = self.settings.get(name)
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"The {name} is given as a text, got {repr(value)[:40]}.")
+        return value or ""
 
     def with_class(self, class_label: int | None) -> "Query":
         """Return the same query for another class."""

@@ -35,7 +35,7 @@ def pipeline_code(name: str, query: Query, label: str | None, settings: Mapping[
     """
     call = [f"{_literal(query.source)},"]
     if query.class_label is not None:
-        call.append(f"class_labels={query.class_label},  # {label}")
+        call.append(f"class_labels={query.class_label},  # {_comment(str(label))}")
     return "\n".join(
         [
             "import salhub",
@@ -51,6 +51,11 @@ def pipeline_code(name: str, query: Query, label: str | None, settings: Mapping[
 def setting_lines(settings: Mapping[str, Any]) -> list[str]:
     """Return keyword arguments, one a line."""
     return [f"{name}={_literal(value)}," for name, value in settings.items()]
+
+
+def _comment(label: str) -> str:
+    """A label on one line; a network may call its classes anything, line breaks included."""
+    return "".join(letter for letter in " ".join(label.split()) if letter.isprintable())
 
 
 def _literal(value: Any) -> str:

@@ -38,6 +38,9 @@ RESTORE_SCRIPT = f"""
 """
 READ_SCRIPT = "() => window.location.search"
 
+# No network has a billion classes, and Python refuses to read numbers of thousands of digits.
+_MOST_DIGITS = 10
+_MOST_SHOWN = 60
 _KEPT_PICTURE = re.compile(r"[0-9a-f]{40,128}/[^/\\]+")
 
 
@@ -105,17 +108,28 @@ def read_link(
 def _kept_picture(name: str) -> UploadedPicture:
     # Only names that gradio gives to what it keeps; anything else would be a path of the server's.
     path = Path(get_upload_folder()) / name
-    if not _KEPT_PICTURE.fullmatch(name) or not path.is_file():
+    if not _KEPT_PICTURE.fullmatch(name) or not _is_file(path):
         raise ValueError(
-            "The picture of this link is no longer here, pictures are deleted after a day; choose "
-            "one, or take a sample."
+            "The picture of this link is no longer here, pictures are deleted after some hours; "
+            "choose one, or take a sample."
         )
     return UploadedPicture(path, path.name)
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name longer than the system takes
+        return False
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+
+
 def _class(text: str) -> int:
-    if not text.isdigit():
-        raise ValueError(f"The link names the class '{text}'; classes are numbers there.")
+    if not (text.isascii() and text.isdecimal() and len(text) < _MOST_DIGITS):
+        raise ValueError(f"The link names the class '{_short(text)}'; classes are numbers there.")
     return int(text)
 
 
@@ -127,8 +141,8 @@ def _value(control: Component, text: str) -> Any:
     options = [value for _, value in control.choices]
     if text not in options and not control.allow_custom_value:
         raise ValueError(
-            f"The link asks for '{text}' as {control.label}, which there is not."
-            f"{did_you_mean(text, map(str, options))}"
+            f"The link asks for '{_short(text)}' as {control.label}, which there is not."
+            f"{did_you_mean(_short(text), map(str, options))}"
         )
     return text
 
@@ -140,7 +154,7 @@ def _number(control: gr.Slider, text: str) -> float:
         value = float("nan")
     if not control.minimum <= value <= control.maximum:
         raise ValueError(
-            f"The link asks for {text} as {control.label}; it goes from {control.minimum} to "
-            f"{control.maximum}."
+            f"The link asks for {_short(text)} as {control.label}; it goes from "
+            f"{control.minimum} to {control.maximum}."
         )
     return value

@@ -1,5 +1,6 @@
 """What a program gets from the pages, through gradio's own client."""
 
+import json
 from pathlib import Path
 
 import httpx
@@ -119,6 +120,24 @@ def test_no_other_file_of_the_server_is_read(server, sample, tmp_path, capfd, en
     assert "event: error" in answer
     assert "Send the picture as an upload." in answer
     assert "private" not in answer
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (["", ["norm_grad"], "", 0], "The method is given as a text, got ['norm_grad']"),
+        (["", 7, "", 0], "The method is given as a text, got 7"),
+        (["²", "", "", 0], "no class"),
+        (["9" * 5000, "", "", 0], "No class has a name of 5000 letters"),
+    ],
+)
+def test_a_value_of_another_kind_gets_one_sentence(client, sample, server, capfd, values, words):
+    files = {"files": ("cat.jpg", sample.read_bytes())}
+    [path] = httpx.post(f"{server.rstrip('/')}/gradio_api/upload", files=files).json()
+    given = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    answer = json.loads(_post(server, "/normgrad", [given, *values]).partition("data: ")[2])
+    assert words in answer["error"]
     assert "Traceback" not in capfd.readouterr().err
 
 

@@ -1,20 +1,24 @@
 """What the pages are made of, without a server."""
 
+import ast
 import importlib
 import logging
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import OfflineModeIsEnabled
 from PIL import Image
 
 from salhub.auto import METHODS, Method
 from salhub.data.samples import sample_path
 from salhub.errors import MissingExtraError, UnknownNameError
-from salhub.ui import build_gallery, build_page, launch
+from salhub.ui import build_gallery, build_page, launch, models_tab
+from salhub.ui.assembly import PageAssembly
 from salhub.ui.faults import OUR_FAULT, plain_errors, plain_sentence
 from salhub.ui.image_saliency import ImageSaliencyPage
 from salhub.ui.models_tab import load_other
@@ -237,6 +241,55 @@ def test_a_classifier_that_cannot_be_had_gets_one_sentence():
         load_other("nobody/nothing", "normgrad")
 
 
+def _hub_says(monkeypatch, answer):
+    """Let the Hub answer with sizes of files by name, or with an error; note what is loaded."""
+    asked = []
+
+    def info(name, **given):
+        asked.append(given)
+        if isinstance(answer, Exception):
+            raise answer
+        files = [SimpleNamespace(rfilename=file, size=size) for file, size in answer.items()]
+        return SimpleNamespace(siblings=files)
+
+    def load(method, **given):
+        asked.append(given)
+        return "loaded"
+
+    monkeypatch.setattr(models_tab, "model_info", info)
+    monkeypatch.setattr(models_tab, "pipeline", load)
+    models_tab._load_classifier.cache_clear()
+    return asked
+
+
+def test_a_classifier_of_a_visitor_is_loaded_without_the_servers_token(monkeypatch):
+    sizes = {
+        "model.safetensors": 346_000_000,
+        "pytorch_model.bin": 346_000_000,
+        "model.onnx": 10**9,
+    }
+    asked = _hub_says(monkeypatch, sizes)
+    assert load_other("org/small", "normgrad") == "loaded"
+    assert [one["token"] for one in asked] == [False, False]
+    assert "local_files_only" not in asked[1]
+    models_tab._load_classifier.cache_clear()
+
+
+def test_a_classifier_too_large_is_refused_before_it_is_fetched(monkeypatch):
+    sizes = {"model-1-of-2.safetensors": 300_000_000, "sub/model-2-of-2.safetensors": 300_000_000}
+    asked = _hub_says(monkeypatch, sizes)
+    with pytest.raises(ValueError, match="'org/large' has 600 MB of weights; at most 500 MB"):
+        load_other("org/large", "normgrad")
+    assert len(asked) == 1
+
+
+def test_without_the_hub_only_what_is_here_is_loaded(monkeypatch):
+    asked = _hub_says(monkeypatch, OfflineModeIsEnabled("offline"))
+    assert load_other("org/cached", "normgrad") == "loaded"
+    assert asked[1]["local_files_only"] is True
+    models_tab._load_classifier.cache_clear()
+
+
 # --- code, faults, looks ----------------------------------------------------------------------
 
 
@@ -256,6 +309,37 @@ def test_the_code_quotes_any_file_name():
     fake = type("S", (), {"pipeline": lambda name: lambda path: calls.append(path) or _Saved()})
     exec(code.replace("import salhub", ""), {"salhub": fake})
     assert calls == ['a "b" \\ c.jpg']
+
+
+@pytest.mark.parametrize("label", ["cat\nimport os", "cat\r import os", "cat\u2028import\0 os"])
+def test_a_label_starts_no_line_of_the_code(label):
+    query = Query(Image.new("RGB", (8, 8)), "x", "sample:cat", 281)
+    code = pipeline_code("salhub/model", query, label, {})
+    assert "class_labels=281,  # cat import os" in code
+    imports = [one for one in ast.walk(ast.parse(code)) if isinstance(one, ast.Import)]
+    assert [alias.name for one in imports for alias in one.names] == ["salhub"]
+
+
+def test_pictures_of_the_same_bytes_are_told_apart():
+    wide, tall = (
+        Query(Image.new("RGB", size, "white"), "", "") for size in [(200, 100), (100, 200)]
+    )
+    assert wide.image.tobytes() == tall.image.tobytes()
+    assert wide.fingerprint != tall.fingerprint
+    assert wide.fingerprint == Query(wide.image.copy(), "other", "other.png").fingerprint
+
+
+def test_a_link_to_a_class_that_there_is_not_gets_a_notice(normgrad_page):
+    assembly = PageAssembly(normgrad_page)
+    assembly.build()
+    updates = assembly._on_link("?sample=cat&class_label=123456789&other_class=123456789&tab=Map")
+    by_name = {name: updates[one] for name, one in assembly.inputs.items() if one in updates}
+    assert by_name["other_class"]["value"] is None
+    assert "123456789" in updates[assembly.outputs["notice"]]["value"]
+
+
+def test_pictures_are_kept_for_hours_and_not_for_days():
+    assert build_page("normgrad").delete_cache == (3600, 7200)
 
 
 class _Saved:

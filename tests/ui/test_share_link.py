@@ -78,6 +78,12 @@ def test_no_other_file_of_the_server_can_be_named(controls, tmp_path, monkeypatc
         ("?step=nan", "it goes from"),
         ("?step=far", "it goes from"),
         ("?class_label=cup", "classes are numbers"),
+        ("?class_label=²", "classes are numbers"),
+        ("?class_label=٣", "classes are numbers"),
+        (f"?class_label={'9' * 5000}", "class '9{60}…'; classes are numbers"),
+        (f"?step={'9' * 5000}", "it goes from 0 to"),
+        (f"?method={'c' * 5000}", "for 'c{60}…' as"),
+        (f"?picture={'ab' * 32}/{'c' * 5000}", "no longer here"),
     ],
 )
 def test_a_value_that_no_control_takes_is_refused(controls, search, words):

@@ -114,7 +114,7 @@ class Page(ImageSaliencyPage):
         """Return what the controls change of the shipped model."""
         shipped = self.pipeline.model.config
         wanted = {
-            "method": query.settings.get("method") or shipped.method,
+            "method": query.text("method") or shipped.method,
             "layers": self.layers_for(query),
             "meta_step": query.settings.get("meta_step") or 0.0,
         }
@@ -122,13 +122,13 @@ class Page(ImageSaliencyPage):
 
     def layers_for(self, query: Query) -> list[str] | None:
         """Return the names of the layers a query asks for."""
-        layer = query.settings.get("layer") or OWN_DEPTH
+        layer = query.text("layer") or OWN_DEPTH
         if layer == JOINED:
             return [one.name for one in self.stages]
         if layer != OWN_DEPTH:
             return [layer]
         shipped = self.pipeline.model.config
-        method = query.settings.get("method") or shipped.method
+        method = query.text("method") or shipped.method
         if method == shipped.method:
             return shipped.layers
         return [default_layer(self.all_layers, method_named(method).layer)]

@@ -118,7 +118,7 @@ class Page(ImageSaliencyPage):
         shipped = self.pipeline.model.config
         contrast = query.settings.get("contrast")
         wanted = {
-            "preset": query.settings.get("preset") or shipped.preset,
+            "preset": query.text("preset") or shipped.preset,
             "contrast": "others" if contrast else "none",
         }
         return {key: value for key, value in wanted.items() if value != getattr(shipped, key)}
@@ -171,7 +171,7 @@ class Page(ImageSaliencyPage):
 
 def _stages(query: Query, result: ImageSaliencyResult, outputs: SalientRelevanceOutput) -> Contents:
     """The photo and the two stages, cut to what the network saw."""
-    colors = query.settings.get("colors") or None
+    colors = query.text("colors") or None
     pixels = outputs.relevance[0].sum(dim=0).cpu().numpy()
     context = outputs.context_saliency[0].cpu().numpy()
     photo = seen_part(result.image, result)
