@@ -55,7 +55,7 @@ def _options(
 
 app.command("list")(list_command)
 app.command("info")(info_command)
-app.command("run", cls=SettingsCommand)(run_command)
+app.command("run", cls=SettingsCommand, epilog=_EXIT_CODES)(run_command)
 app.command("compare", cls=SettingsCommand)(compare_command)
 app.command("evaluate", cls=SettingsCommand)(evaluate_command)
 app.command("card")(card_command)

@@ -43,8 +43,13 @@ def evaluate_command(
 ) -> None:
     """Measure a model by the protocol of its method, and write a results file.
 
-    Pictures: one sub-folder a class, or an index.json of {"file", "index", "name"} entries.
-    The numbers of a card come from such a file.
+    Pictures are laid out in one of two ways: one sub-folder for each class, called by the
+    classifier's name for it ("tiger cat" or tiger_cat) or its index (282), where not every class
+    need be there; or an index.json, a list of {"file", "index", "name"} with the files beside it
+    or in images. Sub-folders called otherwise, such as ImageNet's WordNet ids, are taken in sorted
+    order if there is one for every class.
+
+    The numbers of a card come from such a results file.
 
     \b
     salhub evaluate normgrad-efficientnet-lite0 --data pictures num_mosaics=20

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from salhub.errors import did_you_mean
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif")
+_NUM_SHOWN = 5
 _ENTRY_KEYS = ("file", "index", "name")
 
 
@@ -28,18 +29,19 @@ class LabelledImageFolder:
 
     Two layouts are understood. With an `index.json`, a list of `{"file", "index", "name"}`
     objects, files are looked up beside it or in `images/`. Without one, every sub-folder is a
-    class; folders are numbered in sorted order (for ImageNet's WordNet ids that is the usual class
-    index, if all 1000 folders are there) or by `label2id`.
+    class of `id2label`, called by its name or its index. Folders called otherwise, such as
+    ImageNet's WordNet ids, are numbered in sorted order if there is one for every class, or if
+    `id2label` is not given.
 
     Args:
         path: The folder.
-        label2id: Class index of each sub-folder's name, e.g. `model.config.label2id`; only for the
+        id2label: Name of each class by its index, e.g. `model.config.id2label`; only for the
             layout without an index.
 
     Raises:
         FileNotFoundError: If the folder or an indexed picture does not exist.
         ValueError: If there is no labelled picture, an index entry is malformed, or a sub-folder
-            is not in `label2id`.
+            is no class of `id2label`, or could be several.
 
     Example:
         >>> folder = LabelledImageFolder("pictures")  # doctest: +SKIP
@@ -50,7 +52,7 @@ class LabelledImageFolder:
     images: tuple[LabelledImage, ...]
 
     def __init__(
-        self, path: str | os.PathLike[str], *, label2id: Mapping[str, int] | None = None
+        self, path: str | os.PathLike[str], *, id2label: Mapping[int, str] | None = None
     ) -> None:
         folder = Path(path)
         if not folder.is_dir():
@@ -59,7 +61,7 @@ class LabelledImageFolder:
                 "sub-folder of pictures a class."
             )
         index = folder / "index.json"
-        images = _read_index(index) if index.is_file() else _read_class_folders(folder, label2id)
+        images = _read_index(index) if index.is_file() else _read_class_folders(folder, id2label)
         if not images:
             raise ValueError(
                 f"no labelled picture in {str(folder)!r}; expected an index.json, or one "
@@ -125,22 +127,62 @@ def _read_entry(index: Path, position: int, entry: Any) -> LabelledImage:
     )
 
 
-def _read_class_folders(folder: Path, label2id: Mapping[str, int] | None) -> list[LabelledImage]:
+def _read_class_folders(folder: Path, id2label: Mapping[int, str] | None) -> list[LabelledImage]:
     names = sorted(child.name for child in folder.iterdir() if child.is_dir())
     names = [name for name in names if not name.startswith(".")]
-    if label2id is None:
-        label2id = {name: index for index, name in enumerate(names)}
-    images = []
-    for name in names:
-        if name not in label2id:
+    indices = _class_indices(folder, names, id2label or {})
+    return [
+        LabelledImage(file, indices[name], name)
+        for name in names
+        for file in sorted((folder / name).iterdir())
+        if file.suffix.lower() in PICTURE_SUFFIXES
+    ]
+
+
+def _class_indices(
+    folder: Path, names: Sequence[str], id2label: Mapping[int, str]
+) -> dict[str, int]:
+    classes = _classes_by_name(id2label)
+    found = {name: classes.get(_plain(name), []) for name in names}
+    unknown = [name for name in names if not found[name]]
+    if len(unknown) == len(names) and len(names) == (len(id2label) or len(names)):
+        return {name: index for index, name in enumerate(names)}
+    if unknown:
+        raise ValueError(_unknown_classes(folder, unknown, id2label))
+    for name, indices in found.items():
+        if len(indices) > 1:
             raise ValueError(
-                f"sub-folder {name!r} of {str(folder)!r} is not a known class; rename it to one of "
-                f"the {len(label2id)} labels.{did_you_mean(name, label2id)}"
+                f"{len(indices)} classes of the classifier are called {name!r}; call the "
+                f"sub-folder of {str(folder)!r} by the index, one of "
+                f"{', '.join(map(str, indices))}."
             )
-        files = sorted((folder / name).iterdir())
-        images += [
-            LabelledImage(file, int(label2id[name]), name)
-            for file in files
-            if file.suffix.lower() in PICTURE_SUFFIXES
-        ]
-    return images
+    return {name: indices[0] for name, indices in found.items()}
+
+
+def _classes_by_name(id2label: Mapping[int, str]) -> dict[str, list[int]]:
+    """Class indices by what a folder may be called: a name, or else the index itself."""
+    classes: dict[str, list[int]] = {}
+    for index, label in id2label.items():
+        # Labels such as "tench, Tinca tinca" list synonyms; the first is the usual name.
+        for name in {_plain(label), _plain(label.partition(",")[0])}:
+            classes.setdefault(name, []).append(int(index))
+    for index in id2label:
+        classes.setdefault(str(index), [int(index)])
+    return classes
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("_", " ")
+
+
+def _unknown_classes(folder: Path, unknown: Sequence[str], id2label: Mapping[int, str]) -> str:
+    shown = ", ".join(map(repr, unknown[:_NUM_SHOWN]))
+    if len(unknown) > _NUM_SHOWN:
+        shown += f" and {len(unknown) - _NUM_SHOWN} more sub-folders"
+    verb = "is no class" if len(unknown) == 1 else "are no classes"
+    hint = did_you_mean(_plain(unknown[0]), list(id2label.values()))
+    return (
+        f"{shown} {verb} of the classifier.{hint} Call each sub-folder of {str(folder)!r} by a "
+        f"class name or index, or have one for each of the {len(id2label)} classes in sorted "
+        "order (as with ImageNet's WordNet ids), or write an index.json."
+    )

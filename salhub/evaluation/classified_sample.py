@@ -49,18 +49,21 @@ class ClassifiedSample:
         self.class_labels = torch.tensor([image.class_index for image in folder])
         batches = torch.arange(len(folder)).split(batch_size)
         with torch.no_grad():
-            logits = [
-                classify(self.pixel_values(batch.tolist()))
-                for batch in tqdm(batches, desc="classifying", disable=not progress)
-            ]
+            logits = []
+            for batch in tqdm(batches, desc="classifying", disable=not progress):
+                logits.append(classify(self.pixel_values(batch.tolist())))
+                # The first batch tells; the others would be work for nothing.
+                self._check_labels(logits[0].shape[1])
         self.logits = torch.cat(logits)
-        num_classes = self.logits.shape[1]
-        if int(self.class_labels.max()) >= num_classes:
-            raise ValueError(
-                f"the pictures have labels up to {int(self.class_labels.max())}, the classifier "
-                f"knows {num_classes} classes; the folder's numbering is not the classifier's."
-            )
         logger.info("classified %d pictures, top-1 %.3f", len(folder), self.top_accuracy(1))
+
+    def _check_labels(self, num_classes: int) -> None:
+        largest = int(self.class_labels.max())
+        if largest >= num_classes:
+            raise ValueError(
+                f"the pictures have labels up to {largest}, the classifier knows {num_classes} "
+                "classes; the folder's numbering is not the classifier's."
+            )
 
     def __len__(self) -> int:
         return len(self.folder)
@@ -84,6 +87,28 @@ class ClassifiedSample:
         """(B, 2) int64: the most and the least likely class of some pictures."""
         logits = self.logits[list(positions)]
         return torch.stack([logits.argmax(dim=1), logits.argmin(dim=1)], dim=1)
+
+    def check_confident(self, confident: Tensor, min_probability: float, grid_size: int) -> None:
+        """Refuse a sample with too few confident pictures for a mosaic.
+
+        Args:
+            confident: Positions of the pictures classified right with enough probability, (M,).
+            min_probability: What was enough.
+            grid_size: Tiles on a side of a mosaic.
+
+        Raises:
+            ValueError: They show fewer classes than a mosaic has tiles.
+        """
+        num_classes = len(self.class_labels[confident].unique())
+        if num_classes < grid_size**2:
+            raise ValueError(
+                f"{len(confident)} of {len(self)} pictures are classified right with a "
+                f"probability of at least min_probability={min_probability}, and show "
+                f"{num_classes} classes; a {grid_size}x{grid_size} mosaic needs pictures of "
+                f"{grid_size**2} classes. Lower min_probability, add pictures of other classes, or "
+                "check that the labels are the classifier's (top-1 accuracy is "
+                f"{self.top_accuracy(1):.0%})."
+            )
 
     def draw(self, num_images: int, seed: int) -> list[int]:
         """Positions of a random sub-sample without repetition, all pictures if there are fewer."""

@@ -107,6 +107,7 @@ def start_evaluation(
         ValueError: If too few pictures are classified right for a mosaic.
     """
     confident = confident_pictures(sample.probabilities, sample.class_labels, min_probability)
+    sample.check_confident(confident, min_probability, grid_size)
     mosaics = draw_mosaics(
         confident, sample.class_labels, num_mosaics, grid_size=grid_size, seed=results.seed
     )

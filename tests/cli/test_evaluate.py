@@ -69,6 +69,31 @@ def test_a_network_is_measured_by_itself(call, call_json, tmp_path):
     assert "--classifier efficientnet-lite0" in error
 
 
+def test_class_folders_are_matched_to_the_classes(call, call_json, tmp_path):
+    for folder, name in (("tiger_cat", "cat"), ("967", "coffee"), ("spaniel dog", "rocket")):
+        (tmp_path / "pictures" / folder).mkdir(parents=True)
+        shutil.copy(sample_path(name), tmp_path / "pictures" / folder)
+    error = call("evaluate", "efficientnet-lite0", "--data", "pictures", code=1).stderr
+    assert "'spaniel dog' is no class of the classifier." in error
+    (tmp_path / "pictures" / "spaniel dog").rename(tmp_path / "pictures" / "missile")
+    [record] = call_json("evaluate", "efficientnet-lite0", "--data", "pictures")
+    assert Results.load(record["output"]).metric("top5").value == 1
+
+
+def test_too_few_confident_pictures_name_the_setting(call, own_network, tmp_path):
+    for name in ("apple", "pear", "plum"):
+        (tmp_path / "fruit" / name).mkdir(parents=True)
+        shutil.copy(sample_path("coffee"), tmp_path / "fruit" / name)
+    words = ["--data", "fruit", "--classifier", own_network, "min_probability=0.999"]
+    error = call("evaluate", "normgrad", *words, code=1).stderr
+    assert "0 of 3 pictures" in error and "min_probability=0.999" in error
+
+
+def test_the_layout_of_the_data_is_in_the_help(call):
+    words = " ".join(call("evaluate", "--help").stdout.split())
+    assert "one sub-folder for each class" in words and "WordNet ids" in words
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_measures_parts_of_its_pipeline_on_a_path(name):
     from salhub.pipelines import pipeline_class

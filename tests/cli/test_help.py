@@ -52,6 +52,12 @@ def test_every_command_explains_itself(call, command):
     assert "Usage: " in output and len(output.splitlines()) > 5
 
 
+@pytest.mark.parametrize("words", [[], ["run"]])
+def test_exit_codes_are_explained(call, words):
+    output = " ".join(call(*words, "--help").stdout.split())
+    assert "Exit codes: 0 all done; 1 an input" in output and "130 Ctrl-C." in output
+
+
 def test_all_commands_are_tried_here():
     groups = {group.name for group in app.registered_groups}
     names = {command.name for command in app.registered_commands} | groups

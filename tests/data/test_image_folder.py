@@ -1,6 +1,7 @@
 """Labelled folders in both layouts."""
 
 import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -45,11 +46,45 @@ def test_sub_folders_are_classes_in_sorted_order(tmp_path):
     ]
 
 
-def test_label2id_numbers_the_sub_folders(tmp_path):
-    save_picture(tmp_path / "hen" / "x.png")
-    assert LabelledImageFolder(tmp_path, label2id={"cock": 7, "hen": 8})[0].class_index == 8
-    with pytest.raises(ValueError, match=r"'hen' .* not a known class.* Did you mean 'hens'\?"):
-        LabelledImageFolder(tmp_path, label2id={"hens": 8})
+LABELS = {3: "crane", 7: "cock", 8: "Tiger cat", 9: "tench, Tinca tinca", 12: "crane", 20: "hen"}
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [("hen", 20), ("tiger_cat", 8), ("Cock", 7), ("tench", 9), ("12", 12), ("tiger cat", 8)],
+)
+def test_sub_folders_are_called_by_name_or_index(tmp_path, name, index):
+    save_picture(tmp_path / name / "x.png")
+    assert LabelledImageFolder(tmp_path, id2label=LABELS)[0] == (
+        tmp_path / name / "x.png", index, name,
+    )  # fmt: skip
+
+
+def test_sub_folders_that_are_no_class_are_named(tmp_path):
+    for name in ("cock", "hens", "n02", "21"):
+        save_picture(tmp_path / name / "x.png")
+    with pytest.raises(ValueError, match=r"^'21', 'hens', 'n02' are no classes of the classifier"):
+        LabelledImageFolder(tmp_path, id2label=LABELS)
+    shutil.rmtree(tmp_path / "n02")
+    shutil.rmtree(tmp_path / "21")
+    message = r"'hens' is no class of the classifier\. Did you mean 'hen'\? .* name or index"
+    with pytest.raises(ValueError, match=message):
+        LabelledImageFolder(tmp_path, id2label=LABELS)
+
+
+def test_a_name_of_two_classes_asks_for_the_index(tmp_path):
+    save_picture(tmp_path / "crane" / "x.png")
+    with pytest.raises(ValueError, match=r"2 classes .* called 'crane'.* one of 3, 12\."):
+        LabelledImageFolder(tmp_path, id2label=LABELS)
+
+
+def test_other_names_are_numbered_when_every_class_has_a_folder(tmp_path):
+    for name in ("n01", "n02", "n03"):
+        save_picture(tmp_path / name / "x.png")
+    three = {0: "hen", 1: "cock", 2: "crane"}
+    assert [i for _, i, _ in LabelledImageFolder(tmp_path, id2label=three)] == [0, 1, 2]
+    with pytest.raises(ValueError, match=r"each of the 4 classes in sorted order"):
+        LabelledImageFolder(tmp_path, id2label={**three, 3: "tench"})
 
 
 def test_description_has_a_fingerprint_and_no_path(tmp_path):

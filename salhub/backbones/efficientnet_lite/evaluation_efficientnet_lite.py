@@ -47,7 +47,7 @@ def evaluate(
     Example:
         >>> results = evaluate(model, processor, "pictures")  # doctest: +SKIP
     """
-    folder = LabelledImageFolder(data_path)
+    folder = LabelledImageFolder(data_path, id2label=model.config.id2label)
     name, command = name_and_command(model, folder.describe()["name"], seed)
     results = Results(model=name, command=command, seed=seed, data=folder.describe())
 

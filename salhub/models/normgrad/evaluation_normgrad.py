@@ -86,7 +86,7 @@ def evaluate(
     Source: metrics and protocol after Rebuffi et al. 2020 (class sensitivity), Boehle et al. 2021
     (grid game), Petsiuk et al. 2018 (insertion, deletion), Adebayo et al. 2018 (randomisation).
     """
-    folder = LabelledImageFolder(data_path)
+    folder = LabelledImageFolder(data_path, id2label=model.id2label)
     name, command = name_and_command(model, folder.describe()["name"], seed)
     results = Results(model=name, command=command, seed=seed)
     with measured(results), attribution_scope(model), muted_warnings(type(model)):
