@@ -167,6 +167,20 @@ def test_sixteen_bit_files(file_format):
     assert np.array_equal(pixels_of(Image.fromarray(deep)), expected)
 
 
+def test_sixteen_bit_pictures_are_so_whatever_their_largest_value(caplog):
+    dark = Image.fromarray(np.array([[0, 128, 255]], np.uint16))
+    assert dark.mode == "I;16"
+    for source in (dark, encoded(dark, "PNG"), encoded(dark, "TIFF")):
+        # 128 of 65535 is 0.498 of 255, and 255 of 65535 is 0.992.
+        assert pixels_of(source)[0, :, 0].tolist() == [0, 0, 1]
+        assert "values up to 255 of 65535" in caplog.text
+        caplog.clear()
+    # An array has no mode: its largest value decides, as documented.
+    assert pixels_of(np.array([[0, 128, 255]], np.uint16))[0, :, 0].tolist() == [0, 128, 255]
+    black = pixels_of(Image.fromarray(np.zeros((2, 2), np.uint16)))
+    assert not black.any() and caplog.text == ""
+
+
 def test_32_bit_and_float_modes():
     expected = np.repeat(PIXELS[..., :1], 3, axis=2)
     grey = PIXELS[..., 0]

@@ -13,13 +13,16 @@ _TOLERANCE = 1e-3
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
-def array_to_image(array: np.ndarray, *, channels_first: bool) -> Image.Image:
+def array_to_image(
+    array: np.ndarray, *, channels_first: bool, is_16_bit: bool = False
+) -> Image.Image:
     """Turn one array into a PIL picture of mode L, LA, RGB or RGBA.
 
     Args:
         array: (H, W), (H, W, C) or (C, H, W) with 1 to 4 channels: grey, grey and alpha, RGB,
             RGBA. The numbers are read as `to_8_bit` says.
         channels_first: The layout to believe where both would do.
+        is_16_bit: The integers are of 65535, however small the largest is.
 
     Raises:
         TypeError: The array does not hold numbers.
@@ -35,7 +38,7 @@ def array_to_image(array: np.ndarray, *, channels_first: bool) -> Image.Image:
             f"The array has shape {array.shape}; a picture is (height, width), "
             "(height, width, channels) or (channels, height, width), none of them 0."
         )
-    values = to_8_bit(_channels_last(array, channels_first))
+    values = to_8_bit(_channels_last(array, channels_first), is_16_bit=is_16_bit)
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[:, :, 0]
     mode = _MODES[1 if values.ndim == 2 else values.shape[2]]
@@ -58,11 +61,12 @@ def tensor_to_array(tensor: Any) -> np.ndarray:
     return tensor.numpy()
 
 
-def to_8_bit(values: np.ndarray) -> np.ndarray:
+def to_8_bit(values: np.ndarray, *, is_16_bit: bool = False) -> np.ndarray:
     """Return pixel values as uint8, reading their range off the type and the largest value.
 
     Booleans are black and white. Integers up to 255 are 8-bit, up to 65535 16-bit. Floats up to
-    1 are in [0, 1], up to 255 in [0, 255].
+    1 are in [0, 1], up to 255 in [0, 255]. `is_16_bit` says that integers are 16-bit, as the mode
+    of a PIL picture does ("I;16").
 
     Raises:
         TypeError: The array does not hold real numbers.
@@ -76,7 +80,7 @@ def to_8_bit(values: np.ndarray) -> np.ndarray:
         )
     if np.issubdtype(values.dtype, np.floating):
         return _floats_to_8_bit(values)
-    return _integers_to_8_bit(values)
+    return _integers_to_8_bit(values, is_16_bit)
 
 
 def _channels_last(array: np.ndarray, channels_first: bool) -> np.ndarray:
@@ -115,18 +119,18 @@ def _floats_to_8_bit(values: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(values * scale, 0, 255)).astype(np.uint8)
 
 
-def _integers_to_8_bit(values: np.ndarray) -> np.ndarray:
+def _integers_to_8_bit(values: np.ndarray, is_16_bit: bool) -> np.ndarray:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise ValueError(
             f"The picture's values go from {low} to {high}; an integer picture is "
             "in [0, 255] or, with 16 bits, in [0, 65535]; scale it to one of them."
         )
-    if high <= 255:
+    if high <= 255 and not is_16_bit:
         if high == 1:
             logger.warning("The picture's values are only 0 and 1 of 255, so it is nearly black.")
         return values.astype(np.uint8)
-    if high < 8192:
+    if 0 < high < 8192:
         logger.warning(
             "The 16-bit picture uses values up to %d of 65535, so it is dark; if it comes from a "
             "10- or 12-bit camera, multiply it by %d first.",

@@ -75,7 +75,8 @@ def to_upright_rgb(image: Image.Image, name: str = "The picture") -> Image.Image
     _load(image, name)
     image = _upright(image, name)
     if image.mode in _WIDE_MODES:
-        image = array_to_image(np.asarray(image), channels_first=False)
+        is_16_bit = image.mode.startswith("I;16")
+        image = array_to_image(np.asarray(image), channels_first=False, is_16_bit=is_16_bit)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
