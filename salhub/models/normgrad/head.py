@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from salhub.models.normgrad.seeds import check_logits
+
 
 class LinearHead:
     """Context manager: watches the linear layers of a forward pass and keeps the last one.
@@ -69,3 +71,38 @@ class LinearHead:
 
 def _is_same(output: Tensor, logits: Tensor) -> bool:
     return output.shape == logits.shape and torch.equal(output, logits)
+
+
+def logits_of(output: Any) -> Tensor:
+    """Finds the logits in what a classifier returned.
+
+    Args:
+        output: A tensor, an output with `logits`, a dictionary with "logits", or a tuple led by
+            the logits.
+
+    Returns:
+        (B, C) or (B, C, h, w).
+
+    Raises:
+        TypeError: There are no logits.
+        ValueError: They have another shape.
+
+    Example:
+        >>> logits_of({"logits": torch.zeros(2, 10)}).shape
+        torch.Size([2, 10])
+    """
+    logits = getattr(output, "logits", None)
+    if isinstance(output, Tensor):
+        logits = output
+    elif logits is None and isinstance(output, dict):
+        logits = output.get("logits")
+    elif logits is None and isinstance(output, tuple | list) and output:
+        logits = output[0]
+    if not isinstance(logits, Tensor):
+        keys = f" with {', '.join(map(str, output))}" if isinstance(output, dict) else ""
+        raise TypeError(
+            f"the classifier returned {type(output).__name__}{keys}, in which no logits were "
+            "found; it must return a tensor, an output with 'logits', or a tuple led by the logits."
+        )
+    check_logits(logits)
+    return logits

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
 from salhub.backbones.explained_classifier.concurrency import exclusive_use
 from salhub.backbones.explained_classifier.modeling_explained_classifier import (
@@ -20,11 +21,13 @@ from salhub.models.normgrad.finishing import (
     drop_class_axis,
     finish_maps,
 )
+from salhub.models.normgrad.head import logits_of
 from salhub.models.normgrad.layer_choice import LayerChoice
 from salhub.models.normgrad.layer_probe import labelled_pictures, leave_one_out_accuracy
 from salhub.models.normgrad.layouts import NoPositionsError, infer_layout
 from salhub.models.normgrad.meta_step import ParameterizedClassifier, stepped_parameters
 from salhub.models.normgrad.methods import INPUT_LAYER, MapMethod, method_of
+from salhub.models.normgrad.module_state import unchanged_attributes
 from salhub.models.normgrad.passes import ExplainedNetwork, MapRequest, PassResult, run_pass
 from salhub.models.normgrad.probing import LayerProbe, SaliencyLayer, closest_layers
 from salhub.ops.maps import normalized_weights
@@ -62,6 +65,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
     def __init__(self, config: NormGradConfig, backbone: nn.Module | None = None):
         super().__init__(config, backbone)
         self._choice = LayerChoice(self._probe)
+        self._has_warned_probabilities = False
         self._reshape_transform: Callable[[Tensor], Tensor] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -184,6 +188,16 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
             _warn_degenerate(output.degenerate, method, [layer])
         return outputs
 
+    def classify(self, pixel_values: Tensor) -> Tensor:
+        """Logits (B, C), or (B, C, h, w) of a fully convolutional network.
+
+        Raises:
+            TypeError: The network puts out no logits.
+            ValueError: Logits of another shape.
+        """
+        with unchanged_attributes(self.backbone):
+            return logits_of(self.backbone(pixel_values))
+
     def saliency_layers(
         self, image_size: int | tuple[int, int] | None = None, *, blocks_only: bool = True
     ) -> list[SaliencyLayer]:
@@ -201,7 +215,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
             blocks.15 (320x7x7)
         """
         if image_size is None:
-            image_size = getattr(self.config.backbone_config, "image_size", DEFAULT_IMAGE_SIZE)
+            image_size = _image_size(self.config.backbone_config) or DEFAULT_IMAGE_SIZE
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         with exclusive_use(self.backbone), attribution_scope(self):
             layers = self._choice.all_layers((height, width))
@@ -259,6 +273,11 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
 
     def _check_inputs(self, pixel_values, class_labels) -> Tensor | None:
         self.config.validate()
+        if any(one.is_inference() for one in (*self.parameters(), *self.buffers())):
+            raise ValueError(
+                "the classifier was made under torch.inference_mode(), so its parameters can have "
+                "no gradient graph; load it outside of inference_mode."
+            )
         self.check_pixel_values(pixel_values)
         labels = self.check_class_labels(class_labels, len(pixel_values))
         with torch.inference_mode(False):
@@ -270,6 +289,23 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         return _normal(pixel_values.detach().to(device=weight.device, dtype=weight.dtype))
 
     def _explain(
+        self, pixel_values: Tensor, labels: Tensor | None, requests: list[MapRequest]
+    ) -> PassResult:
+        result = self._explain_requests(pixel_values, labels, requests)
+        self._warn_probabilities(result.scores)
+        return result
+
+    def _warn_probabilities(self, scores: Tensor) -> None:
+        if self._has_warned_probabilities or not _are_probabilities(scores):
+            return
+        self._has_warned_probabilities = True
+        logger.warning(
+            "the classifier puts out probabilities (no value below 0, each row sums to 1) and not "
+            "logits, so probabilities are explained, and their gradient fades where the network is "
+            "sure; remove its final softmax."
+        )
+
+    def _explain_requests(
         self, pixel_values: Tensor, labels: Tensor | None, requests: list[MapRequest]
     ) -> PassResult:
         classifier = ParameterizedClassifier(self)
@@ -343,6 +379,12 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         return requests, self._explain(pixels, labels, requests)
 
     def _check_names(self, names: list[str], pixel_values: Tensor) -> None:
+        if INPUT_LAYER in names and _has_module(self.backbone, INPUT_LAYER):
+            raise ValueError(
+                "layers=['input'] names the pixels, and this network also has a module called "
+                "'input', so it is not clear which is meant; choose a layer inside the module or "
+                "after it, or leave layers out with method='gradient' for the pixels."
+            )
         for name in names:
             if name != INPUT_LAYER and not _has_module(self.backbone, name):
                 near = closest_layers(name, self._probe(*pixel_values.shape[-2:]).layers)
@@ -381,6 +423,23 @@ def _requests(
         for layer in (names if names is not None else [chosen[method.layer]])
     ]
     return list(dict.fromkeys(requests))
+
+
+def _image_size(config: PreTrainedConfig | None) -> int | Sequence[int] | None:
+    """The picture size of a classifier, also where it stands in its vision part's configuration."""
+    if config is None:
+        return None
+    parts = [one for one in vars(config).values() if isinstance(one, PreTrainedConfig)]
+    sizes = [getattr(config, "image_size", None), *map(_image_size, parts)]
+    return next((size for size in sizes if size is not None), None)
+
+
+def _are_probabilities(scores: Tensor) -> bool:
+    # Half precision rounds each of many probabilities.
+    tolerance = 1e-4 if scores.dtype.itemsize >= 4 else 2e-2
+    sums = scores.detach().double().sum(-1)
+    is_positive = scores.shape[-1] > 1 and bool((scores >= 0).all())
+    return is_positive and bool(((sums - 1).abs() <= tolerance).all())
 
 
 def _has_module(network: nn.Module, name: str) -> bool:

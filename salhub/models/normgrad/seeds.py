@@ -20,14 +20,19 @@ def class_scores(logits: Tensor) -> Tensor:
         >>> class_scores(torch.zeros(2, 10, 7, 7)).shape
         torch.Size([2, 10])
     """
+    check_logits(logits)
     if logits.ndim == 2:
         return logits
-    if logits.ndim == 4:
-        return (logits * _position_weights(logits)).sum((-2, -1))
-    raise ValueError(
-        "the classifier must put out logits of shape (batch, classes) or (batch, classes, height, "
-        f"width), got {tuple(logits.shape)}."
-    )
+    return (logits * _position_weights(logits)).sum((-2, -1))
+
+
+def check_logits(logits: Tensor) -> None:
+    """Raises ValueError for logits that are neither (B, C) nor (B, C, h, w)."""
+    if logits.ndim not in (2, 4):
+        raise ValueError(
+            "the classifier must put out logits of shape (batch, classes) or (batch, classes, "
+            f"height, width), got {tuple(logits.shape)}."
+        )
 
 
 def class_directions(class_labels: Tensor, num_classes: int, *, contrastive: bool) -> Tensor:

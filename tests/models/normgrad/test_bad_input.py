@@ -5,6 +5,7 @@ import threading
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
@@ -261,3 +262,116 @@ def test_threads_on_one_network_do_not_meet(network, settings):
     for expected, maps in zip(alone, found, strict=True):
         assert len(maps) == 5
         assert all(torch.equal(one, expected) for one in maps)
+
+
+class Wrapped(nn.Module):
+    """Passes what a network puts out through a function."""
+
+    def __init__(self, network, change):
+        super().__init__()
+        self.network, self.change = network, change
+
+    def forward(self, x):
+        return self.change(self.network(x))
+
+
+def test_an_image_size_in_a_nested_configuration():
+    vision = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "image_size": 48,
+        "patch_size": 16,
+    }
+    network = transformers.CLIPForImageClassification(transformers.CLIPConfig(vision_config=vision))
+    layers = explain(spread_weights(network)).saliency_layers()
+    assert layers[0].shape == (3, 48, 48) and layers[-1].shape == (16, 3, 3)
+
+
+def test_probabilities_get_one_warning(network, pixels, caplog):
+    model = explain(
+        Wrapped(network, lambda logits: logits.softmax(-1)), layers=["network.blocks.1"]
+    )
+    with caplog.at_level(logging.WARNING, logger="salhub"):
+        model(pixels)
+        model.forward_grid(pixels)
+        assert caplog.text.count("puts out probabilities") == 1
+        caplog.clear()
+        explain(network)(pixels)
+        explain(Wrapped(network, torch.abs))(pixels)
+        explain(Wrapped(network, lambda logits: logits.softmax(-1) - 1 / 5 + 1e-3))(pixels)
+    assert "probabilities" not in caplog.text
+
+
+class WithoutGradient(SmallNet):
+    @torch.no_grad()
+    def forward(self, pixel_values):
+        return super().forward(pixel_values)
+
+
+class CutEverywhere(SmallNet):
+    def forward(self, pixel_values):
+        return super().forward(pixel_values).detach()
+
+
+def test_networks_that_cut_their_graph_with_the_default_layer(pixels):
+    with pytest.raises(ValueError, match="the network cuts its own graph"):
+        explain(CutEverywhere())(pixels)
+    # Gradients are switched on inside such a forward pass, so there is nothing to refuse.
+    plain, without = spread_weights(SmallNet()), WithoutGradient()
+    without.load_state_dict(plain.state_dict())
+    assert torch.equal(explain(without)(pixels).saliency, explain(plain)(pixels).saliency)
+
+
+@pytest.mark.parametrize("layers", [None, ["network.blocks.1"]])
+@pytest.mark.parametrize(
+    ("change", "error", "sentence"),
+    [
+        (lambda x: {"scores": x}, TypeError, "returned dict with scores, in which no logits"),
+        (lambda x: [], TypeError, "returned list, in which no logits were found"),
+        (lambda x: None, TypeError, "returned NoneType, in which no logits were found"),
+        (lambda x: x[:, 0], ValueError, r"must put out logits of shape .*, got \((1|2),\)"),
+    ],
+)
+def test_outputs_without_logits(network, pixels, layers, change, error, sentence):
+    with pytest.raises(error, match=sentence):
+        explain(Wrapped(network, change), layers=layers)(pixels)
+
+
+def test_outputs_with_logits_of_every_kind(network, pixels):
+    expected = explain(network, layers=["blocks.1"])(pixels).saliency
+    for change in (lambda x: {"loss": None, "logits": x}, lambda x: (x, None), lambda x: [x]):
+        model = explain(Wrapped(network, change), layers=["network.blocks.1"])
+        assert torch.equal(model(pixels).saliency, expected)
+
+
+@pytest.mark.parametrize("settings", [{}, {"layers": ["blocks.0"]}, {"meta_step": 0.1}])
+def test_parameters_made_under_inference_mode(pixels, settings):
+    with torch.inference_mode():
+        network = SmallNet()
+    with pytest.raises(ValueError, match="load it outside of inference_mode"):
+        explain(network.eval(), **settings)(pixels)
+
+
+class NamedInput(SmallNet):
+    def __init__(self):
+        super().__init__()
+        self.input = nn.Sequential(nn.Conv2d(3, 3, 1))
+
+    def forward(self, pixel_values):
+        return super().forward(self.input(pixel_values))
+
+
+def test_a_module_called_as_the_pixels_is_ambiguous(pixels):
+    network = spread_weights(NamedInput())
+    with pytest.raises(ValueError, match="also has a module called 'input'"):
+        explain(network, layers=["input"])(pixels)
+    with pytest.raises(ValueError, match="also has a module called 'input'"):
+        explain(network).forward_grid(pixels, layers=["input", "stem"])
+    names = [layer.name for layer in explain(network).saliency_layers(16, blocks_only=False)]
+    assert names.count("input") == 1 and "input.0" in names
+    leaf = pixels.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(network(leaf)[:, 1].sum(), leaf)
+    found = explain(network, method="gradient")(pixels, 1).saliency
+    torch.testing.assert_close(found, expected.abs().amax(1))

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from torch import nn
 
 from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
@@ -150,3 +151,85 @@ def test_a_loss_without_a_finite_gradient_is_refused(network, pixels):
     network.classifier.weight.data.fill_(float("inf"))
     with pytest.raises(ValueError, match="NaN or infinite gradient at"):
         explain(network, meta_step=STEP)(pixels, 0)
+
+
+def levit():
+    torch.manual_seed(0)
+    config = transformers.LevitConfig(
+        image_size=64,
+        hidden_sizes=[8, 12, 16],
+        num_attention_heads=[1, 1, 2],
+        depths=[1, 1, 1],
+        key_dim=[4, 4, 4],
+        attention_ratio=[2, 2, 2],
+        mlp_ratio=[2, 2, 2],
+        num_labels=5,
+        down_ops=[["Subsample", 4, 2, 4, 2, 2], ["Subsample", 4, 3, 4, 2, 2]],
+    )
+    network = spread_weights(transformers.LevitForImageClassification(config))
+    for name, parameter in network.named_parameters():
+        if "attention_biases" in name:
+            parameter.data.normal_()
+    return network
+
+
+@pytest.mark.parametrize("step", [0.0, STEP])
+@pytest.mark.parametrize("layers", [None, ["levit.encoder.stages.1"]])
+def test_a_network_with_caches_still_works_afterwards(step, layers):
+    network, pixels = levit(), torch.randn(1, 3, 64, 64)
+    model = NormGradForImageSaliency.from_classifier(network, meta_step=step, layers=layers)
+    saliency = model(pixels).saliency
+    copy.deepcopy(network)
+    network(pixels).logits.sum().backward()
+    assert all(p.grad is not None for n, p in network.named_parameters() if "attention_bias" in n)
+    # What the user's own passes left in the cache is used by neither the step nor the map.
+    with torch.no_grad():
+        expected = network(pixels).logits
+    assert torch.equal(model(pixels).saliency, saliency)
+    assert torch.equal(network(pixels).logits, expected)
+
+
+def test_all_of_a_cache_moves_with_the_step():
+    network, pixels = levit(), torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        network(pixels)
+    layer, label = "levit.encoder.stages.1", 2
+    model = NormGradForImageSaliency.from_classifier(network, layers=[layer], meta_step=1e-5)
+    moved = levit()
+    F.cross_entropy(moved(pixels).logits, torch.tensor([label])).backward()
+    with torch.no_grad():
+        for parameter in moved.parameters():
+            if parameter.grad is not None:
+                parameter -= 1e-5 * parameter.grad
+    moved.train().eval()
+    plain = NormGradForImageSaliency.from_classifier(moved, layers=[layer])
+    expected = plain(pixels, label).saliency
+    assert (model(pixels, label).saliency - expected).abs().max() <= 1e-5 * expected.max()
+
+
+class Cached(SmallNet):
+    """Keeps a table for the last size, a list and a late buffer, as position codes do."""
+
+    def __init__(self):
+        super().__init__()
+        self.size, self.table, self.kept, self.count = None, None, [], 0
+
+    def forward(self, pixel_values):
+        self.count += 1
+        if self.size != pixel_values.shape[-1]:
+            self.size = pixel_values.shape[-1]
+            self.table = self.classifier.bias * self.size
+            self.kept.append(self.table)
+            self.register_buffer("late", self.table * 2, persistent=False)
+        return super().forward(pixel_values) + self.table + self.late
+
+
+def test_tables_in_attributes_go_back_with_what_describes_them(pixels):
+    network = spread_weights(Cached())
+    explain(network, meta_step=STEP)(pixels)
+    assert (network.size, network.table, network.kept) == (None, None, [])
+    assert not hasattr(network, "late")
+    network(pixels).sum().backward()
+    table = network.table
+    explain(network, meta_step=STEP)(pixels[..., :10])
+    assert network.table is table and network.size == 12 and network.kept == [table]
