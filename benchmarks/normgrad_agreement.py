@@ -17,6 +17,7 @@ from benchmarks.report import Agreement
 from salhub.ops.maps import min_max, resize_maps
 
 LAYER = f"blocks.{LAST_BLOCK}"
+RULES = (("guided_backprop", "GuidedBackprop"), ("deconvnet", "Deconvolution"))
 
 
 def agreements(task: Task) -> list[Agreement]:
@@ -82,11 +83,11 @@ def _with_captum_at_pixels(task: Task) -> list[Agreement]:
 
 
 def _rectifier_rules(task: Task) -> list[Agreement]:
-    """On ReLU both agree; on ReLU6 Captum's guided backprop is the plain gradient."""
+    """On ReLU both agree; on ReLU6 Captum's maps are the plain gradient."""
     found = []
     relu = _relu_network()
     small = Task(relu, F.interpolate(task.photo, size=64), 3, task.peers)
-    for ours, name in (("guided_backprop", "GuidedBackprop"), ("deconvnet", "Deconvolution")):
+    for ours, name in RULES:
         theirs = captum_map(small, name).abs().amax(1)
         found.append(
             _compare(
@@ -94,27 +95,22 @@ def _rectifier_rules(task: Task) -> list[Agreement]:
             )
         )
     plain = captum_map(task, "Saliency").amax(1)
-    theirs = captum_map(task, "GuidedBackprop").abs().amax(1)
-    found.append(
-        Agreement(
-            "Captum GuidedBackprop, ReLU6 network",
-            "plain gradient",
-            relative_difference(theirs, plain),
-            expected=False,
-            note="equal: the rule is not applied" if torch.equal(theirs, plain) else "differs",
-        )
-    )
-    ours = our_map(task, "guided_backprop", "input")
-    found.append(
-        Agreement(
-            "guided_backprop, ReLU6 network",
-            "plain gradient",
-            relative_difference(ours, plain),
-            expected=False,
-            note="equal: the rule is not applied" if torch.equal(ours, plain) else "differs",
-        )
-    )
+    for ours, name in RULES:
+        found += [
+            _beside_gradient(f"Captum {name}", captum_map(task, name).abs().amax(1), plain),
+            _beside_gradient(f"salhub {ours}", our_map(task, ours, "input"), plain),
+        ]
     return found
+
+
+def _beside_gradient(who: str, rule: Tensor, plain: Tensor) -> Agreement:
+    return Agreement(
+        f"{who}, ReLU6 network",
+        "plain gradient",
+        relative_difference(rule, plain),
+        expected=False,
+        note="equal: the rule is not applied" if torch.equal(rule, plain) else "differs",
+    )
 
 
 def _relu_network():

@@ -26,6 +26,5 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **unused: object) -> str:
-    """Links leave `docs` in the repository; in the site everything lies in one folder."""
-    markdown = re.sub(r"\]\(\.\./\.\./(model_cards|benchmarks)/", r"](../\1/", markdown)
-    return re.sub(r"\]\(\.\./(model_cards|benchmarks)/(?=[^)]*\.)", r"](\1/", markdown)
+    """Links leave `docs` in the repository; in the site everything lies one folder higher."""
+    return re.sub(r"\]\(\.\./((?:\.\./)*(?:model_cards|benchmarks)/)", r"](\1", markdown)

@@ -10,7 +10,7 @@ import salhub
 from benchmarks import normgrad, salient_relevance
 from benchmarks.classifier import load_classifier, own_copy, sixteen_photos
 from benchmarks.folded_lite import fold
-from benchmarks.normgrad_agreement import agreements
+from benchmarks.normgrad_agreement import RULES, agreements
 from benchmarks.normgrad_peers import Task
 from benchmarks.peers import find_peers
 from benchmarks.plain_context_saliency import plain_context_aware_saliency
@@ -100,9 +100,11 @@ def test_shared_maps_equal_captum(task):
     found = agreements(task)
     assert all(one.difference < normgrad.TOLERANCE for one in found if one.expected)
     by_name = {one.what: one for one in found}
-    silent = by_name["Captum GuidedBackprop, ReLU6 network"]
-    assert silent.difference == 0 and silent.note.startswith("equal")
-    assert by_name["guided_backprop, ReLU6 network"].difference > 0.1
+    for ours, name in RULES:
+        silent = by_name[f"Captum {name}, ReLU6 network"]
+        assert silent.difference == 0
+        assert silent.note.startswith("equal")
+        assert by_name[f"salhub {ours}, ReLU6 network"].difference > 0.1
 
 
 def test_relevance_race_runs_the_presets(classifier, task, no_memory_profile, monkeypatch):
