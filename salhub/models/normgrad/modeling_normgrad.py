@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -273,7 +274,8 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
 
     def _check_inputs(self, pixel_values, class_labels) -> Tensor | None:
         self.config.validate()
-        if any(one.is_inference() for one in (*self.parameters(), *self.buffers())):
+        # The first parameter stands for all: a model is made in one place.
+        if any(one.is_inference() for one in islice(self.backbone.parameters(), 1)):
             raise ValueError(
                 "the classifier was made under torch.inference_mode(), so its parameters can have "
                 "no gradient graph; load it outside of inference_mode."

@@ -1,8 +1,9 @@
 """What modules keep in plain attributes between two passes, such as caches of tensors."""
 
+import operator
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -30,72 +31,91 @@ def unchanged_attributes(network: nn.Module) -> Generator[None]:
         False
     """
     before = [(module, _snapshot(module)) for module in network.modules()]
-    for module, attributes in before:
+    for module, snapshot in before:
         if type(module).train is not nn.Module.train:
-            _empty_caches(module, attributes)
+            _empty_caches(module, snapshot)
     try:
         yield
     finally:
-        for module, attributes in before:
-            _restore(module, attributes)
+        for module, snapshot in before:
+            if not snapshot.is_of(module):
+                _restore(module, snapshot)
 
 
-def _snapshot(module: nn.Module) -> dict[str, tuple[Any, Any]]:
-    """Attribute to its value and, for containers, a shallow copy of what is in it."""
-    return {
-        name: (value, value.copy() if type(value) in (dict, list) else None)
-        for name, value in vars(module).items()
-        if name not in _OWN_ATTRIBUTES
+class _Snapshot(NamedTuple):
+    """A module's attributes, and shallow copies of the containers among them."""
+
+    attributes: dict[str, Any]
+    contents: dict[str, Any]
+
+    def is_of(self, module: nn.Module) -> bool:
+        """Quick: nearly all modules of nearly all networks are as they were."""
+        now = vars(module)
+        if len(now) != len(self.attributes):
+            return False
+        if not all(map(operator.is_, now.values(), self.attributes.values())):
+            return False
+        return all(_is_alike(now[name], content) for name, content in self.contents.items())
+
+
+def _snapshot(module: nn.Module) -> _Snapshot:
+    attributes = vars(module).copy()
+    contents = {
+        name: value.copy()
+        for name, value in attributes.items()
+        if (type(value) is dict or type(value) is list) and name not in _OWN_ATTRIBUTES
     }
+    return _Snapshot(attributes, contents)
 
 
-def _empty_caches(module: nn.Module, attributes: dict[str, tuple[Any, Any]]) -> None:
-    for name, (value, content) in attributes.items():
-        is_cache = name != "_buffers" and type(value) is dict and len(value) > 0
+def _is_alike(value: Any, content: Any) -> bool:
+    if len(value) != len(content):
+        return False
+    if type(value) is dict:
+        return all(map(operator.is_, value, content)) and all(
+            map(operator.is_, value.values(), content.values())
+        )
+    return all(map(operator.is_, value, content))
+
+
+def _empty_caches(module: nn.Module, snapshot: _Snapshot) -> None:
+    for name, content in snapshot.contents.items():
+        is_cache = name != "_buffers" and type(content) is dict and len(content) > 0
         if is_cache and all(isinstance(one, Tensor) for one in content.values()):
             vars(module)[name] = {}
 
 
-def _restore(module: nn.Module, before: dict[str, tuple[Any, Any]]) -> None:
-    after = {name: one for name, one in vars(module).items() if name not in _OWN_ATTRIBUTES}
-    changed = [name for name in {**before, **after} if _differs(name, before, after)]
+def _restore(module: nn.Module, before: _Snapshot) -> None:
+    now = vars(module)
+    changed = [
+        name
+        for name in {**before.attributes, **now}
+        if name not in _OWN_ATTRIBUTES and _differs(name, before, now)
+    ]
     # Numbers that only count calls are the module's own business; those that describe a cache
     # must go back together with it.
-    if not any(_holds_tensor(after.get(name)) or _was_tensor(name, before) for name in changed):
+    if not any(_holds_tensor(now.get(name)) or _held_tensor(name, before) for name in changed):
         return
     for name in changed:
-        if name not in before:
-            del vars(module)[name]
+        if name not in before.attributes:
+            del now[name]
             continue
-        value, content = before[name]
-        vars(module)[name] = value
-        if type(value) is dict:
+        value = now[name] = before.attributes[name]
+        if name in before.contents:
             value.clear()
-            value.update(content)
-        elif type(value) is list:
-            value[:] = content
+            (value.update if type(value) is dict else value.extend)(before.contents[name])
 
 
-def _differs(name: str, before: dict[str, tuple[Any, Any]], after: dict[str, Any]) -> bool:
-    if name not in before or name not in after:
+def _differs(name: str, before: _Snapshot, now: dict[str, Any]) -> bool:
+    if name not in before.attributes or name not in now:
         return True
-    value, content = before[name]
-    if after[name] is not value:
+    if now[name] is not before.attributes[name]:
         return True
-    if content is None:
-        return False
-    if len(value) != len(content):
-        return True
-    if type(value) is dict:
-        return any(key not in content or content[key] is not one for key, one in value.items())
-    return any(one is not other for one, other in zip(value, content, strict=True))
+    return name in before.contents and not _is_alike(now[name], before.contents[name])
 
 
-def _was_tensor(name: str, before: dict[str, tuple[Any, Any]]) -> bool:
-    if name not in before:
-        return False
-    value, content = before[name]
-    return _holds_tensor(value if content is None else content)
+def _held_tensor(name: str, before: _Snapshot) -> bool:
+    return _holds_tensor(before.contents.get(name, before.attributes.get(name)))
 
 
 def _holds_tensor(value: Any) -> bool:
