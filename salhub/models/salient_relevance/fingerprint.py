@@ -36,8 +36,11 @@ def fingerprint(network: nn.Module) -> tuple:
         (t.data_ptr() if _is_plain(t) else id(t), t.dtype, _version(t)) for t in tensors
     )
     with torch.no_grad():
-        sums = [_checksum(t.detach()) for t in tensors if _is_plain(t) and t.numel()]
-        by_device = {s.device: [o for o in sums if o.device == s.device] for s in sums}
+        by_device: dict[torch.device, list[Tensor]] = {}
+        for tensor in tensors:
+            if _is_plain(tensor) and tensor.numel():
+                by_device.setdefault(tensor.device, []).append(_checksum(tensor.detach()))
+        # One transfer a device.
         values = tuple(tuple(torch.stack(group).tolist()) for group in by_device.values())
     return identities, values, tuple(_settings(network))
 
