@@ -215,9 +215,8 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
             >>> print(model.saliency_layers()[-1])
             blocks.15 (320x7x7)
         """
-        if image_size is None:
-            image_size = _image_size(self.config.backbone_config) or DEFAULT_IMAGE_SIZE
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        size = image_size or _image_size(self.config.backbone_config) or DEFAULT_IMAGE_SIZE
+        height, width = (size, size) if isinstance(size, int) else size
         with exclusive_use(self.backbone), attribution_scope(self):
             layers = self._choice.all_layers((height, width))
         if not blocks_only:
@@ -372,7 +371,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         requests = _requests(methods, None, lambda place: self._choice.find(place, size))
         try:
             result = self._explain(pixels, labels, requests)
-            if all(result.maps[request].shape[-2:].numel() > 1 for request in requests):
+            if all(result.maps[request][0, 0].numel() > 1 for request in requests):
                 return requests, result
         except NoPositionsError:
             pass

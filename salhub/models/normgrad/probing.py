@@ -193,10 +193,11 @@ class LayerProbe:
                 logits = self.classify(watch.enter(self.pixel_values))
         finally:
             watch.close()
-        self.is_cut = watch.leaf is None or not logits.requires_grad
-        if not self.is_cut:
+        leaf = watch.leaf
+        self.is_cut = leaf is None or not logits.requires_grad
+        if leaf is not None and logits.requires_grad:
             seeds = output_seeds(logits, _random_mix(logits))[0]
-            torch.autograd.grad(logits, watch.leaf, seeds, allow_unused=True)
+            torch.autograd.grad([logits], [leaf], [seeds], allow_unused=True)
         return watch.found
 
 

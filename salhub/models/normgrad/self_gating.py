@@ -41,7 +41,7 @@ _MAX_NODES = 64
 def mark_squashed(value: Tensor) -> None:
     """Lets a value count as squashed whatever operation made it."""
     if value.grad_fn is not None:
-        value.grad_fn.metadata[_MARK] = True
+        value.grad_fn.metadata[_MARK] = True  # ty: ignore[invalid-assignment]
 
 
 def is_self_gated(value: Tensor, factor: Tensor) -> bool:
