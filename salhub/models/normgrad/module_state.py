@@ -24,13 +24,15 @@ def unchanged_attributes(network: nn.Module) -> Generator[None]:
 
     Example:
         >>> import torch
-        >>> layer = nn.ReLU()
+        >>> class Caching(nn.ReLU):
+        ...     pass
+        >>> layer = Caching()
         >>> with unchanged_attributes(layer):
         ...     layer.cache = torch.ones(2)
         >>> hasattr(layer, "cache")
         False
     """
-    before = [(module, _snapshot(module)) for module in network.modules()]
+    before = [(module, _snapshot(module)) for module in network.modules() if _may_cache(module)]
     for module, snapshot in before:
         if type(module).train is not nn.Module.train:
             _empty_caches(module, snapshot)
@@ -40,6 +42,11 @@ def unchanged_attributes(network: nn.Module) -> Generator[None]:
         for module, snapshot in before:
             if not snapshot.is_of(module):
                 _restore(module, snapshot)
+
+
+def _may_cache(module: nn.Module) -> bool:
+    # torch's own layers keep nothing, and they are most of a network.
+    return not type(module).__module__.startswith("torch.nn.")
 
 
 class _Snapshot(NamedTuple):
