@@ -211,7 +211,8 @@ def plain_chain(results: Results, task: Task, rounds: int) -> list[Agreement]:
     ]
     agreements = []
     if task.peers["captum"].reason is None:
-        theirs = captum_relevance(network, photo, label)
+        # A network of its own, because Captum leaves rules on what it explains.
+        theirs = captum_relevance(PlainNetwork(), photo, label)
         contenders.append(Contender("Captum LRP", theirs, task.peers["captum"].label))
         agreements = [
             Agreement(

@@ -29,7 +29,13 @@ from salhub.models.normgrad.layouts import NoPositionsError, infer_layout
 from salhub.models.normgrad.meta_step import ParameterizedClassifier, stepped_parameters
 from salhub.models.normgrad.methods import INPUT_LAYER, MapMethod, method_of
 from salhub.models.normgrad.module_state import unchanged_attributes
-from salhub.models.normgrad.passes import ExplainedNetwork, MapRequest, PassResult, run_pass
+from salhub.models.normgrad.passes import (
+    ExplainedNetwork,
+    MapRequest,
+    PassResult,
+    join_results,
+    run_pass,
+)
 from salhub.models.normgrad.probing import LayerProbe, SaliencyLayer, closest_layers
 from salhub.ops.maps import normalized_weights
 from salhub.outputs import ImageSaliencyOutput
@@ -37,6 +43,9 @@ from salhub.outputs import ImageSaliencyOutput
 logger = logging.getLogger(__name__)
 
 DEFAULT_IMAGE_SIZE = 224
+# On a CPU, feature maps of more pictures leave the allocator's pool, and getting fresh pages from
+# the system then takes as long as computing.
+PICTURES_AT_ONCE = 4
 
 
 class NormGradForImageSaliency(ExplainedClassifierModel):
@@ -292,9 +301,16 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
     def _explain(
         self, pixel_values: Tensor, labels: Tensor | None, requests: list[MapRequest]
     ) -> PassResult:
-        result = self._explain_requests(pixel_values, labels, requests)
-        self._warn_probabilities(result.scores)
-        return result
+        size = PICTURES_AT_ONCE if pixel_values.device.type == "cpu" else len(pixel_values)
+        pictures = pixel_values.split(size)
+        classes = [None] * len(pictures) if labels is None else labels.split(size)
+        results = [
+            self._explain_requests(*group, requests)
+            for group in zip(pictures, classes, strict=True)
+        ]
+        scores = torch.cat([result.scores for result in results])
+        self._warn_probabilities(scores)
+        return results[0] if len(results) == 1 else join_results(results, dim=0, scores=scores)
 
     def _warn_probabilities(self, scores: Tensor) -> None:
         if self._has_warned_probabilities or not _are_probabilities(scores):
@@ -337,8 +353,8 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
                 found = _run_by_rule(explained, picture, one, requests, parameters)
                 # The scores reported are the network's own, from before the step.
                 columns.append(PassResult(scores, one, found.maps, found.depth_order))
-            rows.append(_join(columns, dim=1, scores=columns[0].scores))
-        return _join(rows, dim=0, scores=torch.cat([row.scores for row in rows]))
+            rows.append(join_results(columns, dim=1, scores=columns[0].scores))
+        return join_results(rows, dim=0, scores=torch.cat([row.scores for row in rows]))
 
     def _check_weights_fitted(self, count: int) -> None:
         if self.config.weighting == "probe" and self.config.layer_weights is None and count > 1:
@@ -467,15 +483,6 @@ def _run_by_rule(explained, pixel_values, labels, requests, parameters=None) -> 
         else:
             merged.maps.update(found.maps)
     return merged
-
-
-def _join(results: list[PassResult], dim: int, scores: Tensor) -> PassResult:
-    maps = {
-        request: torch.cat([result.maps[request] for result in results], dim)
-        for request in results[0].maps
-    }
-    labels = torch.cat([result.class_labels for result in results], dim)
-    return PassResult(scores, labels, maps, results[0].depth_order)
 
 
 def _warn_degenerate(degenerate: Tensor, method: str, layers: list[str]) -> None:

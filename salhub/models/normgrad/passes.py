@@ -92,6 +92,16 @@ def run_pass(
     return PassResult(scores, labels, maps, list(recording.capture.outputs))
 
 
+def join_results(results: list[PassResult], dim: int, scores: Tensor) -> PassResult:
+    """Puts the results of several passes together along the pictures (0) or the classes (1)."""
+    maps = {
+        request: torch.cat([result.maps[request] for result in results], dim)
+        for request in results[0].maps
+    }
+    labels = torch.cat([result.class_labels for result in results], dim)
+    return PassResult(scores, labels, maps, results[0].depth_order)
+
+
 class _Recording:
     """The forward pass of a set of requests, and the maps read off it."""
 
