@@ -45,8 +45,8 @@ def unchanged_attributes(network: nn.Module) -> Generator[None]:
 
 
 def _may_cache(module: nn.Module) -> bool:
-    # torch's own layers keep nothing, and they are most of a network.
-    return not type(module).__module__.startswith("torch.nn.")
+    # The layers of torch and the networks of salhub keep nothing, and they are most of a network.
+    return not type(module).__module__.startswith(("torch.nn.", "salhub."))
 
 
 class _Snapshot(NamedTuple):
