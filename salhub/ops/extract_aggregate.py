@@ -10,7 +10,7 @@ Source: Rebuffi, Fong, Ji, Vedaldi, "There and Back Again: Revisiting Backpropag
 Methods", CVPR 2020, the extract and aggregate phases.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +21,9 @@ from salhub.errors import did_you_mean
 EXTRACTS = ("bias", "scaling", "conv1x1", "conv3x3", "conv3x3_depthwise")
 AGGREGATES = ("sum", "norm", "filter_norm", "max", "max_abs", "abs_sum")
 
-# Channels whose intermediate values exist at one time: memory stays O(H W) for any width.
-CHANNELS_AT_ONCE = 128
+# Numbers in intermediate values that exist at one time (a channel at least): they stay in the
+# processor's cache, and memory stays O(H W) for any width.
+NUMBERS_AT_ONCE = 2**18
 
 # aggregate -> (statistic of the gradient, statistic of the window) pairs; their products make it.
 _FACTORS = {
@@ -102,8 +103,7 @@ def aggregate_channels(values: Tensor, aggregate: str, scale: Tensor | None = No
     if scale is None:
         return _finish(_channel_statistic(values, name), aggregate, values)
     total = None
-    for start in range(0, values.shape[-3], CHANNELS_AT_ONCE):
-        block = slice(start, start + CHANNELS_AT_ONCE)
+    for block in _blocks(values, axis=-3):
         product = values[..., block, :, :].to(_accurate_dtype(values)) * scale[..., block, :, :]
         part = _channel_statistic(product, name)
         total = part if total is None else _fold_of(name)(total, part)
@@ -157,8 +157,7 @@ def convolution_map(
     gradients = gradient.unflatten(-3, (groups, -1))  # (..., B, G, K/G, H', W')
     fold = torch.maximum if aggregate.startswith("max") else torch.add
     total = None
-    for start in range(0, groups, CHANNELS_AT_ONCE):
-        block = slice(start, start + CHANNELS_AT_ONCE)
+    for block in _blocks(inputs, axis=-4):
         part = _grouped_products(
             inputs[..., block, :, :, :], gradients[..., block, :, :, :], aggregate, window
         )
@@ -186,14 +185,21 @@ def _grouped_products(inputs: Tensor, gradients: Tensor, aggregate: str, window:
     return sum(product.sum(-3) for product in products)
 
 
+def _blocks(values: Tensor, axis: int) -> Iterator[slice]:
+    """Slices of an axis, of about `NUMBERS_AT_ONCE` numbers each."""
+    length = values.shape[axis]
+    step = max(1, NUMBERS_AT_ONCE * length // max(1, values.numel()))
+    return (slice(start, start + step) for start in range(0, length, step))
+
+
 def _channel_statistic(values: Tensor, name: str) -> Tensor:
     """Reduces axis -3 of (..., C, H, W) in float32 or better, a block of channels at a time."""
     if name in ("max", "min"):
         extreme = values.amax(-3) if name == "max" else values.amin(-3)
         return extreme.to(_accurate_dtype(values))
     total = None
-    for block in values.split(CHANNELS_AT_ONCE, dim=-3):
-        part = _reduce_block(block, name)
+    for block in _blocks(values, axis=-3):
+        part = _reduce_block(values[..., block, :, :], name)
         total = part if total is None else _fold_of(name)(total, part)
     return total
 

@@ -216,7 +216,8 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
             )
         if pixel_values.numel() == 0:
             raise ValueError("pixel_values is empty; give at least one picture.")
-        largest = pixel_values.detach().abs().amax()
+        low, high = pixel_values.detach().aminmax()
+        largest = torch.maximum(-low, high)
         if not torch.isfinite(largest):
             raise ValueError("pixel_values has NaN or infinite values; check the picture.")
         if largest > _SUSPICIOUS_PIXEL:
@@ -255,18 +256,18 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
                 f"class_labels must have shape ({batch_size},) or ({batch_size}, classes) for "
                 f"{batch_size} pictures, got {tuple(labels.shape)}."
             )
-        self._check_class_range(labels, self.num_classes)
+        if self.num_classes is not None:
+            check_class_range(labels, self.num_classes)
         return labels.long().reshape(batch_size, -1)
 
-    @staticmethod
-    def _check_class_range(labels: torch.Tensor, num_classes: int | None) -> None:
-        if num_classes is None:
-            return
-        outside = labels[(labels < 0) | (labels >= num_classes)]
-        if outside.numel():
+
+def check_class_range(labels: torch.Tensor, num_classes: int) -> None:
+    """Raises ValueError, naming one, unless all classes are in range; there is at least one."""
+    for label in map(int, labels.aminmax()):
+        if not 0 <= label < num_classes:
             raise ValueError(
-                f"class {int(outside[0])} is out of range: the classifier has {num_classes} "
-                f"classes, 0 to {num_classes - 1}."
+                f"class {label} is out of range: the classifier has {num_classes} classes, 0 to "
+                f"{num_classes - 1}."
             )
 
 

@@ -24,7 +24,7 @@ def finish_maps(
     maps: list[Tensor],
     depths: Sequence[int],
     image_size: tuple[int, int],
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Joins, resizes, smooths and scales; constant maps become zeros, in `maps` too.
 
     Args:
@@ -34,7 +34,7 @@ def finish_maps(
         image_size: (height, width) of the pictures.
 
     Returns:
-        (B, T, height, width) in the configured size.
+        Maps (B, T, height, width) in the configured size, and where they are constant, (B, T).
     """
     for one in maps:
         one.masked_fill_(is_constant(one)[..., None, None], 0.0)
@@ -45,8 +45,9 @@ def finish_maps(
         weights = _weights(config, depths)
         saliency = combine_layers(resized, weights, config.combine, product_eps=config.product_eps)
     saliency = gaussian_smooth(saliency, config.smooth_sigma * max(size))
-    saliency = saliency.masked_fill(is_constant(saliency)[..., None, None], 0.0)
-    return min_max(saliency) if config.normalize == "minmax" else saliency
+    degenerate = is_constant(saliency)
+    saliency = saliency.masked_fill(degenerate[..., None, None], 0.0)
+    return (min_max(saliency) if config.normalize == "minmax" else saliency), degenerate
 
 
 def _output_size(
@@ -68,14 +69,19 @@ def _weights(config: NormGradConfig, depths: Sequence[int]) -> list[float]:
 
 
 def build_output(
-    saliency: Tensor, native: Tensor | None, result: PassResult, *, keep_classes: bool
+    finished: tuple[Tensor, Tensor],
+    native: Tensor | None,
+    result: PassResult,
+    *,
+    keep_classes: bool,
 ) -> ImageSaliencyOutput:
-    """Packs finished maps (B, T, h, w), dropping the class axis unless it is to be kept."""
+    """Packs what `finish_maps` gave, dropping the class axis unless it is to be kept."""
+    saliency, degenerate = finished
     return ImageSaliencyOutput(
         saliency=drop_class_axis(saliency, keep_classes),
         logits=result.scores,
         class_labels=drop_class_axis(result.class_labels, keep_classes),
-        degenerate=drop_class_axis(is_constant(saliency), keep_classes),
+        degenerate=drop_class_axis(degenerate, keep_classes),
         native_saliency=None if native is None else drop_class_axis(native, keep_classes),
     )
 

@@ -132,9 +132,9 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
             layers = [request.layer for request in requests]
             maps = [result.maps[request].float() for request in requests]
             order = [result.depth_order.index(layer) for layer in layers]
-            saliency = finish_maps(self.config, maps, order, tuple(pixel_values.shape[-2:]))
+            finished = finish_maps(self.config, maps, order, tuple(pixel_values.shape[-2:]))
         native = maps[0] if len(maps) == 1 else None
-        output = build_output(saliency, native, result, keep_classes=asks_for_several(class_labels))
+        output = build_output(finished, native, result, keep_classes=asks_for_several(class_labels))
         if return_layer_maps:
             output.layer_maps = tuple(
                 drop_class_axis(one, asks_for_several(class_labels)) for one in maps
@@ -190,9 +190,9 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
             outputs = {}
             for request in requests:
                 native = result.maps[request].float()
-                saliency = finish_maps(self.config, [native], [0], tuple(pixel_values.shape[-2:]))
+                finished = finish_maps(self.config, [native], [0], tuple(pixel_values.shape[-2:]))
                 outputs[request.method.name, request.layer] = build_output(
-                    saliency, native, result, keep_classes=asks_for_several(class_labels)
+                    finished, native, result, keep_classes=asks_for_several(class_labels)
                 )
         for (method, layer), output in outputs.items():
             _warn_degenerate(output.degenerate, method, [layer])

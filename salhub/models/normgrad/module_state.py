@@ -3,9 +3,12 @@
 import operator
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+
+from salhub.modeling import all_modules
 
 # What every module has; hooks and parameters are looked after elsewhere.
 _OWN_ATTRIBUTES = frozenset(vars(nn.Module())) - {"_buffers"}
@@ -32,7 +35,9 @@ def unchanged_attributes(network: nn.Module) -> Generator[None]:
         >>> hasattr(layer, "cache")
         False
     """
-    before = [(module, _snapshot(module)) for module in network.modules() if _may_cache(module)]
+    before = [
+        (module, _snapshot(module)) for module in all_modules(network) if _may_cache(type(module))
+    ]
     for module, snapshot in before:
         if type(module).train is not nn.Module.train:
             _empty_caches(module, snapshot)
@@ -44,9 +49,10 @@ def unchanged_attributes(network: nn.Module) -> Generator[None]:
                 _restore(module, snapshot)
 
 
-def _may_cache(module: nn.Module) -> bool:
+@lru_cache(maxsize=256)
+def _may_cache(kind: type[nn.Module]) -> bool:
     # The layers of torch and the networks of salhub keep nothing, and they are most of a network.
-    return not type(module).__module__.startswith(("torch.nn.", "salhub."))
+    return not kind.__module__.startswith(("torch.nn.", "salhub."))
 
 
 class _Snapshot(NamedTuple):

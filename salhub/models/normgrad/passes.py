@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from salhub.backbones.explained_classifier.modeling_explained_classifier import check_class_range
 from salhub.models.normgrad.capture import LayerCapture
 from salhub.models.normgrad.head import LinearHead
 from salhub.models.normgrad.layouts import infer_layout
@@ -82,7 +83,7 @@ def run_pass(
     logits = recording.run(pixel_values, parameters)
     scores = class_scores(logits).detach()
     labels = scores.argmax(-1, keepdim=True) if class_labels is None else class_labels
-    _check_labels(labels, scores.shape[-1])
+    check_class_range(labels, scores.shape[-1])
     directions = class_directions(labels, scores.shape[-1], contrastive=explained.contrastive)
     image_size = tuple(pixel_values.shape[-2:])
     maps = {
@@ -233,15 +234,6 @@ def _weighted_sum(weights: Tensor, activation: Tensor) -> Tensor:
 
 def _accurate_dtype(values: Tensor) -> torch.dtype:
     return torch.promote_types(values.dtype, torch.float32)
-
-
-def _check_labels(labels: Tensor, num_classes: int) -> None:
-    outside = labels[(labels < 0) | (labels >= num_classes)]
-    if outside.numel():
-        raise ValueError(
-            f"class {int(outside[0])} is out of range: the classifier has {num_classes} classes, "
-            f"0 to {num_classes - 1}."
-        )
 
 
 def _non_finite(name: str, activation: Tensor, gradient: Tensor) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from salhub.backbones.explained_classifier.concurrency import exclusive_use
+from salhub.backbones.explained_classifier.modeling_explained_classifier import check_class_range
 from salhub.models.salient_relevance.audit import Ledger
 from salhub.models.salient_relevance.fingerprint import fingerprint
 from salhub.models.salient_relevance.functions import PassState
@@ -237,12 +238,7 @@ def _check_once(
 def _labels(logits: Tensor, class_labels: Tensor | None) -> Tensor:
     if class_labels is None:
         return logits.argmax(dim=1, keepdim=True)
-    outside = class_labels[(class_labels < 0) | (class_labels >= logits.shape[1])]
-    if outside.numel():
-        raise ValueError(
-            f"class {int(outside[0])} is out of range: the classifier has {logits.shape[1]} "
-            f"classes, 0 to {logits.shape[1] - 1}."
-        )
+    check_class_range(class_labels, logits.shape[1])
     return class_labels.to(logits.device)
 
 
