@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from salhub.backbones.explained_classifier.concurrency import exclusive_use
 from salhub.backbones.explained_classifier.modeling_explained_classifier import check_class_range
 from salhub.models.salient_relevance.audit import Ledger
-from salhub.models.salient_relevance.fingerprint import fingerprint
 from salhub.models.salient_relevance.functions import PassState
+from salhub.models.salient_relevance.network_state import NetworkState
 from salhub.models.salient_relevance.private_network import (
     MAX_LOGIT_DIFFERENCE,
     PrivateNetwork,
@@ -58,7 +58,7 @@ class RelevanceEngine:
     def clear(self) -> None:
         """Forget the private copy."""
         self._lock = threading.RLock()
-        self._fingerprint: tuple | None = None
+        self._copied: NetworkState | None = None
         self._private: PrivateNetwork | None = None
 
     def __deepcopy__(self, memo: dict) -> "RelevanceEngine":
@@ -70,10 +70,10 @@ class RelevanceEngine:
     def private_network(self, network: nn.Module, pixels: Tensor) -> PrivateNetwork:
         """The folded copy of the network as it is now."""
         with exclusive_use(network), self._lock:
-            if self._private is None or fingerprint(network) != self._fingerprint:
+            if self._private is None or not self._copied.is_of(network):
                 self._private = None
                 self._private = PrivateNetwork(network, self.read_logits, pixels[:1])
-                self._fingerprint = fingerprint(network)
+                self._copied = NetworkState(network)
             return self._private
 
     def propagate(

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 from salhub.backbones.explained_classifier.concurrency import exclusive_use
 from salhub.models.salient_relevance.engine import RelevanceEngine, exact_convolutions
-from salhub.models.salient_relevance.fingerprint import fingerprint
+from salhub.models.salient_relevance.network_state import NetworkState
 from salhub.models.salient_relevance.private_network import PrivateNetwork
 from salhub.models.salient_relevance.rules import rule_set
 from tests.models.salient_relevance.networks import SmallNet, trained
@@ -204,16 +204,26 @@ def test_swapped_rows_and_changed_settings_are_noticed():
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.bool])
-def test_fingerprint_sees_every_value(dtype):
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.bool, torch.complex64]
+)
+def test_state_sees_every_value(dtype):
     module = nn.Module()
     module.register_buffer("values", torch.arange(9).to(dtype))
-    seen = [fingerprint(module)]
+    seen = [NetworkState(module)]
     for place in range(2, 9):
         module.values.data[place] = not module.values.data[place]
-        seen.append(fingerprint(module))
-        assert seen[-1] not in seen[:-1]
-        assert fingerprint(module) == seen[-1]
+        assert not any(state.is_of(module) for state in seen)
+        seen.append(NetworkState(module))
+        assert seen[-1].is_of(module)
+
+
+def test_state_sees_plain_tensor_attributes():
+    module = nn.Module()
+    module.mean = torch.arange(3.0)
+    state = NetworkState(module)
+    module.mean.data[0] = 7
+    assert not state.is_of(module)
 
 
 def test_values_that_are_not_finite_do_not_make_the_copy_again():
