@@ -44,8 +44,16 @@ class PassState:
         return self.parts_cache[key]
 
 
-def stabilise(values: Tensor, epsilon: float) -> Tensor:
-    """Move values away from zero by epsilon, in their own direction (zero goes up)."""
+def stabilise(values: Tensor, epsilon: float, sign: int | None = None) -> Tensor:
+    """Move values away from zero by epsilon, in their own direction (zero goes up).
+
+    Args:
+        values: denominators.
+        epsilon: how far.
+        sign: 1 or -1 where no value can have the other sign, which takes one step less.
+    """
+    if sign is not None:
+        return values + sign * epsilon
     return torch.copysign(values.new_tensor(epsilon), values).add_(values)
 
 

@@ -58,7 +58,7 @@ class LayerStep:
         signs, total = self._signs(inputs), None
         for index, part in enumerate(self.state.parts(layer, self.rule)):
             raw = self._contributions(part, signs, inputs)
-            self.kept[index] = stabilise(raw, self.rule.epsilon)
+            self.kept[index] = stabilise(raw, self.rule.epsilon, part.sign)
             total = raw if total is None else total.add_(raw)
         return total
 
@@ -90,8 +90,10 @@ class LayerStep:
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         signs = self._signs(inputs)
         result, absorbed, lost = None, None, relevance if self._accounts else None
-        for index, part in enumerate(self.state.parts(self.layer, self.rule)):
-            chosen = self._choose_outputs(part, inputs, outputs, relevance)
+        parts = self.state.parts(self.layer, self.rule)
+        chosen_by_sign = self._by_sign(parts, inputs, outputs, relevance)
+        for index, part in enumerate(parts):
+            chosen = chosen_by_sign[part.outputs]
             if chosen is None:
                 continue
             denominator = self._denominator(index, signs, inputs, outputs)
@@ -112,19 +114,20 @@ class LayerStep:
         share = self.layer.align_bias(part.bias) * signal
         return share if absorbed is None else absorbed + share
 
-    def _choose_outputs(
-        self, part: Part, inputs: Tensor, outputs: Tensor, relevance: Tensor
-    ) -> Tensor | None:
-        """The relevance that this part hands down; None when there is none."""
-        if part.outputs == "all":
-            return relevance
+    def _by_sign(
+        self, parts: tuple[Part, ...], inputs: Tensor, outputs: Tensor, relevance: Tensor
+    ) -> dict[str, Tensor | None]:
+        """The relevance of all outputs, the positive and the negative ones; None where it is 0."""
+        if all(part.outputs == "all" for part in parts):
+            return {"all": relevance}
         if not self._counts_bias:
             outputs = self._once("signs", lambda: self.layer.apply(inputs, self.layer.weight))
-        if part.outputs == "positive":
-            return relevance * (outputs >= 0)
-        chosen = relevance * (outputs < 0)
-        # behind a ReLU negative outputs carry no relevance, and the whole part can be skipped
-        return chosen if bool(chosen.any()) else None
+        # the backward pass of a ReLU: relevance where -outputs > 0, many times faster than a mask
+        negative = torch.ops.aten.threshold_backward(relevance, -outputs, 0)
+        if bool(negative.abs().amax() != 0):
+            return {"positive": relevance - negative, "negative": negative}
+        # behind a ReLU negative outputs carry no relevance, and their part can be skipped
+        return {"positive": relevance, "negative": None}
 
     @property
     def _counts_bias(self) -> bool:
@@ -156,6 +159,7 @@ class LayerStep:
                     if part.for_positive is self.layer.weight and self._counts_bias
                     else self._contributions(part, signs, inputs),
                     self.rule.epsilon,
+                    part.sign,
                 ),
             )
         first = self._denominator(0, signs, inputs, outputs)
@@ -195,7 +199,9 @@ class LayerStep:
         denominator = self._once(
             "box",
             lambda: stabilise(
-                self.layer.apply(above, up).add_(self.layer.apply(below, down)), self.rule.epsilon
+                self.layer.apply(above, up).add_(self.layer.apply(below, down)),
+                self.rule.epsilon,
+                sign=1,
             ),
         )
         signal = relevance / denominator

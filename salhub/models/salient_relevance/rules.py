@@ -28,6 +28,7 @@ class Part:
             (zero included) or "negative".
         complement: c where its denominator is c times the pre-activation minus the first part's
             denominator, which saves a convolution; None where it is not.
+        sign: 1 or -1 where no contribution has the other sign, else None.
     """
 
     for_positive: Tensor
@@ -36,6 +37,7 @@ class Part:
     share: float = 1.0
     outputs: str = "all"
     complement: float | None = None
+    sign: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,9 @@ def _plain(rule: Rule, weight: Tensor, bias: Tensor | None) -> tuple[Part, ...]:
 
 def _alpha_beta(rule: Rule, weight: Tensor, bias: Tensor | None) -> tuple[Part, ...]:
     up, down = _positive(weight), _negative(weight)
-    parts = (Part(up, down, _positive(bias), rule.alpha),)
+    parts = (Part(up, down, _positive(bias), rule.alpha, sign=1),)
     if rule.beta:
-        parts += (Part(down, up, _negative(bias), -rule.beta),)
+        parts += (Part(down, up, _negative(bias), -rule.beta, sign=-1),)
     return parts
 
 
