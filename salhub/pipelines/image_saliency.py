@@ -103,7 +103,8 @@ result.save("explained.png")
             )
         if image_processor is None:
             hub_arguments = {key: settings[key] for key in _HUB_ARGUMENTS if key in settings}
-            image_processor = _load_processor(name or classifier, **hub_arguments)
+            source = _processor_source(name or classifier, model.config.backbone)
+            image_processor = _load_processor(source, **hub_arguments)
         model.adopt_image_processor(image_processor)
         return cls(model, image_processor=image_processor, device=device, batch_size=batch_size)
 
@@ -128,7 +129,8 @@ result.save("explained.png")
                 "the model or its config before making a pipeline of it."
             )
         if image_processor is None:
-            image_processor = _load_processor(model.config.name_or_path or model.config.backbone)
+            source = _processor_source(model.config.name_or_path, model.config.backbone)
+            image_processor = _load_processor(source)
         model.adopt_image_processor(image_processor)
         return cls(model, image_processor=image_processor, device=device, batch_size=batch_size)
 
@@ -281,6 +283,14 @@ class _Asked(NamedTuple):
 def _flat(values: list) -> list:
     # Transformers joins the one-item lists of a batch into a list of lists.
     return [item for value in values for item in (value if isinstance(value, list) else [value])]
+
+
+def _processor_source(name: Any, backbone: str | None) -> Any:
+    """The model, or the classifier it was made of where the model's folder has no processor."""
+    is_folder = isinstance(name, str | os.PathLike) and os.path.isdir(name)
+    if name in (None, "") or (is_folder and backbone is not None and not _has_processor(Path(name))):
+        return backbone
+    return name
 
 
 def _load_processor(source: Any, **hub_arguments: Any) -> BaseImageProcessor:

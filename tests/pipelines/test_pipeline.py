@@ -204,6 +204,15 @@ def test_a_classifier_without_an_image_processor_says_how_to_save_one(tmp_path):
         salhub.pipeline("normgrad", classifier=tmp_path)
 
 
+def test_an_explainer_saved_alone_prepares_pictures_as_its_classifier_does(tmp_path, explain):
+    model = salhub.NormGradForImageSaliency.from_classifier(
+        "salhub/efficientnet-lite0", layers=explain.model.config.layers
+    )
+    model.save_pretrained(tmp_path)
+    result = salhub.pipeline(tmp_path)("sample:cat")
+    np.testing.assert_allclose(result.saliency, explain("sample:cat").saliency, atol=1e-6)
+
+
 @pytest.mark.parametrize("label", ["²", "9" * 5000, "999999999999999999999999"])
 def test_odd_numbers_are_no_classes(explain, label):
     with pytest.raises(ValueError, match="has no class"):

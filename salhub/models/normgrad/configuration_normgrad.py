@@ -13,6 +13,8 @@ from salhub.models.normgrad.methods import RELU_RULES, MapMethod, method_named
 from salhub.ops.extract_aggregate import AGGREGATES, EXTRACTS
 from salhub.ops.maps import COMBINATIONS, normalized_weights
 
+# Chosen for the method they are saved with: Grad-CAM is near chance where NormGrad is at its best.
+_LAYER_FIELDS = frozenset({"layers", "layer_weights", "layer_weighting"})
 LAYER_WEIGHTINGS = ("uniform", "linear", "probe", "custom")
 
 
@@ -32,7 +34,8 @@ class NormGradConfig(ExplainedClassifierConfig):
         aggregate: How a position's share becomes one number: "sum", "norm", "filter_norm", "max",
             "max_abs" or "abs_sum".
         layers: Names of the layers, as in `model.saliency_layers()`; "input" is the pixels. None
-            picks one by a probe of the network.
+            picks one by a probe of the network. A saved model that is loaded with another `method`
+            forgets its layers and their weights, unless layers are given too.
         layer_weights: One weight (w_j) a layer, 0 or more; scaled to sum 1.
         layer_weighting: "uniform", "linear" (deeper layers weigh more), "probe" (accuracy of a
             linear probe, see `fit_layer_weights`) or "custom" (`layer_weights` as given). None is
@@ -92,6 +95,16 @@ class NormGradConfig(ExplainedClassifierConfig):
         if isinstance(self.output_size, tuple):
             self.output_size = list(self.output_size)
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As for every configuration; another method than the saved one finds its own layers."""
+        method = kwargs.get("method", config_dict.get("method"))
+        if method != config_dict.get("method") and "layers" not in kwargs:
+            config_dict = {
+                key: value for key, value in config_dict.items() if key not in _LAYER_FIELDS
+            }
+        return super().from_dict(config_dict, **kwargs)
 
     @property
     def recipe(self) -> MapMethod:

@@ -49,6 +49,16 @@ def test_round_trip_keeps_what_was_given(tmp_path):
     assert NormGradConfig.from_pretrained(tmp_path, method="hires_cam").recipe.name == "hires_cam"
 
 
+def test_another_method_than_the_saved_one_finds_its_own_layers(tmp_path):
+    NormGradConfig(layers=["a", "b"], layer_weights=[1, 2]).save_pretrained(tmp_path)
+    other = NormGradConfig.from_pretrained(tmp_path, method="grad_cam")
+    assert (other.layers, other.layer_weights) == (None, None)
+    same = NormGradConfig.from_pretrained(tmp_path, method="norm_grad", product_eps=0.1)
+    assert (same.layers, same.layer_weights) == (["a", "b"], [1, 2])
+    both = NormGradConfig.from_pretrained(tmp_path, method="grad_cam", layers=["c", "d"])
+    assert (both.layers, both.layer_weights) == (["c", "d"], [1, 2])
+
+
 def test_one_layer_may_be_a_plain_string():
     assert NormGradConfig(layers="blocks.3").layers == ["blocks.3"]
 
