@@ -287,10 +287,11 @@ def _flat(values: list) -> list:
 
 def _processor_source(name: Any, backbone: str | None) -> Any:
     """The model, or the classifier it was made of where the model's folder has no processor."""
-    is_folder = isinstance(name, str | os.PathLike) and os.path.isdir(name)
-    if name in (None, "") or (is_folder and backbone is not None and not _has_processor(Path(name))):
+    if name in (None, ""):
         return backbone
-    return name
+    is_folder = isinstance(name, str | os.PathLike) and os.path.isdir(name)
+    lacks_processor = is_folder and not _has_processor(Path(name))
+    return backbone if lacks_processor and backbone is not None else name
 
 
 def _load_processor(source: Any, **hub_arguments: Any) -> BaseImageProcessor:
