@@ -123,12 +123,13 @@ class Results:
         """Write strict JSON (NaN becomes null); a reader sees the old file or the whole new one.
 
         Args:
-            path: File to write; its folder must exist.
+            path: File to write; its folder is made when it does not exist.
 
         Returns:
             The path written.
         """
         path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(_without_nan(asdict(self)), indent=2, allow_nan=False, ensure_ascii=False)
         descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:

@@ -106,6 +106,8 @@ class EfficientNetLiteForImageClassification(SaliencyPreTrainedModel):
     base_model_prefix = "efficientnet_lite"
     main_input_name = "pixel_values"
     input_modalities = ["image"]
+    # Convolutions of many channels run a tenth to a third faster; nothing here depends on strides.
+    memory_format = torch.channels_last
 
     def __init__(self, config: EfficientNetLiteConfig) -> None:
         super().__init__(config)

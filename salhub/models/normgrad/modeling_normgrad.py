@@ -294,9 +294,11 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
             return None if labels is None else _normal(labels)
 
     def _prepare(self, pixel_values: Tensor) -> Tensor:
-        """The pixels where the network is, in its precision."""
+        """The pixels where the network is, in its precision and the layout it is fastest in."""
         weight = next((one for one in self.parameters() if one.is_floating_point()), pixel_values)
-        return _normal(pixel_values.detach().to(device=weight.device, dtype=weight.dtype))
+        layout = getattr(self.backbone, "memory_format", torch.preserve_format)
+        pixels = pixel_values.detach().to(weight.device, weight.dtype, memory_format=layout)
+        return _normal(pixels)
 
     def _explain(
         self, pixel_values: Tensor, labels: Tensor | None, requests: list[MapRequest]
