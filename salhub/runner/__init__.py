@@ -1,0 +1,1 @@
+"""The one runner that trains, unlearns and compresses models, built on Accelerate."""

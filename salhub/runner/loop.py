@@ -1,0 +1,225 @@
+"""The one loop that trains, unlearns and compresses, on one process or many."""
+
+import json
+import math
+import os
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import get_scheduler
+
+from salhub.results import Results, measured
+from salhub.runner.batches import Batch, mixed_seed, step_batches
+from salhub.runner.checkpoint import save_checkpoint
+from salhub.runner.plan import Step, count_steps, describe_plan, share_of, steps_after, to_device
+from salhub.runner.progress import Progress
+from salhub.runner.recipe import Recipe
+from salhub.runner.run_folder import LOG_NAME, RESULTS_NAME, fill_from, open_folder, start_folder
+from salhub.runner.trackers import JsonLinesTracker, check_trackers
+
+# Set by whoever starts several processes, so that a run alone instead of together is noticed.
+EXPECTED_PROCESSES = "SALHUB_EXPECTED_PROCESSES"
+
+
+def run(recipe: Recipe, command: str = "") -> Results | None:
+    """Carry out a recipe.
+
+    `output_dir` ends up with the model, log.jsonl and results.json; checkpoints lie beside them. A
+    run that was killed goes on with `resume_from_checkpoint="latest"`, and ends with the weights
+    and the log, bit by bit, that it would have had.
+
+    Args:
+        recipe: What to do, with its options.
+        command: Command that repeats it, for the results file.
+
+    Returns:
+        The results, or None after a dry run.
+
+    Raises:
+        FileExistsError: `output_dir` holds a run already.
+        RuntimeError: Another number of processes than was asked for.
+        ValueError: Whatever the recipe refuses, or options that are not those of the checkpoint.
+    """
+    arguments, folder = recipe.arguments, Path(recipe.arguments.output_dir)
+    check_trackers(arguments.report_to)
+    options = recipe.learned_options()
+    checkpoint = open_folder(
+        folder,
+        options,
+        resume=arguments.resume_from_checkpoint,
+        overwrite=arguments.overwrite or arguments.dry_run,
+    )
+    log = JsonLinesTracker(folder / LOG_NAME)
+    accelerator = Accelerator(
+        cpu=arguments.cpu,
+        mixed_precision=arguments.mixed_precision,
+        log_with=[log, *arguments.report_to],
+        project_dir=str(folder),
+    )
+    _check_processes(accelerator)
+    if arguments.deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    results = Results(model=recipe.name, command=command, seed=arguments.seed)
+    with measured(results):
+        torch.manual_seed(mixed_seed(arguments.seed))
+        model = recipe.build_model().to(accelerator.device)
+        if arguments.dry_run:
+            _show_plan(describe_plan(recipe, model, accelerator), accelerator)
+            return None
+        if accelerator.is_main_process and checkpoint is None:
+            start_folder(folder, options)
+        accelerator.wait_for_everyone()
+        accelerator.init_trackers("salhub", config=options)
+        recipe.prepare(model, accelerator)
+        loop = _Loop(recipe, accelerator, model, log)
+        loop.start(checkpoint)
+        loop.train()
+        finished = accelerator.unwrap_model(loop.model).eval()
+        recipe.evaluate(finished, accelerator, results)
+    results.wall_seconds = round(results.wall_seconds + loop.progress.seconds, 2)
+    results.data.setdefault("processes", accelerator.num_processes)
+    if accelerator.is_main_process:
+        fill_from(folder, lambda scratch: recipe.export(finished, scratch))
+        results.save(folder / RESULTS_NAME)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return results
+
+
+class _Loop:
+    """Steps, checkpoints and the log of one run."""
+
+    def __init__(
+        self, recipe: Recipe, accelerator: Accelerator, model: nn.Module, log: JsonLinesTracker
+    ) -> None:
+        self.recipe, self.accelerator, self.log = recipe, accelerator, log
+        self.arguments = recipe.arguments
+        self.total = count_steps(recipe)
+        self.progress = Progress()
+        optimizer = recipe.build_optimizer(model)
+        # Not prepared: Accelerate would step it once a process, and we count in whole steps.
+        self.scheduler = get_scheduler(
+            self.arguments.lr_scheduler,
+            optimizer,
+            num_warmup_steps=self.arguments.lr_warmup_steps,
+            num_training_steps=self.total,
+        )
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        accelerator.register_for_checkpointing(self.scheduler, self.progress)
+        self.began = time.perf_counter()
+
+    def start(self, checkpoint: Path | None) -> None:
+        """Go on from a checkpoint, or from the beginning."""
+        if checkpoint is not None:
+            self.accelerator.load_state(str(checkpoint))
+            self.progress.share_out(self.accelerator)
+        self.log.begin_after(self.progress.step)
+
+    def train(self) -> None:
+        """Take all steps that are left."""
+        self.model.train()
+        with tqdm(
+            total=self.total,
+            initial=self.progress.step,
+            desc=f"{self.recipe.verb} {self.recipe.name}",
+            unit="step",
+            disable=not self.accelerator.is_local_main_process,
+        ) as bar:
+            for step in steps_after(self.recipe, self.progress.step):
+                self._take(step)
+                bar.update()
+                self._record(step)
+                self._save(step)
+
+    def _take(self, step: Step) -> None:
+        seed, index = self.arguments.seed, self.accelerator.process_index
+        # What a pass draws depends on the step alone, so no generator has to be kept.
+        torch.manual_seed(mixed_seed(seed, step.number, index))
+        batches = list(
+            step_batches(
+                step.rows,
+                seed=seed,
+                step=step.number,
+                epoch=step.epoch,
+                share=share_of(self.accelerator),
+                largest=self.arguments.per_device_batch_size,
+            )
+        )
+        for batch in batches:
+            is_last = batch is batches[-1]
+            with nullcontext() if is_last else self.accelerator.no_sync(self.model):
+                self._pass(step, batch, len(batches))
+        if self.arguments.max_grad_norm is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.arguments.max_grad_norm)
+        self.optimizer.step()
+        unwrapped = self.accelerator.unwrap_model(self.model)
+        self.recipe.after_step(unwrapped, self.optimizer, step.number)
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+
+    def _pass(self, step: Step, batch: Batch, passes: int) -> None:
+        inputs = to_device(step.stage.fetch(batch), self.accelerator)
+        with self.accelerator.autocast():
+            found = self.recipe.loss(self.model, inputs, batch)
+        # Processes average their gradients; each row has to count once in the whole step.
+        weight = 0.0 if batch.is_padding else self.accelerator.num_processes / batch.step_size
+        loss = found.samples.sum() * weight
+        if found.penalty is not None:
+            loss = loss + found.penalty / passes
+        self.accelerator.backward(loss)
+        if not batch.is_padding:
+            self.progress.add("loss", found.samples, len(batch))
+            for name, values in found.measures.items():
+                self.progress.add(name, values, len(batch))
+
+    def _record(self, step: Step) -> None:
+        self.progress.step = step.number + 1
+        is_due = self.progress.step % self.arguments.logging_steps == 0
+        if not (is_due or step.ends_stage or self.progress.step == self.total):
+            return
+        means = self.progress.take_means(self.accelerator)
+        if not math.isfinite(means.get("loss", 0.0)):
+            raise ValueError(
+                f"the loss is {means['loss']} at step {self.progress.step} (stage "
+                f"'{step.stage.name}'); use a smaller learning_rate, or set max_grad_norm."
+            )
+        values: dict[str, Any] = {"epoch": step.epoch, "stage": step.stage.name, **means}
+        values["learning_rate"] = self.scheduler.get_last_lr()[0]
+        self.accelerator.log(values, step=self.progress.step)
+
+    def _save(self, step: Step) -> None:
+        every = self.arguments.checkpointing_steps
+        if every is None or self.progress.step % every or self.progress.step == self.total:
+            return
+        now = time.perf_counter()
+        self.progress.seconds += now - self.began
+        self.began = now
+        self.progress.gather(self.accelerator)
+        save_checkpoint(
+            self.accelerator,
+            Path(self.arguments.output_dir),
+            self.progress.step,
+            self.arguments.checkpoints_total_limit,
+        )
+
+
+def _check_processes(accelerator: Accelerator) -> None:
+    """Notice when every process believes that it is alone."""
+    wanted = os.environ.get(EXPECTED_PROCESSES)
+    if wanted is not None and int(wanted) != accelerator.num_processes:
+        raise RuntimeError(
+            f"{wanted} processes were asked for and {accelerator.num_processes} work together; on "
+            "a CPU start them with torchrun (salhub train --nproc does), on GPUs with accelerate "
+            "launch."
+        )
+
+
+def _show_plan(plan: dict[str, Any], accelerator: Accelerator) -> None:
+    if accelerator.is_main_process:
+        print(json.dumps(plan, indent=2))  # noqa: T201 - what a dry run is asked for

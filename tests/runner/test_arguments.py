@@ -1,0 +1,64 @@
+"""Options: bad ones get one sentence before any work is done."""
+
+import pytest
+
+from salhub.errors import MissingExtraError
+from salhub.runner.arguments import RunArguments, read_settings_file
+from salhub.runner.trackers import check_trackers
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"batch_sise": 3}, "no option 'batch_sise'. Did you mean 'batch_size'"),
+        ({"batch_size": 0}, "batch_size must be an integer, 1 or more, got 0"),
+        ({"batch_size": 2.5}, "batch_size must be an integer"),
+        ({"num_train_epochs": True}, "num_train_epochs must be an integer"),
+        ({"learning_rate": "fast"}, "learning_rate must be a number, got 'fast'"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a finite number above 0"),
+        ({"learning_rate": -1}, "learning_rate must be a finite number above 0"),
+        ({"max_grad_norm": 0}, "max_grad_norm must be a finite number above 0"),
+        ({"seed": -1}, "seed must be an integer, 0 or more"),
+        ({"lr_scheduler": "cosin"}, "Did you mean 'cosine'"),
+        ({"lr_warmup_steps": 5}, "'constant' has no warm-up"),
+        ({"mixed_precision": "fp8"}, "mixed_precision must be one of no, bf16, fp16"),
+        ({"cpu": "yes"}, "cpu must be true or false, got 'yes'"),
+        ({"push_to_hub": True}, "push_to_hub needs hub_model_id"),
+    ],
+)
+def test_bad_options_are_refused_in_one_sentence(settings, words):
+    with pytest.raises(ValueError, match=words.replace("(", r"\(")):
+        RunArguments.from_settings({"output_dir": "out", **settings})
+
+
+def test_a_missing_option_is_named():
+    with pytest.raises(ValueError, match="The recipe needs 'output_dir'"):
+        RunArguments.from_settings({}, owner="The recipe")
+
+
+def test_numbers_written_as_yaml_does_not_read_them():
+    arguments = RunArguments.from_settings({"output_dir": "out", "learning_rate": "1e-3"})
+    assert arguments.learning_rate == 1e-3
+
+
+def test_a_file_of_options(tmp_path):
+    path = tmp_path / "options.yaml"
+    path.write_text("learning-rate: 0.1\nreport_to: tensorboard\n")
+    settings = read_settings_file(path)
+    assert settings == {"learning_rate": 0.1, "report_to": "tensorboard"}
+    assert RunArguments(output_dir="out", **settings).report_to == ["tensorboard"]
+    path.write_text("- a\n")
+    with pytest.raises(ValueError, match="must hold one mapping"):
+        read_settings_file(path)
+    path.write_text("a: [1\n")
+    with pytest.raises(ValueError, match="is no YAML"):
+        read_settings_file(path)
+    with pytest.raises(FileNotFoundError, match="no file of options"):
+        read_settings_file(tmp_path / "none.yaml")
+
+
+def test_trackers_that_are_unknown_or_not_installed_are_refused():
+    with pytest.raises(ValueError, match="Did you mean 'tensorboard'"):
+        check_trackers(["tensorbord"])
+    with pytest.raises(MissingExtraError, match="pip install aim"):
+        check_trackers(["aim"])
