@@ -1,0 +1,166 @@
+"""Labelled pictures in one .npz file, all of one size: CIFAR-10, MNIST and the like."""
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+_JPEG_KEYS = {"jpeg_bytes", "offsets", "labels", "is_test"}
+_ARRAY_KEYS = {"train_images", "train_labels", "test_images", "test_labels"}
+
+
+class PictureArchive:
+    """Reads labels at once, and pictures when they are asked for.
+
+    Two layouts are known. Pictures as JPEG files one after another: `jpeg_bytes` uint8, `offsets`
+    int64 (N + 1,), `labels` (N,), `is_test` bool (N,). Pictures as numbers: `train_images` uint8
+    (N, H, W) or (N, H, W, C), `train_labels`, `test_images`, `test_labels`. Either may name its
+    classes in `class_names`. Nothing in the file is ever unpickled.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        labels: Class of every picture, int64 (N,).
+        is_test: Which pictures are for testing, bool (N,).
+        class_names: One name a class; numbers where the file has none.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no archive of these layouts.
+
+    Example:
+        >>> archive = PictureArchive("cifar10.npz")  # doctest: +SKIP
+        >>> archive.images(torch.arange(2)).shape  # doctest: +SKIP
+        torch.Size([2, 3, 32, 32])
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = Path(path)
+        content = _read(self.path)
+        self._pictures = _JpegFiles(content) if "offsets" in content else _Arrays(content)
+        self.labels = torch.from_numpy(self._pictures.labels.astype(np.int64))
+        self.is_test = torch.from_numpy(self._pictures.is_test.astype(bool))
+        classes = int(self.labels.max()) + 1
+        names = content.get("class_names", range(classes))
+        self.class_names = [str(name) for name in names]
+        if len(self.class_names) < classes or int(self.labels.min()) < 0:
+            raise ValueError(
+                f"{self.path} has labels {int(self.labels.min())} to {classes - 1} and "
+                f"{len(self.class_names)} class names; labels must be places among the names."
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def images(self, indices: Tensor) -> Tensor:
+        """Pictures by their places in the file.
+
+        Args:
+            indices: int64 (n,).
+
+        Returns:
+            uint8 (n, C, H, W), C being 1 or 3.
+
+        Raises:
+            ValueError: A picture cannot be decoded, or has another size than the first.
+        """
+        arrays = self._pictures.read(indices.numpy())
+        channels_last = arrays if arrays.ndim == 4 else arrays[..., None]
+        return torch.from_numpy(channels_last).permute(0, 3, 1, 2).contiguous()
+
+    def describe(self) -> dict[str, Any]:
+        """Name, size and fingerprint for a results file; holds no path of this machine."""
+        digest = hashlib.sha256(self.labels.numpy().tobytes())
+        digest.update(self._pictures.sample_bytes())
+        return {
+            "name": self.path.stem,
+            "num_images": len(self),
+            "fingerprint": digest.hexdigest()[:16],
+        }
+
+
+class _JpegFiles:
+    def __init__(self, content: Mapping[str, np.ndarray]) -> None:
+        self._bytes, self._offsets = content["jpeg_bytes"], content["offsets"]
+        self.labels, self.is_test = content["labels"], content["is_test"]
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        # Decoding lets go of the interpreter, so threads share the work.
+        with ThreadPoolExecutor() as pool:
+            pictures = list(pool.map(self._decode, indices.tolist(), chunksize=256))
+        sizes = {picture.shape for picture in pictures}
+        if len(sizes) > 1:
+            raise ValueError(f"the pictures are of several sizes, {sorted(sizes)}; give one size.")
+        return np.stack(pictures)
+
+    def _decode(self, index: int) -> np.ndarray:
+        begin, end = self._offsets[index : index + 2]
+        try:
+            with Image.open(io.BytesIO(self._bytes[begin:end].tobytes()), formats=["JPEG"]) as one:
+                return np.asarray(one if one.mode in ("L", "RGB") else one.convert("RGB"))
+        except OSError:
+            raise ValueError(f"picture {index} is no JPEG file, or damaged.") from None
+
+    def sample_bytes(self) -> bytes:
+        return self._bytes[:: max(1, len(self._bytes) // 2**20)].tobytes()
+
+
+class _Arrays:
+    def __init__(self, content: Mapping[str, np.ndarray]) -> None:
+        self._parts = content["train_images"], content["test_images"]
+        self.labels = np.concatenate([content["train_labels"], content["test_labels"]])
+        self.is_test = np.arange(len(self.labels)) >= len(content["train_labels"])
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        train, test = self._parts
+        pictures = np.empty((len(indices), *train.shape[1:]), dtype=np.uint8)
+        is_test = indices >= len(train)
+        pictures[~is_test] = train[indices[~is_test]]
+        pictures[is_test] = test[indices[is_test] - len(train)]
+        return pictures
+
+    def sample_bytes(self) -> bytes:
+        return b"".join(part[:: max(1, len(part) // 512)].tobytes() for part in self._parts)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no archive of pictures at {path}.")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            content = {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, zipfile.BadZipFile, EOFError):
+        raise ValueError(f"{path} is no .npz file of plain arrays.") from None
+    for keys in (_JPEG_KEYS, _ARRAY_KEYS):
+        if keys <= content.keys():
+            _check(path, content)
+            return content
+    raise ValueError(
+        f"{path} has {', '.join(sorted(content)) or 'nothing'}; expected "
+        f"{', '.join(sorted(_JPEG_KEYS))}, or {', '.join(sorted(_ARRAY_KEYS))}."
+    )
+
+
+def _check(path: Path, content: Mapping[str, np.ndarray]) -> None:
+    if "offsets" in content:
+        count = len(content["labels"])
+        fits = len(content["offsets"]) == count + 1 and len(content["is_test"]) == count
+    else:
+        parts = ("train", "test")
+        fits = all(len(content[f"{p}_images"]) == len(content[f"{p}_labels"]) for p in parts)
+        fits = fits and all(content[f"{p}_images"].dtype == np.uint8 for p in parts)
+        count = len(content["train_labels"])
+    if not fits or not count:
+        raise ValueError(
+            f"{path} is damaged: it needs one label for every picture, and pictures of uint8."
+        )
