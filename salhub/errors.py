@@ -22,6 +22,10 @@ class ModelNotFoundError(SalhubError, OSError):
     """A model that is neither a folder, nor shipped, nor cached, nor on the Hub."""
 
 
+class NoImageProcessorError(SalhubError, ValueError):
+    """A model without the file that says how pictures are prepared for it."""
+
+
 class IntegrityError(SalhubError, OSError):
     """A bundled file is missing or its content is not what the manifest says."""
 

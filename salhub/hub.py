@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from salhub.errors import IntegrityError, ModelNotFoundError, UnknownNameError, did_you_mean
+from salhub.errors import (
+    IntegrityError,
+    ModelNotFoundError,
+    NoImageProcessorError,
+    UnknownNameError,
+    did_you_mean,
+)
 from salhub.manifest import NAMESPACE, BundledModel, file_sha256, read_manifest
 
 logger = logging.getLogger(__name__)
@@ -40,13 +46,24 @@ class Resolved:
         return self.source == "bundle"
 
     @contextmanager
-    def explain_missing(self) -> Generator[None]:
-        """Turn the Hub client's failure to find a repository into one that says what was tried."""
+    def explain_missing(self, **hub_arguments: Any) -> Generator[None]:
+        """Turn the Hub client's failure to find a repository into one that says what was tried.
+
+        Args:
+            **hub_arguments: The keywords given to `from_pretrained`, where an image processor is
+                loaded; its absence from a repository that is there is then told apart.
+        """
         try:
             yield
         except OSError as error:
             if self.source != "hub" or not _is_missing_repository(error):
                 raise
+            if _lacks_image_processor(error) and _cached_config(self.name, hub_arguments):
+                raise NoImageProcessorError(
+                    f"'{self.name}' has no preprocessor_config.json, which says how pictures are "
+                    "prepared; push it there with "
+                    f"image_processor.push_to_hub('{self.name}')."
+                ) from error
             raise ModelNotFoundError(_missing_message(self.name)) from error
 
     def verify_download(self, **hub_arguments: Any) -> None:
@@ -223,6 +240,10 @@ def _cached_config(name: str, hub_arguments: dict[str, Any]) -> Path | None:
     return Path(path) if isinstance(path, str) else None
 
 
+def _lacks_image_processor(error: BaseException | None) -> bool:
+    return error is not None and str(error).startswith("Can't load image processor")
+
+
 def _is_missing_repository(error: BaseException | None) -> bool:
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -231,7 +252,7 @@ def _is_missing_repository(error: BaseException | None) -> bool:
         RepositoryNotFoundError,
     )
 
-    if error is not None and str(error).startswith("Can't load image processor"):
+    if _lacks_image_processor(error):
         # Raised without a cause when transformers found no file at all.
         return error.__cause__ is None and error.__context__ is None
     missing = (RepositoryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled)

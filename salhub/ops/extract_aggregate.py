@@ -102,6 +102,7 @@ def aggregate_channels(values: Tensor, aggregate: str, scale: Tensor | None = No
     name = _FACTORS[aggregate][0][0]
     if scale is None:
         return _finish(_channel_statistic(values, name), aggregate, values)
+    scale = scale.expand_as(values)
     total = None
     for block in _blocks(values, axis=-3):
         product = values[..., block, :, :].to(_accurate_dtype(values)) * scale[..., block, :, :]

@@ -15,7 +15,7 @@ from salhub.auto import Method
 from salhub.backbones.explained_classifier.modeling_explained_classifier import (
     ExplainedClassifierModel,
 )
-from salhub.errors import did_you_mean
+from salhub.errors import NoImageProcessorError, did_you_mean
 from salhub.hub import resolve
 from salhub.pipelines.image_saliency_figure import compare_results
 from salhub.pipelines.image_saliency_result import OUTPUT_SUFFIXES, VIEWS, ImageSaliencyResult
@@ -103,8 +103,10 @@ result.save("explained.png")
             )
         if image_processor is None:
             hub_arguments = {key: settings[key] for key in _HUB_ARGUMENTS if key in settings}
-            source = _processor_source(name or classifier, model.config.backbone)
-            image_processor = _load_processor(source, **hub_arguments)
+            if name is None:
+                image_processor = _load_processor(classifier, **hub_arguments)
+            else:
+                image_processor = _processor_of(model, name, **hub_arguments)
         model.adopt_image_processor(image_processor)
         return cls(model, image_processor=image_processor, device=device, batch_size=batch_size)
 
@@ -129,8 +131,7 @@ result.save("explained.png")
                 "the model or its config before making a pipeline of it."
             )
         if image_processor is None:
-            source = _processor_source(model.config.name_or_path, model.config.backbone)
-            image_processor = _load_processor(source)
+            image_processor = _processor_of(model, model.config.name_or_path)
         model.adopt_image_processor(image_processor)
         return cls(model, image_processor=image_processor, device=device, batch_size=batch_size)
 
@@ -285,13 +286,20 @@ def _flat(values: list) -> list:
     return [item for value in values for item in (value if isinstance(value, list) else [value])]
 
 
-def _processor_source(name: Any, backbone: str | None) -> Any:
-    """The model, or the classifier it was made of where the model's folder has no processor."""
-    if name in (None, ""):
-        return backbone
-    is_folder = isinstance(name, str | os.PathLike) and os.path.isdir(name)
-    lacks_processor = is_folder and not _has_processor(Path(name))
-    return backbone if lacks_processor and backbone is not None else name
+def _processor_of(model: ExplainedClassifierModel, name: Any, **hub_arguments: Any) -> Any:
+    """The model's own image processor, or else that of the classifier it was made of."""
+    config = model.config
+    if name:
+        try:
+            return _load_processor(name, **hub_arguments)
+        except NoImageProcessorError:
+            if config.backbone is None:
+                raise
+    # The revision of a model is none of its classifier's.
+    hub_arguments.pop("revision", None)
+    if config.backbone_revision is not None:
+        hub_arguments["revision"] = config.backbone_revision
+    return _load_processor(config.backbone, **hub_arguments)
 
 
 def _load_processor(source: Any, **hub_arguments: Any) -> BaseImageProcessor:
@@ -301,13 +309,13 @@ def _load_processor(source: Any, **hub_arguments: Any) -> BaseImageProcessor:
         )
     resolved = resolve(source, **hub_arguments)
     if resolved.source == "folder" and not _has_processor(Path(resolved.name)):
-        raise ValueError(
+        raise NoImageProcessorError(
             f"{resolved.name} has no preprocessor_config.json, which says how pictures are "
             f"prepared; save it there with image_processor.save_pretrained('{resolved.name}')."
         )
     if resolved.is_bundled:
         hub_arguments = {}
-    with resolved.explain_missing():
+    with resolved.explain_missing(**hub_arguments):
         return AutoImageProcessor.from_pretrained(
             resolved.config_folder, backend="pil", **hub_arguments
         )

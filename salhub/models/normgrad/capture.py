@@ -67,10 +67,13 @@ class LayerCapture:
         self._scope.close()
 
     def enter_pixels(self, pixel_values: Tensor) -> Tensor:
-        """Returns the pixels to feed, recorded when "input" is among the names."""
+        """Returns the pixels to feed, recorded when "input" is among the names.
+
+        It is a copy: a network may change what it is given, and other passes need it unchanged.
+        """
         if INPUT_LAYER in self.names:
             return self._record(INPUT_LAYER, pixel_values.clone())
-        return pixel_values
+        return pixel_values.clone()
 
     def check_complete(self) -> None:
         """Raises ValueError when a named layer did not run."""

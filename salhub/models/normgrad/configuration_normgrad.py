@@ -13,8 +13,10 @@ from salhub.models.normgrad.methods import RELU_RULES, MapMethod, method_named
 from salhub.ops.extract_aggregate import AGGREGATES, EXTRACTS
 from salhub.ops.maps import COMBINATIONS, normalized_weights
 
-# Chosen for the method they are saved with: Grad-CAM is near chance where NormGrad is at its best.
-_LAYER_FIELDS = frozenset({"layers", "layer_weights", "layer_weighting"})
+# What is saved belongs together: details to their method, layers too (Grad-CAM is near chance where
+# NormGrad is at its best), and weights to their layers.
+_METHOD_FIELDS = frozenset({"extract", "aggregate", "relu_rule", "virtual_identity"})
+_WEIGHT_FIELDS = frozenset({"layer_weights", "layer_weighting"})
 LAYER_WEIGHTINGS = ("uniform", "linear", "probe", "custom")
 
 
@@ -35,7 +37,7 @@ class NormGradConfig(ExplainedClassifierConfig):
             "max_abs" or "abs_sum".
         layers: Names of the layers, as in `model.saliency_layers()`; "input" is the pixels. None
             picks one by a probe of the network. A saved model that is loaded with another `method`
-            forgets its layers and their weights, unless layers are given too.
+            forgets its layers, and what was set beside the method, unless they are given too.
         layer_weights: One weight (w_j) a layer, 0 or more; scaled to sum 1.
         layer_weighting: "uniform", "linear" (deeper layers weigh more), "probe" (accuracy of a
             linear probe, see `fit_layer_weights`) or "custom" (`layer_weights` as given). None is
@@ -98,12 +100,14 @@ class NormGradConfig(ExplainedClassifierConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As for every configuration; another method than the saved one finds its own layers."""
-        method = kwargs.get("method", config_dict.get("method"))
-        if method != config_dict.get("method") and "layers" not in kwargs:
-            config_dict = {
-                key: value for key, value in config_dict.items() if key not in _LAYER_FIELDS
-            }
+        """As for every one; what was saved for another method or other layers is dropped."""
+        saved = config_dict.get("method", cls.method)
+        forgotten: frozenset[str] = frozenset()
+        if kwargs.get("method", saved) != saved:
+            forgotten = _METHOD_FIELDS | {"layers"}
+        if "layers" in kwargs or "layers" in forgotten:
+            forgotten |= _WEIGHT_FIELDS
+        config_dict = {key: value for key, value in config_dict.items() if key not in forgotten}
         return super().from_dict(config_dict, **kwargs)
 
     @property

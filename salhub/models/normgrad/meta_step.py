@@ -63,7 +63,7 @@ def stepped_parameters(
     on each picture's own, so that a map does not depend on what it was batched with.
     """
     parameters = _shadow_parameters(classifier)
-    logits = classifier.classify(pixel_values, parameters)
+    logits = classifier.classify(pixel_values.clone(), parameters)
     scores = class_scores(logits)
     labels = scores.argmax(-1) if class_labels is None else class_labels
     for index, label in enumerate(labels):

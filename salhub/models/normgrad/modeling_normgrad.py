@@ -13,6 +13,7 @@ from salhub.backbones.explained_classifier.concurrency import exclusive_use
 from salhub.backbones.explained_classifier.modeling_explained_classifier import (
     ExplainedClassifierModel,
 )
+from salhub.backbones.explained_classifier.module_state import unchanged_attributes
 from salhub.modeling import attribution_scope
 from salhub.models.normgrad.capture import LayerCapture
 from salhub.models.normgrad.configuration_normgrad import NormGradConfig
@@ -28,7 +29,6 @@ from salhub.models.normgrad.layer_probe import labelled_pictures, leave_one_out_
 from salhub.models.normgrad.layouts import NoPositionsError, infer_layout
 from salhub.models.normgrad.meta_step import ParameterizedClassifier, stepped_parameters
 from salhub.models.normgrad.methods import INPUT_LAYER, MapMethod, method_of
-from salhub.models.normgrad.module_state import unchanged_attributes
 from salhub.models.normgrad.passes import (
     ExplainedNetwork,
     MapRequest,
@@ -296,7 +296,8 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
     def _prepare(self, pixel_values: Tensor) -> Tensor:
         """The pixels where the network is, in its precision and the layout it is fastest in."""
         weight = next((one for one in self.parameters() if one.is_floating_point()), pixel_values)
-        layout = getattr(self.backbone, "memory_format", torch.preserve_format)
+        layout = getattr(self.backbone, "memory_format", None)
+        layout = layout if isinstance(layout, torch.memory_format) else torch.preserve_format
         pixels = pixel_values.detach().to(weight.device, weight.dtype, memory_format=layout)
         return _normal(pixels)
 

@@ -73,7 +73,7 @@ class RelevanceEngine:
             if self._private is None or not self._copied.is_of(network):
                 self._private = None
                 self._private = PrivateNetwork(network, self.read_logits, pixels[:1])
-                self._copied = NetworkState(network)
+                self._copied = NetworkState(network, self._private.made_by_a_pass)
             return self._private
 
     def propagate(

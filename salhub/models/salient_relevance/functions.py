@@ -31,14 +31,15 @@ class PassState:
     epsilon: float
     bias_relevance: str
     ledger: Ledger | None = None
-    parts_cache: dict[tuple[int, Rule, str], tuple[Part, ...]] = field(default_factory=dict)
+    parts_cache: dict[tuple[int, int, Rule, str], tuple[Part, ...]] = field(default_factory=dict)
 
     def parts(self, layer: Layer, rule: Rule) -> tuple[Part, ...]:
         """Modified weights of a layer, made once for a parameter that is kept."""
         bias = None if self.bias_relevance == "ignore" else layer.bias
         if not isinstance(layer.weight, torch.nn.Parameter):
             return rule.parts(layer.weight, bias)
-        key = (id(layer.weight), rule, self.bias_relevance)
+        # Layers may share a weight and not the bias.
+        key = (id(layer.weight), id(bias), rule, self.bias_relevance)
         if key not in self.parts_cache:
             self.parts_cache[key] = rule.parts(layer.weight, bias)
         return self.parts_cache[key]

@@ -1,7 +1,7 @@
 """Telling whether a network is still the one that was copied."""
 
-from collections.abc import Hashable, Iterator
-from types import BuiltinFunctionType, FunctionType
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,22 +9,38 @@ from torch import Tensor, nn
 from salhub.modeling import all_modules
 
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_SCALARS = (bool, int, float, str, torch.dtype, torch.Size, type(None))
-_SETTINGS = (*_SCALARS, FunctionType, BuiltinFunctionType)
+_SETTINGS = (
+    bool,
+    int,
+    float,
+    str,
+    torch.dtype,
+    type(None),
+    FunctionType,
+    BuiltinFunctionType,
+    MethodType,
+)
 # What every module has; what of it matters is looked at by name.
 _OWN_ATTRIBUTES = frozenset(vars(nn.Module()))
+_DEEPEST = 4
+
+# A module's id and the name of an attribute.
+Attribute = tuple[int, str]
 
 
 class NetworkState:
     """What a network was at one moment.
 
-    Seen are edits of weights, also through `.data`, which no version counter counts; swapped
-    tensors; settings of modules such as a stride; replaced modules; hooks that came or went.
-    Values are compared with a copy of the weights: that is exact, and takes half as long as sums
-    over them.
+    Seen are edits of weights, also through `.data`, which no version counter counts; swapped or
+    reshaped tensors; replaced modules and methods; hooks that came or went; and what modules hold
+    in attributes: numbers, names, functions, tensors, and lists and dictionaries of them. Values
+    are compared with a copy of the tensors: that is exact, and takes half as long as sums over
+    them. An object of another kind counts as the same as long as it is the same object.
 
     Args:
         network: Any module; it is only read.
+        made_by_a_pass: Attributes that a forward pass sets, such as a counter or a kept feature
+            map; they are not looked at.
 
     Example:
         >>> layer = nn.Linear(2, 2)
@@ -33,36 +49,87 @@ class NetworkState:
         (False, False)
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        modules = all_modules(network)
-        tensors = list(_tensors(modules))
-        self._settings = tuple(_settings(modules))
-        self._identities = _identities(tensors)
+    def __init__(
+        self, network: nn.Module, made_by_a_pass: frozenset[Attribute] = frozenset()
+    ) -> None:
+        self._ignored = made_by_a_pass
+        look = _Look(network, made_by_a_pass)
+        # Kept alive: the id of an object that is gone may be given to another one.
+        self._settings, self._objects = look.settings, look.objects
+        self._identities = _identities(look.tensors)
         # Bits, because a NaN does not even equal itself.
-        self._values = [_bits(tensor) for tensor in tensors if _is_plain(tensor)]
+        self._values = [_bits(tensor) for tensor in look.tensors if _is_plain(tensor)]
         self._copies = [values.clone() for values in self._values]
 
     def is_of(self, network: nn.Module) -> bool:
         """Whether the network computes what it computed then."""
-        modules = all_modules(network)
-        if _identities(list(_tensors(modules))) != self._identities:
-            return False
-        if tuple(_settings(modules)) != self._settings:
+        look = _Look(network, self._ignored)
+        if look.settings != self._settings or _identities(look.tensors) != self._identities:
             return False
         return _are_equal(self._values, self._copies)
 
 
-def _tensors(modules: list[nn.Module]) -> Iterator[Tensor]:
-    for module in modules:
-        for values in (module._parameters, module._buffers, vars(module)):
-            for value in values.values():
-                if isinstance(value, Tensor):
-                    yield value
+class _Look:
+    """The tensors and settings of a network, in the order of its modules."""
+
+    def __init__(self, network: nn.Module, ignored: frozenset[Attribute]) -> None:
+        self.tensors: list[Tensor] = []
+        self.settings: list[Any] = []
+        self.objects: list[Any] = []
+        for module in all_modules(network):
+            self._take(module, ignored)
+
+    def _take(self, module: nn.Module, ignored: frozenset[Attribute]) -> None:
+        self.objects.append(module)
+        self.settings.append((id(module), type(module), tuple(module._modules)))
+        for named in (module._parameters, module._buffers):
+            self.tensors += [value for value in named.values() if value is not None]
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            if hooks:
+                self.settings.append(tuple(map(self._same, hooks.values())))
+        # Tensors that torch's own modules keep beside their parameters are made of these, as by
+        # weight_norm before every pass.
+        with_tensors = not type(module).__module__.startswith("torch.nn.")
+        for key, value in vars(module).items():
+            if key in _OWN_ATTRIBUTES or (id(module), key) in ignored:
+                continue
+            if isinstance(value, _SETTINGS):
+                self.settings.append((key, value))
+            elif with_tensors or not isinstance(value, Tensor):
+                self.settings.append((key, self._describe(value)))
+
+    def _describe(self, value: Any, depth: int = 0) -> Any:
+        if isinstance(value, _SETTINGS):
+            return value
+        if isinstance(value, Tensor):
+            self.tensors.append(value)
+            return "tensor"
+        if depth < _DEEPEST and isinstance(value, list | tuple):
+            return type(value), tuple(self._describe(item, depth + 1) for item in value)
+        if depth < _DEEPEST and isinstance(value, dict):
+            items = (
+                (self._same(key), self._describe(item, depth + 1)) for key, item in value.items()
+            )
+            return type(value), tuple(items)
+        return self._same(value)
+
+    def _same(self, value: Any) -> Any:
+        """Stands for an object that is compared by what it is."""
+        if isinstance(value, str | int):
+            return value
+        self.objects.append(value)
+        return id(value)
 
 
 def _identities(tensors: list[Tensor]) -> list[tuple]:
     return [
-        (tensor.data_ptr() if _is_plain(tensor) else id(tensor), tensor.shape, _version(tensor))
+        (
+            tensor.data_ptr() if _is_plain(tensor) else id(tensor),
+            tensor.dtype,
+            tensor.shape,
+            tensor.stride() if _is_plain(tensor) else None,
+            _version(tensor),
+        )
         for tensor in tensors
     ]
 
@@ -78,8 +145,8 @@ def _version(tensor: Tensor) -> int:
 def _bits(tensor: Tensor) -> Tensor:
     tensor = tensor.detach()
     if tensor.is_complex():
-        tensor = torch.view_as_real(tensor)
-    return tensor.view(_BITS[tensor.element_size()])
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    return tensor.resolve_neg().view(_BITS[tensor.element_size()])
 
 
 def _are_equal(values: list[Tensor], copies: list[Tensor]) -> bool:
@@ -91,20 +158,3 @@ def _are_equal(values: list[Tensor], copies: list[Tensor]) -> bool:
         by_device.setdefault(value.device, []).append((value != copy).any())
     # One transfer a device.
     return not any(bool(torch.stack(differ).any()) for differ in by_device.values())
-
-
-def _settings(modules: list[nn.Module]) -> Iterator[Hashable]:
-    for module in modules:
-        yield id(module), type(module), tuple(module._modules)
-        for hooks in (module._forward_pre_hooks, module._forward_hooks):
-            if hooks:
-                yield tuple(id(hook) for hook in hooks.values())
-        for key, value in vars(module).items():
-            if key not in _OWN_ATTRIBUTES and _is_setting(value):
-                yield key, value
-
-
-def _is_setting(value: object) -> bool:
-    if isinstance(value, _SETTINGS):
-        return True
-    return isinstance(value, tuple) and all(isinstance(item, _SCALARS) for item in value)

@@ -16,6 +16,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
+from salhub.backbones.explained_classifier.module_state import unchanged_attributes
 from salhub.modeling import attribution_scope
 from salhub.models.salient_relevance.calls import tensors_in
 from salhub.models.salient_relevance.propagation import ModulePath
@@ -57,9 +58,10 @@ class PrivateNetwork:
             self.network = _in_full_precision(self.network)
             self.dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
             pixels = pixels.to(self.dtype)
-            self.expected = read_logits(self.network(pixels)).clone()
-            self.folded = fold_batch_norms(self.network, pixels)
-            difference = relative_difference(read_logits(self.network(pixels)), self.expected)
+            self.expected = read_logits(self.network(pixels.clone())).clone()
+            self.folded = fold_batch_norms(self.network, pixels.clone())
+            found = read_logits(self.network(pixels.clone()))
+            difference = relative_difference(found, self.expected)
         self.max_logit_difference = difference
         if not difference <= MAX_LOGIT_DIFFERENCE:
             raise ValueError(
@@ -91,14 +93,22 @@ class PrivateNetwork:
         dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
         pixels = self.sample.to(dtype)
         original = getattr(original, "_orig_mod", original)
-        with attribution_scope(original), torch.no_grad(), _uncompiled(original):
-            wanted = self.read_logits(original(pixels)).clone()
+        with (
+            attribution_scope(original),
+            torch.no_grad(),
+            _uncompiled(original),
+            unchanged_attributes(original) as changed,
+        ):
+            # A copy: a network may change what it is given.
+            wanted = self.read_logits(original(pixels.clone())).clone()
+        self.made_by_a_pass = frozenset(changed)
         if not bool(wanted.isfinite().all()):
             raise ValueError(
                 f"{type(original).__name__} gives NaN or infinite logits for this picture, so "
                 "there is no score to explain; check its weights and precision."
             )
-        difference = relative_difference(self.read_logits(self.network(pixels)), wanted)
+        found = self.read_logits(self.network(pixels.clone()))
+        difference = relative_difference(found, wanted)
         if difference <= _MAX_DIFFERENCE_BY_DTYPE.get(dtype, MAX_LOGIT_DIFFERENCE):
             return
         hooked = hooked_modules(original)

@@ -118,7 +118,13 @@ class Page(ImageSaliencyPage):
             "layers": self.layers_for(query),
             "meta_step": query.settings.get("meta_step") or 0.0,
         }
-        return {key: value for key, value in wanted.items() if value != getattr(shipped, key)}
+        # Another method forgets the layers that the model ships with, so they have to be named.
+        named = {"layers"} if wanted["method"] != shipped.method else set()
+        return {
+            key: value
+            for key, value in wanted.items()
+            if key in named or value != getattr(shipped, key)
+        }
 
     def layers_for(self, query: Query) -> list[str] | None:
         """Return the names of the layers a query asks for."""

@@ -15,7 +15,7 @@ _OWN_ATTRIBUTES = frozenset(vars(nn.Module())) - {"_buffers"}
 
 
 @contextmanager
-def unchanged_attributes(network: nn.Module) -> Generator[None]:
+def unchanged_attributes(network: nn.Module) -> Generator[set[tuple[int, str]]]:
     """Puts back the tensors that modules store in themselves during a forward pass.
 
     A network may fill a cache in evaluation mode. Filled by our pass it would hold on to our graph
@@ -24,6 +24,10 @@ def unchanged_attributes(network: nn.Module) -> Generator[None]:
 
     Args:
         network: The network.
+
+    Yields:
+        A set that holds, when the pass is over, what it has changed: a module's id and the name of
+        an attribute.
 
     Example:
         >>> import torch
@@ -41,12 +45,13 @@ def unchanged_attributes(network: nn.Module) -> Generator[None]:
     for module, snapshot in before:
         if type(module).train is not nn.Module.train:
             _empty_caches(module, snapshot)
+    changed: set[tuple[int, str]] = set()
     try:
-        yield
+        yield changed
     finally:
         for module, snapshot in before:
             if not snapshot.is_of(module):
-                _restore(module, snapshot)
+                changed.update((id(module), name) for name in _restore(module, snapshot))
 
 
 @lru_cache(maxsize=256)
@@ -98,7 +103,8 @@ def _empty_caches(module: nn.Module, snapshot: _Snapshot) -> None:
             vars(module)[name] = {}
 
 
-def _restore(module: nn.Module, before: _Snapshot) -> None:
+def _restore(module: nn.Module, before: _Snapshot) -> list[str]:
+    """Puts tensors back, and returns the names of all attributes that had changed."""
     now = vars(module)
     changed = [
         name
@@ -108,7 +114,7 @@ def _restore(module: nn.Module, before: _Snapshot) -> None:
     # Numbers that only count calls are the module's own business; those that describe a cache
     # must go back together with it.
     if not any(_holds_tensor(now.get(name)) or _held_tensor(name, before) for name in changed):
-        return
+        return changed
     for name in changed:
         if name not in before.attributes:
             del now[name]
@@ -117,6 +123,7 @@ def _restore(module: nn.Module, before: _Snapshot) -> None:
         if name in before.contents:
             value.clear()
             (value.update if type(value) is dict else value.extend)(before.contents[name])
+    return changed
 
 
 def _differs(name: str, before: _Snapshot, now: dict[str, Any]) -> bool:
