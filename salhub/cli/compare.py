@@ -8,9 +8,10 @@ import typer
 
 from salhub.cli.choice import Choice, choose
 from salhub.cli.device import DeviceOption
-from salhub.cli.files import draft, echo_json, refuse_existing
+from salhub.cli.files import draft, echo_json
 from salhub.cli.settings import hub_settings, is_pair, parse_settings, parse_value, refuse_unknown
 from salhub.cli.sources import Source, is_folder, single_source
+from salhub.cli.targets import single_target
 
 # Commas inside [brackets] belong to a list.
 _COMMA = re.compile(r",(?![^\[]*\])")
@@ -41,7 +42,7 @@ def compare_command(
             help="Models or methods, and settings for all of them.",
         ),
     ],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Picture to write.")] = None,
+    output: Annotated[str | None, typer.Option("-o", "--output", help="Picture to write.")] = None,
     methods: Annotated[
         str | None, typer.Option(help="Values of the setting 'method', with commas between.")
     ] = None,
@@ -79,8 +80,9 @@ def compare_command(
     if is_folder(source):
         raise typer.BadParameter("compare takes one input, not a folder.")
     one = single_source(source)
-    target = output or Path(f"{one.stem}-compare{choices[0].pipeline_class.output_suffix}")
-    refuse_existing(target, overwrite)
+    kind = choices[0].pipeline_class
+    default = f"{one.stem}-compare{kind.output_suffix}"
+    target = single_target(output, one, default, kind.comparison_suffixes, overwrite)
     results = _results(one, variants, device)
     with draft(target) as path:
         choices[0].pipeline_class.compare(results).save(path)

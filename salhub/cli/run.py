@@ -94,7 +94,12 @@ def run_command(
     elif output == STDIN:
         task.run_to_stdout(single_source(source), suffix)
     else:
-        task.run_single(source, lambda one: single_target(output, one, choice, suffix, overwrite))
+        writable = choice.pipeline_class.output_suffixes
+        ending = f"-{choice.short_name}{suffix}"
+        task.run_single(
+            source,
+            lambda one: single_target(output, one, one.stem + ending, writable, overwrite),
+        )
 
 
 @dataclass

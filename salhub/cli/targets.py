@@ -31,20 +31,15 @@ def output_suffix(choice: Choice, wanted: str | None) -> str:
     if wanted is None:
         return choice.pipeline_class.output_suffix
     suffix = "." + wanted.lower().removeprefix(".")
-    check_suffix(choice, suffix)
+    _check_suffix(suffix, choice.pipeline_class.output_suffixes)
     return suffix
 
 
-def check_suffix(choice: Choice, suffix: str) -> None:
-    """Refuse an ending the pipeline's results cannot be saved as.
-
-    Raises:
-        typer.BadParameter: With the endings that can be written.
-    """
-    writable = choice.pipeline_class.output_suffixes
+def _check_suffix(suffix: str, writable: Sequence[str]) -> None:
     if suffix.lower() not in writable:
+        what = f"as '{suffix}'" if suffix else "without an ending"
         raise typer.BadParameter(
-            f"The output cannot be written as '{suffix}'; choose {', '.join(writable)}."
+            f"The output cannot be written {what}; choose {', '.join(writable)}."
         )
 
 
@@ -66,19 +61,26 @@ def view_settings(choice: Choice, view: str | None) -> dict[str, str]:
 
 
 def single_target(
-    output: str | None, source: Source, choice: Choice, suffix: str, overwrite: bool
+    output: str | None, source: Source, default: str, writable: Sequence[str], overwrite: bool
 ) -> Path:
     """Return the file that the result of one input goes to.
+
+    Args:
+        output: What the user asked for: a file, a folder, or None.
+        source: The input.
+        default: Name of the file where the user gave none.
+        writable: Endings that can be written.
+        overwrite: Whether a file that is there may be replaced.
 
     Raises:
         FileExistsError: It is there already and may not be replaced.
         ValueError: It is the input itself.
+        typer.BadParameter: Another ending, with those that can be written.
     """
-    default = f"{source.stem}-{choice.short_name}{suffix}"
     target = Path(output or default)
     if output and (target.is_dir() or output.endswith(("/", os.sep))):
         target = target / default
-    check_suffix(choice, target.suffix)
+    _check_suffix(target.suffix, writable)
     if target.exists() and Path(source.text).exists() and target.samefile(source.text):
         raise ValueError(f"{target} is the input itself; give another place with -o.")
     refuse_existing(target, overwrite)

@@ -44,6 +44,7 @@ class ImageSaliencyPipeline(Pipeline):
     output_suffix = ".png"
     output_suffixes = OUTPUT_SUFFIXES
     output_views = VIEWS
+    comparison_suffixes = (".png", ".jpg", ".jpeg")
     call_settings = ("class_labels",)
     # What cards show, and the nearest task that the Hub knows.
     sample = "sample:cat"

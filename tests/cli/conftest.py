@@ -65,6 +65,7 @@ class LettersPipeline:
     input_suffixes = (".txt", ".text")
     output_suffix = ".out"
     output_suffixes = (".out", ".json")
+    comparison_suffixes = (".out", ".json")
     output_views = ("plain", "upper")
     call_settings = ("budget",)
     sample = "sample:abc"

@@ -50,3 +50,19 @@ def test_an_existing_output_is_kept(call, letters, tmp_path):
     (tmp_path / "abe-compare.out").write_text("mine")
     assert "--overwrite" in call("compare", "sample:abe", "letters", code=1).stderr
     assert (tmp_path / "abe-compare.out").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [("x.txt", "cannot be written as '.txt'; choose .out"), ("-", "cannot be written without an")],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_loaded(
+    call, letters, target, words
+):
+    assert words in call("compare", "sample:abe", "letters", "-o", target, code=2).stderr
+    assert letters.made == []
+
+
+def test_a_folder_gets_the_file_under_its_usual_name(call, letters, tmp_path):
+    call("compare", "sample:abe", "letters", "-o", "new/")
+    assert (tmp_path / "new" / "abe-compare.out").is_file()

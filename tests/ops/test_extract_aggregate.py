@@ -192,3 +192,12 @@ def test_aggregate_channels_scales_a_block_at_a_time():
 def test_bad_arguments_get_one_sentence(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call(torch.zeros(1, 4, 5, 5))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 40, 40), (40, 40), (1, 300, 1, 1)])
+def test_a_scale_may_be_broadcast(shape):
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(1, 300, 40, 40, generator=generator)
+    scale = torch.randn(shape, generator=generator)
+    found = aggregate_channels(values, "sum", scale=scale)
+    torch.testing.assert_close(found, (values * scale).sum(1), rtol=1e-4, atol=1e-4)

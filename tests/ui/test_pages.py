@@ -17,6 +17,7 @@ from PIL import Image
 from salhub.auto import METHODS, Method
 from salhub.data.samples import sample_path
 from salhub.errors import MissingExtraError, UnknownNameError
+from salhub.models.normgrad.configuration_normgrad import NormGradConfig
 from salhub.ui import build_gallery, build_page, launch, models_tab
 from salhub.ui.assembly import PageAssembly
 from salhub.ui.faults import OUR_FAULT, plain_errors, plain_sentence
@@ -130,6 +131,17 @@ def test_a_gallery_has_a_page_for_every_method_and_tells_endpoints_apart():
 )
 def test_controls_become_settings_of_the_pipeline(normgrad_page, query, settings, expected):
     assert normgrad_page.pipeline_settings(with_settings(query, **settings)) == expected
+
+
+@pytest.mark.parametrize("model", ["normgrad-efficientnet-lite0", "gradcam-efficientnet-lite0"])
+@pytest.mark.parametrize("method", ["norm_grad", "grad_cam", "gradient_sum", "linear_approx"])
+@pytest.mark.parametrize("layer", ["", "blocks.15"])
+def test_the_code_shown_makes_the_map_shown(model, method, layer, query):
+    page = normgrad.Page(f"salhub/{model}", METHODS["normgrad"])
+    settings = page.pipeline_settings(with_settings(query, method=method, layer=layer))
+    config = NormGradConfig.from_pretrained(f"salhub/{model}", **settings)
+    assert config.method == method
+    assert config.layers == page.layers_for(with_settings(query, method=method, layer=layer))
 
 
 def test_the_family_is_what_the_model_says_one_by_one(normgrad_page, query):

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -49,6 +50,7 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
             self.backbone = _build(config)
             self.post_init()
             return
+        _refuse_scripted(backbone)
         self.backbone = backbone
         self.training = backbone.training
         # A trained classifier must not be initialised again.
@@ -246,8 +248,14 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
         """
         if class_labels is None:
             return None
-        labels = torch.as_tensor(class_labels, device=self.device)
-        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        try:
+            labels = torch.as_tensor(class_labels, device=self.device)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            raise TypeError(
+                f"class_labels must be integers, as many for every picture, got {class_labels!r}."
+            ) from None
+        is_integer = not (labels.is_floating_point() or labels.is_complex())
+        if labels.numel() and (not is_integer or labels.dtype == torch.bool):
             raise TypeError(f"class_labels must be integers, got {labels.dtype}.")
         if labels.ndim == 0:
             labels = labels.expand(batch_size)
@@ -259,6 +267,16 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
         if self.num_classes is not None:
             check_class_range(labels, self.num_classes)
         return labels.long().reshape(batch_size, -1)
+
+
+def _refuse_scripted(network: nn.Module) -> None:
+    for name, module in network.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            where = f"'{name}' is a scripted module" if name else "the network is scripted"
+            raise ValueError(
+                f"{where}, and what happens inside cannot be seen; explain the module that was "
+                "scripted instead."
+            )
 
 
 def check_class_range(labels: torch.Tensor, num_classes: int) -> None:
@@ -289,6 +307,11 @@ def load_classifier(
     if revision is not None:
         loading["revision"] = revision
     resolved = resolve(name, **loading)
+    if resolved.source == "folder" and not (Path(resolved.name) / "config.json").is_file():
+        raise ValueError(
+            f"{resolved.name} has no config.json, so it holds no classifier; give the folder that "
+            "save_pretrained wrote, or a name on the Hub."
+        )
     if resolved.is_bundled:
         loading.pop("revision", None)
     quiet = without_progress_bar() if resolved.is_bundled else nullcontext()

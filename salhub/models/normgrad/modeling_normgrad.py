@@ -34,9 +34,10 @@ from salhub.models.normgrad.passes import (
     MapRequest,
     PassResult,
     join_results,
-    run_pass,
+    run_by_rule,
 )
 from salhub.models.normgrad.probing import LayerProbe, SaliencyLayer, closest_layers
+from salhub.models.normgrad.seeds import are_probabilities
 from salhub.ops.maps import normalized_weights
 from salhub.outputs import ImageSaliencyOutput
 
@@ -316,7 +317,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         return results[0] if len(results) == 1 else join_results(results, dim=0, scores=scores)
 
     def _warn_probabilities(self, scores: Tensor) -> None:
-        if self._has_warned_probabilities or not _are_probabilities(scores):
+        if self._has_warned_probabilities or not are_probabilities(scores):
             return
         self._has_warned_probabilities = True
         logger.warning(
@@ -333,7 +334,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
             self.backbone, classifier.classify, self.reshape_transform, self.config.contrastive
         )
         if self.config.meta_step == 0:
-            return _run_by_rule(explained, pixel_values, labels, requests)
+            return run_by_rule(explained, pixel_values, labels, requests)
         return self._explain_after_step(classifier, explained, pixel_values, labels, requests)
 
     def _explain_after_step(
@@ -353,7 +354,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
             columns = []
             for scores, label, parameters in steps:
                 one = torch.tensor([[label]], device=picture.device)
-                found = _run_by_rule(explained, picture, one, requests, parameters)
+                found = run_by_rule(explained, picture, one, requests, parameters)
                 # The scores reported are the network's own, from before the step.
                 columns.append(PassResult(scores, one, found.maps, found.depth_order))
             rows.append(join_results(columns, dim=1, scores=columns[0].scores))
@@ -454,14 +455,6 @@ def _image_size(config: PreTrainedConfig | None) -> int | Sequence[int] | None:
     return next((size for size in sizes if size is not None), None)
 
 
-def _are_probabilities(scores: Tensor) -> bool:
-    # Half precision rounds each of many probabilities.
-    tolerance = 1e-4 if scores.dtype.itemsize >= 4 else 2e-2
-    sums = scores.detach().double().sum(-1)
-    is_positive = scores.shape[-1] > 1 and bool((scores >= 0).all())
-    return is_positive and bool(((sums - 1).abs() <= tolerance).all())
-
-
 def _has_module(network: nn.Module, name: str) -> bool:
     try:
         network.get_submodule(name)
@@ -473,19 +466,6 @@ def _has_module(network: nn.Module, name: str) -> bool:
 def _normal(values: Tensor) -> Tensor:
     # Tensors made under inference mode may not be kept by a graph; copies made outside it may.
     return values.clone() if values.is_inference() else values
-
-
-def _run_by_rule(explained, pixel_values, labels, requests, parameters=None) -> PassResult:
-    """One pass for each ReLU rule among the requests; nearly always that is one."""
-    merged: PassResult | None = None
-    for rule in dict.fromkeys(request.method.relu_rule for request in requests):
-        part = [request for request in requests if request.method.relu_rule == rule]
-        found = run_pass(explained, pixel_values, labels, part, parameters)
-        if merged is None:
-            merged, labels = found, found.class_labels
-        else:
-            merged.maps.update(found.maps)
-    return merged
 
 
 def _warn_degenerate(degenerate: Tensor, method: str, layers: list[str]) -> None:

@@ -93,6 +93,25 @@ def run_pass(
     return PassResult(scores, labels, maps, list(recording.capture.outputs))
 
 
+def run_by_rule(
+    explained: ExplainedNetwork,
+    pixel_values: Tensor,
+    labels: Tensor | None,
+    requests: Sequence[MapRequest],
+    parameters: Mapping[str, Tensor] | None = None,
+) -> PassResult:
+    """As `run_pass`, with one pass for each ReLU rule among the requests; nearly always one."""
+    merged: PassResult | None = None
+    for rule in dict.fromkeys(request.method.relu_rule for request in requests):
+        part = [request for request in requests if request.method.relu_rule == rule]
+        found = run_pass(explained, pixel_values, labels, part, parameters)
+        if merged is None:
+            merged, labels = found, found.class_labels
+        else:
+            merged.maps.update(found.maps)
+    return merged
+
+
 def join_results(results: list[PassResult], dim: int, scores: Tensor) -> PassResult:
     """Puts the results of several passes together along the pictures (0) or the classes (1)."""
     maps = {

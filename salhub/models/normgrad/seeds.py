@@ -35,6 +35,20 @@ def check_logits(logits: Tensor) -> None:
         )
 
 
+def are_probabilities(scores: Tensor) -> bool:
+    """True for scores (B, C) that look like the output of a softmax.
+
+    Example:
+        >>> are_probabilities(torch.tensor([[0.25, 0.75]]))
+        True
+    """
+    # Half precision rounds each of many probabilities.
+    tolerance = 1e-4 if scores.dtype.itemsize >= 4 else 2e-2
+    sums = scores.detach().double().sum(-1)
+    is_positive = scores.shape[-1] > 1 and bool((scores >= 0).all())
+    return is_positive and bool(((sums - 1).abs() <= tolerance).all())
+
+
 def class_directions(class_labels: Tensor, num_classes: int, *, contrastive: bool) -> Tensor:
     """Weight of each class score in the explained score, one row a class asked for.
 

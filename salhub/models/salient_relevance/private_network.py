@@ -166,11 +166,6 @@ def copy_for_relevance(network: nn.Module) -> nn.Module:
     twin = copy.deepcopy(network, derived)
     _unwrap_compiled_parts(twin)
     for module in list(twin.modules()):
-        if isinstance(module, torch.jit.ScriptModule):
-            raise ValueError(
-                f"{type(network).__name__} holds scripted modules, whose operations cannot be "
-                "seen; explain the module that was scripted instead."
-            )
         remove_hook_from_module(module)
         _keep_made_weights(module)
         module._forward_hooks.clear()

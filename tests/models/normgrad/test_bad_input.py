@@ -375,3 +375,48 @@ def test_a_module_called_as_the_pixels_is_ambiguous(pixels):
     (expected,) = torch.autograd.grad(network(leaf)[:, 1].sum(), leaf)
     found = explain(network, method="gradient")(pixels, 1).saliency
     torch.testing.assert_close(found, expected.abs().amax(1))
+
+
+@pytest.mark.parametrize("labels", ["1", [None, 1], [[1], [2, 3]], 2**70])
+def test_labels_that_are_no_numbers_are_refused_in_one_sentence(labels):
+    model = NormGradForImageSaliency.from_classifier(plain_network())
+    with pytest.raises(TypeError, match="class_labels must be integers"):
+        model(torch.rand(1, 3, 8, 8), class_labels=labels)
+
+
+def test_scripted_networks_are_refused_when_the_explainer_is_made():
+    with pytest.raises(ValueError, match="the network is scripted"):
+        NormGradForImageSaliency.from_classifier(torch.jit.script(nn.Conv2d(3, 2, 8)))
+    with pytest.raises(ValueError, match="'0' is a scripted module"):
+        NormGradForImageSaliency.from_classifier(
+            nn.Sequential(torch.jit.script(nn.Conv2d(3, 2, 8)), nn.Flatten())
+        )
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"has no config\.json, so it holds no classifier"):
+        NormGradForImageSaliency.from_classifier(str(tmp_path))
+
+
+def plain_network() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+    )
+
+
+def test_a_network_may_call_an_attribute_memory_format():
+    network = plain_network()
+    network.memory_format = "channels_last"
+    model = NormGradForImageSaliency.from_classifier(network, layers="0")
+    assert model(torch.rand(1, 3, 8, 8)).saliency.shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize("settings", [{}, {"meta_step": 1e-9}, {"method": "guided_backprop"}])
+def test_a_network_that_changes_its_input_does_not_change_the_callers(settings):
+    network = nn.Sequential(nn.ReLU(inplace=True), *plain_network())
+    model = NormGradForImageSaliency.from_classifier(network, layers="1", **settings)
+    given = torch.randn(1, 3, 8, 8)
+    before = given.clone()
+    first = model(given, class_labels=1).saliency
+    assert torch.equal(given, before)
+    torch.testing.assert_close(model(given, class_labels=1).saliency, first, rtol=0, atol=0)

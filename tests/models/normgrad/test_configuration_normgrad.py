@@ -55,8 +55,27 @@ def test_another_method_than_the_saved_one_finds_its_own_layers(tmp_path):
     assert (other.layers, other.layer_weights) == (None, None)
     same = NormGradConfig.from_pretrained(tmp_path, method="norm_grad", product_eps=0.1)
     assert (same.layers, same.layer_weights) == (["a", "b"], [1, 2])
-    both = NormGradConfig.from_pretrained(tmp_path, method="grad_cam", layers=["c", "d"])
-    assert (both.layers, both.layer_weights) == (["c", "d"], [1, 2])
+    given = NormGradConfig.from_pretrained(tmp_path, method="grad_cam", layers=["c"])
+    assert (given.layers, given.layer_weights) == (["c"], None)
+    # Without a method in the file it is the default one.
+    assert NormGradConfig.from_dict({"layers": ["a"]}, method="norm_grad").layers == ["a"]
+
+
+def test_another_method_than_the_saved_one_drops_what_was_set_beside_it(tmp_path):
+    NormGradConfig(method="linear_approx", aggregate="max", relu_rule="guided").save_pretrained(
+        tmp_path
+    )
+    for name in ("norm_grad", "grad_cam"):
+        assert NormGradConfig.from_pretrained(tmp_path, method=name).recipe == METHODS[name]
+    given = NormGradConfig.from_pretrained(tmp_path, method="norm_grad", aggregate="sum")
+    assert given.recipe.aggregate == "sum"
+
+
+def test_other_layers_than_the_saved_ones_drop_their_weights(tmp_path):
+    NormGradConfig(layers=["a", "b"], layer_weights=[1, 2]).save_pretrained(tmp_path)
+    for layers in (None, ["c"]):
+        loaded = NormGradConfig.from_pretrained(tmp_path, layers=layers)
+        assert (loaded.layers, loaded.layer_weights) == (layers, None)
 
 
 def test_one_layer_may_be_a_plain_string():

@@ -4,6 +4,7 @@ import copy
 import pickle
 import threading
 import time
+import types
 
 import pytest
 import torch
@@ -219,7 +220,7 @@ def test_state_sees_every_value(dtype):
 
 
 def test_state_sees_plain_tensor_attributes():
-    module = nn.Module()
+    module = WithAttributes()
     module.mean = torch.arange(3.0)
     state = NetworkState(module)
     module.mean.data[0] = 7
@@ -365,3 +366,90 @@ def test_autocast_does_not_lower_the_precision():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = RelevanceEngine(identity).propagate(network, pixels(), None, RULES).relevance
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+class WithAttributes(nn.Module):
+    """Reads numbers and tensors from lists and dictionaries, and keeps what it has seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = trained(SmallNet())
+        self.gains, self.tensors = [1.0, 2.0], [torch.ones(1)]
+        self.options = {"flip": False}
+        self.calls, self.seen = 0, None
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        self.seen = pictures
+        pictures = pictures.flip(1) if self.options["flip"] else pictures
+        return self.inner(pictures * self.gains[0] * self.tensors[0])
+
+
+def _flip_forward(network: nn.Module) -> None:
+    network.forward = types.MethodType(
+        lambda self, pictures: WithAttributes.forward(self, pictures.flip(1)), network
+    )
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda network: network.gains.__setitem__(0, -1.0),
+        lambda network: network.tensors[0].mul_(-1),
+        lambda network: network.options.__setitem__("flip", True),
+        _flip_forward,
+        lambda network: setattr(
+            network.inner.classifier.weight, "data", network.inner.classifier.weight.data.flip(0)
+        ),
+        lambda network: setattr(
+            network.inner.classifier.weight,
+            "data",
+            network.inner.classifier.weight.data[:1].expand_as(network.inner.classifier.weight),
+        ),
+    ],
+    ids=["list", "tensor in a list", "dictionary", "forward", "flipped", "expanded"],
+)
+def test_edits_of_any_kind_make_the_copy_again(edit):
+    network, engine = WithAttributes(), RelevanceEngine(identity)
+    engine.propagate(network, pixels(), None, RULES)
+    edit(network)
+    found = engine.propagate(network, pixels(), None, RULES).relevance
+    torch.testing.assert_close(found, explained(network).relevance, rtol=0, atol=0)
+
+
+def test_a_transposed_weight_is_seen():
+    layer = nn.Linear(3, 3)
+    state = NetworkState(layer)
+    layer.weight.data = layer.weight.data.t()
+    assert not state.is_of(layer)
+
+
+def test_a_hook_that_takes_the_place_of_another_is_seen():
+    network = trained(SmallNet())
+    handle = network.register_forward_hook(lambda module, given, output: None)
+    state = NetworkState(network)
+    handle.remove()
+    network.register_forward_hook(lambda module, given, output: -output)
+    assert not state.is_of(network)
+
+
+def test_what_a_pass_keeps_is_put_back_and_does_not_make_the_copy_again():
+    network, engine = WithAttributes(), RelevanceEngine(identity)
+    first = engine.private_network(network, pixels())
+    assert network.seen is None
+    network(pixels())
+    assert engine.private_network(network, pixels()) is first
+
+
+def test_a_network_that_changes_its_input_is_explained_and_the_input_kept():
+    def make(first: nn.Module) -> nn.Module:
+        return nn.Sequential(first, trained(SmallNet())).eval()
+
+    in_place, plain = make(nn.ReLU(inplace=True)), make(nn.ReLU())
+    given = pixels() - 0.5
+    before = given.clone()
+    found = RelevanceEngine(identity).propagate(in_place, given, None, RULES).relevance
+    assert torch.equal(given, before)
+    torch.testing.assert_close(
+        found, RelevanceEngine(identity).propagate(plain, given, None, RULES).relevance
+    )

@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from salhub.models.salient_relevance.engine import RelevanceEngine
+from salhub.models.salient_relevance.modeling_salient_relevance import (
+    SalientRelevanceForImageSaliency,
+)
 from salhub.models.salient_relevance.rules import rule_set
 from tests.models.salient_relevance.networks import Gated, Residual, SmallNet, trained
 
@@ -371,7 +374,7 @@ def test_custom_function_at_the_very_end_is_seen_too():
 def test_scripted_parts_are_refused():
     network = nn.Sequential(torch.jit.script(nn.Conv2d(3, 2, 6)), nn.Flatten())
     with pytest.raises(ValueError, match="scripted"):
-        explain(network, pixels(1, 6), rule_set("epsilon_plus"))
+        SalientRelevanceForImageSaliency.from_classifier(network)
 
 
 def test_box_rule_without_bounds_is_refused():
@@ -426,3 +429,36 @@ def test_logits_of_another_shape_are_refused():
     network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Flatten(2))
     with pytest.raises(ValueError, match=r"logits of shape \(batch, classes\) or .*, got \(1, 5"):
         explain(network, pixels(1), rule_set("epsilon_plus"))
+
+
+class SharedWeights(nn.Module):
+    def __init__(self, is_tied: bool) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.last = nn.Conv2d(3, 4, 1), nn.Linear(4, 5)
+        self.a, self.b = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.b.bias.data += 2
+        if is_tied:
+            self.b.weight = self.a.weight
+        else:
+            self.b.weight.data.copy_(self.a.weight.data)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        hidden = self.b(self.a(self.first(pictures).relu()).relu()).relu()
+        return self.last(hidden.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "preset", ["epsilon_plus", "epsilon_gamma_box", "epsilon_alpha2_beta1_flat"]
+)
+def test_layers_may_share_a_weight_and_not_the_bias(preset):
+    pictures = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    bounds = torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1)
+    tied, apart = (
+        RelevanceEngine(lambda logits: logits).propagate(
+            SharedWeights(is_tied).eval(), pictures, None, rule_set(preset), bounds=bounds
+        )
+        for is_tied in (True, False)
+    )
+    assert float(apart.relevance.abs().max()) > 0
+    torch.testing.assert_close(tied.relevance, apart.relevance, rtol=0, atol=0)
