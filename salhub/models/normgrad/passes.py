@@ -178,7 +178,7 @@ class _Recording:
             for name in self.layers
         }
         folded = {
-            name: layout.fold(self.capture.outputs[name].detach())
+            name: layout.fold(self.capture.outputs[name].detach()).contiguous()
             for name, layout in layouts.items()
         }
         self._check_head(folded, logits)
@@ -196,7 +196,7 @@ class _Recording:
                         f"the logits do not depend on what layer '{name}' returns, so it has no "
                         "gradient; choose a layer inside it or before it."
                     )
-                self._add_maps(name, folded[name], layouts[name].fold(gradient), found)
+                self._add_maps(name, folded[name], layouts[name].fold(gradient).contiguous(), found)
         return found
 
     def _add_maps(self, name: str, activation: Tensor, gradient: Tensor, found) -> None:

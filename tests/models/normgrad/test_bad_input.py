@@ -384,6 +384,7 @@ def test_labels_that_are_no_numbers_are_refused_in_one_sentence(labels):
         model(torch.rand(1, 3, 8, 8), class_labels=labels)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 def test_scripted_networks_are_refused_when_the_explainer_is_made():
     with pytest.raises(ValueError, match="the network is scripted"):
         NormGradForImageSaliency.from_classifier(torch.jit.script(nn.Conv2d(3, 2, 8)))

@@ -371,6 +371,7 @@ def test_custom_function_at_the_very_end_is_seen_too():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 def test_scripted_parts_are_refused():
     network = nn.Sequential(torch.jit.script(nn.Conv2d(3, 2, 6)), nn.Flatten())
     with pytest.raises(ValueError, match="scripted"):
