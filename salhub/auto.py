@@ -71,16 +71,18 @@ class Backbone(_Entry):
         config: Name of the configuration class.
         model: Name of the model class.
         auto_class: The Auto class of transformers that loads it, beside AutoModel.
-        image_processor: Name of the image processor class.
+        image_processor: Name of the image processor class, or None where no pictures come in.
     """
 
     auto_class: str
-    image_processor: str
+    image_processor: str | None = None
     package: ClassVar[str] = "salhub.backbones"
 
     @property
     def image_processor_class(self) -> Any:
-        """The image processor class, imported when asked for."""
+        """The image processor class, imported when asked for; None where there is none."""
+        if self.image_processor is None:
+            return None
         return getattr(self.module("image_processing"), self.image_processor)
 
 
@@ -101,6 +103,8 @@ METHODS: dict[str, Method] = {
 
 BACKBONES: tuple[Backbone, ...] = (
     Backbone("efficientnet_lite", "EfficientNetLiteConfig", "EfficientNetLiteForImageClassification", "AutoModelForImageClassification", "EfficientNetLiteImageProcessor"),
+    Backbone("cifar_resnet", "CifarResNetConfig", "CifarResNetForImageClassification", "AutoModelForImageClassification", "CifarResNetImageProcessor"),
+    Backbone("conditional_unet", "ConditionalUNetConfig", "ConditionalUNetForDiffusion", "AutoModel"),
 )
 # fmt: on
 

@@ -206,8 +206,11 @@ def _entry_of(config: Mapping, folder: Path) -> Method | Backbone:
 
 def _check_complete(folder: Path, config: Mapping, entry: Method | Backbone) -> None:
     missing = _missing_weights(folder, config)
-    # A method without images needs no image processor.
-    is_visual = not isinstance(entry, Method) or entry.task.startswith("image-")
+    # What takes no pictures needs no image processor.
+    if isinstance(entry, Method):
+        is_visual = entry.task.startswith("image-")
+    else:
+        is_visual = entry.image_processor is not None
     if not missing and is_visual and not (folder / _IMAGE_PROCESSOR).is_file():
         missing = [_IMAGE_PROCESSOR]
     if missing:

@@ -30,6 +30,8 @@ def _register_image_processors() -> None:
     from transformers import AutoImageProcessor
 
     for entry in BACKBONES:
+        if entry.image_processor is None:
+            continue
         classes = {"pil": entry.image_processor_class}
         AutoImageProcessor.register(
             entry.config_class, image_processor_classes=classes, exist_ok=True

@@ -111,9 +111,10 @@ class NetworkChoice:
         quiet_transformers()
         model_class: Any = self.method.model_class
         processor_class: Any = self.method.image_processor_class
+        processor = processor_class and processor_class.from_pretrained(self.name, **settings)
         return SimpleNamespace(
             model=model_class.from_pretrained(self.name, **settings).to(device).eval(),
-            image_processor=processor_class.from_pretrained(self.name, **settings),
+            image_processor=processor,
         )
 
 

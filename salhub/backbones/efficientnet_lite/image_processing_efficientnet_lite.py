@@ -79,9 +79,16 @@ class EfficientNetLiteImageProcessor(PilBackend):
     do_normalize = True
 
     def __init__(self, **kwargs: Unpack[EfficientNetLiteImageProcessorKwargs]) -> None:
-        _check_names(kwargs.keys() - _KEYS_OF_SAVED_FILES)
+        self._check_names(kwargs.keys() - _KEYS_OF_SAVED_FILES)
         super().__init__(**kwargs)
         _check_settings(self.size, self.crop_fraction)
+
+    def _check_names(self, names: Iterable[str]) -> None:
+        known = EfficientNetLiteImageProcessorKwargs.__annotations__
+        for name in names:
+            if name not in known and not name.startswith("_"):
+                hint = did_you_mean(name, known)
+                raise TypeError(f"{type(self).__name__} has no setting '{name}'.{hint}")
 
     @classmethod
     def for_image_size(cls, image_size: int) -> "EfficientNetLiteImageProcessor":
@@ -170,7 +177,7 @@ class EfficientNetLiteImageProcessor(PilBackend):
             TypeError: An unknown setting, or an object that cannot be a picture.
             ValueError: A setting out of range, or a picture that cannot be read.
         """
-        _check_names(kwargs.keys())
+        self._check_names(kwargs.keys())
         return super().preprocess(images, *args, **kwargs)
 
     def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:
@@ -243,14 +250,6 @@ def _central_square(height: int, width: int, fraction: float) -> tuple[int, int,
     side = max(1, int(fraction * min(height, width)))
     top, left = (height - side + 1) // 2, (width - side + 1) // 2
     return left, top, left + side, top + side
-
-
-def _check_names(names: Iterable[str]) -> None:
-    known = EfficientNetLiteImageProcessorKwargs.__annotations__
-    for name in names:
-        if name not in known and not name.startswith("_"):
-            hint = did_you_mean(name, known)
-            raise TypeError(f"EfficientNetLiteImageProcessor has no setting '{name}'.{hint}")
 
 
 def _check_settings(size: SizeDict, crop_fraction: float) -> None:

@@ -1,0 +1,119 @@
+"""Configuration of the class-conditional U-Net."""
+
+from dataclasses import field
+
+from salhub.configuration import SaliencyConfig, strict
+
+# Channels of the first level that GroupNorm normalises together: those of Ho et al., 128 in 32
+# groups. One channel alone would lose what the class and the step add to it.
+_CHANNELS_PER_GROUP = 4
+
+
+@strict
+class ConditionalUNetConfig(SaliencyConfig):
+    """Configuration of a class-conditional U-Net that predicts the noise in a picture.
+
+    Args:
+        image_size: Side of the square picture, in pixels; halved between levels, so it must be
+            divisible by 2 for each level but the last.
+        num_channels: Channels of the picture.
+        base_channels: Channels of the first level, a multiple of 4; every GroupNorm has a quarter
+            as many groups.
+        channel_multipliers: Channels of each level, as multiples of `base_channels`.
+        num_res_blocks: Residual blocks of each level, on the way down and again on the way up.
+        attention_resolutions: Sides, in pixels, of the feature maps that self-attention follows
+            each residual block on; [] for none.
+        dropout: Dropout inside the residual blocks, in [0, 1).
+        num_classes: Classes, K. Class index K stands for "no class" and has a learned vector too.
+        num_train_timesteps: Steps of the noise process, T.
+        beta_start: Variance of the noise added in the first step, above 0.
+        beta_end: The same of the last step, from `beta_start` to below 1; linear in between.
+
+    Raises:
+        ValueError: A value out of its range, or sizes that do not go together.
+
+    Source:
+        Ho et al., "Denoising Diffusion Probabilistic Models", 2020 (arXiv 2006.11239), section 4
+        and appendix B; the class condition as in Ho and Salimans, "Classifier-Free Diffusion
+        Guidance", 2022 (arXiv 2207.12598). The sizes are ours, for small pictures on a CPU.
+
+    Example:
+        >>> ConditionalUNetConfig(image_size=32, channel_multipliers=[1, 2, 2, 2]).resolutions
+        [32, 16, 8, 4]
+    """
+
+    model_type = "salhub_conditional_unet"
+
+    image_size: int = 16
+    num_channels: int = 1
+    base_channels: int = 32
+    channel_multipliers: list[int] = field(default_factory=lambda: [1, 2, 2])
+    num_res_blocks: int = 1
+    attention_resolutions: list[int] = field(default_factory=lambda: [4])
+    dropout: float | int = 0.0
+    num_classes: int = 10
+    num_train_timesteps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+
+    def validate_sizes(self) -> None:
+        """Counts are positive, and the picture can be halved between the levels."""
+        for name in ("image_size", "num_channels", "num_res_blocks", "num_classes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.base_channels < 1 or self.base_channels % _CHANNELS_PER_GROUP:
+            raise ValueError(
+                f"base_channels must be a multiple of {_CHANNELS_PER_GROUP}, got "
+                f"{self.base_channels}."
+            )
+        if not self.channel_multipliers or min(self.channel_multipliers) < 1:
+            raise ValueError(
+                "channel_multipliers must be one positive number a level, got "
+                f"{self.channel_multipliers}."
+            )
+        halvings = 2 ** (len(self.channel_multipliers) - 1)
+        if self.image_size % halvings:
+            raise ValueError(
+                f"image_size must be divisible by {halvings} for {len(self.channel_multipliers)} "
+                f"levels, got {self.image_size}."
+            )
+        foreign = sorted(set(self.attention_resolutions) - set(self.resolutions))
+        if foreign:
+            raise ValueError(
+                f"attention_resolutions must be among those of the levels, {self.resolutions}, got "
+                f"{foreign}."
+            )
+
+    def validate_ranges(self) -> None:
+        """Dropout and the noise variances are in their ranges."""
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}.")
+        if self.num_train_timesteps < 1:
+            raise ValueError(
+                f"num_train_timesteps must be at least 1, got {self.num_train_timesteps}."
+            )
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise ValueError(
+                "beta_start and beta_end must satisfy 0 < beta_start <= beta_end < 1, got "
+                f"{self.beta_start} and {self.beta_end}."
+            )
+
+    @property
+    def resolutions(self) -> list[int]:
+        """Side of the feature maps of each level, in pixels."""
+        return [self.image_size // 2**level for level in range(len(self.channel_multipliers))]
+
+    @property
+    def level_channels(self) -> list[int]:
+        """Channels of each level."""
+        return [multiplier * self.base_channels for multiplier in self.channel_multipliers]
+
+    @property
+    def normalization_groups(self) -> int:
+        """Groups of channels of every GroupNorm."""
+        return self.base_channels // _CHANNELS_PER_GROUP
+
+    @property
+    def null_class(self) -> int:
+        """The class index that stands for "no class"."""
+        return self.num_classes
