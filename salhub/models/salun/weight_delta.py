@@ -1,61 +1,72 @@
 """An unlearned model as what has changed: the open weights only, for whoever has the original."""
 
+import copy
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
-from salhub.models.salun.weight_mask import WeightMask
+from salhub.models.salun.weight_mask import WeightMask, read_known, write_whole
 
 FILE_NAME = "delta.safetensors"
 _FORMAT = "salhub-weight-delta-1"
 
 
-def state_digest(model: nn.Module) -> str:
-    """SHA-256 over names, shapes and bits of all parameters and buffers of a model.
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and bits of a model's parameters and buffers.
+
+    Args:
+        state: As of `model.state_dict()`.
 
     Example:
-        >>> len(state_digest(nn.Linear(2, 1)))
+        >>> len(state_digest(nn.Linear(2, 1).state_dict()))
         64
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(_bytes(tensor).numpy())
     return digest.hexdigest()
 
 
-def save_delta(model: nn.Module, mask: WeightMask, base_digest: str, folder: str | Path) -> Path:
+def save_delta(
+    model: nn.Module, base_state: Mapping[str, Tensor], mask: WeightMask, folder: str | Path
+) -> Path:
     """Write the open weights of a model, and its buffers, to `delta.safetensors`.
 
     Args:
         model: The changed model.
+        base_state: The original, a copy of its `state_dict()`.
         mask: Which weights were open; all others are those of the original.
-        base_digest: `state_digest` of the original.
         folder: Where to; made when it does not exist. The mask is written there too.
 
     Returns:
         The file, which a reader sees whole or not at all.
 
     Raises:
-        KeyError, ValueError: The mask is of another model.
+        KeyError: The mask or the original is of another model.
+        ValueError: A parameter has another shape or type, or a closed weight has moved.
+
+    Example:
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> base = {name: value.clone() for name, value in model.state_dict().items()}
+        >>> mask = WeightMask({"weight": torch.tensor([[True, False]])})
+        >>> model.weight.data[0, 0] += 1
+        >>> folder = save_delta(model, base, mask, "delta").parent  # doctest: +SKIP
     """
     mask = mask.for_model(model)
-    folder = Path(folder)
-    mask.save_pretrained(folder)
-    tensors = {
+    _check_closed_unmoved(model, base_state, mask)
+    opened = {
         name: parameter.detach()[mask.tensors[name]].cpu()
         for name, parameter in model.named_parameters()
     }
-    tensors |= {name: value.cpu().clone() for name, value in _saved_buffers(model).items()}
-    metadata = {"format": _FORMAT, "base": base_digest, "result": state_digest(model)}
-    target, draft = folder / FILE_NAME, folder / f".{FILE_NAME}.draft"
-    save_file(tensors, draft, metadata=metadata)
-    draft.replace(target)
-    return target
+    buffers = {name: value.cpu().clone() for name, value in _saved_buffers(model).items()}
+    digests = {"base": state_digest(base_state), "result": state_digest(model.state_dict())}
+    mask.save_pretrained(folder)
+    metadata = {"format": _FORMAT, **digests}
+    return write_whole(opened | buffers, Path(folder) / FILE_NAME, metadata)
 
 
 @torch.no_grad()
@@ -67,36 +78,60 @@ def apply_delta(model: nn.Module, folder: str | Path) -> None:
         folder: With `delta.safetensors` and `mask.safetensors`.
 
     Raises:
-        FileNotFoundError: There is no delta.
-        ValueError: The file is damaged or no delta, or it is of another original.
+        FileNotFoundError: There is no delta, or no mask.
+        KeyError: It is of a model with other parameters.
+        ValueError: A file is damaged or no delta, or it is of another original.
     """
     path = Path(folder) / FILE_NAME
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no delta at {path}.")
+    tensors, metadata = read_known(path, _FORMAT, "delta")
     mask = WeightMask.from_pretrained(folder).for_model(model)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}.") from None
-    if metadata.get("format") != _FORMAT:
-        raise ValueError(f"{path} is a safetensors file, but no delta that salhub has written.")
-    if metadata["base"] != state_digest(model):
+    if metadata.get("base") != state_digest(model.state_dict()):
         raise ValueError(
             f"{path} changes another model than this one: the weights differ; load the model that "
             "it was made of."
         )
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = copy.deepcopy(model.state_dict())  # tied weights stay tied
+    try:
+        for name, parameter in model.named_parameters():
+            state[name][mask.tensors[name]] = tensors[name].to(parameter.device)
+        for name in _saved_buffers(model):
+            state[name].copy_(tensors[name])
+    except (KeyError, RuntimeError, IndexError):
+        state = {}
+    if state_digest(state) != metadata.get("result"):
+        raise ValueError(f"{path} is damaged: the result is not what was saved; save it anew.")
+    model.load_state_dict(state)
+
+
+def _check_closed_unmoved(
+    model: nn.Module, base_state: Mapping[str, Tensor], mask: WeightMask
+) -> None:
+    state = model.state_dict()
+    if base_state.keys() != state.keys():
+        names = sorted(base_state.keys() ^ state.keys())
+        raise KeyError(
+            f"base_state is of another model: '{names[0]}' is in only one of them; give the "
+            "state_dict() of the original."
+        )
     for name, parameter in model.named_parameters():
-        parameter[mask.tensors[name]] = tensors[name].to(parameter.device)
-    for name, buffer in _saved_buffers(model).items():
-        buffer.copy_(tensors[name])
-    if state_digest(model) != metadata["result"]:
-        model.load_state_dict(before)
-        raise ValueError(f"{path} is damaged: the result is not what was saved.")
+        base = base_state[name].to(parameter.device)
+        if (base.shape, base.dtype) != (parameter.shape, parameter.dtype):
+            raise ValueError(
+                f"'{name}' is {parameter.dtype} of shape {tuple(parameter.shape)}, and was "
+                f"{base.dtype} of shape {tuple(base.shape)}; give the original of this model."
+            )
+        closed = ~mask.tensors[name]
+        if not torch.equal(_bytes(parameter[closed]), _bytes(base[closed])):
+            raise ValueError(
+                f"closed weights of '{name}' have moved, so the open ones are not all that has "
+                "changed; train with MaskedOptimizer, or save the whole model."
+            )
 
 
-def _saved_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+
+
+def _saved_buffers(model: nn.Module) -> dict[str, Tensor]:
     saved = model.state_dict(keep_vars=True)
     return {name: buffer for name, buffer in model.named_buffers() if name in saved}

@@ -1,7 +1,10 @@
 """Which weights may move: masks made from scores, combined, and kept in a file of one bit each."""
 
+import hashlib
 import json
 import math
+import numbers
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -27,6 +30,7 @@ class WeightMask:
     Args:
         tensors: Parameter name -> bool tensor of the parameter's shape.
         saliency: What the scores were, such as "batch_mean_grad"; for the file and the card.
+        ratio: Share of the ranked weights that was to be opened, None for a combined mask.
 
     Raises:
         TypeError: A tensor that is not boolean.
@@ -38,7 +42,12 @@ class WeightMask:
         (0.5, [False, True])
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], saliency: str = "unknown") -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        saliency: str = "unknown",
+        ratio: float | None = None,
+    ) -> None:
         if not tensors:
             raise ValueError("a mask needs the tensors of at least one parameter, got none.")
         for name, tensor in tensors.items():
@@ -46,6 +55,7 @@ class WeightMask:
                 raise TypeError(f"the mask of '{name}' must be boolean, got {tensor.dtype}.")
         self.tensors = dict(tensors)
         self.saliency = saliency
+        self.ratio = ratio
 
     def __repr__(self) -> str:
         return (
@@ -115,7 +125,8 @@ class WeightMask:
         """The mask under the names of a model, on its devices.
 
         Names may differ by what wrappers such as DataParallel put before them. Parameters that
-        share their memory need a mask for the first of their names only.
+        share their memory need a mask for the first of their names only. Frozen parameters, which
+        get no scores, need none: they are closed.
 
         Args:
             model: The model whose weights it is for.
@@ -125,22 +136,32 @@ class WeightMask:
             ValueError: A parameter has another shape.
         """
         parameters = dict(model.named_parameters())
-        mask = self.for_names({name: p.shape for name, p in parameters.items()})
+        frozen = [name for name, p in parameters.items() if not p.requires_grad]
+        mask = self.for_names({name: p.shape for name, p in parameters.items()}, frozen)
         tensors = {name: mask.tensors[name].to(p.device) for name, p in parameters.items()}
-        return WeightMask(tensors, self.saliency)
+        return WeightMask(tensors, self.saliency, self.ratio)
 
-    def for_names(self, shapes: Mapping[str, torch.Size]) -> "WeightMask":
+    def for_names(
+        self, shapes: Mapping[str, torch.Size], frozen: Iterable[str] = ()
+    ) -> "WeightMask":
         """The mask under other names for the same parameters, in their order.
 
         Args:
             shapes: Parameter name -> shape.
+            frozen: Those of the names that are closed if the mask does not have them.
 
         Raises:
             KeyError: Other parameters.
             ValueError: A parameter of another shape.
         """
-        own = {_bare(name): tensor for name, tensor in self.tensors.items()}
-        wanted = {_bare(name): name for name in shapes}
+        own, wanted = dict(self.tensors), {name: name for name in shapes}
+        if not own.keys() <= wanted.keys():
+            own = dict(zip(bare_names(own), own.values(), strict=True))
+            wanted = dict(zip(bare_names(shapes), shapes, strict=True))
+        closed = set(frozen)
+        for bare, name in wanted.items():
+            if name in closed and bare not in own:
+                own[bare] = torch.zeros(shapes[name], dtype=torch.bool)
         missing, unexpected = sorted(wanted.keys() - own), sorted(own.keys() - wanted)
         if missing or unexpected:
             raise KeyError(
@@ -153,7 +174,8 @@ class WeightMask:
                     f"the mask of '{name}' has shape {tuple(own[bare].shape)}, and the parameter "
                     f"{tuple(shapes[name])}; make a mask of this model."
                 )
-        return WeightMask({name: own[bare] for bare, name in wanted.items()}, self.saliency)
+        tensors = {name: own[bare] for bare, name in wanted.items()}
+        return WeightMask(tensors, self.saliency, self.ratio)
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write `mask.safetensors`, one bit a weight; a reader sees it whole or not at all.
@@ -164,19 +186,19 @@ class WeightMask:
         Returns:
             The file.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         packed = {
             name: torch.from_numpy(np.packbits(tensor.cpu().numpy().reshape(-1)))
             for name, tensor in self.tensors.items()
         }
         shapes = {name: list(tensor.shape) for name, tensor in self.tensors.items()}
-        metadata = {"format": _FORMAT, "saliency": self.saliency, "shapes": json.dumps(shapes)}
-        target = folder / FILE_NAME
-        draft = folder / f".{FILE_NAME}.draft"
-        save_file(packed, draft, metadata=metadata)
-        draft.replace(target)
-        return target
+        metadata = {
+            "format": _FORMAT,
+            "saliency": self.saliency,
+            "ratio": json.dumps(self.ratio),
+            "shapes": json.dumps(shapes),
+            "sha256": _packed_digest(packed, shapes),
+        }
+        return write_whole(packed, Path(folder) / FILE_NAME, metadata)
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> "WeightMask":
@@ -188,20 +210,17 @@ class WeightMask:
         """
         path = Path(path)
         path = path / FILE_NAME if path.is_dir() else path
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no mask at {path}.")
+        packed, metadata = read_known(path, _FORMAT, "mask")
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                packed = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged or no safetensors file: {error}.") from None
-        if metadata.get("format") != _FORMAT:
-            raise ValueError(f"{path} is a safetensors file, but no mask that salhub has written.")
-        shapes = json.loads(metadata["shapes"])
+            shapes, ratio = json.loads(metadata["shapes"]), json.loads(metadata["ratio"])
+            intact = metadata["sha256"] == _packed_digest(packed, shapes)
+        except (KeyError, ValueError):
+            intact = False
+        if not intact:
+            raise ValueError(f"{path} is damaged: the mask is not what was saved; save it anew.")
         # The file is sorted by name; the order of the parameters stands in the metadata.
         tensors = {name: _unpacked(packed[name], shape) for name, shape in shapes.items()}
-        return cls(tensors, metadata["saliency"])
+        return cls(tensors, metadata["saliency"], ratio)
 
 
 def make_mask(
@@ -257,7 +276,7 @@ def make_mask(
         name: opened[name] if name in opened else torch.zeros(values.shape, dtype=torch.bool)
         for name, values in scores.items()
     }
-    mask = WeightMask(tensors, saliency)
+    mask = WeightMask(tensors, saliency, float(ratio))
     if mask.num_open == 0:
         weights = sum(values.numel() for values in ranked.values())
         raise ValueError(
@@ -269,25 +288,65 @@ def make_mask(
 
 def _open_largest(scores: Mapping[str, Tensor], ratio: float) -> dict[str, Tensor]:
     """True at exactly floor(ratio d) places with the largest scores, the first of equal ones."""
-    values = {name: one.detach().float().cpu() for name, one in scores.items()}
-    ranked = torch.cat([one.reshape(-1) for one in values.values()]).numpy()
+    values = {name: _comparable(one) for name, one in scores.items()}
+    ranked = np.concatenate([one.reshape(-1) for one in values.values()])
     count = math.floor(ratio * len(ranked))
     if count == 0:
         return {name: torch.zeros(one.shape, dtype=torch.bool) for name, one in values.items()}
+    threshold = _largest(ranked, count)
+    missing = count - int(np.count_nonzero(ranked > threshold))
+    opened = {  # an output of its own, as a comparison of a scalar would give no array
+        name: np.greater(one, threshold, out=np.empty(one.shape, dtype=bool))
+        for name, one in values.items()
+    }
+    for name, one in values.items():
+        ties = (one == threshold).reshape(-1)
+        end = _end_of_first(ties, missing)
+        opened[name].reshape(-1)[:end] |= ties[:end]
+        missing -= int(np.count_nonzero(ties[:end]))
+        if not missing:
+            break
+    return {name: torch.from_numpy(one) for name, one in opened.items()}
+
+
+def _comparable(scores: Tensor) -> np.ndarray:
+    """Scores in an array that holds them exactly; numpy has no bfloat16."""
+    precision = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    return scores.detach().to("cpu", precision).contiguous().numpy()
+
+
+def _largest(scores: np.ndarray, count: int) -> np.floating:
+    """The score of rank `count`, the largest having rank 1; reorders the scores."""
+    lowest = scores.min()
+    above = scores > lowest
+    num_above = int(np.count_nonzero(above))
+    if num_above < count:
+        return lowest
+    # Dead units score 0, and a partition among so many equal scores takes five times longer.
+    ranked = scores[above] if num_above < 0.9 * len(scores) else scores
     # A partition takes linear time, where a sort would find ranks that nobody needs.
     ranked.partition(len(ranked) - count)
-    threshold = float(ranked[len(ranked) - count])
-    opened = {name: one > threshold for name, one in values.items()}
-    missing = count - sum(map(_count, opened.values()))
-    for name, one in values.items():
-        ties = np.flatnonzero((one == threshold).numpy())[:missing]
-        opened[name].view(-1)[ties] = True
-        missing -= len(ties)
-    return opened
+    return ranked[len(ranked) - count]
+
+
+def _end_of_first(flags: np.ndarray, count: int) -> int:
+    """Length of the shortest start of `flags` with `count` of them set; all if it has fewer."""
+    start, end = 0, len(flags)
+    if np.count_nonzero(flags) <= count:
+        return end
+    # Halving counts every place twice at most; listing millions of places takes four times longer.
+    while end - start > 1:
+        middle = (start + end) // 2
+        inside = int(np.count_nonzero(flags[start:middle]))
+        if inside < count:
+            start, count = middle, count - inside
+        else:
+            end = middle
+    return end
 
 
 def _count(tensor: Tensor) -> int:
-    return int(torch.count_nonzero(tensor))
+    return int(np.count_nonzero(tensor.cpu().numpy()))
 
 
 def _groups(scores: Mapping[str, Tensor], scope: str) -> Iterator[list[str]]:
@@ -326,8 +385,10 @@ def _without_excluded(scores: Mapping[str, Tensor], exclude: Iterable[str]) -> d
 
 
 def _check_ratio(ratio: float) -> None:
-    if isinstance(ratio, bool) or not isinstance(ratio, int | float):
+    if not isinstance(ratio, numbers.Real):
         raise TypeError(f"ratio must be a number above 0 and at most 1, got {ratio!r}.")
+    if isinstance(ratio, bool):
+        raise ValueError(f"ratio must be a share above 0 and at most 1 such as 0.5, got {ratio}.")
     if 1 < ratio <= 100:
         raise ValueError(
             f"ratio is a share above 0 and at most 1, got {ratio}; for {ratio} % give "
@@ -337,17 +398,65 @@ def _check_ratio(ratio: float) -> None:
         raise ValueError(f"ratio must be above 0 and at most 1, got {ratio}.")
 
 
-def _bare(name: str) -> str:
-    """A name without what wrappers put before it."""
-    for prefix in _PREFIXES:
-        if name.startswith(prefix):
-            return _bare(name.removeprefix(prefix))
-    return name
+def bare_names(names: Iterable[str]) -> list[str]:
+    """Names without what wrappers put before all of them.
+
+    Example:
+        >>> bare_names(["module.weight", "module.bias"]), bare_names(["module.weight", "bias"])
+        (['weight', 'bias'], ['module.weight', 'bias'])
+    """
+    bare = list(names)
+    for prefix in _PREFIXES * 2:  # compiled and then distributed, or the other way round
+        # A network may itself have a part called "module": it is a wrapper's if all names have it.
+        if all(name.startswith(prefix) for name in bare):
+            bare = [name.removeprefix(prefix) for name in bare]
+    return bare
 
 
 def _some(names: list[str]) -> str:
     shown = ", ".join(f"'{name}'" for name in names[:3]) or "none"
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
+
+
+def _packed_digest(packed: Mapping[str, Tensor], shapes: Mapping[str, list[int]]) -> str:
+    """SHA-256 over names, shapes and bits."""
+    digest = hashlib.sha256(json.dumps(shapes).encode())
+    for name in shapes:
+        digest.update(packed[name].numpy())
+    return digest.hexdigest()
+
+
+def write_whole(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> Path:
+    """Write a safetensors file that a reader sees whole or not at all; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own, as several processes may write the same file.
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.draft")
+    try:
+        save_file(dict(tensors), draft, metadata=metadata)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def read_known(path: Path, file_format: str, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file of ours: tensors and metadata.
+
+    Raises:
+        FileNotFoundError: There is no file.
+        ValueError: It is damaged, or not of the format.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {what} at {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error}.") from None
+    if metadata.get("format") != file_format:
+        raise ValueError(f"{path} is a safetensors file, but no {what} that salhub has written.")
+    return tensors, metadata
 
 
 def _unpacked(packed: Tensor, shape: list[int]) -> Tensor:

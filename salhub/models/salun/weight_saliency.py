@@ -1,7 +1,8 @@
 """How much each weight matters to what is to be forgotten."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -48,7 +49,8 @@ def compute_saliency(
     Args:
         model: Any module.
         batches: The data, for example a DataLoader: pairs (inputs, labels), or dictionaries that
-            are the keywords of the model and have "labels". Moved to the model's device.
+            are the keywords of the model and have "labels". All tensors, the first axis of each
+            counts the samples. Moved to the model's device.
         loss: Takes the model and a batch and gives the loss of every sample, (B,). By default the
             cross-entropy of the logits, (B, C) or the `logits` of an output, with the labels.
         kind: What is scored.
@@ -58,7 +60,8 @@ def compute_saliency(
             "sum_abs": sum over samples of |gradient|. "fisher": sum over samples of gradient^2.
             "weight_times_grad": |weight| times "sample_mean_grad". "magnitude": |weight|, and
             "random": uniform numbers, neither of which looks at data; they are controls.
-        seed: Seed of "random".
+        seed: Seed of "random", and of what loaders and losses draw, such as an order or noise; the
+            state of torch's generators is put back.
         progress: Whether to show a bar over the batches.
 
     Returns:
@@ -66,9 +69,10 @@ def compute_saliency(
         order of `named_parameters()`, frozen parameters left out.
 
     Raises:
-        ValueError: An unknown kind, no data, losses of a wrong shape or not finite, scores that are
-            all 0, or a model with no trainable parameter.
-        TypeError: Quantised parameters, or parameters without values (device "meta").
+        ValueError: An unknown kind, no data, labels that are no class, losses of a wrong shape,
+            scores that are not finite or all 0, or a model with no trainable parameter.
+        TypeError: Quantised parameters, parameters without values (device "meta"), or batches of
+            another kind.
 
     Example:
         >>> model = nn.Linear(3, 2)
@@ -87,42 +91,79 @@ def compute_saliency(
     if kind == "random":
         return _random(parameters, seed)
     if kind == "magnitude":
-        return {name: p.detach().abs().float() for name, p in parameters.items()}
-    with attribution_scope(model):
-        bar = tqdm(batches, desc="Weight saliency", unit="batch", disable=not progress)
-        moved = _moved(bar, next(iter(parameters.values())).device)
-        if kind in _PER_SAMPLE:
-            scores = _over_samples(model, parameters, moved, loss or classification_loss, kind)
-        else:
-            scores = _of_means(model, parameters, moved, loss or classification_loss, kind)
+        scores = {name: p.detach().float().abs() for name, p in parameters.items()}
+    else:
+        score = _over_samples if kind in _PER_SAMPLE else _of_means
+        with attribution_scope(model), _seeded(seed):
+            bar = tqdm(batches, desc="Weight saliency", unit="batch", disable=not progress)
+            moved = _moved(bar, next(iter(parameters.values())).device)
+            if loss is None:
+                moved, loss = _with_known_labels(model, moved), classification_loss
+            scores = score(model, parameters, moved, loss, kind)
     _check_scores(scores)
     return scores
+
+
+@contextmanager
+def _seeded(seed: int) -> Generator[None]:
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
 
 
 def classification_loss(model: nn.Module, batch: Any) -> Tensor:
     """Cross-entropy of every sample of a batch, (B,); see `compute_saliency`.
 
     Raises:
-        ValueError: Labels that are no class of the logits, or no labels.
+        ValueError: No labels, or labels that are not one whole number a sample.
     """
-    if isinstance(batch, dict):
-        if "labels" not in batch:
-            raise ValueError(
-                f"a batch has {', '.join(batch)} and no 'labels'; name the classes 'labels', or "
-                "give a loss."
-            )
-        labels = batch["labels"]
-        output = model(**{name: value for name, value in batch.items() if name != "labels"})
-    else:
-        inputs, labels = batch
-        output = model(inputs)
-    logits = output if isinstance(output, Tensor) else output.logits
+    labels, logits = _labels(batch), _logits(model, batch)
     if labels.is_floating_point() or labels.shape != logits.shape[:1]:
         raise ValueError(
             f"labels must be one class number a sample, ({logits.shape[0]},), got {labels.dtype} "
             f"of shape {tuple(labels.shape)}."
         )
     return F.cross_entropy(logits, labels, reduction="none")
+
+
+def _labels(batch: Any) -> Tensor:
+    if not isinstance(batch, Mapping):
+        if len(batch) != 2:
+            raise ValueError(
+                f"a batch must be a pair (inputs, labels), got {len(batch)} tensors; give pairs, a "
+                "dictionary, or a loss."
+            )
+        return batch[1]
+    if "labels" not in batch:
+        raise ValueError(
+            f"a batch has {', '.join(batch)} and no 'labels'; name the classes 'labels', or give "
+            "a loss."
+        )
+    return batch["labels"]
+
+
+def _logits(model: nn.Module, batch: Any) -> Tensor:
+    if isinstance(batch, Mapping):
+        output = model(**{name: value for name, value in batch.items() if name != "labels"})
+    else:
+        output = model(batch[0])
+    return output if isinstance(output, Tensor) else output.logits
+
+
+def _with_known_labels(model: nn.Module, batches: Iterator[Any]) -> Iterator[Any]:
+    """Refuses labels that are no class: -100 would count as a loss of 0, unnoticed."""
+    classes = None
+    for batch in batches:
+        labels = _labels(batch)
+        if classes is None:  # one sample tells how many there are
+            with torch.no_grad():
+                classes = _logits(model, next(_parts(batch, 1))).shape[-1]
+        if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise ValueError(
+                f"labels must be classes 0 to {classes - 1}, got {int(labels.min())} to "
+                f"{int(labels.max())}; leave out samples without a class."
+            )
+        yield batch
 
 
 def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -157,10 +198,16 @@ def _random(parameters: dict[str, nn.Parameter], seed: int) -> dict[str, Tensor]
 
 def _moved(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
     for batch in batches:
-        if isinstance(batch, dict):
-            yield {name: value.to(device) for name, value in batch.items()}
-        else:
-            yield tuple(value.to(device) for value in batch)
+        named = isinstance(batch, Mapping)  # not only dict: processors give a class of their own
+        values = list(batch.values()) if named else batch
+        if not isinstance(values, tuple | list) or not all(isinstance(v, Tensor) for v in values):
+            raise TypeError(
+                "a batch must be a pair of tensors (inputs, labels) or a dictionary of tensors, "
+                f"got {type(batch).__name__}; put what a model cannot take into the loss."
+            )
+        # A tensor made under inference mode takes no part in gradients, but its copy does.
+        values = [(v.clone() if v.is_inference() else v).to(device) for v in values]
+        yield dict(zip(batch, values, strict=True)) if named else tuple(values)
 
 
 def _of_means(
@@ -171,7 +218,9 @@ def _of_means(
     sums = [torch.zeros_like(p, dtype=torch.float32) for p in tensors]
     count = 0
     for batch in batches:
-        losses = _checked(loss(model, batch))
+        losses = _checked(loss(model, batch), _size(batch))
+        if not losses.requires_grad:
+            raise ValueError("the loss does not depend on the weights; it must not be detached.")
         count += len(losses)
         value = losses.mean() if kind == "batch_mean_grad" else losses.sum()
         found = torch.autograd.grad(value, tensors, allow_unused=True)
@@ -202,16 +251,27 @@ def _over_samples(
     sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in weights.items()}
     size = sum(p.numel() * p.element_size() for p in weights.values())
     at_once = max(1, _SAMPLE_GRADIENT_BYTES // size)
-    gradients = vmap(grad(of_one), in_dims=(None, 0), randomness="error")
+    gradients = vmap(grad(of_one), in_dims=(None, 0), randomness="different")
     for batch in batches:
         for part in _parts(batch, at_once):
-            # The fused attention has no rule for samples one by one.
-            with sdpa_kernel(SDPBackend.MATH):
-                by_sample = gradients(weights, part)
-            for name, found in by_sample.items():
+            for name, found in _sample_gradients(gradients, of_one, weights, part).items():
                 values = found.float()
                 sums[name] += (values.abs() if kind == "sum_abs" else values.square()).sum(0)
     return sums
+
+
+def _sample_gradients(gradients, of_one, weights: dict[str, Tensor], part: Any):
+    """Parameter name -> gradients of single samples, (B, ...)."""
+    try:
+        # The fused attention has no rule for samples one by one.
+        with sdpa_kernel(SDPBackend.MATH):
+            return gradients(weights, part)
+    except RuntimeError as error:
+        if "vmap" not in str(error):
+            raise
+    # Code that looks at values, such as a padding mask, cannot run for several samples at once.
+    found = [grad(of_one)(weights, _picked(part, place)) for place in range(_size(part))]
+    return {name: torch.stack([one[name] for one in found]) for name in weights}
 
 
 class _LossOfOne(nn.Module):
@@ -222,28 +282,30 @@ class _LossOfOne(nn.Module):
         self.model, self.loss = model, loss
 
     def forward(self, sample: Any) -> Tensor:
-        if isinstance(sample, dict):
-            batch: Any = {name: value[None] for name, value in sample.items()}
-        else:
-            batch = tuple(value[None] for value in sample)
-        return self.loss(self.model, batch)[0]
+        return _checked(self.loss(self.model, _picked(sample, None)), 1)[0]
 
 
 def _parts(batch: Any, size: int) -> Iterator[Any]:
-    values = list(batch.values()) if isinstance(batch, dict) else list(batch)
-    columns = zip(*(value.split(size) for value in values), strict=True)
-    for column in columns:
-        yield dict(zip(batch, column, strict=True)) if isinstance(batch, dict) else tuple(column)
+    return (_picked(batch, slice(i, i + size)) for i in range(0, _size(batch), size))
 
 
-def _checked(losses: Tensor) -> Tensor:
-    if losses.ndim != 1:
+def _picked(batch: Any, samples: int | slice | None) -> Any:
+    """Some samples of a batch; `None` makes a batch of a single sample."""
+    if isinstance(batch, dict):
+        return {name: value[samples] for name, value in batch.items()}
+    return tuple(value[samples] for value in batch)
+
+
+def _size(batch: Any) -> int:
+    return len(next(iter(batch.values())) if isinstance(batch, dict) else batch[0])
+
+
+def _checked(losses: Tensor, size: int) -> Tensor:
+    if losses.shape != (size,):
         raise ValueError(
-            f"the loss must give one number a sample, (B,), got shape {tuple(losses.shape)}; use "
-            "reduction='none'."
+            f"the loss must give one number a sample, ({size},), got shape {tuple(losses.shape)}; "
+            "use reduction='none'."
         )
-    if not losses.requires_grad:
-        raise ValueError("the loss does not depend on the weights; it must not be detached.")
     return losses
 
 
@@ -251,7 +313,8 @@ def _check_scores(scores: dict[str, Tensor]) -> None:
     for name, values in scores.items():
         if not bool(torch.isfinite(values).all()):
             raise ValueError(
-                f"the gradient of '{name}' is not finite; check the data and the model's precision."
+                f"the scores of '{name}' are not finite; check the data, the weights and their "
+                "precision."
             )
     if not any(bool(values.any()) for values in scores.values()):
         raise ValueError(

@@ -11,6 +11,7 @@ from torch import nn
 
 from salhub.models.salun.masked_optimizer import MaskedOptimizer, closed_weights_digest
 from salhub.models.salun.weight_mask import WeightMask, make_mask
+from salhub.models.salun.weight_saliency import compute_saliency
 from tests.models.salun.networks import samples, small_network
 
 OPTIMIZERS = {
@@ -53,6 +54,9 @@ def test_closed_weights_keep_their_bits_and_open_ones_move(name):
         old = before.get_parameter(key)
         assert torch.equal(parameter[~opened], old[~opened])
         assert bool((parameter[opened] != old[opened]).any())
+        for value in optimizer.state[parameter].values():
+            if torch.is_tensor(value) and value.shape == parameter.shape:
+                assert not bool(value[~opened].any()) and bool(value[opened].any())
 
 
 @pytest.mark.parametrize("name", ["momentum", "nesterov", "adam", "adamw"])
@@ -160,8 +164,88 @@ def test_schedulers_checkpoints_and_accelerate_do_not_notice():
         assert torch.equal(parameter, restarted.get_parameter(name))
 
 
+def test_stands_in_for_the_optimizer_it_steps():
+    def run(wrapped: bool) -> nn.Module:
+        network = small_network()
+        start, mask = copy.deepcopy(network), random_mask(network)
+        accelerator = Accelerator(cpu=True)
+        inside = OPTIMIZERS["momentum"](network.parameters())
+        masked = MaskedOptimizer(inside, network, mask)
+        optimizer = masked if wrapped else inside
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+        network, prepared, scheduler = accelerator.prepare(network, optimizer, scheduler)
+        inputs, labels = samples(8)
+        for _ in range(4):
+            with accelerator.accumulate(network):
+                prepared.zero_grad()
+                accelerator.backward(F.cross_entropy(network.eval()(inputs), labels))
+                prepared.step()
+                scheduler.step()
+        assert prepared.param_groups[0]["lr"] == inside.param_groups[0]["lr"] == 0.1 / 16
+        prepared.load_state_dict(prepared.state_dict())
+        assert closed_weights_digest(network, mask) == closed_weights_digest(start, mask)
+        return network
+
+    for one, other in zip(run(True).parameters(), run(False).parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_clipping_can_leave_out_closed_weights():
+    network = small_network()
+    mask = random_mask(network)
+    masked = MaskedOptimizer(OPTIMIZERS["sgd"](network.parameters()), network, mask)
+    network(samples(8)[0]).sum().backward()
+    masked.mask_gradients()
+    grads = [p.grad[mask.tensors[name]] for name, p in network.named_parameters()]
+    norm = nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    torch.testing.assert_close(norm, torch.cat(grads).norm())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second device")
+def test_the_mask_goes_where_the_model_goes():
+    network = small_network()
+    mask = random_mask(network)
+    optimizer = OPTIMIZERS["momentum"](network.parameters())
+    digest = closed_weights_digest(network, mask)
+    MaskedOptimizer(optimizer, network, mask)
+    network.cuda()(samples(8)[0].cuda()).sum().backward()
+    optimizer.step()
+    assert closed_weights_digest(network, mask) == digest
+
+
+def test_a_model_that_changes_its_precision_is_refused():
+    network = small_network()
+    optimizer = OPTIMIZERS["sgd"](network.parameters())
+    MaskedOptimizer(optimizer, network, random_mask(network))
+    network.double()(samples(8)[0].double()).sum().backward()
+    with pytest.raises(ValueError, match=r"is torch\.float64 now"):
+        optimizer.step()
+
+
+def test_the_digest_does_not_mind_wrappers():
+    network = small_network()
+    mask, wrapped = random_mask(network), nn.Module()
+    wrapped.module = network
+    assert closed_weights_digest(wrapped, mask) == closed_weights_digest(network, mask)
+
+
+def test_frozen_parts_of_a_model_stay_frozen():
+    network = small_network()
+    network[0].weight.requires_grad_(False)
+    scores = compute_saliency(network, [samples(8)])
+    mask = make_mask(scores)
+    optimizer = OPTIMIZERS["adamw"](network.parameters())
+    digest = closed_weights_digest(network, mask)
+    with MaskedOptimizer(optimizer, network, mask):
+        train(network, optimizer)
+    assert closed_weights_digest(network, mask) == digest
+    assert not network[0].weight.requires_grad
+
+
 def test_a_mask_of_another_model_is_refused():
     network = small_network()
     optimizer = OPTIMIZERS["sgd"](network.parameters())
     with pytest.raises(KeyError, match="the mask is of another model"):
         MaskedOptimizer(optimizer, network, WeightMask({"weight": torch.tensor([True])}))
+    with pytest.raises(ValueError, match="6 of the 6 parameters of the optimizer are not of this"):
+        MaskedOptimizer(optimizer, small_network(), random_mask(network))

@@ -1,34 +1,37 @@
 """What has changed, and nothing else, turns the original into the changed model."""
 
+import copy
+
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from salhub.models.salun.masked_optimizer import MaskedOptimizer
 from salhub.models.salun.weight_delta import FILE_NAME, apply_delta, save_delta, state_digest
-from salhub.models.salun.weight_mask import make_mask
+from salhub.models.salun.weight_mask import WeightMask, make_mask
 from tests.models.salun.networks import samples, small_network
 
 
 @pytest.fixture
 def changed(tmp_path):
     network = small_network()
-    base = state_digest(network)
+    base = copy.deepcopy(network.state_dict())
     mask = make_mask({n: p.detach().abs() for n, p in network.named_parameters()}, 0.1)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, weight_decay=0.1)
     inputs, labels = samples(8)
     with MaskedOptimizer(optimizer, network, mask):
         torch.nn.functional.cross_entropy(network.train()(inputs), labels).backward()
         optimizer.step()
-    save_delta(network, mask, base, tmp_path)
+    save_delta(network, base, mask, tmp_path)
     return network
 
 
 def test_the_original_becomes_the_changed_model_exactly(tmp_path, changed):
     model = small_network()
-    assert state_digest(model) != state_digest(changed)
+    assert state_digest(model.state_dict()) != state_digest(changed.state_dict())
     apply_delta(model, tmp_path)
-    assert state_digest(model) == state_digest(changed)
+    assert state_digest(model.state_dict()) == state_digest(changed.state_dict())
 
 
 def test_only_open_weights_and_buffers_are_written(tmp_path, changed):
@@ -41,18 +44,16 @@ def test_only_open_weights_and_buffers_are_written(tmp_path, changed):
 
 def test_another_original_is_refused_and_left_alone(tmp_path, changed):
     other = small_network(seed=5)
-    before = state_digest(other)
+    before = state_digest(other.state_dict())
     with pytest.raises(ValueError, match="changes another model than this one"):
         apply_delta(other, tmp_path)
-    assert state_digest(other) == before
+    assert state_digest(other.state_dict()) == before
 
 
 def test_a_damaged_delta_is_refused_and_the_model_left_alone(tmp_path, changed):
     model = small_network()
-    before = state_digest(model)
+    before = state_digest(model.state_dict())
     path = tmp_path / FILE_NAME
-    from safetensors import safe_open
-
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
     tensors = load_file(path)
@@ -60,13 +61,52 @@ def test_a_damaged_delta_is_refused_and_the_model_left_alone(tmp_path, changed):
     save_file(tensors, path, metadata=metadata)
     with pytest.raises(ValueError, match="the result is not what was saved"):
         apply_delta(model, tmp_path)
-    assert state_digest(model) == before
+    assert state_digest(model.state_dict()) == before
     save_file(tensors, path)
     with pytest.raises(ValueError, match="no delta that salhub has written"):
         apply_delta(model, tmp_path)
+    del tensors["5.weight"]
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(ValueError, match="the result is not what was saved"):
+        apply_delta(model, tmp_path)
+    assert state_digest(model.state_dict()) == before
     path.write_bytes(b"x")
     with pytest.raises(ValueError, match="damaged or no safetensors"):
         apply_delta(model, tmp_path)
     path.unlink()
     with pytest.raises(FileNotFoundError, match="no delta at"):
         apply_delta(model, tmp_path)
+
+
+def test_closed_weights_that_have_moved_are_refused_before_anything_is_written(tmp_path):
+    network = small_network()
+    base = copy.deepcopy(network.state_dict())
+    mask = make_mask({n: p.detach().abs() for n, p in network.named_parameters()}, 0.1)
+    with torch.no_grad():
+        network[5].weight += 1
+    with pytest.raises(ValueError, match=r"closed weights of '5\.weight' have moved"):
+        save_delta(network, base, mask, tmp_path / "new")
+    with pytest.raises(ValueError, match=r"is torch\.float64 of shape"):
+        save_delta(network.double(), base, mask, tmp_path / "new")
+    with pytest.raises(KeyError, match="is in only one of them"):
+        save_delta(network, {"5.bias": base["5.bias"]}, mask, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_tied_weights_stay_tied(tmp_path):
+    def tied():
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+        network[1].weight = network[0].weight
+        return network
+
+    network, model = tied(), tied()
+    mask = WeightMask(
+        {n: torch.ones_like(p, dtype=torch.bool) for n, p in tied().named_parameters()}
+    )
+    with torch.no_grad():
+        network[0].weight += 1
+    save_delta(network, tied().state_dict(), mask, tmp_path)
+    apply_delta(model, tmp_path)
+    assert state_digest(model.state_dict()) == state_digest(network.state_dict())
+    assert model[1].weight is model[0].weight

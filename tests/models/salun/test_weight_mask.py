@@ -2,10 +2,12 @@
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -93,7 +95,7 @@ def test_a_file_takes_one_bit_a_weight_and_comes_back(tmp_path):
     assert path.stat().st_size < 99_000 / 8 + 1000
     for source in (path, path.parent):
         loaded = WeightMask.from_pretrained(source)
-        assert loaded == mask and loaded.saliency == "fisher"
+        assert loaded == mask and loaded.saliency == "fisher" and loaded.ratio is None
         assert list(loaded.tensors) == list(tensors)
     assert [entry.name for entry in path.parent.iterdir()] == [FILE_NAME]
 
@@ -107,6 +109,64 @@ def test_files_that_are_no_masks_are_refused(tmp_path):
     save_file({"weight": torch.ones(2)}, tmp_path / FILE_NAME)
     with pytest.raises(ValueError, match="no mask that salhub has written"):
         WeightMask.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["bit", "short", "other", "shapes", "lost"])
+def test_damaged_masks_are_refused(tmp_path, damage):
+    path = WeightMask({"weight": torch.arange(100) < 50}, ratio=0.5).save_pretrained(tmp_path)
+    assert WeightMask.from_pretrained(path).ratio == 0.5
+    with safe_open(path, framework="pt") as file:
+        metadata, bits = file.metadata(), file.get_tensor("weight")
+    if damage == "bit":
+        bits[3] += 1
+    elif damage == "short":
+        bits = bits[:5].clone()
+    elif damage == "shapes":
+        metadata["shapes"] = "{"
+    elif damage == "lost":
+        del metadata["sha256"]
+    save_file({"other" if damage == "other" else "weight": bits}, path, metadata=metadata)
+    with pytest.raises(ValueError, match="is not what was saved"):
+        WeightMask.from_pretrained(path)
+
+
+def test_a_failed_save_leaves_the_old_file_and_no_draft(tmp_path, monkeypatch):
+    mask = WeightMask({"weight": torch.arange(9) < 5})
+    path = mask.save_pretrained(tmp_path)
+    monkeypatch.setattr(Path, "replace", lambda *names: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        (~mask).save_pretrained(tmp_path)
+    assert WeightMask.from_pretrained(path) == mask
+    assert [entry.name for entry in tmp_path.iterdir()] == [FILE_NAME]
+
+
+def test_frozen_parameters_need_no_mask():
+    network = small_network()
+    network[0].weight.requires_grad_(False)
+    some = {name: values for name, values in scores().items() if name != "0.weight"}
+    mask = make_mask(some).for_model(network)
+    assert not bool(mask.tensors["0.weight"].any()) and mask.ratio == 0.5
+    with pytest.raises(KeyError, match=r"lacks '0.weight'"):
+        make_mask(some).for_model(network.requires_grad_(True))
+
+
+def test_a_part_called_module_is_no_wrapper():
+    network = nn.Module()
+    network.weight, network.module = nn.Parameter(torch.ones(3)), nn.Module()
+    network.module.weight = nn.Parameter(torch.ones(3))
+    mask = make_mask({"weight": torch.tensor([3.0, 2, 1]), "module.weight": torch.zeros(3)}, 0.5)
+    assert mask.for_model(network) == mask
+    wrapped = nn.Module()
+    wrapped.module = network
+    assert mask.for_model(wrapped).tensors["module.module.weight"].tolist() == [False] * 3
+
+
+def test_scores_of_any_precision_and_ratios_of_any_kind():
+    near = torch.tensor([1, 1 + 1e-12, 1 + 3e-12, 1 + 2e-12], dtype=torch.float64)
+    assert make_mask({"a": near}, np.float32(0.5)).tensors["a"].tolist() == [False] * 2 + [True] * 2
+    coarse = torch.tensor([[1, 3], [3, 2]], dtype=torch.bfloat16).t()
+    assert make_mask({"a": coarse}, 0.25).tensors["a"].tolist() == [[False, True], [False, False]]
+    assert make_mask({"a": torch.tensor(2.0), "b": torch.ones(1)}).tensors["a"].item() is True
 
 
 def test_names_may_carry_what_wrappers_add():
@@ -135,7 +195,7 @@ def test_a_mask_of_another_model_is_refused_by_name():
         (0, ValueError, "above 0 and at most 1"),
         (-0.1, ValueError, "above 0 and at most 1"),
         (float("nan"), ValueError, "above 0 and at most 1"),
-        (True, TypeError, "must be a number"),
+        (True, ValueError, "such as 0.5, got True"),
         ("half", TypeError, "must be a number"),
         (1e-9, ValueError, "of 409 weights, ranked global, opens none"),
     ],

@@ -6,7 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import ViTConfig, ViTForImageClassification
+from torch.utils.data import DataLoader, TensorDataset
+from transformers import (
+    BatchFeature,
+    BertConfig,
+    BertForSequenceClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 from salhub.models.salun.weight_saliency import KINDS, compute_saliency
 from tests.models.salun.networks import batches, samples, small_network
@@ -106,6 +113,56 @@ def test_works_without_gradients_around_it_and_on_transformers_models():
     assert float(found["classifier.weight"].sum()) > 0
 
 
+@pytest.mark.parametrize("kind", ["batch_mean_grad", "fisher"])
+def test_what_a_loss_or_a_loader_draws_follows_the_seed_only(kind):
+    network, pairs = small_network(), TensorDataset(*samples(10))
+
+    def noisy(model, batch):
+        return model(batch[0] + torch.randn_like(batch[0])).square().sum(1)
+
+    def found(seed):
+        loader = DataLoader(pairs, 4, shuffle=True)
+        return compute_saliency(network, loader, noisy, kind=kind, seed=seed)["5.weight"]
+
+    state = torch.get_rng_state()
+    first = found(1)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(3)
+    assert torch.equal(first, found(1)) and not torch.equal(first, found(2))
+
+
+def test_batches_of_processors_and_of_inference_mode():
+    class ByName(nn.Linear):
+        def forward(self, pixel_values):
+            return super().forward(pixel_values)
+
+    model = ByName(3, 2)
+    inputs, labels = torch.randn(4, 3), torch.tensor([0, 1, 1, 0])
+    expected = compute_saliency(model, [(inputs, labels)])["weight"]
+    with torch.inference_mode():
+        batch = BatchFeature({"pixel_values": inputs.clone(), "labels": labels.clone()})
+        assert torch.equal(compute_saliency(model, [batch])["weight"], expected)
+
+
+def test_models_that_look_at_values_are_scored_sample_by_sample():
+    torch.manual_seed(0)
+    config = BertConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8,
+        vocab_size=20, num_labels=2,
+    )  # fmt: skip
+    model = BertForSequenceClassification(config)
+    batch = {
+        "input_ids": torch.randint(20, (3, 5)),
+        "attention_mask": torch.tensor([[1, 1, 1, 0, 0], [1] * 5, [1] * 4 + [0]]),
+        "labels": torch.tensor([0, 1, 1]),
+    }
+    found = compute_saliency(model, [batch], kind="sum_abs")
+    single = [{name: value[i : i + 1] for name, value in batch.items()} for i in range(3)]
+    expected = [compute_saliency(model, [one]) for one in single]
+    for name, values in found.items():
+        torch.testing.assert_close(values, sum(one[name] for one in expected))
+
+
 def test_frozen_and_tied_parameters_are_named(caplog):
     network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
     network[1].weight = network[0].weight
@@ -130,8 +187,22 @@ def test_bad_input_is_refused_in_one_sentence():
         compute_saliency(network, [(inputs, F.one_hot(labels, 5).float())])
     with pytest.raises(ValueError, match="no 'labels'"):
         compute_saliency(network, [{"input": inputs, "label": labels}])
-    with pytest.raises(ValueError, match="is not finite"):
+    with pytest.raises(ValueError, match="are not finite"):
         compute_saliency(network, [(inputs * torch.nan, labels)])
+    with pytest.raises(ValueError, match=r"a pair .*got 3 tensors"):
+        compute_saliency(network, [(inputs, labels, labels)])
+    for batch in (inputs, {"inputs": inputs, "labels": [0, 1, 2]}):
+        with pytest.raises(TypeError, match="pair of tensors"):
+            compute_saliency(network, [batch])
+    for kind in ("batch_mean_grad", "fisher"):
+        for label in (-100, 5):
+            with pytest.raises(ValueError, match="labels must be classes 0 to 4"):
+                compute_saliency(network, [(inputs, labels.clone().fill_(label))], kind=kind)
+        with pytest.raises(ValueError, match="one number a sample"):
+            compute_saliency(network, batches(), lambda m, b: m(b[0]).sum(), kind=kind)
+    with pytest.raises(ValueError, match="are not finite"):
+        nn.init.constant_(network[5].bias, torch.nan)
+        compute_saliency(network, kind="magnitude")
     with pytest.raises(TypeError, match="device 'meta'"):
         compute_saliency(small_network().to("meta"), batches())
     with pytest.raises(ValueError, match="no parameter with requires_grad"):
