@@ -86,6 +86,28 @@ class Backbone(_Entry):
         return getattr(self.module("image_processing"), self.image_processor)
 
 
+@dataclass(frozen=True)
+class RecipeEntry:
+    """Something that `salhub train`, `unlearn` or `compress` can carry out.
+
+    Args:
+        name: What a person types.
+        verb: "train", "unlearn" or "compress".
+        module: Where its class is.
+        recipe: Name of the class.
+    """
+
+    name: str
+    verb: str
+    module: str
+    recipe: str
+
+    @property
+    def recipe_class(self) -> Any:
+        """The class, imported when asked for."""
+        return getattr(importlib.import_module(self.module), self.recipe)
+
+
 # Task -> where its pipeline lives.
 TASKS: dict[str, tuple[str, str]] = {
     "image-saliency": ("salhub.pipelines.image_saliency", "ImageSaliencyPipeline"),
@@ -106,7 +128,30 @@ BACKBONES: tuple[Backbone, ...] = (
     Backbone("cifar_resnet", "CifarResNetConfig", "CifarResNetForImageClassification", "AutoModelForImageClassification", "CifarResNetImageProcessor"),
     Backbone("conditional_unet", "ConditionalUNetConfig", "ConditionalUNetForDiffusion", "AutoModel"),
 )
+
+RECIPES: tuple[RecipeEntry, ...] = (
+    RecipeEntry("cifar-resnet", "train", "salhub.backbones.cifar_resnet.recipe_cifar_resnet", "CifarResNetRecipe"),
+)
 # fmt: on
+
+
+def recipe_named(name: str, verb: str) -> RecipeEntry:
+    """Return a recipe by its name.
+
+    Args:
+        name: The recipe.
+        verb: "train", "unlearn" or "compress".
+
+    Raises:
+        UnknownNameError: No recipe of that verb is called that.
+    """
+    known = {entry.name: entry for entry in RECIPES if entry.verb == verb}
+    if name not in known:
+        raise UnknownNameError(
+            f"There is no recipe '{name}' to {verb}; the recipes are "
+            f"{', '.join(known) or 'none yet'}.{did_you_mean(name, known)}"
+        )
+    return known[name]
 
 
 def method_of(model_type_or_name: str) -> Method:

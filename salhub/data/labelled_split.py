@@ -1,0 +1,126 @@
+"""Which pictures of a data set a model was trained on: drawn by a seed, kept with the model."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+FILE_NAME = "split.json"
+
+
+@dataclass(frozen=True)
+class LabelledSplit:
+    """Places in a data set for training and for testing.
+
+    Args:
+        data: What the data set says of itself: name, size and fingerprint.
+        train: Places of the training pictures, int64 (n,), ascending.
+        test: Places of the test pictures, int64 (m,), ascending.
+
+    Example:
+        >>> split = LabelledSplit({"name": "d"}, torch.tensor([0, 2]), torch.tensor([1]))
+        >>> split.digest[:8]
+        'c2f79d1e'
+    """
+
+    data: Mapping[str, Any]
+    train: Tensor
+    test: Tensor
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the data set's fingerprint and of the training places."""
+        digest = hashlib.sha256(str(self.data.get("fingerprint", "")).encode())
+        digest.update(self.train.numpy().astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `split.json`."""
+        path = Path(folder) / FILE_NAME
+        content = {
+            "data": dict(self.data),
+            "digest": self.digest,
+            "train": _as_ranges(self.train),
+            "test": _as_ranges(self.test),
+        }
+        path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        return path
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read `split.json`.
+
+        Raises:
+            FileNotFoundError: There is none.
+            ValueError: It is damaged.
+        """
+        path = Path(folder) / FILE_NAME
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"There is no {FILE_NAME} in {folder}, so it is not known what the model there was "
+                "trained on."
+            )
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            places = (_from_ranges(content[name]) for name in ("train", "test"))
+            split = cls(content["data"], *places)
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+            raise ValueError(f"{path} is damaged, or was not written by salhub.") from None
+        if split.digest != content.get("digest"):
+            raise ValueError(f"{path} is damaged: its places do not have the digest it names.")
+        return split
+
+
+def balanced_places(labels: Tensor, count: int | None, generator: torch.Generator) -> Tensor:
+    """Draw as many places of every class.
+
+    Args:
+        labels: Class of each place, int64 (n,).
+        count: How many in all; None for every place.
+        generator: For the draw.
+
+    Returns:
+        Places, int64 (count,), ascending. Where the classes do not divide the count, the first
+        ones have one more.
+
+    Raises:
+        ValueError: A class has too few.
+
+    Example:
+        >>> places = balanced_places(torch.tensor([0, 0, 1, 1]), 2, torch.Generator())
+        >>> len(places)
+        2
+    """
+    if count is None:
+        return torch.arange(len(labels))
+    classes = labels.unique().tolist()
+    chosen = []
+    for place, label in enumerate(classes):
+        wanted = count // len(classes) + (place < count % len(classes))
+        members = (labels == label).nonzero()[:, 0]
+        if wanted > len(members):
+            raise ValueError(
+                f"{count} pictures of {len(classes)} classes need {wanted} of class {label}, and "
+                f"there are {len(members)}; ask for fewer."
+            )
+        chosen.append(members[torch.randperm(len(members), generator=generator)[:wanted]])
+    return torch.cat(chosen).sort().values
+
+
+def _as_ranges(places: Tensor) -> list[list[int]]:
+    """Ascending places as [first, last] pairs, which whole data sets make short."""
+    if not len(places):
+        return []
+    breaks = (places.diff() != 1).nonzero()[:, 0] + 1
+    parts = places.tensor_split(breaks.tolist())
+    return [[int(part[0]), int(part[-1])] for part in parts]
+
+
+def _from_ranges(ranges: list[list[int]]) -> Tensor:
+    parts = [torch.arange(first, last + 1) for first, last in ranges]
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)

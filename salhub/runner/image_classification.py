@@ -1,0 +1,213 @@
+"""Training an image classifier: what methods with a classifier of their own build on."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from salhub.data.labelled_split import LabelledSplit, balanced_places
+from salhub.data.picture_archive import PictureArchive
+from salhub.metrics.bootstrap import bootstrap_mean
+from salhub.results import Results
+from salhub.runner.arguments import RunArguments, check_choice
+from salhub.runner.batches import Batch, generator_of
+from salhub.runner.recipe import Recipe, Stage, StepLoss
+
+OPTIMIZERS = ("sgd", "adamw")
+_CROP_PADDING = 4
+_ROWS_TO_EVALUATE = 512
+# Draws of one step are told apart by these.
+_FLIP, _TOP, _LEFT = 0, 1, 2
+
+
+@dataclass(kw_only=True)
+class ImageClassificationArguments(RunArguments):
+    """Options of `ImageClassificationRecipe`.
+
+    Args:
+        data: Archive of labelled pictures, see `PictureArchive`.
+        num_train_images: Training pictures, as many of each class, drawn by the seed; None for all.
+        num_test_images: The same of the test pictures.
+        augment: Shift each training picture by up to 4 pixels and mirror half of them.
+        optimizer: "sgd" (with momentum) or "adamw".
+        momentum: Momentum of "sgd".
+        weight_decay: Pull of the weights towards 0.
+    """
+
+    data: str
+    num_train_images: int | None = None
+    num_test_images: int | None = None
+    augment: bool = False
+    batch_size: int = 128
+    num_train_epochs: int = 25
+    learning_rate: float = 0.1
+    lr_scheduler: str = "cosine"
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    def validate(self) -> None:
+        """Check the options of a classifier, and those of every run."""
+        super().validate()
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}.")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}.")
+
+
+class ImageClassificationRecipe(Recipe):
+    """Trains a classifier on an archive of labelled pictures, which stay in memory as bytes.
+
+    The split that was drawn is written beside the model: whoever wants to unlearn a picture later
+    has to know whether it was learned.
+    """
+
+    arguments_class = ImageClassificationArguments
+
+    @abstractmethod
+    def build_classifier(self, class_names: list[str]) -> PreTrainedModel:
+        """The network to train, with these classes."""
+
+    @abstractmethod
+    def build_image_processor(self, model: PreTrainedModel) -> Any:
+        """What prepares pictures for the network; its mean and deviation are used in training."""
+
+    def build_model(self) -> nn.Module:
+        archive = PictureArchive(self.arguments.data)
+        self.split = draw_split(archive, self.arguments)
+        self.train_images = _as_rgb(archive.images(self.split.train))
+        self.train_labels = archive.labels[self.split.train]
+        self.test_images = _as_rgb(archive.images(self.split.test))
+        self.test_labels = archive.labels[self.split.test]
+        model = self.build_classifier(archive.class_names)
+        self.image_processor = self.build_image_processor(model)
+        return model
+
+    def learned_options(self) -> dict[str, Any]:
+        # The place of the archive does not matter, and its content is in the split.
+        options = super().learned_options()
+        return {**options, "data": Path(self.arguments.data).stem}
+
+    def stages(self, epoch: int) -> Iterable[Stage]:
+        return [Stage("train", len(self.train_labels), self._fetch)]
+
+    def _fetch(self, batch: Batch) -> dict[str, Tensor]:
+        images = self.train_images[batch.rows]
+        if self.arguments.augment:
+            images = augmented(images, batch)
+        return {"images": images, "labels": self.train_labels[batch.rows]}
+
+    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        options = self.arguments
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        common = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
+        if options.optimizer == "sgd":
+            return torch.optim.SGD(parameters, momentum=options.momentum, **common)
+        return torch.optim.AdamW(parameters, **common)
+
+    def loss(self, model: nn.Module, inputs: Mapping[str, Tensor], batch: Batch) -> StepLoss:
+        logits = model(self.prepared(inputs["images"])).logits
+        samples = F.cross_entropy(logits, inputs["labels"], reduction="none")
+        is_right = (logits.argmax(-1) == inputs["labels"]).float()
+        return StepLoss(samples, measures={"accuracy": is_right})
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """Pictures of bytes (B, C, H, W) as the network wants them."""
+        mean, std = (
+            torch.tensor(values, device=images.device).view(-1, 1, 1)
+            for values in (self.image_processor.image_mean, self.image_processor.image_std)
+        )
+        return (images.float() / 255 - mean) / std
+
+    def evaluate(self, model: nn.Module, accelerator: Any, results: Results) -> None:
+        results.data = {**self.split.data, "split": self.split.digest[:16]}
+        for name, images, labels in (
+            ("train", self.train_images, self.train_labels),
+            ("test", self.test_images, self.test_labels),
+        ):
+            logits = self.predict(model, images, accelerator)
+            is_right = (logits.argmax(-1) == labels).double().numpy()
+            found = bootstrap_mean(is_right, seed=self.arguments.seed)
+            interval = (found.low, found.high)
+            results.add_metric(
+                f"accuracy/{name}", found.mean, interval=interval, n=len(labels), unit="fraction"
+            )
+
+    @torch.no_grad()
+    def predict(self, model: nn.Module, images: Tensor, accelerator: Any) -> Tensor:
+        """Logits of pictures of bytes, (N, classes) on the CPU, shared among the processes.
+
+        Args:
+            model: In evaluation mode.
+            images: uint8 (N, C, H, W).
+            accelerator: Of the run.
+        """
+        places = torch.arange(len(images))
+        with accelerator.split_between_processes(places, apply_padding=True) as own:
+            parts = [
+                model(self.prepared(images[rows].to(accelerator.device))).logits.float()
+                for rows in own.split(_ROWS_TO_EVALUATE)
+            ]
+        gathered = accelerator.gather(torch.cat(parts))
+        return gathered[: len(images)].cpu()
+
+    def export(self, model: Any, folder: Path) -> None:
+        model.save_pretrained(folder)
+        self.image_processor.save_pretrained(folder)
+        self.split.save(folder)
+
+
+def draw_split(archive: PictureArchive, arguments: ImageClassificationArguments) -> LabelledSplit:
+    """Training and test places of an archive, drawn by the seed.
+
+    Raises:
+        ValueError: A class has fewer pictures than are asked for.
+    """
+    chosen = []
+    for name, is_wanted in (("train", ~archive.is_test), ("test", archive.is_test)):
+        places = is_wanted.nonzero()[:, 0]
+        count = getattr(arguments, f"num_{name}_images")
+        # Of its own: the test pictures are the same whatever the number of training pictures.
+        generator = generator_of(arguments.seed, int(name == "test"))
+        chosen.append(places[balanced_places(archive.labels[places], count, generator)])
+    return LabelledSplit(archive.describe(), *chosen)
+
+
+def _as_rgb(images: Tensor) -> Tensor:
+    """Grey pictures in three channels, as image processors make them of a grey file."""
+    return images.expand(-1, 3, -1, -1)
+
+
+def augmented(images: Tensor, batch: Batch) -> Tensor:
+    """Shifts each picture by up to 4 pixels, zeros coming in, and mirrors half of them.
+
+    Args:
+        images: uint8 (B, C, H, W).
+        batch: Draws for its rows.
+
+    Returns:
+        uint8 (B, C, H, W).
+
+    Source: He et al. 2016 (arXiv 1512.03385), section 4.2.
+    """
+    height, width = images.shape[-2:]
+    shifts = 2 * _CROP_PADDING + 1
+    top, left = (
+        batch.draw(lambda n, generator: torch.randint(shifts, (n,), generator=generator), name)
+        for name in (_TOP, _LEFT)
+    )
+    flips = batch.draw(lambda n, generator: torch.rand(n, generator=generator) < 0.5, _FLIP)
+    padded = F.pad(images, (_CROP_PADDING,) * 4)
+    rows = top[:, None] + torch.arange(height)
+    columns = left[:, None] + torch.arange(width)
+    columns = torch.where(flips[:, None], columns.flip(1), columns)
+    picture = torch.arange(len(images))[:, None, None]
+    cropped = padded[picture, :, rows[:, :, None], columns[:, None, :]]  # (B, H, W, C)
+    return cropped.permute(0, 3, 1, 2)
