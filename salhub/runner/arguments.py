@@ -20,11 +20,9 @@ CIRCUMSTANCES = frozenset(
         "checkpoints_total_limit",
         "cpu",
         "dry_run",
-        "hub_model_id",
         "output_dir",
         "overwrite",
         "per_device_batch_size",
-        "push_to_hub",
         "report_to",
         "resume_from_checkpoint",
     }
@@ -61,8 +59,6 @@ class RunArguments:
             there is one; or the folder of a checkpoint; None starts anew.
         logging_steps: Optimizer steps between lines of the log.
         report_to: Trackers beside log.jsonl: "tensorboard", "wandb" or others of Accelerate's.
-        push_to_hub: Push the finished model to `hub_model_id`.
-        hub_model_id: Repository to push to.
         dry_run: Print steps, batch and memory, and stop before the first step.
         overwrite: Start anew in an `output_dir` that holds a run.
 
@@ -92,8 +88,6 @@ class RunArguments:
     resume_from_checkpoint: str | None = None
     logging_steps: int = 10
     report_to: list[str] = dataclasses.field(default_factory=list)
-    push_to_hub: bool = False
-    hub_model_id: str | None = None
     dry_run: bool = False
     overwrite: bool = False
 
@@ -129,8 +123,6 @@ class RunArguments:
             )
         check_choice("lr_scheduler", self.lr_scheduler, SCHEDULERS)
         check_choice("mixed_precision", self.mixed_precision, MIXED_PRECISIONS)
-        if self.push_to_hub and self.hub_model_id is None:
-            raise ValueError("push_to_hub needs hub_model_id, the repository to push to.")
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], owner: str = "The run") -> Self:

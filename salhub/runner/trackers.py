@@ -8,6 +8,7 @@ from accelerate.tracking import GeneralTracker, get_available_trackers, on_main_
 from accelerate.utils import LoggerType
 
 from salhub.errors import MissingExtraError, did_you_mean
+from salhub.runner.run_folder import write_text
 
 
 class JsonLinesTracker(GeneralTracker):
@@ -38,9 +39,7 @@ class JsonLinesTracker(GeneralTracker):
         """Go on after a step: what an interrupted run has logged beyond it is dropped."""
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
         kept = [line for line in lines if _step_of(line) <= step]
-        draft = self.path.with_name(f".{self.path.name}")
-        draft.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        draft.replace(self.path)
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     @on_main_process
     def store_init_configuration(self, values: dict[str, Any]) -> None:

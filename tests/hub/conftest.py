@@ -33,6 +33,19 @@ def run_client(hub_client: HubClient) -> Callable[..., CompletedProcess[str]]:
     return hub_client.run
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[HubServer]:
+    """A Hub that the tests of a file share."""
+    with HubServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server: HubServer, tmp_path_factory: pytest.TempPathFactory) -> HubClient:
+    """A machine that the tests of a file share, talking to `server`."""
+    return HubClient(server, tmp_path_factory.mktemp("person"))
+
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An installed copy of salhub that ships two small models, see `installation`."""

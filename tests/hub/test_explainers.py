@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from .client import HubClient
-from .server import HubServer
 from .test_transformers import tiny_resnet
 
 CLASSIFIER, EXPLAINER = "owner/classifier", "owner/explainer"
@@ -44,17 +42,6 @@ def load_what_has_no_processor() -> str:
     except ValueError as error:
         return str(error)
     return ""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[HubServer]:
-    with HubServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def client(server: HubServer, tmp_path_factory: pytest.TempPathFactory) -> HubClient:
-    return HubClient(server, tmp_path_factory.mktemp("person"))
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from huggingface_hub import HfApi
 
 from .client import HubClient, mark, refusal
-from .server import HubServer
 
 NAME = "owner/tiny-resnet"
 
@@ -82,17 +80,6 @@ def meet_trouble() -> dict[str, Any]:
 
 def load_offline() -> dict[str, Any]:
     return {"v1": equal(load("v1"), tiny_resnet()), "absent": refusal(load, "v9")}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[HubServer]:
-    with HubServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def client(server: HubServer, tmp_path_factory: pytest.TempPathFactory) -> HubClient:
-    return HubClient(server, tmp_path_factory.mktemp("person"))
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,6 @@ from salhub.runner.trackers import check_trackers
         ({"lr_warmup_steps": 5}, "'constant' has no warm-up"),
         ({"mixed_precision": "fp8"}, "mixed_precision must be one of no, bf16, fp16"),
         ({"cpu": "yes"}, "cpu must be true or false, got 'yes'"),
-        ({"push_to_hub": True}, "push_to_hub needs hub_model_id"),
     ],
 )
 def test_bad_options_are_refused_in_one_sentence(settings, words):
