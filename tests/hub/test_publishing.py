@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +54,6 @@ def save_reference(folder: str) -> str:
 def shift_of(model: Any) -> float:
     own = model.backbone.classifier.bias
     return round((own - tiny_classifier().classifier.bias).mean().item(), 5)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[HubServer]:
-    with HubServer() as server:
-        yield server
 
 
 # --- what arrives -----------------------------------------------------------------------------
