@@ -29,9 +29,8 @@ _PUBLIC = {
     "seed_cache": "salhub.hub",
 }
 for _entry in (*METHODS.values(), *BACKBONES):
-    _folder = f"{_entry.package}.{_entry.name}"
-    _PUBLIC[_entry.config] = f"{_folder}.configuration_{_entry.name}"
-    _PUBLIC[_entry.model] = f"{_folder}.modeling_{_entry.name}"
+    _PUBLIC[_entry.config] = f"{_entry.home}.configuration_{_entry.name}"
+    _PUBLIC[_entry.model] = f"{_entry.home}.modeling_{_entry.name}"
 
 __all__ = sorted(_PUBLIC)
 

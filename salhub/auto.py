@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from salhub.errors import UnknownNameError, did_you_mean
@@ -15,8 +15,14 @@ class _Entry:
     name: str
     config: str
     model: str
+    folder: str | None = field(default=None, kw_only=True)
 
     package: ClassVar[str]
+
+    @property
+    def home(self) -> str:
+        """The package that its files are in."""
+        return f"{self.package}.{self.folder or self.name}"
 
     @property
     def model_type(self) -> str:
@@ -39,7 +45,7 @@ class _Entry:
         Raises:
             ModuleNotFoundError: It has no such file.
         """
-        return importlib.import_module(f"{self.package}.{self.name}.{kind}_{self.name}")
+        return importlib.import_module(f"{self.home}.{kind}_{self.name}")
 
 
 @dataclass(frozen=True)
@@ -47,17 +53,21 @@ class Method(_Entry):
     """One published method.
 
     Args:
-        name: Folder in `salhub/models`; files are named after it and `model_type` is built on it.
+        name: Files are named after it, `model_type` is built on it, and so is the folder in
+            `salhub/models` unless given.
         config: Name of the configuration class.
         model: Name of the model class.
         task: What it does; `TASKS` lists the tasks.
         paper: Where it was published.
         default: Shipped model used when only the method is named, or None.
+        folder: Folder in `salhub/models` of a method with several kinds of model.
+        auto_class: The Auto class of transformers that loads it, beside AutoModel; or None.
     """
 
     task: str
     paper: str
     default: str | None = None
+    auto_class: str | None = None
 
     package: ClassVar[str] = "salhub.models"
 
@@ -87,6 +97,29 @@ class Backbone(_Entry):
 
 
 @dataclass(frozen=True)
+class Task:
+    """What models do for a person.
+
+    Args:
+        name: As methods, cards and transformers call it.
+        module: Where its pipeline is.
+        pipeline: Name of the class.
+        is_transformers_own: Whether transformers has a task of this name too. Then its pipeline
+            stays what `transformers.pipeline` gives, and ours is only that of `salhub.pipeline`.
+    """
+
+    name: str
+    module: str
+    pipeline: str
+    is_transformers_own: bool = False
+
+    @property
+    def pipeline_class(self) -> Any:
+        """The pipeline class, imported when asked for."""
+        return getattr(importlib.import_module(self.module), self.pipeline)
+
+
+@dataclass(frozen=True)
 class RecipeEntry:
     """Something that `salhub train`, `unlearn` or `compress` can carry out.
 
@@ -108,18 +141,24 @@ class RecipeEntry:
         return getattr(importlib.import_module(self.module), self.recipe)
 
 
-# Task -> where its pipeline lives.
-TASKS: dict[str, tuple[str, str]] = {
-    "image-saliency": ("salhub.pipelines.image_saliency", "ImageSaliencyPipeline"),
+# One line a task, method or backbone, however long.
+# fmt: off
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task("image-saliency", "salhub.pipelines.image_saliency", "ImageSaliencyPipeline"),
+        Task("image-classification", "salhub.pipelines.image_classification", "ImageClassificationPipeline", is_transformers_own=True),
+        Task("image-generation", "salhub.pipelines.image_generation", "ImageGenerationPipeline"),
+    )
 }
 
-# One line a method or backbone, however long.
-# fmt: off
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         Method("normgrad", "NormGradConfig", "NormGradForImageSaliency", "image-saliency", "arXiv:2004.02866", "normgrad-efficientnet-lite0"),
         Method("salient_relevance", "SalientRelevanceConfig", "SalientRelevanceForImageSaliency", "image-saliency", "arXiv:1712.08268", "salient-relevance-efficientnet-lite0"),
+        Method("salun", "SalUnConfig", "SalUnForImageClassification", "image-classification", "arXiv:2310.12508", auto_class="AutoModelForImageClassification"),
+        Method("salun_diffusion", "SalUnDiffusionConfig", "SalUnForConditionalDiffusion", "image-generation", "arXiv:2310.12508", folder="salun"),
     )
 }
 
@@ -131,6 +170,19 @@ BACKBONES: tuple[Backbone, ...] = (
 
 RECIPES: tuple[RecipeEntry, ...] = (
     RecipeEntry("cifar-resnet", "train", "salhub.backbones.cifar_resnet.recipe_cifar_resnet", "CifarResNetRecipe"),
+    RecipeEntry("conditional-unet", "train", "salhub.backbones.conditional_unet.recipe_conditional_unet", "ConditionalUNetRecipe"),
+    RecipeEntry("salun-resnet8", "train", "salhub.models.salun.recipe_salun_training", "SalUnClassifierRecipe"),
+    RecipeEntry("salun-ddpm", "train", "salhub.models.salun.recipe_salun_training", "SalUnDiffusionModelRecipe"),
+    RecipeEntry("salun", "unlearn", "salhub.models.salun.recipe_salun", "SalUnRecipe"),
+    RecipeEntry("salun-soft", "unlearn", "salhub.models.salun.recipe_salun", "SalUnSoftRecipe"),
+    RecipeEntry("retrain", "unlearn", "salhub.models.salun.recipe_salun", "RetrainRecipe"),
+    RecipeEntry("ft", "unlearn", "salhub.models.salun.recipe_salun", "FineTuneRecipe"),
+    RecipeEntry("rl", "unlearn", "salhub.models.salun.recipe_salun", "RandomLabelRecipe"),
+    RecipeEntry("ga", "unlearn", "salhub.models.salun.recipe_salun", "GradientAscentRecipe"),
+    RecipeEntry("iu", "unlearn", "salhub.models.salun.recipe_influence", "InfluenceRecipe"),
+    RecipeEntry("be", "unlearn", "salhub.models.salun.recipe_boundary", "BoundaryExpandingRecipe"),
+    RecipeEntry("bs", "unlearn", "salhub.models.salun.recipe_boundary", "BoundaryShrinkRecipe"),
+    RecipeEntry("l1-sparse", "unlearn", "salhub.models.salun.recipe_salun", "L1SparseRecipe"),
 )
 # fmt: on
 

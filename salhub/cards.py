@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from salhub import manifest
-from salhub.auto import BACKBONES, METHODS
+from salhub.auto import BACKBONES, METHODS, Method
 from salhub.errors import SalhubError, UnknownNameError, did_you_mean
 from salhub.manifest import CARD_FILE, NAMESPACE, BundledModel
 from salhub.results import Results, Table
@@ -119,8 +119,10 @@ def save_picture(name: str, path: str | os.PathLike) -> None:
     from salhub.pipelines import pipeline
 
     model = _shipped(name)
-    explain = pipeline(model.full_name)
-    explain(type(explain).sample).save(path)
+    run = pipeline(model.full_name)
+    kind = type(run)
+    # Made again, the picture is the same.
+    run(kind.sample, **kind.fixed_settings).save(path)
 
 
 def cards_folder() -> Path:
@@ -187,14 +189,16 @@ def _entry(model: BundledModel) -> Any:
 
 def _method_folder(model: BundledModel) -> Path:
     entry = _entry(model)
-    specification = importlib.util.find_spec(f"{entry.package}.{entry.name}")
+    specification = importlib.util.find_spec(entry.home)
     return Path(specification.submodule_search_locations[0])
 
 
 def _pipeline_class(model: BundledModel) -> Any:
-    from salhub.pipelines import TASKS, pipeline_class
+    from salhub.pipelines import pipeline_class
 
-    return pipeline_class(model.task) if model.task in TASKS else None
+    entry = _entry(model)
+    # A network of ours has a task too, but only methods are run by their name.
+    return pipeline_class(entry.task) if isinstance(entry, Method) else None
 
 
 # --- sections -----------------------------------------------------------------------------------

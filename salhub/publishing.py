@@ -206,12 +206,7 @@ def _entry_of(config: Mapping, folder: Path) -> Method | Backbone:
 
 def _check_complete(folder: Path, config: Mapping, entry: Method | Backbone) -> None:
     missing = _missing_weights(folder, config)
-    # What takes no pictures needs no image processor.
-    if isinstance(entry, Method):
-        is_visual = entry.task.startswith("image-")
-    else:
-        is_visual = entry.image_processor is not None
-    if not missing and is_visual and not (folder / _IMAGE_PROCESSOR).is_file():
+    if not (missing or (folder / _IMAGE_PROCESSOR).is_file()) and _takes_pictures(entry):
         missing = [_IMAGE_PROCESSOR]
     if missing:
         how = "image_processor" if missing == [_IMAGE_PROCESSOR] else "model"
@@ -219,6 +214,14 @@ def _check_complete(folder: Path, config: Mapping, entry: Method | Backbone) -> 
             f"{folder} is incomplete: it has no {' and no '.join(missing)}; write it with "
             f"{how}.save_pretrained(folder)."
         )
+
+
+def _takes_pictures(entry: Method | Backbone) -> bool:
+    if isinstance(entry, Backbone):
+        return entry.image_processor is not None
+    from salhub.pipelines import pipeline_class
+
+    return pipeline_class(entry.task).input_type == "image"
 
 
 def _missing_weights(folder: Path, config: Mapping) -> list[str]:

@@ -1,6 +1,5 @@
 """Registration with transformers' Auto classes and pipelines, without importing them first."""
 
-import importlib
 import importlib.abc
 import importlib.machinery
 import sys
@@ -21,7 +20,9 @@ def _register_models() -> None:
 
     for entry in (*METHODS.values(), *BACKBONES):
         transformers.AutoModel.register(entry.config_class, entry.model_class, exist_ok=True)
-    for entry in BACKBONES:
+    for entry in (*METHODS.values(), *BACKBONES):
+        if entry.auto_class is None:
+            continue
         auto_class = getattr(transformers, entry.auto_class)
         auto_class.register(entry.config_class, entry.model_class, exist_ok=True)
 
@@ -41,10 +42,13 @@ def _register_image_processors() -> None:
 def _register_pipelines() -> None:
     from transformers.pipelines import PIPELINE_REGISTRY
 
-    for task, (module, name) in TASKS.items():
-        cls = getattr(importlib.import_module(module), name)
+    for task in TASKS.values():
+        if task.is_transformers_own:
+            # Whoever uses transformers' pipeline with other models must go on getting it.
+            continue
+        cls = task.pipeline_class
         PIPELINE_REGISTRY.register_pipeline(
-            task, pipeline_class=cls, pt_model=AutoModelForSaliency, type=cls.input_type
+            task.name, pipeline_class=cls, pt_model=AutoModelForSaliency, type=cls.input_type
         )
 
 

@@ -5,6 +5,7 @@ an input, and inherits every test here.
 """
 
 import copy
+import dataclasses
 import json
 import pickle
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
-from salhub import AutoModelForSaliency
+from salhub import AutoModelForSaliency, SaliencyConfig
 from salhub.hub import bundled_model
 from salhub.manifest import WEIGHTS_ROOT
 
@@ -64,7 +65,9 @@ class ModelTester:
             assert loaded.to_dict() == config.to_dict()
 
     def test_configuration_refuses_a_misspelt_field(self):
-        field = next(key for key in type(self.config()).__annotations__ if not key.startswith("_"))
+        inherited = {field.name for field in dataclasses.fields(SaliencyConfig)}
+        fields = (field.name for field in dataclasses.fields(self.config()))
+        field = next(name for name in fields if name not in inherited)
         with pytest.raises(Exception, match=f"Did you mean '{field}'"):
             type(self.config())(**{field + "x": 1})
 

@@ -15,6 +15,7 @@ from salhub.cli.push import push_command
 from salhub.cli.run import run_command
 from salhub.cli.settings import SettingsCommand
 from salhub.cli.train import train_command
+from salhub.cli.unlearn import unlearn_command
 
 _EXIT_CODES = """
 Exit codes: 0 all done; 1 an input, the data, a model or the value of one of its settings was
@@ -59,6 +60,7 @@ app.command("info")(info_command)
 app.command("run", cls=SettingsCommand, epilog=_EXIT_CODES)(run_command)
 app.command("compare", cls=SettingsCommand)(compare_command)
 app.command("train", cls=SettingsCommand)(train_command)
+app.command("unlearn", cls=SettingsCommand)(unlearn_command)
 app.command("evaluate", cls=SettingsCommand)(evaluate_command)
 app.command("card")(card_command)
 app.command("push")(push_command)

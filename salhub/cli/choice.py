@@ -73,16 +73,20 @@ class Choice:
         return (fields | keywords | set(HUB_SETTINGS)) - _NOT_SETTINGS - calling, calling
 
     def load(
-        self, settings: Mapping[str, Any], *, device: str | None = None, batch_size: int = 1
+        self,
+        settings: Mapping[str, Any],
+        *,
+        device: str | None = None,
+        batch_size: int | None = None,
     ) -> Any:
         """Load the model and everything it needs."""
         quiet_transformers()
         own = dict(settings)
         if self.classifier is not None:
             own["classifier"] = self.classifier
-        return self.pipeline_class.from_name(
-            self.name, self.method, device=device, batch_size=batch_size, **own
-        )
+        if batch_size is not None:
+            own["batch_size"] = batch_size
+        return self.pipeline_class.from_name(self.name, self.method, device=device, **own)
 
 
 @dataclass(frozen=True)
@@ -149,10 +153,10 @@ def choose(name: str, classifier: str | None = None, **hub_settings: Any) -> Cho
         ModelNotFoundError: There is no such folder or repository.
     """
     check_known(name)
-    from salhub.pipelines import TASKS, find_method
+    from salhub.pipelines import find_method
 
     shipped = bundled_model(canonical_name(name))
-    if shipped is not None and shipped.task not in TASKS:
+    if shipped is not None and shipped.model_type in {one.model_type for one in BACKBONES}:
         raise UnknownNameError(
             f"'{name}' is a network that methods explain, not a method; use it with a method's "
             f"name and --classifier {name}."

@@ -33,7 +33,11 @@ class Variant(NamedTuple):
 
 def compare_command(
     source: Annotated[
-        str, typer.Argument(metavar="INPUT", help="A file, a URL, sample:cat, or - for stdin.")
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="A file, a URL, sample:cat, or - for stdin; for models that draw, a class, or all.",
+        ),
     ],
     words: Annotated[
         list[str],
@@ -77,15 +81,15 @@ def compare_command(
     choices = [choose(name, classifier, **hub_settings(settings)) for name in names]
     _check_comparable(choices)
     variants = _variants(choices, settings, _varied(methods, vary))
-    if is_folder(source):
-        raise typer.BadParameter("compare takes one input, not a folder.")
-    one = single_source(source)
     kind = choices[0].pipeline_class
+    if is_folder(source, kind):
+        raise typer.BadParameter("compare takes one input, not a folder.")
+    one = single_source(source, kind)
     default = f"{one.stem}-compare{kind.output_suffix}"
     target = single_target(output, one, default, kind.comparison_suffixes, overwrite)
     results = _results(one, variants, device)
     with draft(target) as path:
-        choices[0].pipeline_class.compare(results).save(path)
+        kind.compare(results).save(path)
     _report(one, target, results, as_json)
 
 
@@ -144,14 +148,16 @@ def _accepted(choice: Choice) -> set[str]:
 def _results(source: Source, variants: list[Variant], device: str | None) -> dict[str, Any]:
     from tqdm.auto import tqdm
 
-    content = source.read(variants[0].choice.pipeline_class)
+    kind = variants[0].choice.pipeline_class
+    content = source.read(kind)
     results: dict[str, Any] = {}
     for variant in tqdm(variants, unit="map", disable=None):
         load, call = variant.choice.split(variant.settings)
         title, number = variant.title, 2
         while title in results:
             title, number = f"{variant.title} ({number})", number + 1
-        results[title] = variant.choice.load(load, device=device)(content, **call)
+        pipeline = variant.choice.load(load, device=device)
+        results[title] = pipeline(content, **{**kind.fixed_settings, **call})
     return results
 
 

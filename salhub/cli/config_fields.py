@@ -48,7 +48,9 @@ def config_fields(config: Any) -> list[ConfigField]:
 def field_names(config_class: Any) -> set[str]:
     """Return the names of the fields a method adds, without building a configuration."""
     names = {name for cls in _own_classes(config_class) for name in inspect.get_annotations(cls)}
-    return names - set(config_class.sub_configs)
+    # What belongs to the class alone is annotated too.
+    fields = {field.name for field in dataclasses.fields(config_class)}
+    return (names & fields) - set(config_class.sub_configs)
 
 
 def docstring_arguments(documented: Any) -> dict[str, str]:

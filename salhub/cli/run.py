@@ -37,7 +37,8 @@ def run_command(
         str,
         typer.Argument(
             metavar="INPUT",
-            help="A file, a folder, a URL, sample:cat, or - for standard input.",
+            help="A file, a folder, a URL, sample:cat, or - for standard input; for models that "
+            "draw, a class, or all.",
         ),
     ],
     words: Annotated[
@@ -56,7 +57,9 @@ def run_command(
         str | None, typer.Option("--class", help="Class to explain, by name or index.")
     ] = None,
     device: DeviceOption = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Inputs worked on together.")] = 1,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Inputs, or drawn pictures, worked on together.")
+    ] = None,
     file_format: Annotated[
         str | None, typer.Option("--format", help="Ending of the files written, such as npy.")
     ] = None,
@@ -78,6 +81,7 @@ def run_command(
     salhub run normgrad-efficientnet-lite0 sample:cat
     salhub run normgrad photo.jpg --classifier my-network --method grad_cam
     salhub run normgrad pictures -o maps --batch-size 8 layers=[blocks.10,blocks.15]
+    salhub run salun-ddpm-mnist 3 -o threes.png num_images=16 seed=1
     """  # noqa: D301
     if as_json and output == STDIN:
         raise typer.BadParameter("--json and -o - both want standard output; give one of them.")
@@ -89,12 +93,13 @@ def run_command(
     load, call = choice.split(settings)
     suffix = output_suffix(choice, file_format)
     task = _Run(choice, load, call, device, batch_size, view_settings(choice, view), as_json)
-    if is_folder(source):
+    kind = choice.pipeline_class
+    if is_folder(source, kind):
         task.run_folder(source, output, suffix, overwrite)
     elif output == STDIN:
-        task.run_to_stdout(single_source(source), suffix)
+        task.run_to_stdout(single_source(source, kind), suffix)
     else:
-        writable = choice.pipeline_class.output_suffixes
+        writable = kind.output_suffixes
         ending = f"-{choice.short_name}{suffix}"
         task.run_single(
             source,
@@ -108,7 +113,7 @@ class _Run:
     load: dict[str, Any]
     call: dict[str, Any]
     device: str | None
-    batch_size: int
+    batch_size: int | None
     saving: dict[str, Any]
     as_json: bool
     num_done: int = field(default=0, init=False)
@@ -119,7 +124,7 @@ class _Run:
 
     def run_single(self, text: str, target_of: Callable[[Source], Path]) -> None:
         with self.told_as_json(text):
-            source = single_source(text)
+            source = single_source(text, self.choice.pipeline_class)
         target = target_of(source)
         with self.told_as_json(text):
             content = source.read(self.choice.pipeline_class)
@@ -175,7 +180,7 @@ class _Run:
         pipeline, result = self.load_pipeline(), None
         # disable=None: no bar where nobody watches a terminal.
         with tqdm(total=len(waiting), unit="file", disable=None) as bar:
-            for chunk in _chunks(waiting, self.batch_size):
+            for chunk in _chunks(waiting, self.batch_size or 1):
                 for source, result in self.explain(pipeline, chunk):
                     self.finish(source, targets[source], result)
                 bar.update(len(chunk))

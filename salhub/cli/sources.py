@@ -1,6 +1,7 @@
 """What a command reads: a file, a folder of files, an address, a sample or standard input."""
 
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,6 +13,7 @@ import typer
 from salhub.errors import did_you_mean
 
 STDIN = "-"
+_NOT_IN_FILE_NAMES = re.compile(r"[^\w.+-]+")
 
 
 @dataclass(frozen=True)
@@ -40,19 +42,26 @@ class Source:
         return pipeline_class.read(content)
 
 
-def is_folder(text: str) -> bool:
-    """Return whether an input names a folder."""
-    return text != STDIN and os.path.isdir(text)
+def is_folder(text: str, pipeline_class: Any) -> bool:
+    """Return whether an input names a folder with inputs of a pipeline."""
+    return bool(pipeline_class.input_suffixes) and text != STDIN and os.path.isdir(text)
 
 
-def single_source(text: str) -> Source:
+def single_source(text: str, pipeline_class: Any) -> Source:
     """Return the source of one input.
+
+    Args:
+        text: What the user wrote.
+        pipeline_class: Who will read it.
 
     Raises:
         FileNotFoundError: It looks like a file and there is none.
     """
     if text == STDIN:
         return Source(text, "stdin")
+    if not pipeline_class.input_suffixes:
+        # The input is what was written, such as the name of a class, and no place to read from.
+        return Source(text, _NOT_IN_FILE_NAMES.sub("-", text).strip(".-") or "input")
     if "://" in text:
         stem = PurePosixPath(urlsplit(text).path).stem
         return Source(text, stem or urlsplit(text).netloc)

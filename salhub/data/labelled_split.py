@@ -1,9 +1,9 @@
-"""Which pictures of a data set a model was trained on: drawn by a seed, kept with the model."""
+"""Which pictures of a data set a model has learned: drawn by a seed, kept with the model."""
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 FILE_NAME = "split.json"
+_PARTS = ("train", "test", "forgotten")
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class LabelledSplit:
         data: What the data set says of itself: name, size and fingerprint.
         train: Places of the training pictures, int64 (n,), ascending.
         test: Places of the test pictures, int64 (m,), ascending.
+        forgotten: Places that were once to be learned and are no longer: left out when the model
+            was trained, or unlearned since; int64 (k,), ascending.
 
     Example:
         >>> split = LabelledSplit({"name": "d"}, torch.tensor([0, 2]), torch.tensor([1]))
@@ -31,6 +34,33 @@ class LabelledSplit:
     data: Mapping[str, Any]
     train: Tensor
     test: Tensor
+    forgotten: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+
+    def without(self, places: Tensor) -> Self:
+        """The split after some of its training pictures are forgotten.
+
+        Args:
+            places: int64 (k,).
+
+        Raises:
+            ValueError: Some are no training pictures of it.
+
+        Example:
+            >>> split = LabelledSplit({}, torch.tensor([0, 2]), torch.tensor([1]))
+            >>> split.without(torch.tensor([2])).train.tolist()
+            [0]
+        """
+        foreign = places[~torch.isin(places, self.train)]
+        if len(foreign):
+            raise ValueError(
+                f"{len(foreign)} of the {len(places)} pictures to forget are not among the "
+                f"{len(self.train)} that the model was trained on, the first being "
+                f"{', '.join(map(str, foreign[:5].tolist()))}; what was never learned cannot be "
+                "unlearned."
+            )
+        kept = self.train[~torch.isin(self.train, places)]
+        forgotten = torch.cat([self.forgotten, places]).unique()
+        return type(self)(self.data, kept, self.test, forgotten)
 
     @property
     def digest(self) -> str:
@@ -47,6 +77,7 @@ class LabelledSplit:
             "digest": self.digest,
             "train": _as_ranges(self.train),
             "test": _as_ranges(self.test),
+            "forgotten": _as_ranges(self.forgotten),
         }
         path.write_text(json.dumps(content) + "\n", encoding="utf-8")
         return path
@@ -67,7 +98,7 @@ class LabelledSplit:
             )
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            places = (_from_ranges(content[name]) for name in ("train", "test"))
+            places = (_from_ranges(content[name]) for name in _PARTS)
             split = cls(content["data"], *places)
         except (json.JSONDecodeError, KeyError, TypeError, ValueError):
             raise ValueError(f"{path} is damaged, or was not written by salhub.") from None

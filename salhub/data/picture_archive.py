@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -87,6 +88,29 @@ class PictureArchive:
             "num_images": len(self),
             "fingerprint": digest.hexdigest()[:16],
         }
+
+
+def resize_bytes(images: Tensor, size: int) -> Tensor:
+    """Resize square pictures, averaging what falls together.
+
+    Args:
+        images: uint8 (N, C, H, H).
+        size: New side, in pixels.
+
+    Returns:
+        uint8 (N, C, size, size).
+
+    Example:
+        >>> resize_bytes(torch.full((1, 1, 28, 28), 9, dtype=torch.uint8), 16).unique().tolist()
+        [9]
+    """
+    if images.shape[-1] == size:
+        return images
+    parts = [
+        F.interpolate(part.float(), size=(size, size), mode="bilinear", antialias=True)
+        for part in images.split(4096)
+    ]
+    return torch.cat([part.round().clamp(0, 255).byte() for part in parts])
 
 
 class _JpegFiles:

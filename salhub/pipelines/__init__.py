@@ -1,7 +1,6 @@
 """`salhub.pipeline`: any model, by name, ready to run."""
 
 import os
-from importlib import import_module
 from typing import Any
 
 # Imported first: it makes salhub register its pipelines, which must not happen half-way through
@@ -16,8 +15,7 @@ from salhub.hub import canonical_name
 
 def pipeline_class(task: str) -> Any:
     """Return the pipeline class of a task."""
-    module, name = TASKS[task]
-    return getattr(import_module(module), name)
+    return TASKS[task].pipeline_class
 
 
 def pipeline(model: str | os.PathLike | nn.Module, /, **settings: Any) -> Any:
@@ -26,11 +24,13 @@ def pipeline(model: str | os.PathLike | nn.Module, /, **settings: Any) -> Any:
     Args:
         model: A shipped name with or without "salhub/", a folder, a Hub repository, the name of
             a method (its default model is taken, or `classifier` is explained), or a model.
-        **settings: What the task's pipeline takes, such as `device`, `dtype`, `batch_size` and
-            `classifier`; fields of the model's configuration; and the Hub's keywords.
+        **settings: What the `from_name` of the task's pipeline takes, such as `device`, `dtype`,
+            `batch_size` and `classifier`; fields of the model's configuration; and the Hub's
+            keywords.
 
     Returns:
-        The pipeline of the model's task; for "image-saliency" an `ImageSaliencyPipeline`.
+        The pipeline of the model's task: an `ImageSaliencyPipeline`, an
+        `ImageClassificationPipeline` or an `ImageGenerationPipeline`.
 
     Raises:
         UnknownNameError: The model belongs to no method of salhub.
@@ -59,8 +59,8 @@ def find_method(model: str | os.PathLike, /, **settings: Any) -> tuple[str | Non
             return None, method
         if method.default is None:
             raise ModelNotFoundError(
-                f"'{name}' is a method without a default model; name a model, or a classifier to "
-                "explain with classifier=..."
+                f"'{name}' is a method without a default model; name a model, or, of a method that "
+                "explains classifiers, the classifier with classifier=..."
             )
         return canonical_name(method.default), method
     return name, method_of(read_model_type(name, **settings))

@@ -1,33 +1,29 @@
 """The pipeline of the methods that draw a map over a picture."""
 
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, SupportsIndex
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from transformers import AutoImageProcessor, Pipeline
 from transformers.image_processing_utils import BaseImageProcessor
 
 from salhub.auto import Method
 from salhub.backbones.explained_classifier.modeling_explained_classifier import (
     ExplainedClassifierModel,
 )
-from salhub.errors import NoImageProcessorError, did_you_mean
-from salhub.hub import resolve
+from salhub.errors import NoImageProcessorError
+from salhub.pipelines.base import PicturePipeline
+from salhub.pipelines.image_processors import hub_arguments, load_image_processor
 from salhub.pipelines.image_saliency_figure import compare_results
-from salhub.pipelines.image_saliency_result import OUTPUT_SUFFIXES, VIEWS, ImageSaliencyResult
-from salhub.processing import load_image, map_to_picture, viewed_box
+from salhub.pipelines.image_saliency_result import ImageSaliencyResult
+from salhub.processing import map_to_picture, viewed_box
 
-_HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 _TOP_PREDICTIONS = 5
-# An index written as text; no classifier has more classes than nine digits tell.
-_INDEX = re.compile(r"[0-9]{1,9}")
 
 
-class ImageSaliencyPipeline(Pipeline):
+class ImageSaliencyPipeline(PicturePipeline):
     """Explain pictures: what in them speaks for a class.
 
     Example:
@@ -38,32 +34,17 @@ class ImageSaliencyPipeline(Pipeline):
         True
     """
 
-    input_type = "image"
-    # Files that `salhub run` takes from a folder, and what it writes for each.
-    input_suffixes = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-    output_suffix = ".png"
-    output_suffixes = OUTPUT_SUFFIXES
-    output_views = VIEWS
-    comparison_suffixes = (".png", ".jpg", ".jpeg")
+    output_suffixes = ImageSaliencyResult.suffixes
+    output_views = tuple(ImageSaliencyResult.views)
     call_settings = ("class_labels",)
-    # What cards show, and the nearest task that the Hub knows.
-    sample = "sample:cat"
     example = """
 import salhub
 
 result = salhub.pipeline("{model}")("photo.jpg")
 result.save("explained.png")
 """
-    hub_task = "image-classification"
 
-    # How the command line reads one input of a person, and shows several results as one.
-    read = staticmethod(load_image)
     compare = staticmethod(compare_results)
-
-    _load_image_processor = True
-    _load_tokenizer = False
-    _load_feature_extractor = False
-    _load_processor = False
 
     @classmethod
     def from_name(
@@ -76,7 +57,7 @@ result.save("explained.png")
         image_processor: BaseImageProcessor | None = None,
         device: str | int | torch.device | None = None,
         dtype: torch.dtype | str | None = None,
-        batch_size: int = 1,
+        batch_size: int | None = None,
         **settings: Any,
     ) -> "ImageSaliencyPipeline":
         """Load a model by name, or wrap `classifier` with the method.
@@ -86,11 +67,13 @@ result.save("explained.png")
             method: The method of the model.
             classifier: A classifier of the user's, by name or as a module.
             image_processor: Needed only when the classifier is a module.
-            device: Where to run; the CPU by default.
+            device: Where to run; an accelerator where there is one, else the CPU.
             dtype: Precision of the weights.
-            batch_size: Pictures explained together.
-            **settings: Fields of the configuration and keywords of the Hub.
+            batch_size: Pictures explained together, 1 by default.
+            **settings: Keywords of every call, fields of the configuration, and keywords of the
+                Hub.
         """
+        calling = cls._take_calling(settings)
         model_class = method.model_class
         precision = {} if dtype is None else {"dtype": dtype}
         if classifier is None:
@@ -103,13 +86,14 @@ result.save("explained.png")
                 f"salhub.pipeline('{method.name}', classifier=...)."
             )
         if image_processor is None:
-            hub_arguments = {key: settings[key] for key in _HUB_ARGUMENTS if key in settings}
+            where = hub_arguments(settings)
             if name is None:
-                image_processor = _load_processor(classifier, **hub_arguments)
+                image_processor = load_image_processor(classifier, **where)
             else:
-                image_processor = _processor_of(model, name, **hub_arguments)
+                image_processor = _processor_of(model, name, **where)
         model.adopt_image_processor(image_processor)
-        return cls(model, image_processor=image_processor, device=device, batch_size=batch_size)
+        parts = {"device": device, "batch_size": batch_size, "image_processor": image_processor}
+        return cls(model, **parts, **calling)
 
     @classmethod
     def from_model(
@@ -118,7 +102,7 @@ result.save("explained.png")
         *,
         image_processor: BaseImageProcessor | None = None,
         device: str | int | torch.device | None = None,
-        batch_size: int = 1,
+        batch_size: int | None = None,
         **settings: Any,
     ) -> "ImageSaliencyPipeline":
         """Make a pipeline of a model that is already loaded.
@@ -126,15 +110,12 @@ result.save("explained.png")
         Raises:
             ValueError: A setting was given, which only works while a model is loaded.
         """
-        if settings:
-            raise ValueError(
-                f"'{next(iter(settings))}' can be set only for a model loaded by name; set it on "
-                "the model or its config before making a pipeline of it."
-            )
+        cls._refuse_loading_settings(settings)
         if image_processor is None:
             image_processor = _processor_of(model, model.config.name_or_path)
         model.adopt_image_processor(image_processor)
-        return cls(model, image_processor=image_processor, device=device, batch_size=batch_size)
+        parts = {"device": device, "batch_size": batch_size, "image_processor": image_processor}
+        return cls(model, **parts, **settings)
 
     def __call__(
         self,
@@ -172,45 +153,14 @@ result.save("explained.png")
         return super().__call__(images, **kwargs)
 
     def _sanitize_parameters(self, class_labels=None, **unknown):
-        if unknown:
-            name = next(iter(unknown))
-            raise ValueError(
-                f"The call takes no '{name}'; it takes {', '.join(self.call_settings)}."
-                f"{did_you_mean(name, self.call_settings)} Settings of the model go to "
-                "salhub.pipeline(...)."
-            )
+        self._refuse_unknown(unknown)
         asked = {} if class_labels is None else {"class_label": self.class_index(class_labels)}
         return asked, {}, {}
 
-    def class_index(self, class_label: int | str) -> int:
-        """Return the index of a class given by index or by name.
-
-        Raises:
-            ValueError: The classifier has no class of that name, or several.
-            TypeError: Neither an integer nor a text.
-        """
-        if isinstance(class_label, str) and not _INDEX.fullmatch(class_label):
-            return self._index_of_name(class_label)
-        if isinstance(class_label, bool) or not isinstance(class_label, str | SupportsIndex):
-            raise TypeError(f"A class is given by index or name, got {class_label!r}.")
-        return int(class_label)
-
-    def _index_of_name(self, class_label: str) -> int:
-        labels = self.model.id2label
-        names = {index: name.lower() for index, name in labels.items()}
-        found = [index for index, name in labels.items() if name == class_label]
-        found = found or [i for i, name in names.items() if name == class_label.lower()]
-        if not found:
-            raise ValueError(
-                f"The classifier has no class '{class_label}'."
-                f"{did_you_mean(class_label.lower(), names.values())} Give a name or an index."
-            )
-        if len(found) > 1:
-            raise ValueError(
-                f"{len(found)} classes are called '{class_label}'; give an index, one of "
-                f"{', '.join(map(str, found))}."
-            )
-        return found[0]
+    @property
+    def class_names(self) -> Mapping[int, str]:
+        """Names of the explained classifier's classes by index; empty when it has none."""
+        return self.model.id2label
 
     def choices(self) -> dict[str, list[str]]:
         """Return what settings can be set to in this very network, for `salhub info`."""
@@ -221,13 +171,7 @@ result.save("explained.png")
     def preprocess(self, image: Any, class_label: int | None = None) -> dict[str, Any]:
         if isinstance(image, _Asked):
             image, class_label = image.image, image.class_label
-        picture = load_image(image)
-        inputs = self.image_processor(images=picture, return_tensors="pt")
-        return {
-            "pixel_values": inputs["pixel_values"].to(self.dtype),
-            "pictures": [picture],
-            "class_labels": [class_label],
-        }
+        return {**super().preprocess(image), "class_labels": [class_label]}
 
     def _forward(self, model_inputs):
         labels = _flat(model_inputs["class_labels"])
@@ -253,11 +197,11 @@ result.save("explained.png")
         return ImageSaliencyResult(
             image=picture,
             saliency=saliency,
-            label=self._label(class_label),
+            label=self.class_name(class_label),
             class_label=class_label,
             probability=float(probabilities[class_label]),
             predictions=[
-                (self._label(int(index)), int(index), float(probability))
+                (self.class_name(int(index)), int(index), float(probability))
                 for probability, index in zip(top.values, top.indices, strict=True)
             ],
             degenerate=bool(model_outputs["degenerate"][0]),
@@ -270,9 +214,6 @@ result.save("explained.png")
         # A classifier of the user's gives its name where the method was only wrapped around it.
         own = getattr(getattr(self.model.backbone, "config", None), "name_or_path", "") or ""
         return config.name_or_path or config.backbone or Path(own).name
-
-    def _label(self, index: int) -> str:
-        return self.model.id2label.get(index, f"class {index}")
 
 
 class _Asked(NamedTuple):
@@ -292,7 +233,7 @@ def _processor_of(model: ExplainedClassifierModel, name: Any, **hub_arguments: A
     config = model.config
     if name:
         try:
-            return _load_processor(name, **hub_arguments)
+            return load_image_processor(name, **hub_arguments)
         except NoImageProcessorError:
             if config.backbone is None:
                 raise
@@ -300,28 +241,4 @@ def _processor_of(model: ExplainedClassifierModel, name: Any, **hub_arguments: A
     hub_arguments.pop("revision", None)
     if config.backbone_revision is not None:
         hub_arguments["revision"] = config.backbone_revision
-    return _load_processor(config.backbone, **hub_arguments)
-
-
-def _load_processor(source: Any, **hub_arguments: Any) -> BaseImageProcessor:
-    if source is None or isinstance(source, nn.Module):
-        raise ValueError(
-            "The pictures must be prepared as the classifier wants them; give its image_processor."
-        )
-    resolved = resolve(source, **hub_arguments)
-    if resolved.source == "folder" and not _has_processor(Path(resolved.name)):
-        raise NoImageProcessorError(
-            f"{resolved.name} has no preprocessor_config.json, which says how pictures are "
-            f"prepared; save it there with image_processor.save_pretrained('{resolved.name}')."
-        )
-    if resolved.is_bundled:
-        hub_arguments = {}
-    with resolved.explain_missing(**hub_arguments):
-        return AutoImageProcessor.from_pretrained(
-            resolved.config_folder, backend="pil", **hub_arguments
-        )
-
-
-def _has_processor(folder: Path) -> bool:
-    names = ("preprocessor_config.json", "processor_config.json")
-    return any((folder / name).is_file() for name in names)
+    return load_image_processor(config.backbone, **hub_arguments)

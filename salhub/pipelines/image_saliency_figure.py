@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from salhub.viz import ColorBar, compare, panels
+from salhub.viz.text import percentage
 
 if TYPE_CHECKING:
     from salhub.pipelines.image_saliency_result import ImageSaliencyResult
@@ -76,23 +77,6 @@ def compare_results(results: Mapping[str, "ImageSaliencyResult"]) -> Image.Image
         note=_comparison_note(kinds, any(_is_cropped(result) for result in small.values())),
         color_bar=ColorBar.for_map(next(iter(kinds))) if len(kinds) == 1 else None,
     )
-
-
-def percentage(probability: float) -> str:
-    """Write a probability for people: never 0 % or 100 % when it is neither.
-
-    Args:
-        probability: In [0, 1].
-
-    Example:
-        >>> percentage(0.6249), percentage(0.9999), percentage(0.0001)
-        ('62 %', 'over 99 %', 'under 1 %')
-    """
-    if 0 < probability < 0.01:
-        return "under 1 %"
-    if 0.99 < probability < 1:
-        return "over 99 %"
-    return f"{100 * probability:.0f} %"
 
 
 def _answer(result: "ImageSaliencyResult") -> str:

@@ -1,30 +1,17 @@
 """What explaining one picture gives: the map, the answer it explains, and ways to look at it."""
 
-import io
-import json
-import math
-import os
-import uuid
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from salhub.errors import did_you_mean
-from salhub.pipelines.image_saliency_figure import (
-    DEGENERATE,
-    explanation_figure,
-    percentage,
-)
+from salhub.pipelines.image_saliency_figure import DEGENERATE, explanation_figure
+from salhub.pipelines.result import PICTURE_SUFFIXES, PipelineResult, finite
 from salhub.viz import message_panel, overlay, paint
 from salhub.viz.overlay import is_signed
-
-# Endings `ImageSaliencyResult.save` writes: pictures, the raw map, and the numbers about it.
-OUTPUT_SUFFIXES = (".png", ".jpg", ".jpeg", ".npy", ".json")
-VIEWS = ("plot", "overlay", "map")
+from salhub.viz.text import percentage
 
 # The share of what the network saw that counts as most salient.
 _SALIENT_SHARE = 0.05
@@ -33,7 +20,7 @@ _BLUR_SHARE = 1 / 32
 
 
 @dataclass(eq=False, repr=False)
-class ImageSaliencyResult:
+class ImageSaliencyResult(PipelineResult):
     """The explanation of one picture.
 
     Args:
@@ -59,6 +46,10 @@ class ImageSaliencyResult:
         >>> figure = result.plot()
         >>> result.save("cat.png")  # doctest: +SKIP
     """
+
+    # Pictures, the raw map, and the numbers about it.
+    suffixes = (*PICTURE_SUFFIXES, ".npy", ".json")
+    views = {"plot": "plot", "overlay": "overlay", "map": "map_picture"}
 
     image: Image.Image
     saliency: np.ndarray
@@ -113,36 +104,9 @@ class ImageSaliencyResult:
             return message_panel(self.image.size, f"{DEGENERATE}.")
         return paint(self.saliency, viewed_box=self.viewed_box)
 
-    def save(self, path: str | os.PathLike, view: str = "plot") -> Path:
-        """Write the result; the file appears as a whole or not at all.
-
-        Args:
-            path: Ends in .png or .jpg for a picture, .npy for the raw map (float32, (H, W)), .json
-                for `to_dict()`.
-            view: Which picture: "plot", "overlay" or "map".
-
-        Returns:
-            The path written.
-
-        Raises:
-            ValueError: Another ending or view.
-            FileNotFoundError: The folder does not exist.
-        """
-        path = Path(path)
-        suffix = path.suffix.lower()
-        if suffix not in OUTPUT_SUFFIXES:
-            raise ValueError(
-                f"'{path.name}' ends in none of {', '.join(OUTPUT_SUFFIXES)}."
-                f"{did_you_mean(suffix, OUTPUT_SUFFIXES)}"
-            )
-        if view not in VIEWS:
-            raise ValueError(
-                f"view must be one of {', '.join(VIEWS)}, got {view!r}.{did_you_mean(view, VIEWS)}"
-            )
-        if not path.absolute().parent.is_dir():
-            raise FileNotFoundError(f"The folder '{path.parent}' does not exist; make it first.")
-        _write_whole(path, self._encode(suffix, view))
-        return path
+    def raw(self) -> np.ndarray:
+        """Return the map, float32, (H, W)."""
+        return self.saliency
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the pixels, ready for JSON.
@@ -154,9 +118,9 @@ class ImageSaliencyResult:
             "model": self.model_name,
             "label": self.label,
             "class_label": int(self.class_label),
-            "probability": _finite(self.probability),
+            "probability": finite(self.probability),
             "predictions": [
-                {"label": label, "class_label": int(index), "probability": _finite(probability)}
+                {"label": label, "class_label": int(index), "probability": finite(probability)}
                 for label, index, probability in self.predictions
             ],
             "degenerate": bool(self.degenerate),
@@ -218,9 +182,6 @@ class ImageSaliencyResult:
         rows, columns = ndimage.find_objects(regions)[int(np.argmax(sums))]
         return [int(edge) for edge in (columns.start, rows.start, columns.stop, rows.stop)]
 
-    def _repr_png_(self) -> bytes:
-        return self._encode(".png", "plot")
-
     def _importance(self) -> np.ndarray | None:
         """Evidence for the class; where there is none at all, the size of what is against it."""
         if self.degenerate or not self.saliency.any():
@@ -232,32 +193,3 @@ class ImageSaliencyResult:
         row = ("upper", "middle", "lower")[min(2, 3 * y // self.image.height)]
         column = ("left", "centre", "right")[min(2, 3 * x // self.image.width)]
         return "centre" if (row, column) == ("middle", "centre") else f"{row} {column}"
-
-    def _encode(self, suffix: str, view: str) -> bytes:
-        buffer = io.BytesIO()
-        if suffix == ".npy":
-            np.save(buffer, self.saliency, allow_pickle=False)
-        elif suffix == ".json":
-            text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-            buffer.write(f"{text}\n".encode())
-        else:
-            draw = {"plot": self.plot, "overlay": self.overlay, "map": self.map_picture}[view]
-            # Full colour resolution: the default blurs the letters of captions.
-            jpeg = {"format": "JPEG", "quality": 92, "subsampling": 0}
-            draw().save(buffer, **({"format": "PNG"} if suffix == ".png" else jpeg))
-        return buffer.getvalue()
-
-
-def _finite(value: float) -> float | None:
-    # JSON has no NaN.
-    return float(value) if math.isfinite(value) else None
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        draft.write_bytes(content)
-        os.replace(draft, path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from salhub.data.labelled_split import LabelledSplit, balanced_places
-from salhub.data.picture_archive import PictureArchive
+from salhub.data.picture_archive import PictureArchive, resize_bytes
+from salhub.data.subset import Subset, choose_subset
 from salhub.metrics.bootstrap import bootstrap_mean
 from salhub.results import Results
 from salhub.runner.arguments import RunArguments, check_choice
@@ -24,16 +25,16 @@ _CROP_PADDING = 4
 _ROWS_TO_EVALUATE = 512
 # Draws of one step are told apart by these.
 _FLIP, _TOP, _LEFT = 0, 1, 2
+# And those of a run: training pictures, test pictures, and a part of them.
+_TRAIN, _TEST, _SUBSET = 0, 1, 2
 
 
 @dataclass(kw_only=True)
-class ImageClassificationArguments(RunArguments):
-    """Options of `ImageClassificationRecipe`.
+class ClassifierArguments(RunArguments):
+    """Options of `ClassifierRecipe`.
 
     Args:
         data: Archive of labelled pictures, see `PictureArchive`.
-        num_train_images: Training pictures, as many of each class, drawn by the seed; None for all.
-        num_test_images: The same of the test pictures.
         augment: Shift each training picture by up to 4 pixels and mirror half of them.
         optimizer: "sgd" (with momentum) or "adamw".
         momentum: Momentum of "sgd".
@@ -41,13 +42,8 @@ class ImageClassificationArguments(RunArguments):
     """
 
     data: str
-    num_train_images: int | None = None
-    num_test_images: int | None = None
     augment: bool = False
-    batch_size: int = 128
-    num_train_epochs: int = 25
     learning_rate: float = 0.1
-    lr_scheduler: str = "cosine"
     optimizer: str = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -62,47 +58,20 @@ class ImageClassificationArguments(RunArguments):
             raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}.")
 
 
-class ImageClassificationRecipe(Recipe):
-    """Trains a classifier on an archive of labelled pictures, which stay in memory as bytes.
+class ClassifierRecipe(Recipe):
+    """What all work on a classifier of pictures has in common.
 
-    The split that was drawn is written beside the model: whoever wants to unlearn a picture later
-    has to know whether it was learned.
+    Attributes:
+        image_processor: Set in `build_model`.
     """
 
-    arguments_class = ImageClassificationArguments
-
-    @abstractmethod
-    def build_classifier(self, class_names: list[str]) -> PreTrainedModel:
-        """The network to train, with these classes."""
-
-    @abstractmethod
-    def build_image_processor(self, model: PreTrainedModel) -> Any:
-        """What prepares pictures for the network; its mean and deviation are used in training."""
-
-    def build_model(self) -> nn.Module:
-        archive = PictureArchive(self.arguments.data)
-        self.split = draw_split(archive, self.arguments)
-        self.train_images = _as_rgb(archive.images(self.split.train))
-        self.train_labels = archive.labels[self.split.train]
-        self.test_images = _as_rgb(archive.images(self.split.test))
-        self.test_labels = archive.labels[self.split.test]
-        model = self.build_classifier(archive.class_names)
-        self.image_processor = self.build_image_processor(model)
-        return model
+    arguments_class = ClassifierArguments
+    image_processor: Any
 
     def learned_options(self) -> dict[str, Any]:
         # The place of the archive does not matter, and its content is in the split.
         options = super().learned_options()
         return {**options, "data": Path(self.arguments.data).stem}
-
-    def stages(self, epoch: int) -> Iterable[Stage]:
-        return [Stage("train", len(self.train_labels), self._fetch)]
-
-    def _fetch(self, batch: Batch) -> dict[str, Tensor]:
-        images = self.train_images[batch.rows]
-        if self.arguments.augment:
-            images = augmented(images, batch)
-        return {"images": images, "labels": self.train_labels[batch.rows]}
 
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         options = self.arguments
@@ -112,11 +81,12 @@ class ImageClassificationRecipe(Recipe):
             return torch.optim.SGD(parameters, momentum=options.momentum, **common)
         return torch.optim.AdamW(parameters, **common)
 
-    def loss(self, model: nn.Module, inputs: Mapping[str, Tensor], batch: Batch) -> StepLoss:
-        logits = model(self.prepared(inputs["images"])).logits
-        samples = F.cross_entropy(logits, inputs["labels"], reduction="none")
-        is_right = (logits.argmax(-1) == inputs["labels"]).float()
-        return StepLoss(samples, measures={"accuracy": is_right})
+    def fetch_from(self, images: Tensor, labels: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Pictures of bytes and their labels, augmented where that was asked for."""
+        chosen = images[batch.rows]
+        if self.arguments.augment:
+            chosen = augmented(chosen, batch)
+        return {"images": chosen, "labels": labels[batch.rows]}
 
     def prepared(self, images: Tensor) -> Tensor:
         """Pictures of bytes (B, C, H, W) as the network wants them."""
@@ -125,20 +95,6 @@ class ImageClassificationRecipe(Recipe):
             for values in (self.image_processor.image_mean, self.image_processor.image_std)
         )
         return (images.float() / 255 - mean) / std
-
-    def evaluate(self, model: nn.Module, accelerator: Any, results: Results) -> None:
-        results.data = {**self.split.data, "split": self.split.digest[:16]}
-        for name, images, labels in (
-            ("train", self.train_images, self.train_labels),
-            ("test", self.test_images, self.test_labels),
-        ):
-            logits = self.predict(model, images, accelerator)
-            is_right = (logits.argmax(-1) == labels).double().numpy()
-            found = bootstrap_mean(is_right, seed=self.arguments.seed)
-            interval = (found.low, found.high)
-            results.add_metric(
-                f"accuracy/{name}", found.mean, interval=interval, n=len(labels), unit="fraction"
-            )
 
     @torch.no_grad()
     def predict(self, model: nn.Module, images: Tensor, accelerator: Any) -> Tensor:
@@ -158,13 +114,95 @@ class ImageClassificationRecipe(Recipe):
         gathered = accelerator.gather(torch.cat(parts))
         return gathered[: len(images)].cpu()
 
+
+@dataclass(kw_only=True)
+class ImageClassificationArguments(ClassifierArguments):
+    """Options of `ImageClassificationRecipe`.
+
+    Args:
+        num_train_images: Training pictures, as many of each class, drawn by the seed; None for all.
+        num_test_images: The same of the test pictures.
+        leave_out: Training pictures that are not learned, such as "class:3" or "random:0.1" (see
+            `choose_subset`): for a model that never saw them, to compare an unlearned one with.
+        image_size: Side that the pictures are resized to, in pixels; None to leave them as they
+            are.
+    """
+
+    num_train_images: int | None = None
+    num_test_images: int | None = None
+    leave_out: str | None = None
+    image_size: int | None = None
+    num_train_epochs: int = 25
+    lr_scheduler: str = "cosine"
+
+
+class ImageClassificationRecipe(ClassifierRecipe):
+    """Trains a classifier on an archive of labelled pictures, which stay in memory as bytes.
+
+    The split that was drawn is written beside the model: whoever wants to unlearn a picture later
+    has to know whether it was learned.
+    """
+
+    arguments_class = ImageClassificationArguments
+
+    @abstractmethod
+    def build_classifier(self, class_names: list[str]) -> PreTrainedModel:
+        """The network to train, with these classes."""
+
+    @abstractmethod
+    def build_image_processor(self, model: PreTrainedModel) -> Any:
+        """What prepares pictures for the network; its mean and deviation are used in training."""
+
+    def build_model(self) -> nn.Module:
+        archive = PictureArchive(self.arguments.data)
+        self.split = draw_split(archive, self.arguments)
+        if self.arguments.leave_out is not None:
+            subset = named_subset(self.arguments.leave_out, archive, self.split, self.arguments)
+            self.split = self.split.without(subset.places)
+        self.train_images, self.train_labels = self._read(archive, self.split.train)
+        self.test_images, self.test_labels = self._read(archive, self.split.test)
+        model = self.build_classifier(archive.class_names)
+        self.image_processor = self.build_image_processor(model)
+        return model
+
+    def _read(self, archive: PictureArchive, places: Tensor) -> tuple[Tensor, Tensor]:
+        images = as_rgb(archive.images(places))
+        size = self.arguments.image_size
+        return (images if size is None else resize_bytes(images, size)), archive.labels[places]
+
+    def stages(self, epoch: int) -> Iterable[Stage]:
+        return [Stage("train", len(self.train_labels), self._fetch)]
+
+    def _fetch(self, batch: Batch) -> dict[str, Tensor]:
+        return self.fetch_from(self.train_images, self.train_labels, batch)
+
+    def loss(self, model: nn.Module, inputs: Mapping[str, Tensor], batch: Batch) -> StepLoss:
+        logits = model(self.prepared(inputs["images"])).logits
+        samples = F.cross_entropy(logits, inputs["labels"], reduction="none")
+        is_right = (logits.argmax(-1) == inputs["labels"]).float()
+        return StepLoss(samples, measures={"accuracy": is_right})
+
+    def evaluate(self, model: nn.Module, accelerator: Any, results: Results) -> None:
+        results.data = {**self.split.data, "split": self.split.digest[:16]}
+        for name, images, labels in (
+            ("train", self.train_images, self.train_labels),
+            ("test", self.test_images, self.test_labels),
+        ):
+            logits = self.predict(model, images, accelerator)
+            is_right = (logits.argmax(-1) == labels).double().numpy()
+            found = bootstrap_mean(is_right, seed=self.arguments.seed)
+            interval = (found.low, found.high)
+            results.add_metric(
+                f"accuracy/{name}", found.mean, interval=interval, n=len(labels), unit="fraction"
+            )
+
     def export(self, model: Any, folder: Path) -> None:
         model.save_pretrained(folder)
         self.image_processor.save_pretrained(folder)
         self.split.save(folder)
 
 
-def draw_split(archive: PictureArchive, arguments: ImageClassificationArguments) -> LabelledSplit:
+def draw_split(archive: PictureArchive, arguments: Any) -> LabelledSplit:
     """Training and test places of an archive, drawn by the seed.
 
     Raises:
@@ -175,12 +213,24 @@ def draw_split(archive: PictureArchive, arguments: ImageClassificationArguments)
         places = is_wanted.nonzero()[:, 0]
         count = getattr(arguments, f"num_{name}_images")
         # Of its own: the test pictures are the same whatever the number of training pictures.
-        generator = generator_of(arguments.seed, int(name == "test"))
+        generator = generator_of(arguments.seed, _TEST if name == "test" else _TRAIN)
         chosen.append(places[balanced_places(archive.labels[places], count, generator)])
     return LabelledSplit(archive.describe(), *chosen)
 
 
-def _as_rgb(images: Tensor) -> Tensor:
+def named_subset(
+    spec: str, archive: PictureArchive, split: LabelledSplit, arguments: RunArguments
+) -> Subset:
+    """Training pictures that some words name; "random" draws by the seed.
+
+    Raises:
+        FileNotFoundError, ValueError: As of `choose_subset`.
+    """
+    generator = generator_of(arguments.seed, _SUBSET)
+    return choose_subset(spec, archive.labels, split.train, archive.class_names, generator)
+
+
+def as_rgb(images: Tensor) -> Tensor:
     """Grey pictures in three channels, as image processors make them of a grey file."""
     return images.expand(-1, 3, -1, -1)
 

@@ -76,11 +76,14 @@ def run(recipe: Recipe, command: str = "") -> Results | None:
             start_folder(folder, options)
         accelerator.wait_for_everyone()
         accelerator.init_trackers("salhub", config=options)
+        began = time.perf_counter()
         recipe.prepare(model, accelerator)
+        results.add_metric("seconds/preparation", time.perf_counter() - began, unit="s")
         loop = _Loop(recipe, accelerator, model, log)
         loop.start(checkpoint)
         loop.train()
-        finished = accelerator.unwrap_model(loop.model).eval()
+        finished = recipe.finish(accelerator.unwrap_model(loop.model)).eval()
+        loop.add_time(results)
         recipe.evaluate(finished, accelerator, results)
     results.wall_seconds = round(results.wall_seconds + loop.progress.seconds, 2)
     results.data.setdefault("processes", accelerator.num_processes)
@@ -111,7 +114,9 @@ class _Loop:
             num_training_steps=self.total,
         )
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        accelerator.register_for_checkpointing(self.scheduler, self.progress)
+        accelerator.register_for_checkpointing(
+            self.scheduler, self.progress, *recipe.checkpointed()
+        )
         self.began = time.perf_counter()
 
     def start(self, checkpoint: Path | None) -> None:
@@ -137,6 +142,11 @@ class _Loop:
                 self._record(step)
                 self._save(step)
 
+    def add_time(self, results: Results) -> None:
+        """How long the steps took, over all processes that the run was interrupted between."""
+        seconds = self.progress.seconds + time.perf_counter() - self.began
+        results.add_metric("seconds/steps", seconds, n=self.total, unit="s")
+
     def _take(self, step: Step) -> None:
         seed, index = self.arguments.seed, self.accelerator.process_index
         # What a pass draws depends on the step alone, so no generator has to be kept.
@@ -155,6 +165,7 @@ class _Loop:
             is_last = batch is batches[-1]
             with nullcontext() if is_last else self.accelerator.no_sync(self.model):
                 self._pass(step, batch, len(batches))
+        self.recipe.after_backward(self.accelerator.unwrap_model(self.model))
         if self.arguments.max_grad_norm is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.arguments.max_grad_norm)
         self.optimizer.step()

@@ -128,7 +128,9 @@ def _activation_bytes(recipe: Recipe, model: nn.Module, accelerator: Accelerator
         return tensor
 
     arguments, share = recipe.arguments, share_of(accelerator)
-    step = next(steps_after(recipe, 0))
+    step = next(steps_after(recipe, 0), None)
+    if step is None:
+        return 0
     batch = next(
         step_batches(
             step.rows,

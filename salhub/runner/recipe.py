@@ -103,6 +103,14 @@ class Recipe(ABC):
         parameters = [p for p in model.parameters() if p.requires_grad]
         return torch.optim.AdamW(parameters, lr=self.arguments.learning_rate)
 
+    def checkpointed(self) -> Iterable[Any]:
+        """What of the recipe changes during the run, such as averaged weights.
+
+        Objects with `state_dict` and `load_state_dict`, nothing by default; asked for once, after
+        `build_optimizer`.
+        """
+        return ()
+
     @abstractmethod
     def loss(self, model: nn.Module, inputs: Mapping[str, Tensor], batch: Batch) -> StepLoss:
         """The loss of one pass.
@@ -113,10 +121,17 @@ class Recipe(ABC):
             batch: The rows; `batch.draw` draws what is random.
         """
 
+    def after_backward(self, model: nn.Module) -> None:  # noqa: B027 - most recipes need none
+        """What is done to the gradients of a step before they are clipped; nothing by default."""
+
     def after_step(  # noqa: B027 - most recipes need none
         self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int
     ) -> None:
         """What follows every optimizer step, such as a proximal step; nothing by default."""
+
+    def finish(self, model: nn.Module) -> nn.Module:
+        """The finished model, made of the trained one; that itself by default."""
+        return model
 
     @abstractmethod
     def evaluate(self, model: nn.Module, accelerator: "Accelerator", results: "Results") -> None:

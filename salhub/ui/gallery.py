@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import gradio as gr
 
 from salhub.auto import METHODS
-from salhub.ui.tasks import build_page
+from salhub.ui.tasks import build_page, has_page
 
 
 def build_gallery(pages: Mapping[str, gr.Blocks] | None = None) -> gr.Blocks:
@@ -13,7 +13,7 @@ def build_gallery(pages: Mapping[str, gr.Blocks] | None = None) -> gr.Blocks:
 
     Args:
         pages: Path of each page's address -> the page; by default one page for every method that
-            ships a model.
+            ships a model and has a page.
 
     Returns:
         Blocks to hand to `salhub.ui.launch`; the first page is what a visitor sees first.
@@ -27,7 +27,8 @@ def build_gallery(pages: Mapping[str, gr.Blocks] | None = None) -> gr.Blocks:
         ['Home', 'Salient Relevance']
     """
     if pages is None:
-        pages = {name: build_page(name) for name, one in METHODS.items() if one.default}
+        shown = [one.name for one in METHODS.values() if one.default and has_page(one)]
+        pages = {name: build_page(name) for name in shown}
     if not pages:
         raise ValueError("A gallery needs at least one page.")
     for path, page in pages.items():

@@ -18,15 +18,19 @@ TASK_PAGES: dict[str, tuple[str, str]] = {
 METHOD_PAGES = "salhub.ui.pages"
 
 
+def has_page(method: Method) -> bool:
+    """Return whether models of a method can be shown as a page."""
+    return method.task in TASK_PAGES or _has_own_page(method)
+
+
 def page_class(method: Method) -> type:
     """Return the class of a method's page: its own where there is one, else its task's.
 
     Raises:
         UnknownNameError: The task has no page.
     """
-    own = f"{METHOD_PAGES}.{method.name}"
-    if find_spec(own) is not None:
-        return import_module(own).Page
+    if _has_own_page(method):
+        return import_module(f"{METHOD_PAGES}.{method.name}").Page
     if method.task not in TASK_PAGES:
         raise UnknownNameError(
             f"Models of the task '{method.task}' have no page yet; tasks with one are "
@@ -58,3 +62,7 @@ def build_page(name: str | os.PathLike) -> gr.Blocks:
     """
     full_name, method = find_method(name)
     return page_class(method)(full_name, method).build()
+
+
+def _has_own_page(method: Method) -> bool:
+    return find_spec(f"{METHOD_PAGES}.{method.name}") is not None

@@ -74,6 +74,44 @@ def wrap(text: str, size: int, width: int) -> list[str]:
     return lines
 
 
+def shorten(text: str, size: int, width: int) -> str:
+    """Cut a text to one line of at most `width` pixels, and show that something was cut.
+
+    Args:
+        text: Line breaks in it become spaces.
+        size: Height of the letters in pixels.
+        width: Room in pixels.
+
+    Example:
+        >>> shorten("Egyptian cat", 16, 50)
+        'Egypt…'
+    """
+    font = font_for(text, size)
+    text = " ".join(text.split())
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}…") > width:
+        text = text[:-1]
+    return f"{text.rstrip()}…"
+
+
+def percentage(probability: float) -> str:
+    """Write a probability for people: never 0 % or 100 % when it is neither.
+
+    Args:
+        probability: In [0, 1].
+
+    Example:
+        >>> percentage(0.6249), percentage(0.9999), percentage(0.0001)
+        ('62 %', 'over 99 %', 'under 1 %')
+    """
+    if 0 < probability < 0.01:
+        return "under 1 %"
+    if 0.99 < probability < 1:
+        return "over 99 %"
+    return f"{100 * probability:.0f} %"
+
+
 def text_height(lines: list[str], size: int) -> int:
     """Return the pixels that so many lines take."""
     return round(len(lines) * size * LINE_HEIGHT)

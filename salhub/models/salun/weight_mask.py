@@ -258,7 +258,7 @@ def make_mask(
     Source: Fan et al. 2024 (arXiv 2310.12508), section 4: m = 1(|gradient| >= gamma), gamma being
     the quantile that opens the wanted share. Exact counts and the order of ties are ours.
     """
-    _check_ratio(ratio)
+    check_ratio(ratio)
     if scope not in SCOPES:
         raise ValueError(
             f"scope must be one of {', '.join(SCOPES)}, got {scope!r}.{did_you_mean(scope, SCOPES)}"
@@ -384,7 +384,8 @@ def _without_excluded(scores: Mapping[str, Tensor], exclude: Iterable[str]) -> d
     return ranked
 
 
-def _check_ratio(ratio: float) -> None:
+def check_ratio(ratio: float) -> None:
+    """Raises TypeError or ValueError unless a share of weights is above 0 and at most 1."""
     if not isinstance(ratio, numbers.Real):
         raise TypeError(f"ratio must be a number above 0 and at most 1, got {ratio!r}.")
     if isinstance(ratio, bool):

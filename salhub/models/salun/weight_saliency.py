@@ -210,10 +210,29 @@ def _moved(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
         yield dict(zip(batch, values, strict=True)) if named else tuple(values)
 
 
-def _of_means(
-    model: nn.Module, parameters: dict[str, nn.Parameter], batches, loss: Loss, kind: str
-) -> dict[str, Tensor]:
-    """The size of one gradient summed over all batches, signs kept until the end."""
+def gradient_sums(
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    batches: Iterable[Any],
+    loss: Loss = classification_loss,
+    *,
+    of_batch_means: bool = False,
+) -> tuple[dict[str, Tensor], int]:
+    """Sum gradients over data, signs kept, in the mode that the model is in.
+
+    Args:
+        model: Any module.
+        parameters: Those to differentiate by, by name.
+        batches: On the device of the model, as of `compute_saliency`.
+        loss: As of `compute_saliency`.
+        of_batch_means: Sum the gradient of the mean loss of each batch, not of each sample's.
+
+    Returns:
+        Name -> float32 sum, and the number of samples.
+
+    Raises:
+        ValueError: A loss of a wrong shape, or that does not depend on the weights.
+    """
     tensors = list(parameters.values())
     sums = [torch.zeros_like(p, dtype=torch.float32) for p in tensors]
     count = 0
@@ -222,15 +241,25 @@ def _of_means(
         if not losses.requires_grad:
             raise ValueError("the loss does not depend on the weights; it must not be detached.")
         count += len(losses)
-        value = losses.mean() if kind == "batch_mean_grad" else losses.sum()
+        value = losses.mean() if of_batch_means else losses.sum()
         found = torch.autograd.grad(value, tensors, allow_unused=True)
         for total, one in zip(sums, found, strict=True):
             if one is not None:
                 total += one
-    if kind != "batch_mean_grad" and count:
+    return dict(zip(parameters, sums, strict=True)), count
+
+
+def _of_means(
+    model: nn.Module, parameters: dict[str, nn.Parameter], batches, loss: Loss, kind: str
+) -> dict[str, Tensor]:
+    """The size of one gradient summed over all batches, signs kept until the end."""
+    of_batch_means = kind == "batch_mean_grad"
+    found, count = gradient_sums(model, parameters, batches, loss, of_batch_means=of_batch_means)
+    sums = list(found.values())
+    if not of_batch_means and count:
         torch._foreach_div_(sums, float(count))
     if kind == "weight_times_grad":
-        torch._foreach_mul_(sums, [p.detach().float() for p in tensors])
+        torch._foreach_mul_(sums, [p.detach().float() for p in parameters.values()])
     torch._foreach_abs_(sums)
     return dict(zip(parameters, sums, strict=True))
 
@@ -239,6 +268,28 @@ def _over_samples(
     model: nn.Module, parameters: dict[str, nn.Parameter], batches, loss: Loss, kind: str
 ) -> dict[str, Tensor]:
     """Sizes or squares of the gradients of single samples, summed."""
+    sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters.items()}
+    for gradients in gradients_of_samples(model, parameters, batches, loss):
+        for name, found in gradients.items():
+            values = found.float()
+            sums[name] += (values.abs() if kind == "sum_abs" else values.square()).sum(0)
+    return sums
+
+
+def gradients_of_samples(
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    batches: Iterable[Any],
+    loss: Loss = classification_loss,
+) -> Iterator[dict[str, Tensor]]:
+    """The gradient of each sample's loss by itself, many samples in one pass.
+
+    Args:
+        model, parameters, batches, loss: As of `gradient_sums`.
+
+    Yields:
+        Name -> (B, ...) for some samples after the other, so few that they fit into memory.
+    """
     fixed = {name: p.detach() for name, p in model.named_parameters() if name not in parameters}
     fixed |= dict(model.named_buffers())
     weights = {name: p.detach() for name, p in parameters.items()}
@@ -248,16 +299,12 @@ def _over_samples(
         state = {f"model.{name}": value for name, value in (weights | fixed).items()}
         return functional_call(module, state, (sample,))
 
-    sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in weights.items()}
     size = sum(p.numel() * p.element_size() for p in weights.values())
     at_once = max(1, _SAMPLE_GRADIENT_BYTES // size)
     gradients = vmap(grad(of_one), in_dims=(None, 0), randomness="different")
     for batch in batches:
         for part in _parts(batch, at_once):
-            for name, found in _sample_gradients(gradients, of_one, weights, part).items():
-                values = found.float()
-                sums[name] += (values.abs() if kind == "sum_abs" else values.square()).sum(0)
-    return sums
+            yield _sample_gradients(gradients, of_one, weights, part)
 
 
 def _sample_gradients(gradients, of_one, weights: dict[str, Tensor], part: Any):

@@ -1,0 +1,164 @@
+"""`salhub train conditional-unet`: a class-conditional diffusion model of small pictures."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import PreTrainedModel
+
+from salhub.backbones.conditional_unet.configuration_conditional_unet import ConditionalUNetConfig
+from salhub.backbones.conditional_unet.denoising_loss import (
+    noisy_pictures,
+    squared_error,
+    with_dropped_classes,
+)
+from salhub.backbones.conditional_unet.modeling_conditional_unet import ConditionalUNetForDiffusion
+from salhub.backbones.conditional_unet.sample_sheet import save_sample_sheet
+from salhub.data.picture_archive import PictureArchive, resize_bytes
+from salhub.results import Results
+from salhub.runner.arguments import RunArguments
+from salhub.runner.batches import Batch, step_batches
+from salhub.runner.image_classification import draw_split, named_subset
+from salhub.runner.recipe import Recipe, Stage, StepLoss
+
+_ROWS_TO_EVALUATE = 500
+
+
+@dataclass(kw_only=True)
+class ConditionalUNetArguments(RunArguments):
+    """Options of `ConditionalUNetRecipe`.
+
+    Args:
+        data: Archive of labelled pictures, see `PictureArchive`.
+        num_train_images: Training pictures, as many of each class, drawn by the seed; None for all.
+        num_test_images: The same of the test pictures.
+        leave_out: Training pictures that are not learned, such as "class:3", see `choose_subset`.
+        image_size: Side that the pictures are resized to, in pixels.
+        base_channels: Channels of the first level.
+        class_dropout: Share of the pictures whose class is hidden, in [0, 1), for guidance.
+        ema_decay: Of the running average of the weights, which becomes the model; in [0, 1).
+    """
+
+    data: str
+    num_train_images: int | None = None
+    num_test_images: int | None = None
+    leave_out: str | None = None
+    image_size: int = 16
+    base_channels: int = 32
+    class_dropout: float = 0.1
+    ema_decay: float = 0.999
+    batch_size: int = 128
+    num_train_epochs: int = 6
+    learning_rate: float = 1e-3
+    lr_scheduler: str = "cosine"
+    lr_warmup_steps: int = 100
+    max_grad_norm: float | None = 1.0
+
+    def validate(self) -> None:
+        """Check the options of a diffusion model, and those of every run."""
+        super().validate()
+        for name in ("class_dropout", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
+
+
+class ConditionalUNetRecipe(Recipe):
+    """Trains a diffusion model on an archive of labelled pictures.
+
+    Example:
+        >>> arguments = ConditionalUNetArguments(output_dir="out", data="mnist.npz")
+        >>> ConditionalUNetRecipe(arguments).arguments.image_size
+        16
+
+    Source: Ho et al. 2020 (arXiv 2006.11239), algorithm 1; Ho and Salimans 2022 (arXiv 2207.12598),
+    algorithm 1.
+    """
+
+    name = "conditional-unet"
+    arguments_class = ConditionalUNetArguments
+
+    def build_model(self) -> nn.Module:
+        archive = PictureArchive(self.arguments.data)
+        self.split = draw_split(archive, self.arguments)
+        if self.arguments.leave_out is not None:
+            subset = named_subset(self.arguments.leave_out, archive, self.split, self.arguments)
+            self.split = self.split.without(subset.places)
+        size = self.arguments.image_size
+        self.train_images = resize_bytes(archive.images(self.split.train), size)
+        self.train_labels = archive.labels[self.split.train]
+        self.test_images = resize_bytes(archive.images(self.split.test), size)
+        self.test_labels = archive.labels[self.split.test]
+        self.unet_config = ConditionalUNetConfig(
+            image_size=size,
+            num_channels=self.train_images.shape[1],
+            base_channels=self.arguments.base_channels,
+            attention_resolutions=[size // 4],
+            num_classes=len(archive.class_names),
+        )
+        return self.build_network(self.unet_config, archive.class_names)
+
+    def build_network(
+        self, config: ConditionalUNetConfig, class_names: list[str]
+    ) -> PreTrainedModel:
+        """The network to train."""
+        return ConditionalUNetForDiffusion(config)
+
+    def learned_options(self) -> dict[str, Any]:
+        # The place of the archive does not matter, and its content is in the split.
+        options = super().learned_options()
+        return {**options, "data": Path(self.arguments.data).stem}
+
+    def stages(self, epoch: int) -> Iterable[Stage]:
+        return [Stage("train", len(self.train_labels), self._fetch)]
+
+    def _fetch(self, batch: Batch) -> dict[str, Tensor]:
+        return {"images": self.train_images[batch.rows], "labels": self.train_labels[batch.rows]}
+
+    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        self._average = AveragedModel(
+            model, multi_avg_fn=get_ema_multi_avg_fn(self.arguments.ema_decay)
+        )
+        return torch.optim.Adam(model.parameters(), lr=self.arguments.learning_rate)
+
+    def checkpointed(self) -> Iterable[Any]:
+        return [self._average]
+
+    def loss(self, model: nn.Module, inputs: Mapping[str, Tensor], batch: Batch) -> StepLoss:
+        noisy = noisy_pictures(self.unet_config, as_signal(inputs["images"]), batch)
+        classes = with_dropped_classes(
+            self.unet_config, inputs["labels"], self.arguments.class_dropout, batch
+        )
+        predicted = model(noisy.sample, noisy.timestep, classes).noise_pred
+        return StepLoss(squared_error(predicted, noisy.noise))
+
+    def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+        self._average.update_parameters(model)
+
+    def finish(self, model: nn.Module) -> nn.Module:
+        return self._average.module
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, accelerator: Any, results: Results) -> None:
+        results.data = {**self.split.data, "split": self.split.digest[:16]}
+        rows = torch.arange(min(len(self.test_images), _ROWS_TO_EVALUATE))
+        batch = next(step_batches(rows, seed=self.arguments.seed, step=0, epoch=0))
+        clean = as_signal(self.test_images[rows].to(accelerator.device))
+        noisy = noisy_pictures(self.unet_config, clean, batch)
+        labels = self.test_labels[rows].to(accelerator.device)
+        predicted = model(noisy.sample, noisy.timestep, labels).noise_pred
+        error = float((predicted - noisy.noise).square().mean())
+        results.add_metric("noise_error/test", error, n=len(rows), unit="mean square")
+
+    def export(self, model: Any, folder: Path) -> None:
+        model.save_pretrained(folder)
+        self.split.save(folder)
+        save_sample_sheet(model, folder / "samples.png", seed=self.arguments.seed)
+
+
+def as_signal(images: Tensor) -> Tensor:
+    """Pictures of bytes as the noise process wants them: float32 in [-1, 1]."""
+    return images.float() / 127.5 - 1

@@ -1,0 +1,82 @@
+"""Configuration of classifiers that were, or can be, unlearned, and what their unlearning was."""
+
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from salhub.configuration import SaliencyConfig, strict
+
+
+@strict
+class UnlearnedConfig(SaliencyConfig):
+    """What was forgotten, and how; every field is None for a model that was only trained.
+
+    Args:
+        backbone_config: Configuration of the network inside.
+        unlearn_method: Method that made it forget, such as "salun"; "retrain" for a model that
+            never saw what the others forget.
+        forget: Words that name what was forgotten, such as "class:3".
+        num_forgotten: How many pictures that was.
+        forget_digest: SHA-256 of their places in the data set; the pictures themselves are not
+            kept.
+        mask_ratio: Share of the weights that was to move, None where all of them could.
+        saliency: What the weights were ranked by, see `compute_saliency`.
+        scope: Which weights were ranked together, see `make_mask`.
+        closed_weights_sha256: Digest of the bits of all weights that were not to move; the
+            original has the same, see `closed_weights_digest`.
+
+    Source: Fan et al., "SalUn: Empowering Machine Unlearning via Gradient-Based Weight Saliency in
+    Both Image Classification and Generation", 2024 (arXiv 2310.12508).
+    """
+
+    sub_configs = {"backbone_config": AutoConfig}
+    default_backbone: ClassVar[str]
+
+    backbone_config: dict | PreTrainedConfig | None = None
+    unlearn_method: str | None = None
+    forget: str | None = None
+    num_forgotten: int | None = None
+    forget_digest: str | None = None
+    mask_ratio: float | int | None = None
+    saliency: str | None = None
+    scope: str | None = None
+    closed_weights_sha256: str | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Turn a dictionary read from config.json into a configuration object."""
+        if self.backbone_config is None:
+            self.backbone_config = AutoConfig.for_model(self.default_backbone)
+        elif isinstance(self.backbone_config, dict):
+            fields = dict(self.backbone_config)
+            model_type = fields.pop("model_type", self.default_backbone)
+            self.backbone_config = AutoConfig.for_model(model_type, **fields)
+        super().__post_init__(**kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields, without the folder the network was once loaded from."""
+        fields = super().to_dict()
+        if isinstance(fields.get("backbone_config"), dict):
+            fields["backbone_config"].pop("_name_or_path", None)
+        return fields
+
+
+@strict
+class SalUnConfig(UnlearnedConfig):
+    """Configuration of an image classifier that was, or can be, unlearned; see `UnlearnedConfig`.
+
+    Example:
+        >>> SalUnConfig().backbone_config.model_type
+        'salhub_cifar_resnet'
+    """
+
+    model_type = "salhub_salun"
+    default_backbone = "salhub_cifar_resnet"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """The classes are those of the network inside; given here, they are given to it."""
+        is_named = self.id2label is not None or kwargs.get("num_labels") is not None
+        super().__post_init__(**kwargs)
+        names = self if is_named else self.backbone_config
+        self.id2label = self.backbone_config.id2label = dict(names.id2label)
+        self.label2id = {name: index for index, name in self.id2label.items()}
+        self.backbone_config.label2id = dict(self.label2id)

@@ -1,0 +1,185 @@
+"""What is to be forgotten and what is to be kept, checked before any work is done."""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.utils import cached_file
+
+from salhub.data.labelled_split import FILE_NAME, LabelledSplit
+from salhub.data.picture_archive import PictureArchive
+from salhub.hub import resolve
+from salhub.models.salun.configuration_salun import UnlearnedConfig
+
+logger = logging.getLogger(__name__)
+
+
+def load_split(name: str, archive: PictureArchive) -> LabelledSplit:
+    """What a model was trained on: its `split.json`, which must be of the same archive.
+
+    A model without one is taken to know every picture of the archive that is not for testing.
+
+    Args:
+        name: A folder, a shipped name or a Hub repository.
+        archive: The data set.
+
+    Raises:
+        ValueError: The split is of other data, or damaged.
+    """
+    split = find_split(name)
+    if split is None:
+        logger.warning(
+            "%s has no %s, so it is taken to know all training pictures of %s; whether it ever "
+            "learned what it is to forget cannot be checked.",
+            name,
+            FILE_NAME,
+            archive.path.name,
+        )
+        places = archive.is_test.nonzero()[:, 0], (~archive.is_test).nonzero()[:, 0]
+        return LabelledSplit(archive.describe(), places[1], places[0])
+    found, expected = archive.describe()["fingerprint"], split.data.get("fingerprint")
+    if found != expected:
+        raise ValueError(
+            f"{name} was trained on {split.data.get('name')} (fingerprint {expected}), and "
+            f"{archive.path.name} is other data (fingerprint {found}); give the archive that it "
+            "was trained on."
+        )
+    return split
+
+
+def find_split(name: str) -> LabelledSplit | None:
+    """The `split.json` of a model, or None where it has none.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    folder = resolve(name).config_folder
+    path = cached_file(folder, FILE_NAME, _raise_exceptions_for_missing_entries=False)
+    return None if path is None else LabelledSplit.load(Path(path).parent)
+
+
+def check_reference_split(name: str, split: LabelledSplit, forget: str) -> None:
+    """Refuse to compare with a model that was not trained on what is left here.
+
+    Args:
+        name: The model that never saw what is forgotten.
+        split: What is left after forgetting.
+        forget: Words that name what is forgotten.
+
+    Raises:
+        ValueError: It knows other pictures, or nobody knows which.
+    """
+    known = find_split(name)
+    if known is None:
+        raise ValueError(
+            f"the reference {name} has no {FILE_NAME}, so it is not known what it was trained on."
+        )
+    if known.digest != split.digest:
+        raise ValueError(
+            f"the reference {name} was trained on {len(known.train)} pictures (split "
+            f"{known.digest[:12]}), and those left here are {len(split.train)} (split "
+            f"{split.digest[:12]}); give a model trained without {describe_spec(forget)}."
+        )
+
+
+def check_class_names(data: Sequence[str], model: Mapping[int, str], name: str) -> None:
+    """Refuse a model whose classes are not those of the data, or stand in another order.
+
+    Args:
+        data: Class names of the data.
+        model: `id2label` of the model; names such as LABEL_3 say nothing.
+        name: The model.
+
+    Raises:
+        ValueError: Another number of classes, fewer than two, or the same names in another order.
+    """
+    if len(data) < 2 or len(model) != len(data):
+        raise ValueError(
+            f"{name} has {len(model)} classes and the data {len(data)}; both must have the same, 2 "
+            "or more."
+        )
+    own = [str(model[index]) for index in sorted(model)]
+    if sorted(own) == sorted(data) and own != list(data):
+        raise ValueError(
+            f"{name} has the classes of the data in another order ({', '.join(own[:3])} ...), so "
+            "its labels would be wrong; give data with its order."
+        )
+
+
+def check_forget_and_retain(forget: Tensor, retain: Tensor, *, allow_no_retain: bool) -> None:
+    """Refuse sets that overlap or are empty.
+
+    Args:
+        forget, retain: Places, int64.
+        allow_no_retain: Whether nothing at all may be retained.
+
+    Raises:
+        ValueError: Naming how many places are in both, and the first of them.
+    """
+    if not len(forget):
+        raise ValueError("there is nothing to forget: the forget set is empty.")
+    if not len(retain) and not allow_no_retain:
+        raise ValueError(
+            "nothing is retained, so the model would lose everything; retain something, or set "
+            "allow_no_retain=true."
+        )
+    both = forget[torch.isin(forget, retain)]
+    if len(both):
+        raise ValueError(
+            f"{len(both)} pictures are to be both forgotten and retained, the first being "
+            f"{', '.join(map(str, both[:5].tolist()))}; give sets that do not overlap."
+        )
+
+
+def places_digest(places: Tensor) -> str:
+    """SHA-256 over places of a data set, so that a set of pictures is named without showing it.
+
+    Args:
+        places: int64 (n,), ascending.
+    """
+    return hashlib.sha256(places.numpy().astype("<i8").tobytes()).hexdigest()
+
+
+def describe_spec(spec: str) -> str:
+    """The words that name a subset, without the folders of this machine."""
+    kind, _, value = spec.partition(":")
+    return f"file:{Path(value).name}" if kind == "file" else spec
+
+
+def record_retraining(config: UnlearnedConfig, recipe: Any) -> None:
+    """Write down what a model is trained without.
+
+    Args:
+        config: Of the model.
+        recipe: Has `arguments.leave_out` and the `split`.
+    """
+    if recipe.arguments.leave_out is None:
+        return
+    config.unlearn_method = "retrain"
+    config.forget = describe_spec(recipe.arguments.leave_out)
+    config.num_forgotten = len(recipe.split.forgotten)
+    config.forget_digest = places_digest(recipe.split.forgotten)
+
+
+def record_in_config(config: Any, recipe: Any) -> None:
+    """Write down what was unlearned and how, where the configuration has room for it.
+
+    Args:
+        config: Of the model, of whatever kind.
+        recipe: An unlearning recipe after its run.
+    """
+    if not isinstance(config, UnlearnedConfig):
+        return
+    mask = recipe.weight_mask
+    config.unlearn_method = recipe.name
+    config.forget = describe_spec(recipe.arguments.forget)
+    config.num_forgotten = len(recipe.forget)
+    config.forget_digest = places_digest(recipe.forget.places)
+    config.mask_ratio = None if mask is None else mask.ratio
+    config.saliency = None if mask is None else mask.saliency
+    config.scope = None if mask is None else recipe.arguments.scope
+    config.closed_weights_sha256 = recipe.closed_digest

@@ -1,0 +1,228 @@
+"""All ways of unlearning beside each other: settings chosen on a pilot seed, measured on others.
+
+The "mini-CIFAR" protocol: a small classifier that has learned its training pictures by heart, a
+tenth of which are to be forgotten; the same classifier trained without them is what the others are
+compared with.
+"""
+
+import logging
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from salhub.models.salun.recipe_boundary import BoundaryExpandingRecipe, BoundaryShrinkRecipe
+from salhub.models.salun.recipe_influence import InfluenceRecipe
+from salhub.models.salun.recipe_salun import (
+    FineTuneRecipe,
+    GradientAscentRecipe,
+    L1SparseRecipe,
+    RandomLabelRecipe,
+    SalUnRecipe,
+    SalUnSoftRecipe,
+)
+from salhub.models.salun.recipe_salun_training import SalUnClassifierRecipe
+from salhub.models.salun.unlearning import UnlearningRecipe
+from salhub.results import Results, Table
+from salhub.runner.loop import run
+from salhub.runner.recipe import Recipe
+from salhub.runner.run_folder import RESULTS_NAME
+
+logger = logging.getLogger(__name__)
+
+MEASURES = ("UA", "RA", "TA", "MIA")
+GAP = "average_gap"
+_SMALL = {
+    "num_train_images": 10_000,
+    "num_test_images": 2_000,
+    "num_train_epochs": 25,
+    "augment": False,
+}
+_LABEL_RATES = (0.003, 0.01, 0.03)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of the table.
+
+    Args:
+        label: What the table calls it.
+        recipe: How it unlearns.
+        options: Options that are the same in every run.
+        tried: Option -> values that the pilot chooses among.
+    """
+
+    label: str
+    recipe: type[UnlearningRecipe]
+    options: Mapping[str, Any]
+    tried: tuple[str, tuple[float, ...]]
+
+
+CONTENDERS = (
+    Contender("SalUn", SalUnRecipe, {}, ("learning_rate", _LABEL_RATES)),
+    Contender("SalUn-soft", SalUnSoftRecipe, {}, ("learning_rate", _LABEL_RATES)),
+    Contender(
+        "SalUn, random mask", SalUnRecipe, {"saliency": "random"}, ("learning_rate", _LABEL_RATES)
+    ),
+    Contender(
+        "SalUn, magnitude mask",
+        SalUnRecipe,
+        {"saliency": "magnitude"},
+        ("learning_rate", _LABEL_RATES),
+    ),
+    Contender("RL", RandomLabelRecipe, {}, ("learning_rate", _LABEL_RATES)),
+    Contender("FT", FineTuneRecipe, {}, ("learning_rate", (0.03, 0.1))),
+    Contender("l1-sparse", L1SparseRecipe, {"l1_weight": 1e-4}, ("learning_rate", (0.03, 0.1))),
+    Contender("GA", GradientAscentRecipe, {}, ("learning_rate", (3e-4, 1e-3, 3e-3))),
+    Contender("IU", InfluenceRecipe, {}, ("influence_scale", (0.03, 0.1, 0.3, 1.0))),
+    Contender("BE", BoundaryExpandingRecipe, {}, ("learning_rate", (1e-4, 1e-3, 1e-2))),
+    Contender("BS", BoundaryShrinkRecipe, {}, ("learning_rate", (1e-4, 1e-3, 1e-2))),
+)
+
+
+@dataclass(frozen=True)
+class MethodComparison:
+    """Runs of all contenders in one folder; what is there already is not run again.
+
+    Args:
+        data: Archive of CIFAR-10.
+        folder: Where the runs go.
+        pilot_seed: Seed that settings are chosen on; it is not in the table.
+        seeds: Seeds of the table.
+        forget: What is forgotten.
+        small: Options of the classifier, other than those of the protocol.
+        epochs: Passes of every method.
+        contenders: Rows of the table.
+    """
+
+    data: str
+    folder: Path
+    pilot_seed: int = 0
+    seeds: Sequence[int] = (1, 2, 3)
+    forget: str = "random:0.1"
+    small: Mapping[str, Any] | None = None
+    epochs: int = 5
+    contenders: Sequence[Contender] = CONTENDERS
+
+    def measure(self, results: Results) -> None:
+        """Run whatever is missing, and write the table and its numbers into a results file."""
+        chosen = {contender.label: self.choose(contender) for contender in self.contenders}
+        rows: dict[str, list[Results]] = {"Original": [], "Retrain": []}
+        for seed in tqdm(self.seeds, desc="Seeds", unit="seed"):
+            original, reference = self.trained(seed), self.trained(seed, self.forget)
+            for contender in self.contenders:
+                found = self.run_contender(
+                    contender, seed, original, reference, chosen[contender.label]
+                )
+                rows.setdefault(contender.label, []).append(found)
+            # Every run measures these two as well; they are the same in all.
+            rows["Original"].append(_part(found, "before/"))
+            rows["Retrain"].append(_part(found, "reference/"))
+        results.tables.append(self._table(rows, chosen))
+        for label, found in rows.items():
+            for name in (*MEASURES, GAP):
+                values = _values(found, name)
+                results.add_metric(f"{name}/{label}", statistics.mean(values), n=len(values))
+                results.add_metric(f"{name} sd/{label}", _deviation(values), n=len(values))
+
+    def trained(self, seed: int, leave_out: str | None = None) -> Path:
+        """The classifier of a seed: the original, or the one trained without what is forgotten."""
+        name = "original" if leave_out is None else "retrained"
+        folder = self.folder / f"seed-{seed}" / name
+        options = {**_SMALL, **(self.small or {}), "leave_out": leave_out, "seed": seed}
+        self._run(SalUnClassifierRecipe, folder, options)
+        return folder
+
+    def choose(self, contender: Contender) -> float:
+        """The value that comes nearest to retraining on the pilot seed."""
+        option, values = contender.tried
+        seed = self.pilot_seed
+        original, reference = self.trained(seed), self.trained(seed, self.forget)
+        gaps = {}
+        for value in values:
+            found = self.run_contender(contender, seed, original, reference, value)
+            gaps[value] = _values([found], GAP)[0]
+        logger.info("%s: average gap by %s on the pilot seed: %s", contender.label, option, gaps)
+        return min(gaps, key=gaps.__getitem__)
+
+    def run_contender(
+        self, contender: Contender, seed: int, original: Path, reference: Path, value: float
+    ) -> Results:
+        """One run of a contender."""
+        label = contender.label.lower().replace(", ", "-").replace(" ", "-")
+        folder = self.folder / f"seed-{seed}" / f"{label}-{value:g}"
+        options = {
+            "model": str(original),
+            "reference": str(reference),
+            "forget": self.forget,
+            "seed": seed,
+            "num_train_epochs": self.epochs,
+            "batch_size": 128,
+            **contender.options,
+            contender.tried[0]: value,
+        }
+        return self._run(contender.recipe, folder, options)
+
+    def _run(self, recipe: type[Recipe], folder: Path, options: dict[str, Any]) -> Results:
+        if (folder / RESULTS_NAME).is_file():
+            return Results.load(folder / RESULTS_NAME)
+        arguments = recipe.arguments_class.from_settings(
+            {
+                "output_dir": str(folder),
+                "data": self.data,
+                "checkpointing_steps": 400,
+                "checkpoints_total_limit": 1,
+                "resume_from_checkpoint": "latest",
+                **options,
+            }
+        )
+        found = run(recipe(arguments), command=f"comparison of methods: {recipe.name}")
+        assert found is not None
+        return found
+
+    def _table(self, rows: Mapping[str, list[Results]], chosen: Mapping[str, float]) -> Table:
+        settings = {c.label: f"{c.tried[0]} {chosen[c.label]:g}" for c in self.contenders}
+        cells = []
+        for label, found in rows.items():
+            numbers = [_mean_and_deviation(_values(found, name)) for name in (*MEASURES, GAP)]
+            seconds = statistics.mean(_seconds(one) for one in found)
+            cells.append([label, *numbers, seconds / 60, settings.get(label)])
+        note = (
+            f"Mean ± standard deviation over seeds {', '.join(map(str, self.seeds))}, in percent "
+            f"and points; forgotten: {self.forget} of the training pictures. The setting of each "
+            f"row was chosen by the average gap on seed {self.pilot_seed} alone. Nearer to Retrain "
+            "is better; the average gap is the mean distance from it over the four columns."
+        )
+        columns = ["", "UA", "RA", "TA", "MIA", "average gap", "minutes", "setting"]
+        return Table("Methods compared", note, columns, cells)
+
+
+def _part(found: Results, prefix: str) -> Results:
+    """The numbers of another model that stand in the results of a run."""
+    part = Results(model=prefix, command=found.command, seed=found.seed)
+    for metric in found.metrics:
+        if metric.name.startswith(prefix):
+            part.add_metric(metric.name.removeprefix(prefix), metric.value)
+    return part
+
+
+def _values(found: Iterable[Results], name: str) -> list[float]:
+    return [{m.name: m.value for m in one.metrics}[name] for one in found]
+
+
+def _seconds(found: Results) -> float:
+    """Time of the unlearning itself: steps and what comes before them, the mask left out."""
+    values = {metric.name: metric.value for metric in found.metrics}
+    preparation = values.get("seconds/preparation", 0.0) - values.get("seconds/mask", 0.0)
+    return values.get("seconds/steps", 0.0) + preparation
+
+
+def _mean_and_deviation(values: Sequence[float]) -> str:
+    return f"{statistics.mean(values):.2f} ± {_deviation(values):.2f}"
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0

@@ -1,0 +1,289 @@
+"""`salhub unlearn`: SalUn, and the other methods that only change labels, losses or data."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from salhub.models.salun.soft_threshold import SOFT_SCHEDULES, SoftThreshold
+from salhub.models.salun.unlearning import UnlearningArguments, UnlearningRecipe
+from salhub.runner.arguments import check_choice, check_positive
+from salhub.runner.batches import Batch
+from salhub.runner.plan import count_steps
+from salhub.runner.recipe import Stage, StepLoss
+
+RELABELS = ("exclude_true", "uniform_all")
+SCHEDULES = ("sequential", "mixed")
+# Tells the draw of labels apart from the others of a step.
+_LABEL = 20
+
+
+@dataclass(kw_only=True)
+class FineTuneArguments(UnlearningArguments):
+    """Options of `FineTuneRecipe`."""
+
+    learning_rate: float = 0.03
+
+
+class FineTuneRecipe(UnlearningRecipe):
+    """FT: go on training on what is retained, and hope that the rest fades.
+
+    Source: Fan et al. 2024 (arXiv 2310.12508), section 5.1.
+    """
+
+    name = "ft"
+    arguments_class = FineTuneArguments
+
+
+@dataclass(kw_only=True)
+class L1SparseArguments(UnlearningArguments):
+    """Options of `L1SparseRecipe`.
+
+    Args:
+        l1_weight: Of the sum of absolute weights at the beginning; falls linearly to 0.
+    """
+
+    l1_weight: float = 1e-5
+    learning_rate: float = 0.03
+
+    def validate(self) -> None:
+        """Check the options of the method, and those of all."""
+        super().validate()
+        check_positive("l1_weight", self.l1_weight)
+
+
+class L1SparseRecipe(UnlearningRecipe):
+    """l1-sparse: FT with a penalty on the sum of absolute weights that falls to 0.
+
+    Source: Jia et al. 2023 (arXiv 2304.04934), equation 3.
+    """
+
+    name = "l1-sparse"
+    arguments_class = L1SparseArguments
+
+    def loss(self, model: nn.Module, inputs: Mapping[str, Tensor], batch: Batch) -> StepLoss:
+        found = super().loss(model, inputs, batch)
+        left = 1 - batch.epoch / self.arguments.num_train_epochs
+        total = sum(p.abs().sum() for p in model.parameters() if p.requires_grad)
+        return StepLoss(found.samples, penalty=self.arguments.l1_weight * left * total)
+
+
+@dataclass(kw_only=True)
+class GradientAscentArguments(UnlearningArguments):
+    """Options of `GradientAscentRecipe`."""
+
+    num_train_epochs: int = 5
+    learning_rate: float = 1e-3
+
+
+class GradientAscentRecipe(UnlearningRecipe):
+    """GA: climb the loss of what is to be forgotten.
+
+    Source: Fan et al. 2024 (arXiv 2310.12508), section 5.1; Thudi et al. 2022 (arXiv 2109.13398).
+    """
+
+    name = "ga"
+    arguments_class = GradientAscentArguments
+
+    def stages(self, epoch: int) -> Iterable[Stage]:
+        return [self.forget_stage]
+
+    def loss_of(self, logits: Tensor, inputs: Mapping[str, Tensor], batch: Batch) -> StepLoss:
+        return StepLoss(-F.cross_entropy(logits, inputs["labels"], reduction="none"))
+
+
+@dataclass(kw_only=True)
+class RetrainArguments(UnlearningArguments):
+    """Options of `RetrainRecipe`."""
+
+    num_train_epochs: int = 25
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    lr_scheduler: str = "cosine"
+
+
+class RetrainRecipe(UnlearningRecipe):
+    """Retrain: the same network from fresh weights, on what is retained only.
+
+    This is what the others try to come near to; give it the options that the original had.
+    """
+
+    name = "retrain"
+    arguments_class = RetrainArguments
+
+    def network(self) -> nn.Module:
+        self.classifier = type(self.classifier)(self.classifier.config)
+        return self.classifier
+
+
+@dataclass(kw_only=True)
+class RandomLabelArguments(UnlearningArguments):
+    """Options of `RandomLabelRecipe`.
+
+    Args:
+        relabel: "exclude_true" draws among the wrong classes, as the paper says; "uniform_all"
+            among all, as the code published with it does.
+        schedule: "sequential": each epoch passes over what is to be forgotten, then over what is
+            retained. "mixed": over both together.
+        alpha: Weight of the loss on what is retained.
+    """
+
+    relabel: str = "exclude_true"
+    schedule: str = "sequential"
+    alpha: float = 1.0
+
+    def validate(self) -> None:
+        """Check the options of the method, and those of all."""
+        super().validate()
+        check_choice("relabel", self.relabel, RELABELS)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        if not 0 <= self.alpha < float("inf"):
+            raise ValueError(f"alpha must be 0 or more, got {self.alpha}.")
+
+
+class RandomLabelRecipe(UnlearningRecipe):
+    """RL: learn drawn labels for what is to be forgotten, and the true ones for the rest.
+
+    Every pass draws anew. Source: Fan et al. 2024 (arXiv 2310.12508), equation 5, without a mask;
+    Golatkar et al. 2020 (arXiv 1911.04933).
+    """
+
+    name = "rl"
+    arguments_class = RandomLabelArguments
+
+    def stages(self, epoch: int) -> Iterable[Stage]:
+        if self.arguments.schedule == "mixed":
+            size = len(self.forget) + len(self.retain)
+            return [Stage("forget and retain", size, self._fetch_mixed)]
+        retain = [self.retain_stage] if len(self.retain) and self.arguments.alpha else []
+        return [self.forget_stage, *retain]
+
+    def fetch_forget(self, batch: Batch) -> dict[str, Tensor]:
+        inputs = super().fetch_forget(batch)
+        inputs["labels"] = self.drawn_labels(inputs["labels"], batch)
+        return {**inputs, "weights": torch.ones(len(batch))}
+
+    def fetch_retain(self, batch: Batch) -> dict[str, Tensor]:
+        weights = torch.full((len(batch),), float(self.arguments.alpha))
+        return {**super().fetch_retain(batch), "weights": weights}
+
+    @cached_property
+    def _both(self) -> tuple[Tensor, Tensor]:
+        parts = self.forget, self.retain
+        return torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts])
+
+    def _fetch_mixed(self, batch: Batch) -> dict[str, Tensor]:
+        inputs = self.fetch_from(*self._both, batch)
+        to_forget = batch.rows < len(self.forget)
+        drawn = self.drawn_labels(inputs["labels"], batch)
+        return {
+            "images": inputs["images"],
+            "labels": torch.where(to_forget, drawn, inputs["labels"]),
+            "weights": torch.where(to_forget, 1.0, float(self.arguments.alpha)),
+        }
+
+    def drawn_labels(self, labels: Tensor, batch: Batch) -> Tensor:
+        """A class for every picture, drawn uniformly, by default among the wrong ones.
+
+        Args:
+            labels: True classes, int64 (B,).
+            batch: Draws.
+        """
+        classes = self.num_classes
+        if self.arguments.relabel == "uniform_all":
+            return batch.draw(lambda n, g: torch.randint(classes, (n,), generator=g), _LABEL)
+        steps = batch.draw(lambda n, g: torch.randint(1, classes, (n,), generator=g), _LABEL)
+        return (labels + steps) % classes
+
+    def loss_of(self, logits: Tensor, inputs: Mapping[str, Tensor], batch: Batch) -> StepLoss:
+        samples = F.cross_entropy(logits, inputs["labels"], reduction="none")
+        return StepLoss(samples * inputs["weights"])
+
+
+@dataclass(kw_only=True)
+class SalUnArguments(RandomLabelArguments):
+    """Options of `SalUnRecipe`."""
+
+    mask_ratio: float | None = 0.5
+    learning_rate: float = 0.013
+
+    def validate(self) -> None:
+        """Check the options; a mask of one's own takes the place of the ratio."""
+        if self.mask is not None and self.mask_ratio == type(self).mask_ratio:
+            self.mask_ratio = None
+        super().validate()
+        if self.mask is None and self.mask_ratio is None:
+            raise ValueError("salun needs a mask; give mask_ratio or mask, or use the recipe 'rl'.")
+
+
+class SalUnRecipe(RandomLabelRecipe):
+    """SalUn: random labels, and only the weights that matter to the forget set may move.
+
+    Example:
+        >>> arguments = SalUnArguments(
+        ...     output_dir="out", model="salun-resnet8", data="c.npz", forget="class:cat"
+        ... )
+        >>> SalUnRecipe(arguments).arguments.mask_ratio
+        0.5
+
+    Source: Fan et al. 2024 (arXiv 2310.12508), equations 3 to 5.
+    """
+
+    name = "salun"
+    arguments_class = SalUnArguments
+
+
+@dataclass(kw_only=True)
+class SalUnSoftArguments(RandomLabelArguments):
+    """Options of `SalUnSoftRecipe`.
+
+    Args:
+        soft_schedule: "quantile": after every step the share `soft_ratio_start` of the changes,
+            the smallest ones, is taken back, and the threshold that does so is taken off the
+            others; the share falls linearly to 0. "beta": the threshold itself does.
+        soft_ratio_start: Share of the weights at the beginning, above 0 and at most 1.
+        soft_beta_start: Threshold of "beta" at the beginning.
+    """
+
+    soft_schedule: str = "quantile"
+    soft_ratio_start: float = 0.5
+    soft_beta_start: float = 1e-4
+    learning_rate: float = 0.013
+
+    def validate(self) -> None:
+        """Check the options of the method, and those of all."""
+        super().validate()
+        check_choice("soft_schedule", self.soft_schedule, SOFT_SCHEDULES)
+        check_positive("soft_beta_start", self.soft_beta_start)
+        if not 0 < self.soft_ratio_start <= 1:
+            raise ValueError(
+                f"soft_ratio_start must be above 0 and at most 1, got {self.soft_ratio_start}."
+            )
+
+
+class SalUnSoftRecipe(RandomLabelRecipe):
+    """SalUn-soft: no mask; a penalty on the size of the change, whose weight falls to 0.
+
+    Source: Fan et al. 2024 (arXiv 2310.12508), appendix A: proximal steps of beta |theta -
+    theta_o|_1. The shares of "quantile" are those of the code published with it; the anchor is
+    always the original, and the weight falls with every step.
+    """
+
+    name = "salun-soft"
+    arguments_class = SalUnSoftArguments
+
+    def prepare(self, model: nn.Module, accelerator: object) -> None:
+        super().prepare(model, accelerator)
+        options = self.arguments
+        start = (
+            options.soft_ratio_start
+            if options.soft_schedule == "quantile"
+            else options.soft_beta_start
+        )
+        self.soft_threshold = SoftThreshold(model, options.soft_schedule, start, count_steps(self))
+
+    def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+        self.soft_threshold.apply(model, step)

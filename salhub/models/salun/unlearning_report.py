@@ -1,0 +1,134 @@
+"""How well a classifier has forgotten: accuracies, membership attacks, and gaps to retraining."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from salhub.errors import require_extra
+from salhub.metrics.membership_inference import (
+    membership_inference_report,
+    probabilities_from_logits,
+)
+from salhub.results import Results
+
+ATTACKS = ("threshold", "svc", "none")
+# Of the five features that an attack can look at, the one of the published tables.
+HEADLINE_FEATURE = "confidence"
+
+Outputs = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class UnlearningReport:
+    """What was measured of one model, in percent.
+
+    Args:
+        unlearning_accuracy: 100 less the accuracy on what was to be forgotten (UA).
+        retain_accuracy: Accuracy on what was retained (RA).
+        test_accuracy: Accuracy on the test pictures, without those of forgotten classes (TA).
+        forgotten_test_accuracy: Accuracy on the test pictures of forgotten classes; None where no
+            whole class was forgotten.
+        membership: Feature -> share of what was to be forgotten that the attack takes for pictures
+            never seen (MIA efficacy); empty without an attack.
+    """
+
+    unlearning_accuracy: float
+    retain_accuracy: float
+    test_accuracy: float
+    forgotten_test_accuracy: float | None = None
+    membership: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def headline(self) -> dict[str, float]:
+        """UA, RA, TA and, with an attack, MIA."""
+        found = {
+            "UA": self.unlearning_accuracy,
+            "RA": self.retain_accuracy,
+            "TA": self.test_accuracy,
+        }
+        if HEADLINE_FEATURE in self.membership:
+            found["MIA"] = self.membership[HEADLINE_FEATURE]
+        return found
+
+    def average_gap(self, reference: "UnlearningReport") -> float:
+        """Mean distance from a retrained model over UA, RA, TA and MIA, in points."""
+        own, other = self.headline, reference.headline
+        return sum(abs(own[name] - other[name]) for name in own) / len(own)
+
+    def add_to(self, results: Results, prefix: str = "") -> None:
+        """Write the numbers into a results file."""
+        for name, value in self.headline.items():
+            results.add_metric(prefix + name, value, unit="percent")
+        for feature, value in self.membership.items():
+            results.add_metric(f"{prefix}MIA/{feature}", value, unit="percent")
+        if self.forgotten_test_accuracy is not None:
+            results.add_metric(
+                f"{prefix}TA/forgotten classes", self.forgotten_test_accuracy, unit="percent"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return dataclasses.asdict(self)
+
+
+def check_attack(attack: str) -> None:
+    """Refuse an attack whose packages are missing, before any work is done.
+
+    Raises:
+        MissingExtraError: scikit-learn is not installed.
+    """
+    if attack != "none":
+        require_extra("sklearn", "unlearning")
+
+
+def measure_unlearning(
+    forget: Outputs,
+    retain: Outputs,
+    test: Outputs,
+    *,
+    forgotten_classes: Sequence[int] = (),
+    attack: str = "threshold",
+) -> UnlearningReport:
+    """Measure a model by its outputs.
+
+    Args:
+        forget: Logits (n, K) and labels (n,) of what was to be forgotten.
+        retain: The same of what was retained, in an order drawn by a seed: the attack takes the
+            first ones.
+        test: The same of pictures that were never learned.
+        forgotten_classes: Classes that were forgotten as a whole; their test pictures are measured
+            by themselves.
+        attack: "threshold", "svc" or "none".
+
+    Source: Fan et al. 2024 (arXiv 2310.12508), section 5.1; the attacks are those of Song and
+    Mittal 2021 (arXiv 2003.10595).
+    """
+    logits, labels = test
+    is_forgotten = torch.isin(labels, torch.tensor(list(forgotten_classes), dtype=torch.long))
+    kept = logits[~is_forgotten], labels[~is_forgotten]
+    gone = logits[is_forgotten], labels[is_forgotten]
+    membership: dict[str, float] = {}
+    if attack != "none" and len(retain[1]) and len(kept[1]):
+        found = membership_inference_report(
+            *((probabilities_from_logits(part[0]), part[1]) for part in (retain, kept, forget)),
+            attack=attack,
+        )
+        membership = {name: 100 * float(value) for name, value in found.items()}
+    return UnlearningReport(
+        unlearning_accuracy=100 - _accuracy(forget),
+        retain_accuracy=_accuracy(retain),
+        test_accuracy=_accuracy(kept),
+        forgotten_test_accuracy=_accuracy(gone) if len(gone[1]) else None,
+        membership=membership,
+    )
+
+
+def _accuracy(outputs: Outputs) -> float:
+    logits, labels = outputs
+    if not len(labels):
+        return float("nan")
+    return 100 * float((logits.argmax(-1) == labels).double().mean())

@@ -1,0 +1,311 @@
+"""What the pipelines of all tasks share: loading, names of classes, and what a call takes."""
+
+import math
+import operator
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self, SupportsIndex
+
+import torch
+from transformers import Pipeline, PreTrainedModel
+from transformers.image_processing_utils import BaseImageProcessor
+
+from salhub.auto import Method
+from salhub.errors import did_you_mean
+from salhub.pipelines.image_processors import hub_arguments, load_image_processor
+from salhub.pipelines.result import PICTURE_SUFFIXES
+from salhub.processing import load_image
+
+# An index written as text; no model has more classes than nine digits tell.
+_INDEX = re.compile(r"[0-9]{1,9}")
+
+
+class TaskPipeline(Pipeline):
+    """Base of the pipelines of all tasks.
+
+    The class attributes are what the command line and the cards ask of a task.
+    """
+
+    # What transformers files the task under.
+    input_type: ClassVar[str]
+    # Files that `salhub run` takes from a folder; none where inputs are no files.
+    input_suffixes: ClassVar[tuple[str, ...]] = ()
+    # How the command line reads one input of a person, and shows several results as one.
+    read: ClassVar[Callable[[Any], Any]]
+    compare: ClassVar[Callable[[Mapping[str, Any]], Any]]
+    # What `salhub run` writes for each input, and all that it can write.
+    output_suffix: ClassVar[str] = ".png"
+    output_suffixes: ClassVar[tuple[str, ...]]
+    output_views: ClassVar[tuple[str, ...]]
+    comparison_suffixes: ClassVar[tuple[str, ...]] = PICTURE_SUFFIXES
+    # Keywords of a call, and those that comparisons and cards set where nobody else does.
+    call_settings: ClassVar[tuple[str, ...]] = ()
+    fixed_settings: ClassVar[Mapping[str, Any]] = {}
+    # What cards show, and the nearest task that the Hub knows.
+    sample: ClassVar[str]
+    example: ClassVar[str]
+    hub_task: ClassVar[str]
+
+    _load_image_processor = False
+    _load_tokenizer = False
+    _load_feature_extractor = False
+    _load_processor = False
+
+    @classmethod
+    def from_name(
+        cls,
+        name: str | None,
+        method: Method,
+        /,
+        *,
+        device: str | int | torch.device | None = None,
+        dtype: torch.dtype | str | None = None,
+        batch_size: int | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Load a model by name.
+
+        Args:
+            name: The model.
+            method: Its method.
+            device: Where to run; an accelerator where there is one, else the CPU.
+            dtype: Precision of the weights.
+            batch_size: As of a call.
+            **settings: Keywords of every call, fields of the configuration, and keywords of the
+                Hub.
+
+        Raises:
+            ValueError: No name, or a classifier to explain, which models of this task do not.
+        """
+        calling = cls._take_calling(settings)
+        model = load_model(name, method, dtype, settings)
+        return cls(model, device=device, batch_size=batch_size, **calling)
+
+    @classmethod
+    def from_model(
+        cls,
+        model: PreTrainedModel,
+        *,
+        device: str | int | torch.device | None = None,
+        batch_size: int | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Make a pipeline of a model that is already loaded.
+
+        Raises:
+            ValueError: A setting was given, which only works while a model is loaded.
+        """
+        cls._refuse_loading_settings(settings)
+        return cls(model, device=device, batch_size=batch_size, **settings)
+
+    @classmethod
+    def _take_calling(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Move the keywords of a call out of the settings."""
+        return {name: settings.pop(name) for name in cls.call_settings if name in settings}
+
+    @classmethod
+    def _refuse_loading_settings(cls, settings: Mapping[str, Any]) -> None:
+        for name in settings:
+            if name not in cls.call_settings:
+                raise ValueError(
+                    f"'{name}' can be set only for a model loaded by name; set it on the model or "
+                    "its config before making a pipeline of it."
+                )
+
+    def _refuse_unknown(self, unknown: Iterable[str]) -> None:
+        """Raise a ValueError for keywords of a call that nobody takes."""
+        for name in unknown:
+            raise ValueError(
+                f"The call takes no '{name}'; it takes {', '.join(self.call_settings)}."
+                f"{did_you_mean(name, self.call_settings)} Settings of the model go to "
+                "salhub.pipeline(...)."
+            )
+
+    @property
+    def class_names(self) -> Mapping[int, str]:
+        """Names of the model's classes by index; empty when it has none."""
+        return self.model.config.id2label or {}
+
+    def class_name(self, index: int) -> str:
+        """Return the name of a class, made up of its index where it has none."""
+        return self.class_names.get(index, f"class {index}")
+
+    def class_index(self, class_label: int | str) -> int:
+        """Return the index of a class given by index or by name.
+
+        Raises:
+            ValueError: The model has no class of that name, or several.
+            TypeError: Neither an integer nor a text.
+        """
+        if isinstance(class_label, str):
+            is_index = _INDEX.fullmatch(class_label) is not None
+            return int(class_label) if is_index else self._index_of_name(class_label)
+        try:
+            if isinstance(class_label, SupportsIndex) and not isinstance(class_label, bool):
+                return operator.index(class_label)
+        except TypeError:
+            pass  # An array of one number says it can be an index, and then is a fraction.
+        raise TypeError(f"A class is given by index or name, got {class_label!r}.")
+
+    def _index_of_name(self, class_label: str) -> int:
+        labels = self.class_names
+        names = {index: name.lower() for index, name in labels.items()}
+        found = [index for index, name in labels.items() if name == class_label]
+        found = found or [i for i, name in names.items() if name == class_label.lower()]
+        if not found:
+            raise ValueError(
+                f"The model has no class '{class_label}'."
+                f"{did_you_mean(class_label.lower(), names.values())} Give a name or an index."
+            )
+        if len(found) > 1:
+            raise ValueError(
+                f"{len(found)} classes are called '{class_label}'; give an index, one of "
+                f"{', '.join(map(str, found))}."
+            )
+        return found[0]
+
+    def _model_name(self) -> str:
+        return self.model.config.name_or_path
+
+
+class PicturePipeline(TaskPipeline):
+    """Base of the pipelines that take pictures."""
+
+    input_type = "image"
+    input_suffixes = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+    sample = "sample:cat"
+    hub_task = "image-classification"
+
+    read = staticmethod(load_image)
+
+    _load_image_processor = True
+
+    @classmethod
+    def from_name(
+        cls,
+        name: str | None,
+        method: Method,
+        /,
+        *,
+        image_processor: BaseImageProcessor | None = None,
+        device: str | int | torch.device | None = None,
+        dtype: torch.dtype | str | None = None,
+        batch_size: int | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Load a model by name; see `TaskPipeline.from_name`.
+
+        Args:
+            name: The model.
+            method: Its method.
+            image_processor: How pictures are prepared; the one saved with the model by default.
+            device: Where to run; an accelerator where there is one, else the CPU.
+            dtype: Precision of the weights.
+            batch_size: Pictures that pass together, 1 by default.
+            **settings: Keywords of every call, fields of the configuration, and keywords of the
+                Hub.
+
+        Raises:
+            NoImageProcessorError: The model comes without an image processor.
+        """
+        calling = cls._take_calling(settings)
+        model = load_model(name, method, dtype, settings)
+        if image_processor is None:
+            image_processor = load_image_processor(name, **hub_arguments(settings))
+        parts = {"device": device, "batch_size": batch_size, "image_processor": image_processor}
+        return cls(model, **parts, **calling)
+
+    @classmethod
+    def from_model(
+        cls,
+        model: PreTrainedModel,
+        *,
+        image_processor: BaseImageProcessor | None = None,
+        device: str | int | torch.device | None = None,
+        batch_size: int | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Make a pipeline of a model that is already loaded; see `TaskPipeline.from_model`.
+
+        Args:
+            model: The model.
+            image_processor: How pictures are prepared; needed where the model was not loaded from
+                anywhere.
+            device: Where to run; an accelerator where there is one, else the CPU.
+            batch_size: Pictures that pass together, 1 by default.
+            **settings: Keywords of every call.
+        """
+        cls._refuse_loading_settings(settings)
+        if image_processor is None:
+            image_processor = load_image_processor(model.config.name_or_path)
+        parts = {"device": device, "batch_size": batch_size, "image_processor": image_processor}
+        return cls(model, **parts, **settings)
+
+    def preprocess(self, image: Any) -> dict[str, Any]:
+        picture = load_image(image)
+        inputs = self.image_processor(images=picture, return_tensors="pt")
+        return {"pixel_values": inputs["pixel_values"].to(self.dtype), "pictures": [picture]}
+
+
+def load_model(
+    name: str | os.PathLike | None,
+    method: Method,
+    dtype: torch.dtype | str | None,
+    settings: Mapping[str, Any],
+) -> PreTrainedModel:
+    """Load a model of a method that explains no classifier of somebody else's.
+
+    Args:
+        name: The model.
+        method: Its method.
+        dtype: Precision of the weights, or None for that of the file.
+        settings: Fields of the configuration and keywords of the Hub.
+
+    Raises:
+        ValueError: No name, or a classifier among the settings.
+    """
+    if name is None or settings.get("classifier") is not None:
+        raise ValueError(
+            f"The method '{method.name}' explains no classifier; give the name of a model of its "
+            "own, without classifier=..."
+        )
+    precision = {} if dtype is None else {"dtype": dtype}
+    return method.model_class.from_pretrained(name, **precision, **settings)
+
+
+def whole_number(name: str, value: Any, low: int = 1, limit: int | None = None) -> int:
+    """Return a setting of a call that is a whole number.
+
+    Args:
+        name: Its name.
+        value: What was given.
+        low: The smallest number that is taken.
+        limit: The numbers below it are taken.
+
+    Raises:
+        TypeError: No whole number.
+        ValueError: Out of its range.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, got {value!r}.")
+    if value < low or (limit is not None and value >= limit):
+        most = "" if limit is None else f" and below {limit}"
+        raise ValueError(f"{name} must be at least {low}{most}, got {value}.")
+    return int(value)
+
+
+def number(name: str, value: Any) -> float:
+    """Return a setting of a call that is a finite number.
+
+    Args:
+        name: Its name.
+        value: What was given.
+
+    Raises:
+        TypeError: No finite number.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise TypeError(f"{name} must be a number, got {value!r}.")
+    return float(value)

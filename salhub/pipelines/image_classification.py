@@ -1,0 +1,80 @@
+"""The pipeline of the models that say what is in a picture."""
+
+from typing import Any
+
+from salhub.pipelines.base import PicturePipeline, whole_number
+from salhub.pipelines.image_classification_figure import compare_results
+from salhub.pipelines.image_classification_result import ImageClassificationResult
+
+_TOP_CLASSES = 5
+
+
+class ImageClassificationPipeline(PicturePipeline):
+    """Classify pictures.
+
+    It is what `salhub.pipeline` gives for such models; `transformers.pipeline` gives its own
+    pipeline of this task, which works with them too.
+
+    Example:
+        >>> import salhub
+        >>> classify = salhub.pipeline("salhub/salun-resnet8-cifar10")  # doctest: +SKIP
+        >>> result = classify("photo.jpg")  # doctest: +SKIP
+        >>> result.label, result.score  # doctest: +SKIP
+        ('cat', 0.62)
+    """
+
+    output_suffixes = ImageClassificationResult.suffixes
+    output_views = tuple(ImageClassificationResult.views)
+    call_settings = ("top_k",)
+    example = """
+import salhub
+
+result = salhub.pipeline("{model}")("photo.jpg")
+print(result.label, result.score)
+result.save("classified.png")
+"""
+
+    compare = staticmethod(compare_results)
+
+    def __call__(
+        self, images: Any, **kwargs: Any
+    ) -> ImageClassificationResult | list[ImageClassificationResult]:
+        """Classify one picture or several.
+
+        Args:
+            images: What `salhub.load_image` takes, or a list, generator or dataset of it.
+            **kwargs: `top_k`, how many of the likeliest classes a result names, 5 by default; and
+                as in transformers, such as `batch_size`.
+
+        Returns:
+            One result a picture.
+
+        Raises:
+            ValueError: A picture cannot be read, or `top_k` is less than 1.
+            TypeError: An object that cannot be a picture, or `top_k` is no whole number.
+        """
+        if isinstance(images, list) and not images:
+            return []
+        return super().__call__(images, **kwargs)
+
+    def _sanitize_parameters(self, top_k=None, **unknown):
+        self._refuse_unknown(unknown)
+        if top_k is None:
+            return {}, {}, {}
+        return {}, {}, {"top_k": whole_number("top_k", top_k)}
+
+    def _forward(self, model_inputs):
+        logits = self.model(pixel_values=model_inputs["pixel_values"]).logits
+        return {"logits": logits, "pictures": model_inputs["pictures"]}
+
+    def postprocess(self, model_outputs, top_k: int = _TOP_CLASSES) -> ImageClassificationResult:
+        probabilities = model_outputs["logits"][0].float().softmax(dim=-1)
+        top = probabilities.topk(min(top_k, len(probabilities)))
+        indices = top.indices.tolist()
+        return ImageClassificationResult(
+            image=model_outputs["pictures"][0],
+            labels=[self.class_name(index) for index in indices],
+            scores=top.values.tolist(),
+            class_labels=indices,
+            model_name=self._model_name(),
+        )

@@ -1,0 +1,136 @@
+"""What drawing a class gives: the pictures, what they were drawn with, and ways to look at them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from salhub.pipelines.image_generation_figure import generation_figure, plain_grid
+from salhub.pipelines.result import PICTURE_SUFFIXES, PipelineResult
+
+
+@dataclass(eq=False, repr=False)
+class ImageGenerationResult(PipelineResult):
+    """Pictures of one class, or of several, one class after the other.
+
+    Args:
+        pixels: The pictures, float32 in [-1, 1], shape (N, C, H, W), C being 1 or 3.
+        labels: Name of the class of each.
+        class_labels: Index of the class of each.
+        num_steps: Steps from noise to picture.
+        guidance_scale: How far the pictures go beyond the class's own prediction.
+        eta: Share of the posterior noise that was added in each step.
+        seed: Seed of the noise that each class began with.
+        model_name: The model that drew them.
+
+    Raises:
+        ValueError: No picture, NaN, another shape, or not one class a picture.
+
+    Example:
+        >>> import numpy
+        >>> pixels = numpy.zeros((2, 1, 16, 16))
+        >>> result = ImageGenerationResult(pixels, ["three"] * 2, [3, 3], 50, 2.0, 0.0, seed=7)
+        >>> result.images[0].size
+        (16, 16)
+    """
+
+    # Pictures, the raw pixels, and the numbers about them.
+    suffixes = (*PICTURE_SUFFIXES, ".npy", ".json")
+    views = {"plot": "plot", "grid": "grid"}
+
+    pixels: np.ndarray
+    labels: list[str]
+    class_labels: list[int]
+    num_steps: int
+    guidance_scale: float
+    eta: float
+    seed: int
+    model_name: str = ""
+
+    def __post_init__(self) -> None:
+        self.pixels = np.asarray(self.pixels, dtype=np.float32)
+        if self.pixels.ndim != 4 or self.pixels.shape[1] not in (1, 3) or not self.pixels.size:
+            raise ValueError(
+                "The pictures must have shape (N, C, H, W), C being 1 or 3, got "
+                f"{self.pixels.shape}."
+            )
+        if not np.isfinite(self.pixels).all():
+            raise ValueError("The pictures hold NaN or infinite values.")
+        if not len(self.pixels) == len(self.labels) == len(self.class_labels):
+            raise ValueError(
+                f"{len(self.pixels)} pictures need as many classes, got {len(self.labels)} names "
+                f"and {len(self.class_labels)} indices."
+            )
+
+    def __repr__(self) -> str:
+        height, width = self.pixels.shape[2:]
+        return (
+            f"ImageGenerationResult({self.label!r}, {len(self.pixels)} of {width} x {height} "
+            f"pixels, seed {self.seed}, model {self.model_name!r})"
+        )
+
+    @property
+    def label(self) -> str:
+        """Name of the class; of several, their names with commas between."""
+        return ", ".join(label for label, _ in self.by_class())
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """The pictures, 8-bit, mode L where they have one channel and RGB where three."""
+        array = ((self.pixels + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+        return [
+            Image.fromarray(one[0] if len(one) == 1 else np.moveaxis(one, 0, -1)) for one in array
+        ]
+
+    def by_class(self) -> list[tuple[str, list[Image.Image]]]:
+        """Return the name and the pictures of each class, in their order."""
+        names = dict(zip(self.class_labels, self.labels, strict=True))
+        found: dict[int, list[Image.Image]] = {index: [] for index in names}
+        for index, image in zip(self.class_labels, self.images, strict=True):
+            found[index].append(image)
+        return [(names[index], images) for index, images in found.items()]
+
+    def plot(self) -> Image.Image:
+        """Draw the pictures in rows, enlarged, with what they were drawn with."""
+        return generation_figure(self)
+
+    def grid(self) -> Image.Image:
+        """Draw the pictures alone, pixel by pixel, in rows of up to 8."""
+        return plain_grid(self)
+
+    def raw(self) -> np.ndarray:
+        """Return the pictures, float32 in [-1, 1], (N, C, H, W)."""
+        return self.pixels
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the pixels, ready for JSON."""
+        return {
+            "model": self.model_name,
+            "label": self.label,
+            "labels": list(self.labels),
+            "class_labels": [int(index) for index in self.class_labels],
+            "num_images": len(self.pixels),
+            "num_steps": int(self.num_steps),
+            "guidance_scale": float(self.guidance_scale),
+            "eta": float(self.eta),
+            "seed": int(self.seed),
+            "channels": self.pixels.shape[1],
+            "width": self.pixels.shape[3],
+            "height": self.pixels.shape[2],
+            "summary": self.summary(),
+        }
+
+    def summary(self) -> str:
+        """Return one sentence: what was drawn, and how to draw it again."""
+        pictures = "1 picture" if len(self.pixels) == 1 else f"{len(self.pixels)} pictures"
+        num_classes = len(set(self.class_labels))
+        subject = f"'{self.label}'" if num_classes == 1 else f"{num_classes} classes"
+        return f"{pictures} of {subject}, drawn with {self.settings_text()}."
+
+    def settings_text(self) -> str:
+        """Return what the pictures were drawn with, for a sentence."""
+        return (
+            f"num_steps={self.num_steps}, guidance_scale={self.guidance_scale:g}, "
+            f"eta={self.eta:g} and seed={self.seed}"
+        )
