@@ -183,6 +183,9 @@ RECIPES: tuple[RecipeEntry, ...] = (
     RecipeEntry("be", "unlearn", "salhub.models.salun.recipe_boundary", "BoundaryExpandingRecipe"),
     RecipeEntry("bs", "unlearn", "salhub.models.salun.recipe_boundary", "BoundaryShrinkRecipe"),
     RecipeEntry("l1-sparse", "unlearn", "salhub.models.salun.recipe_salun", "L1SparseRecipe"),
+    RecipeEntry("salun-diffusion", "unlearn", "salhub.models.salun.recipe_salun_diffusion", "SalUnDiffusionRecipe"),
+    RecipeEntry("rl-diffusion", "unlearn", "salhub.models.salun.recipe_salun_diffusion", "RandomClassRecipe"),
+    RecipeEntry("ga-diffusion", "unlearn", "salhub.models.salun.recipe_salun_diffusion", "GradientAscentDiffusionRecipe"),
 )
 # fmt: on
 

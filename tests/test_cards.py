@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 import salhub.cards
 from salhub import manifest
-from salhub.auto import METHODS
+from salhub.auto import METHODS, method_of
+from salhub.backbones.cifar_resnet.image_processing_cifar_resnet import CifarResNetImageProcessor
 from salhub.cards import CardError, build_card, card_files, card_picture_name, read_facts
 from salhub.cli import app
 from salhub.data.samples import sample_path
@@ -111,7 +112,8 @@ def test_the_hub_can_read_the_front_matter(cards, name):
     assert data.library_name == "salhub"
     assert data.license == manifest.read_manifest()[name].license
     assert "saliency" in data.tags
-    assert data.pipeline_tag == "image-classification"
+    kind = salhub.cards._pipeline_class(manifest.read_manifest()[name])
+    assert data.pipeline_tag == getattr(kind, "hub_task", "image-classification")
 
 
 def test_headline_numbers_become_the_model_index(cards):
@@ -185,8 +187,10 @@ def test_the_code_on_the_card_runs(cards, name, tmp_path, monkeypatch):
     [code] = re.findall(r"```python\n(.*?)```", build_card(name), flags=re.DOTALL)
     assert f'"salhub/{name}"' in code
     exec(compile(code, f"card of {name}", "exec"), {})
-    if card_picture_name(name) is not None:
-        assert (tmp_path / "explained.png").stat().st_size > 1000
+    saved = re.findall(r'\.save\("(.+?)"\)', code)
+    assert saved or card_picture_name(name) is None
+    for file_name in saved:
+        assert (tmp_path / file_name).stat().st_size > 1000
 
 
 @pytest.mark.parametrize("name", METHOD_NAMES)
@@ -244,6 +248,26 @@ def test_the_files_of_a_repository(cards):
     assert sorted(files) == ["LICENSE", "README.md", f"{NAME}.png"]
     assert files["README.md"].decode() == build_card(NAME)
     assert b"Apache License" in files["LICENSE"]
+
+
+@pytest.mark.parametrize("model_type", ["salhub_salun", "salhub_salun_diffusion"])
+def test_the_picture_of_every_task_is_made_the_same_twice(model_type, tmp_path, monkeypatch):
+    entry = method_of(model_type)
+    shipped = manifest.BundledModel("toy", model_type, entry.task, "a", "b", "mit", ())
+    monkeypatch.setattr(manifest, "read_manifest", lambda: {"toy": shipped})
+    parts = {"top_k": 2} if entry.name == "salun" else {"num_images": 1, "num_steps": 2}
+    if entry.name == "salun":
+        parts["image_processor"] = CifarResNetImageProcessor()
+    made = salhub.pipeline(entry.model_class(entry.config_class()), **parts)
+    monkeypatch.setattr("salhub.pipelines.pipeline", lambda name: made)
+    assert card_picture_name("toy") == "toy.png"
+    for name in ("a.png", "b.png"):
+        salhub.cards.save_picture("toy", tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_network_that_is_no_method_has_no_picture():
+    assert card_picture_name("efficientnet-lite0") is None
 
 
 def test_the_command_writes_card_and_picture(cards):

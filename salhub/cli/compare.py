@@ -36,7 +36,7 @@ def compare_command(
         str,
         typer.Argument(
             metavar="INPUT",
-            help="A file, a URL, sample:cat, or - for stdin; for models that draw, a class, or all.",
+            help="A file, a URL, sample:cat, or - for stdin; for models that draw, a class or all.",
         ),
     ],
     words: Annotated[

@@ -38,7 +38,7 @@ def run_command(
         typer.Argument(
             metavar="INPUT",
             help="A file, a folder, a URL, sample:cat, or - for standard input; for models that "
-            "draw, a class, or all.",
+            "draw, a class or all.",
         ),
     ],
     words: Annotated[

@@ -84,7 +84,7 @@ def shorten(text: str, size: int, width: int) -> str:
 
     Example:
         >>> shorten("Egyptian cat", 16, 50)
-        'Egypt…'
+        'Egyp…'
     """
     font = font_for(text, size)
     text = " ".join(text.split())

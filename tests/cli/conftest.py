@@ -68,6 +68,7 @@ class LettersPipeline:
     comparison_suffixes = (".out", ".json")
     output_views = ("plain", "upper")
     call_settings = ("budget",)
+    fixed_settings = {}
     sample = "sample:abc"
 
     def __init__(self, config: LettersConfig, loading: dict[str, Any]) -> None:

@@ -98,7 +98,7 @@ def test_the_layout_of_the_data_is_in_the_help(call):
 def test_a_method_measures_parts_of_its_pipeline_on_a_path(name):
     from salhub.pipelines import pipeline_class
 
-    folder = Path(importlib.util.find_spec(f"salhub.models.{name}").origin).parent
+    folder = Path(importlib.util.find_spec(METHODS[name].home).origin).parent
     if not (folder / f"evaluation_{name}.py").is_file():
         pytest.skip(f"{name} has no evaluation")
     signature = inspect.signature(METHODS[name].module("evaluation").evaluate)

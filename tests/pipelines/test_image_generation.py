@@ -14,7 +14,9 @@ from salhub import ConditionalUNetConfig, SalUnDiffusionConfig, SalUnForConditio
 from salhub.pipelines.image_generation import ImageGenerationPipeline
 from salhub.pipelines.image_generation_result import ImageGenerationResult
 
-NAMES = dict(enumerate("zero one two three four five six seven eight nine".split()))
+NAMES = dict(
+    enumerate(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"))
+)
 QUICK = {"num_images": 2, "num_steps": 2, "seed": 7}
 
 
@@ -134,7 +136,9 @@ def test_pictures_do_not_depend_on_what_they_are_drawn_with(draw, monkeypatch, b
     sizes = []
     generate = draw.model.generate
     monkeypatch.setattr(
-        draw.model, "generate", lambda labels, **k: sizes.append(len(labels)) or generate(labels, **k)
+        draw.model,
+        "generate",
+        lambda labels, **k: sizes.append(len(labels)) or generate(labels, **k),
     )
     settings = {**QUICK, "num_images": 5, "eta": 1.0}
     found = draw(3, **settings, batch_size=batch_size)

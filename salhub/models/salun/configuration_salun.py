@@ -76,7 +76,7 @@ class SalUnConfig(UnlearnedConfig):
         """The classes are those of the network inside; given here, they are given to it."""
         is_named = self.id2label is not None or kwargs.get("num_labels") is not None
         super().__post_init__(**kwargs)
-        names = self if is_named else self.backbone_config
-        self.id2label = self.backbone_config.id2label = dict(names.id2label)
-        self.label2id = {name: index for index, name in self.id2label.items()}
-        self.backbone_config.label2id = dict(self.label2id)
+        network: Any = self.backbone_config
+        source, target = (self, network) if is_named else (network, self)
+        target.id2label = dict(source.id2label)
+        target.label2id = dict(source.label2id)

@@ -177,8 +177,8 @@ def record_in_config(config: Any, recipe: Any) -> None:
     mask = recipe.weight_mask
     config.unlearn_method = recipe.name
     config.forget = describe_spec(recipe.arguments.forget)
-    config.num_forgotten = len(recipe.forget)
-    config.forget_digest = places_digest(recipe.forget.places)
+    config.num_forgotten = len(recipe.forget_places)
+    config.forget_digest = places_digest(recipe.forget_places)
     config.mask_ratio = None if mask is None else mask.ratio
     config.saliency = None if mask is None else mask.saliency
     config.scope = None if mask is None else recipe.arguments.scope

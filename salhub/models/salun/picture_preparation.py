@@ -31,7 +31,7 @@ class PicturePreparation:
 
     def __init__(self, image_processor: Any) -> None:
         self.image_processor = image_processor
-        self._is_plain: dict[torch.Size, bool] = {}
+        self._is_plain: dict[tuple[int, ...], bool] = {}
 
     @classmethod
     def of_model(cls, name: str) -> Self:
@@ -55,7 +55,7 @@ class PicturePreparation:
         Returns:
             float32 on the same device, of the size that the network wants.
         """
-        shape = images.shape[1:]
+        shape = tuple(images.shape[1:])
         if shape not in self._is_plain:
             self._is_plain[shape] = self._check_plain(images[:1])
         if self._is_plain[shape]:

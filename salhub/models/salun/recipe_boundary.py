@@ -34,7 +34,7 @@ class BoundaryExpandingRecipe(UnlearningRecipe):
     arguments_class = BoundaryArguments
 
     def network(self) -> nn.Module:
-        return ExpandedClassifier(self.classifier, self.num_classes)
+        return ExpandedClassifier(self.base_model, self.num_classes)
 
     def mask_of(self, model: nn.Module) -> WeightMask:
         # The mask was made before there was a further output, which is dropped and may move.
@@ -125,7 +125,7 @@ class BoundaryShrinkRecipe(UnlearningRecipe):
 
     def prepare(self, model: nn.Module, accelerator: Any) -> None:
         super().prepare(model, accelerator)
-        with attribution_scope(self.classifier):
+        with attribution_scope(self.base_model):
             found = [
                 self._nearest_classes(pixel_values, labels).cpu()
                 for pixel_values, labels in self.batches(
@@ -137,13 +137,13 @@ class BoundaryShrinkRecipe(UnlearningRecipe):
     def _nearest_classes(self, pixel_values: Tensor, labels: Tensor) -> Tensor:
         """What the original takes the pictures for after one step of the fast gradient sign."""
         pixel_values = pixel_values.requires_grad_()
-        loss = F.cross_entropy(self.classifier(pixel_values).logits, labels)
+        loss = F.cross_entropy(self.base_model(pixel_values).logits, labels)
         (gradient,) = torch.autograd.grad(loss, pixel_values)
         with torch.no_grad():
             images = self.preparation.denormalized(pixel_values.detach())
             moved = images + self.arguments.attack_step * gradient.sign()
             moved = (moved.clamp(0, 1) * 255).round() / 255
-            return self.classifier(self.preparation.normalized(moved)).logits.argmax(-1)
+            return self.base_model(self.preparation.normalized(moved)).logits.argmax(-1)
 
     def stages(self, epoch: int) -> Iterable[Stage]:
         return [self.forget_stage]

@@ -115,8 +115,8 @@ class RetrainRecipe(UnlearningRecipe):
     arguments_class = RetrainArguments
 
     def network(self) -> nn.Module:
-        self.classifier = type(self.classifier)(self.classifier.config)
-        return self.classifier
+        self.base_model = type(self.base_model)(self.base_model.config)
+        return self.base_model
 
 
 @dataclass(kw_only=True)
@@ -194,7 +194,7 @@ class RandomLabelRecipe(UnlearningRecipe):
         """
         classes = self.num_classes
         if self.arguments.relabel == "uniform_all":
-            return batch.draw(lambda n, g: torch.randint(classes, (n,), generator=g), _LABEL)
+            return batch.draw(lambda n, g: torch.randint(0, classes, (n,), generator=g), _LABEL)
         steps = batch.draw(lambda n, g: torch.randint(1, classes, (n,), generator=g), _LABEL)
         return (labels + steps) % classes
 

@@ -38,7 +38,7 @@ class SoftThreshold:
             [parameters[name] for name in moved],
             [self._anchors[name] for name in moved],
         )
-        changes = list(torch._foreach_sub(tensors, anchors))
+        changes = [tensor - anchor for tensor, anchor in zip(tensors, anchors, strict=True)]
         threshold = self._threshold(changes, step)
         for tensor, anchor, change in zip(tensors, anchors, changes, strict=True):
             tensor.copy_(anchor + soft_thresholded(change, threshold))

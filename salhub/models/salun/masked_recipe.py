@@ -1,0 +1,220 @@
+"""What unlearning recipes of all kinds of models have in common: the mask and its certificate."""
+
+import json
+import time
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from salhub.data.labelled_split import LabelledSplit
+from salhub.models.salun.forget_set import describe_spec, places_digest
+from salhub.models.salun.masked_optimizer import MaskedOptimizer, closed_weights_digest
+from salhub.models.salun.weight_delta import save_delta
+from salhub.models.salun.weight_mask import WeightMask, check_ratio, make_mask
+from salhub.models.salun.weight_saliency import KINDS
+from salhub.results import Results
+from salhub.runner.arguments import RunArguments, check_choice
+from salhub.runner.recipe import Recipe
+
+RECORD_NAME = "unlearning.json"
+# Options that may be folders of this machine.
+_PLACES = ("model", "mask", "reference", "judge")
+
+
+@dataclass(kw_only=True)
+class MaskArguments(RunArguments):
+    """Options of every way to unlearn.
+
+    Args:
+        model: The trained model: a folder, a shipped name or a Hub repository.
+        data: Archive of the pictures that it was trained on, see `PictureArchive`.
+        forget: Which of them to forget, such as "class:cat" or "random:0.1", see `choose_subset`.
+        mask_ratio: Share of the weights that may move, above 0 and at most 1; None for all.
+        saliency: What the weights are ranked by, see `compute_saliency`; "random" and "magnitude"
+            are the controls.
+        scope: Which weights are ranked together, see `make_mask`.
+        exclude: Patterns of names of parameters that stay as they are, such as "*norm*".
+        mask: Folder or file of a mask to use instead.
+        mask_batch_size: Pictures of a batch when the weights are ranked.
+        save_delta: Write `delta.safetensors`, the open weights alone, beside the model.
+    """
+
+    model: str
+    data: str
+    forget: str
+    mask_ratio: float | None = None
+    saliency: str = "batch_mean_grad"
+    scope: str = "global"
+    exclude: list[str] = field(default_factory=list)
+    mask: str | None = None
+    mask_batch_size: int = 256
+    save_delta: bool = False
+
+    def validate(self) -> None:
+        """Check the options of the mask, and those of every run."""
+        super().validate()
+        if isinstance(self.exclude, str):
+            self.exclude = [self.exclude]
+        check_choice("saliency", self.saliency, KINDS)
+        if self.mask_ratio is not None:
+            check_ratio(self.mask_ratio)
+        if self.mask is not None and self.mask_ratio is not None:
+            raise ValueError("mask and mask_ratio contradict each other; give one of them.")
+        if self.save_delta and self.mask is None and self.mask_ratio is None:
+            raise ValueError("save_delta needs a mask; give mask_ratio or mask.")
+
+
+class MaskedRecipe(Recipe):
+    """Makes a mask before the first step, keeps to it, and shows afterwards that it has.
+
+    Attributes:
+        base_model: The model to unlearn, in whose names the mask is; set in `build_model`.
+        split: What is left of the training pictures; set in `build_model`.
+        forget_places: Places of what is forgotten in the archive; set in `build_model`.
+        weight_mask: Which of its weights may move; None for all.
+    """
+
+    verb = "unlearn"
+    arguments_class = MaskArguments
+    base_model: nn.Module
+    split: LabelledSplit
+    forget_places: Tensor
+    weight_mask: WeightMask | None = None
+    closed_digest: str | None = None
+    seconds_of_mask: float = 0.0
+    _masked: MaskedOptimizer | None = None
+
+    def learned_options(self) -> dict[str, Any]:
+        # Folders of this machine do not matter, but what is in them does.
+        options = super().learned_options()
+        for name in _PLACES:
+            if options.get(name) is not None and Path(options[name]).exists():
+                options[name] = Path(options[name]).name
+        data = Path(self.arguments.data).stem
+        return {**options, "data": data, "forget": describe_spec(options["forget"])}
+
+    @abstractmethod
+    def score_weights(self) -> dict[str, Tensor]:
+        """The scores of `base_model`'s weights, see `compute_saliency`."""
+
+    def prepare(self, model: nn.Module, accelerator: Any) -> None:
+        self.base_state = {name: t.clone() for name, t in self.base_model.state_dict().items()}
+        began = time.perf_counter()
+        self.weight_mask = self._make_mask()
+        self.seconds_of_mask = time.perf_counter() - began
+        if self.weight_mask is not None:
+            self.closed_digest = closed_weights_digest(self.base_model, self.weight_mask)
+
+    def _make_mask(self) -> WeightMask | None:
+        options = self.arguments
+        if options.mask is not None:
+            return WeightMask.from_pretrained(options.mask).for_model(self.base_model)
+        if options.mask_ratio is None:
+            return None
+        return make_mask(
+            self.score_weights(),
+            options.mask_ratio,
+            scope=options.scope,
+            exclude=options.exclude,
+            saliency=options.saliency,
+        )
+
+    @abstractmethod
+    def plain_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer, which knows of no mask."""
+
+    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        optimizer = self.plain_optimizer(model)
+        if self.weight_mask is None:
+            return optimizer
+        self._masked = MaskedOptimizer(optimizer, model, self.mask_of(model))
+        return self._masked
+
+    def mask_of(self, model: nn.Module) -> WeightMask:
+        """The mask of what is trained; that of `base_model` unless a method builds on it."""
+        assert self.weight_mask is not None
+        return self.weight_mask
+
+    def after_backward(self, model: nn.Module) -> None:
+        if self._masked is not None:
+            self._masked.mask_gradients()
+
+    def finish(self, model: nn.Module) -> nn.Module:
+        if self._masked is not None:
+            self._masked.release()
+        return self.base_model
+
+    def check_closed_weights(self, model: nn.Module, results: Results) -> None:
+        """Show that no closed weight has moved, and how many there are.
+
+        Raises:
+            RuntimeError: One has, which would be a fault of ours.
+        """
+        results.add_metric("seconds/mask", self.seconds_of_mask, unit="s")
+        if self.weight_mask is None:
+            return
+        if closed_weights_digest(model, self.weight_mask) != self.closed_digest:
+            raise RuntimeError("closed weights have moved; this must not happen, please report it.")
+        results.add_metric("mask/density", self.weight_mask.density(), unit="fraction")
+
+    def describe_sets(self) -> dict[str, Any]:
+        """What was forgotten and retained, without showing it."""
+        return {
+            "forget": describe_spec(self.arguments.forget),
+            "num_forget": len(self.forget_places),
+            "forget_digest": places_digest(self.forget_places),
+            "num_left": len(self.split.train),
+            "split": self.split.digest[:16],
+        }
+
+    def save_record(self, folder: Path, **found: Any) -> None:
+        """Write `unlearning.json`.
+
+        Args:
+            folder: Where to.
+            **found: What was measured.
+        """
+        record = {
+            "method": self.name,
+            **self.describe_sets(),
+            "options": self.learned_options(),
+            **found,
+            **self.mask_record(),
+        }
+        text = json.dumps(record, indent=2)
+        (folder / RECORD_NAME).write_text(text + "\n", encoding="utf-8")
+
+    def mask_record(self) -> dict[str, Any]:
+        """What `unlearning.json` says of the mask."""
+        mask = self.weight_mask
+        if mask is None:
+            return {}
+        return {
+            "mask": {
+                "saliency": mask.saliency,
+                "ratio": mask.ratio,
+                "density": mask.density(),
+                "num_open": mask.num_open,
+                "num_weights": mask.num_weights,
+                "density_per_tensor": mask.per_tensor(),
+                "closed_weights_sha256": self.closed_digest,
+            }
+        }
+
+    def export_mask(self, model: nn.Module, folder: Path) -> None:
+        """Write the mask and, where it was asked for, the delta."""
+        if self.weight_mask is None:
+            return
+        self.weight_mask.save_pretrained(folder)
+        if self.arguments.save_delta:
+            save_delta(model, self.base_state, self.weight_mask, folder)
+
+
+def batches_of(count: int, size: int) -> Iterable[Tensor]:
+    """Rows 0 to `count`, at most `size` at a time."""
+    return torch.arange(count).split(size)

@@ -1,0 +1,371 @@
+"""`salhub unlearn salun-diffusion`: make a class-conditional diffusion model forget a class."""
+
+import copy
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from salhub.backbones.conditional_unet.denoising_loss import (
+    noisy_pictures,
+    squared_error,
+    with_dropped_classes,
+)
+from salhub.backbones.conditional_unet.noise_schedule import add_noise
+from salhub.backbones.conditional_unet.recipe_conditional_unet import as_signal
+from salhub.backbones.conditional_unet.sample_sheet import save_sample_sheet
+from salhub.data.picture_archive import PictureArchive, resize_bytes
+from salhub.models.salun.forget_set import (
+    check_class_names,
+    check_forget_and_retain,
+    load_split,
+    record_in_config,
+)
+from salhub.models.salun.judge import GenerationReport, Judge, judge_generation
+from salhub.models.salun.masked_recipe import MaskArguments, MaskedRecipe, batches_of
+from salhub.models.salun.modeling_salun_diffusion import SalUnForConditionalDiffusion
+from salhub.models.salun.weight_saliency import compute_saliency
+from salhub.results import Results
+from salhub.runner.arguments import check_choice
+from salhub.runner.batches import Batch, generator_of
+from salhub.runner.image_classification import named_subset
+from salhub.runner.recipe import Stage, StepLoss
+
+logger = logging.getLogger(__name__)
+
+TARGETS = ("random", "next", "null")
+TEACHERS = ("frozen", "online")
+REDUCTIONS = ("mean", "sum")
+# Draws of a step are told apart by these, and those of a run.
+_TARGET, _RETAIN = 30, 31
+_SAMPLES = 8
+
+
+@dataclass(kw_only=True)
+class DiffusionUnlearningArguments(MaskArguments):
+    """Options of every way to unlearn a diffusion model, beside those of `MaskArguments`.
+
+    Args:
+        forget: The class to forget, such as "class:3".
+        alpha: Weight of the denoising loss on what is retained; each step draws as many retained
+            pictures as it has to forget.
+        retain_reduction: Whether that loss is the "mean" over the pixels, as the other term is, or
+            their "sum", as in the published code.
+        class_dropout: Share of the retained pictures whose class is hidden, in [0, 1).
+        mask_guidance: Guidance of the predictions that the weights are ranked by, 0 or more.
+        judge: Classifier that looks at generated pictures, never trained on them; None for none.
+        num_judged: Pictures of the forgotten class that it looks at.
+        num_judged_others: Pictures of each other class.
+        sampling_steps: Steps of the sampler for those.
+        guidance_scale: Its guidance.
+    """
+
+    alpha: float = 1.0
+    retain_reduction: str = "mean"
+    class_dropout: float = 0.1
+    mask_guidance: float = 2.0
+    judge: str | None = None
+    num_judged: int = 500
+    num_judged_others: int = 100
+    sampling_steps: int = 50
+    guidance_scale: float = 2.0
+    batch_size: int = 64
+    num_train_epochs: int = 100
+    max_train_steps: int | None = 300
+    learning_rate: float = 1e-4
+    max_grad_norm: float | None = 1.0
+
+    def validate(self) -> None:
+        """Check the options of unlearning, and those of every run."""
+        super().validate()
+        check_choice("retain_reduction", self.retain_reduction, REDUCTIONS)
+        for name in ("alpha", "mask_guidance", "guidance_scale"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
+        if not 0 <= self.class_dropout < 1:
+            raise ValueError(f"class_dropout must be in [0, 1), got {self.class_dropout}.")
+
+
+class DiffusionUnlearningRecipe(MaskedRecipe):
+    """Loads a diffusion model and what to forget; methods say what the loss on that is."""
+
+    arguments_class = DiffusionUnlearningArguments
+
+    def build_model(self) -> nn.Module:
+        options = self.arguments
+        self.base_model = SalUnForConditionalDiffusion.from_pretrained(options.model)
+        self.unet_config = self.base_model.config.backbone_config
+        archive = PictureArchive(options.data)
+        names = {index: str(index) for index in range(self.unet_config.num_classes)}
+        check_class_names(archive.class_names, names, options.model)
+        base = load_split(options.model, archive)
+        subset = named_subset(options.forget, archive, base, options)
+        if len(subset.classes) != 1:
+            raise ValueError(
+                f"a diffusion model forgets one class at a time, such as class:3; got "
+                f"{options.forget!r}."
+            )
+        self.forgotten_class = subset.classes[0]
+        self.split = base.without(subset.places)
+        check_forget_and_retain(subset.places, self.split.train, allow_no_retain=False)
+        if options.alpha == 0:
+            logger.warning("alpha is 0: nothing holds the other classes, and all will be lost.")
+        self.judge = None if options.judge is None else Judge.from_pretrained(options.judge)
+        size = self.unet_config.image_size
+        self.forget = resize_bytes(archive.images(subset.places), size)
+        self.retain = resize_bytes(archive.images(self.split.train), size)
+        self.retain_labels = archive.labels[self.split.train]
+        self.forget_places = subset.places
+        return self.base_model
+
+    def prepare(self, model: nn.Module, accelerator: Any) -> None:
+        super().prepare(model, accelerator)
+        # Of its own: the model that is trained must not teach itself.
+        self.original = copy.deepcopy(model).eval().requires_grad_(False)
+
+    def score_weights(self) -> dict[str, Tensor]:
+        return compute_saliency(
+            self.base_model,
+            self._forget_batches(),
+            self._guided_loss,
+            kind=self.arguments.saliency,
+            seed=self.arguments.seed,
+        )
+
+    def _forget_batches(self) -> Iterator[dict[str, Tensor]]:
+        """What is to be forgotten, with noise and steps, in order."""
+        device = next(self.base_model.parameters()).device
+        steps = self.unet_config.num_train_timesteps
+        generator = generator_of(self.arguments.seed, _TARGET)
+        for rows in batches_of(len(self.forget), self.arguments.mask_batch_size):
+            clean = as_signal(self.forget[rows])
+            batch = {
+                "clean": clean,
+                "noise": torch.randn(clean.shape, generator=generator),
+                "timestep": torch.randint(steps, (len(rows),), generator=generator),
+            }
+            yield {name: value.to(device) for name, value in batch.items()}
+
+    def _guided_loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        classes = torch.full_like(batch["timestep"], self.forgotten_class)
+        noisy = add_noise(self.unet_config, batch["clean"], batch["noise"], batch["timestep"])
+        predicted = model(noisy, batch["timestep"], classes, self.arguments.mask_guidance)
+        return squared_error(predicted.noise_pred, batch["noise"])
+
+    def plain_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        return torch.optim.Adam(parameters, lr=self.arguments.learning_rate)
+
+    def stages(self, epoch: int) -> Iterable[Stage]:
+        return [Stage("forget", len(self.forget), self._fetch)]
+
+    def _fetch(self, batch: Batch) -> dict[str, Tensor]:
+        count = len(self.retain)
+        rows = batch.draw(lambda n, g: torch.randint(count, (n,), generator=g), _RETAIN)
+        return {
+            "forget": self.forget[batch.rows],
+            "retain": self.retain[rows],
+            "retain_labels": self.retain_labels[rows],
+        }
+
+    def loss(self, model: nn.Module, inputs: Mapping[str, Tensor], batch: Batch) -> StepLoss:
+        # One pass for both sets: wrappers of several processes allow no second one.
+        forget, retain = as_signal(inputs["forget"]), as_signal(inputs["retain"])
+        pictures = noisy_pictures(self.unet_config, torch.cat([forget, retain]), _twice(batch))
+        forgotten = torch.full_like(inputs["retain_labels"], self.forgotten_class)
+        retained = with_dropped_classes(
+            self.unet_config, inputs["retain_labels"], self.arguments.class_dropout, batch
+        )
+        classes = torch.cat([forgotten, retained])
+        predicted = model(pictures.sample, pictures.timestep, classes).noise_pred
+        count = len(forget)
+        losses = self.forget_losses(
+            model,
+            predicted[:count],
+            pictures.sample[:count],
+            pictures.timestep[:count],
+            pictures.noise[:count],
+            batch,
+        )
+        kept = squared_error(predicted[count:], pictures.noise[count:])
+        if self.arguments.retain_reduction == "mean":
+            kept = kept / forget[0].numel()
+        measures = {"forget_loss": losses.detach(), "retain_loss": kept.detach()}
+        return StepLoss(losses + self.arguments.alpha * kept, measures=measures)
+
+    def forget_losses(
+        self,
+        model: nn.Module,
+        predicted: Tensor,
+        sample: Tensor,
+        timestep: Tensor,
+        noise: Tensor,
+        batch: Batch,
+    ) -> Tensor:
+        """The loss of each picture to forget, (B,).
+
+        Args:
+            model: The model in training.
+            predicted: Its prediction for the forgotten class, (B, C, H, W).
+            sample, timestep, noise: See `NoisyPictures`.
+            batch: Draws.
+        """
+        raise NotImplementedError
+
+    def evaluate(self, model: nn.Module, accelerator: Any, results: Results) -> None:
+        results.data = {**self.split.data, **self.describe_sets()}
+        self.check_closed_weights(model, results)
+        self.reports: dict[str, GenerationReport] = {}
+        if self.judge is None:
+            return
+        for prefix, network in (("", model), ("before/", self.original)):
+            report = self.judged(network)
+            report.add_to(results, prefix)
+            self.reports["before" if prefix else "after"] = report
+
+    def judged(self, model: nn.Module) -> GenerationReport:
+        """What the judge says of pictures that a model generates."""
+        options, classes = self.arguments, self.unet_config.num_classes
+        counts = torch.full((classes,), options.num_judged_others)
+        counts[self.forgotten_class] = options.num_judged
+        asked = torch.arange(classes).repeat_interleave(counts)
+        generator = torch.Generator().manual_seed(options.seed)
+        pictures = [
+            model.generate(  # ty: ignore[call-non-callable]
+                part, options.sampling_steps, options.guidance_scale, generator=generator
+            ).cpu()
+            for part in asked.split(256)
+        ]
+        real = as_signal(self.retain[: 100 * classes * _SAMPLES])
+        assert self.judge is not None
+        return judge_generation(
+            self.judge, torch.cat(pictures), asked, real, self.forgotten_class, classes
+        )
+
+    def export(self, model: Any, folder: Path) -> None:
+        record_in_config(model.config, self)
+        model.save_pretrained(folder)
+        self.split.save(folder)
+        self.export_mask(model, folder)
+        seed = self.arguments.seed
+        save_sample_sheet(model, folder / "samples.png", seed=seed)
+        save_sample_sheet(self.original, folder / "samples_before.png", seed=seed)
+        self.save_record(
+            folder, reports={name: vars(report) for name, report in self.reports.items()}
+        )
+
+
+def _twice(batch: Batch) -> Batch:
+    """A batch of as many rows again, whose draws are others."""
+    places = torch.cat([batch.places, batch.places + batch.step_size])
+    rows = torch.cat([batch.rows, batch.rows])
+    return Batch(rows, places, 2 * batch.step_size, batch.seed, batch.step, batch.epoch)
+
+
+@dataclass(kw_only=True)
+class RandomClassArguments(DiffusionUnlearningArguments):
+    """Options of `RandomClassRecipe`.
+
+    Args:
+        target: What the forgotten class is to become: "random" other classes, drawn anew in every
+            step, the "next" class, the "null" class of no condition, or the number of a class.
+        teacher: Who shows it: the "frozen" original, or the "online" model itself.
+    """
+
+    target: str | int = "random"
+    teacher: str = "frozen"
+
+    def validate(self) -> None:
+        """Check the options of the method, and those of all."""
+        super().validate()
+        self.target = str(self.target)
+        if not self.target.isdecimal():
+            check_choice("target", self.target, TARGETS)
+        check_choice("teacher", self.teacher, TEACHERS)
+
+
+class RandomClassRecipe(DiffusionUnlearningRecipe):
+    """RL for diffusion: predict for the forgotten class what is predicted for another one.
+
+    Source: Fan et al. 2024 (arXiv 2310.12508), equation 6, without a mask. There the model itself
+    is the teacher and the next class the target; the frozen original and drawn classes, the
+    defaults here, do not drift.
+    """
+
+    name = "rl-diffusion"
+    arguments_class = RandomClassArguments
+
+    def build_model(self) -> nn.Module:
+        model = super().build_model()
+        target, classes = self.arguments.target, self.unet_config.num_classes
+        if target.isdecimal() and (int(target) >= classes or int(target) == self.forgotten_class):
+            raise ValueError(
+                f"target must be another class than {self.forgotten_class}, 0 to {classes - 1}, "
+                f"got {target}."
+            )
+        return model
+
+    def forget_losses(self, model, predicted, sample, timestep, noise, batch) -> Tensor:
+        classes = self.target_classes(batch).to(sample.device)
+        # A frozen teacher in evaluation mode: target and prediction differ by the class alone.
+        teacher = self.original if self.arguments.teacher == "frozen" else model
+        with torch.no_grad():
+            wanted = teacher(sample, timestep, classes).noise_pred
+        return (predicted - wanted).square().flatten(1).mean(1)
+
+    def target_classes(self, batch: Batch) -> Tensor:
+        """The class that each forgotten picture is to be taken for, int64 (B,)."""
+        target, classes = self.arguments.target, self.unet_config.num_classes
+        if target == "random":
+            steps = batch.draw(lambda n, g: torch.randint(1, classes, (n,), generator=g), _TARGET)
+            return (self.forgotten_class + steps) % classes
+        fixed = {"next": (self.forgotten_class + 1) % classes, "null": self.unet_config.null_class}
+        return torch.full((len(batch),), fixed[target] if target in fixed else int(target))
+
+
+@dataclass(kw_only=True)
+class SalUnDiffusionArguments(RandomClassArguments):
+    """Options of `SalUnDiffusionRecipe`."""
+
+    mask_ratio: float | None = 0.5
+
+    def validate(self) -> None:
+        """Check the options; a mask of one's own takes the place of the ratio."""
+        if self.mask is not None and self.mask_ratio == type(self).mask_ratio:
+            self.mask_ratio = None
+        super().validate()
+        if self.mask is None and self.mask_ratio is None:
+            raise ValueError(
+                "salun-diffusion needs a mask; give mask_ratio or mask, or use 'rl-diffusion'."
+            )
+
+
+class SalUnDiffusionRecipe(RandomClassRecipe):
+    """SalUn for diffusion: another class's noise, and only salient weights may move.
+
+    Source: Fan et al. 2024 (arXiv 2310.12508), equations 3, 4 and 6.
+    """
+
+    name = "salun-diffusion"
+    arguments_class = SalUnDiffusionArguments
+
+
+@dataclass(kw_only=True)
+class GradientAscentDiffusionArguments(DiffusionUnlearningArguments):
+    """Options of `GradientAscentDiffusionRecipe`."""
+
+    learning_rate: float = 2e-5
+
+
+class GradientAscentDiffusionRecipe(DiffusionUnlearningRecipe):
+    """GA for diffusion: climb the denoising loss of what is to be forgotten."""
+
+    name = "ga-diffusion"
+    arguments_class = GradientAscentDiffusionArguments
+
+    def forget_losses(self, model, predicted, sample, timestep, noise, batch) -> Tensor:
+        return -(predicted - noise).square().flatten(1).mean(1)
