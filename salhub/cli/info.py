@@ -139,6 +139,9 @@ def _lines(description: dict[str, Any]) -> list[str]:
     for field in description["settings"]:
         lines.append(f"  {field['name']} = {_shown(field['value'])}")
         lines += _wrapped(field["help"], "      ")
+    if description["call_settings"]:
+        names = ", ".join(description["call_settings"])
+        lines += ["", *_wrapped(f"Settings of what is asked, given likewise: {names}", "")]
     for setting, options in description["choices"].items():
         lines += ["", f"What {setting} can be"]
         lines += [f"  {option}" for option in options]

@@ -182,7 +182,8 @@ def test_info_names_settings_and_classes(call, call_json, classifier, diffusion)
     assert info["choices"]["class_labels"][3] == "3 digit 3"
     settings = {setting["name"]: setting for setting in info["settings"]}
     assert "forget" in settings and "default_backbone" not in settings
-    assert "What class_labels can be" in call("info", diffusion).stdout
+    text = call("info", diffusion).stdout
+    assert "given likewise: num_images, num_steps" in text and "What class_labels can be" in text
 
 
 def test_a_picture_and_a_class_are_not_compared(call, classifier, diffusion):

@@ -77,6 +77,8 @@ class SalUnConfig(UnlearnedConfig):
         is_named = self.id2label is not None or kwargs.get("num_labels") is not None
         super().__post_init__(**kwargs)
         network: Any = self.backbone_config
-        source, target = (self, network) if is_named else (network, self)
-        target.id2label = dict(source.id2label)
-        target.label2id = dict(source.label2id)
+        names: Any = self.id2label if is_named else network.id2label
+        for config in (self, network) if is_named else (self,):
+            config.id2label = dict(names)
+            # Not all configurations have it, and it may be that of other names.
+            config.label2id = {name: index for index, name in names.items()}

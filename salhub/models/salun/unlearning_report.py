@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from scipy.stats import ks_2samp
 from torch import Tensor
 
 from salhub.errors import require_extra
@@ -34,6 +35,10 @@ class UnlearningReport:
             whole class was forgotten.
         membership: Feature -> share of what was to be forgotten that the attack takes for pictures
             never seen (MIA efficacy); empty without an attack.
+        confidence_distance: Kolmogorov-Smirnov distance, 0 to 1, of the probabilities of the true
+            class between what was to be forgotten and the test pictures; None where a whole class
+            was forgotten. Small means that forgotten pictures look like those never seen, which
+            needs no retrained model to know.
     """
 
     unlearning_accuracy: float
@@ -41,6 +46,7 @@ class UnlearningReport:
     test_accuracy: float
     forgotten_test_accuracy: float | None = None
     membership: dict[str, float] = field(default_factory=dict)
+    confidence_distance: float | None = None
 
     @property
     def headline(self) -> dict[str, float]:
@@ -65,6 +71,8 @@ class UnlearningReport:
             results.add_metric(prefix + name, value, unit="percent")
         for feature, value in self.membership.items():
             results.add_metric(f"{prefix}MIA/{feature}", value, unit="percent")
+        if self.confidence_distance is not None:
+            results.add_metric(f"{prefix}confidence_distance", self.confidence_distance)
         if self.forgotten_test_accuracy is not None:
             results.add_metric(
                 f"{prefix}TA/forgotten classes", self.forgotten_test_accuracy, unit="percent"
@@ -124,7 +132,18 @@ def measure_unlearning(
         test_accuracy=_accuracy(kept),
         forgotten_test_accuracy=_accuracy(gone) if len(gone[1]) else None,
         membership=membership,
+        confidence_distance=None if forgotten_classes else _confidence_distance(forget, kept),
     )
+
+
+def _confidence_distance(forget: Outputs, test: Outputs) -> float | None:
+    if not len(test[1]):
+        return None
+    first, second = (
+        probabilities_from_logits(logits).gather(1, labels[:, None])[:, 0].numpy()
+        for logits, labels in (forget, test)
+    )
+    return float(ks_2samp(first, second).statistic)
 
 
 def _accuracy(outputs: Outputs) -> float:
