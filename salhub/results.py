@@ -130,7 +130,7 @@ class Results:
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(_without_nan(asdict(self)), indent=2, allow_nan=False, ensure_ascii=False)
+        text = json.dumps(without_nan(asdict(self)), indent=2, allow_nan=False, ensure_ascii=False)
         descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -245,12 +245,12 @@ def _metric(entry: dict[str, Any]) -> Metric:
     return Metric(**known)
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """Replace numbers that JSON cannot hold by None, at any depth."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _without_nan(entry) for key, entry in value.items()}
+        return {key: without_nan(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(entry) for entry in value]
+        return [without_nan(entry) for entry in value]
     return value

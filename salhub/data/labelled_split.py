@@ -99,10 +99,11 @@ class LabelledSplit:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             places = (_from_ranges(content[name]) for name in _PARTS)
-            split = cls(content["data"], *places)
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+            split = cls(dict(content["data"]), *places)
+            expected = content["digest"]
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError, RuntimeError):
             raise ValueError(f"{path} is damaged, or was not written by salhub.") from None
-        if split.digest != content.get("digest"):
+        if split.digest != expected:
             raise ValueError(f"{path} is damaged: its places do not have the digest it names.")
         return split
 
@@ -141,6 +142,24 @@ def balanced_places(labels: Tensor, count: int | None, generator: torch.Generato
             )
         chosen.append(members[torch.randperm(len(members), generator=generator)[:wanted]])
     return torch.cat(chosen).sort().values
+
+
+def spread_places(count: int, most: int) -> Tensor:
+    """Places spread evenly over a data set, as the first ones of a sorted one are of one class.
+
+    Args:
+        count: Size of the data set.
+        most: Most places that are wanted.
+
+    Returns:
+        Places, int64 (min(count, most),), ascending, none twice.
+
+    Example:
+        >>> spread_places(10, 3).tolist()
+        [0, 3, 6]
+    """
+    wanted = min(count, most)
+    return torch.arange(wanted) * count // max(1, wanted)
 
 
 def _as_ranges(places: Tensor) -> list[list[int]]:

@@ -90,6 +90,11 @@ class PictureArchive:
         }
 
 
+def as_rgb(images: Tensor) -> Tensor:
+    """Grey pictures in three channels, as image processors make them of a grey file."""
+    return images.expand(-1, 3, -1, -1)
+
+
 def resize_bytes(images: Tensor, size: int) -> Tensor:
     """Resize square pictures, averaging what falls together.
 
@@ -176,6 +181,14 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check(path: Path, content: Mapping[str, np.ndarray]) -> None:
+    for name in ("labels", "train_labels", "test_labels"):
+        labels = content.get(name)
+        if labels is None or (labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)):
+            continue
+        raise ValueError(
+            f"{path} has {name} of shape {labels.shape} and type {labels.dtype}; give one whole "
+            "number for every picture, its class."
+        )
     if "offsets" in content:
         count = len(content["labels"])
         fits = len(content["offsets"]) == count + 1 and len(content["is_test"]) == count

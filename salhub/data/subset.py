@@ -121,7 +121,10 @@ def _read_numbers(path: Path) -> list[int]:
             return _numbers(" ".join(map(str, content.reshape(-1).tolist())), path)
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
-            return _numbers(" ".join(map(str, json.loads(text))), path)
+            content = json.loads(text)
+            if not isinstance(content, list):  # a text or an object can be gone through too
+                raise TypeError
+            return _numbers(" ".join(map(str, content)), path)
     except (OSError, EOFError, TypeError, ValueError):
         raise ValueError(f"{path} must hold a list of whole numbers, 0 or more.") from None
     return _numbers(text, path)

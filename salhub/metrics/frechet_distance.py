@@ -26,10 +26,11 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
 
     Source: Dowson and Landau 1982; Heusel et al. 2017 (arXiv 1706.08500), equation 6.
     """
+    width = first.shape[1] if first.ndim == 2 else "d"
     for name, features in (("first", first), ("second", second)):
         if features.ndim != 2 or len(features) < 2 or features.shape[1] != first.shape[1]:
             raise ValueError(
-                f"{name} must have shape (n, {first.shape[-1]}) with n at least 2, got "
+                f"{name} must have shape (n, {width}) with n at least 2, got "
                 f"{tuple(features.shape)}."
             )
         if not bool(torch.isfinite(features).all()):

@@ -22,8 +22,8 @@ _SMALLEST = 1e-30
 _FEW_SAMPLES = 50
 # The fast attack's samples are merged into so many runs, more if one would be so wide that the
 # kernel, exp(-distance ** 2), could tell its values apart.
-_RUNS = 256
-_WIDEST_RUN = 0.1
+_RUNS = 512
+_WIDEST_RUN = 0.2
 # Values that the fast attack's SVC is asked about first.
 _LANDMARKS = 2048
 
@@ -377,9 +377,11 @@ def _even_cuts(values: np.ndarray, runs: int) -> np.ndarray:
     shares = np.diff(values) ** (2 / 3)
     # One cut is all that a wide gap can use; what it has beyond that goes to the others.
     for _ in range(8):
-        shares = np.minimum(shares, shares.sum() / runs)
+        shares = np.minimum(shares, shares.sum() / (runs - 1))
     filled = np.cumsum(shares)
-    return np.unique(np.searchsorted(filled, filled[-1] * np.arange(1, runs) / runs))
+    # Cuts in the middle of equal parts, or rounding would spare a wide gap at either end.
+    parts = (np.arange(runs - 1) + 0.5) / (runs - 1)
+    return np.unique(np.searchsorted(filled, filled[-1] * parts))
 
 
 def _run_means(values: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -36,7 +36,10 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, limit: in
     accelerator.save_state(str(draft))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        draft.replace(checkpoint_path(folder, step))
+        target = checkpoint_path(folder, step)
+        if target.exists():  # the run went on from an earlier one
+            shutil.rmtree(target)
+        draft.replace(target)
         for old in checkpoint_steps(folder)[: -limit if limit else 0]:
             shutil.rmtree(checkpoint_path(folder, old))
     accelerator.wait_for_everyone()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from salhub.data.labelled_split import LabelledSplit, balanced_places
-from salhub.data.picture_archive import PictureArchive, resize_bytes
+from salhub.data.picture_archive import PictureArchive, as_rgb, resize_bytes
 from salhub.data.subset import Subset, choose_subset
 from salhub.metrics.bootstrap import bootstrap_mean
 from salhub.results import Results
@@ -228,11 +228,6 @@ def named_subset(
     """
     generator = generator_of(arguments.seed, _SUBSET)
     return choose_subset(spec, archive.labels, split.train, archive.class_names, generator)
-
-
-def as_rgb(images: Tensor) -> Tensor:
-    """Grey pictures in three channels, as image processors make them of a grey file."""
-    return images.expand(-1, 3, -1, -1)
 
 
 def augmented(images: Tensor, batch: Batch) -> Tensor:

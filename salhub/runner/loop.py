@@ -184,10 +184,10 @@ class _Loop:
         if found.penalty is not None:
             loss = loss + found.penalty / passes
         self.accelerator.backward(loss)
-        if not batch.is_padding:
-            self.progress.add("loss", found.samples, len(batch))
-            for name, values in found.measures.items():
-                self.progress.add(name, values, len(batch))
+        # Padding counts for nothing, but the sums of all processes need the same names.
+        count = 0 if batch.is_padding else len(batch)
+        for name, values in {"loss": found.samples, **found.measures}.items():
+            self.progress.add(name, torch.zeros_like(values) if count == 0 else values, count)
 
     def _record(self, step: Step) -> None:
         self.progress.step = step.number + 1

@@ -183,6 +183,17 @@ def test_twenty_thousand_samples_become_a_few_hundred_weighted_ones():
         assert points @ weights == pytest.approx(members.sum())
 
 
+@pytest.mark.parametrize("outlier", [-100.0, 0.5, 100.0])
+def test_an_outlier_is_a_run_of_its_own_and_costs_the_others_nothing(outlier):
+    values = np.random.default_rng(0).random(5000)
+    values = np.unique(np.append(values[np.abs(values - 0.5) > 0.1], outlier))
+    cuts = module._cuts(values, 256)
+    assert 200 < len(cuts) < 256
+    runs = np.split(values, cuts + 1)
+    assert [outlier] in [run.tolist() for run in runs]
+    assert max(run[-1] - run[0] for run in runs) < 0.01
+
+
 def test_few_distinct_values_are_merged_without_loss():
     points, weights = module._run_means(
         np.array([0.0, 1.0, 1.0]), np.array([0.0, 1.0])[module._cuts(np.array([0.0, 1.0]), 256) + 1]

@@ -136,11 +136,14 @@ def test_two_processes_learn_what_one_learns(tmp_path):
 
 
 def test_a_process_without_rows_counts_for_nothing(tmp_path):
-    options = ["batch_size=7", "max_train_steps=8"]  # the last step of an epoch has one row
+    # The last step of an epoch has one row, and a line of the log of its own.
+    options = ["batch_size=7", "max_train_steps=8", "logging_steps=1"]
     assert start(f"output_dir={tmp_path / 'two'}", *options, processes=2).returncode == 0
     assert start(f"output_dir={tmp_path / 'one'}", *options).returncode == 0
     for name, values in weights(tmp_path / "two").items():
         torch.testing.assert_close(values, weights(tmp_path / "one")[name], rtol=0, atol=1e-5)
+    for two, one in zip(lines(tmp_path / "two"), lines(tmp_path / "one"), strict=True):
+        assert two == pytest.approx(one, abs=1e-5)
 
 
 def test_processes_that_do_not_know_of_each_other_are_noticed(tmp_path, monkeypatch):

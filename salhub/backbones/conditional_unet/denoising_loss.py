@@ -9,8 +9,9 @@ from salhub.backbones.conditional_unet.configuration_conditional_unet import Con
 from salhub.backbones.conditional_unet.noise_schedule import add_noise
 from salhub.runner.batches import Batch
 
-# Draws of one step are told apart by these.
+# Draws of one step are told apart by these, and those of several sets by this distance.
 _NOISE, _TIMESTEP, _DROP = 10, 11, 12
+_NEXT_SET = 100
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ class NoisyPictures:
     timestep: Tensor
 
 
-def noisy_pictures(config: ConditionalUNetConfig, clean: Tensor, batch: Batch) -> NoisyPictures:
+def noisy_pictures(
+    config: ConditionalUNetConfig, clean: Tensor, batch: Batch, which: int = 0
+) -> NoisyPictures:
     """Add noise to pictures, each at a step of its own.
 
     Half of the steps are drawn, and the others mirror them, so that every batch has early and late
@@ -38,14 +41,17 @@ def noisy_pictures(config: ConditionalUNetConfig, clean: Tensor, batch: Batch) -
         config: Gives the noise schedule.
         clean: Pictures in [-1, 1], (B, C, H, W).
         batch: Draws noise and steps.
+        which: Tells apart several sets of pictures of one step, which get draws of their own.
 
     Source: Song et al. 2021 (arXiv 2010.02502), published code, for the mirrored steps.
     """
     noise = batch.draw(
-        lambda n, generator: torch.randn(n, *clean.shape[1:], generator=generator), _NOISE
+        lambda n, generator: torch.randn(n, *clean.shape[1:], generator=generator),
+        _NOISE + which * _NEXT_SET,
     )
     timestep = batch.draw(
-        lambda n, generator: _mirrored_steps(n, config.num_train_timesteps, generator), _TIMESTEP
+        lambda n, generator: _mirrored_steps(n, config.num_train_timesteps, generator),
+        _TIMESTEP + which * _NEXT_SET,
     )
     noise, timestep = noise.to(clean.device, clean.dtype), timestep.to(clean.device)
     return NoisyPictures(add_noise(config, clean, noise, timestep), noise, timestep)

@@ -18,6 +18,7 @@ from salhub.backbones.conditional_unet.denoising_loss import (
 )
 from salhub.backbones.conditional_unet.modeling_conditional_unet import ConditionalUNetForDiffusion
 from salhub.backbones.conditional_unet.sample_sheet import save_sample_sheet
+from salhub.data.labelled_split import spread_places
 from salhub.data.picture_archive import PictureArchive, resize_bytes
 from salhub.results import Results
 from salhub.runner.arguments import RunArguments
@@ -37,8 +38,8 @@ class ConditionalUNetArguments(RunArguments):
         num_train_images: Training pictures, as many of each class, drawn by the seed; None for all.
         num_test_images: The same of the test pictures.
         leave_out: Training pictures that are not learned, such as "class:3", see `choose_subset`.
-        image_size: Side that the pictures are resized to, in pixels.
-        base_channels: Channels of the first level.
+        image_size: Side that the pictures are resized to, in pixels, a multiple of 4.
+        base_channels: Channels of the first level, a multiple of 4.
         class_dropout: Share of the pictures whose class is hidden, in [0, 1), for guidance.
         ema_decay: Of the running average of the weights, which becomes the model; in [0, 1).
     """
@@ -64,6 +65,9 @@ class ConditionalUNetArguments(RunArguments):
         for name in ("class_dropout", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
+        for name in ("image_size", "base_channels"):
+            if getattr(self, name) < 4 or getattr(self, name) % 4:
+                raise ValueError(f"{name} must be a multiple of 4, got {getattr(self, name)}.")
 
 
 class ConditionalUNetRecipe(Recipe):
@@ -144,7 +148,9 @@ class ConditionalUNetRecipe(Recipe):
     @torch.no_grad()
     def evaluate(self, model: nn.Module, accelerator: Any, results: Results) -> None:
         results.data = {**self.split.data, "split": self.split.digest[:16]}
-        rows = torch.arange(min(len(self.test_images), _ROWS_TO_EVALUATE))
+        rows = spread_places(len(self.test_images), _ROWS_TO_EVALUATE)
+        if not len(rows):
+            return
         batch = next(step_batches(rows, seed=self.arguments.seed, step=0, epoch=0))
         clean = as_signal(self.test_images[rows].to(accelerator.device))
         noisy = noisy_pictures(self.unet_config, clean, batch)

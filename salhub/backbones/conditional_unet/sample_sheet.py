@@ -28,7 +28,8 @@ def draw_sample_sheet(
         model: A `ConditionalUNetForDiffusion`, or a model with one as `backbone`.
         rows: How many classes; None for all.
         columns: Pictures of each class.
-        num_steps, guidance_scale: As of `sample`.
+        num_steps: As of `sample`; no more than the model has.
+        guidance_scale: As of `sample`.
         seed: Of the noise.
         scale: Pixels of the sheet for one of a picture.
 
@@ -37,6 +38,7 @@ def draw_sample_sheet(
     """
     unet = getattr(model, "backbone", model)
     rows = rows or unet.config.num_classes
+    num_steps = min(num_steps, unet.config.num_train_timesteps)
     pictures = []
     for one in range(rows):
         generator = torch.Generator().manual_seed(seed)

@@ -135,6 +135,25 @@ def check_forget_and_retain(forget: Tensor, retain: Tensor, *, allow_no_retain: 
         )
 
 
+def check_retain_is_known(retain: Tensor, split: LabelledSplit) -> None:
+    """Refuse to retain what the model does not know: test pictures, or what it has forgotten.
+
+    Args:
+        retain: Places, int64.
+        split: What is left after forgetting.
+
+    Raises:
+        ValueError: Naming how many places those are, and the first of them.
+    """
+    foreign = retain[~torch.isin(retain, split.train)]
+    if len(foreign):
+        raise ValueError(
+            f"{len(foreign)} of the {len(retain)} pictures to retain are not among the "
+            f"{len(split.train)} training pictures that are left, the first being "
+            f"{', '.join(map(str, foreign[:5].tolist()))}; retain what the model was trained on."
+        )
+
+
 def places_digest(places: Tensor) -> str:
     """SHA-256 over places of a data set, so that a set of pictures is named without showing it.
 
@@ -181,5 +200,7 @@ def record_in_config(config: Any, recipe: Any) -> None:
     config.forget_digest = places_digest(recipe.forget_places)
     config.mask_ratio = None if mask is None else mask.ratio
     config.saliency = None if mask is None else mask.saliency
-    config.scope = None if mask is None else recipe.arguments.scope
+    # The file of a mask does not say which weights were ranked together.
+    is_ranked_here = mask is not None and recipe.arguments.mask is None
+    config.scope = recipe.arguments.scope if is_ranked_here else None
     config.closed_weights_sha256 = recipe.closed_digest

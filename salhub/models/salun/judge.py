@@ -1,18 +1,22 @@
 """What a classifier that shares nothing with a generator sees in what that generates."""
 
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Self
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from salhub.backbones.conditional_unet.sample_sheet import as_bytes
 from salhub.backbones.explained_classifier.modeling_explained_classifier import load_classifier
+from salhub.data.picture_preparation import PicturePreparation
 from salhub.metrics.frechet_distance import frechet_distance
-from salhub.models.salun.picture_preparation import PicturePreparation
 from salhub.results import Results
+from salhub.runner.batches import Share, generator_of
 
-_ROWS_AT_ONCE = 512
+_ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,52 @@ class GenerationReport:
         )
         results.add_metric(f"{prefix}forgotten_entropy", self.forgotten_entropy, unit="nats")
         results.add_metric(f"{prefix}judge_distance", self.distance)
+
+
+def judge_model(
+    judge: Judge,
+    model: Any,
+    forgotten: int,
+    real: Tensor,
+    *,
+    num_judged: int = 500,
+    num_judged_others: int = 100,
+    sampling_steps: int = 50,
+    guidance_scale: float = 2.0,
+    seed: int = 0,
+    share: Share | None = None,
+    progress: bool = False,
+) -> GenerationReport:
+    """Let a model generate pictures of every class, and measure them.
+
+    Args:
+        judge: Looks at them.
+        model: A `SalUnForConditionalDiffusion`.
+        forgotten: The class that was to be forgotten.
+        real: Real pictures of the other classes, in [-1, 1], (m, C, H, W).
+        num_judged: Pictures of the forgotten class.
+        num_judged_others: Pictures of each other class.
+        sampling_steps, guidance_scale: As of `generate`.
+        seed: Of the noise.
+        share: The part of this process, where several generate together; everything when None.
+        progress: Whether to show a bar.
+    """
+    classes = model.config.backbone_config.num_classes
+    counts = torch.full((classes,), num_judged_others)
+    counts[forgotten] = num_judged
+    asked = torch.arange(classes).repeat_interleave(counts)
+    share = share or Share()
+    own = list(enumerate(asked.split(_ROWS_AT_ONCE)))[share.index :: share.count]
+    found = []
+    for place, part in tqdm(own, desc="Generating", disable=not progress):
+        # A generator of its own, whichever process has the part.
+        generator = generator_of(seed, place)
+        pictures = model.generate(part, sampling_steps, guidance_scale, generator=generator)
+        found.append((place, pictures.cpu()))
+    if share.count > 1:
+        found = gather_object(found)
+    pictures = torch.cat([part for _, part in sorted(found, key=itemgetter(0))])
+    return judge_generation(judge, pictures, asked, real, forgotten, classes)
 
 
 def judge_generation(

@@ -9,21 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from salhub.data.labelled_split import LabelledSplit
 from salhub.models.salun.forget_set import describe_spec, places_digest
 from salhub.models.salun.masked_optimizer import MaskedOptimizer, closed_weights_digest
+from salhub.models.salun.weight_delta import FILE_NAME as DELTA_NAME
 from salhub.models.salun.weight_delta import save_delta
-from salhub.models.salun.weight_mask import WeightMask, check_ratio, make_mask
+from salhub.models.salun.weight_mask import FILE_NAME as MASK_NAME
+from salhub.models.salun.weight_mask import SCOPES, WeightMask, check_ratio, make_mask
 from salhub.models.salun.weight_saliency import KINDS
-from salhub.results import Results
+from salhub.results import Results, without_nan
 from salhub.runner.arguments import RunArguments, check_choice
 from salhub.runner.recipe import Recipe
 
 RECORD_NAME = "unlearning.json"
 # Options that may be folders of this machine.
 _PLACES = ("model", "mask", "reference", "judge")
+# Options that name pictures, by a file of this machine perhaps.
+_SETS = ("forget", "retain")
 
 
 @dataclass(kw_only=True)
@@ -61,6 +66,9 @@ class MaskArguments(RunArguments):
         if isinstance(self.exclude, str):
             self.exclude = [self.exclude]
         check_choice("saliency", self.saliency, KINDS)
+        check_choice("scope", self.scope, SCOPES)
+        if self.mask_batch_size < 1:
+            raise ValueError(f"mask_batch_size must be 1 or more, got {self.mask_batch_size}.")
         if self.mask_ratio is not None:
             check_ratio(self.mask_ratio)
         if self.mask is not None and self.mask_ratio is not None:
@@ -88,6 +96,7 @@ class MaskedRecipe(Recipe):
     closed_digest: str | None = None
     seconds_of_mask: float = 0.0
     _masked: MaskedOptimizer | None = None
+    _own_mask: WeightMask | None = None
 
     def learned_options(self) -> dict[str, Any]:
         # Folders of this machine do not matter, but what is in them does.
@@ -95,8 +104,8 @@ class MaskedRecipe(Recipe):
         for name in _PLACES:
             if options.get(name) is not None and Path(options[name]).exists():
                 options[name] = Path(options[name]).name
-        data = Path(self.arguments.data).stem
-        return {**options, "data": data, "forget": describe_spec(options["forget"])}
+        sets = {name: describe_spec(options[name]) for name in _SETS if name in options}
+        return {**options, "data": Path(self.arguments.data).stem, **sets}
 
     @abstractmethod
     def score_weights(self) -> dict[str, Tensor]:
@@ -105,24 +114,51 @@ class MaskedRecipe(Recipe):
     def prepare(self, model: nn.Module, accelerator: Any) -> None:
         self.base_state = {name: t.clone() for name, t in self.base_model.state_dict().items()}
         began = time.perf_counter()
-        self.weight_mask = self._make_mask()
+        self.weight_mask = self._make_mask(accelerator)
         self.seconds_of_mask = time.perf_counter() - began
         if self.weight_mask is not None:
             self.closed_digest = closed_weights_digest(self.base_model, self.weight_mask)
 
-    def _make_mask(self) -> WeightMask | None:
+    def check_mask(self) -> None:
+        """Refuse options that make no mask of `base_model`, before any work is done.
+
+        Raises:
+            FileNotFoundError: There is no mask where one was named.
+            KeyError, ValueError: It is of another model, or would open nothing.
+        """
+        if self.arguments.mask is not None:
+            # Kept, as the folder that it lies in may be the one that this run fills.
+            self._own_mask = self._read_mask()
+        elif self.arguments.mask_ratio is not None:
+            # How many weights are opened does not depend on their scores.
+            parameters = self.base_model.named_parameters()
+            self._ranked({n: torch.zeros(p.shape) for n, p in parameters if p.requires_grad})
+
+    def _read_mask(self) -> WeightMask:
+        return WeightMask.from_pretrained(self.arguments.mask).for_model(self.base_model)
+
+    def _ranked(self, scores: dict[str, Tensor]) -> WeightMask:
         options = self.arguments
-        if options.mask is not None:
-            return WeightMask.from_pretrained(options.mask).for_model(self.base_model)
-        if options.mask_ratio is None:
-            return None
         return make_mask(
-            self.score_weights(),
+            scores,
             options.mask_ratio,
             scope=options.scope,
             exclude=options.exclude,
             saliency=options.saliency,
         )
+
+    def _make_mask(self, accelerator: Any) -> WeightMask | None:
+        options = self.arguments
+        if options.mask is not None:
+            return (self._own_mask or self._read_mask()).for_model(self.base_model)
+        if options.mask_ratio is None:
+            return None
+        mask = self._ranked(self.score_weights())
+        # That of the first process, as sums on GPUs differ in their last bits.
+        for name, opened in mask.tensors.items():
+            bits = opened.to(accelerator.device, torch.uint8)
+            mask.tensors[name] = broadcast(bits).to(opened.device, torch.bool)
+        return mask
 
     @abstractmethod
     def plain_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
@@ -186,7 +222,7 @@ class MaskedRecipe(Recipe):
             **found,
             **self.mask_record(),
         }
-        text = json.dumps(record, indent=2)
+        text = json.dumps(without_nan(record), indent=2, allow_nan=False)
         (folder / RECORD_NAME).write_text(text + "\n", encoding="utf-8")
 
     def mask_record(self) -> dict[str, Any]:
@@ -208,6 +244,8 @@ class MaskedRecipe(Recipe):
 
     def export_mask(self, model: nn.Module, folder: Path) -> None:
         """Write the mask and, where it was asked for, the delta."""
+        for name in (MASK_NAME, DELTA_NAME):  # those of an earlier run are of other weights
+            (Path(self.arguments.output_dir) / name).unlink(missing_ok=True)
         if self.weight_mask is None:
             return
         self.weight_mask.save_pretrained(folder)

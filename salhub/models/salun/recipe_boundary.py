@@ -32,6 +32,7 @@ class BoundaryExpandingRecipe(UnlearningRecipe):
 
     name = "be"
     arguments_class = BoundaryArguments
+    learns_retained = False
 
     def network(self) -> nn.Module:
         return ExpandedClassifier(self.base_model, self.num_classes)
@@ -122,6 +123,13 @@ class BoundaryShrinkRecipe(UnlearningRecipe):
 
     name = "bs"
     arguments_class = BoundaryShrinkArguments
+    learns_retained = False
+
+    def build_model(self) -> nn.Module:
+        model = super().build_model()
+        # Until `prepare` has found the nearest ones; a dry run needs any.
+        self.nearest_labels = self.forget.labels
+        return model
 
     def prepare(self, model: nn.Module, accelerator: Any) -> None:
         super().prepare(model, accelerator)

@@ -87,6 +87,7 @@ class GradientAscentRecipe(UnlearningRecipe):
 
     name = "ga"
     arguments_class = GradientAscentArguments
+    learns_retained = False
 
     def stages(self, epoch: int) -> Iterable[Stage]:
         return [self.forget_stage]
@@ -103,6 +104,15 @@ class RetrainArguments(UnlearningArguments):
     batch_size: int = 128
     learning_rate: float = 0.1
     lr_scheduler: str = "cosine"
+
+    def validate(self) -> None:
+        """Check the options; weights that are drawn anew leave nothing for a mask to keep."""
+        super().validate()
+        if self.mask is not None or self.mask_ratio is not None:
+            raise ValueError(
+                "retrain begins with fresh weights, so there are none for a mask to keep; leave "
+                "out mask and mask_ratio."
+            )
 
 
 class RetrainRecipe(UnlearningRecipe):
@@ -153,6 +163,7 @@ class RandomLabelRecipe(UnlearningRecipe):
 
     name = "rl"
     arguments_class = RandomLabelArguments
+    learns_retained = False
 
     def stages(self, epoch: int) -> Iterable[Stage]:
         if self.arguments.schedule == "mixed":

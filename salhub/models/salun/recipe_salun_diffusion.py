@@ -1,6 +1,7 @@
 """`salhub unlearn salun-diffusion`: make a class-conditional diffusion model forget a class."""
 
 import copy
+import functools
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from salhub.backbones.conditional_unet.denoising_loss import (
+    NoisyPictures,
     noisy_pictures,
     squared_error,
     with_dropped_classes,
@@ -18,6 +20,7 @@ from salhub.backbones.conditional_unet.denoising_loss import (
 from salhub.backbones.conditional_unet.noise_schedule import add_noise
 from salhub.backbones.conditional_unet.recipe_conditional_unet import as_signal
 from salhub.backbones.conditional_unet.sample_sheet import save_sample_sheet
+from salhub.data.labelled_split import spread_places
 from salhub.data.picture_archive import PictureArchive, resize_bytes
 from salhub.models.salun.forget_set import (
     check_class_names,
@@ -25,14 +28,15 @@ from salhub.models.salun.forget_set import (
     load_split,
     record_in_config,
 )
-from salhub.models.salun.judge import GenerationReport, Judge, judge_generation
+from salhub.models.salun.judge import GenerationReport, Judge, judge_model
 from salhub.models.salun.masked_recipe import MaskArguments, MaskedRecipe, batches_of
 from salhub.models.salun.modeling_salun_diffusion import SalUnForConditionalDiffusion
 from salhub.models.salun.weight_saliency import compute_saliency
 from salhub.results import Results
 from salhub.runner.arguments import check_choice
 from salhub.runner.batches import Batch, generator_of
-from salhub.runner.image_classification import named_subset
+from salhub.runner.image_classification import as_rgb, named_subset
+from salhub.runner.plan import share_of
 from salhub.runner.recipe import Stage, StepLoss
 
 logger = logging.getLogger(__name__)
@@ -42,7 +46,8 @@ TEACHERS = ("frozen", "online")
 REDUCTIONS = ("mean", "sum")
 # Draws of a step are told apart by these, and those of a run.
 _TARGET, _RETAIN = 30, 31
-_SAMPLES = 8
+# Real pictures that the generated ones are compared with.
+_REAL_PICTURES = 5000
 
 
 @dataclass(kw_only=True)
@@ -58,6 +63,7 @@ class DiffusionUnlearningArguments(MaskArguments):
         class_dropout: Share of the retained pictures whose class is hidden, in [0, 1).
         mask_guidance: Guidance of the predictions that the weights are ranked by, 0 or more.
         judge: Classifier that looks at generated pictures, never trained on them; None for none.
+        judge_original: Whether it also looks at what the original generates.
         num_judged: Pictures of the forgotten class that it looks at.
         num_judged_others: Pictures of each other class.
         sampling_steps: Steps of the sampler for those.
@@ -69,6 +75,7 @@ class DiffusionUnlearningArguments(MaskArguments):
     class_dropout: float = 0.1
     mask_guidance: float = 2.0
     judge: str | None = None
+    judge_original: bool = True
     num_judged: int = 500
     num_judged_others: int = 100
     sampling_steps: int = 50
@@ -88,6 +95,9 @@ class DiffusionUnlearningArguments(MaskArguments):
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
         if not 0 <= self.class_dropout < 1:
             raise ValueError(f"class_dropout must be in [0, 1), got {self.class_dropout}.")
+        for name, least in (("num_judged", 1), ("num_judged_others", 2), ("sampling_steps", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}.")
 
 
 class DiffusionUnlearningRecipe(MaskedRecipe):
@@ -97,11 +107,13 @@ class DiffusionUnlearningRecipe(MaskedRecipe):
 
     def build_model(self) -> nn.Module:
         options = self.arguments
-        self.base_model = SalUnForConditionalDiffusion.from_pretrained(options.model)
+        # Trained in full precision, in whatever one it was saved.
+        self.base_model = SalUnForConditionalDiffusion.from_pretrained(
+            options.model, dtype=torch.float32
+        )
         self.unet_config = self.base_model.config.backbone_config
         archive = PictureArchive(options.data)
-        names = {index: str(index) for index in range(self.unet_config.num_classes)}
-        check_class_names(archive.class_names, names, options.model)
+        check_class_names(archive.class_names, self.base_model.config.id2label, options.model)
         base = load_split(options.model, archive)
         subset = named_subset(options.forget, archive, base, options)
         if len(subset.classes) != 1:
@@ -114,18 +126,46 @@ class DiffusionUnlearningRecipe(MaskedRecipe):
         check_forget_and_retain(subset.places, self.split.train, allow_no_retain=False)
         if options.alpha == 0:
             logger.warning("alpha is 0: nothing holds the other classes, and all will be lost.")
-        self.judge = None if options.judge is None else Judge.from_pretrained(options.judge)
         size = self.unet_config.image_size
         self.forget = resize_bytes(archive.images(subset.places), size)
         self.retain = resize_bytes(archive.images(self.split.train), size)
         self.retain_labels = archive.labels[self.split.train]
         self.forget_places = subset.places
+        self._check_channels()
+        self.judge = None if options.judge is None else self._load_judge(archive.class_names)
         return self.base_model
+
+    def _check_channels(self) -> None:
+        found, wanted = self.forget.shape[1], self.unet_config.num_channels
+        if found != wanted:
+            raise ValueError(
+                f"{self.arguments.model} draws pictures of {wanted} channels and those of the data "
+                f"have {found}; give the data that it was trained on."
+            )
+
+    def _load_judge(self, class_names: list[str]) -> Judge:
+        options = self.arguments
+        judge = Judge.from_pretrained(options.judge)
+        check_class_names(class_names, judge.classifier.config.id2label, options.judge)
+        judge.preparation.check_fits(as_rgb(self.forget[:1]), judge.classifier)
+        steps = self.unet_config.num_train_timesteps
+        if options.sampling_steps > steps:
+            raise ValueError(
+                f"sampling_steps must be at most {steps}, the steps that {options.model} has, got "
+                f"{options.sampling_steps}."
+            )
+        return judge
+
+    @functools.cached_property
+    def original(self) -> nn.Module:
+        """A copy of the model before its first step, as a model in training drifts."""
+        return copy.deepcopy(self.base_model).eval().requires_grad_(False)
 
     def prepare(self, model: nn.Module, accelerator: Any) -> None:
         super().prepare(model, accelerator)
-        # Of its own: the model that is trained must not teach itself.
-        self.original = copy.deepcopy(model).eval().requires_grad_(False)
+        _ = self.original  # copied now, before a checkpoint is loaded
+        if self.judge is not None:
+            self.judge.classifier.to(accelerator.device)
 
     def score_weights(self) -> dict[str, Tensor]:
         return compute_saliency(
@@ -173,45 +213,37 @@ class DiffusionUnlearningRecipe(MaskedRecipe):
         }
 
     def loss(self, model: nn.Module, inputs: Mapping[str, Tensor], batch: Batch) -> StepLoss:
-        # One pass for both sets: wrappers of several processes allow no second one.
-        forget, retain = as_signal(inputs["forget"]), as_signal(inputs["retain"])
-        pictures = noisy_pictures(self.unet_config, torch.cat([forget, retain]), _twice(batch))
+        forget, retain = (
+            noisy_pictures(self.unet_config, as_signal(inputs[name]), batch, which)
+            for which, name in enumerate(("forget", "retain"))
+        )
         forgotten = torch.full_like(inputs["retain_labels"], self.forgotten_class)
         retained = with_dropped_classes(
             self.unet_config, inputs["retain_labels"], self.arguments.class_dropout, batch
         )
-        classes = torch.cat([forgotten, retained])
-        predicted = model(pictures.sample, pictures.timestep, classes).noise_pred
-        count = len(forget)
-        losses = self.forget_losses(
-            model,
-            predicted[:count],
-            pictures.sample[:count],
-            pictures.timestep[:count],
-            pictures.noise[:count],
-            batch,
-        )
-        kept = squared_error(predicted[count:], pictures.noise[count:])
+        # One pass for both sets: wrappers of several processes allow no second one.
+        predicted = model(
+            torch.cat([forget.sample, retain.sample]),
+            torch.cat([forget.timestep, retain.timestep]),
+            torch.cat([forgotten, retained]),
+        ).noise_pred
+        of_forget, of_retain = predicted.chunk(2)
+        losses = self.forget_losses(model, of_forget, forget, batch)
+        kept = squared_error(of_retain, retain.noise)
         if self.arguments.retain_reduction == "mean":
-            kept = kept / forget[0].numel()
+            kept = kept / retain.noise[0].numel()
         measures = {"forget_loss": losses.detach(), "retain_loss": kept.detach()}
         return StepLoss(losses + self.arguments.alpha * kept, measures=measures)
 
     def forget_losses(
-        self,
-        model: nn.Module,
-        predicted: Tensor,
-        sample: Tensor,
-        timestep: Tensor,
-        noise: Tensor,
-        batch: Batch,
+        self, model: nn.Module, predicted: Tensor, pictures: NoisyPictures, batch: Batch
     ) -> Tensor:
         """The loss of each picture to forget, (B,).
 
         Args:
             model: The model in training.
             predicted: Its prediction for the forgotten class, (B, C, H, W).
-            sample, timestep, noise: See `NoisyPictures`.
+            pictures: The noisy pictures that it is of.
             batch: Draws.
         """
         raise NotImplementedError
@@ -222,28 +254,36 @@ class DiffusionUnlearningRecipe(MaskedRecipe):
         self.reports: dict[str, GenerationReport] = {}
         if self.judge is None:
             return
-        for prefix, network in (("", model), ("before/", self.original)):
-            report = self.judged(network)
+        rows = spread_places(len(self.retain), _REAL_PICTURES)
+        real = as_signal(self.retain[rows])
+        # A judge that cannot read real pictures says nothing of generated ones.
+        is_right = self.judge.look(real).verdicts == self.retain_labels[rows]
+        results.add_metric(
+            "judge_accuracy", 100 * float(is_right.double().mean()), n=len(rows), unit="percent"
+        )
+        networks = {"": model, "before/": self.original}
+        if not self.arguments.judge_original:
+            del networks["before/"]
+        for prefix, network in networks.items():
+            report = self.judged(network, real, accelerator)
             report.add_to(results, prefix)
             self.reports["before" if prefix else "after"] = report
 
-    def judged(self, model: nn.Module) -> GenerationReport:
+    def judged(self, model: nn.Module, real: Tensor, accelerator: Any) -> GenerationReport:
         """What the judge says of pictures that a model generates."""
-        options, classes = self.arguments, self.unet_config.num_classes
-        counts = torch.full((classes,), options.num_judged_others)
-        counts[self.forgotten_class] = options.num_judged
-        asked = torch.arange(classes).repeat_interleave(counts)
-        generator = torch.Generator().manual_seed(options.seed)
-        pictures = [
-            model.generate(  # ty: ignore[call-non-callable]
-                part, options.sampling_steps, options.guidance_scale, generator=generator
-            ).cpu()
-            for part in asked.split(256)
-        ]
-        real = as_signal(self.retain[: 100 * classes * _SAMPLES])
+        options = self.arguments
         assert self.judge is not None
-        return judge_generation(
-            self.judge, torch.cat(pictures), asked, real, self.forgotten_class, classes
+        return judge_model(
+            self.judge,
+            model,
+            self.forgotten_class,
+            real,
+            num_judged=options.num_judged,
+            num_judged_others=options.num_judged_others,
+            sampling_steps=options.sampling_steps,
+            guidance_scale=options.guidance_scale,
+            seed=options.seed,
+            share=share_of(accelerator),
         )
 
     def export(self, model: Any, folder: Path) -> None:
@@ -257,13 +297,6 @@ class DiffusionUnlearningRecipe(MaskedRecipe):
         self.save_record(
             folder, reports={name: vars(report) for name, report in self.reports.items()}
         )
-
-
-def _twice(batch: Batch) -> Batch:
-    """A batch of as many rows again, whose draws are others."""
-    places = torch.cat([batch.places, batch.places + batch.step_size])
-    rows = torch.cat([batch.rows, batch.rows])
-    return Batch(rows, places, 2 * batch.step_size, batch.seed, batch.step, batch.epoch)
 
 
 @dataclass(kw_only=True)
@@ -309,12 +342,12 @@ class RandomClassRecipe(DiffusionUnlearningRecipe):
             )
         return model
 
-    def forget_losses(self, model, predicted, sample, timestep, noise, batch) -> Tensor:
-        classes = self.target_classes(batch).to(sample.device)
+    def forget_losses(self, model, predicted, pictures, batch) -> Tensor:
+        classes = self.target_classes(batch).to(predicted.device)
         # A frozen teacher in evaluation mode: target and prediction differ by the class alone.
         teacher = self.original if self.arguments.teacher == "frozen" else model
         with torch.no_grad():
-            wanted = teacher(sample, timestep, classes).noise_pred
+            wanted = teacher(pictures.sample, pictures.timestep, classes).noise_pred
         return (predicted - wanted).square().flatten(1).mean(1)
 
     def target_classes(self, batch: Batch) -> Tensor:
@@ -367,5 +400,5 @@ class GradientAscentDiffusionRecipe(DiffusionUnlearningRecipe):
     name = "ga-diffusion"
     arguments_class = GradientAscentDiffusionArguments
 
-    def forget_losses(self, model, predicted, sample, timestep, noise, batch) -> Tensor:
-        return -(predicted - noise).square().flatten(1).mean(1)
+    def forget_losses(self, model, predicted, pictures, batch) -> Tensor:
+        return -(predicted - pictures.noise).square().flatten(1).mean(1)

@@ -41,7 +41,9 @@ class SoftThreshold:
         changes = [tensor - anchor for tensor, anchor in zip(tensors, anchors, strict=True)]
         threshold = self._threshold(changes, step)
         for tensor, anchor, change in zip(tensors, anchors, changes, strict=True):
-            tensor.copy_(anchor + soft_thresholded(change, threshold))
+            moved = anchor + soft_thresholded(change, threshold)
+            # The bits of the anchor itself: the sum of -0 and 0 is 0.
+            tensor.copy_(torch.where(change.abs() <= threshold, anchor, moved))
 
     def _threshold(self, changes: list[Tensor], step: int) -> Tensor | float:
         left = self._start * (1 - step / self._steps)

@@ -3,23 +3,24 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from salhub.backbones.explained_classifier.modeling_explained_classifier import load_classifier
-from salhub.data.picture_archive import PictureArchive
+from salhub.data.picture_archive import PictureArchive, as_rgb
+from salhub.data.picture_preparation import PicturePreparation
 from salhub.models.salun.forget_set import (
     check_class_names,
     check_forget_and_retain,
     check_reference_split,
+    check_retain_is_known,
     load_split,
     record_in_config,
 )
 from salhub.models.salun.masked_recipe import MaskArguments, MaskedRecipe, batches_of
-from salhub.models.salun.picture_preparation import PicturePreparation
 from salhub.models.salun.unlearning_report import (
     ATTACKS,
     UnlearningReport,
@@ -33,7 +34,6 @@ from salhub.runner.batches import Batch, generator_of
 from salhub.runner.image_classification import (
     ClassifierArguments,
     ClassifierRecipe,
-    as_rgb,
     named_subset,
 )
 from salhub.runner.recipe import Stage, StepLoss
@@ -96,9 +96,13 @@ class UnlearningRecipe(MaskedRecipe, ClassifierRecipe):
 
     A method changes `stages`, the labels that are fetched or `loss_of`, or the weights at once in
     `prepare`.
+
+    Attributes:
+        learns_retained: Whether the method can do nothing without retained pictures.
     """
 
     arguments_class = UnlearningArguments
+    learns_retained: ClassVar[bool] = True
 
     # --- before the first step ------------------------------------------------------------------
 
@@ -111,6 +115,7 @@ class UnlearningRecipe(MaskedRecipe, ClassifierRecipe):
         archive = PictureArchive(options.data)
         self._check_classes(archive)
         self._choose(archive)
+        self.check_mask()
         self.preparation.check_fits(self.forget.images, self.base_model)
         self.reference = None if options.reference is None else self._load_reference()
         return self.network()
@@ -136,6 +141,12 @@ class UnlearningRecipe(MaskedRecipe, ClassifierRecipe):
         if options.retain != REST:
             retained = named_subset(options.retain, archive, self.split, options).places
         check_forget_and_retain(subset.places, retained, allow_no_retain=options.allow_no_retain)
+        check_retain_is_known(retained, self.split)
+        if self.learns_retained and not len(retained):
+            raise ValueError(
+                f"the recipe '{self.name}' learns what is retained, and nothing is; retain "
+                "something, or use another recipe."
+            )
         self.forget, self.retain, self.test = (
             LabelledPictures(as_rgb(archive.images(places)), archive.labels[places], places)
             for places in (subset.places, retained, base.test)
@@ -251,8 +262,17 @@ class UnlearningRecipe(MaskedRecipe, ClassifierRecipe):
             folder,
             num_retain=len(self.retain),
             num_test=len(self.test),
-            norm_statistics_changed=not self.arguments.freeze_norm_stats,
+            norm_statistics_changed=self._norm_statistics_changed(model),
             reports={name: report.to_dict() for name, report in reports.items()},
+        )
+
+
+    def _norm_statistics_changed(self, model: nn.Module) -> bool:
+        """Whether anything but the weights has changed, which no mask covers."""
+        return any(
+            not torch.equal(buffer, self.base_state[name])
+            for name, buffer in model.named_buffers()
+            if name in self.base_state
         )
 
 

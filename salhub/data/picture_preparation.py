@@ -72,6 +72,19 @@ class PicturePreparation:
         mean, std = self._statistics(pixel_values)
         return pixel_values * std + mean
 
+    @torch.no_grad()
+    def logits(self, network: nn.Module, images: Tensor, batch_size: int = 512) -> Tensor:
+        """What a classifier says of pictures, (N, K) on the CPU.
+
+        Args:
+            network: In evaluation mode.
+            images: uint8 (N, C, H, W).
+            batch_size: Pictures that pass through it at once.
+        """
+        device = next(network.parameters()).device
+        parts = images.split(batch_size)
+        return torch.cat([network(self(part.to(device))).logits.float().cpu() for part in parts])
+
     def check_fits(self, images: Tensor, network: nn.Module) -> None:
         """Try one picture, so that what does not fit is noticed before any work is done.
 

@@ -1,0 +1,211 @@
+"""Evaluation of an unlearned diffusion model beside the original, the retrained and others."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from salhub.backbones.conditional_unet.recipe_conditional_unet import as_signal
+from salhub.data.labelled_split import spread_places
+from salhub.data.picture_archive import PictureArchive, resize_bytes
+from salhub.evaluation.sections import name_and_command
+from salhub.models.salun.forget_set import check_reference_split, find_split, places_digest
+from salhub.models.salun.judge import GenerationReport, Judge, judge_model
+from salhub.models.salun.masked_optimizer import closed_weights_digest
+from salhub.models.salun.modeling_salun_diffusion import SalUnForConditionalDiffusion
+from salhub.models.salun.recipe_salun_diffusion import (
+    GradientAscentDiffusionRecipe,
+    RandomClassRecipe,
+    SalUnDiffusionRecipe,
+)
+from salhub.models.salun.weight_mask import WeightMask
+from salhub.results import Results, Table, measured
+from salhub.runner.loop import run
+from salhub.runner.run_folder import RESULTS_NAME
+
+_REAL_PICTURES = 5000
+# What the table compares with: label, recipe, and the options that differ from this model's.
+_OTHERS: tuple[tuple[str, Any, dict[str, Any]], ...] = (
+    ("SalUn, random mask", SalUnDiffusionRecipe, {"saliency": "random"}),
+    ("SalUn, magnitude mask", SalUnDiffusionRecipe, {"saliency": "magnitude"}),
+    ("RL, no mask", RandomClassRecipe, {}),
+    ("redirect to no class", RandomClassRecipe, {"target": "null"}),
+    ("GA", GradientAscentDiffusionRecipe, {"learning_rate": 2e-5}),
+)
+
+
+def evaluate(
+    model: SalUnForConditionalDiffusion,
+    data_path: str | os.PathLike[str],
+    *,
+    judge: str = "salhub/mnist-resnet8",
+    original: str | None = None,
+    retrained: str | None = None,
+    comparison: str | None = None,
+    learning_rate: float = 3e-4,
+    max_train_steps: int = 300,
+    num_judged: int = 500,
+    num_judged_others: int = 100,
+    sampling_steps: int = 50,
+    guidance_scale: float = 2.0,
+    seed: int = 0,
+    progress: bool = True,
+) -> Results:
+    """Let a model generate, and let a classifier that never met it say what it sees.
+
+    Args:
+        model: The diffusion model, with the `split.json` of its training beside it.
+        data_path: The archive that it was trained on, see `PictureArchive`.
+        judge: The classifier: a folder, a shipped name or a Hub repository.
+        original: The model before unlearning, for the table; None to leave it out.
+        retrained: The model that never saw the forgotten class; None to leave it out.
+        comparison: Folder for runs of the other methods on the original (an hour; what is there is
+            not run again); None to leave them out.
+        learning_rate, max_train_steps: Of the other methods; give those of this model.
+        num_judged: Pictures of the forgotten class; of every class, for a model that forgot none.
+        num_judged_others: Pictures of each other class.
+        sampling_steps, guidance_scale: As of `generate`.
+        seed: Of the noise.
+        progress: Whether to show bars.
+
+    Returns:
+        `Results` with the tables of the card.
+
+    Raises:
+        FileNotFoundError: There is no archive.
+        ValueError: It is not known what the model was trained on, or it was other data.
+
+    Source: Fan et al. 2024 (arXiv 2310.12508), section 5.2, for the measures.
+    """
+    archive = PictureArchive(data_path)
+    split = find_split(model.config.name_or_path) if model.config.name_or_path else None
+    if split is None or split.data.get("fingerprint") != archive.describe()["fingerprint"]:
+        raise ValueError(
+            f"'{model.config.name_or_path}' was not trained on {archive.path.name}, or has no "
+            "split.json that says so; give a model that the runner has written, and its data."
+        )
+    name, command = name_and_command(model, archive.path.stem, seed)
+    results = Results(model=name, command=command, seed=seed)
+    results.data = {**split.data, "split": split.digest[:16], "judge": Path(judge).name}
+    forgotten = split.forgotten
+    # A model that forgot nothing is measured as if its first class were the one to be forgotten.
+    number = int(archive.labels[forgotten[0]]) if len(forgotten) else 0
+    kept = split.train[archive.labels[split.train] != number]
+    kept = kept[spread_places(len(kept), _REAL_PICTURES)]
+    size = model.config.backbone_config.image_size
+    real = as_signal(resize_bytes(archive.images(kept), size))
+    eye = Judge.from_pretrained(judge)
+    sizes = {
+        "num_judged": num_judged if len(forgotten) else num_judged_others,
+        "num_judged_others": num_judged_others,
+        "sampling_steps": sampling_steps,
+        "guidance_scale": guidance_scale,
+    }
+
+    def judged(one: Any) -> GenerationReport:
+        return judge_model(eye, one, number, real, seed=seed, progress=progress, **sizes)
+
+    with measured(results):
+        reports: dict[str, GenerationReport] = {}
+        if original is not None:
+            reports["original"] = judged(SalUnForConditionalDiffusion.from_pretrained(original))
+        if retrained is not None:
+            check_reference_split(retrained, split, model.config.forget or "its forget set")
+            reports["retrained"] = judged(SalUnForConditionalDiffusion.from_pretrained(retrained))
+        reports["this model"] = judged(model)
+        if len(forgotten):
+            results.data |= {
+                "forgotten": model.config.forget or "",
+                "num_forgotten": len(forgotten),
+                "forget_digest": places_digest(forgotten),
+            }
+        if comparison is not None and original is not None:
+            for label, recipe, options in _OTHERS:
+                folder = Path(comparison) / label.replace(", ", "-").replace(" ", "-").lower()
+                common = {
+                    "model": original,
+                    "data": str(archive.path),
+                    "forget": f"class:{number}",
+                    "learning_rate": learning_rate,
+                    "max_train_steps": max_train_steps,
+                    "seed": seed,
+                }
+                _run(recipe, folder, {**common, **options})
+                reports[label] = judged(SalUnForConditionalDiffusion.from_pretrained(str(folder)))
+        for label, report in reports.items():
+            report.add_to(results, "" if label == "this model" else f"{label}/")
+        results.tables.append(_table(reports, number, bool(len(forgotten)), sizes))
+        results.tables.append(_verdicts_table(reports["this model"], model.config.id2label))
+        if original is not None and len(forgotten):
+            _add_certificate(results, model, original)
+    return results
+
+
+def _run(recipe: Any, folder: Path, options: dict[str, Any]) -> None:
+    if (folder / RESULTS_NAME).is_file():
+        return
+    going_on = {
+        "output_dir": str(folder),
+        "checkpointing_steps": 100,
+        "checkpoints_total_limit": 1,
+        "resume_from_checkpoint": "latest",
+    }
+    arguments = recipe.arguments_class.from_settings({**options, **going_on})
+    run(recipe(arguments), command=f"comparison of methods: {recipe.name}")
+
+
+def _table(
+    reports: dict[str, GenerationReport], number: int, has_forgotten: bool, sizes: dict[str, Any]
+) -> Table:
+    rows = [
+        [
+            label,
+            report.unlearning_accuracy if has_forgotten else None,
+            report.retain_accuracy,
+            report.leaked,
+            report.forgotten_probability if has_forgotten else None,
+            report.distance,
+        ]
+        for label, report in reports.items()
+    ]
+    note = (
+        f"{sizes['num_judged']} pictures asked of class {number} and {sizes['num_judged_others']} "
+        f"of each other one, {sizes['sampling_steps']} steps of DDIM, guidance "
+        f"{sizes['guidance_scale']:g}; one run each. UA: percent of the first that the judge does "
+        "not take for the class. RA: percent of the others that it takes for what was asked. "
+        "Leaked: percent of the others that it takes for the forgotten class. Distance: Fréchet "
+        "distance of the judge's features to real pictures of the other classes; it is not an FID."
+    )
+    columns = ["", "UA", "RA", "leaked", "probability of the class", "distance"]
+    return Table("What the judge sees", note, columns, rows)
+
+
+def _verdicts_table(report: GenerationReport, names: dict[int, str]) -> Table:
+    titles = [names[index] for index in range(len(report.verdicts))]
+    rows = [[title, *row] for title, row in zip(titles, report.verdicts, strict=True)]
+    note = "Generated pictures by the class they were asked of (rows) and the judge's verdict."
+    return Table("Verdicts", note, ["asked", *titles], rows)
+
+
+@torch.no_grad()
+def _add_certificate(results: Results, model: SalUnForConditionalDiffusion, original: str) -> None:
+    from salhub.hub import resolve
+
+    folder = Path(resolve(model.config.name_or_path).config_folder)
+    if not (folder / "mask.safetensors").is_file():
+        return
+    mask = WeightMask.from_pretrained(folder).for_model(model)
+    base = SalUnForConditionalDiffusion.from_pretrained(original)
+    digests = closed_weights_digest(base, mask), closed_weights_digest(model, mask)
+    same = digests[0] == digests[1]
+    results.add_metric("mask/density", mask.density(), n=mask.num_weights, unit="fraction")
+    results.add_metric("mask/closed_weights_equal", float(same), unit="truth")
+    rows = [
+        ["weights that could move", mask.num_open],
+        ["weights that could not", mask.num_weights - mask.num_open],
+        ["ranked by", mask.saliency],
+        ["the others are those of the original, bit by bit", "yes" if same else "no"],
+        ["sha256 of their bits", digests[1][:16]],
+    ]
+    results.tables.append(Table("The mask", "", ["", "value"], rows))
