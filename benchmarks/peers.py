@@ -13,6 +13,7 @@ KNOWN = {
     "pytorch_grad_cam": ("grad-cam", "the CAM family"),
     "torchcam": ("torchcam", "the CAM family"),
     "zennit": ("zennit", "layer-wise relevance propagation"),
+    "erasus": ("erasus", "unlearning, masked gradient ascent among others"),
 }
 
 

@@ -157,8 +157,8 @@ METHODS: dict[str, Method] = {
     for method in (
         Method("normgrad", "NormGradConfig", "NormGradForImageSaliency", "image-saliency", "arXiv:2004.02866", "normgrad-efficientnet-lite0"),
         Method("salient_relevance", "SalientRelevanceConfig", "SalientRelevanceForImageSaliency", "image-saliency", "arXiv:1712.08268", "salient-relevance-efficientnet-lite0"),
-        Method("salun", "SalUnConfig", "SalUnForImageClassification", "image-classification", "arXiv:2310.12508", auto_class="AutoModelForImageClassification"),
-        Method("salun_diffusion", "SalUnDiffusionConfig", "SalUnForConditionalDiffusion", "image-generation", "arXiv:2310.12508", folder="salun"),
+        Method("salun", "SalUnConfig", "SalUnForImageClassification", "image-classification", "arXiv:2310.12508", "salun-resnet8-cifar10", auto_class="AutoModelForImageClassification"),
+        Method("salun_diffusion", "SalUnDiffusionConfig", "SalUnForConditionalDiffusion", "image-generation", "arXiv:2310.12508", "salun-ddpm-mnist", folder="salun"),
     )
 }
 

@@ -125,8 +125,8 @@ def membership_inference(
         targets: (T,) or (T, K) the same feature of the samples to be forgotten.
         attack: "svc" is the published one, a support vector classifier with a Gaussian kernel.
             "threshold" is the same classifier for features of one number a sample, solved on a
-            few hundred weighted values in place of all samples: within 0.01 of its efficacy, and
-            more than fifty times faster at 10,000 members.
+            few hundred weighted values in place of all samples: within 0.01 of its efficacy on
+            what classifiers answer, and more than fifty times faster at 10,000 members.
 
     Returns:
         `MembershipInference`.

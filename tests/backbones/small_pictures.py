@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from salhub.auto import recipe_named
 from salhub.runner.loop import run
@@ -89,3 +89,23 @@ def assert_close(
         torch.testing.assert_close(
             values, expected[name], rtol=0, atol=tolerance, msg=lambda text, n=name: f"{n}: {text}"
         )
+
+
+class Adam:
+    """Kingma and Ba 2015, algorithm 1."""
+
+    def __init__(self, model: nn.Module, rate: float) -> None:
+        self.model, self.rate, self.steps = model, rate, 0
+        self.first = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+        self.second = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+
+    def step(self, loss: Tensor) -> None:
+        parameters = dict(self.model.named_parameters())
+        gradients = torch.autograd.grad(loss, list(parameters.values()))
+        self.steps += 1
+        for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
+            self.first[name] = 0.9 * self.first[name] + 0.1 * gradient
+            self.second[name] = 0.999 * self.second[name] + 0.001 * gradient**2
+            mean = self.first[name] / (1 - 0.9**self.steps)
+            square = self.second[name] / (1 - 0.999**self.steps)
+            parameter.data -= self.rate * mean / (square.sqrt() + 1e-8)

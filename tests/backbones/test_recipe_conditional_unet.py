@@ -16,14 +16,17 @@ from PIL import Image
 from salhub.backbones.conditional_unet.configuration_conditional_unet import ConditionalUNetConfig
 from salhub.backbones.conditional_unet.modeling_conditional_unet import ConditionalUNetForDiffusion
 from salhub.data.labelled_split import LabelledSplit
+from salhub.models.salun.configuration_salun_diffusion import SalUnDiffusionConfig
 from salhub.models.salun.modeling_salun_diffusion import SalUnForConditionalDiffusion
 from salhub.results import Results
 from salhub.runner.batches import epoch_order, generator_of, mixed_seed
 from salhub.runner.launch import launch
+from salhub.runner.loop import run
 from tests.backbones.small_pictures import (
     CLASSES,
     NETWORK,
     PLAIN,
+    Adam,
     assert_close,
     lines,
     recipe_of,
@@ -67,26 +70,6 @@ def slow_loss(model, pictures, labels, dropout: float, seed: int, step: int) -> 
         found = model(sample, torch.tensor([timestep]), torch.tensor([label])).noise_pred[0]
         losses.append(((found - noise[index]) ** 2).sum())
     return torch.stack(losses).mean()
-
-
-class Adam:
-    """Kingma and Ba 2015, algorithm 1."""
-
-    def __init__(self, model: torch.nn.Module, rate: float) -> None:
-        self.model, self.rate, self.steps = model, rate, 0
-        self.first = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
-        self.second = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
-
-    def step(self, loss: torch.Tensor) -> None:
-        parameters = dict(self.model.named_parameters())
-        gradients = torch.autograd.grad(loss, list(parameters.values()))
-        self.steps += 1
-        for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
-            self.first[name] = 0.9 * self.first[name] + 0.1 * gradient
-            self.second[name] = 0.999 * self.second[name] + 0.001 * gradient**2
-            mean = self.first[name] / (1 - 0.9**self.steps)
-            square = self.second[name] / (1 - 0.999**self.steps)
-            parameter.data -= self.rate * mean / (square.sqrt() + 1e-8)
 
 
 def test_full_batch_steps_are_those_of_plain_arithmetic(tmp_path, data):
@@ -171,7 +154,7 @@ def test_colour_pictures_without_a_test_set(tmp_path):
 
 
 def test_a_class_that_is_left_out_is_never_seen(tmp_path, data):
-    options = {"batch_size": 40, "num_train_epochs": 1, "ema_decay": 0.0, "learning_rate": 0.01}
+    options = {"batch_size": 40, "num_train_epochs": 2, "ema_decay": 0.0, "learning_rate": 0.01}
     train(tmp_path, data, name="salun-ddpm", leave_out="class:middle", **options)
     labels = signals(data)[1]
     split = LabelledSplit.load(tmp_path)
@@ -182,8 +165,8 @@ def test_a_class_that_is_left_out_is_never_seen(tmp_path, data):
     assert (model.config.unlearn_method, model.config.forget) == ("retrain", "class:middle")
     assert model.config.num_forgotten == 40
     torch.manual_seed(mixed_seed(0))
-    fresh = ConditionalUNetForDiffusion(CONFIG).class_embedding.weight
-    moved = (model.backbone.class_embedding.weight != fresh).any(1)
+    fresh = SalUnForConditionalDiffusion(SalUnDiffusionConfig(backbone_config=CONFIG)).backbone
+    moved = (model.backbone.class_embedding.weight != fresh.class_embedding.weight).any(1)
     assert moved.tolist() == [True, False, True, True]  # the last is that of no class
 
 
@@ -222,7 +205,6 @@ def test_a_killed_run_goes_on_to_the_same_weights_and_log_bit_by_bit(tmp_path, d
     options = {"batch_size": 60, "num_train_epochs": 5, "ema_decay": 0.8, "learning_rate": 0.003}
     options |= {"checkpointing_steps": 3, "logging_steps": 2, "lr_warmup_steps": 4}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    recipe_options = {**NETWORK, **options}
     command = [sys.executable, "-m", "salhub.cli", "train", "salun-ddpm"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(
@@ -238,12 +220,8 @@ def test_a_killed_run_goes_on_to_the_same_weights_and_log_bit_by_bit(tmp_path, d
     assert process.returncode == -signal.SIGKILL, errors.decode()
     assert not (killed / "results.json").exists() and not (killed / "checkpoint-9").exists()
     for folder, resume in ((killed, "latest"), (whole, None)):
-        from salhub.runner.loop import run
-
-        recipe = recipe_of(
-            "salun-ddpm", "train", folder, data, resume_from_checkpoint=resume, **recipe_options
-        )
-        run(recipe)
+        settings = {**NETWORK, **options, "resume_from_checkpoint": resume}
+        run(recipe_of("salun-ddpm", "train", folder, data, **settings))
     assert len(lines(whole)) == 5
     for name in ("log.jsonl", "model.safetensors", "samples.png", "split.json", "config.json"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
@@ -260,4 +238,4 @@ def test_two_processes_learn_what_one_learns(tmp_path, data):
     assert Results.load(tmp_path / "one" / "results.json").data["processes"] == 1
     assert_close(weights(tmp_path / "two"), weights(tmp_path / "one"))
     for two, one in zip(lines(tmp_path / "two"), lines(tmp_path / "one"), strict=True):
-        assert two == pytest.approx(one, rel=1e-5)
+        assert two == pytest.approx(one, abs=1e-3)  # of losses of about 60

@@ -28,14 +28,14 @@ def _load(space: Path):
 
 
 def test_there_are_spaces():
-    assert {"gallery", "normgrad", "salient_relevance"} <= {space.name for space in SPACES}
+    assert {"gallery", "normgrad", "salient_relevance", "salun"} <= {space.name for space in SPACES}
 
 
 def test_it_builds_without_being_launched(space):
     page = _load(space).build()
     assert isinstance(page, gr.Blocks)
     public = {one.api_name for one in page.fns.values() if one.api_visibility == "public"}
-    assert public & {"saliency", "normgrad"}
+    assert public & {"saliency", "normgrad", "classify"}
     assert not page.is_running
 
 

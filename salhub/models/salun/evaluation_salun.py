@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from salhub.backbones.explained_classifier.modeling_explained_classifier import load_classifier
 from salhub.data.labelled_split import LabelledSplit
@@ -15,6 +15,11 @@ from salhub.evaluation.archive_accuracy import add_accuracies
 from salhub.evaluation.sections import name_and_command
 from salhub.metrics.membership_inference import FEATURES
 from salhub.modeling import attribution_scope
+from salhub.models.salun.class_sweep import (
+    ClassSweep,
+    add_accuracy_by_class,
+    block_densities,
+)
 from salhub.models.salun.forget_set import check_reference_split, find_split, places_digest
 from salhub.models.salun.masked_optimizer import closed_weights_digest
 from salhub.models.salun.method_comparison import MethodComparison
@@ -34,6 +39,7 @@ def evaluate(
     *,
     original: str | None = None,
     retrained: str | None = None,
+    classes: str | None = None,
     comparison: str | None = None,
     num_seeds: int = 3,
     attack: str = "threshold",
@@ -48,6 +54,8 @@ def evaluate(
         data_path: The archive that it was trained on, see `PictureArchive`.
         original: The model before unlearning, for the table; None to leave it out.
         retrained: The model that never saw what is forgotten, for the gaps; None to leave it out.
+        classes: Folder for runs that forget each class in turn (half an hour; what is there is not
+            run again), on the original; None to leave them out.
         comparison: Folder for runs of all methods on small subsets (hours; what is there is not
             run again); None to leave the table out.
         num_seeds: Seeds of that table.
@@ -79,6 +87,9 @@ def evaluate(
         add_accuracies(results, outputs, titles)
         if len(split.forgotten):
             _add_unlearning(results, sets, model, original, retrained, attack)
+        if classes is not None and original is not None:
+            sweep = ClassSweep(str(archive.path), original, Path(classes))
+            _add_classes(results, sets, sweep, archive.class_names)
         if comparison is not None:
             seeds = tuple(range(1, num_seeds + 1))
             runs = MethodComparison(str(archive.path), Path(comparison), seeds=seeds)
@@ -216,6 +227,33 @@ def _attacks_table(reports: dict[str, UnlearningReport]) -> Table:
     return Table("Membership attacks", note, ["", *titles], rows)
 
 
+def _add_classes(results: Results, sets: _Sets, sweep: ClassSweep, class_names: list[str]) -> None:
+    """What each class costs the others, and where the weights are that it takes."""
+    original = sets.outputs(load_classifier(sweep.original), "test")
+    add_accuracy_by_class(results, "original", original, class_names)
+    rows = []
+    for index, name in enumerate(class_names):
+        model = sweep.forgetting(name)
+        logits, labels = sets.outputs(model, "test")
+        add_accuracy_by_class(results, f"forget/{name}", (logits, labels), class_names)
+        densities = block_densities(sweep.mask(name, model))
+        for block, (opened, total) in densities.items():
+            results.add_metric(f"forget/{name}/density/{block}", opened / total, n=total)
+        others = labels != index
+        cells = [
+            100 * float((one.argmax(-1) == labels)[part].double().mean())
+            for part in (~others, others)
+            for one in (original[0], logits)
+        ]
+        rows.append([name, *cells])
+    note = (
+        f"Percent of test pictures that are recognised before and after SalUn forgets the class of "
+        f"the row, with {sweep.num_retain} retained pictures and {sweep.epochs} passes."
+    )
+    columns = ["forgotten", "the class, before", "after", "the others, before", "after"]
+    results.tables.append(Table("Each class in turn", note, columns, rows))
+
+
 def _add_mask(
     results: Results, model: SalUnForImageClassification, original: nn.Module | None
 ) -> None:
@@ -227,9 +265,7 @@ def _add_mask(
         return
     mask = WeightMask.from_pretrained(folder).for_model(model)
     rows = []
-    for block, tensors in _blocks(mask).items():
-        opened = sum(int(tensor.sum()) for tensor in tensors)
-        total = sum(tensor.numel() for tensor in tensors)
+    for block, (opened, total) in block_densities(mask).items():
         rows.append([block, opened, total, opened / total])
         results.add_metric(f"mask/density/{block}", opened / total, n=total, unit="fraction")
     results.add_metric("mask/density", mask.density(), n=mask.num_weights, unit="fraction")
@@ -244,13 +280,3 @@ def _add_mask(
         )
     columns = ["part", "open", "weights", "share open"]
     results.tables.append(Table("Where the mask is open", note, columns, rows))
-
-
-def _blocks(mask: WeightMask) -> dict[str, list[Tensor]]:
-    blocks: dict[str, list[Tensor]] = {}
-    for name, tensor in mask.tensors.items():
-        parts = name.removeprefix("backbone.").split(".")
-        numbers = [place for place, part in enumerate(parts) if part.isdecimal()]
-        block = ".".join(parts[: numbers[0] + 1]) if numbers else parts[0]
-        blocks.setdefault(block, []).append(tensor)
-    return blocks

@@ -266,7 +266,6 @@ class UnlearningRecipe(MaskedRecipe, ClassifierRecipe):
             reports={name: report.to_dict() for name, report in reports.items()},
         )
 
-
     def _norm_statistics_changed(self, model: nn.Module) -> bool:
         """Whether anything but the weights has changed, which no mask covers."""
         return any(

@@ -145,7 +145,7 @@ def descend(
 def assert_same_model(found: nn.Module, expected: nn.Module, original: nn.Module) -> None:
     """Equal but for rounding, where the way from the original is far longer than that."""
     others = dict(original.named_parameters())
-    ways = {n: float((p - others[n]).abs().max()) for n, p in expected.named_parameters()}
+    ways = {n: float((p - others[n]).detach().abs().max()) for n, p in expected.named_parameters()}
     assert max(ways.values()) > 1e-3
     states = found.state_dict(), expected.state_dict()
     assert states[0].keys() == states[1].keys()

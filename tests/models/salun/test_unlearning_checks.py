@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import AutoImageProcessor
 
 from salhub.backbones.cifar_resnet.configuration_cifar_resnet import CifarResNetConfig
 from salhub.backbones.cifar_resnet.modeling_cifar_resnet import CifarResNetForImageClassification
@@ -16,8 +15,8 @@ from salhub.data.labelled_split import LabelledSplit
 from salhub.errors import MissingExtraError
 from salhub.models.salun.forget_set import check_class_names
 from salhub.models.salun.recipe_boundary import ExpandedClassifier
-from salhub.models.salun.weight_mask import WeightMask, make_mask
-from tests.models.salun.small_archive import Small, load, record, train, unlearn, write_archive
+from salhub.models.salun.weight_mask import WeightMask
+from tests.models.salun.small_archive import Small, load, unlearn, write_archive
 
 METHODS = ("salun", "salun-soft", "ft", "rl", "ga", "iu", "be", "bs", "l1-sparse", "retrain")
 
@@ -101,7 +100,9 @@ def test_sets_without_pictures(small, tmp_path, refused):
 def test_methods_with_and_without_retained_pictures(small, tmp_path, refused, name):
     options = {"forget": "random:1.0", "allow_no_retain": True, "attack": "threshold"}
     if name in ("ft", "iu", "l1-sparse", "retrain"):
-        refused(f"the recipe '{name}' learns what is retained, and nothing is", name=name, **options)
+        refused(
+            f"the recipe '{name}' learns what is retained, and nothing is", name=name, **options
+        )
         return
     recipe = unlearn(small, tmp_path, name, **options)
     assert len(recipe.retain) == 0 and not len(LabelledSplit.load(tmp_path).train)
@@ -236,7 +237,9 @@ def test_models_that_lack_something(small, tmp_path, refused):
 
 
 def test_references_that_know_other_pictures(small, tmp_path, refused):
-    words = r"was trained on 64 pictures \(split .*\), and those left here are 48 .* without class:red"
+    words = (
+        r"was trained on 64 pictures \(split .*\), and those left here are 48 .* without class:red"
+    )
     refused(words, forget="class:red", reference=small.original)
     model = copy_of(small, tmp_path / "other", part_of(small, torch.arange(48)))
     refused("was trained on 48 pictures", forget="class:red", reference=model)
@@ -246,7 +249,9 @@ def test_references_that_know_other_pictures(small, tmp_path, refused):
 
 def test_a_network_without_a_last_linear_layer(refused):
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 5))
-    with pytest.raises(ValueError, match="'be' needs a linear layer with 4 outputs at the end, and"):
+    with pytest.raises(
+        ValueError, match="'be' needs a linear layer with 4 outputs at the end, and"
+    ):
         ExpandedClassifier(network, 4)
 
 

@@ -1,0 +1,110 @@
+"""The page of unlearned diffusion models: the same noise before and after a class was forgotten."""
+
+import threading
+
+import gradio as gr
+from PIL import Image
+
+from salhub.auto import Method
+from salhub.ui.faults import plain_errors
+from salhub.ui.markup import header, sentence
+from salhub.ui.unlearning import DiffusionFamily
+
+_KEEP = (60 * 60, 2 * 60 * 60)
+_LARGEST_SEED = 9999
+
+
+class Page:
+    """Digits of every class by the original and by the unlearned model.
+
+    Args:
+        name: The unlearned model, a shipped one.
+        method: Its method.
+    """
+
+    title = "SalUn for diffusion"
+
+    def __init__(self, name: str, method: Method) -> None:
+        self.family = DiffusionFamily(name)
+        self.method = method
+        self.lock = threading.Lock()
+
+    def build(self) -> gr.Blocks:
+        """Build the page, with digits on it."""
+        with gr.Blocks(title=self.title, analytics_enabled=False, delete_cache=_KEEP) as blocks:
+            gr.HTML(
+                header(
+                    self.title,
+                    "A generator of digits before and after it forgot one of them.",
+                    [("Paper", "https://arxiv.org/abs/2310.12508")],
+                )
+            )
+            add_digits(self.family, self.lock)
+        return blocks
+
+
+def add_digits(family: DiffusionFamily, lock: threading.Lock) -> None:
+    """Add two sheets of digits, and a button that draws others.
+
+    Args:
+        family: Draws them.
+        lock: One request draws at a time.
+    """
+
+    def draw(seed: float) -> tuple[Image.Image, Image.Image]:
+        """Digits 0 to 9, a row each, by both models from the same noise.
+
+        Args:
+            seed: Of the noise, 0 to 9999.
+
+        Returns:
+            The sheet of the original, and that of the unlearned model.
+        """
+        if not 0 <= seed <= _LARGEST_SEED or seed != int(seed):
+            raise ValueError(f"seed must be a whole number from 0 to {_LARGEST_SEED}.")
+        with lock:
+            before, after = family.sheets(int(seed))
+        return before, after
+
+    first = draw(0)
+    gr.HTML(
+        sentence(
+            f"One row a digit, from 0 at the top to 9. The model on the right forgot "
+            f"{family.forgotten}: asked for it, it should draw other digits; all other rows should "
+            "stay what they were."
+        )
+    )
+    with gr.Row(equal_height=False):
+        before, after = (
+            gr.Image(
+                sheet,
+                label=label,
+                interactive=False,
+                buttons=["download"],
+                alt_text=f"Digits drawn {label.lower()}, a row for each from 0 to 9",
+                elem_classes="salhub-pane salhub-digits",
+            )
+            for sheet, label in zip(first, ("Before forgetting", "After forgetting"), strict=True)
+        )
+    with gr.Row(equal_height=True):
+        seed = gr.Slider(0, _LARGEST_SEED, 0, step=1, label="Seed of the noise")
+        button = gr.Button("Draw", variant="primary")
+    gr.Code(
+        "import salhub\n\n"
+        f'for name in ("{family.name}-original", "{family.name}"):\n'
+        "    draw = salhub.pipeline(name)\n"
+        '    draw("all", num_images=4, num_steps=16, seed=0).save(f"{name[7:]}.png")',
+        language="python",
+        label="Code that draws them",
+        interactive=False,
+        wrap_lines=True,
+        show_line_numbers=False,
+        buttons=["copy"],
+    )
+    button.click(
+        plain_errors(draw),
+        seed,
+        [before, after],
+        api_name="draw",
+        api_description="Sheets of digits before and after unlearning.",
+    )

@@ -1,0 +1,108 @@
+"""What pages of unlearned models are made of: the family of a model, and its measured numbers."""
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from PIL import Image
+
+from salhub.backbones.conditional_unet.sample_sheet import draw_sample_sheet
+from salhub.cards import read_results
+from salhub.models.salun.unlearning_report import UnlearningReport
+from salhub.pipelines import pipeline
+from salhub.results import Results
+
+ORIGINAL, RETRAINED = "-original", "-retrained"
+_FORGET = "forget/"
+
+
+class ClassifierFamily:
+    """An unlearned classifier, the original, and what was measured of both.
+
+    Args:
+        name: The unlearned one, a shipped model.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.results: Results = read_results(name)
+        self.values = {metric.name: metric.value for metric in self.results.metrics}
+
+    @cached_property
+    def after(self) -> Any:
+        """The pipeline of the unlearned model."""
+        return pipeline(self.name)
+
+    @cached_property
+    def before(self) -> Any:
+        """The pipeline of the original."""
+        return pipeline(self.name + ORIGINAL)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes, in order."""
+        return list(self.after.model.config.id2label.values())
+
+    @property
+    def forgotten(self) -> str:
+        """The class that the shipped model has forgotten."""
+        return str(self.after.model.config.forget).removeprefix("class:")
+
+    def accuracies(self, forgotten: str) -> list[tuple[str, float, float]]:
+        """Class, and the share of its test pictures that are recognised before and after."""
+        return [
+            (
+                name,
+                self.values[f"original/accuracy/{name}"],
+                self.values[f"{_FORGET}{forgotten}/accuracy/{name}"],
+            )
+            for name in self.class_names
+        ]
+
+    def densities(self, forgotten: str) -> list[tuple[str, float]]:
+        """Part of the network, and the share of its weights that could move."""
+        start = f"{_FORGET}{forgotten}/density/"
+        return [
+            (name.removeprefix(start), value)
+            for name, value in self.values.items()
+            if name.startswith(start)
+        ]
+
+    def report(self, whose: str = "") -> UnlearningReport:
+        """UA, RA, TA and MIA of "" (the shipped model), "original" or "retrained"."""
+        prefix = f"{whose}/" if whose else ""
+        numbers = [self.values[f"{prefix}{name}"] for name in ("UA", "RA", "TA")]
+        return UnlearningReport(*numbers, membership={"confidence": self.values[f"{prefix}MIA"]})
+
+
+class DiffusionFamily:
+    """An unlearned diffusion model and the original.
+
+    Args:
+        name: The unlearned one, a shipped model.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.models = {"before": pipeline(name + ORIGINAL).model, "after": pipeline(name).model}
+
+    @property
+    def forgotten(self) -> str:
+        """The class that the unlearned model has forgotten."""
+        return str(self.models["after"].config.forget).removeprefix("class:")
+
+    @torch.inference_mode(False)
+    def sheets(self, seed: int, columns: int = 4, num_steps: int = 16) -> list[Image.Image]:
+        """Pictures of every class by the original and by the unlearned model, from the same noise.
+
+        Args:
+            seed: Of the noise.
+            columns: Pictures of a class.
+            num_steps: Steps of the sampler; few, so that nobody waits.
+        """
+        return [
+            draw_sample_sheet(
+                model.backbone, columns=columns, num_steps=num_steps, seed=seed, scale=3
+            )
+            for model in self.models.values()
+        ]
