@@ -1,13 +1,15 @@
 """What pages of unlearned models are made of: the family of a model, and its measured numbers."""
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
-from salhub.backbones.conditional_unet.sample_sheet import draw_sample_sheet
+from salhub.backbones.conditional_unet.sample_sheet import sheet_of
 from salhub.cards import read_results
+from salhub.hub import resolve
 from salhub.models.salun.unlearning_report import UnlearningReport
 from salhub.pipelines import pipeline
 from salhub.results import Results
@@ -91,8 +93,12 @@ class DiffusionFamily:
         """The class that the unlearned model has forgotten."""
         return str(self.models["after"].config.forget).removeprefix("class:")
 
-    @torch.inference_mode(False)
-    def sheets(self, seed: int, columns: int = 4, num_steps: int = 16) -> list[Image.Image]:
+    def stored_sheets(self) -> list[Image.Image]:
+        """The sheets that were drawn when the model was unlearned, before and after."""
+        folder = Path(resolve(self.name).config_folder)
+        return [Image.open(folder / name) for name in ("samples_before.png", "samples.png")]
+
+    def sheets(self, seed: int, columns: int = 4, num_steps: int = 12) -> list[Image.Image]:
         """Pictures of every class by the original and by the unlearned model, from the same noise.
 
         Args:
@@ -100,9 +106,13 @@ class DiffusionFamily:
             columns: Pictures of a class.
             num_steps: Steps of the sampler; few, so that nobody waits.
         """
-        return [
-            draw_sample_sheet(
-                model.backbone, columns=columns, num_steps=num_steps, seed=seed, scale=3
+        found = []
+        for model in self.models.values():
+            classes = torch.arange(model.config.backbone_config.num_classes)
+            pictures = model.generate(
+                classes.repeat_interleave(columns),
+                num_steps,
+                generator=torch.Generator().manual_seed(seed),
             )
-            for model in self.models.values()
-        ]
+            found.append(sheet_of(pictures, columns, scale=3))
+        return found

@@ -1,6 +1,7 @@
 """Evaluation of an unlearned classifier beside the original and the retrained one."""
 
 import os
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from salhub.models.salun.class_sweep import (
 )
 from salhub.models.salun.forget_set import check_reference_split, find_split, places_digest
 from salhub.models.salun.masked_optimizer import closed_weights_digest
-from salhub.models.salun.method_comparison import MethodComparison
+from salhub.models.salun.method_comparison import MethodComparison, repeated_training
 from salhub.models.salun.modeling_salun import SalUnForImageClassification
 from salhub.models.salun.relearning import pictures_to_relearn
 from salhub.models.salun.unlearning_report import Outputs, UnlearningReport, measure_unlearning
@@ -40,6 +41,7 @@ def evaluate(
     original: str | None = None,
     retrained: str | None = None,
     classes: str | None = None,
+    repeats: str | None = None,
     comparison: str | None = None,
     num_seeds: int = 3,
     attack: str = "threshold",
@@ -56,9 +58,11 @@ def evaluate(
         retrained: The model that never saw what is forgotten, for the gaps; None to leave it out.
         classes: Folder for runs that forget each class in turn (half an hour; what is there is not
             run again), on the original; None to leave them out.
+        repeats: Folder for trainings of the same recipe with the seeds 0 to `num_seeds`, to see how
+            much the seed matters; None to leave them out.
         comparison: Folder for runs of all methods on small subsets (hours; what is there is not
             run again); None to leave the table out.
-        num_seeds: Seeds of that table.
+        num_seeds: Seeds of those tables.
         attack: Membership inference: "threshold", "svc" or "none".
         seed: Seed of orders and of the bootstrap.
         progress: Whether to show bars.
@@ -90,6 +94,8 @@ def evaluate(
         if classes is not None and original is not None:
             sweep = ClassSweep(str(archive.path), original, Path(classes))
             _add_classes(results, sets, sweep, archive.class_names)
+        if repeats is not None:
+            _add_repeats(results, str(archive.path), Path(repeats), num_seeds)
         if comparison is not None:
             seeds = tuple(range(1, num_seeds + 1))
             runs = MethodComparison(str(archive.path), Path(comparison), seeds=seeds)
@@ -114,6 +120,8 @@ class _Sets:
             "retain": split.train[order],
             "test": split.test,
         }
+        # An original has forgotten nothing, and there is no picture without a place.
+        places = {name: part for name, part in places.items() if len(part)}
         self.images = {name: as_rgb(archive.images(part)) for name, part in places.items()}
         self.labels = {name: archive.labels[part] for name, part in places.items()}
         self.split, self.preparation = split, preparation
@@ -252,6 +260,22 @@ def _add_classes(results: Results, sets: _Sets, sweep: ClassSweep, class_names: 
     )
     columns = ["forgotten", "the class, before", "after", "the others, before", "after"]
     results.tables.append(Table("Each class in turn", note, columns, rows))
+
+
+def _add_repeats(results: Results, data: str, folder: Path, num_seeds: int) -> None:
+    """How the accuracy of the recipe differs between its seeds."""
+    found = {seed: repeated_training(data, folder, seed) for seed in range(num_seeds + 1)}
+    others = [100 * value for seed, value in found.items() if seed]
+    mean, deviation = statistics.mean(others), statistics.stdev(others)
+    results.add_metric("repeats/test accuracy", mean, n=len(others), unit="percent")
+    results.add_metric("repeats/test accuracy sd", deviation, n=len(others), unit="percent")
+    note = (
+        f"The recipe of this model, run again. Seeds 1 to {num_seeds}: {mean:.2f} ± "
+        f"{deviation:.2f} % of the test pictures (mean and standard deviation). Seed 0 is that of "
+        "the shipped model; on another kind of machine sums are rounded otherwise."
+    )
+    rows = [[seed, 100 * value] for seed, value in found.items()]
+    results.tables.append(Table("Trained again", note, ["seed", "test accuracy"], rows))
 
 
 def _add_mask(

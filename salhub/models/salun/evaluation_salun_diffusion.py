@@ -10,28 +10,15 @@ from salhub.backbones.conditional_unet.recipe_conditional_unet import as_signal
 from salhub.data.labelled_split import spread_places
 from salhub.data.picture_archive import PictureArchive, resize_bytes
 from salhub.evaluation.sections import name_and_command
+from salhub.models.salun.diffusion_comparison import DiffusionComparison
 from salhub.models.salun.forget_set import check_reference_split, find_split, places_digest
 from salhub.models.salun.judge import GenerationReport, Judge, judge_model
 from salhub.models.salun.masked_optimizer import closed_weights_digest
 from salhub.models.salun.modeling_salun_diffusion import SalUnForConditionalDiffusion
-from salhub.models.salun.recipe_salun_diffusion import (
-    GradientAscentDiffusionRecipe,
-    RandomClassRecipe,
-    SalUnDiffusionRecipe,
-)
 from salhub.models.salun.weight_mask import WeightMask
 from salhub.results import Results, Table, measured
-from salhub.runner.loop import run
-from salhub.runner.run_folder import RESULTS_NAME
 
 _REAL_PICTURES = 5000
-# What the table compares with: label, recipe, and the options that differ from this model's.
-_OTHERS: tuple[tuple[str, Any, dict[str, Any]], ...] = (
-    ("SalUn, random mask", SalUnDiffusionRecipe, {"saliency": "random"}),
-    ("RL, no mask", RandomClassRecipe, {}),
-    ("redirect to no class", RandomClassRecipe, {"target": "null"}),
-    ("GA", GradientAscentDiffusionRecipe, {"learning_rate": 2e-5}),
-)
 
 
 def evaluate(
@@ -46,7 +33,7 @@ def evaluate(
     max_train_steps: int = 300,
     num_judged: int = 500,
     num_judged_others: int = 100,
-    sampling_steps: int = 25,
+    sampling_steps: int = 50,
     guidance_scale: float = 2.0,
     seed: int = 0,
     progress: bool = True,
@@ -103,7 +90,9 @@ def evaluate(
     }
 
     def judged(one: Any) -> GenerationReport:
-        return judge_model(eye, one, number, real, seed=seed, progress=progress, **sizes)
+        return judge_model(
+            eye, one.to(model.device), number, real, seed=seed, progress=progress, **sizes
+        )
 
     with measured(results):
         reports: dict[str, GenerationReport] = {}
@@ -120,18 +109,17 @@ def evaluate(
                 "forget_digest": places_digest(forgotten),
             }
         if comparison is not None and original is not None:
-            for label, recipe, options in _OTHERS:
-                folder = Path(comparison) / label.replace(", ", "-").replace(" ", "-").lower()
-                common = {
-                    "model": original,
-                    "data": str(archive.path),
-                    "forget": f"class:{number}",
-                    "learning_rate": learning_rate,
-                    "max_train_steps": max_train_steps,
-                    "seed": seed,
-                }
-                _run(recipe, folder, {**common, **options})
-                reports[label] = judged(SalUnForConditionalDiffusion.from_pretrained(str(folder)))
+            others = DiffusionComparison(
+                str(archive.path),
+                original,
+                Path(comparison),
+                forget=f"class:{number}",
+                learning_rate=learning_rate,
+                max_train_steps=max_train_steps,
+                seed=seed,
+            )
+            for label in others.labels:
+                reports[label] = judged(others.model(label))
         for label, report in reports.items():
             report.add_to(results, "" if label == "this model" else f"{label}/")
         results.tables.append(_table(reports, number, bool(len(forgotten)), sizes))
@@ -139,19 +127,6 @@ def evaluate(
         if original is not None and len(forgotten):
             _add_certificate(results, model, original)
     return results
-
-
-def _run(recipe: Any, folder: Path, options: dict[str, Any]) -> None:
-    if (folder / RESULTS_NAME).is_file():
-        return
-    going_on = {
-        "output_dir": str(folder),
-        "checkpointing_steps": 100,
-        "checkpoints_total_limit": 1,
-        "resume_from_checkpoint": "latest",
-    }
-    arguments = recipe.arguments_class.from_settings({**options, **going_on})
-    run(recipe(arguments), command=f"comparison of methods: {recipe.name}")
 
 
 def _table(

@@ -42,7 +42,7 @@ class BoundaryExpandingRecipe(UnlearningRecipe):
         mask = super().mask_of(model)
         opened = {
             f"extra.{name}": torch.ones(p.shape, dtype=torch.bool)
-            for name, p in model.extra.named_parameters()  # ty: ignore
+            for name, p in model.extra.named_parameters()
         }
         inner = {f"classifier.{name}": tensor for name, tensor in mask.tensors.items()}
         return WeightMask(inner | opened, mask.saliency, mask.ratio)
@@ -56,7 +56,7 @@ class BoundaryExpandingRecipe(UnlearningRecipe):
 
     def finish(self, model: nn.Module) -> nn.Module:
         finished = super().finish(model)
-        model.release()  # ty: ignore
+        model.release()
         return finished
 
 

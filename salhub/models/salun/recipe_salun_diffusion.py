@@ -124,6 +124,7 @@ class DiffusionUnlearningRecipe(MaskedRecipe):
         self.forgotten_class = subset.classes[0]
         self.split = base.without(subset.places)
         check_forget_and_retain(subset.places, self.split.train, allow_no_retain=False)
+        self.check_mask()
         if options.alpha == 0:
             logger.warning("alpha is 0: nothing holds the other classes, and all will be lost.")
         size = self.unet_config.image_size

@@ -66,12 +66,12 @@ def add_digits(family: DiffusionFamily, lock: threading.Lock) -> None:
             before, after = family.sheets(int(seed))
         return before, after
 
-    first = draw(0)
+    first = family.stored_sheets()
     gr.HTML(
         sentence(
             f"One row a digit, from 0 at the top to 9. The model on the right forgot "
-            f"{family.forgotten}: asked for it, it should draw other digits; all other rows should "
-            "stay what they were."
+            f"{family.forgotten}: its row should show nothing that looks like one, and all other "
+            "rows should stay what they were."
         )
     )
     with gr.Row(equal_height=False):
@@ -88,12 +88,12 @@ def add_digits(family: DiffusionFamily, lock: threading.Lock) -> None:
         )
     with gr.Row(equal_height=True):
         seed = gr.Slider(0, _LARGEST_SEED, 0, step=1, label="Seed of the noise")
-        button = gr.Button("Draw", variant="primary")
+        button = gr.Button("Draw others", variant="primary", min_width=120, scale=0)
     gr.Code(
         "import salhub\n\n"
         f'for name in ("{family.name}-original", "{family.name}"):\n'
         "    draw = salhub.pipeline(name)\n"
-        '    draw("all", num_images=4, num_steps=16, seed=0).save(f"{name[7:]}.png")',
+        '    draw("all", num_images=4, num_steps=12, seed=0).save(f"{name[7:]}.png")',
         language="python",
         label="Code that draws them",
         interactive=False,

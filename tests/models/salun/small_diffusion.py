@@ -16,12 +16,13 @@ from salhub.runner.batches import epoch_order, generator_of
 from salhub.runner.loop import run
 from tests.backbones.small_pictures import CLASSES, recipe_of, signals
 
-STEPS = 10  # of the noise process
+STEPS, BETA = 4, 0.5  # of the noise process: how many, and the last variance
 FORGOTTEN = 1
-BATCH = 9  # odd, so that one step has no mirror
+BATCH = 7  # odd, so that one step has no mirror
 NETWORK = {
     "image_size": 8, "base_channels": 8, "channel_multipliers": [1, 2], "num_classes": 3,
     "attention_resolutions": [4], "num_train_timesteps": STEPS,
+    "beta_end": BETA,
 }  # fmt: skip
 
 
@@ -71,7 +72,7 @@ def record(folder: Path) -> dict[str, Any]:
 def noisy(picture: Tensor, noise: Tensor, step: int) -> Tensor:
     bar = 1.0
     for index in range(step + 1):
-        bar *= 1 - (1e-4 + (0.02 - 1e-4) * index / (STEPS - 1))
+        bar *= 1 - (1e-4 + (BETA - 1e-4) * index / (STEPS - 1))
     return bar**0.5 * picture + (1 - bar) ** 0.5 * noise
 
 

@@ -66,7 +66,7 @@ def test_sets_that_overlap(refused):
     refused(words, forget="indices:0,1,5,9", retain="indices:1,2,5,9")
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["salun", "retrain"])
 def test_what_was_never_learned_cannot_be_forgotten(refused, name):
     # 64 and 70 are test pictures: forgetting them is a leak.
     words = "2 of the 3 pictures to forget are not among the 64 .* the first being 64, 70; what was"
@@ -100,9 +100,8 @@ def test_sets_without_pictures(small, tmp_path, refused):
 def test_methods_with_and_without_retained_pictures(small, tmp_path, refused, name):
     options = {"forget": "random:1.0", "allow_no_retain": True, "attack": "threshold"}
     if name in ("ft", "iu", "l1-sparse", "retrain"):
-        refused(
-            f"the recipe '{name}' learns what is retained, and nothing is", name=name, **options
-        )
+        words = f"the recipe '{name}' learns what is retained, and nothing is"
+        refused(words, name=name, **options)
         return
     recipe = unlearn(small, tmp_path, name, **options)
     assert len(recipe.retain) == 0 and not len(LabelledSplit.load(tmp_path).train)
@@ -210,7 +209,7 @@ def test_classes_in_another_order_or_number(small, tmp_path, refused):
     for count in (3, 5, 1):
         model = model_with(small, tmp_path / str(count), id2label=dict.fromkeys(range(count), "x"))
         refused(f"has {count} classes and the data 4; both must have the same, 2 or", model=model)
-    with pytest.raises(ValueError, match="m has 1 classes and the data 1; both must .* 2 or more"):
+    with pytest.raises(ValueError, match=r"m has 1 classes and the data 1; both .* 2 or more"):
         check_class_names(["one"], {0: "one"}, "m")
     # Names that say nothing, and other names, say nothing of the order.
     check_class_names(["0", "1"], {0: "LABEL_0", 1: "LABEL_1"}, "m")
@@ -237,9 +236,7 @@ def test_models_that_lack_something(small, tmp_path, refused):
 
 
 def test_references_that_know_other_pictures(small, tmp_path, refused):
-    words = (
-        r"was trained on 64 pictures \(split .*\), and those left here are 48 .* without class:red"
-    )
+    words = r"was trained on 64 pictures \(split .*\), and those left here are 48 .* class:red"
     refused(words, forget="class:red", reference=small.original)
     model = copy_of(small, tmp_path / "other", part_of(small, torch.arange(48)))
     refused("was trained on 48 pictures", forget="class:red", reference=model)
@@ -247,11 +244,9 @@ def test_references_that_know_other_pictures(small, tmp_path, refused):
     refused("has no split.json, so it is not known what it was trained on", reference=model)
 
 
-def test_a_network_without_a_last_linear_layer(refused):
+def test_a_network_without_a_last_linear_layer():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 5))
-    with pytest.raises(
-        ValueError, match="'be' needs a linear layer with 4 outputs at the end, and"
-    ):
+    with pytest.raises(ValueError, match="'be' needs a linear layer with 4 outputs at the end"):
         ExpandedClassifier(network, 4)
 
 

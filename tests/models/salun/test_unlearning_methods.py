@@ -71,7 +71,14 @@ class LabelledSalUn(Labels, SalUnRecipe): ...
 class LabelledSoftly(Labels, SalUnSoftRecipe): ...
 
 
-class LabelledByShrinking(Labels, BoundaryShrinkRecipe): ...
+class LabelledByShrinking(Labels, BoundaryShrinkRecipe):
+    """Keeps what the original looked at, too."""
+
+    def prepare(self, model, accelerator):
+        self.seen: list[Tensor] = []
+        handle = model.register_forward_pre_hook(lambda _, inputs: self.seen.append(inputs[0]))
+        super().prepare(model, accelerator)
+        handle.remove()
 
 
 def random_label_losses(small: Small, recipe, alpha: float = 1.0):
@@ -293,19 +300,33 @@ def test_bs_learns_the_class_just_across_the_boundary(tmp_path, small):
     options = {"num_train_epochs": 2, **RATES["momentum and decay"]}
     recipe = unlearn(small, tmp_path, "bs", LabelledByShrinking, **options, mask_batch_size=5)
     original = load(small.original)
-    nearest = {}
+    nearest, moved_pictures = {}, []
     for place in places_of(recipe)[0].tolist():
         image = (small.images[[place]].float() / 255).requires_grad_()
         F.cross_entropy(original(normalized(image)).logits, small.labels[[place]]).backward()
         moved = (image + 0.1 * image.grad.sign()).detach().clamp(0, 1)
         moved = torch.round(moved * 255) / 255
+        moved_pictures.append(normalized(moved))
         nearest[place] = int(original(normalized(moved)).logits.argmax())
+    # After a look at each of the three sets, it looked at every batch twice.
+    found = torch.cat(recipe.seen[3:][1::2])
+    levels, expected = (bytes_of(pixels) for pixels in (found, torch.cat(moved_pictures)))
+    assert bool(((levels - levels.round()).abs() < 1e-3).all()) and levels.round().min() == 0
+    # A step of 25.5 levels ends between two; and where a gradient is nearly 0, so may its sign be.
+    assert ((levels - expected).abs() < 1.001).double().mean() > 0.999
+    assert ((levels - expected).abs() < 1e-3).double().mean() > 0.9
     for _, places, labels in recipe.learned:
         assert labels.tolist() == [nearest[place] for place in places.tolist()]
     own = small.labels[list(nearest)].tolist()
     assert sum(a != b for a, b in zip(nearest.values(), own, strict=True)) > len(own) / 2
     losses = [cross_entropy(small, places, labels) for _, places, labels in recipe.learned]
     assert_same_model(load(tmp_path), written_out(small, losses, options), original)
+
+
+def bytes_of(pixels: Tensor) -> Tensor:
+    """The inverse of `normalized`, 0 to 255."""
+    zero, one = normalized(torch.zeros(3, 1, 1)), normalized(torch.ones(3, 1, 1))
+    return 255 * (pixels - zero) / (one - zero)
 
 
 @pytest.mark.parametrize("mask_ratio", [None, 0.5])
@@ -365,7 +386,7 @@ def test_retrain_is_training_without_what_is_forgotten(tmp_path, small):
         assert (one / file).read_bytes() == (other / file).read_bytes()
 
 
-def drawn(small, folder, epochs: int = 60, **options) -> dict[int, list[int]]:
+def drawn(small, folder, epochs: int = 40, **options) -> dict[int, list[int]]:
     """The labels that each picture got, one an epoch."""
     options |= {"alpha": 0.0, "num_train_epochs": epochs, "learning_rate": 1e-8}
     recipe = unlearn(small, folder, "rl", LabelledRandomly, **options)
@@ -378,15 +399,15 @@ def drawn(small, folder, epochs: int = 60, **options) -> dict[int, list[int]]:
 
 def test_drawn_labels_are_uniform_among_the_wrong_classes_and_fresh_each_epoch(tmp_path, small):
     found = drawn(small, tmp_path)
-    assert all(len(labels) == 60 for labels in found.values())
+    assert all(len(labels) == 40 for labels in found.values())
     for label in range(4):
         mine = [found[place] for place in found if int(small.labels[place]) == label]
-        counts = np.bincount(sum(mine, []), minlength=4)
+        counts = np.bincount(np.concatenate(mine), minlength=4)
         assert counts[label] == 0
         others = np.delete(counts, label)
-        assert others.sum() > 100 and chisquare(others).pvalue > 0.01
+        assert others.sum() >= 80 and chisquare(others).pvalue > 0.01
     epochs = np.array(list(found.values())).T  # (epochs, pictures)
-    assert len({tuple(labels) for labels in epochs.tolist()}) == 60
+    assert len({tuple(labels) for labels in epochs.tolist()}) == 40
     # An independent draw repeats that of the epoch before in a third of all pictures.
     assert (epochs[1:] == epochs[:-1]).mean() == pytest.approx(1 / 3, abs=0.05)
 
@@ -395,5 +416,5 @@ def test_drawn_labels_may_be_the_true_ones_where_that_is_asked_for(tmp_path, sma
     found = drawn(small, tmp_path, epochs=30, relabel="uniform_all")
     for label in range(4):
         mine = [found[place] for place in found if int(small.labels[place]) == label]
-        counts = np.bincount(sum(mine, []), minlength=4)
+        counts = np.bincount(np.concatenate(mine), minlength=4)
         assert counts.min() > 0 and chisquare(counts).pvalue > 0.01

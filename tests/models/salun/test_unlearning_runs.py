@@ -358,7 +358,7 @@ def test_a_run_goes_on_from_any_of_its_checkpoints(tmp_path, small, name):
     unlearn(small, tmp_path / "part", name, resume_from_checkpoint=checkpoint, **options)
     for file in ("model.safetensors", "log.jsonl"):
         assert (tmp_path / "part" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
-    with pytest.raises(ValueError, match="has learning_rate=.* and cannot go on with 0.5"):
+    with pytest.raises(ValueError, match=r"has learning_rate=.* and cannot go on with 0\.5"):
         options |= {"resume_from_checkpoint": "latest", "learning_rate": 0.5}
         unlearn(small, tmp_path / "part", name, **options)
 
