@@ -43,7 +43,7 @@ _SMALL = {
     "num_train_epochs": 25,
     "augment": False,
 }
-_LABEL_RATES = (0.003, 0.01, 0.03)
+_LABEL_RATES = (0.01, 0.03, 0.05, 0.1)
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,12 @@ CONTENDERS = (
         ("learning_rate", _LABEL_RATES),
     ),
     Contender("RL", RandomLabelRecipe, {}, ("learning_rate", _LABEL_RATES)),
-    Contender("FT", FineTuneRecipe, {}, ("learning_rate", (0.03, 0.1))),
-    Contender("l1-sparse", L1SparseRecipe, {"l1_weight": 1e-4}, ("learning_rate", (0.03, 0.1))),
-    Contender("GA", GradientAscentRecipe, {}, ("learning_rate", (3e-4, 1e-3, 3e-3))),
-    Contender("IU", InfluenceRecipe, {}, ("influence_scale", (0.03, 0.1, 0.3, 1.0))),
+    Contender("FT", FineTuneRecipe, {}, ("learning_rate", (0.01, 0.03, 0.1))),
+    Contender(
+        "l1-sparse", L1SparseRecipe, {"l1_weight": 1e-4}, ("learning_rate", (0.01, 0.03, 0.1))
+    ),
+    Contender("GA", GradientAscentRecipe, {}, ("learning_rate", (1e-3, 3e-3, 1e-2, 3e-2))),
+    Contender("IU", InfluenceRecipe, {}, ("influence_scale", (1.0, 10.0, 100.0, 1000.0))),
     Contender("BE", BoundaryExpandingRecipe, {}, ("learning_rate", (1e-4, 1e-3, 1e-2))),
     Contender("BS", BoundaryShrinkRecipe, {}, ("learning_rate", (1e-4, 1e-3, 1e-2))),
 )
