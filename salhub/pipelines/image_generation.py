@@ -49,7 +49,8 @@ class ImageGenerationPipeline(TaskPipeline):
     example = """
 import salhub
 
-result = salhub.pipeline("{model}")(0, num_images=4)  # a class, by index or name
+# a class, by index or name
+result = salhub.pipeline("{model}")(0, num_images=4)
 result.save("generated.png")
 """
     hub_task = "unconditional-image-generation"
