@@ -24,7 +24,7 @@ def build_gallery(pages: Mapping[str, gr.Blocks] | None = None) -> gr.Blocks:
     Example:
         >>> gallery = build_gallery()
         >>> [title for _, title, _ in gallery.pages]
-        ['Home', 'Salient Relevance']
+        ['Home', 'Salient Relevance', 'SalUn', 'SalUn for diffusion']
     """
     if pages is None:
         shown = [one.name for one in METHODS.values() if one.default and has_page(one)]
