@@ -9,21 +9,26 @@ import typer
 from salhub.auto import recipe_named
 from salhub.cli.settings import parse_settings
 
+WordsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="OPTION=VALUE", help="Options of the recipe and of the run."),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(help="YAML or JSON file of options; those on the command line win."),
+]
+ProcessesOption = Annotated[
+    int, typer.Option(min=1, help="Processes that share the work, on CPUs or GPUs.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
+
 
 def train_command(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="What to train.")],
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="OPTION=VALUE", help="Options of the recipe and of the run."),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="YAML or JSON file of options; those on the command line win."),
-    ] = None,
-    nproc: Annotated[
-        int, typer.Option(min=1, help="Processes that share the work, on CPUs or GPUs.")
-    ] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    words: WordsArgument = None,
+    config: ConfigOption = None,
+    nproc: ProcessesOption = 1,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a model by a recipe, with checkpoints, a log and measured results.
 

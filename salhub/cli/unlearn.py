@@ -1,27 +1,24 @@
 """`salhub unlearn`: make a trained model forget a part of what it was trained on."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from salhub.cli.train import carry_out
+from salhub.cli.train import (
+    ConfigOption,
+    JsonOption,
+    ProcessesOption,
+    WordsArgument,
+    carry_out,
+)
 
 
 def unlearn_command(
     recipe: Annotated[str, typer.Argument(metavar="METHOD", help="How to unlearn.")],
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="OPTION=VALUE", help="Options of the method and of the run."),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="YAML or JSON file of options; those on the command line win."),
-    ] = None,
-    nproc: Annotated[
-        int, typer.Option(min=1, help="Processes that share the work, on CPUs or GPUs.")
-    ] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    words: WordsArgument = None,
+    config: ConfigOption = None,
+    nproc: ProcessesOption = 1,
+    as_json: JsonOption = False,
 ) -> None:
     """Make a trained model forget, and report how well it has.
 

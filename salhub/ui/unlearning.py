@@ -1,9 +1,11 @@
-"""What pages of unlearned models are made of: the family of a model, and its measured numbers."""
+"""What pages of unlearned models are made of: their frame, and the family of a model."""
 
+import threading
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import gradio as gr
 import torch
 from PIL import Image
 
@@ -13,9 +15,39 @@ from salhub.hub import resolve
 from salhub.models.salun.unlearning_report import UnlearningReport
 from salhub.pipelines import pipeline
 from salhub.results import Results
+from salhub.ui.markup import header
 
-ORIGINAL, RETRAINED = "-original", "-retrained"
+ORIGINAL = "-original"
+PAPER = ("Paper", "https://arxiv.org/abs/2310.12508")
+# Seconds between looks for old files, and seconds that they are kept.
+_KEEP = (60 * 60, 2 * 60 * 60)
 _FORGET = "forget/"
+
+
+class UnlearningPage:
+    """A page with a head; what is below it differs.
+
+    Attributes:
+        title: In the head and on the tab of the browser.
+        sentence: What the page is for.
+    """
+
+    title: ClassVar[str]
+    sentence: ClassVar[str]
+
+    def __init__(self) -> None:
+        # One request runs a model at a time.
+        self.lock = threading.Lock()
+
+    def build(self) -> gr.Blocks:
+        """Build the page, with something on it before the first click."""
+        with gr.Blocks(title=self.title, analytics_enabled=False, delete_cache=_KEEP) as blocks:
+            gr.HTML(header(self.title, self.sentence, [PAPER]))
+            self.add_content()
+        return blocks
+
+    def add_content(self) -> None:
+        """Add what is below the head; the page is open for it."""
 
 
 class ClassifierFamily:

@@ -21,7 +21,11 @@ from salhub.models.salun.class_sweep import (
     add_accuracy_by_class,
     block_densities,
 )
-from salhub.models.salun.forget_set import check_reference_split, find_split, places_digest
+from salhub.models.salun.forget_set import (
+    check_reference_split,
+    evaluated_split,
+    places_digest,
+)
 from salhub.models.salun.masked_optimizer import closed_weights_digest
 from salhub.models.salun.method_comparison import MethodComparison, repeated_training
 from salhub.models.salun.modeling_salun import SalUnForImageClassification
@@ -77,7 +81,7 @@ def evaluate(
     Source: Fan et al. 2024 (arXiv 2310.12508), section 5.1, for the measures.
     """
     archive = PictureArchive(data_path)
-    split = _split_of(model, archive)
+    split = evaluated_split(model.config.name_or_path, archive)
     name, command = name_and_command(model, archive.path.stem, seed)
     results = Results(model=name, command=command, seed=seed)
     results.data = {**split.data, "split": split.digest[:16], "num_train": len(split.train)}
@@ -134,22 +138,6 @@ class _Sets:
         """Classes of which nothing is left to train on."""
         gone = set(self.labels["forget"].tolist()) - set(self.labels["retain"].tolist())
         return tuple(sorted(gone))
-
-
-def _split_of(model: SalUnForImageClassification, archive: PictureArchive) -> LabelledSplit:
-    name = model.config.name_or_path
-    split = find_split(name) if name else None
-    if split is None:
-        raise ValueError(
-            f"'{name}' has no split.json, so it is not known what it was trained on; evaluate a "
-            "model that the runner has written."
-        )
-    if split.data.get("fingerprint") != archive.describe()["fingerprint"]:
-        raise ValueError(
-            f"'{name}' was trained on {split.data.get('name')}, and {archive.path.name} is other "
-            "data; give the archive that it was trained on."
-        )
-    return split
 
 
 def _add_unlearning(

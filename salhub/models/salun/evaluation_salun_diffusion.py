@@ -11,7 +11,11 @@ from salhub.data.labelled_split import spread_places
 from salhub.data.picture_archive import PictureArchive, resize_bytes
 from salhub.evaluation.sections import name_and_command
 from salhub.models.salun.diffusion_comparison import DiffusionComparison
-from salhub.models.salun.forget_set import check_reference_split, find_split, places_digest
+from salhub.models.salun.forget_set import (
+    check_reference_split,
+    evaluated_split,
+    places_digest,
+)
 from salhub.models.salun.judge import GenerationReport, Judge, judge_model
 from salhub.models.salun.masked_optimizer import closed_weights_digest
 from salhub.models.salun.modeling_salun_diffusion import SalUnForConditionalDiffusion
@@ -65,12 +69,7 @@ def evaluate(
     Source: Fan et al. 2024 (arXiv 2310.12508), section 5.2, for the measures.
     """
     archive = PictureArchive(data_path)
-    split = find_split(model.config.name_or_path) if model.config.name_or_path else None
-    if split is None or split.data.get("fingerprint") != archive.describe()["fingerprint"]:
-        raise ValueError(
-            f"'{model.config.name_or_path}' was not trained on {archive.path.name}, or has no "
-            "split.json that says so; give a model that the runner has written, and its data."
-        )
+    split = evaluated_split(model.config.name_or_path, archive)
     name, command = name_and_command(model, archive.path.stem, seed)
     results = Results(model=name, command=command, seed=seed)
     results.data = {**split.data, "split": split.digest[:16], "judge": Path(judge).name}

@@ -41,6 +41,31 @@ def load_split(name: str, archive: PictureArchive) -> LabelledSplit:
         )
         places = archive.is_test.nonzero()[:, 0], (~archive.is_test).nonzero()[:, 0]
         return LabelledSplit(archive.describe(), places[1], places[0])
+    _check_same_data(name, split, archive)
+    return split
+
+
+def evaluated_split(name: str, archive: PictureArchive) -> LabelledSplit:
+    """What a model that is to be evaluated was trained on, which must be known.
+
+    Args:
+        name: A folder, a shipped name or a Hub repository; "" for a model that was never saved.
+        archive: The data set.
+
+    Raises:
+        ValueError: Nobody knows what it was trained on, or it was other data.
+    """
+    split = find_split(name) if name else None
+    if split is None:
+        raise ValueError(
+            f"'{name}' has no {FILE_NAME}, so it is not known what it was trained on; evaluate a "
+            "model that the runner has written."
+        )
+    _check_same_data(name, split, archive)
+    return split
+
+
+def _check_same_data(name: str, split: LabelledSplit, archive: PictureArchive) -> None:
     found, expected = archive.describe()["fingerprint"], split.data.get("fingerprint")
     if found != expected:
         raise ValueError(
@@ -48,7 +73,6 @@ def load_split(name: str, archive: PictureArchive) -> LabelledSplit:
             f"{archive.path.name} is other data (fingerprint {found}); give the archive that it "
             "was trained on."
         )
-    return split
 
 
 def find_split(name: str) -> LabelledSplit | None:

@@ -16,8 +16,7 @@ from salhub.modeling import attribution_scope
 from salhub.models.salun.unlearning import UnlearningArguments, UnlearningRecipe
 from salhub.models.salun.weight_saliency import gradient_sums, gradients_of_samples
 from salhub.runner.arguments import check_positive
-from salhub.runner.batches import Batch
-from salhub.runner.recipe import Stage, StepLoss
+from salhub.runner.recipe import Stage
 
 
 @dataclass(kw_only=True)
@@ -87,9 +86,6 @@ class InfluenceRecipe(UnlearningRecipe):
             else:
                 opened = self.weight_mask.tensors[name].to(parameter.device)
                 parameter.copy_(torch.where(opened, parameter + change, parameter))
-
-    def loss(self, model: nn.Module, inputs: Any, batch: Batch) -> StepLoss:
-        raise NotImplementedError("there are no steps.")
 
 
 def woodfisher(direction: Tensor, gradients: Iterable[Tensor], count: int) -> Tensor:

@@ -3,6 +3,7 @@
 import copy
 import functools
 import logging
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,6 +237,7 @@ class DiffusionUnlearningRecipe(MaskedRecipe):
         measures = {"forget_loss": losses.detach(), "retain_loss": kept.detach()}
         return StepLoss(losses + self.arguments.alpha * kept, measures=measures)
 
+    @abstractmethod
     def forget_losses(
         self, model: nn.Module, predicted: Tensor, pictures: NoisyPictures, batch: Batch
     ) -> Tensor:
@@ -247,7 +249,6 @@ class DiffusionUnlearningRecipe(MaskedRecipe):
             pictures: The noisy pictures that it is of.
             batch: Draws.
         """
-        raise NotImplementedError
 
     def evaluate(self, model: nn.Module, accelerator: Any, results: Results) -> None:
         results.data = {**self.split.data, **self.describe_sets()}

@@ -1,24 +1,21 @@
 """The page of SalUn: forget a class, and see what it costs and which weights it takes."""
 
-import threading
-
 import gradio as gr
 
 from salhub.auto import Method
 from salhub.data.samples import sample_path
 from salhub.ui.bars import BarRow, bar_rows
 from salhub.ui.faults import plain_errors
-from salhub.ui.markup import Fact, facts, header, sentence
+from salhub.ui.markup import Fact, facts, sentence
 from salhub.ui.pages.salun_diffusion import add_digits
 from salhub.ui.picture_input import PictureInput, UploadedPicture
-from salhub.ui.unlearning import ClassifierFamily, DiffusionFamily
+from salhub.ui.unlearning import ClassifierFamily, DiffusionFamily, UnlearningPage
 
 DIGITS = "salhub/salun-ddpm-mnist"
-_KEEP = (60 * 60, 2 * 60 * 60)
 _TOP = 5
 
 
-class Page:
+class Page(UnlearningPage):
     """Three tabs: each class of CIFAR-10 in turn, a picture of the visitor's, and digits.
 
     Args:
@@ -27,32 +24,22 @@ class Page:
     """
 
     title = "SalUn"
+    sentence = "Make a trained network forget a class by moving only the weights that matter to it."
 
     def __init__(self, name: str, method: Method) -> None:
+        super().__init__()
         self.family = ClassifierFamily(name)
         self.digits = DiffusionFamily(DIGITS)
         self.method = method
-        self.lock = threading.Lock()
 
-    def build(self) -> gr.Blocks:
-        """Build the page, with the class on it that the shipped model has forgotten."""
-        with gr.Blocks(title=self.title, analytics_enabled=False, delete_cache=_KEEP) as blocks:
-            gr.HTML(
-                header(
-                    self.title,
-                    "Make a trained network forget a class by moving only the weights that matter "
-                    "to it.",
-                    [("Paper", "https://arxiv.org/abs/2310.12508")],
-                )
-            )
-            with gr.Tabs():
-                with gr.Tab("Forget a class"):
-                    self._add_classes()
-                with gr.Tab("Try a picture"):
-                    self._add_picture()
-                with gr.Tab("Digits"):
-                    add_digits(self.digits, self.lock)
-        return blocks
+    def add_content(self) -> None:
+        with gr.Tabs():
+            with gr.Tab("Forget a class"):
+                self._add_classes()
+            with gr.Tab("Try a picture"):
+                self._add_picture()
+            with gr.Tab("Digits"):
+                add_digits(self.digits, self.lock)
 
     # --- each class in turn -----------------------------------------------------------------------
 

@@ -7,14 +7,13 @@ from PIL import Image
 
 from salhub.auto import Method
 from salhub.ui.faults import plain_errors
-from salhub.ui.markup import header, sentence
-from salhub.ui.unlearning import DiffusionFamily
+from salhub.ui.markup import sentence
+from salhub.ui.unlearning import DiffusionFamily, UnlearningPage
 
-_KEEP = (60 * 60, 2 * 60 * 60)
 _LARGEST_SEED = 9999
 
 
-class Page:
+class Page(UnlearningPage):
     """Digits of every class by the original and by the unlearned model.
 
     Args:
@@ -23,24 +22,15 @@ class Page:
     """
 
     title = "SalUn for diffusion"
+    sentence = "A generator of digits before and after it forgot one of them."
 
     def __init__(self, name: str, method: Method) -> None:
+        super().__init__()
         self.family = DiffusionFamily(name)
         self.method = method
-        self.lock = threading.Lock()
 
-    def build(self) -> gr.Blocks:
-        """Build the page, with digits on it."""
-        with gr.Blocks(title=self.title, analytics_enabled=False, delete_cache=_KEEP) as blocks:
-            gr.HTML(
-                header(
-                    self.title,
-                    "A generator of digits before and after it forgot one of them.",
-                    [("Paper", "https://arxiv.org/abs/2310.12508")],
-                )
-            )
-            add_digits(self.family, self.lock)
-        return blocks
+    def add_content(self) -> None:
+        add_digits(self.family, self.lock)
 
 
 def add_digits(family: DiffusionFamily, lock: threading.Lock) -> None:
