@@ -48,8 +48,8 @@ def bar_rows(caption: str, series: Sequence[str], rows: Sequence[BarRow]) -> str
 
 def _row(series: Sequence[str], row: BarRow) -> str:
     bars = "".join(
-        f'<div title="{escape(name, quote=True)}"><i class="salhub-bar-{place}" '
-        f'style="width: {100 * min(max(value, 0), 1):.1f}%"></i>'
+        f'<div title="{escape(name, quote=True)}"><span><i class="salhub-bar-{place}" '
+        f'style="width: {100 * min(max(value, 0), 1):.1f}%"></i></span>'
         f"<b>{100 * value:.0f} %</b></div>"
         for place, (name, value) in enumerate(zip(series, row.values, strict=True))
     )

@@ -21,6 +21,8 @@ ORIGINAL = "-original"
 PAPER = ("Paper", "https://arxiv.org/abs/2310.12508")
 # Seconds between looks for old files, and seconds that they are kept.
 _KEEP = (60 * 60, 2 * 60 * 60)
+# Of a sheet that is drawn while a visitor waits.
+_COLUMNS, _STEPS = 4, 12
 _FORGET = "forget/"
 
 
@@ -130,21 +132,39 @@ class DiffusionFamily:
         folder = Path(resolve(self.name).config_folder)
         return [Image.open(folder / name) for name in ("samples_before.png", "samples.png")]
 
-    def sheets(self, seed: int, columns: int = 4, num_steps: int = 12) -> list[Image.Image]:
+    def stored_sheets_code(self) -> str:
+        """A program that draws the pictures of the stored sheets."""
+        return self._code('draw("all", num_images=8, num_steps=25, seed=0).save(f"{name[7:]}.png")')
+
+    def sheets(self, seed: int) -> list[Image.Image]:
         """Pictures of every class by the original and by the unlearned model, from the same noise.
 
         Args:
             seed: Of the noise.
-            columns: Pictures of a class.
-            num_steps: Steps of the sampler; few, so that nobody waits.
         """
         found = []
         for model in self.models.values():
-            classes = torch.arange(model.config.backbone_config.num_classes)
+            # All together and in few steps, so that nobody waits.
             pictures = model.generate(
-                classes.repeat_interleave(columns),
-                num_steps,
+                torch.arange(10).repeat_interleave(_COLUMNS),
+                num_steps=_STEPS,
                 generator=torch.Generator().manual_seed(seed),
             )
-            found.append(sheet_of(pictures, columns, scale=3))
+            found.append(sheet_of(pictures, _COLUMNS, scale=3))
         return found
+
+    def sheets_code(self, seed: int) -> str:
+        """A program that draws the pictures of `sheets`."""
+        lines = (
+            f"classes = torch.arange(10).repeat_interleave({_COLUMNS})",
+            f"generator = torch.Generator().manual_seed({seed})",
+            f"pictures = draw.model.generate(classes, num_steps={_STEPS}, generator=generator)",
+        )
+        return "import torch\n" + self._code("\n    ".join(lines))
+
+    def _code(self, drawing: str) -> str:
+        return (
+            "import salhub\n\n"
+            f'for name in ("{self.name}{ORIGINAL}", "{self.name}"):\n'
+            f"    draw = salhub.pipeline(name)\n    {drawing}"
+        )

@@ -22,7 +22,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """Address of a server with NormGrad's page, salient relevance's, and that of any method."""
+    """Address of a server with the pages of NormGrad, salient relevance, SalUn and any method."""
     from salhub.auto import METHODS
     from salhub.ui import build_gallery, build_page, launch
     from salhub.ui.image_saliency import ImageSaliencyPage
@@ -35,6 +35,7 @@ def server(tmp_path_factory):
             "normgrad": build_page("normgrad"),
             "salient_relevance": build_page("salient-relevance"),
             "any_method": any_method.build(),
+            "salun": build_page("salun"),
         }
     )
     _, address, _ = launch(gallery, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")

@@ -146,6 +146,34 @@ def test_the_page_that_every_method_has(browser, server):
         visit.expect_text(".salhub-notice", "'/etc' names no model")
 
 
+@pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
+def test_forgetting_a_class(browser, server, viewport, request):
+    """Bars that can be compared, another class, a picture, and digits."""
+    with visiting(browser, server + "salun", viewport) as visit:
+        page = visit.page
+        visit.expect_text(".salhub-bars .salhub-chosen", "cat")
+        for row in page.locator(".salhub-bars td > div").all()[:20]:
+            share = float(row.locator("b").inner_text().removesuffix(" %")) / 100
+            length = row.locator("i").bounding_box()["width"]
+            whole = row.locator("span").bounding_box()["width"]
+            assert length == pytest.approx(share * whole, abs=0.01 * whole + 2)
+        visit.take_picture(f"salun-{request.node.callspec.id}-classes")
+        page.get_by_role("radio", name="dog").check()
+        visit.expect_text(".salhub-bars .salhub-chosen", "dog")
+        visit.expect_text(".cm-content", "forget=class:dog")
+        visit.open_tab("Try a picture")
+        visit.expect_text("[data-testid='label-output-value']:visible", "cat")
+        visit.open_tab("Digits")
+        sheet = page.get_by_alt_text("Digits drawn after forgetting").first
+        sheet.wait_for()
+        assert sheet.bounding_box()["width"] > 100
+        before = sheet.get_attribute("src")
+        page.get_by_role("button", name="Draw others").click()
+        visit.expect_text(".cm-content:visible", "manual_seed(0)")
+        assert sheet.get_attribute("src") != before
+        visit.take_picture(f"salun-{request.node.callspec.id}-digits")
+
+
 def test_a_link_shows_the_same_view_to_somebody_else(browser, server):
     allowed = {"permissions": ["clipboard-read", "clipboard-write"]}
     with visiting(browser, server, DESK, **allowed) as visit:

@@ -41,49 +41,39 @@ def add_digits(family: DiffusionFamily, lock: threading.Lock) -> None:
         lock: One request draws at a time.
     """
 
-    def draw(seed: float) -> tuple[Image.Image, Image.Image]:
+    def draw(seed: float) -> tuple[Image.Image, Image.Image, str]:
         """Digits 0 to 9, a row each, by both models from the same noise.
 
         Args:
             seed: Of the noise, 0 to 9999.
 
         Returns:
-            The sheet of the original, and that of the unlearned model.
+            The sheet of the original, that of the unlearned model, and the code that draws them.
         """
         if not 0 <= seed <= _LARGEST_SEED or seed != int(seed):
             raise ValueError(f"seed must be a whole number from 0 to {_LARGEST_SEED}.")
         with lock:
             before, after = family.sheets(int(seed))
-        return before, after
+        return before, after, family.sheets_code(int(seed))
 
-    first = family.stored_sheets()
     gr.HTML(
         sentence(
-            f"One row a digit, from 0 at the top to 9. The model on the right forgot "
+            f"One row a digit, from 0 at the top to 9. The second model forgot "
             f"{family.forgotten}: its row should show nothing that looks like one, and all other "
             "rows should stay what they were."
         )
     )
+    titles = ("Before forgetting", "After forgetting")
     with gr.Row(equal_height=False):
         before, after = (
-            gr.Image(
-                sheet,
-                label=label,
-                interactive=False,
-                buttons=["download"],
-                alt_text=f"Digits drawn {label.lower()}, a row for each from 0 to 9",
-                elem_classes="salhub-pane salhub-digits",
-            )
-            for sheet, label in zip(first, ("Before forgetting", "After forgetting"), strict=True)
+            _sheet(title, picture)
+            for title, picture in zip(titles, family.stored_sheets(), strict=True)
         )
     with gr.Row(equal_height=True):
         seed = gr.Slider(0, _LARGEST_SEED, 0, step=1, label="Seed of the noise")
         button = gr.Button("Draw others", variant="primary", min_width=120, scale=0)
-    gr.Code(
-        "import salhub\n\n"
-        f'for name in ("{family.name}-original", "{family.name}"):\n'
-        "    draw = salhub.pipeline(name)\n"
-        '    draw("all", num_images=4, num_steps=12, seed=0).save(f"{name[7:]}.png")',
+    code = gr.Code(
+        family.stored_sheets_code(),
         language="python",
         label="Code that draws them",
         interactive=False,
@@ -94,7 +84,21 @@ def add_digits(family: DiffusionFamily, lock: threading.Lock) -> None:
     button.click(
         plain_errors(draw),
         seed,
-        [before, after],
+        [before, after, code],
         api_name="draw",
-        api_description="Sheets of digits before and after unlearning.",
+        api_description="Sheets of digits before and after unlearning, and the code.",
     )
+
+
+def _sheet(title: str, picture: Image.Image) -> gr.Image:
+    # Titles stand above: on a phone a label would lie over the first digits.
+    with gr.Column(min_width=150):
+        gr.HTML(sentence(title))
+        return gr.Image(
+            picture,
+            label=title,
+            show_label=False,
+            interactive=False,
+            buttons=["download"],
+            alt_text=f"Digits drawn {title.lower()}, a row for each from 0 to 9",
+        )
