@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 from transformers.utils import cached_file
 
 from salhub.data.labelled_split import FILE_NAME, LabelledSplit
 from salhub.data.picture_archive import PictureArchive
 from salhub.hub import resolve
 from salhub.models.salun.configuration_salun import UnlearnedConfig
+from salhub.models.salun.configuration_salun_diffusion import SalUnDiffusionConfig
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +74,32 @@ def _check_same_data(name: str, split: LabelledSplit, archive: PictureArchive) -
             f"{name} was trained on {split.data.get('name')} (fingerprint {expected}), and "
             f"{archive.path.name} is other data (fingerprint {found}); give the archive that it "
             "was trained on."
+        )
+
+
+def check_kind(name: str, *, is_diffusion: bool) -> None:
+    """Refuse a model of the other kind, before any of it is loaded.
+
+    Args:
+        name: A folder, a shipped name or a Hub repository.
+        is_diffusion: Whether a diffusion model is wanted; otherwise a classifier.
+
+    Raises:
+        ValueError: Naming what it is and which recipe takes it.
+    """
+    resolved = resolve(name)
+    with resolved.explain_missing():
+        content, _ = PreTrainedConfig.get_config_dict(resolved.config_folder)
+    found = content.get("model_type")
+    if is_diffusion and found != SalUnDiffusionConfig.model_type:
+        raise ValueError(
+            f"{name} is a model of type '{found}', and this recipe takes diffusion models that "
+            "`salhub train salun-ddpm` made; for a classifier use 'salun', 'rl' or 'ga'."
+        )
+    if not is_diffusion and found == SalUnDiffusionConfig.model_type:
+        raise ValueError(
+            f"{name} is a diffusion model, and this recipe takes classifiers; use "
+            "'salun-diffusion', 'rl-diffusion' or 'ga-diffusion'."
         )
 
 
@@ -145,7 +173,9 @@ def check_forget_and_retain(forget: Tensor, retain: Tensor, *, allow_no_retain: 
         ValueError: Naming how many places are in both, and the first of them.
     """
     if not len(forget):
-        raise ValueError("there is nothing to forget: the forget set is empty.")
+        raise ValueError(
+            "there is nothing to forget: the forget set is empty, or was forgotten already."
+        )
     if not len(retain) and not allow_no_retain:
         raise ValueError(
             "nothing is retained, so the model would lose everything; retain something, or set "

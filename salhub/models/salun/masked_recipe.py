@@ -13,6 +13,7 @@ from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from salhub.data.labelled_split import LabelledSplit
+from salhub.hub import canonical_name
 from salhub.models.salun.forget_set import describe_spec, places_digest
 from salhub.models.salun.masked_optimizer import MaskedOptimizer, closed_weights_digest
 from salhub.models.salun.weight_delta import FILE_NAME as DELTA_NAME
@@ -25,6 +26,8 @@ from salhub.runner.arguments import RunArguments, check_choice
 from salhub.runner.recipe import Recipe
 
 RECORD_NAME = "unlearning.json"
+# Options that name models, with or without "salhub/" where they are shipped.
+_MODELS = ("model", "reference", "judge")
 # Options that may be folders of this machine.
 _PLACES = ("model", "mask", "reference", "judge")
 # Options that name pictures, by a file of this machine perhaps.
@@ -63,6 +66,9 @@ class MaskArguments(RunArguments):
     def validate(self) -> None:
         """Check the options of the mask, and those of every run."""
         super().validate()
+        for name in _MODELS:
+            if getattr(self, name, None) is not None:
+                setattr(self, name, canonical_name(getattr(self, name)))
         if isinstance(self.exclude, str):
             self.exclude = [self.exclude]
         check_choice("saliency", self.saliency, KINDS)

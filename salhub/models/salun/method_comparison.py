@@ -202,7 +202,7 @@ class MethodComparison:
         for label, found in rows.items():
             numbers = [_mean_and_deviation(_values(found, name)) for name in (*MEASURES, GAP)]
             seconds = statistics.mean(_seconds(one) for one in found)
-            cells.append([label, *numbers, seconds / 60, settings.get(label)])
+            cells.append([label, *numbers, seconds / 60 or None, settings.get(label)])
         note = (
             f"Mean ± standard deviation over seeds {', '.join(map(str, self.seeds))}, in percent "
             f"and points; forgotten: {self.forget} of the training pictures. The setting of each "

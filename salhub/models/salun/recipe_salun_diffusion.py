@@ -26,6 +26,7 @@ from salhub.data.picture_archive import PictureArchive, resize_bytes
 from salhub.models.salun.forget_set import (
     check_class_names,
     check_forget_and_retain,
+    check_kind,
     load_split,
     record_in_config,
 )
@@ -108,6 +109,7 @@ class DiffusionUnlearningRecipe(MaskedRecipe):
 
     def build_model(self) -> nn.Module:
         options = self.arguments
+        check_kind(options.model, is_diffusion=True)
         # Trained in full precision, in whatever one it was saved.
         self.base_model = SalUnForConditionalDiffusion.from_pretrained(
             options.model, dtype=torch.float32

@@ -15,6 +15,7 @@ from salhub.data.picture_preparation import PicturePreparation
 from salhub.models.salun.forget_set import (
     check_class_names,
     check_forget_and_retain,
+    check_kind,
     check_reference_split,
     check_retain_is_known,
     load_split,
@@ -109,6 +110,7 @@ class UnlearningRecipe(MaskedRecipe, ClassifierRecipe):
     def build_model(self) -> nn.Module:
         options = self.arguments
         check_attack(options.attack)
+        check_kind(options.model, is_diffusion=False)
         self.base_model = load_classifier(options.model)
         self.preparation = PicturePreparation.of_model(options.model)
         self.image_processor = self.preparation.image_processor

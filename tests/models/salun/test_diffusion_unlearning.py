@@ -407,6 +407,12 @@ def test_other_data_is_refused_in_one_sentence(tmp_path, data, original):
     )
 
 
+def test_a_classifier_is_refused_in_one_sentence(tmp_path, data):
+    with pytest.raises(ValueError, match="'salhub_cifar_resnet'.*for a classifier use 'salun'"):
+        unlearn(tmp_path / "out", data, "salhub/mnist-resnet8", "salun-diffusion")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_judge_that_does_not_fit_is_refused_before_any_work(tmp_path, data, original, judge):
     def refused(message, **options):
         recipe = make_recipe(tmp_path / "out", data, original, "rl-diffusion", **options)

@@ -235,6 +235,13 @@ def test_models_that_lack_something(small, tmp_path, refused):
     refused("has no config.json, so it holds no classifier", model=str(tmp_path / "c"))
 
 
+def test_models_of_the_other_kind(refused):
+    # Shipped models may be named without "salhub/", as everywhere.
+    refused(
+        "salhub/salun-ddpm-mnist is a diffusion model.*'salun-diffusion'", model="salun-ddpm-mnist"
+    )
+
+
 def test_references_that_know_other_pictures(small, tmp_path, refused):
     words = r"was trained on 64 pictures \(split .*\), and those left here are 48 .* class:red"
     refused(words, forget="class:red", reference=small.original)
