@@ -408,7 +408,7 @@ def test_other_data_is_refused_in_one_sentence(tmp_path, data, original):
 
 
 def test_a_classifier_is_refused_in_one_sentence(tmp_path, data):
-    with pytest.raises(ValueError, match="'salhub_cifar_resnet'.*for a classifier use 'salun'"):
+    with pytest.raises(ValueError, match=r"'salhub_cifar_resnet'.*for a classifier use 'salun'"):
         unlearn(tmp_path / "out", data, "salhub/mnist-resnet8", "salun-diffusion")
     assert not (tmp_path / "out").exists()
 
