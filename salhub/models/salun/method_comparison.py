@@ -5,7 +5,6 @@ tenth of which are to be forgotten; the same classifier trained without them is 
 compared with.
 """
 
-import logging
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,25 +24,25 @@ from salhub.models.salun.recipe_salun import (
     SalUnSoftRecipe,
 )
 from salhub.models.salun.recipe_salun_training import SalUnClassifierRecipe
+from salhub.models.salun.setting_choice import RULE, choose_setting
 from salhub.models.salun.unlearning import UnlearningRecipe
 from salhub.results import Results, Table
 from salhub.runner.loop import run
 from salhub.runner.recipe import Recipe
 from salhub.runner.run_folder import RESULTS_NAME
 
-logger = logging.getLogger(__name__)
-
 MEASURES = ("UA", "RA", "TA", "MIA")
 GAP = "average_gap"
-# What settings can be chosen by where there is no retrained model.
-DISTANCE = "confidence_distance"
+BLIND = "without retraining"
 _SMALL = {
     "num_train_images": 10_000,
     "num_test_images": 2_000,
     "num_train_epochs": 25,
     "augment": False,
 }
-_LABEL_RATES = (0.01, 0.03, 0.05, 0.1)
+_LABEL_RATES = (0.01, 0.02, 0.03, 0.05, 0.1)
+_RETAIN_RATES = (0.01, 0.03, 0.05, 0.1)
+_FORGET_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 
 @dataclass(frozen=True)
@@ -76,14 +75,12 @@ CONTENDERS = (
         ("learning_rate", _LABEL_RATES),
     ),
     Contender("RL", RandomLabelRecipe, {}, ("learning_rate", _LABEL_RATES)),
-    Contender("FT", FineTuneRecipe, {}, ("learning_rate", (0.01, 0.03, 0.1))),
-    Contender(
-        "l1-sparse", L1SparseRecipe, {"l1_weight": 1e-4}, ("learning_rate", (0.01, 0.03, 0.1))
-    ),
-    Contender("GA", GradientAscentRecipe, {}, ("learning_rate", (1e-3, 3e-3, 1e-2, 3e-2))),
-    Contender("IU", InfluenceRecipe, {}, ("influence_scale", (1.0, 10.0, 100.0, 1000.0))),
-    Contender("BE", BoundaryExpandingRecipe, {}, ("learning_rate", (1e-4, 1e-3, 1e-2))),
-    Contender("BS", BoundaryShrinkRecipe, {}, ("learning_rate", (1e-4, 1e-3, 1e-2))),
+    Contender("FT", FineTuneRecipe, {}, ("learning_rate", _RETAIN_RATES)),
+    Contender("l1-sparse", L1SparseRecipe, {"l1_weight": 1e-4}, ("learning_rate", _RETAIN_RATES)),
+    Contender("GA", GradientAscentRecipe, {}, ("learning_rate", (3e-3, 1e-2, 1.5e-2, 2e-2, 3e-2))),
+    Contender("IU", InfluenceRecipe, {}, ("influence_scale", (10.0, 30.0, 100.0, 300.0, 1000.0))),
+    Contender("BE", BoundaryExpandingRecipe, {}, ("learning_rate", _FORGET_RATES)),
+    Contender("BS", BoundaryShrinkRecipe, {}, ("learning_rate", _FORGET_RATES)),
 )
 
 
@@ -113,10 +110,15 @@ class MethodComparison:
 
     def measure(self, results: Results) -> None:
         """Run whatever is missing, and write the table and its numbers into a results file."""
-        chosen = {contender.label: self.choose(contender, GAP) for contender in self.contenders}
+        pilot = {contender.label: self.pilot_runs(contender) for contender in self.contenders}
+        results.tables.append(self._pilot_table(pilot))
+        chosen = {label: _least_gap(found) for label, found in pilot.items()}
         self._measure(results, chosen, GAP)
-        blind = {c.label: self.choose(c, DISTANCE) for c in self.contenders}
-        self._measure(results, blind, DISTANCE)
+        blind = {
+            label: list(found)[choose_setting(list(found.values()))]
+            for label, found in pilot.items()
+        }
+        self._measure(results, blind, BLIND)
 
     def _measure(self, results: Results, chosen: Mapping[str, float], chosen_by: str) -> None:
         rows: dict[str, list[Results]] = {"Original": [], "Retrain": []}
@@ -131,7 +133,7 @@ class MethodComparison:
             rows["Original"].append(_part(found, "before/"))
             rows["Retrain"].append(_part(found, "reference/"))
         results.tables.append(self._table(rows, chosen, chosen_by))
-        suffix = "" if chosen_by == GAP else f"/chosen by {chosen_by}"
+        suffix = "" if chosen_by == GAP else f"/chosen {chosen_by}"
         for label, found in rows.items():
             for name in (*MEASURES, GAP):
                 values = _values(found, name)
@@ -147,17 +149,14 @@ class MethodComparison:
         self._run(SalUnClassifierRecipe, folder, options)
         return folder
 
-    def choose(self, contender: Contender, measure: str) -> float:
-        """The value with the least of a measure on the pilot seed."""
-        option, values = contender.tried
+    def pilot_runs(self, contender: Contender) -> dict[float, Results]:
+        """The runs of a contender on the pilot seed, by the value of what is tried."""
         seed = self.pilot_seed
         original, reference = self.trained(seed), self.trained(seed, self.forget)
-        found = {}
-        for value in values:
-            run_of_value = self.run_contender(contender, seed, original, reference, value)
-            found[value] = _values([run_of_value], measure)[0]
-        logger.info("%s: %s by %s on the pilot seed: %s", contender.label, measure, option, found)
-        return min(found, key=found.__getitem__)
+        return {
+            value: self.run_contender(contender, seed, original, reference, value)
+            for value in contender.tried[1]
+        }
 
     def run_contender(
         self, contender: Contender, seed: int, original: Path, reference: Path, value: float
@@ -203,16 +202,36 @@ class MethodComparison:
             numbers = [_mean_and_deviation(_values(found, name)) for name in (*MEASURES, GAP)]
             seconds = statistics.mean(_seconds(one) for one in found)
             cells.append([label, *numbers, seconds / 60 or None, settings.get(label)])
+        rule = "the average gap" if chosen_by == GAP else RULE
         note = (
             f"Mean ± standard deviation over seeds {', '.join(map(str, self.seeds))}, in percent "
             f"and points; forgotten: {self.forget} of the training pictures. The setting of each "
-            f"row was chosen by the {chosen_by.replace('_', ' ')} on seed {self.pilot_seed} alone. "
+            f"row was chosen by {rule}, on seed {self.pilot_seed} alone. "
             "Nearer to Retrain is better; the average gap is the mean distance from it over the "
             "four columns."
         )
         columns = ["", "UA", "RA", "TA", "MIA", "average gap", "minutes", "setting"]
         title = "Methods compared" if chosen_by == GAP else "Settings chosen without retraining"
         return Table(title, note, columns, cells)
+
+    def _pilot_table(self, pilot: Mapping[str, Mapping[float, Results]]) -> Table:
+        names = (*MEASURES, "confidence_distance", GAP)
+        rows = []
+        for contender in self.contenders:
+            for value, found in pilot[contender.label].items():
+                numbers = [_values([found], name)[0] for name in names]
+                rows.append([contender.label, f"{contender.tried[0]} {value:g}", *numbers])
+        note = (
+            f"Every setting that was tried, on seed {self.pilot_seed}; the two tables below choose "
+            "from these. The distance is that between the confidence on forgotten and on test "
+            "pictures, 0 to 1, which needs no retrained model."
+        )
+        columns = ["", "setting", *MEASURES, "distance", "average gap"]
+        return Table("Settings tried on the pilot", note, columns, rows)
+
+
+def _least_gap(found: Mapping[float, Results]) -> float:
+    return min(found, key=lambda value: _values([found[value]], GAP)[0])
 
 
 def repeated_training(data: str, folder: Path, seed: int) -> float:
