@@ -7,7 +7,7 @@ import inspect
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,14 @@ from salhub import manifest
 from salhub.auto import BACKBONES, METHODS, Method
 from salhub.errors import SalhubError, UnknownNameError, did_you_mean
 from salhub.manifest import CARD_FILE, NAMESPACE, BundledModel
-from salhub.results import Results, Table
+from salhub.results import Results
+from salhub.results_markdown import (
+    conditions,
+    markdown_table,
+    metrics_table,
+    paragraph,
+    plain_table,
+)
 
 _PACKAGE = Path(__file__).parent
 # What every card says; a fact may stand in the file of the method or in that of the model.
@@ -207,12 +214,12 @@ def _pipeline_class(model: BundledModel) -> Any:
 def _head_section(model: BundledModel, facts: dict[str, Any]) -> str:
     entry = _entry(model)
     summary = facts.get("summary") or (inspect.getdoc(entry.model_class) or "").partition("\n")[0]
-    lines = [f"# {model.name}", _paragraph(summary)]
+    lines = [f"# {model.name}", paragraph(summary)]
     if "paper" in facts:
         authors = facts.get("authors", ())
         names = authors if isinstance(authors, str) else ", ".join(authors)
         parts = [
-            f"*{_paragraph(facts['paper'])}*",
+            f"*{paragraph(facts['paper'])}*",
             names,
             facts.get("published"),
             facts.get("year"),
@@ -228,9 +235,9 @@ def _picture_section(model: BundledModel, facts: dict[str, Any]) -> str:
     lines = []
     if picture is not None:
         alternative = facts.get("picture_text", f"What {model.name} makes of a sample")
-        lines.append(f"![{_paragraph(alternative)}]({picture})")
+        lines.append(f"![{paragraph(alternative)}]({picture})")
     if "how_to_read" in facts:
-        lines.append(f"How to read it: {_paragraph(facts['how_to_read'])}")
+        lines.append(f"How to read it: {paragraph(facts['how_to_read'])}")
     return "\n\n".join(lines)
 
 
@@ -247,59 +254,29 @@ def _use_section(model: BundledModel, facts: dict[str, Any]) -> str:
 
 def _section(title: str, content: str | Iterable[str]) -> str:
     if isinstance(content, str):
-        return f"## {title}\n\n{_paragraph(content)}"
-    return f"## {title}\n\n" + "\n".join(f"- {_paragraph(item)}" for item in content)
+        return f"## {title}\n\n{paragraph(content)}"
+    return f"## {title}\n\n" + "\n".join(f"- {paragraph(item)}" for item in content)
 
 
 def _numbers_section(results: Results) -> str:
-    parts = ["## Numbers", *(_markdown_table(table) for table in results.tables)]
+    parts = ["## Numbers", *(markdown_table(table) for table in results.tables)]
     if not results.tables:
-        parts.append(_metrics_table(results))
-    return "\n\n".join([*parts, _conditions(results)])
-
-
-def _markdown_table(table: Table) -> str:
-    rows = [[_cell(value) for value in row] for row in table.rows]
-    parts = [f"### {table.title}", _paragraph(table.note), _table(table.columns, rows)]
-    return "\n\n".join(part for part in parts if part)
-
-
-def _metrics_table(results: Results) -> str:
-    rows = [
-        [metric.name, metric.value, _interval(metric.interval), metric.n, metric.unit]
-        for metric in results.metrics
-    ]
-    columns = ["metric", "value", "95 % interval", "n", "unit"]
-    return _markdown_table(Table("Metrics", "", columns, rows))
-
-
-def _conditions(results: Results) -> str:
-    machine = {**results.machine, "wall_seconds": results.wall_seconds}
-    return "\n".join(
-        [
-            "### How these were measured",
-            "",
-            f"- command: `{results.command}`",
-            f"- seed: {results.seed}",
-            f"- data: {_pairs(results.data)}",
-            f"- machine: {_pairs(machine)}",
-            f"- versions: {_pairs(results.versions)}",
-        ]
-    )
+        parts.append(metrics_table(results))
+    return "\n\n".join([*parts, conditions(results)])
 
 
 def _origin_section(model: BundledModel, facts: dict[str, Any]) -> str:
     parts = [
         "## Where the weights come from",
-        f"- trained on: {_paragraph(facts['trained_on'])}\n- source: {_paragraph(facts['source'])}",
-        *(_paragraph(facts[key]) for key in ("notes", "recipe") if key in facts),
+        f"- trained on: {paragraph(facts['trained_on'])}\n- source: {paragraph(facts['source'])}",
+        *(paragraph(facts[key]) for key in ("notes", "recipe") if key in facts),
     ]
     path = model.folder_of("config.json") / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     shown = sorted((_own_fields(_entry(model)) - _NOT_SHOWN) & config.keys())
     rows = [[f"`{k}`", f"`{json.dumps(config[k])}`"] for k in shown if config[k] is not None]
     if rows:
-        parts += ["Settings stored with this model:", _table(["setting", "value"], rows)]
+        parts += ["Settings stored with this model:", plain_table(["setting", "value"], rows)]
     if "how_it_works" in facts:
         parts += ["## How it works", facts["how_it_works"].strip()]
     return "\n\n".join(parts)
@@ -309,7 +286,7 @@ def _licence_section(facts: dict[str, Any]) -> str:
     lines = [f"- weights: {facts['license']}", "- code: apache-2.0"]
     for key, title in (("data_license", "data"), ("reference_code", "reference code")):
         if key in facts:
-            lines.append(f"- {title}: {_paragraph(facts[key])}")
+            lines.append(f"- {title}: {paragraph(facts[key])}")
     return "## Licence\n\n" + "\n".join(lines)
 
 
@@ -372,29 +349,3 @@ def _own_fields(entry: Any) -> set[str]:
 
     fields = {field.name for field in dataclasses.fields(entry.config_class)}
     return fields - {field.name for field in dataclasses.fields(SaliencyConfig)}
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(map(_row, [columns, ["---"] * len(columns), *rows]))
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "n/a"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _interval(interval: tuple[float, float] | None) -> str | None:
-    return None if interval is None else " to ".join(_cell(end) for end in interval)
-
-
-def _pairs(content: dict[str, Any]) -> str:
-    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in content.items())
-
-
-def _paragraph(text: str) -> str:
-    return " ".join(str(text).split())

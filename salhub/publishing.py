@@ -3,22 +3,20 @@
 import json
 import logging
 import os
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from salhub.auto import BACKBONES, METHODS, Backbone, Method
-from salhub.errors import SalhubError, UnknownNameError, did_you_mean
+from salhub.errors import UnknownNameError, did_you_mean
 from salhub.hub import bundled_model, canonical_name
+from salhub.hub_commit import Content, check_login, check_repository, commit_files
 from salhub.manifest import NAMESPACE, read_manifest
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
 logger = logging.getLogger(__name__)
-
-Content = Path | bytes
 
 _WEIGHTS = "model.safetensors"
 _WEIGHTS_INDEX = "model.safetensors.index.json"
@@ -28,11 +26,6 @@ _CARD = "README.md"
 _PUSHED_SUFFIXES = (".json", ".safetensors", ".md", ".txt", ".model", ".jinja")
 _PUSHED_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".svg")
 _PUSHED_NAMES = ("LICENSE", "NOTICE")
-_LOGIN = "log in with `hf auth login`, or give token=... or HF_TOKEN"
-
-
-class PushError(SalhubError, OSError):
-    """The Hub did not take a model: no login, no right to write, no network, a damaged upload."""
 
 
 def push(
@@ -71,25 +64,18 @@ def push(
     Example:
         >>> push("salhub/normgrad-efficientnet-lite0", "me/my-normgrad")  # doctest: +SKIP
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
-
     _check_target(repo_id, revision, create_pr)
     files = files_to_push(name_or_folder, repo_id, card=card)
-    _check_login(token)
-    api = HfApi(token=token, library_name="salhub")
-    additions = [CommitOperationAdd(path, content) for path, content in sorted(files.items())]
-    with _refusals_explained(repo_id):
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        if revision not in (None, "main"):
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        # upload_folder may split its work over several commits; this call never does.
-        return api.create_commit(
-            repo_id,
-            additions,
-            commit_message=commit_message or f"Upload {Path(name_or_folder).name} with salhub",
-            revision=revision,
-            create_pr=create_pr,
-        )
+    check_login(token)
+    return commit_files(
+        repo_id,
+        files,
+        commit_message or f"Upload {Path(name_or_folder).name} with salhub",
+        private=private,
+        token=token,
+        revision=revision,
+        create_pr=create_pr,
+    )
 
 
 def files_to_push(
@@ -120,28 +106,11 @@ def files_to_push(
 
 
 def _check_target(repo_id: str, revision: str | None, create_pr: bool) -> None:
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
-
-    try:
-        validate_repo_id(repo_id)
-        is_complete = "/" in repo_id
-    except HFValidationError:
-        is_complete = False
-    if not is_complete:
-        raise ValueError(f"The repository must be written as 'owner/name', got '{repo_id}'.")
+    check_repository(repo_id)
     if create_pr and revision not in (None, "main"):
         raise ValueError(
             f"create_pr opens a pull request against 'main'; leave out revision='{revision}'."
         )
-
-
-def _check_login(token: str | None) -> None:
-    from huggingface_hub import constants, get_token
-
-    if constants.HF_HUB_OFFLINE:
-        raise PushError("Pushing needs the network, and HF_HUB_OFFLINE is set; unset it.")
-    if not (token or get_token()):
-        raise PushError(f"Pushing needs an access token, and there is none; {_LOGIN}.")
 
 
 # --- what is pushed ---------------------------------------------------------------------------
@@ -268,42 +237,3 @@ import salhub
 model = {loader}.from_pretrained("{repo_id}")
 ```
 """
-
-
-# --- what the Hub answers ---------------------------------------------------------------------
-
-
-@contextmanager
-def _refusals_explained(repo_id: str) -> Generator[None]:
-    """Turn what the Hub client raises into one sentence that says what to do."""
-    try:
-        yield
-    except Exception as error:
-        reason = _reason(error, repo_id)
-        if reason is None:
-            raise
-        raise PushError(f"{repo_id} was not pushed: {reason}") from error
-
-
-def _reason(error: BaseException, repo_id: str) -> str | None:
-    from huggingface_hub.constants import ENDPOINT
-    from huggingface_hub.errors import HfHubHTTPError
-
-    status = _status(error)
-    if status == 401:
-        return f"{ENDPOINT} does not accept the access token; {_LOGIN}."
-    if status in (403, 404):
-        return f"the account may not write to '{repo_id.split('/')[0]}'; choose another owner."
-    if isinstance(error, HfHubHTTPError):
-        return f"{ENDPOINT} answered with status {status}; try again later."
-    if isinstance(error, RuntimeError) and isinstance(error.__cause__, HfHubHTTPError):
-        return f"{' '.join(str(error).split())} Nothing was changed there; push again."
-    # The client's transport library changes its name between releases.
-    if type(error).__module__.startswith("httpx"):
-        return f"{ENDPOINT} cannot be reached ({error}); check the network."
-    return None
-
-
-def _status(error: BaseException) -> int | None:
-    response = getattr(error, "response", None)
-    return getattr(response, "status_code", None)

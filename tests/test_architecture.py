@@ -13,6 +13,7 @@ import salhub
 PACKAGE = Path(salhub.__file__).parent
 FLOORS = {
     "errors": 0, "outputs": 0, "results": 0, "manifest": 0, "hub": 0, "ops": 0, "metrics": 0,
+    "hub_commit": 0, "results_markdown": 0,
     "configuration": 1, "modeling": 1, "processing": 1, "data": 1, "viz": 1,
     "backbones": 2, "evaluation": 2, "runner": 2,
     "models": 3,

@@ -1,8 +1,11 @@
 """`salhub train`: carry out a recipe that trains a model."""
 
+import json
 import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import typer
 
@@ -39,54 +42,90 @@ def train_command(
     \b
     salhub train cifar-resnet data=cifar10.npz output_dir=resnet8 num_train_epochs=25
     """  # noqa: D301
-    carry_out("train", recipe, words or [], config, nproc, as_json)
+    RecipeCall.read("train", recipe, words or [], config, nproc).run(as_json=as_json)
 
 
-def carry_out(
-    verb: str, name: str, words: list[str], config: Path | None, nproc: int, as_json: bool
-) -> None:
-    """Run a recipe in this process, or start the processes that run it together.
+@dataclass(frozen=True)
+class RecipeCall:
+    """A recipe with options, as it was asked for.
 
     Args:
         verb: "train", "unlearn" or "compress".
         name: The recipe.
-        words: Options, `name=value`.
+        words: Options of the command line, `name=value`.
         config: File of options, or None.
         nproc: How many processes.
-        as_json: Print one JSON document.
+        settings: Options of both.
     """
-    from salhub.runner.arguments import read_settings_file
 
-    entry = recipe_named(name, verb)
-    settings: dict[str, Any] = read_settings_file(config) if config is not None else {}
-    settings |= parse_settings(words)
-    settings.setdefault("output_dir", f"{name}-{verb}")
-    kind = entry.recipe_class
-    arguments = kind.arguments_class.from_settings(settings, owner=f"The recipe '{name}'")
-    if nproc > 1:
-        _start_together([verb, name, *words], config, nproc, as_json, cpu=arguments.cpu)
-        return
-    from salhub.cli.choice import quiet_transformers
-    from salhub.runner.loop import run
+    verb: str
+    name: str
+    words: tuple[str, ...]
+    config: Path | None
+    nproc: int
+    settings: Mapping[str, Any]
 
-    quiet_transformers()
-    results = run(kind(arguments), command=_command(verb, name, words, config))
-    if results is not None:
-        _report(results, arguments, as_json)
+    @classmethod
+    def read(
+        cls, verb: str, name: str, words: Iterable[str], config: Path | None, nproc: int
+    ) -> Self:
+        """Read the options of a file and of the command line, which win."""
+        from salhub.runner.arguments import read_settings_file
+
+        recipe_named(name, verb)  # an unknown one is refused first
+        words = tuple(words)
+        settings: dict[str, Any] = read_settings_file(config) if config is not None else {}
+        settings |= parse_settings(words)
+        settings.setdefault("output_dir", f"{name}-{verb}")
+        return cls(verb, name, words, config, nproc, settings)
+
+    @property
+    def recipe_class(self) -> Any:
+        """The class of the recipe."""
+        return recipe_named(self.name, self.verb).recipe_class
+
+    def arguments(self) -> Any:
+        """The options, checked."""
+        owner = f"The recipe '{self.name}'"
+        return self.recipe_class.arguments_class.from_settings(self.settings, owner=owner)
+
+    def changed(self, settings: Mapping[str, Any]) -> Self:
+        """The same call with some options set anew."""
+        pairs = (word.partition("=") for word in self.words)
+        kept = ["".join(pair) for pair in pairs if pair[0].replace("-", "_") not in settings]
+        words = (*kept, *(f"{name}={json.dumps(value)}" for name, value in settings.items()))
+        return replace(self, words=words, settings={**self.settings, **settings})
+
+    def run(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        """Carry it out, and report unless `quiet`.
+
+        Raises:
+            typer.Exit: Processes that were started have failed.
+        """
+        arguments = self.arguments()
+        if self.nproc > 1:
+            self._start_together(as_json=as_json, quiet=quiet, cpu=arguments.cpu)
+            return
+        from salhub.cli.choice import quiet_transformers
+        from salhub.runner.loop import run
+
+        quiet_transformers()
+        command = _command(self.verb, self.name, self.words, self.config)
+        results = run(self.recipe_class(arguments), command=command)
+        if results is not None and not quiet:
+            _report(results, arguments, as_json)
+
+    def _start_together(self, *, as_json: bool, quiet: bool, cpu: bool) -> None:
+        from salhub.runner.launch import launch
+
+        words = [self.verb, self.name, *self.words]
+        words += ["--config", str(self.config)] if self.config is not None else []
+        words += ["--json"] if as_json else []
+        if launch(words, self.nproc, cpu=cpu, quiet=quiet):
+            raise typer.Exit(1)
 
 
-def _start_together(
-    words: list[str], config: Path | None, nproc: int, as_json: bool, *, cpu: bool
-) -> None:
-    from salhub.runner.launch import launch
-
-    words = words + (["--config", str(config)] if config is not None else [])
-    code = launch(words + (["--json"] if as_json else []), nproc, cpu=cpu)
-    if code:
-        raise typer.Exit(1)
-
-
-def _command(verb: str, name: str, words: list[str], config: Path | None) -> str:
+def _command(verb: str, name: str, words: Iterable[str], config: Path | None) -> str:
     # A path would be one of this machine; the name of a file says which one is meant.
     kept = []
     for word in words:
@@ -107,6 +146,6 @@ def _report(results: Any, arguments: Any, as_json: bool) -> None:
         metrics = {metric.name: metric.value for metric in results.metrics}
         echo_json({"output": arguments.output_dir, "metrics": metrics})
         return
-    typer.echo(f"Wrote the model, log.jsonl and results.json to {arguments.output_dir}")
+    typer.echo(f"Wrote the model, its card, log.jsonl and results.json to {arguments.output_dir}")
     for metric in results.metrics:
         typer.echo(f"  {metric.name}  {metric.value:.4g}")

@@ -8,9 +8,10 @@ from salhub.cli.train import (
     ConfigOption,
     JsonOption,
     ProcessesOption,
+    RecipeCall,
     WordsArgument,
-    carry_out,
 )
+from salhub.cli.trials import carry_out_trials
 
 
 def unlearn_command(
@@ -18,6 +19,12 @@ def unlearn_command(
     words: WordsArgument = None,
     config: ConfigOption = None,
     nproc: ProcessesOption = 1,
+    tried: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--try", metavar="OPTION=A,B", help="Values to choose among without a retrained model."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a trained model forget, and report how well it has.
@@ -26,7 +33,16 @@ def unlearn_command(
     the weights that could move, and unlearning.json: accuracies on what was forgotten, retained
     and never seen, membership attacks, and a digest of the weights that did not move.
 
+    With --try the run is made with each of some values, and the best is kept: that whose confidence
+    on the forgotten pictures is nearest to that on pictures never seen, among those that still know
+    the rest.
+
     \b
     salhub unlearn salun model=salun-resnet8-cifar10-original data=cifar10.npz forget=class:cat
+    salhub unlearn salun model=mine data=mine.npz forget=random:0.1 --try learning_rate=0.01,0.03
     """  # noqa: D301
-    carry_out("unlearn", recipe, words or [], config, nproc, as_json)
+    call = RecipeCall.read("unlearn", recipe, words or [], config, nproc)
+    if tried:
+        carry_out_trials(call, tried, as_json=as_json)
+    else:
+        call.run(as_json=as_json)

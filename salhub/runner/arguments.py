@@ -10,6 +10,7 @@ from typing import Any, Self
 import yaml
 
 from salhub.errors import did_you_mean
+from salhub.hub_commit import check_repository
 
 MIXED_PRECISIONS = ("no", "bf16", "fp16")
 SCHEDULERS = ("constant", "constant_with_warmup", "linear", "cosine", "polynomial")
@@ -20,9 +21,12 @@ CIRCUMSTANCES = frozenset(
         "checkpoints_total_limit",
         "cpu",
         "dry_run",
+        "hub_model_id",
+        "hub_private_repo",
         "output_dir",
         "overwrite",
         "per_device_batch_size",
+        "push_to_hub",
         "report_to",
         "resume_from_checkpoint",
     }
@@ -61,6 +65,9 @@ class RunArguments:
         report_to: Trackers beside log.jsonl: "tensorboard", "wandb" or others of Accelerate's.
         dry_run: Print steps, batch and memory, and stop before the first step.
         overwrite: Start anew in an `output_dir` that holds a run.
+        push_to_hub: Put what the run made on the Hub when it is finished, with the saved login.
+        hub_model_id: Where to: "owner/name".
+        hub_private_repo: Whether a repository created there is private.
 
     Raises:
         ValueError: A number out of range, an unknown choice, or options that contradict each other.
@@ -90,6 +97,9 @@ class RunArguments:
     report_to: list[str] = dataclasses.field(default_factory=list)
     dry_run: bool = False
     overwrite: bool = False
+    push_to_hub: bool = False
+    hub_model_id: str | None = None
+    hub_private_repo: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.report_to, str):
@@ -123,6 +133,16 @@ class RunArguments:
             )
         check_choice("lr_scheduler", self.lr_scheduler, SCHEDULERS)
         check_choice("mixed_precision", self.mixed_precision, MIXED_PRECISIONS)
+        self._validate_hub()
+
+    def _validate_hub(self) -> None:
+        if self.push_to_hub != (self.hub_model_id is not None):
+            raise ValueError(
+                "push_to_hub and hub_model_id go together; give push_to_hub=true and "
+                "hub_model_id=owner/name, or neither."
+            )
+        if self.hub_model_id is not None:
+            check_repository(self.hub_model_id)
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], owner: str = "The run") -> Self:

@@ -19,8 +19,15 @@ from salhub.results import Results
 from salhub.runner.arguments import RunArguments, check_choice
 from salhub.runner.batches import Batch, generator_of
 from salhub.runner.recipe import Recipe, Stage, StepLoss
+from salhub.runner.run_card import CardFacts
 
 OPTIMIZERS = ("sgd", "adamw")
+USAGE = """
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+model = AutoModelForImageClassification.from_pretrained("{model}")
+image_processor = AutoImageProcessor.from_pretrained("{model}")
+"""
 _CROP_PADDING = 4
 _ROWS_TO_EVALUATE = 512
 # Draws of one step are told apart by these.
@@ -200,6 +207,16 @@ class ImageClassificationRecipe(ClassifierRecipe):
         model.save_pretrained(folder)
         self.image_processor.save_pretrained(folder)
         self.split.save(folder)
+
+    def card_facts(self) -> CardFacts:
+        learned = f"{len(self.split.train)} pictures of {self.split.data['name']}"
+        left_out = self.arguments.leave_out
+        end = "" if left_out is None else f" It never saw {left_out}."
+        return CardFacts(
+            summary=f"An image classifier trained on {learned}.{end}",
+            usage=USAGE,
+            task="image-classification",
+        )
 
 
 def draw_split(archive: PictureArchive, arguments: Any) -> LabelledSplit:

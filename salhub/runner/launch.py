@@ -12,7 +12,7 @@ from salhub.runner.loop import EXPECTED_PROCESSES
 _MODULE = "salhub.runner"
 
 
-def launch(words: Sequence[str], processes: int, *, cpu: bool = False) -> int:
+def launch(words: Sequence[str], processes: int, *, cpu: bool = False, quiet: bool = False) -> int:
     """Run `python -m salhub.runner WORDS` on several processes that work together.
 
     On a CPU that is torchrun: `accelerate launch --cpu` starts one process, or several that do not
@@ -22,6 +22,7 @@ def launch(words: Sequence[str], processes: int, *, cpu: bool = False) -> int:
         words: The command, such as ["train", "NAME", "output_dir=out"].
         processes: How many.
         cpu: Use the CPU even where there are GPUs.
+        quiet: Let the run print nothing to standard output.
 
     Returns:
         The exit code of the run.
@@ -46,5 +47,8 @@ def launch(words: Sequence[str], processes: int, *, cpu: bool = False) -> int:
         command = ["accelerate.commands.launch", f"--num_processes={processes}", "-m"]
         command[1:1] = ["--multi_gpu"] if processes > 1 else []
     return subprocess.run(
-        [sys.executable, "-m", *command, _MODULE, *words], env=environment, check=False
+        [sys.executable, "-m", *command, _MODULE, *words],
+        env=environment,
+        stdout=subprocess.DEVNULL if quiet else None,
+        check=False,
     ).returncode

@@ -1,6 +1,7 @@
 """The one loop that trains, unlearns and compresses, on one process or many."""
 
 import json
+import logging
 import math
 import os
 import time
@@ -9,30 +10,37 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import get_scheduler
 
+from salhub.hub_commit import PushError, check_login, commit_files
 from salhub.results import Results, measured
+from salhub.runner.arguments import RunArguments
 from salhub.runner.batches import Batch, mixed_seed, step_batches
 from salhub.runner.checkpoint import save_checkpoint
 from salhub.runner.plan import Step, count_steps, describe_plan, share_of, steps_after, to_device
 from salhub.runner.progress import Progress
 from salhub.runner.recipe import Recipe
+from salhub.runner.run_card import save_card
 from salhub.runner.run_folder import LOG_NAME, RESULTS_NAME, fill_from, open_folder, start_folder
-from salhub.runner.trackers import JsonLinesTracker, check_trackers
+from salhub.runner.trackers import JsonLinesTracker, check_trackers, plain_values
+
+logger = logging.getLogger(__name__)
 
 # Set by whoever starts several processes, so that a run alone instead of together is noticed.
 EXPECTED_PROCESSES = "SALHUB_EXPECTED_PROCESSES"
+_IN_PIECES = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
 
 def run(recipe: Recipe, command: str = "") -> Results | None:
     """Carry out a recipe.
 
-    `output_dir` ends up with the model, log.jsonl and results.json; checkpoints lie beside them. A
-    run that was killed goes on with `resume_from_checkpoint="latest"`, and ends with the weights
-    and the log, bit by bit, that it would have had.
+    `output_dir` ends up with the model, its card, log.jsonl and results.json; checkpoints lie
+    beside them. With `push_to_hub` all but the log goes to the Hub in one commit. A run that was
+    killed goes on with `resume_from_checkpoint="latest"`, and ends with the weights and the log,
+    bit by bit, that it would have had.
 
     Args:
         recipe: What to do, with its options.
@@ -43,11 +51,14 @@ def run(recipe: Recipe, command: str = "") -> Results | None:
 
     Raises:
         FileExistsError: `output_dir` holds a run already.
-        RuntimeError: Another number of processes than was asked for.
+        PushError: There is no login to push with, or the Hub did not take the finished model.
+        RuntimeError: Another number of processes than was asked for, or split weights (FSDP).
         ValueError: Whatever the recipe refuses, or options that are not those of the checkpoint.
     """
     arguments, folder = recipe.arguments, Path(recipe.arguments.output_dir)
     check_trackers(arguments.report_to)
+    if arguments.push_to_hub:
+        check_login()
     options = recipe.learned_options()
     checkpoint = open_folder(
         folder,
@@ -75,7 +86,7 @@ def run(recipe: Recipe, command: str = "") -> Results | None:
         if accelerator.is_main_process and checkpoint is None:
             start_folder(folder, options)
         accelerator.wait_for_everyone()
-        accelerator.init_trackers("salhub", config=options)
+        accelerator.init_trackers("salhub", config=plain_values(options))
         began = time.perf_counter()
         recipe.prepare(model, accelerator)
         results.add_metric("seconds/preparation", time.perf_counter() - began, unit="s")
@@ -88,8 +99,9 @@ def run(recipe: Recipe, command: str = "") -> Results | None:
     results.wall_seconds = round(results.wall_seconds + loop.progress.seconds, 2)
     results.data.setdefault("processes", accelerator.num_processes)
     if accelerator.is_main_process:
-        fill_from(folder, lambda scratch: recipe.export(finished, scratch))
-        results.save(folder / RESULTS_NAME)
+        written = _write_folder(recipe, finished, results)
+        if arguments.push_to_hub:
+            _push(written, arguments)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return results
@@ -220,8 +232,41 @@ class _Loop:
         )
 
 
+def _write_folder(recipe: Recipe, model: nn.Module, results: Results) -> list[Path]:
+    """The model, the card and the results; returns what was written."""
+    folder = Path(recipe.arguments.output_dir)
+
+    def export(scratch: Path) -> None:
+        recipe.export(model, scratch)
+        save_card(recipe, results, scratch)
+
+    written = fill_from(folder, export)
+    return [*written, results.save(folder / RESULTS_NAME)]
+
+
+def _push(files: list[Path], arguments: RunArguments) -> None:
+    """Put the files of a finished run on the Hub; where that fails, none is lost."""
+    message = f"Upload {Path(arguments.output_dir).name} with salhub"
+    try:
+        commit = commit_files(
+            str(arguments.hub_model_id),
+            {path.name: path for path in files if path.is_file()},
+            message,
+            private=arguments.hub_private_repo,
+        )
+    except PushError as error:
+        raise PushError(f"{error} The finished run is in {arguments.output_dir}.") from error
+    logger.info("Pushed to %s", commit)
+
+
 def _check_processes(accelerator: Accelerator) -> None:
-    """Notice when every process believes that it is alone."""
+    """Notice when every process believes that it is alone, or weights that are in pieces."""
+    if accelerator.distributed_type in _IN_PIECES:
+        raise RuntimeError(
+            f"Accelerate is configured for {accelerator.distributed_type.value}, which splits the "
+            "weights over processes, and recipes need them whole; configure several GPUs without "
+            "it (accelerate launch --multi_gpu), or start with --nproc."
+        )
     wanted = os.environ.get(EXPECTED_PROCESSES)
     if wanted is not None and int(wanted) != accelerator.num_processes:
         raise RuntimeError(

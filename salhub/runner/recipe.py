@@ -2,7 +2,7 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from salhub.runner.arguments import CIRCUMSTANCES, RunArguments
 from salhub.runner.batches import Batch
+from salhub.runner.run_card import CardFacts
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -61,11 +62,13 @@ class Recipe(ABC):
         name: What a person types.
         verb: "train", "unlearn" or "compress".
         arguments_class: Its options: `RunArguments` with fields of its own and its own defaults.
+        chooses_settings: Whether it can say which of several runs is best.
     """
 
     name: ClassVar[str]
     verb: ClassVar[str] = "train"
     arguments_class: ClassVar[type[RunArguments]] = RunArguments
+    chooses_settings: ClassVar[bool] = False
 
     def __init__(self, arguments: RunArguments) -> None:
         self.arguments: Any = arguments
@@ -146,3 +149,22 @@ class Recipe(ABC):
     @abstractmethod
     def export(self, model: nn.Module, folder: Path) -> None:
         """Write the model, and what is needed to use it, to a folder; on one process."""
+
+    @classmethod
+    def choose(cls, runs: "Sequence[Results]") -> int:
+        """The best of some finished runs of this recipe, for trying several settings.
+
+        Args:
+            runs: What they measured.
+
+        Returns:
+            Its place in `runs`.
+
+        Raises:
+            NotImplementedError: Unless the recipe has `chooses_settings`.
+        """
+        raise NotImplementedError(f"the recipe '{cls.name}' cannot say which run is best.")
+
+    def card_facts(self) -> CardFacts:
+        """What the card says beside numbers and options; asked for after `export`."""
+        return CardFacts()

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,31 @@ def open_folder(
     if checkpoint is not None:
         _check_options(checkpoint.parent / OPTIONS_NAME, options)
         return checkpoint
+    if resume is None:
+        check_unused(folder, overwrite=overwrite)
+    return None
+
+
+def check_unused(folder: Path, *, overwrite: bool) -> None:
+    """Raises FileExistsError where a folder holds a run that may not be replaced."""
     is_used = any((folder / name).exists() for name in (OPTIONS_NAME, RESULTS_NAME))
-    if is_used and not overwrite and resume is None:
+    if is_used and not overwrite:
         raise FileExistsError(
             f"{folder} holds a run already; go on with resume_from_checkpoint=latest, replace it "
             "with overwrite=true, or choose another output_dir."
         )
-    return None
+
+
+def is_finished(folder: Path, options: Mapping[str, Any]) -> bool:
+    """Whether a folder holds a finished run with these options.
+
+    Raises:
+        ValueError: It has other options.
+    """
+    if not (folder / RESULTS_NAME).is_file():
+        return False
+    _check_options(folder / OPTIONS_NAME, options)
+    return True
 
 
 def start_folder(folder: Path, options: Mapping[str, Any]) -> None:
@@ -62,21 +80,27 @@ def write_text(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def fill_from(folder: Path, export: Any) -> None:
+def fill_from(folder: Path, export: Callable[[Path], None]) -> list[Path]:
     """Let `export` write into an empty folder, and move what it wrote into `folder`.
 
     Args:
         folder: Where the files go, each in one step.
         export: Takes the empty folder.
+
+    Returns:
+        What is in `folder` because of it.
     """
     remove_drafts(folder)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
         export(Path(scratch))
+        written = []
         for path in sorted(Path(scratch).iterdir()):
             target = folder / path.name
             if target.is_dir():
                 shutil.rmtree(target)
             os.replace(path, target)
+            written.append(target)
+    return written
 
 
 def _check_options(path: Path, options: Mapping[str, Any]) -> None:

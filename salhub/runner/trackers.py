@@ -1,6 +1,7 @@
 """The log that is always written, and the trackers that are written when they are installed."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +80,9 @@ def check_trackers(names: list[str]) -> None:
                 f"report_to='{name}' needs the package '{name}', which is not installed; install "
                 f"it with: pip install {name}"
             )
+
+
+def plain_values(options: Mapping[str, Any]) -> dict[str, int | float | str | bool]:
+    """Options as TensorBoard takes them: lists and nothing become text."""
+    is_plain = (int, float, str, bool)
+    return {k: v if isinstance(v, is_plain) else json.dumps(v) for k, v in options.items()}

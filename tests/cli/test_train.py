@@ -56,7 +56,7 @@ def test_the_module_that_launchers_start_does_the_same(tmp_path, data):
         module="salhub.runner",
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
-    assert "Wrote the model, log.jsonl and results.json to one" in found.stdout
+    assert "Wrote the model, its card, log.jsonl and results.json to one" in found.stdout
     again = salhub(tmp_path, f"data={data}", *SMALL, "output_dir=one", "max_train_steps=1")
     assert again.returncode == 1
     assert again.stderr.splitlines()[-1].startswith("Error: one holds a run already")

@@ -23,6 +23,9 @@ from salhub.runner.trackers import check_trackers
         ({"lr_warmup_steps": 5}, "'constant' has no warm-up"),
         ({"mixed_precision": "fp8"}, "mixed_precision must be one of no, bf16, fp16"),
         ({"cpu": "yes"}, "cpu must be true or false, got 'yes'"),
+        ({"push_to_hub": True}, "give push_to_hub=true and hub_model_id=owner/name"),
+        ({"hub_model_id": "me/mine"}, "push_to_hub and hub_model_id go together"),
+        ({"push_to_hub": True, "hub_model_id": "mine"}, "as 'owner/name', got 'mine'"),
     ],
 )
 def test_bad_options_are_refused_in_one_sentence(settings, words):

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator, DistributedType
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from salhub.results import Results
 from salhub.runner.batches import epoch_order, generator_of, mixed_seed
@@ -195,3 +197,17 @@ def test_a_run_goes_on_only_with_its_own_options(tmp_path):
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
     with pytest.raises(ValueError, match=r"the loss is .* at step .*smaller learning_rate"):
         run_toy(tmp_path, learning_rate=1e30)
+
+
+def test_weights_in_pieces_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
+    with pytest.raises(RuntimeError, match=r"configured for FSDP.*recipes need them whole"):
+        run_toy(tmp_path)
+
+
+def test_tensorboard_gets_the_same_numbers_as_the_log(tmp_path):
+    run_toy(tmp_path, report_to="tensorboard")
+    events = EventAccumulator(str(tmp_path / "salhub"))
+    events.Reload()
+    found = {event.step: event.value for event in events.Scalars("loss")}
+    assert found == pytest.approx({line["step"]: line["loss"] for line in lines(tmp_path)})

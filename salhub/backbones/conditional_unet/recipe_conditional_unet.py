@@ -25,6 +25,7 @@ from salhub.runner.arguments import RunArguments
 from salhub.runner.batches import Batch, step_batches
 from salhub.runner.image_classification import draw_split, named_subset
 from salhub.runner.recipe import Recipe, Stage, StepLoss
+from salhub.runner.run_card import CardFacts
 
 _ROWS_TO_EVALUATE = 500
 
@@ -163,6 +164,14 @@ class ConditionalUNetRecipe(Recipe):
         model.save_pretrained(folder)
         self.split.save(folder)
         save_sample_sheet(model, folder / "samples.png", seed=self.arguments.seed)
+
+    def card_facts(self) -> CardFacts:
+        learned = f"{len(self.split.train)} pictures of {self.split.data['name']}"
+        return CardFacts(
+            summary=f"A class-conditional diffusion model trained on {learned}.",
+            task="unconditional-image-generation",
+            pictures={"samples.png": "Pictures of every class, one row each."},
+        )
 
 
 def as_signal(images: Tensor) -> Tensor:

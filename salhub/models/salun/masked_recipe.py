@@ -24,6 +24,7 @@ from salhub.models.salun.weight_saliency import KINDS
 from salhub.results import Results, without_nan
 from salhub.runner.arguments import RunArguments, check_choice
 from salhub.runner.recipe import Recipe
+from salhub.runner.run_card import CardFacts
 
 RECORD_NAME = "unlearning.json"
 # Options that name models, with or without "salhub/" where they are shipped.
@@ -230,6 +231,33 @@ class MaskedRecipe(Recipe):
         }
         text = json.dumps(without_nan(record), indent=2, allow_nan=False)
         (folder / RECORD_NAME).write_text(text + "\n", encoding="utf-8")
+
+    def card_facts(self) -> CardFacts:
+        name = self.arguments.model
+        return CardFacts(
+            summary=f"Made from {Path(name).name} to forget {describe_spec(self.arguments.forget)} "
+            f"({len(self.forget_places)} training pictures) by the method {self.name}.",
+            base_model=None if Path(name).exists() else name,
+            tags=("machine-unlearning",),
+            notes=(
+                "Unlearning of this kind is approximate and removes nothing for certain; "
+                "fine-tuning on a few of the forgotten pictures, or quantisation, may bring them "
+                "back.",
+                f"Forget set: sha256 {places_digest(self.forget_places)} over the places.",
+                *self._mask_notes(),
+            ),
+        )
+
+    def _mask_notes(self) -> tuple[str, ...]:
+        mask = self.weight_mask
+        if mask is None:
+            return ("All weights could move.",)
+        closed = mask.num_weights - mask.num_open
+        return (
+            f"{mask.num_open} weights could move ({mask.density():.2%}), ranked by "
+            f"{mask.saliency}. The {closed} others have the bits of the original: sha256 "
+            f"{self.closed_digest} over them, before and after.",
+        )
 
     def mask_record(self) -> dict[str, Any]:
         """What `unlearning.json` says of the mask."""

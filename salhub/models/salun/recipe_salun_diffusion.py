@@ -1,6 +1,7 @@
 """`salhub unlearn salun-diffusion`: make a class-conditional diffusion model forget a class."""
 
 import copy
+import dataclasses
 import functools
 import logging
 from abc import abstractmethod
@@ -40,6 +41,7 @@ from salhub.runner.batches import Batch, generator_of
 from salhub.runner.image_classification import as_rgb, named_subset
 from salhub.runner.plan import share_of
 from salhub.runner.recipe import Stage, StepLoss
+from salhub.runner.run_card import CardFacts
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +50,10 @@ TEACHERS = ("frozen", "online")
 REDUCTIONS = ("mean", "sum")
 # Draws of a step are told apart by these, and those of a run.
 _TARGET, _RETAIN = 30, 31
+_USAGE = """
+result = salhub.pipeline("{model}")(0, num_images=4)  # a class, by index or name
+result.save("generated.png")
+"""
 # Real pictures that the generated ones are compared with.
 _REAL_PICTURES = 5000
 
@@ -300,6 +306,18 @@ class DiffusionUnlearningRecipe(MaskedRecipe):
         save_sample_sheet(self.original, folder / "samples_before.png", seed=seed)
         self.save_record(
             folder, reports={name: vars(report) for name, report in self.reports.items()}
+        )
+
+    def card_facts(self) -> CardFacts:
+        pictures = {
+            "samples_before.png": "Before: pictures of every class, one row each, by the original.",
+            "samples.png": "After: the same draws by this model.",
+        }
+        return dataclasses.replace(
+            super().card_facts(),
+            usage=_USAGE,
+            task="unconditional-image-generation",
+            pictures=pictures,
         )
 
 

@@ -1,8 +1,11 @@
 """Choosing among settings of a method where there is no retrained model to compare with."""
 
+import logging
 from collections.abc import Sequence
 
 from salhub.results import Results
+
+logger = logging.getLogger(__name__)
 
 # Points of retained accuracy that a setting may cost.
 MOST_LOST = 2.0
@@ -50,6 +53,12 @@ def choose_setting(runs: Sequence[Results], most_lost: float = MOST_LOST) -> int
             )
     lost = [found["before/RA"] - found["RA"] for found in values]
     if min(lost) > most_lost:
+        logger.warning(
+            "Every setting costs more than %g points of retained accuracy, %.1f at least; try "
+            "smaller ones.",
+            most_lost,
+            min(lost),
+        )
         return min(range(len(runs)), key=lost.__getitem__)
     allowed = [place for place, points in enumerate(lost) if points <= most_lost]
     return min(allowed, key=lambda place: _remembered(values[place]))

@@ -1,6 +1,7 @@
 """What every way of unlearning a classifier has in common: model, sets, mask, report."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +23,7 @@ from salhub.models.salun.forget_set import (
     record_in_config,
 )
 from salhub.models.salun.masked_recipe import MaskArguments, MaskedRecipe, batches_of
+from salhub.models.salun.setting_choice import choose_setting
 from salhub.models.salun.unlearning_report import (
     ATTACKS,
     UnlearningReport,
@@ -29,15 +31,17 @@ from salhub.models.salun.unlearning_report import (
     measure_unlearning,
 )
 from salhub.models.salun.weight_saliency import compute_saliency
-from salhub.results import Results
+from salhub.results import Results, Table
 from salhub.runner.arguments import check_choice
 from salhub.runner.batches import Batch, generator_of
 from salhub.runner.image_classification import (
+    USAGE,
     ClassifierArguments,
     ClassifierRecipe,
     named_subset,
 )
 from salhub.runner.recipe import Stage, StepLoss
+from salhub.runner.run_card import CardFacts
 
 REST = "rest"
 # Draws of a run are told apart by these.
@@ -104,6 +108,7 @@ class UnlearningRecipe(MaskedRecipe, ClassifierRecipe):
 
     arguments_class = UnlearningArguments
     learns_retained: ClassVar[bool] = True
+    chooses_settings = True
 
     # --- before the first step ------------------------------------------------------------------
 
@@ -235,6 +240,21 @@ class UnlearningRecipe(MaskedRecipe, ClassifierRecipe):
             ):
                 gap = report.average_gap(self.reference_report)
                 results.add_metric(f"{prefix}average_gap", gap, unit="points")
+        results.tables.append(self._comparison())
+
+    def _comparison(self) -> Table:
+        reports = {"before": self.before, "this model": self.report}
+        if self.reference is not None:
+            reports["reference"] = self.reference_report
+        columns = list(self.report.headline)
+        note = (
+            "Percent. UA: forgotten pictures that are not recognised. RA, TA: retained and test "
+            "pictures that are, without forgotten classes. MIA: forgotten pictures that a "
+            "membership attack takes for never seen. More is not better: compare with a model that "
+            "was trained without them."
+        )
+        rows = [[name, *report.headline.values()] for name, report in reports.items()]
+        return Table("Before and after", note, ["", *columns], rows)
 
     def measure(self, model: nn.Module, accelerator: Any) -> UnlearningReport:
         """Accuracies and attacks of a model on the sets of this run."""
@@ -266,6 +286,18 @@ class UnlearningRecipe(MaskedRecipe, ClassifierRecipe):
             num_test=len(self.test),
             norm_statistics_changed=self._norm_statistics_changed(model),
             reports={name: report.to_dict() for name, report in reports.items()},
+        )
+
+    @classmethod
+    def choose(cls, runs: Sequence[Results]) -> int:
+        return choose_setting(runs)
+
+    def card_facts(self) -> CardFacts:
+        facts = super().card_facts()
+        is_changed = self._norm_statistics_changed(self.base_model)
+        notes = ("Running statistics of batch normalisation have changed.",) if is_changed else ()
+        return dataclasses.replace(
+            facts, usage=USAGE, task="image-classification", notes=(*facts.notes, *notes)
         )
 
     def _norm_statistics_changed(self, model: nn.Module) -> bool:

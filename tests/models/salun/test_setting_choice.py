@@ -1,0 +1,140 @@
+"""Choosing settings without a retrained model, by themselves and on the command line."""
+
+import json
+import logging
+
+import pytest
+from typer.testing import CliRunner
+
+from salhub.cli import app
+from salhub.models.salun.method_comparison import Contender, MethodComparison
+from salhub.models.salun.recipe_salun import GradientAscentRecipe, SalUnRecipe
+from salhub.models.salun.setting_choice import choose_setting
+from salhub.results import Results
+
+
+def measured(retained: float, distance: float | None = None, unlearned: float = 0.0) -> Results:
+    results = Results(model="salun", command="", seed=0)
+    for name, value in {"before/RA": 98.0, "RA": retained, "UA": unlearned}.items():
+        results.add_metric(name, value)
+    if distance is not None:
+        results.add_metric("confidence_distance", distance)
+    return results
+
+
+def test_the_nearest_confidence_wins_among_those_that_know_the_rest():
+    runs = [measured(98, 0.4), measured(96, 0.2), measured(95.9, 0.1)]
+    assert choose_setting(runs) == 1
+    assert choose_setting(runs, most_lost=3) == 2
+    assert choose_setting([measured(97, 0.2), measured(98, 0.2)]) == 0
+
+
+def test_a_whole_class_is_forgotten_best_where_it_is_recognised_least():
+    runs = [measured(97, unlearned=90), measured(96, unlearned=99.5), measured(50, unlearned=100)]
+    assert choose_setting(runs) == 1
+
+
+def test_where_all_have_lost_too_much_the_one_that_lost_least_is_taken(caplog):
+    with caplog.at_level(logging.WARNING):
+        assert choose_setting([measured(50, 0.1), measured(70, 0.3)]) == 1
+    assert "costs more than 2 points of retained accuracy, 28.0 at least" in caplog.text
+
+
+def test_runs_that_cannot_be_compared_are_refused():
+    with pytest.raises(ValueError, match="no run to choose"):
+        choose_setting([])
+    with pytest.raises(ValueError, match="measures no retained accuracy"):
+        choose_setting([Results(model="x", command="", seed=0)])
+
+
+# --- on the command line --------------------------------------------------------------------------
+
+
+def invoke(small, folder, *words: str):
+    options = [f"model={small.original}", f"data={small.data}", f"output_dir={folder}"]
+    run = ["batch_size=16", "num_train_epochs=1", "attack=none", "cpu=true"]
+    command = ["unlearn", "salun", *options, *run, "forget=random:16", *words]
+    return CliRunner().invoke(app, command)
+
+
+def test_every_combination_is_tried_and_the_best_one_kept(tmp_path, small):
+    folder = tmp_path / "out"
+    tried = ["--try", "learning_rate=1e-3,3", "--try", "mask_ratio=0.2,0.5"]
+    said = invoke(small, folder, *tried, "--json")
+    assert said.exit_code == 0, said.output
+    found = json.loads(said.stdout)
+    names = [
+        f"learning_rate={rate},mask_ratio={ratio}" for rate in (0.001, 3) for ratio in (0.2, 0.5)
+    ]
+    assert list(found["tried"]) == names
+    runs = [Results.load(folder / "tried" / name / "results.json") for name in names]
+    assert found["chosen"] == names[choose_setting(runs)]
+    assert found["chosen"].startswith("learning_rate=0.001")  # 3 destroys the classifier
+    for name in ("model.safetensors", "mask.safetensors", "unlearning.json"):
+        kept = folder / "tried" / found["chosen"] / name
+        assert (folder / name).read_bytes() == kept.read_bytes()
+    assert (folder / "README.md").read_text().count("# out\n") == 1
+
+    before = {name: (folder / "tried" / name / "results.json").stat().st_mtime_ns for name in names}
+    again = invoke(small, folder, *tried, "resume_from_checkpoint=latest")
+    assert again.exit_code == 0 and f"Kept {found['chosen']} in {folder}" in again.stdout
+    for name, moment in before.items():
+        assert (folder / "tried" / name / "results.json").stat().st_mtime_ns == moment
+    other = invoke(small, folder, *tried, "resume_from_checkpoint=latest", "momentum=0.5")
+    assert other.exit_code == 1 and "cannot go on with 0.5" in other.output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--try", "learning_rate=1"], "has 1 value to choose from"),
+        (["--try", "learning_rate"], "names no values"),
+        (["--try", "learning_rat=1,2"], "Did you mean 'learning_rate'"),
+        (["--try", "momentum=0.5,0.9", "momentum=0.9"], "is both given and to be tried"),
+        (["--try", "mask_ratio=0.5,50"], "for 50 % give 0.5"),
+        (["--try", "momentum=0,0.9", "push_to_hub=true", "hub_model_id=a/b"], "pushes nothing"),
+    ],
+)
+def test_bad_values_to_try_are_refused_before_the_first_run(tmp_path, small, words, message):
+    said = invoke(small, tmp_path / "out", *words)
+    assert said.exit_code != 0
+    text = " ".join(f"{said.output} {said.exception}".replace("│", " ").split())
+    assert message in text
+    assert not (tmp_path / "out").exists()
+
+
+# --- the table of the card ------------------------------------------------------------------------
+
+
+def test_methods_are_compared_on_other_seeds_than_settings_are_chosen_on(tmp_path, small):
+    contenders = (
+        Contender("SalUn", SalUnRecipe, {}, ("learning_rate", (1e-3, 3.0))),
+        Contender("GA", GradientAscentRecipe, {}, ("learning_rate", (1e-4, 1e-3))),
+    )
+    comparison = MethodComparison(
+        small.data,
+        tmp_path,
+        seeds=(1, 2),
+        forget="random:16",
+        small={"num_train_images": 48, "num_test_images": 40, "width": 8, "num_train_epochs": 2},
+        epochs=1,
+        contenders=contenders,
+    )
+    results = Results(model="salun", command="", seed=0)
+    comparison.measure(results)
+    pilot, by_gap, blind = results.tables
+    assert [row[:2] for row in pilot.rows] == [
+        [c.label, f"learning_rate {value:g}"] for c in contenders for value in c.tried[1]
+    ]
+    assert [row[0] for row in by_gap.rows] == ["Original", "Retrain", "SalUn", "GA"]
+    gaps = {row[1]: row[-1] for row in pilot.rows if row[0] == "SalUn"}
+    assert by_gap.rows[2][-1] == min(gaps, key=gaps.__getitem__)
+    assert [row[0] for row in blind.rows] == ["Original", "Retrain", "SalUn", "GA"]
+    runs = [
+        Results.load(
+            tmp_path / f"seed-{seed}" / f"salun-{by_gap.rows[2][-1].split()[1]}" / "results.json"
+        )
+        for seed in (1, 2)
+    ]
+    mean = sum(run.metric("average_gap").value for run in runs) / 2
+    assert results.metric("average_gap/SalUn").value == pytest.approx(mean)

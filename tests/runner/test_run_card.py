@@ -1,0 +1,60 @@
+"""The card that a run writes: its numbers are those of the results file."""
+
+from huggingface_hub import ModelCard
+
+from salhub.results import Results
+from salhub.runner.loop import run
+from salhub.runner.run_card import CardFacts
+from tests.runner.toy_recipe import ToyArguments, ToyRecipe
+
+
+class DescribedRecipe(ToyRecipe):
+    """Says everything that a card can say."""
+
+    def card_facts(self) -> CardFacts:
+        return CardFacts(
+            summary="Knows the largest of eight numbers.",
+            usage='load("{model}")',
+            task="tabular-classification",
+            base_model="me/base",
+            tags=("toys",),
+            notes=("It is a toy.",),
+            pictures={"curve.png": "How it learned."},
+        )
+
+    def export(self, model, folder):
+        super().export(model, folder)
+        (folder / "config.json").write_text('{"model_type": "salhub_toy"}')
+
+
+def card_of(folder, kind=ToyRecipe, **options) -> str:
+    run(kind(ToyArguments(output_dir=str(folder), cpu=True, **options)), command="do it | again")
+    return (folder / "README.md").read_text()
+
+
+def test_every_number_of_the_results_is_on_the_card_and_no_place_of_this_machine(tmp_path):
+    text = card_of(tmp_path / "toy")
+    results = Results.load(tmp_path / "toy" / "results.json")
+    for metric in results.metrics:
+        assert f"| {metric.name} | {metric.value:.4g} |" in text
+    assert "- command: `do it | again`" in text and "- seed: 0" in text
+    assert "| `learning_rate` | `0.01` |" in text
+    assert str(tmp_path) not in text
+
+
+def test_facts_of_the_recipe_and_front_matter(tmp_path):
+    text = card_of(tmp_path / "toy", DescribedRecipe)
+    card = ModelCard(text)
+    assert card.data.library_name == "salhub"
+    assert card.data.pipeline_tag == "tabular-classification"
+    assert card.data.base_model == "me/base"
+    assert card.data.tags == ["saliency", "salhub", "toy", "toys"]
+    assert card.text.strip().startswith("# toy\n\nKnows the largest")
+    assert "import salhub" in text and 'load("toy")' in text
+    assert "![How it learned.](curve.png)" in text and "- It is a toy." in text
+
+
+def test_a_recipe_that_says_nothing_has_a_card_too(tmp_path):
+    card = ModelCard(card_of(tmp_path / "toy"))
+    assert card.data.library_name == "transformers"
+    assert "## Use" not in card.text and "## Numbers" in card.text
