@@ -95,11 +95,13 @@ def card_files(name: str) -> dict[str, bytes]:
     """
     model = _shipped(name)
     files = {"README.md": build_card(name).encode()}
-    picture = card_picture_name(name)
-    if picture is not None:
+    for other in (name, *_compared_with(read_facts(name))):
+        picture = card_picture_name(other)
+        if picture is None:
+            continue
         path = cards_folder() / picture
         if not path.is_file():
-            raise CardError(f"The picture {path} is missing; make it with: salhub card {name}")
+            raise CardError(f"The picture {path} is missing; make it with: salhub card {other}")
         files[picture] = path.read_bytes()
     licence = model.folder_of("LICENSE") / "LICENSE"
     if licence.is_file():
@@ -236,9 +238,17 @@ def _picture_section(model: BundledModel, facts: dict[str, Any]) -> str:
     if picture is not None:
         alternative = facts.get("picture_text", f"What {model.name} makes of a sample")
         lines.append(f"![{paragraph(alternative)}]({picture})")
+    for other, text in _compared_with(facts).items():
+        text = paragraph(text)
+        lines += [f"{text}:", f"![{text}]({card_picture_name(other)})"]
     if "how_to_read" in facts:
         lines.append(f"How to read it: {paragraph(facts['how_to_read'])}")
     return "\n\n".join(lines)
+
+
+def _compared_with(facts: dict[str, Any]) -> dict[str, str]:
+    """Other shipped models whose pictures stand on the card too -> what they show."""
+    return facts.get("compared_with", {})
 
 
 def _use_section(model: BundledModel, facts: dict[str, Any]) -> str:

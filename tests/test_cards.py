@@ -15,7 +15,14 @@ import salhub.cards
 from salhub import manifest
 from salhub.auto import METHODS, method_of
 from salhub.backbones.cifar_resnet.image_processing_cifar_resnet import CifarResNetImageProcessor
-from salhub.cards import CardError, build_card, card_files, card_picture_name, read_facts
+from salhub.cards import (
+    CardError,
+    build_card,
+    card_files,
+    card_picture_name,
+    cards_folder,
+    read_facts,
+)
 from salhub.cli import app
 from salhub.data.samples import sample_path
 from salhub.errors import UnknownNameError
@@ -248,6 +255,14 @@ def test_the_files_of_a_repository(cards):
     assert sorted(files) == ["LICENSE", "README.md", f"{NAME}.png"]
     assert files["README.md"].decode() == build_card(NAME)
     assert b"Apache License" in files["LICENSE"]
+
+
+def test_pictures_of_models_that_it_is_compared_with_go_along():
+    name, others = "salun-ddpm-mnist", ["salun-ddpm-mnist-original", "salun-ddpm-mnist-retrained"]
+    files = card_files(name)
+    for other in (name, *others):
+        assert files[f"{other}.png"] == (cards_folder() / f"{other}.png").read_bytes()
+        assert f"]({other}.png)".encode() in files["README.md"]
 
 
 @pytest.mark.parametrize("model_type", ["salhub_salun", "salhub_salun_diffusion"])

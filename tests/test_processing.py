@@ -283,7 +283,7 @@ def test_the_source_is_never_changed_or_shared():
         (None, TypeError, "type NoneType"),
         (3, TypeError, "type int"),
     ],
-    ids=str,
+    ids=lambda value: str(value).partition(" at 0x")[0][:60],
 )
 def test_what_is_no_picture_is_refused_in_one_sentence(source, error, sentence):
     with pytest.raises(error) as raised:

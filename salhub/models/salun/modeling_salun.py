@@ -12,6 +12,9 @@ from transformers.utils import ModelOutput
 from salhub.modeling import SaliencyPreTrainedModel
 from salhub.models.salun.configuration_salun import SalUnConfig
 
+# Normalised pixels rarely pass 3.
+_LARGEST_PIXEL = 20.0
+
 
 @dataclass
 class SalUnClassifierOutput(ModelOutput):
@@ -83,8 +86,10 @@ class SalUnForImageClassification(SaliencyPreTrainedModel):
             output_hidden_states: Ask the network inside for its hidden states.
 
         Raises:
-            TypeError, ValueError: As the network inside; and labels that are no classes.
+            TypeError, ValueError: As the network inside; pictures of bytes, 0 to 255; labels that
+                are no classes.
         """
+        check_normalised(pixel_values)
         # A network without hidden states to give has no such keyword.
         keywords = {"output_hidden_states": True} if output_hidden_states else {}
         output = self.backbone(pixel_values, **keywords)
@@ -98,6 +103,26 @@ class SalUnForImageClassification(SaliencyPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         # The network inside has initialised itself.
         return
+
+
+def check_normalised(pixel_values: Tensor) -> None:
+    """Refuse pictures whose values are those of bytes.
+
+    Args:
+        pixel_values: (B, C, H, W).
+
+    Raises:
+        ValueError: Values beyond 20, where normalised ones rarely pass 3.
+    """
+    # A compiled graph cannot stop at a value.
+    if torch.compiler.is_compiling() or not pixel_values.numel():
+        return
+    largest = float(pixel_values.detach().amax())
+    if largest > _LARGEST_PIXEL:
+        raise ValueError(
+            f"pixel_values reach {largest:.0f}, so they are not normalised (0 to 255); prepare "
+            "pictures with the model's image processor."
+        )
 
 
 def check_labels(labels: Tensor, logits: Tensor) -> None:
