@@ -15,7 +15,14 @@ from salhub.cli.device import DeviceOption
 from salhub.cli.failures import sentence_of
 from salhub.cli.files import draft, echo_bytes, echo_json, remove_stale_drafts
 from salhub.cli.settings import hub_settings, parse_settings
-from salhub.cli.sources import STDIN, Source, folder_sources, is_folder, single_source
+from salhub.cli.sources import (
+    STDIN,
+    Source,
+    folder_sources,
+    is_folder,
+    pile_source,
+    single_source,
+)
 from salhub.cli.targets import (
     file_targets,
     folder_target,
@@ -70,6 +77,9 @@ def run_command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace outputs that exist.")
     ] = False,
+    together: Annotated[
+        bool, typer.Option("--together", help="The files of a folder as one input.")
+    ] = False,
 ) -> None:
     """Run a model on one input, or on every file of a folder.
 
@@ -82,6 +92,7 @@ def run_command(
     salhub run normgrad photo.jpg --classifier my-network --method grad_cam
     salhub run normgrad pictures -o maps --batch-size 8 layers=[blocks.10,blocks.15]
     salhub run salun-ddpm-mnist 3 -o threes.png num_images=16 seed=1
+    salhub run lexrank-news-en reviews --together --budget 100w
     """  # noqa: D301
     if as_json and output == STDIN:
         raise typer.BadParameter("--json and -o - both want standard output; give one of them.")
@@ -94,17 +105,23 @@ def run_command(
     suffix = output_suffix(choice, file_format)
     task = _Run(choice, load, call, device, batch_size, view_settings(choice, view), as_json)
     kind = choice.pipeline_class
-    if is_folder(source, kind):
+    if is_folder(source, kind) and not together:
         task.run_folder(source, output, suffix, overwrite)
-    elif output == STDIN:
-        task.run_to_stdout(single_source(source, kind), suffix)
-    else:
-        writable = kind.output_suffixes
-        ending = f"-{choice.short_name}{suffix}"
-        task.run_single(
-            source,
-            lambda one: single_target(output, one, one.stem + ending, writable, overwrite),
-        )
+        return
+    if together:
+        task.take_together()
+    find = pile_source if together else single_source
+    if output == STDIN:
+        task.run_to_stdout(find(source, kind), suffix)
+        return
+    writes = kind.writes_by_default or output is not None or file_format is not None
+    ending = f"-{choice.short_name}{suffix}"
+
+    def target_of(one: Source) -> Path | None:
+        default = one.stem + ending
+        return single_target(output, one, default, kind.output_suffixes, overwrite)
+
+    task.run_single(source, find, target_of if writes else lambda one: None)
 
 
 @dataclass
@@ -122,9 +139,22 @@ class _Run:
     def load_pipeline(self) -> Any:
         return self.choice.load(self.load, device=self.device, batch_size=self.batch_size)
 
-    def run_single(self, text: str, target_of: Callable[[Source], Path]) -> None:
+    def take_together(self) -> None:
+        """Have the pipeline take a list as one input."""
+        if "together" not in self.choice.pipeline_class.call_settings:
+            raise typer.BadParameter(
+                f"{self.choice.short_name} takes one input at a time; leave out --together."
+            )
+        self.call["together"] = True
+
+    def run_single(
+        self,
+        text: str,
+        find: Callable[[str, Any], Source],
+        target_of: Callable[[Source], Path | None],
+    ) -> None:
         with self.told_as_json(text):
-            source = single_source(text, self.choice.pipeline_class)
+            source = find(text, self.choice.pipeline_class)
         target = target_of(source)
         with self.told_as_json(text):
             content = source.read(self.choice.pipeline_class)
@@ -133,7 +163,8 @@ class _Run:
             result = pipeline(content, **self.call)
         self.finish(source, target, result)
         if not self.as_json:
-            typer.echo(f"Wrote {target.resolve()}")
+            if target is not None:
+                typer.echo(f"Wrote {target.resolve()}")
             typer.echo(result.summary())
 
     @contextmanager
@@ -217,13 +248,15 @@ class _Run:
             self.fail(source, error)
         return found
 
-    def finish(self, source: Source, target: Path, result: Any) -> None:
-        with draft(target) as path:
-            result.save(path, **self.saving)
+    def finish(self, source: Source, target: Path | None, result: Any) -> None:
+        if target is not None:
+            with draft(target) as path:
+                result.save(path, **self.saving)
         self.num_done += 1
         if self.as_json:
             model = self.choice.name or self.choice.method.name
-            names = {"input": source.text, "output": str(target), "model": model}
+            written = None if target is None else str(target)
+            names = {"input": source.text, "output": written, "model": model}
             if self.choice.classifier is not None:
                 names["classifier"] = self.choice.classifier
             # Twice: first to stand in front, then because a result has a name for its model too.

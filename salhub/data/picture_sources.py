@@ -12,7 +12,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from salhub.data.samples import sample_path
+from salhub.data.samples import PREFIX, sample_path
 from salhub.errors import did_you_mean
 
 MAX_FILE_BYTES = 512 * 2**20
@@ -22,7 +22,6 @@ DOWNLOAD_SECONDS = 60.0
 
 _CHUNK_BYTES = 2**16
 _NEAR_FILES = 2000
-_SAMPLE_PREFIX = "sample:"
 
 
 def read_source(source: Any) -> tuple[bytes, str]:
@@ -54,8 +53,8 @@ def read_source(source: Any) -> tuple[bytes, str]:
 
 def _read_text(source: str) -> tuple[bytes, str]:
     start = source[:16].lower()
-    if start.startswith(_SAMPLE_PREFIX):
-        path = sample_path(source[len(_SAMPLE_PREFIX) :])
+    if start.startswith(PREFIX):
+        path = sample_path(source[len(PREFIX) :])
         return path.read_bytes(), f"The sample photo '{path.stem}'"
     if start.startswith("data:"):
         return _read_data_uri(source), "The data URI"

@@ -1,10 +1,12 @@
-"""Photos that come with the package, so that every example works without a file or a network."""
+"""Photos and texts that come with the package, so that every example works by itself."""
 
 from pathlib import Path
 
 from salhub.errors import UnknownNameError, did_you_mean
 
+PREFIX = "sample:"
 PHOTOS = Path(__file__).resolve().parent / "photos"
+TEXTS = Path(__file__).resolve().parent / "texts"
 
 
 def sample_names() -> tuple[str, ...]:
@@ -14,7 +16,7 @@ def sample_names() -> tuple[str, ...]:
         >>> sample_names()
         ('astronaut', 'cat', 'coffee', 'rocket')
     """
-    return tuple(sorted(path.stem for path in PHOTOS.glob("*.jpg")))
+    return _names(PHOTOS, ".jpg")
 
 
 def sample_path(name: str) -> Path:
@@ -33,10 +35,47 @@ def sample_path(name: str) -> Path:
         >>> sample_path("cat").name
         'cat.jpg'
     """
-    names = sample_names()
+    return _path(PHOTOS, ".jpg", name, "photo")
+
+
+def sample_text_names() -> tuple[str, ...]:
+    """Return the names of the bundled texts, in alphabetical order.
+
+    Example:
+        >>> sample_text_names()
+        ('article', 'review')
+    """
+    return _names(TEXTS, ".txt")
+
+
+def sample_text_path(name: str) -> Path:
+    """Return the file of a bundled text.
+
+    Args:
+        name: One of `sample_text_names()`.
+
+    Returns:
+        Path of a UTF-8 file.
+
+    Raises:
+        UnknownNameError: There is no such text.
+
+    Example:
+        >>> sample_text_path("article").name
+        'article.txt'
+    """
+    return _path(TEXTS, ".txt", name, "text")
+
+
+def _names(folder: Path, suffix: str) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in folder.glob(f"*{suffix}")))
+
+
+def _path(folder: Path, suffix: str, name: str, kind: str) -> Path:
+    names = _names(folder, suffix)
     if name not in names:
         raise UnknownNameError(
-            f"There is no sample photo {name!r}; choose one of {', '.join(names)}."
+            f"There is no sample {kind} {name!r}; choose one of {', '.join(names)}."
             f"{did_you_mean(name, names)}"
         )
-    return PHOTOS / f"{name}.jpg"
+    return folder / f"{name}{suffix}"

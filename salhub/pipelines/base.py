@@ -13,6 +13,7 @@ from transformers import Pipeline, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
 from salhub.auto import Method
+from salhub.data.text_sources import load_text
 from salhub.errors import did_you_mean
 from salhub.pipelines.image_processors import hub_arguments, load_image_processor
 from salhub.pipelines.result import PICTURE_SUFFIXES
@@ -32,6 +33,10 @@ class TaskPipeline(Pipeline):
     input_type: ClassVar[str]
     # Files that `salhub run` takes from a folder; none where inputs are no files.
     input_suffixes: ClassVar[tuple[str, ...]] = ()
+    # Whether what a person types can be the input itself, as well as a file.
+    takes_literals: ClassVar[bool] = False
+    # Whether `salhub run` writes a file where nobody asked for one, or only prints.
+    writes_by_default: ClassVar[bool] = True
     # How the command line reads one input of a person, and shows several results as one.
     read: ClassVar[Callable[[Any], Any]]
     compare: ClassVar[Callable[[Mapping[str, Any]], Any]]
@@ -247,6 +252,16 @@ class PicturePipeline(TaskPipeline):
         picture = load_image(image)
         inputs = self.image_processor(images=picture, return_tensors="pt")
         return {"pixel_values": inputs["pixel_values"].to(self.dtype), "pictures": [picture]}
+
+
+class TextPipeline(TaskPipeline):
+    """Base of the pipelines that take texts."""
+
+    input_type = "text"
+    input_suffixes = (".md", ".txt")
+    takes_literals = True
+
+    read = staticmethod(load_text)
 
 
 def load_model(

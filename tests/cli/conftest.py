@@ -68,6 +68,8 @@ class LettersPipeline:
     comparison_suffixes = (".out", ".json")
     output_views = ("plain", "upper")
     call_settings = ("budget",)
+    takes_literals = False
+    writes_by_default = True
     fixed_settings = {}
     sample = "sample:abc"
 
@@ -89,11 +91,13 @@ class LettersPipeline:
         return cls(LettersConfig(**own), loading)
 
     @staticmethod
-    def read(source: str | bytes) -> str:
+    def read(source: str | bytes | Path) -> str:
         if isinstance(source, bytes):
             text = source.decode()
-        elif source.startswith("sample:"):
-            text = source.removeprefix("sample:")
+        elif str(source).startswith("sample:"):
+            text = str(source).removeprefix("sample:")
+        elif LettersPipeline.takes_literals and isinstance(source, str):
+            text = source
         else:
             text = Path(source).read_text(encoding="utf-8")
         if "\0" in text:
@@ -108,9 +112,13 @@ class LettersPipeline:
     def choices(self) -> dict[str, list[str]]:
         return {"keep": ["vowels", "all"]}
 
-    def __call__(self, texts: str | list[str], budget: str | int | None = None) -> Any:
+    def __call__(
+        self, texts: str | list[str], budget: str | int | None = None, together: bool = False
+    ) -> Any:
         if budget == "none":
             raise ValueError("The budget must be a number.")
+        if together:
+            return self.keep("|".join(texts), budget)
         if isinstance(texts, list):
             self.calls.append(len(texts))
             return [self.keep(text, budget) for text in texts]

@@ -243,3 +243,46 @@ def test_addresses_are_left_to_the_pipeline(call_json, letters, monkeypatch):
     [record] = call_json("run", "letters", address)
     assert read == [address]
     assert record["output"] == "story-letters-en.out"
+
+
+# --- texts that are typed, and piles of texts ---------------------------------------------------
+
+
+def test_a_text_that_is_typed_is_the_input_itself(call, letters, tmp_path, monkeypatch):
+    monkeypatch.setattr(letters, "takes_literals", True)
+    call("run", "letters", "an odd <b>title</b>/x")
+    assert outputs(tmp_path) == {"an-odd-b-title-b-x-letters-en.out": "aoie"}
+    (tmp_path / "story.txt").write_text("banana")
+    call("run", "letters", "story.txt", "-o", "file.out")
+    assert (tmp_path / "file.out").read_text() == "aaa"
+    # A name with the ending of a text file is a file, whether it is there or not.
+    assert "Did you mean 'story.txt'" in call("run", "letters", "storry.txt", code=1).stderr
+    call("run", "letters", "long " * 2000, "-o", "long.out")
+    assert (tmp_path / "long.out").read_text() == "o" * 2000
+
+
+def test_where_nothing_is_written_by_default_the_answer_is_printed(
+    call, call_json, letters, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(letters, "writes_by_default", False)
+    assert call("run", "letters", "sample:abca").stdout == "2 letters are kept.\n"
+    [record] = call_json("run", "letters", "sample:abca")
+    assert (record["text"], record["output"]) == ("aa", None)
+    assert outputs(tmp_path) == {}
+    call("run", "letters", "sample:abca", "-o", "some.out")
+    call("run", "letters", "sample:abca", "--format", "out")
+    assert outputs(tmp_path) == {"some.out": "aa", "abca-letters-en.out": "aa"}
+
+
+def test_the_files_of_a_folder_as_one_input(call, letters, tmp_path, monkeypatch):
+    folder = tmp_path / "pile"
+    folder.mkdir()
+    (folder / "a.txt").write_text("one")
+    (folder / "b.txt").write_text("two")
+    refused = call("run", "letters", "pile", "--together", code=2).stderr
+    assert "takes one input at a time; leave out --together" in " ".join(refused.split())
+    monkeypatch.setattr(letters, "call_settings", ("budget", "together"))
+    call("run", "letters", "pile", "--together")
+    assert outputs(tmp_path) == {"pile-letters-en.out": "oeo"}
+    refused = call("run", "letters", "pile/a.txt", "--together", code=1).stderr
+    assert "--together takes the files of a folder, and pile/a.txt is none" in refused

@@ -1,0 +1,101 @@
+"""Where a text comes from: itself, a file, bytes, an open file, a sample."""
+
+import codecs
+import os
+from pathlib import Path
+from typing import Any
+
+from salhub.data.samples import PREFIX, sample_text_path
+from salhub.errors import did_you_mean
+
+MAX_TEXT_BYTES = 64 * 2**20
+# What a byte order mark says; UTF-32 begins like UTF-16, so it comes first.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def load_text(source: Any) -> str:
+    """Read a text.
+
+    A `str` is the text itself, unless it is "sample:article" or another text that comes with
+    salhub; a `pathlib` path is a file. Nothing is taken out or changed: markup, emoji and the ends
+    of lines stay as they are, so places in the text are places in the file.
+
+    Args:
+        source: A text, a path, bytes, or an open file.
+
+    Returns:
+        The text.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UnknownNameError: There is no such sample.
+        ValueError: A folder, too many bytes, or bytes that are no text.
+        TypeError: Not something a text can be read from.
+
+    Example:
+        >>> load_text("sample:review")[:14]
+        'The first half'
+    """
+    if isinstance(source, str):
+        if source.startswith(PREFIX) and len(source.split()) == 1:
+            return _read_file(sample_text_path(source[len(PREFIX) :]))
+        return source
+    if isinstance(source, os.PathLike):
+        return _read_file(Path(os.fsdecode(source)))
+    if isinstance(source, bytes | bytearray | memoryview):
+        return decode_text(bytes(source), f"The {type(source).__name__} object")
+    if callable(getattr(source, "read", None)):
+        return load_text(source.read())
+    raise TypeError(
+        f"A text cannot be read from an object of type {type(source).__name__}; give a str, a "
+        "pathlib path, bytes or an open file."
+    )
+
+
+def decode_text(data: bytes, name: str) -> str:
+    """Turn bytes into text: UTF-8, or what a byte order mark says.
+
+    Args:
+        data: The bytes.
+        name: What to call them in messages.
+
+    Raises:
+        ValueError: They are no text, or in another encoding.
+
+    Example:
+        >>> decode_text("naïve".encode(), "The text")
+        'naïve'
+    """
+    encoding = next((kind for mark, kind in _MARKS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{name} is not text in {encoding.upper()} (byte {error.start} is "
+            f"{data[error.start]:#04x}); save it as UTF-8, or decode it yourself and give the str."
+        ) from None
+    if "\0" in text:
+        raise ValueError(f"{name} holds zero bytes, so it is no text; give a text file.")
+    return text
+
+
+def _read_file(path: Path) -> str:
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        siblings = path.parent.iterdir() if path.parent.is_dir() else ()
+        hint = did_you_mean(path.name, [sibling.name for sibling in siblings])
+        raise FileNotFoundError(f"There is no file '{path}'.{hint}") from None
+    if not path.is_file():
+        raise ValueError(f"'{path}' is not a regular file; give the path of a text file.")
+    if size > MAX_TEXT_BYTES:
+        raise ValueError(
+            f"'{path}' has {size} bytes, more than the {MAX_TEXT_BYTES} that are read; split it."
+        )
+    return decode_text(path.read_bytes(), f"'{path}'")
