@@ -25,6 +25,7 @@ _PUBLIC = {
     "context_aware_saliency": "salhub.ops.context_aware_saliency",
     "list_models": "salhub.hub",
     "load_image": "salhub.processing",
+    "load_text": "salhub.data.text_sources",
     "pipeline": "salhub.pipelines",
     "seed_cache": "salhub.hub",
 }

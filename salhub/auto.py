@@ -148,6 +148,7 @@ TASKS: dict[str, Task] = {
     for task in (
         Task("image-saliency", "salhub.pipelines.image_saliency", "ImageSaliencyPipeline"),
         Task("image-classification", "salhub.pipelines.image_classification", "ImageClassificationPipeline", is_transformers_own=True),
+        Task("extractive-summarization", "salhub.pipelines.extractive_summarization", "ExtractiveSummarizationPipeline"),
         Task("image-generation", "salhub.pipelines.image_generation", "ImageGenerationPipeline"),
     )
 }
@@ -157,6 +158,7 @@ METHODS: dict[str, Method] = {
     for method in (
         Method("normgrad", "NormGradConfig", "NormGradForImageSaliency", "image-saliency", "arXiv:2004.02866", "normgrad-efficientnet-lite0"),
         Method("salient_relevance", "SalientRelevanceConfig", "SalientRelevanceForImageSaliency", "image-saliency", "arXiv:1712.08268", "salient-relevance-efficientnet-lite0"),
+        Method("lexrank", "LexRankConfig", "LexRankModel", "extractive-summarization", "10.1613/jair.1523", "lexrank-news-en"),
         Method("salun", "SalUnConfig", "SalUnForImageClassification", "image-classification", "arXiv:2310.12508", "salun-resnet8-cifar10", auto_class="AutoModelForImageClassification"),
         Method("salun_diffusion", "SalUnDiffusionConfig", "SalUnForConditionalDiffusion", "image-generation", "arXiv:2310.12508", "salun-ddpm-mnist", folder="salun"),
     )
@@ -171,6 +173,7 @@ BACKBONES: tuple[Backbone, ...] = (
 RECIPES: tuple[RecipeEntry, ...] = (
     RecipeEntry("cifar-resnet", "train", "salhub.backbones.cifar_resnet.recipe_cifar_resnet", "CifarResNetRecipe"),
     RecipeEntry("conditional-unet", "train", "salhub.backbones.conditional_unet.recipe_conditional_unet", "ConditionalUNetRecipe"),
+    RecipeEntry("lexrank", "train", "salhub.models.lexrank.recipe_lexrank", "LexRankRecipe"),
     RecipeEntry("salun-resnet8", "train", "salhub.models.salun.recipe_salun_training", "SalUnClassifierRecipe"),
     RecipeEntry("salun-ddpm", "train", "salhub.models.salun.recipe_salun_training", "SalUnDiffusionModelRecipe"),
     RecipeEntry("salun", "unlearn", "salhub.models.salun.recipe_salun", "SalUnRecipe"),

@@ -211,7 +211,7 @@ def _failing_part(model: nn.Module) -> Iterator[None]:
     """Make the last part of the model that is called raise."""
     leaves = [module for module in model.modules() if not list(module.children())]
 
-    def fail(*_):
+    def fail(*_, **__):
         raise _DeliberateError
 
     original = leaves[-1].forward

@@ -12,7 +12,13 @@ import typer
 from salhub.cli.choice import Choice, NetworkChoice, choose_to_measure
 from salhub.cli.device import DeviceOption
 from salhub.cli.files import draft, echo_json, refuse_existing
-from salhub.cli.settings import hub_settings, parse_settings, refuse_unknown, to_record
+from salhub.cli.settings import (
+    hub_settings,
+    parse_settings,
+    refuse_unknown,
+    to_record,
+    without_place,
+)
 
 _DATA = "data_path"
 
@@ -107,6 +113,7 @@ def _inputs(evaluate: Callable[..., Any], pipeline: Any, data: Path) -> dict[str
 def _command(name: str, data: Path, words: list[str], classifier: str | None) -> str:
     # The folder's name is enough to repeat it; a path would be one of this machine.
     kept = [word for word in words if to_record(parse_settings([word])).keys() - {"classifier"}]
+    kept = list(map(without_place, kept))
     parts = ["salhub", "evaluate", name, "--data", data.resolve().name, *kept]
     if classifier is not None:
         parts += [

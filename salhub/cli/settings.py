@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -93,6 +94,17 @@ def parse_settings(words: Iterable[str]) -> dict[str, Any]:
             raise typer.BadParameter(f"'{name}' is given twice.")
         settings[name] = parse_value(match[2], name)
     return settings
+
+
+def without_place(word: str) -> str:
+    """A setting as others can use it: of a file or folder of this machine only the name is left.
+
+    Example:
+        >>> without_place("seed=3")
+        'seed=3'
+    """
+    option, _, value = word.partition("=")
+    return f"{option}={Path(value).name}" if value and Path(value).exists() else word
 
 
 def parse_value(text: str, name: str) -> Any:

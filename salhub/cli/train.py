@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 import typer
 
 from salhub.auto import recipe_named
-from salhub.cli.settings import parse_settings
+from salhub.cli.settings import parse_settings, without_place
 
 WordsArgument = Annotated[
     list[str] | None,
@@ -127,10 +127,7 @@ class RecipeCall:
 
 def _command(verb: str, name: str, words: Iterable[str], config: Path | None) -> str:
     # A path would be one of this machine; the name of a file says which one is meant.
-    kept = []
-    for word in words:
-        option, _, value = word.partition("=")
-        kept.append(f"{option}={Path(value).name}" if Path(value).exists() else word)
+    kept = map(without_place, words)
     parts = ["salhub", verb, name, *(["--config", config.name] if config else []), *kept]
     return shlex.join(parts)
 

@@ -109,9 +109,7 @@ def _words(text: str) -> Iterator[str]:
         if word and (breaks or word.isspace()):
             yield word
             word = ""
-        if character == "\n":
-            yield character
-        elif breaks and not character.isspace():
+        if character == "\n" or (breaks and not character.isspace()):
             yield character
         else:
             word += character

@@ -36,6 +36,7 @@ def server(tmp_path_factory):
             "salient_relevance": build_page("salient-relevance"),
             "any_method": any_method.build(),
             "salun": build_page("salun"),
+            "lexrank": build_page("lexrank"),
         }
     )
     _, address, _ = launch(gallery, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")

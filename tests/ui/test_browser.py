@@ -174,6 +174,29 @@ def test_forgetting_a_class(browser, server, viewport, request):
         visit.take_picture(f"salun-{request.node.callspec.id}-digits")
 
 
+@pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
+def test_summarising_a_text(browser, server, viewport, request):
+    """A summary before the first press, another length, hostile text, and a mistake."""
+    with visiting(browser, server + "lexrank", viewport) as visit:
+        page = visit.page
+        summary, text = page.get_by_label("Summary", exact=True), page.get_by_label("Text").first
+        assert "bridge" in summary.input_value()
+        assert page.locator("mark:visible").count() > 10
+        visit.take_picture(f"lexrank-{request.node.callspec.id}")
+        hostile = "<img src=x onerror=alert(1)> is old. The old bridge <b>is</b> shut. Cats sleep."
+        text.fill(hostile)
+        page.get_by_role("button", name="Summarise").click()
+        visit.expect_text("mark:visible", "<img src=x onerror=alert(1)>")
+        assert page.locator("mark img, mark b").count() == 0
+        visit.open_tab("Why these")
+        visit.take_picture(f"lexrank-{request.node.callspec.id}-reasons")
+        visit.open_tab("Code")
+        visit.expect_text(".cm-content:visible", 'salhub.pipeline("salhub/lexrank-news-en")')
+        text.fill("   ")
+        page.get_by_role("button", name="Summarise").click()
+        page.get_by_text("There is no text; write or paste one.").first.wait_for()
+
+
 def test_a_link_shows_the_same_view_to_somebody_else(browser, server):
     allowed = {"permissions": ["clipboard-read", "clipboard-write"]}
     with visiting(browser, server, DESK, **allowed) as visit:

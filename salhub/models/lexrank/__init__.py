@@ -1,0 +1,1 @@
+"""LexRank: sentences that many others resemble carry a text."""

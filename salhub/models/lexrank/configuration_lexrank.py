@@ -1,0 +1,175 @@
+"""Configuration of LexRank."""
+
+from salhub.configuration import SaliencyConfig, strict
+from salhub.errors import did_you_mean
+from salhub.models.lexrank.sentence_splitting import SPLITTERS
+
+REPRESENTATIONS = ("tfidf", "embedding", "hybrid")
+CENTRALITIES = ("lexrank", "degree")
+IDF_SOURCES = ("collection", "cluster", "uniform")
+NEGATIVES = ("clip", "shift")
+NORMALIZATIONS = ("sum", "max", "mean")
+POOLINGS = ("mean", "cls")
+REDUNDANCIES = ("cosine", "csis", "mmr")
+SOLVERS = ("auto", "dense", "sparse", "matrix_free")
+
+
+@strict
+class LexRankConfig(SaliencyConfig):
+    """Settings of `LexRankModel`: what resembles what, and how a summary is chosen.
+
+    Args:
+        representation: What sentences are compared by: "tfidf", words weighted by how rare they
+            are; "embedding", vectors of `encoder`; "hybrid", both.
+        centrality: "lexrank", the random walk, or "degree", the number of neighbours.
+        threshold: Similarity that two sentences must exceed to be neighbours, in [0, 1); None for
+            the continuous method, in which every similarity counts as much as it is. The paper
+            finds 0.1 best for clusters of news.
+        cluster_threshold: The same where several documents are ranked together; None for
+            `threshold`.
+        damping: Probability of following a link of the graph rather than jumping to any sentence,
+            above 0 and at most 1. The paper's 0.85 is this one, whatever its formula calls d.
+        tolerance: Sum of absolute changes of the probabilities at which the power method stops.
+        max_iterations: Steps after which it stops anyway.
+        solver: "dense", a matrix of all pairs; "sparse", of neighbours; "matrix_free", of none,
+            for the continuous method; or "auto".
+        top_edges: Most neighbours that each sentence chooses; None for all.
+        normalize: Scores with sum 1 ("sum"), largest 1 ("max", as the paper prints them) or mean 1
+            ("mean").
+        idf: What rareness is counted in: the "collection" that the model was fitted on, the
+            "cluster" that is ranked, or "uniform" for no difference.
+        lowercase: Whether "The" and "the" are one word.
+        stopwords: Language of a list that comes with salhub, such as "en"; words; or None.
+        stemmer: Language of a Snowball stemmer, such as "english"; None for words as they are.
+        language: Code of the language, such as "en", for the ends of sentences.
+        splitter: "sentencex", or "punctuation", which needs no further package.
+        encoder: Sentence encoder: a folder or a Hub repository that AutoModel loads.
+        pooling: How its states become one vector: "mean" or "cls".
+        negative: What becomes of cosines below 0: "clip" makes them 0, "shift" uses (1 + cos) / 2;
+            None refuses them.
+        lexical_weight: Share of the words in "hybrid", 0 to 1.
+        centrality_weight: Weight of the centrality, scaled to [0, 1], in the score.
+        position_weight: Weight of the position, 1 for the first sentence of a document, falling
+            linearly.
+        min_sentence_words: Sentences with fewer words get the score 0; the paper uses 9.
+        redundancy: How sentences that repeat a chosen one are held back: "cosine" skips those
+            that resemble one by more than the limit, "csis" lowers their score by the share of
+            common words, "mmr" by the similarity; or None.
+        redundancy_limit: Limit of "cosine", and weight of the penalty of "mmr"; 0 to 1.
+        vocab_size: Words of the fitted collection; set by `fit_idf`.
+        vocab_bytes: Bytes that they take; set by `fit_idf`.
+        num_documents: Texts of the fitted collection; set by `fit_idf`.
+
+    Raises:
+        ValueError: A setting out of its range, or an unknown choice.
+
+    Example:
+        >>> LexRankConfig(threshold=0.1).damping
+        0.85
+
+    Source: Erkan and Radev, "LexRank: Graph-based Lexical Centrality as Salience in Text
+    Summarization", JAIR 22, 2004. Defaults: damping from the paper; the continuous method, the
+    tolerance and the limit of redundancy are ours.
+    """
+
+    model_type = "salhub_lexrank"
+
+    representation: str = "tfidf"
+    centrality: str = "lexrank"
+    threshold: float | int | None = None
+    cluster_threshold: float | int | None = None
+    damping: float | int = 0.85
+    tolerance: float = 1e-6
+    max_iterations: int = 200
+    solver: str = "auto"
+    top_edges: int | None = None
+    normalize: str = "sum"
+    idf: str = "collection"
+    lowercase: bool = True
+    stopwords: str | list[str] | None = None
+    stemmer: str | None = None
+    language: str = "en"
+    splitter: str = "sentencex"
+    encoder: str | None = None
+    pooling: str = "mean"
+    negative: str | None = "clip"
+    lexical_weight: float | int = 0.5
+    centrality_weight: float | int = 1.0
+    position_weight: float | int = 0.0
+    min_sentence_words: int = 0
+    redundancy: str | None = "cosine"
+    redundancy_limit: float | int = 0.5
+    vocab_size: int = 0
+    vocab_bytes: int = 0
+    num_documents: int = 0
+
+    def validate_choices(self) -> None:
+        """Every choice must be a known one."""
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices and not (value is None and name in _OPTIONAL):
+                raise ValueError(
+                    f"{name} must be one of {', '.join(choices)}"
+                    f"{' or None' if name in _OPTIONAL else ''}, got {value!r}."
+                    f"{did_you_mean(str(value), choices)}"
+                )
+
+    def validate_ranges(self) -> None:
+        """Every number must be in its range."""
+        for name in ("threshold", "cluster_threshold"):
+            value = getattr(self, name)
+            # At 1 every sentence would be alone.
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {value}.")
+        if not 0 < self.damping <= 1:
+            raise ValueError(
+                f"damping must be above 0 and at most 1, got {self.damping}; it is the probability "
+                "of following a link."
+            )
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance must be above 0, got {self.tolerance}.")
+        for name in ("lexical_weight", "redundancy_limit"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
+        for name in ("centrality_weight", "position_weight"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be {least} or more, got {value}.")
+
+    def validate_combinations(self) -> None:
+        """Settings must not contradict each other."""
+        if self.representation != "tfidf" and self.encoder is None:
+            raise ValueError(
+                f"representation='{self.representation}' needs an encoder, such as "
+                "encoder='sentence-transformers/all-MiniLM-L6-v2'."
+            )
+        if self.solver == "matrix_free" and self.threshold is not None:
+            raise ValueError(
+                "solver='matrix_free' is for the continuous method; set threshold=None, or use "
+                "solver='sparse'."
+            )
+
+
+_CHOICES = {
+    "representation": REPRESENTATIONS,
+    "centrality": CENTRALITIES,
+    "solver": SOLVERS,
+    "normalize": NORMALIZATIONS,
+    "idf": IDF_SOURCES,
+    "splitter": SPLITTERS,
+    "pooling": POOLINGS,
+    "negative": NEGATIVES,
+    "redundancy": REDUNDANCIES,
+}
+_OPTIONAL = frozenset({"negative", "redundancy"})
+_LEAST = {
+    "max_iterations": 1,
+    "top_edges": 1,
+    "min_sentence_words": 0,
+    "vocab_size": 0,
+    "vocab_bytes": 0,
+    "num_documents": 0,
+}

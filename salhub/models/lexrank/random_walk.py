@@ -1,0 +1,125 @@
+"""The random walk of LexRank: stationary distributions, with and without a matrix.
+
+Source: Erkan and Radev 2004 (JAIR 22), section 3.2: p = M^T p with M = (1 - d) U + d B, B the
+similarities divided by their row sums. `damping` is d, the probability of following a link. That
+products with B need no matrix of similarities, where those are inner products, is ours.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from scipy import sparse
+
+_ROUNDING = 1e-9
+
+
+class Walk(Protocol):
+    """Similarities of N sentences, as far as a random walk needs to know them.
+
+    Attributes:
+        degrees: Row sums of the similarities, each above 0, (N,).
+    """
+
+    degrees: Any
+
+    def spread(self, shares: Any) -> Any:
+        """Product of the similarities with a vector, (N,) -> (N,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stationary:
+    """Where a random walk is, in the long run.
+
+    Args:
+        probabilities: (N,), sum 1.
+        num_iterations: Steps taken.
+        residual: Sum of absolute changes in the last one.
+        converged: Whether that is below the tolerance.
+    """
+
+    probabilities: Any
+    num_iterations: int
+    residual: float
+    converged: bool
+
+
+class MatrixWalk:
+    """Similarities that stand in a matrix, dense or sparse.
+
+    Args:
+        similarity: (N, N), symmetric, 0 or more, with positive row sums.
+    """
+
+    def __init__(self, similarity: Any) -> None:
+        self.similarity = similarity
+        self.degrees = np.asarray(similarity.sum(axis=1), dtype=np.float64).reshape(-1)
+
+    def spread(self, shares: np.ndarray) -> np.ndarray:
+        return self.similarity @ shares
+
+
+class FeatureWalk:
+    """Similarities that are inner products of vectors; the matrix of them is never made.
+
+    A sentence whose vector is 0 resembles only itself, as its cosine to itself counts as 1.
+
+    Args:
+        parts: Matrices of N rows, dense or sparse. Similarities are the sums of their inner
+            products, none of which is below 0; rows of all parts together have the length 1 or 0.
+    """
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self.pairs = [(part, part.T.tocsr() if sparse.issparse(part) else part.T) for part in parts]
+        self.missing = 1 - sum(_squared_lengths(part) for part in parts)
+        self.missing[np.abs(self.missing) < _ROUNDING] = 0
+        self.degrees = self.spread(np.ones(len(self.missing)))
+
+    def spread(self, shares: np.ndarray) -> np.ndarray:
+        products = sum(part @ (turned @ shares) for part, turned in self.pairs)
+        return products + self.missing * shares
+
+
+def _squared_lengths(part: Any) -> np.ndarray:
+    if sparse.issparse(part):
+        return np.asarray(part.multiply(part).sum(axis=1)).reshape(-1)
+    return np.square(part).sum(axis=1)
+
+
+def stationary_distribution(
+    walk: Walk,
+    *,
+    damping: float = 0.85,
+    teleport: Any = None,
+    tolerance: float = 1e-6,
+    max_iterations: int = 200,
+    absolute_sum: Callable[[Any], float] = lambda vector: float(np.abs(vector).sum()),
+) -> Stationary:
+    """Find the stationary distribution by the power method.
+
+    Args:
+        walk: The similarities.
+        damping: Probability of following a link, above 0 and at most 1.
+        teleport: Where a jump ends, (N,), sum 1; uniform by default.
+        tolerance: Sum of absolute changes at which the method stops.
+        max_iterations: Steps after which it stops anyway.
+        absolute_sum: Of a vector of the kind that the walk works with.
+
+    Example:
+        >>> walk = MatrixWalk(np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 1.0]]))
+        >>> stationary_distribution(walk).probabilities.round(3).tolist()
+        [0.297, 0.405, 0.297]
+    """
+    uniform = walk.degrees * 0 + 1 / len(walk.degrees)
+    jump = (1 - damping) * (uniform if teleport is None else teleport)
+    found, residual = uniform, float("inf")
+    for number in range(1, max_iterations + 1):
+        new = jump + damping * walk.spread(found / walk.degrees)
+        new = new / new.sum()  # rounding adds up over many steps
+        residual = absolute_sum(new - found)
+        found = new
+        if residual < tolerance:
+            return Stationary(found, number, residual, converged=True)
+    return Stationary(found, max_iterations, residual, converged=False)

@@ -1,0 +1,101 @@
+"""`salhub train lexrank`: learn from a collection of texts how rare words are."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from salhub.data.text_collection import fingerprint, read_texts
+from salhub.models.lexrank.configuration_lexrank import LexRankConfig
+from salhub.models.lexrank.modeling_lexrank import LexRankModel
+from salhub.results import Results
+from salhub.runner.arguments import RunArguments
+from salhub.runner.recipe import Recipe, Stage
+from salhub.runner.run_card import CardFacts
+
+
+@dataclass(kw_only=True)
+class LexRankArguments(RunArguments):
+    """Options of `LexRankRecipe`.
+
+    Args:
+        data: Collection of texts, see `read_texts`.
+        min_documents: Words of fewer texts are forgotten, see `fit_idf`.
+        max_words: The most frequent words that are kept; None for all.
+        language: Code of the language, such as "en".
+        lowercase: Whether "The" and "the" are one word.
+        stopwords: Language of a list of words that are left out; None for none.
+        stemmer: Language of a Snowball stemmer; None for none.
+    """
+
+    data: str
+    min_documents: int = 2
+    max_words: int | None = None
+    language: str = "en"
+    lowercase: bool = True
+    stopwords: str | None = None
+    stemmer: str | None = None
+
+
+class LexRankRecipe(Recipe):
+    """Counts words; there is nothing to descend.
+
+    Example:
+        >>> arguments = LexRankArguments(output_dir="out", data="news.csv")
+        >>> LexRankRecipe(arguments).arguments.min_documents
+        2
+
+    Source: Erkan and Radev 2004 (JAIR 22), section 2.
+    """
+
+    name = "lexrank"
+    arguments_class = LexRankArguments
+
+    def learned_options(self) -> dict[str, Any]:
+        # The place of the collection does not matter, and what is in it stands in the results.
+        return {**super().learned_options(), "data": Path(self.arguments.data).name}
+
+    def build_model(self) -> nn.Module:
+        options = self.arguments
+        self.texts = read_texts(options.data)
+        fields = {name: getattr(options, name) for name in ("language", "lowercase", "stopwords")}
+        return LexRankModel(LexRankConfig(**fields, stemmer=options.stemmer))
+
+    def prepare(self, model: nn.Module, accelerator: Any) -> None:
+        options = self.arguments
+        model.fit_idf(
+            self.texts,
+            min_documents=options.min_documents,
+            max_words=options.max_words,
+            progress=accelerator.is_local_main_process,
+        )
+
+    def stages(self, epoch: int) -> Iterable[Stage]:
+        return []
+
+    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        # The runner wants one, and the only parameter never gets a gradient.
+        return torch.optim.SGD(model.parameters(), lr=self.arguments.learning_rate)
+
+    def loss(self, model, inputs, batch):
+        raise NotImplementedError("counting words takes no steps")
+
+    def evaluate(self, model: nn.Module, accelerator: Any, results: Results) -> None:
+        path = Path(self.arguments.data)
+        results.data = {"name": path.name, "fingerprint": fingerprint(path)}
+        results.add_metric("texts", model.config.num_documents)
+        results.add_metric("words", model.config.vocab_size)
+
+    def export(self, model: Any, folder: Path) -> None:
+        model.save_pretrained(folder)
+
+    def card_facts(self) -> CardFacts:
+        name = Path(self.arguments.data).name
+        return CardFacts(
+            summary=f"LexRank with the rareness of words counted in {name}.",
+            usage='summarise = salhub.pipeline("{model}")\nprint(summarise("A text.").text)',
+            task="summarization",
+        )

@@ -1,0 +1,164 @@
+"""Which sentences make the summary: the best ones that fit and do not repeat each other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from salhub.models.lexrank.sentence_features import SentenceFeatures
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """A sentence that was left out because a chosen one says the same.
+
+    Args:
+        place: The sentence.
+        of: The chosen one.
+        similarity: How much they resemble each other.
+    """
+
+    place: int
+    of: int
+    similarity: float
+
+
+@dataclass
+class Selection:
+    """What was chosen.
+
+    Args:
+        places: Chosen sentences, best first.
+        repetitions: Those left out for what they repeat, in the order in which they came up.
+    """
+
+    places: list[int] = field(default_factory=list)
+    repetitions: list[Repetition] = field(default_factory=list)
+
+
+def select_sentences(
+    scores: np.ndarray,
+    costs: Sequence[int],
+    limit: int,
+    features: SentenceFeatures,
+    words: Sequence[Sequence[str]],
+    *,
+    redundancy: str | None,
+    redundancy_limit: float,
+) -> Selection:
+    """Choose sentences, best first, as long as they fit.
+
+    A sentence that is too long for what is left is passed over; the best one is always taken.
+
+    Args:
+        scores: (N,).
+        costs: What each sentence takes of the budget, (N,).
+        limit: The budget.
+        features: For the similarities of chosen ones.
+        words: Words of each sentence, for "csis".
+        redundancy: As of the configuration.
+        redundancy_limit: As of the configuration.
+
+    Source: Erkan and Radev 2004 (JAIR 22), section 4.2, for "cosine"; Radev et al. 2004 (IPM 40)
+    for "csis"; Carbonell and Goldstein 1998 (SIGIR) for "mmr".
+    """
+    walker = _WALKERS[redundancy](scores, features, words, redundancy_limit)
+    chosen, left = Selection(), limit
+    while (place := walker.best()) is not None:
+        repetition = walker.repetition(place)
+        if repetition is not None:
+            chosen.repetitions.append(repetition)
+        elif costs[place] <= left or not chosen.places:
+            chosen.places.append(place)
+            left -= costs[place]
+            walker.choose(place)
+        walker.remove(place)
+        if left <= 0:
+            break
+    return chosen
+
+
+class _Plain:
+    """Walks down the ranking; of equal scores the first sentence comes first."""
+
+    def __init__(self, scores, features, words, limit) -> None:
+        self.features, self.words, self.limit = features, words, limit
+        self.order = iter(np.argsort(-scores, kind="stable").tolist())
+
+    def best(self) -> int | None:
+        return next(self.order, None)
+
+    def repetition(self, place: int) -> Repetition | None:
+        return None
+
+    def choose(self, place: int) -> None:
+        pass
+
+    def remove(self, place: int) -> None:
+        pass
+
+
+class _Cosine(_Plain):
+    """Skips what resembles a chosen sentence by more than the limit."""
+
+    def __init__(self, *arguments) -> None:
+        super().__init__(*arguments)
+        count = len(self.features)
+        self.nearest, self.similarity = np.zeros(count, dtype=np.int64), np.full(count, -1.0)
+
+    def repetition(self, place: int) -> Repetition | None:
+        similarity = float(self.similarity[place])
+        if similarity <= self.limit:
+            return None
+        return Repetition(place, int(self.nearest[place]), similarity)
+
+    def choose(self, place: int) -> None:
+        similar = self.features.similarity_to([place])[:, 0]
+        is_nearer = similar > self.similarity
+        self.nearest[is_nearer] = place
+        self.similarity = np.maximum(self.similarity, similar)
+
+
+class _Penalised(_Plain):
+    """Lowers the scores of what resembles a chosen sentence; scores are scaled to [0, 1]."""
+
+    def __init__(self, scores, features, words, limit) -> None:
+        super().__init__(scores, features, words, limit)
+        self.scores = scores / max(float(scores.max()), np.finfo(float).tiny)
+        self.penalties = np.zeros(len(scores))
+        self.is_there = np.ones(len(scores), dtype=bool)
+
+    def best(self) -> int | None:
+        if not self.is_there.any():
+            return None
+        return int(np.where(self.is_there, self.current(), -np.inf).argmax())
+
+    def current(self) -> np.ndarray:
+        return self.scores - self.penalties
+
+    def remove(self, place: int) -> None:
+        self.is_there[place] = False
+
+
+class _Csis(_Penalised):
+    """Takes off 2 common words / (words of both), the largest over the chosen ones."""
+
+    def choose(self, place: int) -> None:
+        chosen = set(self.words[place])
+        overlap = np.array([len(chosen.intersection(words)) for words in self.words])
+        sizes = np.array([len(set(words)) for words in self.words]) + len(chosen)
+        self.penalties = np.maximum(self.penalties, 2 * overlap / np.maximum(sizes, 1))
+
+
+class _Mmr(_Penalised):
+    """Weighs the score against the similarity to the nearest chosen sentence."""
+
+    def current(self) -> np.ndarray:
+        return (1 - self.limit) * self.scores - self.limit * self.penalties
+
+    def choose(self, place: int) -> None:
+        similar = self.features.similarity_to([place])[:, 0]
+        self.penalties = np.maximum(self.penalties, similar)
+
+
+_WALKERS = {None: _Plain, "cosine": _Cosine, "csis": _Csis, "mmr": _Mmr}

@@ -1,0 +1,97 @@
+"""The pipeline of the models that choose the sentences of a text that carry it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from salhub.data.text_sources import load_text
+from salhub.models.lexrank.summarizing import DEFAULT_BUDGET, summarize
+from salhub.pipelines.base import TextPipeline
+from salhub.pipelines.extractive_summarization_result import (
+    ExtractiveSummarizationResult,
+    compare_results,
+)
+
+_SETTINGS = ("budget", "query", "order")
+
+
+class ExtractiveSummarizationPipeline(TextPipeline):
+    """Summarise texts by sentences of their own.
+
+    Example:
+        >>> import salhub
+        >>> summarise = salhub.pipeline("salhub/lexrank-news-en")
+        >>> result = summarise("sample:article", budget=1)
+        >>> len(result.chosen), result.chosen[0].text in salhub.load_text("sample:article")
+        (1, True)
+    """
+
+    output_suffix = ".txt"
+    output_suffixes = ExtractiveSummarizationResult.suffixes
+    output_views = tuple(ExtractiveSummarizationResult.views)
+    writes_by_default = False
+    call_settings = (*_SETTINGS, "together")
+    sample = "sample:article"
+    example = """
+import salhub
+
+# a text, a pathlib.Path, or several with together=True
+result = salhub.pipeline("{model}")("sample:article", budget="100w")
+print(result.text)
+result.save("summary.html")
+"""
+    hub_task = "summarization"
+
+    compare = staticmethod(compare_results)
+
+    def __call__(
+        self, texts: Any, *, together: bool = False, **kwargs: Any
+    ) -> ExtractiveSummarizationResult | list[ExtractiveSummarizationResult]:
+        """Summarise one text, or several.
+
+        Args:
+            texts: A text; a `pathlib` path of a text file; "sample:article"; an open file; or a
+                list or generator of these. A text may also be a list of its sentences, where
+                `together` says that there are several.
+            together: Make one summary of all texts.
+            **kwargs: `budget`, the length: a number of sentences, 3 by default, or "100w", "665c"
+                (characters) or "20%"; `query`, what the summary should be about; `order`,
+                "position" or "score".
+
+        Returns:
+            One result a text, or one for all.
+
+        Raises:
+            ValueError: A text without sentences, or a setting out of its range.
+            TypeError: Something that is no text.
+        """
+        if together:
+            return super().__call__([list(texts)], **kwargs)[0]
+        if isinstance(texts, Sequence) and not isinstance(texts, str | bytes) and not texts:
+            return []
+        return super().__call__(texts, **kwargs)
+
+    def _sanitize_parameters(self, **settings):
+        self._refuse_unknown(settings.keys() - set(_SETTINGS))
+        return {}, {name: value for name, value in settings.items() if value is not None}, {}
+
+    def choices(self) -> dict[str, list[str]]:
+        """Return nothing: there is no list to choose from, for `salhub info`."""
+        return {}
+
+    def preprocess(self, text: Any) -> dict[str, Any]:
+        if isinstance(text, list):
+            return {"documents": [one if isinstance(one, list) else load_text(one) for one in text]}
+        return {"documents": [load_text(text)]}
+
+    def _forward(
+        self,
+        model_inputs,
+        budget: Any = DEFAULT_BUDGET,
+        query: str | None = None,
+        order: str = "position",
+    ):
+        documents = model_inputs["documents"]
+        return {"found": summarize(self.model, documents, budget=budget, query=query, order=order)}
+
+    def postprocess(self, model_outputs) -> ExtractiveSummarizationResult:
+        return ExtractiveSummarizationResult(model_outputs["found"], self._model_name())

@@ -1,0 +1,220 @@
+"""From texts to a summary: sentences with places, budgets, repetitions, orders."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from salhub import LexRankConfig, LexRankModel
+from salhub.data.text_sources import load_text
+from salhub.models.lexrank.budget import Budget
+from salhub.models.lexrank.sentence_features import SentenceFeatures
+from salhub.models.lexrank.sentence_selection import select_sentences
+from salhub.models.lexrank.sentence_splitting import split_sentences
+from salhub.models.lexrank.summarizing import summarize
+from salhub.models.lexrank.words import words_of
+
+ARTICLE = load_text("sample:article")
+SCRIPTS = {
+    "ar": "الجسر القديم مغلق. سيعبر الناس الجسر الجديد؟ القطط تنام.",
+    "zh": "旧桥已经关闭。人们走新桥。猫在睡觉。",
+    "hi": "पुराना पुल बंद है। लोग नए पुल से जाएंगे। बिल्लियाँ सोती हैं।",
+    "en": "🙂 The <b>old</b> bridge &amp; co. is shut! People take the new bridge 🌉. Cats sleep.",
+}
+
+
+def model(**settings) -> LexRankModel:
+    return LexRankModel(LexRankConfig(**{"idf": "uniform", **settings}))
+
+
+# --- sentences and words ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("splitter", ["sentencex", "punctuation"])
+@pytest.mark.parametrize("language", SCRIPTS)
+def test_every_sentence_is_a_slice_of_its_text_in_any_script(language, splitter):
+    text = f"\n  {SCRIPTS[language]}\n\n"
+    spans = split_sentences(text, language, splitter)
+    assert len(spans) >= 3
+    for span in spans:
+        assert span.of(text) == span.of(text).strip() != ""
+    # Nothing but white space lies between them.
+    rest = "".join(text[a.end : b.start] for a, b in itertools.pairwise(spans))
+    assert not rest.strip()
+    found = summarize(model(language=language, splitter=splitter), text, budget=2)
+    for sentence in found.sentences:
+        assert text[sentence.start : sentence.end] == sentence.text
+    assert len(found.chosen) == 2
+
+
+def test_abbreviations_are_no_ends_of_sentences_and_empty_lines_are():
+    text = "Dr. Fenner paid $5.2 million. A heading\n\nThe text below it"
+    assert [span.of(text) for span in split_sentences(text)] == [
+        "Dr. Fenner paid $5.2 million.", "A heading", "The text below it",
+    ]  # fmt: skip
+    assert split_sentences(" \n ") == []
+
+
+def test_words_of_scripts_with_marks_and_without_spaces():
+    assert words_of("बिल्लियाँ सोती") == ["बिल्लियाँ", "सोती"]
+    assert words_of("旧桥 新桥路") == ["旧桥", "新桥", "桥路"]
+    assert words_of("naïve_café x2 桥") == ["naïve", "café", "x2", "桥"]
+
+
+# --- budgets ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "amount", "unit"),
+    [
+        (3, 3, "sentences"), ("2 sentences", 2, "sentences"), ("100w", 100, "words"),
+        ("100 Words", 100, "words"), ("665c", 665, "characters"), ("20%", 0.2, "ratio"),
+        (0.25, 0.25, "ratio"), ("0.25", 0.25, "ratio"), (1, 1, "sentences"),
+    ],
+)  # fmt: skip
+def test_lengths_as_people_write_them(written, amount, unit):
+    assert Budget.read(written) == Budget(pytest.approx(amount), unit)
+
+
+@pytest.mark.parametrize(
+    ("written", "error", "words"),
+    [
+        ("many", ValueError, "is no length; write 100w"), ("5 pages", ValueError, "is no length"),
+        (0, ValueError, "1 or more, got 0"), ("0w", ValueError, "1 or more"),
+        ("200%", ValueError, "at most the whole text"), ("1.5w", ValueError, "whole number"),
+        (True, TypeError, "a number or a text"), (None, TypeError, "a number or a text"),
+    ],
+)  # fmt: skip
+def test_what_is_no_length_is_refused(written, error, words):
+    with pytest.raises(error, match=words):
+        Budget.read(written)
+
+
+def test_summaries_keep_to_their_budget_whatever_it_is_in():
+    for budget, size in (
+        ("60w", lambda text: len(text.split()) <= 60),
+        ("300c", lambda text: len(text) <= 300 + 10),  # spaces join the sentences
+        (4, lambda text: len(split_sentences(text)) == 4),
+        ("10%", lambda text: len(text.split()) <= len(ARTICLE.split()) / 10),
+    ):
+        found = summarize(model(), ARTICLE, budget=budget)
+        assert found.text and size(found.text), budget
+    everything = summarize(model(redundancy=None), ARTICLE, budget="9999w")
+    assert len(everything.chosen) == len(everything.sentences)
+    # One sentence is always there, even if it is too long.
+    assert len(summarize(model(), ARTICLE, budget="1w").chosen) == 1
+
+
+# --- selection ----------------------------------------------------------------------------------
+
+
+def features(similarity) -> SentenceFeatures:
+    """Vectors that have these similarities."""
+    values, vectors = np.linalg.eigh(np.array(similarity))
+    return SentenceFeatures((vectors * np.sqrt(np.maximum(values, 0)),))
+
+
+SIMILAR = [[1, 0.9, 0.1, 0.2], [0.9, 1, 0.1, 0.3], [0.1, 0.1, 1, 0.6], [0.2, 0.3, 0.6, 1]]
+SCORES = np.array([0.4, 0.35, 0.15, 0.1])
+
+
+def select(redundancy, limit=0.5, words=((),) * 4, most=3):
+    return select_sentences(
+        SCORES,
+        [1] * 4,
+        most,
+        features(SIMILAR),
+        words,
+        redundancy=redundancy,
+        redundancy_limit=limit,
+    )
+
+
+def test_repetitions_are_passed_over_and_told():
+    assert select(None).places == [0, 1, 2]
+    found = select("cosine")
+    assert found.places == [0, 2]
+    assert [(r.place, r.of) for r in found.repetitions] == [(1, 0), (3, 2)]
+    assert [r.similarity for r in found.repetitions] == pytest.approx([0.9, 0.6])
+    assert select("cosine", limit=0.95).places == [0, 1, 2]
+
+
+def test_maximal_marginal_relevance_equals_its_formula():
+    chosen, scaled = [], SCORES / SCORES.max()
+    for _ in range(3):
+        rest = [place for place in range(4) if place not in chosen]
+
+        def value(place):
+            nearest = max((SIMILAR[place][other] for other in chosen), default=0)
+            return 0.5 * (scaled[place] - nearest)
+
+        chosen.append(max(rest, key=value))
+    assert select("mmr", limit=0.5).places == chosen == [0, 2, 1]
+
+
+def test_common_words_are_taken_off_by_csis():
+    words = (("a", "b"), ("a", "b"), ("c", "d"), ("a", "c"))
+    # The second has all words of the first: 0.875 - 1; the third none, the fourth one of two.
+    assert select("csis", words=words).places == [0, 2, 1]
+
+
+def test_a_sentence_that_is_too_long_for_what_is_left_is_passed_over():
+    found = select_sentences(
+        SCORES, [5, 9, 3, 2], 8, features(SIMILAR), (), redundancy=None, redundancy_limit=0.5
+    )
+    assert found.places == [0, 2]
+
+
+# --- summaries ----------------------------------------------------------------------------------
+
+
+def test_orders_ranks_and_supporters():
+    found = summarize(model(), ARTICLE, budget=3)
+    best = summarize(model(), ARTICLE, budget=3, order="score")
+    assert list(found.chosen) == sorted(best.chosen)
+    scores = [found.sentences[place].score for place in best.chosen]
+    assert scores == sorted(scores, reverse=True)
+    assert sorted(s.rank for s in found.sentences) == list(range(1, len(found.sentences) + 1))
+    for place in found.chosen:
+        sentence = found.sentences[place]
+        assert sentence.is_chosen and sentence.supporters and place not in sentence.supporters
+    with pytest.raises(ValueError, match="Did you mean 'position'"):
+        summarize(model(), ARTICLE, order="positon")
+
+
+def test_several_texts_make_one_summary_with_places_in_each():
+    texts = ["The old bridge is shut.\nPeople walk.", "Cats sleep. The old bridge is shut today."]
+    found = summarize(model(redundancy_limit=0.7), texts, budget=2, order="score")
+    for sentence in found.sentences:
+        assert texts[sentence.document][sentence.start : sentence.end] == sentence.text
+    [dropped] = found.left_out
+    assert {found.sentences[n].document for n in (dropped.sentence, dropped.repeats)} == {0, 1}
+    split = summarize(model(), [["The old bridge is shut.", "  ", "Cats sleep."]], budget=1)
+    assert [s.text for s in split.sentences] == ["The old bridge is shut.", "Cats sleep."]
+    [document] = split.documents
+    for sentence in split.sentences:
+        assert document[sentence.start : sentence.end] == sentence.text
+
+
+def test_position_and_length_are_features_of_the_score():
+    first = summarize(model(position_weight=100), ARTICLE, budget=1)
+    assert first.chosen == (0,)
+    plain = summarize(model(), ARTICLE, budget=1)
+    cut = summarize(model(min_sentence_words=9), ARTICLE, budget=1)
+    for sentence, before in zip(cut.sentences, plain.sentences, strict=True):
+        is_short = len(words_of(sentence.text)) < 9
+        assert sentence.score == (0 if is_short else before.score)
+
+
+def test_a_query_changes_what_is_chosen():
+    found = summarize(model(stopwords="en"), ARTICLE, budget=1, query="rust in the steel arches")
+    assert "rust" in found.text
+
+
+def test_texts_without_sentences_are_refused():
+    for nothing in ("", " \n\n ", [], [""], [[]]):
+        with pytest.raises(ValueError, match="no sentences to rank"):
+            summarize(model(), nothing)
+    for data in (b"bytes", [b"bytes"]):
+        with pytest.raises(TypeError, match="must be text, got bytes"):
+            summarize(model(), data)

@@ -1,0 +1,61 @@
+"""The page of LexRank: what it shows is what the pipeline finds, and its code does the same."""
+
+import re
+from html import unescape
+
+import pytest
+
+import salhub
+from salhub.auto import METHODS
+from salhub.data.text_sources import load_text
+from salhub.ui.pages.lexrank import MOST_CHARACTERS, Page
+
+NAME = "salhub/lexrank-news-en"
+
+
+@pytest.fixture(scope="module")
+def page():
+    return Page(NAME, METHODS["lexrank"])
+
+
+def test_the_answer_is_that_of_the_pipeline_and_settings_do_not_stay(page):
+    article = load_text("sample:article")
+    plain = page.answer(article)
+    other = page.answer(article, 2, "rust in the steel", 0.1, 0.5, False)
+    assert page.answer(article) == plain
+    pipeline = salhub.pipeline(NAME)
+    assert plain[0] == pipeline(article).text
+    changed = salhub.pipeline(NAME, threshold=0.1, damping=0.5, redundancy=None)
+    assert other[0] == changed(article, budget=2, query="rust in the steel").text
+
+
+def test_the_code_says_the_same_summary(page, tmp_path, monkeypatch, capsys):
+    article = load_text("sample:article")
+    (tmp_path / "text.txt").write_text(article, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for settings in ((), (2, "shops", 0.1, 0.6, False)):
+        summary, *_, code = page.answer(article, *settings)
+        exec(compile(code, "page", "exec"), {})
+        assert capsys.readouterr().out.strip() == summary
+
+
+def test_nothing_in_a_text_becomes_markup(page):
+    text = (
+        '<script>alert(1)</script> is old. The <b>old</b> bridge is old & shut.\n---\nOld "cats".'
+    )
+    _, shaded, reasons, others, _ = page.answer(text)
+    for html in (shaded, reasons, others):
+        assert "<script" not in html and "<b>" not in html
+        assert "&lt;" in html
+    plain = unescape(re.sub(r"<[^>]*>", "", shaded))
+    assert plain == text.replace("---", "")
+
+
+def test_mistakes_get_one_sentence(page):
+    with pytest.raises(ValueError, match="There is no text"):
+        page.answer("  \n ")
+    with pytest.raises(ValueError, match="at most 200000 are read here"):
+        page.answer("a" * (MOST_CHARACTERS + 1))
+    with pytest.raises(ValueError, match="threshold must be"):
+        page.answer("A text.", threshold=2)
+    assert page.answer("A text.")[0] == "A text."  # nothing of the mistake stays
