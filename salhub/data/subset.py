@@ -1,5 +1,6 @@
 """Naming a part of a data set in a few words, such as all pictures of a class."""
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -138,3 +139,31 @@ def _existing(numbers: list[int], size: int, spec: str) -> Tensor:
             f"being {beyond[0]}."
         )
     return torch.tensor(numbers, dtype=torch.long)
+
+
+def describe_spec(spec: str) -> str:
+    """The words that name a subset, as others may read them.
+
+    Single places may tell who is meant, so only their number and a digest are left; of a file, its
+    name and a digest of what is in it.
+
+    Args:
+        spec: As of `choose_subset`.
+
+    Example:
+        >>> describe_spec("class:cat"), describe_spec("indices:3,8,9")
+        ('class:cat', 'indices:3 places, sha256 4f5f7db2')
+    """
+    kind, _, value = spec.partition(":")
+    if kind == "indices":
+        count = len([place for place in value.split(",") if place.strip()])
+        return f"indices:{count} places, sha256 {_short_digest(value.encode())}"
+    if kind == "file":
+        path = Path(value)
+        content = f", sha256 {_short_digest(path.read_bytes())}" if path.is_file() else ""
+        return f"file:{path.name}{content}"
+    return spec
+
+
+def _short_digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:8]

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from salhub.data.labelled_split import LabelledSplit, balanced_places
 from salhub.data.picture_archive import PictureArchive, as_rgb, resize_bytes
-from salhub.data.subset import Subset, choose_subset
+from salhub.data.subset import Subset, choose_subset, describe_spec
 from salhub.metrics.bootstrap import bootstrap_mean
 from salhub.results import Results
 from salhub.runner.arguments import RunArguments, check_choice
@@ -177,6 +177,10 @@ class ImageClassificationRecipe(ClassifierRecipe):
         size = self.arguments.image_size
         return (images if size is None else resize_bytes(images, size)), archive.labels[places]
 
+    def learned_options(self) -> dict[str, Any]:
+        options, left_out = super().learned_options(), self.arguments.leave_out
+        return {**options, "leave_out": left_out and describe_spec(left_out)}
+
     def stages(self, epoch: int) -> Iterable[Stage]:
         return [Stage("train", len(self.train_labels), self._fetch)]
 
@@ -211,7 +215,7 @@ class ImageClassificationRecipe(ClassifierRecipe):
     def card_facts(self) -> CardFacts:
         learned = f"{len(self.split.train)} pictures of {self.split.data['name']}"
         left_out = self.arguments.leave_out
-        end = "" if left_out is None else f" It never saw {left_out}."
+        end = "" if left_out is None else f" It never saw {describe_spec(left_out)}."
         return CardFacts(
             summary=f"An image classifier trained on {learned}.{end}",
             usage=USAGE,

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from salhub.backbones.conditional_unet.configuration_conditional_unet import ConditionalUNetConfig
+from salhub.ops.values import is_any
 
 
 def check_sample(config: ConditionalUNetConfig, sample: Tensor) -> None:
@@ -32,7 +33,7 @@ def check_timestep(config: ConditionalUNetConfig, timestep: Tensor, batch_size: 
     """
     _check_indices("timestep", timestep, batch_size)
     steps = config.num_train_timesteps
-    if _is_any((timestep < 0) | (timestep >= steps)):
+    if is_any((timestep < 0) | (timestep >= steps)):
         raise ValueError(f"timestep must be in [0, {steps}), got {_range(timestep)}.")
 
 
@@ -53,12 +54,12 @@ def check_class_labels(
             f"guidance_scale must be at least 0, got {guidance_scale}; 0 is the prediction for the "
             "class alone."
         )
-    if _is_any((class_labels < 0) | (class_labels > null)):
+    if is_any((class_labels < 0) | (class_labels > null)):
         raise ValueError(
             f"class_labels must be in [0, {null}), or {null} for no class, got "
             f"{_range(class_labels)}."
         )
-    if guidance_scale > 0 and _is_any(class_labels == null):
+    if guidance_scale > 0 and is_any(class_labels == null):
         raise ValueError(
             f"class_labels holds the null class {null}, and guidance needs a real class in "
             f"[0, {null}); pass guidance_scale=0 for the prediction without a class."
@@ -72,14 +73,6 @@ def _check_indices(name: str, indices: Tensor, batch_size: int) -> None:
         raise ValueError(
             f"{name} must have shape ({batch_size},), one a picture, got {tuple(indices.shape)}."
         )
-
-
-def _is_any(condition: Tensor) -> bool:
-    try:
-        return bool(condition.any())
-    except RuntimeError:
-        # Inside torch.func.vmap and on the meta device there are no values to look at.
-        return False
 
 
 def _range(indices: Tensor) -> str:

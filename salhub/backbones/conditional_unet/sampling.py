@@ -130,7 +130,8 @@ def _check(
         )
     check_class_labels(model.config, class_labels, len(class_labels), guidance_scale)
     steps = model.config.num_train_timesteps
-    if not (isinstance(num_steps, int) and 1 <= num_steps <= steps):
+    is_whole = isinstance(num_steps, int) and not isinstance(num_steps, bool)
+    if not (is_whole and 1 <= num_steps <= steps):
         raise ValueError(f"num_steps must be a whole number from 1 to {steps}, got {num_steps}.")
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be in [0, 1], got {eta}.")

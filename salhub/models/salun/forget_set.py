@@ -13,6 +13,7 @@ from transformers.utils import cached_file
 
 from salhub.data.labelled_split import FILE_NAME, LabelledSplit
 from salhub.data.picture_archive import PictureArchive
+from salhub.data.subset import describe_spec
 from salhub.hub import resolve
 from salhub.models.salun.configuration_salun import UnlearnedConfig
 from salhub.models.salun.configuration_salun_diffusion import SalUnDiffusionConfig
@@ -215,12 +216,6 @@ def places_digest(places: Tensor) -> str:
         places: int64 (n,), ascending.
     """
     return hashlib.sha256(places.numpy().astype("<i8").tobytes()).hexdigest()
-
-
-def describe_spec(spec: str) -> str:
-    """The words that name a subset, without the folders of this machine."""
-    kind, _, value = spec.partition(":")
-    return f"file:{Path(value).name}" if kind == "file" else spec
 
 
 def record_retraining(config: UnlearnedConfig, recipe: Any) -> None:

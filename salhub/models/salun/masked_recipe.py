@@ -13,8 +13,9 @@ from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from salhub.data.labelled_split import LabelledSplit
+from salhub.data.subset import describe_spec
 from salhub.hub import canonical_name
-from salhub.models.salun.forget_set import describe_spec, places_digest
+from salhub.models.salun.forget_set import places_digest
 from salhub.models.salun.masked_optimizer import MaskedOptimizer, closed_weights_digest
 from salhub.models.salun.weight_delta import FILE_NAME as DELTA_NAME
 from salhub.models.salun.weight_delta import save_delta
@@ -80,8 +81,21 @@ class MaskArguments(RunArguments):
             check_ratio(self.mask_ratio)
         if self.mask is not None and self.mask_ratio is not None:
             raise ValueError("mask and mask_ratio contradict each other; give one of them.")
+        self._check_ranking()
         if self.save_delta and self.mask is None and self.mask_ratio is None:
             raise ValueError("save_delta needs a mask; give mask_ratio or mask.")
+
+    def _check_ranking(self) -> None:
+        """Refuse options of a ranking that is not made."""
+        if self.mask_ratio is not None:
+            return
+        for name in ("saliency", "scope", "exclude"):
+            default = [] if name == "exclude" else getattr(MaskArguments, name)
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f"{name} says how a mask is made, and none is made here; give mask_ratio too, "
+                    f"or leave out {name}."
+                )
 
 
 class MaskedRecipe(Recipe):
@@ -160,7 +174,8 @@ class MaskedRecipe(Recipe):
             return (self._own_mask or self._read_mask()).for_model(self.base_model)
         if options.mask_ratio is None:
             return None
-        mask = self._ranked(self.score_weights())
+        # Weights that are frozen now have to stay closed when the mask is used again.
+        mask = self._ranked(self.score_weights()).for_model(self.base_model)
         # That of the first process, as sums on GPUs differ in their last bits.
         for name, opened in mask.tensors.items():
             bits = opened.to(accelerator.device, torch.uint8)
@@ -243,7 +258,8 @@ class MaskedRecipe(Recipe):
                 "Unlearning of this kind is approximate and removes nothing for certain; "
                 "fine-tuning on a few of the forgotten pictures, or quantisation, may bring them "
                 "back.",
-                f"Forget set: sha256 {places_digest(self.forget_places)} over the places.",
+                f"Forget set: sha256 {places_digest(self.forget_places)} over the places, which "
+                "split.json names: whoever has it and the data knows what was forgotten.",
                 *self._mask_notes(),
             ),
         )

@@ -11,6 +11,7 @@ from transformers.utils import ModelOutput
 
 from salhub.modeling import SaliencyPreTrainedModel
 from salhub.models.salun.configuration_salun import SalUnConfig
+from salhub.ops.values import is_any
 
 # Normalised pixels rarely pass 3.
 _LARGEST_PIXEL = 20.0
@@ -114,14 +115,12 @@ def check_normalised(pixel_values: Tensor) -> None:
     Raises:
         ValueError: Values beyond 20, where normalised ones rarely pass 3.
     """
-    # A compiled graph cannot stop at a value.
-    if torch.compiler.is_compiling() or not pixel_values.numel():
-        return
-    largest = float(pixel_values.detach().amax())
-    if largest > _LARGEST_PIXEL:
+    pixels = pixel_values.detach()
+    # Bytes are refused by the network itself.
+    if pixels.is_floating_point() and is_any(pixels.abs() > _LARGEST_PIXEL):
         raise ValueError(
-            f"pixel_values reach {largest:.0f}, so they are not normalised (0 to 255); prepare "
-            "pictures with the model's image processor."
+            f"pixel_values reach {float(pixels.abs().max()):.0f}, so they are not normalised (0 to "
+            "255); prepare pictures with the model's image processor."
         )
 
 

@@ -5,6 +5,7 @@ Source: Izzo et al. 2021 (arXiv 2002.10077) for the step; Singh and Alistarh 202
 with the signs and weights of the code published with it.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +17,20 @@ from salhub.modeling import attribution_scope
 from salhub.models.salun.unlearning import UnlearningArguments, UnlearningRecipe
 from salhub.models.salun.weight_saliency import gradient_sums, gradients_of_samples
 from salhub.runner.arguments import check_positive
+from salhub.runner.batches import generator_of
 from salhub.runner.recipe import Stage
+
+logger = logging.getLogger(__name__)
+
+# Tells the draw apart from the others of a run.
+_FISHER_ORDER = 8
 
 
 @dataclass(kw_only=True)
 class InfluenceArguments(UnlearningArguments):
     """Options of `InfluenceRecipe`.
+
+    Training options, such as epochs, have no meaning for it.
 
     Args:
         influence_scale: How far to go along the step.
@@ -35,6 +44,10 @@ class InfluenceArguments(UnlearningArguments):
         """Check the options of the method, and those of all."""
         super().validate()
         check_positive("influence_scale", self.influence_scale)
+        if self.learning_rate != type(self).learning_rate:
+            logger.warning(
+                "iu goes one step of its own; influence_scale says how far, and not learning_rate."
+            )
         if self.num_fisher_samples < 1:
             raise ValueError(
                 f"num_fisher_samples must be 1 or more, got {self.num_fisher_samples}."
@@ -71,8 +84,12 @@ class InfluenceRecipe(UnlearningRecipe):
         return _flat(forget) / total - _flat(retain) * (num_forget / (total * num_retain))
 
     def _retained(self, model: nn.Module, parameters: dict[str, nn.Parameter]) -> Iterator[Tensor]:
-        """Gradients of single retained pictures, flat, in the order of the data."""
-        batches = self.batches(self.retain, 64)
+        """Gradients of single retained pictures, flat, in an order drawn by the seed."""
+        # Data sets are often sorted by class, and only the first pictures are used.
+        order = torch.randperm(
+            len(self.retain), generator=generator_of(self.arguments.seed, _FISHER_ORDER)
+        )
+        batches = self.batches(self.retain.in_order(order), 64)
         for gradients in gradients_of_samples(model, parameters, batches):
             yield from torch.cat([g.flatten(1) for g in gradients.values()], dim=1)
 

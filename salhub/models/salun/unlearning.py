@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -95,6 +95,10 @@ class LabelledPictures:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def in_order(self, order: Tensor) -> Self:
+        """The same pictures in another order, int64 (n,)."""
+        return type(self)(self.images[order], self.labels[order], self.places[order])
+
 
 class UnlearningRecipe(MaskedRecipe, ClassifierRecipe):
     """Loads a classifier and what to forget; methods say what a step is.
@@ -116,7 +120,7 @@ class UnlearningRecipe(MaskedRecipe, ClassifierRecipe):
         options = self.arguments
         check_attack(options.attack)
         check_kind(options.model, is_diffusion=False)
-        self.base_model = load_classifier(options.model)
+        self.loaded_model = self.base_model = load_classifier(options.model)
         self.preparation = PicturePreparation.of_model(options.model)
         self.image_processor = self.preparation.image_processor
         archive = PictureArchive(options.data)
@@ -141,7 +145,9 @@ class UnlearningRecipe(MaskedRecipe, ClassifierRecipe):
         options = self.arguments
         base = load_split(options.model, archive)
         subset = named_subset(options.forget, archive, base, options)
-        self.forgotten_classes = subset.classes
+        gone = set(archive.labels[base.forgotten].tolist())
+        gone -= set(archive.labels[base.train].tolist())
+        self.forgotten_classes = tuple(sorted({*subset.classes, *gone}))
         self.forget_places = subset.places
         self.split = base.without(subset.places)
         retained = self.split.train
@@ -154,9 +160,9 @@ class UnlearningRecipe(MaskedRecipe, ClassifierRecipe):
                 f"the recipe '{self.name}' learns what is retained, and nothing is; retain "
                 "something, or use another recipe."
             )
-        self.forget, self.retain, self.test = (
+        self.forget, self.retain, self.test, self.earlier = (
             LabelledPictures(as_rgb(archive.images(places)), archive.labels[places], places)
-            for places in (subset.places, retained, base.test)
+            for places in (subset.places, retained, base.test, base.forgotten)
         )
 
     def _load_reference(self) -> nn.Module:
@@ -164,7 +170,8 @@ class UnlearningRecipe(MaskedRecipe, ClassifierRecipe):
         return load_classifier(self.arguments.reference)
 
     def prepare(self, model: nn.Module, accelerator: Any) -> None:
-        self.before = self.measure(self.base_model.eval(), accelerator)
+        loaded = self.loaded_model.to(accelerator.device).eval()
+        self.before = self.measure(loaded, accelerator)
         super().prepare(model, accelerator)
 
     def score_weights(self) -> dict[str, Tensor]:
@@ -267,6 +274,9 @@ class UnlearningRecipe(MaskedRecipe, ClassifierRecipe):
             outputs[name] = (logits, part.labels)
         logits, labels = outputs["retain"]
         outputs["retain"] = (logits[order], labels[order])
+        if len(self.earlier):
+            logits = self.predict(model, self.earlier.images, accelerator)
+            outputs["earlier"] = (logits, self.earlier.labels)
         return measure_unlearning(
             **outputs, forgotten_classes=self.forgotten_classes, attack=self.arguments.attack
         )

@@ -39,6 +39,8 @@ class UnlearningReport:
             class between what was to be forgotten and the test pictures; None where a whole class
             was forgotten. Small means that forgotten pictures look like those never seen, which
             needs no retrained model to know.
+        earlier_unlearning_accuracy: 100 less the accuracy on what was forgotten before this
+            request; None where nothing was. Less than before means that it comes back.
     """
 
     unlearning_accuracy: float
@@ -47,6 +49,7 @@ class UnlearningReport:
     forgotten_test_accuracy: float | None = None
     membership: dict[str, float] = field(default_factory=dict)
     confidence_distance: float | None = None
+    earlier_unlearning_accuracy: float | None = None
 
     @property
     def headline(self) -> dict[str, float]:
@@ -73,6 +76,9 @@ class UnlearningReport:
             results.add_metric(f"{prefix}MIA/{feature}", value, unit="percent")
         if self.confidence_distance is not None:
             results.add_metric(f"{prefix}confidence_distance", self.confidence_distance)
+        if self.earlier_unlearning_accuracy is not None:
+            value = self.earlier_unlearning_accuracy
+            results.add_metric(f"{prefix}UA/forgotten earlier", value, unit="percent")
         if self.forgotten_test_accuracy is not None:
             results.add_metric(
                 f"{prefix}TA/forgotten classes", self.forgotten_test_accuracy, unit="percent"
@@ -97,6 +103,7 @@ def measure_unlearning(
     forget: Outputs,
     retain: Outputs,
     test: Outputs,
+    earlier: Outputs | None = None,
     *,
     forgotten_classes: Sequence[int] = (),
     attack: str = "threshold",
@@ -108,8 +115,9 @@ def measure_unlearning(
         retain: The same of what was retained, in an order drawn by a seed: the attack takes the
             first ones.
         test: The same of pictures that were never learned.
-        forgotten_classes: Classes that were forgotten as a whole; their test pictures are measured
-            by themselves.
+        earlier: The same of what was forgotten before; None for nothing.
+        forgotten_classes: Classes that were forgotten as a whole, before or now; their test
+            pictures are measured by themselves.
         attack: "threshold", "svc" or "none".
 
     Source: Fan et al. 2024 (arXiv 2310.12508), section 5.1; the attacks are those of Song and
@@ -133,6 +141,7 @@ def measure_unlearning(
         forgotten_test_accuracy=_accuracy(gone) if len(gone[1]) else None,
         membership=membership,
         confidence_distance=None if forgotten_classes else _confidence_distance(forget, kept),
+        earlier_unlearning_accuracy=None if earlier is None else 100 - _accuracy(earlier),
     )
 
 

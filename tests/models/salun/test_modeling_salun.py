@@ -43,6 +43,7 @@ class TestSalUn(ModelTester):
             ({"pixel_values": pixels[0]}, ValueError, r"\(B, 3, 32, 32\), got \(3, 32, 32\)"),
             ({"pixel_values": pixels.byte()}, TypeError, "floating point and normalised"),
             ({"pixel_values": 255 * pixels.sigmoid()}, ValueError, r"not normalised \(0 to 255\)"),
+            ({"pixel_values": -255 * pixels.sigmoid()}, ValueError, r"not normalised"),
             ({"labels": torch.zeros(3)}, TypeError, "class numbers, int64, got torch.float32"),
             ({"labels": torch.zeros(2, dtype=torch.long)}, ValueError, r"\(3,\), got \(2,\)"),
             ({"labels": torch.tensor([0, 1, 10])}, ValueError, "classes 0 to 9, got 0 to 10"),

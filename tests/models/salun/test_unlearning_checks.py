@@ -16,7 +16,14 @@ from salhub.errors import MissingExtraError
 from salhub.models.salun.forget_set import check_class_names
 from salhub.models.salun.recipe_boundary import ExpandedClassifier
 from salhub.models.salun.weight_mask import WeightMask
-from tests.models.salun.small_archive import Small, load, unlearn, write_archive
+from tests.models.salun.small_archive import (
+    Small,
+    load,
+    recipe_of,
+    record,
+    unlearn,
+    write_archive,
+)
 
 METHODS = ("salun", "salun-soft", "ft", "rl", "ga", "iu", "be", "bs", "l1-sparse", "retrain")
 
@@ -299,3 +306,21 @@ def test_scikit_learn_is_asked_for_before_any_work(refused, monkeypatch):
 
     monkeypatch.setattr("salhub.models.salun.unlearning_report.require_extra", missing)
     refused(r"sklearn is missing; install salhub\[unlearning\]", MissingExtraError, attack="svc")
+
+
+def test_options_of_a_ranking_that_is_not_made_are_refused(tmp_path, small):
+    words = r"{} says how a mask is made, and none is made here; give mask_ratio too"
+    for name, value in {"exclude": "*norm*", "saliency": "fisher", "scope": "per_tensor"}.items():
+        with pytest.raises(ValueError, match=words.format(name)):
+            recipe_of(small, tmp_path, "rl", **{name: value})
+
+
+def test_single_places_are_not_told_to_others(tmp_path, small):
+    (tmp_path / "secret.txt").write_text("5\n6\n")
+    for spec in ("indices:3,8,9", f"file:{tmp_path / 'secret.txt'}"):
+        folder = tmp_path / spec[:4]
+        unlearn(small, folder, "ga", forget=spec, attack="none")
+        for name in ("README.md", "results.json", "unlearning.json", "config.json"):
+            text = (folder / name).read_text()
+            assert "3,8,9" not in text and str(tmp_path) not in text, name
+        assert "sha256" in record(folder)["forget"]

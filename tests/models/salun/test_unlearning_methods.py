@@ -17,6 +17,7 @@ from salhub.data.labelled_split import LabelledSplit
 from salhub.models.salun.recipe_boundary import BoundaryExpandingRecipe, BoundaryShrinkRecipe
 from salhub.models.salun.recipe_salun import RandomLabelRecipe, SalUnRecipe, SalUnSoftRecipe
 from salhub.models.salun.weight_mask import WeightMask
+from salhub.runner.batches import generator_of
 from tests.models.salun.small_archive import (
     Small,
     assert_same_model,
@@ -280,8 +281,11 @@ def test_iu_is_the_recursion_over_single_retained_pictures(tmp_path, small, want
     g_forget = sum(forget) / total
     g_retain = len(forget) / (total * len(retain)) * sum(retain)
     samples = min(wanted, len(retain) - 1)
-    k, o = g_forget - g_retain, retain[0].copy()
-    for g in retain[1 : samples + 1]:
+    order = torch.randperm(len(retain), generator=generator_of(0, 8)).tolist()
+    assert order != sorted(order)  # a data set may be sorted by class
+    shuffled = [retain[place] for place in order]
+    k, o = g_forget - g_retain, shuffled[0].copy()
+    for g in shuffled[1 : samples + 1]:
         tau = o @ g
         k = k - (k @ g) / (samples + tau) * o
         o = o - tau / (samples + tau) * o

@@ -405,3 +405,42 @@ def test_a_transformer_of_transformers_is_unlearned(tmp_path, small, vit, name, 
     )
     # There are no running statistics here that could have moved.
     assert record(tmp_path / "out")["norm_statistics_changed"] is False
+
+
+def test_a_second_request_is_measured_without_the_classes_of_the_first(tmp_path, small):
+    first, second = tmp_path / "first", tmp_path / "second"
+    unlearn(small, first, "rl", forget="class:red", num_train_epochs=3, batch_size=16)
+    recipe = unlearn(small, second, "rl", forget="class:blue", model=str(first))
+    assert recipe.forgotten_classes == (0, 2)
+    model = load(second)
+    test = torch.arange(len(small.labels) - 60, len(small.labels))
+    kept = test[~torch.isin(small.labels[test], torch.tensor([0, 2]))]
+    accuracy = (model(small.pixels(kept)).logits.argmax(1) == small.labels[kept]).double().mean()
+    assert recipe.report.test_accuracy == pytest.approx(100 * float(accuracy))
+    earlier = (small.labels[:64] == 0).nonzero()[:, 0]
+    again = (model(small.pixels(earlier)).logits.argmax(1) == 0).double().mean()
+    found = Results.load(second / "results.json").metric("UA/forgotten earlier").value
+    assert found == pytest.approx(100 - 100 * float(again))
+    assert "UA/forgotten earlier" not in (first / "results.json").read_text()
+
+
+def test_before_a_retraining_is_the_model_that_was_given(tmp_path, small):
+    recipe = unlearn(small, tmp_path, "retrain")
+    other = unlearn(small, tmp_path / "other", "ga")
+    assert recipe.before == other.before
+
+
+def test_frozen_weights_are_closed_in_the_mask_that_is_written(tmp_path, small):
+    folder = tmp_path / "frozen"
+    recipe = recipe_of(small, folder, "salun", mask_ratio=0.5)
+    build = recipe.build_model
+
+    def frozen():
+        model = build()
+        next(model.parameters()).requires_grad_(False)
+        return model
+
+    recipe.build_model = frozen
+    run(recipe)
+    mask = WeightMask.from_pretrained(folder).for_model(load(folder))  # where nothing is frozen
+    assert not next(iter(mask.tensors.values())).any()

@@ -15,6 +15,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
+from salhub import CifarResNetConfig, SalUnConfig, SalUnForImageClassification
 from salhub.models.salun.weight_saliency import KINDS, compute_saliency
 from tests.models.salun.networks import batches, samples, small_network
 
@@ -211,3 +212,19 @@ def test_bad_input_is_refused_in_one_sentence():
         whole = nn.Module()
         whole.weight = nn.Parameter(torch.ones(2, dtype=torch.int8), requires_grad=False)
         compute_saliency(whole, batches())
+
+
+def test_our_classifier_is_looked_at_for_several_samples_at_once(monkeypatch):
+    config = SalUnConfig(backbone_config=CifarResNetConfig(depth=8, width=4, num_labels=3))
+    model = SalUnForImageClassification(config).eval()
+    pictures, labels = torch.randn(6, 3, 32, 32), torch.arange(6) % 3
+    monkeypatch.setattr("salhub.models.salun.weight_saliency._picked", None)  # one by one
+    found = compute_saliency(model, [(pictures, labels)], kind="fisher")
+    squares = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    for picture, label in zip(pictures, labels, strict=True):
+        loss = torch.nn.functional.cross_entropy(model(picture[None]).logits, label[None])
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        for total, gradient in zip(squares.values(), gradients, strict=True):
+            total += gradient.square()
+    for name, expected in squares.items():
+        assert torch.allclose(found[name], expected, atol=1e-6)
