@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from salhub import CifarResNetConfig, SalUnConfig, SalUnForImageClassification
+from salhub.models.salun import weight_saliency
 from salhub.models.salun.weight_saliency import KINDS, compute_saliency
 from tests.models.salun.networks import batches, samples, small_network
 
@@ -218,7 +219,13 @@ def test_our_classifier_is_looked_at_for_several_samples_at_once(monkeypatch):
     config = SalUnConfig(backbone_config=CifarResNetConfig(depth=8, width=4, num_labels=3))
     model = SalUnForImageClassification(config).eval()
     pictures, labels = torch.randn(6, 3, 32, 32), torch.arange(6) % 3
-    monkeypatch.setattr("salhub.models.salun.weight_saliency._picked", None)  # one by one
+    pick = weight_saliency._picked
+
+    def never_one_by_one(batch, samples):
+        assert not isinstance(samples, int)
+        return pick(batch, samples)
+
+    monkeypatch.setattr(weight_saliency, "_picked", never_one_by_one)
     found = compute_saliency(model, [(pictures, labels)], kind="fisher")
     squares = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     for picture, label in zip(pictures, labels, strict=True):
