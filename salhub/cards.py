@@ -37,6 +37,7 @@ REQUIRED_FACTS = (
     "source",
     "license",
 )
+_PICTURE = ".png"
 # A whole configuration by itself; the card of the backbone has it.
 _NOT_SHOWN = frozenset({"backbone_config"})
 
@@ -113,9 +114,9 @@ def card_picture_name(name: str) -> str | None:
     """Return the file name of the picture on a card, or None where the task draws none."""
     model = _shipped(name)
     pipeline_class = _pipeline_class(model)
-    if pipeline_class is None or pipeline_class.output_suffix not in (".png", ".jpg"):
+    if pipeline_class is None or _PICTURE not in pipeline_class.output_suffixes:
         return None
-    return model.name + pipeline_class.output_suffix
+    return model.name + _PICTURE
 
 
 def save_picture(name: str, path: str | os.PathLike) -> None:
@@ -259,7 +260,8 @@ def _use_section(model: BundledModel, facts: dict[str, Any]) -> str:
     shell = "pip install salhub"
     if _pipeline_class(model) is not None:
         shell += f"\nsalhub run {model.full_name} {_pipeline_class(model).sample}"
-    return f"## Use\n\n```python\n{code}\n```\n\n```\n{shell}\n```"
+    needs = f"\n\n{paragraph(facts['needs'])}" if "needs" in facts else ""
+    return f"## Use\n\n```python\n{code}\n```\n\n```\n{shell}\n```{needs}"
 
 
 def _section(title: str, content: str | Iterable[str]) -> str:

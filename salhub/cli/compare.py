@@ -85,7 +85,7 @@ def compare_command(
     if is_folder(source, kind):
         raise typer.BadParameter("compare takes one input, not a folder.")
     one = single_source(source, kind)
-    default = f"{one.stem}-compare{kind.output_suffix}"
+    default = f"{one.stem}-compare{kind.comparison_suffixes[0]}"
     target = single_target(output, one, default, kind.comparison_suffixes, overwrite)
     results = _results(one, variants, device)
     with draft(target) as path:

@@ -4,7 +4,7 @@ import csv
 import gzip
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -111,7 +111,7 @@ def _rows(path: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[str]]:
+def _opened(path: Path) -> Generator[IO[str]]:
     opener: Any = gzip.open if path.suffix == ".gz" else open
     # newline="" is what csv wants; other readers do not mind.
     with opener(path, "rt", encoding="utf-8-sig", newline="") as file:

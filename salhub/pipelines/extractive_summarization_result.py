@@ -1,5 +1,6 @@
 """What summarising texts gives: their sentences, and which of them stand for all."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -111,7 +112,7 @@ class ExtractiveSummarizationResult(TextResult):
         }
 
 
-def compare_results(results: "dict[str, ExtractiveSummarizationResult]") -> Image.Image:
+def compare_results(results: "Mapping[str, ExtractiveSummarizationResult]") -> Image.Image:
     """Draw the summaries of several models below each other.
 
     Raises:

@@ -23,8 +23,10 @@ class TextResult(PipelineResult):
 
     suffixes: ClassVar[tuple[str, ...]] = (".txt", ".html", *PICTURE_SUFFIXES, ".json")
 
-    # What was said.
-    text: str
+    @property
+    @abstractmethod
+    def text(self) -> str:
+        """What was said."""
 
     @abstractmethod
     def html(self) -> str:

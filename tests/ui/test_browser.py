@@ -179,16 +179,16 @@ def test_summarising_a_text(browser, server, viewport, request):
     """A summary before the first press, another length, hostile text, and a mistake."""
     with visiting(browser, server + "lexrank", viewport) as visit:
         page = visit.page
-        summary, text = page.get_by_label("Summary", exact=True), page.get_by_label("Text").first
+        text, summary = page.get_by_label("Text").first, page.locator("textarea[disabled]").first
         assert "bridge" in summary.input_value()
-        assert page.locator("mark:visible").count() > 10
+        page.locator("mark:visible").nth(10).wait_for()
         visit.take_picture(f"lexrank-{request.node.callspec.id}")
         hostile = "<img src=x onerror=alert(1)> is old. The old bridge <b>is</b> shut. Cats sleep."
         text.fill(hostile)
         page.get_by_role("button", name="Summarise").click()
         visit.expect_text("mark:visible", "<img src=x onerror=alert(1)>")
         assert page.locator("mark img, mark b").count() == 0
-        visit.open_tab("Why these")
+        visit.open_tab("Why")
         visit.take_picture(f"lexrank-{request.node.callspec.id}-reasons")
         visit.open_tab("Code")
         visit.expect_text(".cm-content:visible", 'salhub.pipeline("salhub/lexrank-news-en")')

@@ -65,6 +65,7 @@ def evaluate(
     name, command = name_and_command(model, Path(data_path).stem, seed)
     results = Results(model=name, command=command, seed=seed)
     results.data = {
+        "name": Path(data_path).stem,
         "half": half,
         **{f"{kind.lower()}": Path(path).name for kind, (path, _) in sets.items()},
     }

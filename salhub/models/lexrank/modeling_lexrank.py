@@ -65,7 +65,7 @@ class LexRankModel(ParameterFreeModel):
 
     config: LexRankConfig
     main_input_name = "similarity"
-    input_modalities = ("text",)
+    input_modalities = ["text"]
 
     def __init__(self, config: LexRankConfig) -> None:
         super().__init__(config)

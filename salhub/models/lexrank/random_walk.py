@@ -73,8 +73,8 @@ class FeatureWalk:
 
     def __init__(self, parts: Sequence[Any]) -> None:
         self.pairs = [(part, part.T.tocsr() if sparse.issparse(part) else part.T) for part in parts]
-        self.missing = 1 - sum(_squared_lengths(part) for part in parts)
-        self.missing[np.abs(self.missing) < _ROUNDING] = 0
+        missing = 1 - np.sum([_squared_lengths(part) for part in parts], axis=0)
+        self.missing = np.where(np.abs(missing) < _ROUNDING, 0, missing)
         self.degrees = self.spread(np.ones(len(self.missing)))
 
     def spread(self, shares: np.ndarray) -> np.ndarray:

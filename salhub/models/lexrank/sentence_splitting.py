@@ -1,9 +1,13 @@
 """From a text to its sentences, each with its place in the text."""
 
+import functools
+import logging
 import re
 from dataclasses import dataclass
 
-from salhub.errors import require_extra
+from salhub.errors import MissingExtraError, require_extra
+
+logger = logging.getLogger(__name__)
 
 SPLITTERS = ("sentencex", "punctuation")
 # An end of a sentence, with closing quotes and brackets; an empty line ends one too.
@@ -33,14 +37,12 @@ def split_sentences(text: str, language: str = "en", splitter: str = "sentencex"
     Args:
         text: Any text.
         language: Code of its language, such as "en"; "sentencex" knows about 300.
-        splitter: "sentencex", which knows abbreviations and needs the extra `text`; or
-            "punctuation", which ends a sentence at every full stop.
+        splitter: "sentencex", which knows abbreviations and comes with the extra `text`; or
+            "punctuation", which ends a sentence at every full stop, and takes the place of
+            sentencex, with a warning, where that is not installed.
 
     Returns:
         Their places, without surrounding white space; no sentence is empty.
-
-    Raises:
-        MissingExtraError: sentencex is not installed.
 
     Example:
         >>> text = "Dr. Fenner walked. She was glad!"
@@ -58,10 +60,17 @@ def split_sentences(text: str, language: str = "en", splitter: str = "sentencex"
 
 
 def _sentencex_ends(text: str, language: str) -> list[int]:
-    require_extra("sentencex", "text")
-    import sentencex
-
+    try:
+        sentencex = require_extra("sentencex", "text")
+    except MissingExtraError as error:
+        _warn_once(f"Sentences end at every full stop, abbreviations included. {error}")
+        return _punctuation_ends(text)
     return [found["end_index"] for found in sentencex.get_sentence_boundaries(language, text)]
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)
 
 
 def _punctuation_ends(text: str) -> list[int]:

@@ -52,13 +52,12 @@ class Page:
             gr.HTML(header(self.title, self.sentence, [PAPER]))
             with gr.Row(equal_height=False):
                 with gr.Column(min_width=320):
-                    inputs = self._add_inputs(text)
+                    inputs, button = self._add_inputs(text)
                 with gr.Column(min_width=320):
                     outputs = self._add_outputs(first)
             for component in inputs:
                 moved = component.submit if isinstance(component, gr.Textbox) else component.input
                 moved(plain_errors(self.answer), inputs, outputs, api_name=False)
-            button = gr.Button("Summarise", variant="primary")
             button.click(
                 plain_errors(self.answer),
                 inputs,
@@ -68,33 +67,35 @@ class Page:
             )
         return blocks
 
-    def _add_inputs(self, text: str) -> list[gr.components.Component]:
-        return [
-            gr.Textbox(
-                text,
-                label="Text",
-                info="Several texts are divided by a line of three dashes.",
-                lines=14,
-                max_lines=24,
-                max_length=MOST_CHARACTERS,
-            ),
+    def _add_inputs(self, text: str) -> tuple[list[gr.components.Component], gr.Button]:
+        box = gr.Textbox(
+            text,
+            label="Text",
+            info="Several texts are divided by a line of three dashes.",
+            lines=12,
+            max_lines=16,
+            max_length=MOST_CHARACTERS,
+        )
+        button = gr.Button("Summarise", variant="primary")
+        controls = [
             gr.Slider(1, 20, 3, step=1, label="Sentences of the summary"),
             gr.Textbox("", label="About", info="What it should be about; nothing for anything."),
             gr.Slider(0, 0.5, 0, step=0.05, label="Threshold", info="0 is the continuous method."),
             gr.Slider(0.05, 1, 0.85, step=0.05, label="Damping", info="Chance to follow a link."),
             gr.Checkbox(True, label="Leave out repetitions"),
         ]
+        return [box, *controls], button
 
     def _add_outputs(self, first: Answer) -> list[gr.components.Component]:
         summary = gr.Textbox(
             first[0], label="Summary", lines=4, interactive=False, buttons=["copy"]
         )
         with gr.Tabs():
-            with gr.Tab("Shaded text"):
+            with gr.Tab("Shaded"):
                 shaded = gr.HTML(first[1])
-            with gr.Tab("Why these"):
+            with gr.Tab("Why"):
                 reasons = gr.HTML(first[2])
-            with gr.Tab("Beside others"):
+            with gr.Tab("Others"):
                 others = gr.HTML(first[3])
             with gr.Tab("Code"):
                 code = gr.Code(

@@ -20,7 +20,7 @@ def similarities(batch: int = 3, number: int = 6) -> torch.Tensor:
 
 class TestLexRankModel(ModelTester):
     model_class = LexRankModel
-    shipped = ("salhub/lexrank-news-en",)
+    shipped = ("salhub/lexrank-news-en", "salhub/lexrank-minilm")
 
     def config(self):
         return LexRankConfig(threshold=0.7, vocab_size=2, vocab_bytes=3, num_documents=5)

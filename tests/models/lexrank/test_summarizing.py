@@ -1,12 +1,14 @@
 """From texts to a summary: sentences with places, budgets, repetitions, orders."""
 
 import itertools
+import sys
 
 import numpy as np
 import pytest
 
 from salhub import LexRankConfig, LexRankModel
 from salhub.data.text_sources import load_text
+from salhub.models.lexrank import sentence_splitting
 from salhub.models.lexrank.budget import Budget
 from salhub.models.lexrank.sentence_features import SentenceFeatures
 from salhub.models.lexrank.sentence_selection import select_sentences
@@ -59,6 +61,17 @@ def test_words_of_scripts_with_marks_and_without_spaces():
     assert words_of("बिल्लियाँ सोती") == ["बिल्लियाँ", "सोती"]
     assert words_of("旧桥 新桥路") == ["旧桥", "新桥", "桥路"]
     assert words_of("naïve_café x2 桥") == ["naïve", "café", "x2", "桥"]
+
+
+def test_without_sentencex_sentences_end_at_full_stops_and_a_warning_says_so(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "sentencex", None)
+    sentence_splitting._warn_once.cache_clear()
+    text = "Dr. Fenner walked. She was glad."
+    for _ in range(2):
+        found = split_sentences(text)
+    assert found == split_sentences(text, splitter="punctuation") and len(found) == 3
+    [warning] = [r.message for r in caplog.records if "full stop" in r.message]
+    assert "pip install 'salhub[text]'" in warning
 
 
 # --- budgets ------------------------------------------------------------------------------------
