@@ -16,7 +16,7 @@ from salhub import (
     SalUnForImageClassification,
 )
 from salhub.backbones.cifar_resnet.image_processing_cifar_resnet import CifarResNetImageProcessor
-from salhub.data.samples import sample_path
+from salhub.data.samples import sample_path, sample_text_path
 
 QUICK = ["num_images=2", "--num-steps", "2"]
 
@@ -215,3 +215,51 @@ def test_a_classifier_without_its_image_processor_is_not_pushed(classifier, tmp_
         (tmp_path / name).write_bytes((classifier / name).read_bytes())
     with pytest.raises(ValueError, match=r"no preprocessor_config\.json"):
         files_to_push(tmp_path, "me/model")
+
+
+# --- summarising ----------------------------------------------------------------------------------
+
+NEWS = "lexrank-news-en"
+
+
+def test_a_text_is_summarised_on_the_screen_and_in_files(call, call_json, tmp_path):
+    article = sample_text_path("article").read_text(encoding="utf-8")
+    (tmp_path / "article.txt").write_text(article, encoding="utf-8")
+    printed = call("run", NEWS, "article.txt", "--budget", "100w").stdout
+    assert 50 < len(printed.split()) <= 100
+    assert all(part.strip() in article for part in printed.split(".") if part.strip())
+    assert [path.name for path in tmp_path.iterdir()] == ["article.txt"]
+    assert call("run", NEWS, "-", "--budget", "100w", stdin=article.encode()).stdout == printed
+    assert call("run", NEWS, article, "--budget", "100w").stdout == printed
+    call("run", NEWS, "article.txt", "-o", "out.html", "--query", "shops")
+    assert "<mark" in (tmp_path / "out.html").read_text(encoding="utf-8")
+    [record] = call_json("run", NEWS, "sample:article", "--budget", "2")
+    assert len(record["chosen"]) == 2 and record["output"] is None
+
+
+def test_a_folder_of_reviews_one_by_one_and_together(call, tmp_path):
+    folder = tmp_path / "reviews"
+    folder.mkdir()
+    (folder / "a.txt").write_text("The battery lasts long. The screen is dark.")
+    (folder / "b.txt").write_text("A battery that lasts. I like the keys.")
+    call("run", NEWS, "reviews", "-o", "each", "--budget", "1")
+    assert sorted(path.name for path in (tmp_path / "each").glob("*.txt")) == [
+        f"a-{NEWS}.txt", f"b-{NEWS}.txt",
+    ]  # fmt: skip
+    together = call("run", NEWS, "reviews", "--together", "--budget", "1").stdout
+    assert "battery" in together and len(together.splitlines()) == 1
+    call("run", NEWS, "reviews", "--together", "-o", "all.txt")
+    assert (tmp_path / "all.txt").read_text().startswith("The battery")
+
+
+def test_summaries_of_two_settings_side_by_side(call, tmp_path):
+    call("compare", "sample:article", NEWS, "--vary", "threshold=null,0.1")
+    assert (tmp_path / "article-compare.png").stat().st_size > 5000
+
+
+def test_texts_that_cannot_be_summarised(call, tmp_path):
+    (tmp_path / "latin.txt").write_bytes("café ".encode("latin-1"))
+    assert "save it as UTF-8" in call("run", NEWS, "latin.txt", code=1).stderr
+    assert "no sentences to rank" in call("run", NEWS, " ", code=1).stderr
+    said = call("run", NEWS, "sample:article", "--budget", "5 pages", code=1).stderr
+    assert "is no length; write 100w" in said
