@@ -96,7 +96,7 @@ def compute_saliency(
         score = _over_samples if kind in _PER_SAMPLE else _of_means
         with attribution_scope(model), _seeded(seed):
             bar = tqdm(batches, desc="Weight saliency", unit="batch", disable=not progress)
-            moved = _moved(bar, next(iter(parameters.values())).device)
+            moved = on_device(bar, next(iter(parameters.values())).device)
             if loss is None:
                 moved, loss = _with_known_labels(model, moved), classification_loss
             scores = score(model, parameters, moved, loss, kind)
@@ -117,7 +117,7 @@ def classification_loss(model: nn.Module, batch: Any) -> Tensor:
     Raises:
         ValueError: No labels, or labels that are not one whole number a sample.
     """
-    labels, logits = _labels(batch), _logits(model, batch)
+    labels, logits = labels_of(batch), _logits(model, batch)
     if labels.is_floating_point() or labels.shape != logits.shape[:1]:
         raise ValueError(
             f"labels must be one class number a sample, ({logits.shape[0]},), got {labels.dtype} "
@@ -126,7 +126,12 @@ def classification_loss(model: nn.Module, batch: Any) -> Tensor:
     return F.cross_entropy(logits, labels, reduction="none")
 
 
-def _labels(batch: Any) -> Tensor:
+def labels_of(batch: Any) -> Tensor:
+    """The labels of a batch, which is a pair or a dictionary.
+
+    Raises:
+        ValueError: It has none.
+    """
     if not isinstance(batch, Mapping):
         if len(batch) != 2:
             raise ValueError(
@@ -150,14 +155,19 @@ def _logits(model: nn.Module, batch: Any) -> Tensor:
     return output if isinstance(output, Tensor) else output.logits
 
 
+@torch.no_grad()
+def count_classes(model: nn.Module, batch: Any) -> int:
+    """How many logits a model has for a sample of a batch."""
+    return _logits(model, next(_parts(batch, 1))).shape[-1]
+
+
 def _with_known_labels(model: nn.Module, batches: Iterator[Any]) -> Iterator[Any]:
     """Refuses labels that are no class: -100 would count as a loss of 0, unnoticed."""
     classes = None
     for batch in batches:
-        labels = _labels(batch)
-        if classes is None:  # one sample tells how many there are
-            with torch.no_grad():
-                classes = _logits(model, next(_parts(batch, 1))).shape[-1]
+        labels = labels_of(batch)
+        if classes is None:
+            classes = count_classes(model, batch)
         if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise ValueError(
                 f"labels must be classes 0 to {classes - 1}, got {int(labels.min())} to "
@@ -196,7 +206,12 @@ def _random(parameters: dict[str, nn.Parameter], seed: int) -> dict[str, Tensor]
     }
 
 
-def _moved(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
+def on_device(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
+    """Batches, as of `compute_saliency`, where the model is.
+
+    Raises:
+        TypeError: Batches of another kind.
+    """
     for batch in batches:
         named = isinstance(batch, Mapping)  # not only dict: processors give a class of their own
         values = list(batch.values()) if named else batch

@@ -1,0 +1,193 @@
+"""Unlearning of any PyTorch classifier, in Python, from batches of one's own."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from salhub.errors import did_you_mean
+from salhub.modeling import attribution_scope
+from salhub.models.salun.masked_optimizer import MaskedOptimizer, closed_weights_digest
+from salhub.models.salun.weight_mask import WeightMask, make_mask
+from salhub.models.salun.weight_saliency import (
+    classification_loss,
+    compute_saliency,
+    count_classes,
+    labels_of,
+    on_device,
+)
+
+METHODS = ("salun", "rl", "ft", "ga", "l1-sparse")
+_TEACH_WRONG_LABELS = ("salun", "rl")
+_NEED_RETAINED = ("ft", "l1-sparse")
+
+
+@dataclass(frozen=True)
+class UnlearnedModule:
+    """What `unlearn` has done.
+
+    Args:
+        model: The module, changed in place.
+        mask: Which weights could move; None for all.
+        closed_weights_sha256: Digest of the bits of all others, before and after; None without a
+            mask.
+        losses: Mean loss of every epoch.
+    """
+
+    model: nn.Module
+    mask: WeightMask | None
+    closed_weights_sha256: str | None
+    losses: list[float]
+
+
+def unlearn(
+    model: nn.Module,
+    forget: Iterable[Any],
+    retain: Iterable[Any] = (),
+    *,
+    method: str = "salun",
+    mask: WeightMask | None = None,
+    mask_ratio: float | None = None,
+    saliency: str = "batch_mean_grad",
+    num_train_epochs: int = 10,
+    learning_rate: float = 0.013,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    alpha: float = 1.0,
+    l1_weight: float = 1e-5,
+    seed: int = 0,
+    progress: bool = False,
+) -> UnlearnedModule:
+    """Make a classifier forget what is in some batches; any module with logits will do.
+
+    `salhub unlearn` does more: it measures, resumes, and knows what a model was trained on.
+
+    Args:
+        model: Gives logits (B, C), or an output that has them; changed in place, on its device.
+        forget: What to forget, for example a DataLoader: pairs (inputs, labels), or dictionaries
+            that are the keywords of the model and have "labels". Passed over once an epoch.
+        retain: The same of what to retain.
+        method: "salun" and "rl" teach labels drawn among the wrong classes, within a mask and
+            without one; "ft" and "l1-sparse" go on training on what is retained; "ga" climbs the
+            loss of what is to go, and uses nothing that is retained.
+        mask: Which weights may move.
+        mask_ratio: Share of the weights that may, chosen by `saliency`; half for "salun".
+        saliency: As `kind` of `compute_saliency`.
+        num_train_epochs: Passes over both sets.
+        learning_rate, momentum, weight_decay: Of SGD.
+        alpha: Weight of the loss on what is retained.
+        l1_weight: Of the sum of absolute weights in "l1-sparse", falling linearly to 0.
+        seed: Of the labels that are drawn.
+        progress: Whether to show a bar over the epochs.
+
+    Raises:
+        ValueError: An unknown method, nothing to forget or to retain, a single class, or two masks.
+        TypeError: Batches that can be passed over only once.
+
+    Example:
+        >>> model = nn.Linear(3, 2)
+        >>> batches = [(torch.randn(4, 3), torch.tensor([0, 1, 1, 0]))]
+        >>> unlearn(model, batches, batches, num_train_epochs=1).mask.density()
+        0.5
+
+    Source: Fan et al. 2024 (arXiv 2310.12508), equations 3 to 5 and section 5.1.
+    """
+    _check(method, forget, retain, mask, mask_ratio)
+    if method == "salun" and mask is None:
+        mask_ratio = 0.5 if mask_ratio is None else mask_ratio
+    if mask_ratio is not None:
+        scores = compute_saliency(model, forget, kind=saliency, seed=seed)
+        mask = make_mask(scores, mask_ratio, saliency=saliency)
+    mask = mask and mask.for_model(model)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer: Any = torch.optim.SGD(
+        parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay
+    )
+    digest = None
+    if mask is not None:
+        digest = closed_weights_digest(model, mask)
+        optimizer = MaskedOptimizer(optimizer, model, mask)
+    draw = _WrongLabels(model, forget, seed) if method in _TEACH_WRONG_LABELS else None
+    is_training, losses = model.training, []
+    model.train()
+    for epoch in tqdm(range(num_train_epochs), desc=method, unit="epoch", disable=not progress):
+        left = l1_weight * (1 - epoch / num_train_epochs) if method == "l1-sparse" else 0.0
+        found = []
+        for batch, weight in _steps(model, method, forget, retain, alpha, draw):
+            loss = weight * classification_loss(model, batch).mean()
+            if left:
+                loss = loss + left * sum(p.abs().sum() for p in parameters)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            found.append(float(loss.detach()))
+        losses.append(sum(found) / len(found))
+    model.train(is_training)
+    if mask is not None:
+        optimizer.release()
+    return UnlearnedModule(model, mask, digest, losses)
+
+
+class _WrongLabels:
+    """Draws a class for every sample, uniformly among the wrong ones."""
+
+    def __init__(self, model: nn.Module, batches: Iterable[Any], seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        device = next(model.parameters()).device
+        with attribution_scope(model):  # running statistics stay as they are
+            self.classes = count_classes(model, next(on_device(batches, device)))
+        if self.classes < 2:
+            raise ValueError("the model has a single class, so there is no wrong one to teach.")
+
+    def __call__(self, batch: Any) -> Any:
+        labels = labels_of(batch)
+        steps = torch.randint(1, self.classes, labels.shape, generator=self.generator)
+        wrong = (labels + steps.to(labels.device)) % self.classes
+        return {**batch, "labels": wrong} if isinstance(batch, Mapping) else (batch[0], wrong)
+
+
+def _steps(
+    model: nn.Module,
+    method: str,
+    forget: Iterable[Any],
+    retain: Iterable[Any],
+    alpha: float,
+    draw: Callable[[Any], Any] | None,
+) -> Iterator[tuple[Any, float]]:
+    """Batches of an epoch, with the weight of their loss."""
+    device = next(model.parameters()).device
+    if method == "ga":
+        yield from ((batch, -1.0) for batch in on_device(forget, device))
+        return
+    if draw is not None:
+        yield from ((draw(batch), 1.0) for batch in on_device(forget, device))
+    yield from ((batch, alpha) for batch in on_device(retain, device))
+
+
+def _check(
+    method: str,
+    forget: Iterable[Any],
+    retain: Iterable[Any],
+    mask: WeightMask | None,
+    mask_ratio: float | None,
+) -> None:
+    if method not in METHODS:
+        raise ValueError(
+            f"method must be one of {', '.join(METHODS)}, got {method!r}."
+            f"{did_you_mean(method, METHODS)}"
+        )
+    if mask is not None and mask_ratio is not None:
+        raise ValueError("mask and mask_ratio contradict each other; give one of them.")
+    for name, batches in (("forget", forget), ("retain", retain)):
+        if isinstance(batches, Iterator | Mapping):
+            raise TypeError(
+                f"{name} is passed over once an epoch, so it must be a list or a DataLoader of "
+                f"batches, got {type(batches).__name__}."
+            )
+    if next(iter(forget), None) is None:
+        raise ValueError("there is nothing to forget; give at least one batch.")
+    if method in _NEED_RETAINED and next(iter(retain), None) is None:
+        raise ValueError(f"'{method}' learns what is retained, and nothing is; give retain.")
