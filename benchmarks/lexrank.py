@@ -32,9 +32,7 @@ from benchmarks.report import (
     add_comparisons,
     add_race,
     add_requirements,
-    print_tables,
-    record_versions,
-    save_results,
+    finish,
 )
 from salhub import LexRankModel
 from salhub.evaluation.summaries import (
@@ -76,11 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             required.append(quality(results, peers, title, path, budget, is_document))
         add_requirements(results, required)
         results.tables.append(peers_table(peers))
-    record_versions(results, peers)
-    print_tables(results)
-    print()
-    for path in save_results(results, options.output):
-        print(f"Wrote {path}")
+    finish(results, peers, options.output)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

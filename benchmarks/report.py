@@ -167,6 +167,21 @@ def add_requirements(results: Results, requirements: list[Requirement]) -> None:
     )
 
 
+def finish(results: Results, peers: dict[str, Peer], path: Path) -> None:
+    """Print every table, and write the results file and its page.
+
+    Args:
+        results: What was found.
+        peers: Who took part, for their versions.
+        path: Of the results file.
+    """
+    record_versions(results, peers)
+    print_tables(results)
+    print()
+    for written in save_results(results, path):
+        print(f"Wrote {written}")
+
+
 def record_versions(results: Results, peers: dict[str, Peer]) -> None:
     """Add the versions of the peers to those of our own packages."""
     results.versions.update({p.distribution: p.version for p in peers.values() if p.version})

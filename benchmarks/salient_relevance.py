@@ -37,9 +37,7 @@ from benchmarks.report import (
     add_comparisons,
     add_race,
     add_requirements,
-    print_tables,
-    record_versions,
-    save_results,
+    finish,
 )
 from salhub.models.salient_relevance.modeling_salient_relevance import (
     SalientRelevanceForImageSaliency,
@@ -105,11 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             required.append(Requirement("difference from peers", max(differences), TOLERANCE))
         add_requirements(results, required)
         results.tables.append(peers_table({**peers, "captum": _captum_verdict(task)}))
-    record_versions(results, peers)
-    print_tables(results)
-    print()
-    for path in save_results(results, options.output):
-        print(f"Wrote {path}")
+    finish(results, peers, options.output)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -25,9 +25,7 @@ from benchmarks.report import (
     add_comparisons,
     add_race,
     add_requirements,
-    print_tables,
-    record_versions,
-    save_results,
+    finish,
 )
 from salhub.backbones.cifar_resnet.configuration_cifar_resnet import CifarResNetConfig
 from salhub.backbones.cifar_resnet.modeling_cifar_resnet import CifarResNetForImageClassification
@@ -64,11 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         required.append(leaks(results, peers["erasus"]))
         add_requirements(results, required)
         results.tables.append(peers_table(peers))
-    record_versions(results, peers)
-    print_tables(results)
-    print()
-    for path in save_results(results, options.output):
-        print(f"Wrote {path}")
+    finish(results, peers, options.output)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
