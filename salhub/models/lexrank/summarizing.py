@@ -122,7 +122,7 @@ def summarize(
     sentences = [span.of(texts[n]) for n, found in enumerate(spans) for span in found]
     features = model.features(sentences, numbers, query)
     scores = model.rank_features(features, numbers, query).scores.numpy()
-    words = list(map(model.read_words, sentences))
+    words = _words_of(sentences, model)
     scores = weighted_scores(scores, spans, [len(one) for one in words], model.config)
     if query is not None:
         features = SentenceFeatures(tuple(p[:-1] for p in features.parts), features.clips)
@@ -165,7 +165,16 @@ def weighted_scores(
         places = [1 - place / len(found) for found in spans for place in range(len(found))]
         scaled = centrality / centrality.max()
         scores = config.centrality_weight * scaled + config.position_weight * np.array(places)
-    return np.where(np.array(lengths) < config.min_sentence_words, 0.0, scores)
+    if config.min_sentence_words:
+        scores = np.where(np.array(lengths) < config.min_sentence_words, 0.0, scores)
+    return scores
+
+
+def _words_of(sentences: Sequence[str], model: LexRankModel) -> list[list[str]]:
+    """Words of each sentence where a setting looks at them, which takes as long as scoring."""
+    config = model.config
+    is_needed = config.redundancy == "csis" or config.min_sentence_words
+    return list(map(model.read_words, sentences)) if is_needed else [[]] * len(sentences)
 
 
 def _sentences_of(documents: Any, model: LexRankModel) -> tuple[list[str], list[list[Span]]]:
