@@ -160,10 +160,15 @@ class UnlearningRecipe(MaskedRecipe, ClassifierRecipe):
                 f"the recipe '{self.name}' learns what is retained, and nothing is; retain "
                 "something, or use another recipe."
             )
-        self.forget, self.retain, self.test, self.earlier = (
-            LabelledPictures(as_rgb(archive.images(places)), archive.labels[places], places)
-            for places in (subset.places, retained, base.test, base.forgotten)
+        self.forget, self.retain, self.test = (
+            self._pictures(archive, places) for places in (subset.places, retained, base.test)
         )
+        # Most models have forgotten nothing before, and no picture has no place.
+        is_second = len(base.forgotten) > 0
+        self.earlier = self._pictures(archive, base.forgotten) if is_second else None
+
+    def _pictures(self, archive: PictureArchive, places: Tensor) -> LabelledPictures:
+        return LabelledPictures(as_rgb(archive.images(places)), archive.labels[places], places)
 
     def _load_reference(self) -> nn.Module:
         check_reference_split(self.arguments.reference, self.split, self.arguments.forget)
@@ -274,7 +279,7 @@ class UnlearningRecipe(MaskedRecipe, ClassifierRecipe):
             outputs[name] = (logits, part.labels)
         logits, labels = outputs["retain"]
         outputs["retain"] = (logits[order], labels[order])
-        if len(self.earlier):
+        if self.earlier is not None:
             logits = self.predict(model, self.earlier.images, accelerator)
             outputs["earlier"] = (logits, self.earlier.labels)
         return measure_unlearning(
