@@ -1,5 +1,6 @@
 """Runs from beginning to end: closed weights, reports, files, and runs that were killed."""
 
+import io
 import json
 import os
 import shutil
@@ -9,8 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import (
     AutoImageProcessor,
@@ -444,3 +447,26 @@ def test_frozen_weights_are_closed_in_the_mask_that_is_written(tmp_path, small):
     run(recipe)
     mask = WeightMask.from_pretrained(folder).for_model(load(folder))  # where nothing is frozen
     assert not next(iter(mask.tensors.values())).any()
+
+
+def test_an_archive_of_jpeg_files_will_do(tmp_path, small):
+    files = []
+    for picture in small.images.permute(0, 2, 3, 1).numpy():
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, format="JPEG", quality=95)
+        files.append(buffer.getvalue())
+    labels = small.labels.numpy()
+    np.savez(
+        tmp_path / "files.npz",
+        jpeg_bytes=np.frombuffer(b"".join(files), dtype=np.uint8),
+        offsets=np.cumsum([0, *map(len, files)]),
+        labels=labels.astype(np.uint8),
+        is_test=np.arange(len(labels)) >= 64,
+        class_names=np.array(CLASSES),
+    )
+    jpeg = Small(
+        str(tmp_path / "files.npz"), str(tmp_path / "original"), small.images, small.labels
+    )
+    train(jpeg, jpeg.original, num_train_epochs=1)
+    unlearn(jpeg, tmp_path / "out", "salun", forget="class:green")
+    assert record(tmp_path / "out")["num_forget"] == 16
