@@ -13,7 +13,7 @@ from salhub.cli.info import info_command
 from salhub.cli.list import list_command
 from salhub.cli.push import push_command
 from salhub.cli.run import run_command
-from salhub.cli.settings import SettingsCommand
+from salhub.cli.settings import RunCommand, SettingsCommand
 from salhub.cli.train import train_command
 from salhub.cli.unlearn import unlearn_command
 
@@ -59,8 +59,8 @@ app.command("list")(list_command)
 app.command("info")(info_command)
 app.command("run", cls=SettingsCommand, epilog=_EXIT_CODES)(run_command)
 app.command("compare", cls=SettingsCommand)(compare_command)
-app.command("train", cls=SettingsCommand)(train_command)
-app.command("unlearn", cls=SettingsCommand)(unlearn_command)
+app.command("train", cls=RunCommand)(train_command)
+app.command("unlearn", cls=RunCommand)(unlearn_command)
 app.command("evaluate", cls=SettingsCommand)(evaluate_command)
 app.command("card")(card_command)
 app.command("push")(push_command)

@@ -1,6 +1,8 @@
 """Settings on the command line: `--name value` and `name=value`, whatever a method is set by."""
 
+import os
 import re
+from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,13 @@ _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
 class SettingsCommand(typer.core.TyperCommand):
-    """A command that turns every option it does not know, `--name value`, into `name=value`."""
+    """A command that turns every option it does not know, `--name value`, into `name=value`.
+
+    Attributes:
+        has_switches: Whether an option without a value, `--name`, means `name=true`.
+    """
+
+    has_switches = False
 
     def parse_args(self, ctx, args: list[str]) -> list[str]:
         """Move unknown options behind the arguments, as `name=value`."""
@@ -29,21 +37,33 @@ class SettingsCommand(typer.core.TyperCommand):
             flag for param in self.get_params(ctx) for flag in (*param.opts, *param.secondary_opts)
         }
         kept, pairs = [], []
-        rest = iter(args)
-        for part in rest:
-            if part == "--":
-                kept += [part, *rest]
-            elif not part.startswith("--") or part.partition("=")[0] in known:
+        rest = deque(args)
+        while rest and rest[0] != "--":
+            part = rest.popleft()
+            if not part.startswith("--") or part.partition("=")[0] in known:
                 kept.append(part)
+            elif self.has_switches and (not rest or rest[0].startswith("--")):
+                pairs.append(_as_switch(part))
             else:
                 pairs.append(_as_pair(part, rest))
-        return super().parse_args(ctx, [*kept, *pairs])
+        return super().parse_args(ctx, [*kept, *rest, *pairs])
 
 
-def _as_pair(option: str, rest: Iterable[str]) -> str:
+class RunCommand(SettingsCommand):
+    """A command whose options may be switches, such as `--dry-run`."""
+
+    has_switches = True
+
+
+def _as_switch(option: str) -> str:
+    name, equals, value = option.removeprefix("--").partition("=")
+    return f"{name}={value if equals else 'true'}"
+
+
+def _as_pair(option: str, rest: deque[str]) -> str:
     name, equals, value = option.removeprefix("--").partition("=")
     if not equals:
-        value = next(iter(rest), None)
+        value = rest.popleft() if rest else None
     if value is None or (not equals and value.startswith("-") and not _is_number(value)):
         got = "" if value is None else f", got '{value}'"
         raise typer.BadParameter(
@@ -100,15 +120,39 @@ def without_place(word: str) -> str:
     """A setting as others can use it: of a file or folder of this machine only the name is left.
 
     Example:
-        >>> without_place("seed=3")
-        'seed=3'
+        >>> [without_place(word) for word in ("seed=3", "data=/home/me/x.npz")]
+        ['seed=3', 'data=x.npz']
     """
-    option, _, value = word.partition("=")
-    return f"{option}={Path(value).name}" if value and Path(value).exists() else word
+    option, _, text = word.partition("=")
+    if not text:
+        return word
+    value = parse_value(text, option)
+    kept = _name_of_place(value) if isinstance(value, str) else value
+    return word if kept == value else f"{option}={kept}"
+
+
+def try_without_place(word: str) -> str:
+    """The same of the values to try, `name=a,b`.
+
+    Example:
+        >>> try_without_place("mask=/home/me/one,/home/me/two")
+        'mask=one,two'
+    """
+    option, equals, values = word.partition("=")
+    return option + equals + ",".join(map(_name_of_place, values.split(",")))
+
+
+def _name_of_place(text: str) -> str:
+    # "file:PATH" names a set of pictures.
+    prefix = "file:" if text.startswith("file:") else ""
+    place = text.removeprefix(prefix)
+    # Unlike Path.exists, this takes a text that is too long for a path.
+    is_place = os.path.exists(place) or Path(place).is_absolute()  # noqa: PTH110
+    return prefix + Path(place).name if is_place else text
 
 
 def parse_value(text: str, name: str) -> Any:
-    """Read one value as YAML, with 1e-3 a number and None nothing.
+    """Read one value as YAML, with 1e-3 a number, None nothing and *norm* text.
 
     Raises:
         typer.BadParameter: Not YAML.
@@ -117,6 +161,9 @@ def parse_value(text: str, name: str) -> Any:
         >>> [parse_value(text, "x") for text in ("1e-3", "true", "[1, a]", "None", "blocks.15")]
         [0.001, True, [1, 'a'], None, 'blocks.15']
     """
+    if text.startswith("*"):
+        # YAML would look for an anchor of that name.
+        return text
     try:
         return _with_exponents(yaml.safe_load(text))
     except yaml.YAMLError:

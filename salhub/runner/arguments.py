@@ -5,7 +5,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from types import NoneType
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -18,6 +19,7 @@ LATEST = "latest"
 # Options that say where and how to run, and not what is learned.
 CIRCUMSTANCES = frozenset(
     {
+        "card_name",
         "checkpoints_total_limit",
         "cpu",
         "dry_run",
@@ -31,6 +33,13 @@ CIRCUMSTANCES = frozenset(
         "resume_from_checkpoint",
     }
 )
+# What other trainers call something that is said otherwise here.
+_SAID_OTHERWISE = {
+    "gradient_accumulation_steps": "batch_size counts all rows of a step; give "
+    "per_device_batch_size, and the gradients of its passes are accumulated."
+}
+# Kinds of values, the narrower first, as messages call them.
+_KINDS = {bool: "true or false", int: "an integer", float: "a number", list: "a list", str: "text"}
 
 
 @dataclass(kw_only=True)
@@ -60,11 +69,13 @@ class RunArguments:
         checkpointing_steps: Optimizer steps between checkpoints; None for none.
         checkpoints_total_limit: Checkpoints kept, the latest ones; None for all.
         resume_from_checkpoint: "latest" goes on from the last checkpoint in `output_dir` where
-            there is one; or the folder of a checkpoint; None starts anew.
+            there is one; or the folder of a checkpoint there; None starts anew. A finished run is
+            not run again.
         logging_steps: Optimizer steps between lines of the log.
         report_to: Trackers beside log.jsonl: "tensorboard", "wandb" or others of Accelerate's.
         dry_run: Print steps, batch and memory, and stop before the first step.
-        overwrite: Start anew in an `output_dir` that holds a run.
+        overwrite: Start anew in an `output_dir` that holds a run or a model.
+        card_name: What the card calls the model; None for `hub_model_id`, or the folder's name.
         push_to_hub: Put what the run made on the Hub when it is finished, with the saved login.
         hub_model_id: Where to: "owner/name".
         hub_private_repo: Whether a repository created there is private.
@@ -97,6 +108,7 @@ class RunArguments:
     report_to: list[str] = dataclasses.field(default_factory=list)
     dry_run: bool = False
     overwrite: bool = False
+    card_name: str | None = None
     push_to_hub: bool = False
     hub_model_id: str | None = None
     hub_private_repo: bool = False
@@ -163,9 +175,9 @@ class RunArguments:
         fields = {field.name: field for field in dataclasses.fields(cls)}
         for name in settings:
             if name not in fields:
-                hint = did_you_mean(name, fields) or f" It takes {', '.join(fields)}."
-                raise ValueError(f"{owner} has no option '{name}'.{hint}")
-        values = {name: _converted(fields[name], value) for name, value in settings.items()}
+                raise ValueError(f"{owner} has no option '{name}'. {_hint(name, fields)}")
+        types = get_type_hints(cls)
+        values = {name: _converted(name, types[name], given) for name, given in settings.items()}
         for field in fields.values():
             is_needed = (
                 field.default is dataclasses.MISSING
@@ -216,14 +228,50 @@ def _check_count(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be an integer, 1 or more, got {value!r}.")
 
 
-def _converted(field: dataclasses.Field, value: Any) -> Any:
-    """A number where YAML read one of another kind, such as 1e-3 as text."""
-    kinds = str(field.type)
-    if "float" in kinds and isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            raise ValueError(f"{field.name} must be a number, got {value!r}.") from None
-    if kinds.startswith("<class 'bool'") and not isinstance(value, bool):
-        raise ValueError(f"{field.name} must be true or false, got {value!r}.")
-    return value
+def _hint(name: str, known: Mapping[str, Any]) -> str:
+    if name in _SAID_OTHERWISE:
+        return _SAID_OTHERWISE[name]
+    return did_you_mean(name, known).strip() or f"It takes {', '.join(known)}."
+
+
+def _converted(name: str, annotation: Any, value: Any) -> Any:
+    """A value of the kind that an option has, where YAML or a person wrote it as another one.
+
+    Raises:
+        ValueError: It is of a kind that the option cannot have.
+    """
+    kinds = {get_origin(kind) or kind for kind in _alternatives(annotation)}
+    if type(value) in kinds:
+        return [str(entry) for entry in value] if isinstance(value, list) else value
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if float in kinds and isinstance(value, str):
+        # YAML takes 1e-3 for text.
+        return _number(name, value)
+    if list in kinds and isinstance(value, str):
+        return [value]
+    if str in kinds and isinstance(value, bool):
+        # YAML takes the word for a boolean.
+        return "yes" if value else "no"
+    if str in kinds and not isinstance(value, list | dict | NoneType):
+        return str(value)
+    wanted = " or ".join(text for kind, text in _KINDS.items() if kind in kinds)
+    raise ValueError(f"{name} must be {wanted}, got {value!r}.")
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    """`int` and `None` of `int | None`.
+
+    Example:
+        >>> _alternatives(list[str])
+        (list[str],)
+    """
+    is_one_kind = isinstance(annotation, type) or get_origin(annotation) is list
+    return (annotation,) if is_one_kind else get_args(annotation)
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{name} must be a number, got {text!r}.") from None

@@ -61,7 +61,7 @@ class ClassifierArguments(RunArguments):
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {self.momentum}.")
-        if self.weight_decay < 0:
+        if not 0 <= self.weight_decay < float("inf"):
             raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}.")
 
 

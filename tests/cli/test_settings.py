@@ -3,7 +3,13 @@
 import pytest
 import typer
 
-from salhub.cli.settings import parse_settings, parse_value, refuse_unknown
+from salhub.cli.settings import (
+    parse_settings,
+    parse_value,
+    refuse_unknown,
+    try_without_place,
+    without_place,
+)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +29,8 @@ from salhub.cli.settings import parse_settings, parse_value, refuse_unknown
         ("{a: 1e1}", {"a": 10.0}),
         ("'1e3'", 1000.0),
         ("a=b", "a=b"),
+        ("*norm*", "*norm*"),
+        ("*.bias", "*.bias"),
     ],
 )
 def test_values_are_yaml_with_exponents(text, value):
@@ -55,3 +63,20 @@ def test_an_unknown_setting_gets_the_nearest_name_or_all_of_them():
     with pytest.raises(typer.BadParameter, match="It takes layers, method"):
         refuse_unknown({"zzz": 1}, ["method", "layers"], "normgrad")
     refuse_unknown({"method": 1}, ["method"], "normgrad")
+
+
+def test_no_folder_of_this_machine_stays_in_a_setting(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    for word, kept in (
+        ("seed=3", "seed=3"),
+        ("model=in/a", "model=a"),
+        ("output_dir=/nowhere/out", "output_dir=out"),
+        ('output_dir="/nowhere/out"', "output_dir=out"),
+        ("forget=file:/nowhere/places.txt", "forget=file:places.txt"),
+        ("model=me/mine", "model=me/mine"),
+        ("forget=indices:" + "1," * 3000, "forget=indices:" + "1," * 3000),
+        ("empty=", "empty="),
+    ):
+        assert without_place(word) == kept
+    assert try_without_place("mask=/nowhere/one,in/a") == "mask=one,a"

@@ -4,6 +4,7 @@ import pytest
 
 from salhub.errors import MissingExtraError
 from salhub.runner.arguments import RunArguments, read_settings_file
+from salhub.runner.image_classification import ClassifierArguments
 from salhub.runner.trackers import check_trackers
 
 
@@ -26,6 +27,12 @@ from salhub.runner.trackers import check_trackers
         ({"push_to_hub": True}, "give push_to_hub=true and hub_model_id=owner/name"),
         ({"hub_model_id": "me/mine"}, "push_to_hub and hub_model_id go together"),
         ({"push_to_hub": True, "hub_model_id": "mine"}, "as 'owner/name', got 'mine'"),
+        ({"lr_warmup_steps": "abc"}, "lr_warmup_steps must be an integer, got 'abc'"),
+        ({"logging_steps": None}, "logging_steps must be an integer, got None"),
+        ({"report_to": 3}, "report_to must be a list, got 3"),
+        ({"hub_model_id": ["a"]}, "hub_model_id must be text, got "),
+        ({"max_grad_norm": float("inf")}, "max_grad_norm must be a finite number"),
+        ({"gradient_accumulation_steps": 2}, "give per_device_batch_size, and the gradients"),
     ],
 )
 def test_bad_options_are_refused_in_one_sentence(settings, words):
@@ -41,6 +48,19 @@ def test_a_missing_option_is_named():
 def test_numbers_written_as_yaml_does_not_read_them():
     arguments = RunArguments.from_settings({"output_dir": "out", "learning_rate": "1e-3"})
     assert arguments.learning_rate == 1e-3
+
+
+def test_words_that_yaml_takes_for_numbers_or_booleans_are_text():
+    settings = {"output_dir": 7, "mixed_precision": False, "report_to": "wandb", "cpu": True}
+    arguments = RunArguments.from_settings(settings)
+    assert (arguments.output_dir, arguments.mixed_precision) == ("7", "no")
+    assert (arguments.report_to, arguments.cpu) == (["wandb"], True)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_weights_are_pulled_by_a_finite_number(value):
+    with pytest.raises(ValueError, match=f"weight_decay must be 0 or more, got {value}"):
+        ClassifierArguments(output_dir="out", data="x.npz", weight_decay=value)
 
 
 def test_a_file_of_options(tmp_path):
