@@ -42,6 +42,31 @@ def check_login(token: str | None = None) -> None:
         raise PushError(f"Pushing needs an access token, and there is none; {_LOGIN}.")
 
 
+def check_writer(repo_id: str, token: str | None = None) -> None:
+    """Ask the Hub whether a repository can be pushed to, before there is anything to push.
+
+    Args:
+        repo_id: "owner/name".
+        token: Access token; by default the saved login.
+
+    Raises:
+        PushError: No login, one that the Hub does not accept or that may only read, or an owner
+            for whom it may not write.
+    """
+    from huggingface_hub import HfApi
+
+    check_login(token)
+    with _refusals_explained(repo_id):
+        account = HfApi(token=token, library_name="salhub").whoami()
+    access = account.get("auth", {}).get("accessToken", {})
+    if access.get("role") == "read":
+        raise PushError(f"{repo_id} was not pushed: the access token may only read; {_LOGIN}.")
+    places = [place for place in account.get("orgs", []) if place.get("roleInOrg") != "read"]
+    owners = {place["name"].lower() for place in (account, *places)}
+    if repo_id.split("/")[0].lower() not in owners:
+        raise PushError(f"{repo_id} was not pushed: {_no_right(repo_id)}")
+
+
 def commit_files(
     repo_id: str,
     files: Mapping[str, Content],
@@ -106,7 +131,7 @@ def _reason(error: BaseException, repo_id: str) -> str | None:
     if status == 401:
         return f"{ENDPOINT} does not accept the access token; {_LOGIN}."
     if status in (403, 404):
-        return f"the account may not write to '{repo_id.split('/')[0]}'; choose another owner."
+        return _no_right(repo_id)
     if isinstance(error, HfHubHTTPError):
         return f"{ENDPOINT} answered with status {status}; try again later."
     if isinstance(error, RuntimeError) and isinstance(error.__cause__, HfHubHTTPError):
@@ -115,6 +140,10 @@ def _reason(error: BaseException, repo_id: str) -> str | None:
     if type(error).__module__.startswith("httpx"):
         return f"{ENDPOINT} cannot be reached ({error}); check the network."
     return None
+
+
+def _no_right(repo_id: str) -> str:
+    return f"the account may not write to '{repo_id.split('/')[0]}'; choose another owner."
 
 
 def _status(error: BaseException) -> int | None:

@@ -1,6 +1,7 @@
 """`salhub train`: carry out a recipe that trains a model."""
 
 import json
+import os
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +11,8 @@ from typing import Annotated, Any, Self
 import typer
 
 from salhub.auto import recipe_named
-from salhub.cli.settings import parse_settings, without_place
+from salhub.cli.failures import sentence_of
+from salhub.cli.settings import parse_settings, try_without_place, without_place
 
 WordsArgument = Annotated[
     list[str] | None,
@@ -36,7 +38,7 @@ def train_command(
     """Train a model by a recipe, with checkpoints, a log and measured results.
 
     A run that was interrupted goes on with --resume_from_checkpoint latest, to the weights that it
-    would have had. --dry_run true shows steps, batches and memory. The same options work with
+    would have had. --dry_run shows steps, batches and memory. The same options work with
     python -m salhub.runner under torchrun and accelerate launch.
 
     \b
@@ -56,6 +58,7 @@ class RecipeCall:
         config: File of options, or None.
         nproc: How many processes.
         settings: Options of both.
+        command: The command as it was typed, without the folders of this machine.
     """
 
     verb: str
@@ -64,12 +67,24 @@ class RecipeCall:
     config: Path | None
     nproc: int
     settings: Mapping[str, Any]
+    command: str
 
     @classmethod
     def read(
-        cls, verb: str, name: str, words: Iterable[str], config: Path | None, nproc: int
+        cls,
+        verb: str,
+        name: str,
+        words: Iterable[str],
+        config: Path | None,
+        nproc: int,
+        tried: Iterable[str] = (),
     ) -> Self:
-        """Read the options of a file and of the command line, which win."""
+        """Read the options of a file and of the command line, which win.
+
+        Args:
+            verb, name, words, config, nproc: As of the class.
+            tried: `name=a,b` words of values to try.
+        """
         from salhub.runner.arguments import read_settings_file
 
         recipe_named(name, verb)  # an unknown one is refused first
@@ -77,7 +92,9 @@ class RecipeCall:
         settings: dict[str, Any] = read_settings_file(config) if config is not None else {}
         settings |= parse_settings(words)
         settings.setdefault("output_dir", f"{name}-{verb}")
-        return cls(verb, name, words, config, nproc, settings)
+        parts = [verb, name, *(["--config", config.name] if config else [])]
+        command = _command([*parts, *map(without_place, words)], nproc, tried)
+        return cls(verb, name, words, config, nproc, settings, command)
 
     @property
     def recipe_class(self) -> Any:
@@ -100,36 +117,49 @@ class RecipeCall:
         """Carry it out, and report unless `quiet`.
 
         Raises:
-            typer.Exit: Processes that were started have failed.
+            typer.Exit: Processes that work together have failed, and it was said why.
         """
         arguments = self.arguments()
         if self.nproc > 1:
-            self._start_together(as_json=as_json, quiet=quiet, cpu=arguments.cpu)
+            self._start_together(arguments, as_json=as_json, quiet=quiet)
             return
+        from salhub.runner.launch import record_error
+
+        try:
+            results = self._carry_out(arguments)
+        except Exception as error:
+            if not record_error(sentence_of(error)):
+                raise
+            raise typer.Exit(1) from error
+        if results is not None and not quiet:
+            _report(results, arguments, as_json)
+
+    def _carry_out(self, arguments: Any) -> Any:
         from salhub.cli.choice import quiet_transformers
         from salhub.runner.loop import run
 
         quiet_transformers()
-        command = _command(self.verb, self.name, self.words, self.config)
-        results = run(self.recipe_class(arguments), command=command)
-        if results is not None and not quiet:
-            _report(results, arguments, as_json)
+        return run(self.recipe_class(arguments), command=self.command)
 
-    def _start_together(self, *, as_json: bool, quiet: bool, cpu: bool) -> None:
+    def _start_together(self, arguments: Any, *, as_json: bool, quiet: bool) -> None:
         from salhub.runner.launch import launch
 
         words = [self.verb, self.name, *self.words]
         words += ["--config", str(self.config)] if self.config is not None else []
         words += ["--json"] if as_json else []
-        if launch(words, self.nproc, cpu=cpu, quiet=quiet):
+        quiet = quiet and not arguments.dry_run
+        if launch(words, self.nproc, cpu=arguments.cpu, quiet=quiet, command=self.command):
             raise typer.Exit(1)
 
 
-def _command(verb: str, name: str, words: Iterable[str], config: Path | None) -> str:
-    # A path would be one of this machine; the name of a file says which one is meant.
-    kept = map(without_place, words)
-    parts = ["salhub", verb, name, *(["--config", config.name] if config else []), *kept]
-    return shlex.join(parts)
+def _command(words: Iterable[str], nproc: int, tried: Iterable[str]) -> str:
+    from salhub.runner.launch import COMMAND
+
+    # Started by a launcher of others, this process knows of the number by its environment.
+    count = max(nproc, int(os.environ.get("WORLD_SIZE", "1")))
+    together = ["--nproc", str(count)] if count > 1 else []
+    tries = [part for word in tried for part in ("--try", try_without_place(word))]
+    return os.environ.get(COMMAND) or shlex.join(["salhub", *words, *tries, *together])
 
 
 def _report(results: Any, arguments: Any, as_json: bool) -> None:
@@ -143,6 +173,6 @@ def _report(results: Any, arguments: Any, as_json: bool) -> None:
         metrics = {metric.name: metric.value for metric in results.metrics}
         echo_json({"output": arguments.output_dir, "metrics": metrics})
         return
-    typer.echo(f"Wrote the model, its card, log.jsonl and results.json to {arguments.output_dir}")
+    typer.echo(f"The model, its card, log.jsonl and results.json are in {arguments.output_dir}")
     for metric in results.metrics:
         typer.echo(f"  {metric.name}  {metric.value:.4g}")

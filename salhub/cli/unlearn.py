@@ -41,7 +41,7 @@ def unlearn_command(
     salhub unlearn salun model=salun-resnet8-cifar10-original data=cifar10.npz forget=class:cat
     salhub unlearn salun model=mine data=mine.npz forget=random:0.1 --try learning_rate=0.01,0.03
     """  # noqa: D301
-    call = RecipeCall.read("unlearn", recipe, words or [], config, nproc)
+    call = RecipeCall.read("unlearn", recipe, words or [], config, nproc, tried or [])
     if tried:
         carry_out_trials(call, tried, as_json=as_json)
     else:

@@ -45,15 +45,15 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, limit: in
     accelerator.wait_for_everyone()
 
 
-def remove_drafts(folder: Path) -> None:
-    """Remove what a run that was killed had begun to save."""
+def remove_checkpoint_drafts(folder: Path) -> None:
+    """Remove the checkpoints that a killed run had begun to save."""
     for draft in folder.glob(f"{_DRAFT}*"):
         shutil.rmtree(draft)
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Remove all checkpoints of a folder."""
-    remove_drafts(folder)
+    """Remove all checkpoints of a folder, and those that a killed run had begun to save."""
+    remove_checkpoint_drafts(folder)
     for step in checkpoint_steps(folder):
         shutil.rmtree(checkpoint_path(folder, step))
 
@@ -67,6 +67,7 @@ def find_checkpoint(folder: Path, wanted: str | None) -> Path | None:
 
     Raises:
         FileNotFoundError: A folder was named and is no checkpoint.
+        ValueError: It is one of another run.
     """
     if wanted is None:
         return None
@@ -80,5 +81,10 @@ def find_checkpoint(folder: Path, wanted: str | None) -> Path | None:
         raise FileNotFoundError(
             f"{wanted} is no checkpoint; give 'latest' or a folder checkpoint-STEP of {folder}: "
             f"{known}."
+        )
+    if path.resolve().parent != folder.resolve():
+        raise ValueError(
+            f"{wanted} is a checkpoint of the run in {path.parent}, and output_dir is {folder}; "
+            f"give output_dir={path.parent} to go on with it."
         )
     return path

@@ -3,35 +3,46 @@
 import json
 import logging
 import math
-import os
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
-from accelerate import Accelerator, DistributedType
+from accelerate import Accelerator
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import get_scheduler
 
-from salhub.hub_commit import PushError, check_login, commit_files
+from salhub.errors import SalhubError
+from salhub.hub_commit import PushError, check_writer, commit_files
 from salhub.results import Results, measured
 from salhub.runner.arguments import RunArguments
 from salhub.runner.batches import Batch, mixed_seed, step_batches
+from salhub.runner.checkout import checkout_version
 from salhub.runner.checkpoint import save_checkpoint
 from salhub.runner.plan import Step, count_steps, describe_plan, share_of, steps_after, to_device
+from salhub.runner.processes import check_processes, check_whole_weights, copy_from_main
 from salhub.runner.progress import Progress
 from salhub.runner.recipe import Recipe
 from salhub.runner.run_card import save_card
-from salhub.runner.run_folder import LOG_NAME, RESULTS_NAME, fill_from, open_folder, start_folder
+from salhub.runner.run_folder import (
+    LOG_NAME,
+    RESULTS_NAME,
+    fill_from,
+    is_finished,
+    open_folder,
+    record_failure,
+    start_folder,
+)
+from salhub.runner.sources import check_output
 from salhub.runner.trackers import JsonLinesTracker, check_trackers, plain_values
 
 logger = logging.getLogger(__name__)
 
-# Set by whoever starts several processes, so that a run alone instead of together is noticed.
-EXPECTED_PROCESSES = "SALHUB_EXPECTED_PROCESSES"
-_IN_PIECES = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+
+class DivergedError(SalhubError, ValueError):
+    """The loss is no number any more, and will be none however often the run is repeated."""
 
 
 def run(recipe: Recipe, command: str = "") -> Results | None:
@@ -40,7 +51,7 @@ def run(recipe: Recipe, command: str = "") -> Results | None:
     `output_dir` ends up with the model, its card, log.jsonl and results.json; checkpoints lie
     beside them. With `push_to_hub` all but the log goes to the Hub in one commit. A run that was
     killed goes on with `resume_from_checkpoint="latest"`, and ends with the weights and the log,
-    bit by bit, that it would have had.
+    bit by bit, that it would have had; one that was finished is not run again.
 
     Args:
         recipe: What to do, with its options.
@@ -50,22 +61,28 @@ def run(recipe: Recipe, command: str = "") -> Results | None:
         The results, or None after a dry run.
 
     Raises:
-        FileExistsError: `output_dir` holds a run already.
-        PushError: There is no login to push with, or the Hub did not take the finished model.
+        DivergedError: The loss is no number any more.
+        FileExistsError: `output_dir` holds a run or a model already.
+        PushError: There is no login that may push there, or the Hub did not take the finished
+            model.
         RuntimeError: Another number of processes than was asked for, or split weights (FSDP).
         ValueError: Whatever the recipe refuses, or options that are not those of the checkpoint.
     """
     arguments, folder = recipe.arguments, Path(recipe.arguments.output_dir)
     check_trackers(arguments.report_to)
-    if arguments.push_to_hub:
-        check_login()
-    options = recipe.learned_options()
+    check_whole_weights()
+    check_output(arguments, recipe.sources)
+    options = recipe.recorded_options()
     checkpoint = open_folder(
         folder,
         options,
         resume=arguments.resume_from_checkpoint,
         overwrite=arguments.overwrite or arguments.dry_run,
     )
+    is_resumed = arguments.resume_from_checkpoint is not None and not arguments.dry_run
+    is_done = is_resumed and is_finished(folder, options)
+    if arguments.push_to_hub:
+        _check_push(arguments, is_done=is_done)
     log = JsonLinesTracker(folder / LOG_NAME)
     accelerator = Accelerator(
         cpu=arguments.cpu,
@@ -73,7 +90,9 @@ def run(recipe: Recipe, command: str = "") -> Results | None:
         log_with=[log, *arguments.report_to],
         project_dir=str(folder),
     )
-    _check_processes(accelerator)
+    check_processes(accelerator)
+    if is_done:
+        return _results_of(folder, accelerator)
     if arguments.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
     results = Results(model=recipe.name, command=command, seed=arguments.seed)
@@ -94,10 +113,12 @@ def run(recipe: Recipe, command: str = "") -> Results | None:
         loop.start(checkpoint)
         loop.train()
         finished = recipe.finish(accelerator.unwrap_model(loop.model)).eval()
+        copy_from_main(finished, accelerator)
         loop.add_time(results)
         recipe.evaluate(finished, accelerator, results)
     results.wall_seconds = round(results.wall_seconds + loop.progress.seconds, 2)
     results.data.setdefault("processes", accelerator.num_processes)
+    results.versions |= checkout_version()
     if accelerator.is_main_process:
         written = _write_folder(recipe, finished, results)
         if arguments.push_to_hub:
@@ -208,13 +229,18 @@ class _Loop:
             return
         means = self.progress.take_means(self.accelerator)
         if not math.isfinite(means.get("loss", 0.0)):
-            raise ValueError(
+            self._fail(
                 f"the loss is {means['loss']} at step {self.progress.step} (stage "
                 f"'{step.stage.name}'); use a smaller learning_rate, or set max_grad_norm."
             )
         values: dict[str, Any] = {"epoch": step.epoch, "stage": step.stage.name, **means}
         values["learning_rate"] = self.scheduler.get_last_lr()[0]
         self.accelerator.log(values, step=self.progress.step)
+
+    def _fail(self, sentence: str) -> NoReturn:
+        # Only the main process has means, so it is the only one that writes.
+        record_failure(Path(self.arguments.output_dir), sentence)
+        raise DivergedError(sentence)
 
     def _save(self, step: Step) -> None:
         every = self.arguments.checkpointing_steps
@@ -240,7 +266,7 @@ def _write_folder(recipe: Recipe, model: nn.Module, results: Results) -> list[Pa
         recipe.export(model, scratch)
         save_card(recipe, results, scratch)
 
-    written = fill_from(folder, export)
+    written = fill_from(folder, export, recipe.optional_files)
     return [*written, results.save(folder / RESULTS_NAME)]
 
 
@@ -259,21 +285,21 @@ def _push(files: list[Path], arguments: RunArguments) -> None:
     logger.info("Pushed to %s", commit)
 
 
-def _check_processes(accelerator: Accelerator) -> None:
-    """Notice when every process believes that it is alone, or weights that are in pieces."""
-    if accelerator.distributed_type in _IN_PIECES:
-        raise RuntimeError(
-            f"Accelerate is configured for {accelerator.distributed_type.value}, which splits the "
-            "weights over processes, and recipes need them whole; configure several GPUs without "
-            "it (accelerate launch --multi_gpu), or start with --nproc."
+def _check_push(arguments: RunArguments, *, is_done: bool) -> None:
+    if is_done:
+        raise ValueError(
+            f"the run in {arguments.output_dir} is finished; put it on the Hub with: salhub push "
+            f"{arguments.output_dir} {arguments.hub_model_id}"
         )
-    wanted = os.environ.get(EXPECTED_PROCESSES)
-    if wanted is not None and int(wanted) != accelerator.num_processes:
-        raise RuntimeError(
-            f"{wanted} processes were asked for and {accelerator.num_processes} work together; on "
-            "a CPU start them with torchrun (salhub train --nproc does), on GPUs with accelerate "
-            "launch."
-        )
+    check_writer(str(arguments.hub_model_id))
+
+
+def _results_of(folder: Path, accelerator: Accelerator) -> Results:
+    """What a finished run has measured."""
+    if accelerator.is_main_process:
+        logger.warning("The run in %s is finished already; its results are those given.", folder)
+    accelerator.end_training()
+    return Results.load(folder / RESULTS_NAME)
 
 
 def _show_plan(plan: dict[str, Any], accelerator: Accelerator) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from salhub.runner.arguments import CIRCUMSTANCES, RunArguments
 from salhub.runner.batches import Batch
 from salhub.runner.run_card import CardFacts
+from salhub.runner.sources import source_digests
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -63,12 +64,17 @@ class Recipe(ABC):
         verb: "train", "unlearn" or "compress".
         arguments_class: Its options: `RunArguments` with fields of its own and its own defaults.
         chooses_settings: Whether it can say which of several runs is best.
+        sources: Options that may name files or folders, and which files of a folder count, as a
+            pattern.
+        optional_files: Files that only some of its runs write; an earlier run's are removed.
     """
 
     name: ClassVar[str]
     verb: ClassVar[str] = "train"
     arguments_class: ClassVar[type[RunArguments]] = RunArguments
     chooses_settings: ClassVar[bool] = False
+    sources: ClassVar[Mapping[str, str]] = {"data": "*"}
+    optional_files: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, arguments: RunArguments) -> None:
         self.arguments: Any = arguments
@@ -76,11 +82,15 @@ class Recipe(ABC):
     def learned_options(self) -> dict[str, Any]:
         """The options that decide what is learned, as JSON holds them.
 
-        A run goes on only with the same ones, and they stand in the results. A recipe with options
+        A run goes on only with the same ones, and they stand on the card. A recipe with options
         that are no plain values says here what stands for them.
         """
         fields = dataclasses.asdict(self.arguments)
         return {name: value for name, value in fields.items() if name not in CIRCUMSTANCES}
+
+    def recorded_options(self) -> dict[str, Any]:
+        """The same with digests of the files that they name, which decide as well."""
+        return {**self.learned_options(), **source_digests(self.arguments, self.sources)}
 
     @abstractmethod
     def build_model(self) -> nn.Module:

@@ -69,8 +69,9 @@ def run_card(recipe: "Recipe", results: Results, folder: Path) -> str:
 
 
 def model_name(recipe: "Recipe") -> str:
-    """What the model is loaded by: its repository, or the folder's own name."""
-    return recipe.arguments.hub_model_id or Path(recipe.arguments.output_dir).resolve().name
+    """What the model is loaded by: the name asked for, its repository, or the folder's own name."""
+    options = recipe.arguments
+    return options.card_name or options.hub_model_id or Path(options.output_dir).resolve().name
 
 
 def _usage(code: str, *, is_ours: bool) -> str:

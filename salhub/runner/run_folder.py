@@ -4,15 +4,18 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from salhub.runner.checkpoint import find_checkpoint, remove_checkpoints, remove_drafts
+from salhub.runner.checkpoint import find_checkpoint, remove_checkpoint_drafts, remove_checkpoints
+from salhub.runner.sources import SUFFIX
 
 OPTIONS_NAME = "options.json"
 LOG_NAME = "log.jsonl"
 RESULTS_NAME = "results.json"
+FAILURE_NAME = "failure.json"
+_EXPORT_DRAFT = ".export-"
 
 
 def open_folder(
@@ -24,32 +27,38 @@ def open_folder(
         folder: Of the run; it need not exist.
         options: What decides about the result of the run, as JSON would hold it.
         resume: "latest", the folder of a checkpoint, or None.
-        overwrite: Whether a run that is there may be replaced.
+        overwrite: Whether a run or a model that is there may be replaced.
 
     Returns:
         The checkpoint to go on from, or None to start.
 
     Raises:
-        FileExistsError: There is a run, and neither resume nor overwrite was asked for.
+        FileExistsError: There is a run or a model that may not be replaced.
         FileNotFoundError: A checkpoint was named and is none.
-        ValueError: The run that is there has other options.
+        ValueError: The run that is there has other options, or the checkpoint is of another run.
     """
     checkpoint = find_checkpoint(folder, resume)
-    if checkpoint is not None:
-        _check_options(checkpoint.parent / OPTIONS_NAME, options)
+    is_begun = checkpoint is not None or (folder / OPTIONS_NAME).exists()
+    if resume is not None and is_begun:
+        _check_options(folder / OPTIONS_NAME, options)
         return checkpoint
-    if resume is None:
-        check_unused(folder, overwrite=overwrite)
+    check_unused(folder, overwrite=overwrite)
     return None
 
 
 def check_unused(folder: Path, *, overwrite: bool) -> None:
-    """Raises FileExistsError where a folder holds a run that may not be replaced."""
-    is_used = any((folder / name).exists() for name in (OPTIONS_NAME, RESULTS_NAME))
-    if is_used and not overwrite:
+    """Raises FileExistsError where a folder holds a run or a model that may not be replaced."""
+    if overwrite:
+        return
+    if any((folder / name).exists() for name in (OPTIONS_NAME, RESULTS_NAME)):
         raise FileExistsError(
             f"{folder} holds a run already; go on with resume_from_checkpoint=latest, replace it "
             "with overwrite=true, or choose another output_dir."
+        )
+    if (folder / "config.json").exists() or any(folder.glob("*.safetensors")):
+        raise FileExistsError(
+            f"{folder} holds a model that no run has written there; choose another output_dir, or "
+            "replace it with overwrite=true."
         )
 
 
@@ -59,18 +68,47 @@ def is_finished(folder: Path, options: Mapping[str, Any]) -> bool:
     Raises:
         ValueError: It has other options.
     """
-    if not (folder / RESULTS_NAME).is_file():
-        return False
-    _check_options(folder / OPTIONS_NAME, options)
-    return True
+    return _holds(RESULTS_NAME, folder, options)
+
+
+def failure_of(folder: Path, options: Mapping[str, Any]) -> str | None:
+    """The sentence that the run in a folder ended with because of its options, or None.
+
+    Raises:
+        ValueError: It has other options.
+    """
+    if not _holds(FAILURE_NAME, folder, options):
+        return None
+    return json.loads((folder / FAILURE_NAME).read_text(encoding="utf-8"))["failure"]
+
+
+def record_failure(folder: Path, sentence: str) -> None:
+    """Write down that a run cannot be finished with its options."""
+    write_text(folder / FAILURE_NAME, json.dumps({"failure": sentence}) + "\n")
 
 
 def start_folder(folder: Path, options: Mapping[str, Any]) -> None:
     """Make the folder, remove what an earlier run left there, and write the options down."""
     folder.mkdir(parents=True, exist_ok=True)
-    remove_checkpoints(folder)
-    (folder / RESULTS_NAME).unlink(missing_ok=True)
+    clear_folder(folder)
     write_text(folder / OPTIONS_NAME, json.dumps(options, indent=2) + "\n")
+
+
+def clear_folder(folder: Path) -> None:
+    """Remove what would be taken for a part of the next run: checkpoints, results, the log."""
+    remove_drafts(folder)
+    remove_checkpoints(folder)
+    for name in (RESULTS_NAME, FAILURE_NAME, LOG_NAME):
+        (folder / name).unlink(missing_ok=True)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what a run that was killed had begun to write."""
+    remove_checkpoint_drafts(folder)
+    for draft in folder.glob(f"{_EXPORT_DRAFT}*"):
+        shutil.rmtree(draft)
+    for draft in folder.glob(f".{RESULTS_NAME}.*"):
+        draft.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -80,39 +118,63 @@ def write_text(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def fill_from(folder: Path, export: Callable[[Path], None]) -> list[Path]:
+def fill_from(
+    folder: Path, export: Callable[[Path], None], optional: Iterable[str] = ()
+) -> list[Path]:
     """Let `export` write into an empty folder, and move what it wrote into `folder`.
 
     Args:
         folder: Where the files go, each in one step.
         export: Takes the empty folder.
+        optional: Files that are removed, after all others are there, unless they were written.
 
     Returns:
         What is in `folder` because of it.
     """
     remove_drafts(folder)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_EXPORT_DRAFT) as scratch:
         export(Path(scratch))
         written = []
-        for path in sorted(Path(scratch).iterdir()):
+        # The results come last: they say that a run is finished.
+        for path in sorted(Path(scratch).iterdir(), key=lambda p: (p.name == RESULTS_NAME, p.name)):
             target = folder / path.name
             if target.is_dir():
                 shutil.rmtree(target)
             os.replace(path, target)
             written.append(target)
+    for name in optional:
+        if folder / name not in written:
+            (folder / name).unlink(missing_ok=True)
     return written
+
+
+def _holds(name: str, folder: Path, options: Mapping[str, Any]) -> bool:
+    if not (folder / name).is_file():
+        return False
+    _check_options(folder / OPTIONS_NAME, options)
+    return True
 
 
 def _check_options(path: Path, options: Mapping[str, Any]) -> None:
     if not path.is_file():
         raise ValueError(
-            f"{path.parent} has checkpoints and no {OPTIONS_NAME}, so it is not known what run "
-            "they are of; start anew with overwrite=true."
+            f"{path.parent} has checkpoints or results and no {OPTIONS_NAME}, so it is not known "
+            "what run they are of; start anew with overwrite=true."
         )
     before = json.loads(path.read_text(encoding="utf-8"))
     for name in sorted(before.keys() | options.keys()):
         if before.get(name) != options.get(name):
             raise ValueError(
-                f"the run in {path.parent} has {name}={before.get(name)!r} and cannot go on with "
-                f"{options.get(name)!r}; give the same, or start anew with overwrite=true."
+                f"the run in {path.parent} {_difference(name, before.get(name), options.get(name))}"
+                ", or start anew with overwrite=true instead of resume_from_checkpoint."
             )
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+    if not name.endswith(SUFFIX):
+        return f"has {name}={before!r} and cannot go on with {now!r}; give the same"
+    option = name.removesuffix(SUFFIX)
+    return (
+        f"began with another content of its {option} (sha256 {before or 'none'}) than there is now "
+        f"({now or 'none'}); give the {option} that it began with"
+    )

@@ -46,6 +46,8 @@ def test_options_of_a_file_and_of_the_command_line_and_two_processes(tmp_path, d
     results = Results.load(tmp_path / "two" / "results.json")
     assert results.data["processes"] == 2
     assert results.command.startswith("salhub train cifar-resnet --config options.yaml data=noise")
+    assert results.command.endswith(" --nproc 2")
+    assert found.stderr.count("2 processes on cpu") == 1
     config = json.loads((tmp_path / "two" / "config.json").read_text())
     assert config["width"] == 4
 
@@ -56,10 +58,41 @@ def test_the_module_that_launchers_start_does_the_same(tmp_path, data):
         module="salhub.runner",
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
-    assert "Wrote the model, its card, log.jsonl and results.json to one" in found.stdout
+    assert "The model, its card, log.jsonl and results.json are in one" in found.stdout
     again = salhub(tmp_path, f"data={data}", *SMALL, "output_dir=one", "max_train_steps=1")
     assert again.returncode == 1
     assert again.stderr.splitlines()[-1].startswith("Error: one holds a run already")
+
+
+def test_a_finished_run_gives_its_results_and_is_not_run_again(tmp_path, data):
+    words = [f"data={data}", *SMALL, f"output_dir={tmp_path / 'one'}", "max_train_steps=1"]
+    first = salhub(tmp_path, *words)
+    assert first.returncode == 0, first.stderr
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "one").iterdir()}
+    again = salhub(tmp_path, *words, "resume_from_checkpoint=latest")
+    assert again.returncode == 0 and again.stdout == first.stdout
+    assert f"The run in {tmp_path / 'one'} is finished already" in again.stderr
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "one").iterdir()} == before
+    command = Results.load(tmp_path / "one" / "results.json").command
+    assert "data=noise.npz" in command and "output_dir=one" in command
+    assert str(tmp_path) not in command
+
+
+@pytest.mark.parametrize("option", [["--dry-run"], ["--dry-run", "--width", "4"]])
+def test_a_switch_needs_no_value(tmp_path, data, option):
+    found = salhub(tmp_path, f"data={data}", "batch_size=8", *option)
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["recipe"] == "train cifar-resnet"
+    assert not (tmp_path / "cifar-resnet-train").exists()
+
+
+def test_what_processes_end_with_is_said_once_and_last(tmp_path, data):
+    words = [f"data={data}", *SMALL, "num_train_images=99", "--nproc", "2"]
+    found = salhub(tmp_path, *words)
+    assert found.returncode == 1
+    lines = [line for line in found.stderr.splitlines() if line.strip()]
+    assert lines[-1].startswith("Error: 99 pictures of 2 classes need 50 of class 0")
+    assert found.stderr.count("Error") == 1 and "Traceback" not in found.stderr
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,8 @@ class MaskedRecipe(Recipe):
 
     verb = "unlearn"
     arguments_class = MaskArguments
+    sources = {**Recipe.sources, **dict.fromkeys(_MODELS, "model*.safetensors"), "mask": MASK_NAME}
+    optional_files = (MASK_NAME, DELTA_NAME)
     base_model: nn.Module
     split: LabelledSplit
     forget_places: Tensor
@@ -120,7 +122,7 @@ class MaskedRecipe(Recipe):
     _own_mask: WeightMask | None = None
 
     def learned_options(self) -> dict[str, Any]:
-        # Folders of this machine do not matter, but what is in them does.
+        # Folders of this machine do not matter, but what is in them does, see `sources`.
         options = super().learned_options()
         for name in _PLACES:
             if options.get(name) is not None and Path(options[name]).exists():
@@ -294,8 +296,6 @@ class MaskedRecipe(Recipe):
 
     def export_mask(self, model: nn.Module, folder: Path) -> None:
         """Write the mask and, where it was asked for, the delta."""
-        for name in (MASK_NAME, DELTA_NAME):  # those of an earlier run are of other weights
-            (Path(self.arguments.output_dir) / name).unlink(missing_ok=True)
         if self.weight_mask is None:
             return
         self.weight_mask.save_pretrained(folder)

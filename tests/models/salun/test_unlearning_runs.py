@@ -292,15 +292,39 @@ def test_an_earlier_run_leaves_no_mask_behind(tmp_path, small):
     assert config.closed_weights_sha256 is None
 
 
-def test_a_run_may_fill_the_folder_of_its_model(tmp_path, small):
-    unlearn(small, tmp_path / "a", "salun", forget="class:red", batch_size=16)
+def test_a_run_may_fill_the_folder_of_its_mask_but_not_that_of_its_model(tmp_path, small):
     folder = str(tmp_path / "a")
-    options = {"forget": "class:green", "model": folder, "mask": folder, "batch_size": 16}
-    unlearn(small, folder, "salun", overwrite=True, **options)
-    assert LabelledSplit.load(folder).forgotten.tolist() == sorted(
-        [*range(0, 64, 4), *range(1, 64, 4)]
-    )
-    assert WeightMask.from_pretrained(folder).num_open == 19756 // 2
+    unlearn(small, folder, "salun", forget="class:red", batch_size=16)
+    mask = WeightMask.from_pretrained(folder)
+    options = {"forget": "class:green", "mask": folder, "batch_size": 16, "overwrite": True}
+    for name in ("model", "reference"):
+        with pytest.raises(ValueError, match=f"output_dir is the folder of {name}="):
+            unlearn(small, folder, "salun", **{**options, name: folder})
+    assert LabelledSplit.load(folder).forgotten.tolist() == list(range(0, 64, 4))
+    unlearn(small, folder, "salun", **options)
+    assert LabelledSplit.load(folder).forgotten.tolist() == list(range(1, 64, 4))
+    assert WeightMask.from_pretrained(folder) == mask
+
+
+def test_a_run_goes_on_only_with_the_model_and_mask_that_it_began_with(tmp_path, small):
+    unlearn(small, tmp_path / "mask", "salun", batch_size=16)
+    shutil.copytree(small.original, tmp_path / "original")
+    options = {"model": str(tmp_path / "original"), "mask": str(tmp_path / "mask")}
+    unlearn(small, tmp_path / "out", "salun", **options)
+    (tmp_path / "out" / "results.json").unlink()
+    options["resume_from_checkpoint"] = "latest"
+    unlearn(small, tmp_path / "out", "salun", **options)
+    (tmp_path / "mask" / "split.json").unlink()  # of its folder only the mask counts
+    unlearn(small, tmp_path / "out", "salun", **options)
+    text = (tmp_path / "out" / "options.json").read_text()
+    assert '"model": "original"' in text and '"mask sha256"' in text
+    for name, file in (("mask", "mask.safetensors"), ("model", "model.safetensors")):
+        path = tmp_path / ("original" if name == "model" else "mask") / file
+        content = path.read_bytes()
+        path.write_bytes(content + b" ")
+        with pytest.raises(ValueError, match=f"another content of its {name} "):
+            unlearn(small, tmp_path / "out", "salun", **options)
+        path.write_bytes(content)
 
 
 def test_the_output_loads_as_what_it_was_and_prepares_pictures_as_before(tmp_path, small):

@@ -1,0 +1,66 @@
+"""The processes of a run: that they work together, and hold one model."""
+
+import os
+import sys
+
+import torch
+from accelerate import Accelerator, DistributedType
+from accelerate.utils import broadcast
+from torch import nn
+
+# Set by whoever starts several processes, so that a run alone instead of together is noticed.
+EXPECTED_PROCESSES = "SALHUB_EXPECTED_PROCESSES"
+_IN_PIECES = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+_YES = ("1", "true", "yes", "on", "y", "t")
+
+
+def check_whole_weights() -> None:
+    """Refuse an environment that asks Accelerate to split the weights; on a CPU it would not.
+
+    Raises:
+        RuntimeError: Naming what was asked for.
+    """
+    for kind in _IN_PIECES:
+        if os.environ.get(f"ACCELERATE_USE_{kind.value}", "").lower() in _YES:
+            raise RuntimeError(_in_pieces(kind))
+
+
+def check_processes(accelerator: Accelerator) -> None:
+    """Notice when every process believes that it is alone, or weights that are in pieces.
+
+    Raises:
+        RuntimeError: Another number of processes than was asked for, or split weights.
+    """
+    if accelerator.distributed_type in _IN_PIECES:
+        raise RuntimeError(_in_pieces(accelerator.distributed_type))
+    count, wanted = accelerator.num_processes, os.environ.get(EXPECTED_PROCESSES)
+    if wanted is not None and int(wanted) != count:
+        raise RuntimeError(
+            f"{wanted} processes were asked for and {count} work together; start them with "
+            "salhub's --nproc, with torchrun, or on GPUs with accelerate launch."
+        )
+    if count > 1 and accelerator.is_main_process:
+        sys.stderr.write(f"{count} processes on {accelerator.device.type}\n")
+
+
+@torch.no_grad()
+def copy_from_main(model: nn.Module, accelerator: Accelerator) -> None:
+    """Give every process the weights and buffers of the main one, which are those to be saved.
+
+    Batch normalisation has seen other rows on every process.
+    """
+    if accelerator.num_processes == 1:
+        return
+    for tensor in (*model.parameters(), *model.buffers()):
+        # As bytes, since not every backend knows every type.
+        content = tensor.detach().to(accelerator.device).contiguous().view(-1).view(torch.uint8)
+        shared = broadcast(content).view(tensor.dtype).view(tensor.shape)
+        tensor.copy_(shared)
+
+
+def _in_pieces(kind: DistributedType) -> str:
+    return (
+        f"Accelerate is configured for {kind.value}, which splits the weights over processes, and "
+        "recipes need them whole; configure several GPUs without it (accelerate launch "
+        "--multi_gpu), or start with --nproc."
+    )

@@ -1,0 +1,71 @@
+"""The files that a run reads: what is in them, and that none of them is overwritten."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from salhub.manifest import file_sha256
+
+# How a digest is called beside the option whose files it is of.
+SUFFIX = " sha256"
+_DIGITS = 16
+# Words that name a set of pictures by a file.
+_FILE = "file:"
+
+
+def source_digests(arguments: Any, sources: Mapping[str, str]) -> dict[str, str]:
+    """Digests of what is in the files that options name; those that name no file have none.
+
+    Args:
+        arguments: The options.
+        sources: Option -> which files of a folder count, as a pattern.
+
+    Returns:
+        "OPTION sha256" -> 16 hexadecimal digits.
+    """
+    found = {
+        name: _files(value, sources.get(name, ""))
+        for name, value in vars(arguments).items()
+        if isinstance(value, str)
+    }
+    return {f"{name}{SUFFIX}": _digest(files) for name, files in found.items() if files}
+
+
+def check_output(arguments: Any, sources: Mapping[str, str]) -> None:
+    """Refuse to write into a folder that is read.
+
+    Args:
+        arguments: The options.
+        sources: Option -> which files of a folder count. One that is named in full may lie in
+            `output_dir`.
+
+    Raises:
+        ValueError: Naming the option.
+    """
+    target = Path(arguments.output_dir)
+    for name, pattern in sources.items():
+        value = getattr(arguments, name, None)
+        is_whole_folder = value is not None and "*" in pattern and Path(value).is_dir()
+        if is_whole_folder and target.is_dir() and target.samefile(value):
+            raise ValueError(
+                f"output_dir is the folder of {name}={value}, whose files would be lost; choose "
+                "another output_dir."
+            )
+
+
+def _files(value: str, pattern: str) -> list[Path]:
+    path = Path(value.removeprefix(_FILE))
+    if not (pattern or value.startswith(_FILE)):
+        return []
+    if path.is_dir() and pattern:
+        return sorted(file for file in path.glob(pattern) if file.is_file())
+    return [path] if path.is_file() else []
+
+
+def _digest(files: list[Path]) -> str:
+    digests = [file_sha256(file) for file in files]
+    if len(digests) > 1:
+        listed = "".join(f"{d}  {f.name}\n" for d, f in zip(digests, files, strict=True))
+        digests = [hashlib.sha256(listed.encode()).hexdigest()]
+    return digests[0][:_DIGITS]

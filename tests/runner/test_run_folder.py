@@ -1,0 +1,179 @@
+"""The folder of a run: nothing in it is lost or taken for something else."""
+
+import json
+import signal
+from dataclasses import dataclass
+
+import pytest
+
+from salhub.results import Results
+from salhub.runner.loop import run
+from salhub.runner.run_folder import OPTIONS_NAME, fill_from, is_finished
+from tests.runner.test_loop import run_toy, start
+from tests.runner.toy_recipe import ToyArguments, ToyRecipe
+
+
+@dataclass(kw_only=True)
+class ReadingArguments(ToyArguments):
+    data: str = "none.txt"
+    model: str | None = None
+    mask: str | None = None
+
+
+class ReadingRecipe(ToyRecipe):
+    """The toy with options that name files."""
+
+    arguments_class = ReadingArguments
+    sources = {"data": "*", "model": "model*.safetensors", "mask": "mask.safetensors"}
+
+
+def read(folder, **options) -> Results | None:
+    options = {"max_train_steps": 2, **options}
+    return run(ReadingRecipe(ReadingArguments(output_dir=str(folder), cpu=True, **options)))
+
+
+def make_model(folder, content: bytes = b"weights"):
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(content)
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+# --- what is there is not lost --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("absent", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("resume", [None, "latest"])
+def test_a_model_that_no_run_has_written_is_not_replaced(tmp_path, absent, resume):
+    folder = make_model(tmp_path / "theirs")
+    (folder / absent).unlink()
+    with pytest.raises(FileExistsError, match=r"holds a model that no run.*overwrite=true"):
+        run_toy(folder, resume_from_checkpoint=resume)
+    assert len(list(folder.iterdir())) == 1
+    run_toy(folder, overwrite=True)
+    assert (folder / "results.json").is_file()
+
+
+def test_a_model_that_is_read_is_never_replaced(tmp_path):
+    folder = make_model(tmp_path / "theirs")
+    for settings in ({}, {"overwrite": True}, {"resume_from_checkpoint": "latest"}):
+        with pytest.raises(ValueError, match=r"output_dir is the folder of model=.*choose another"):
+            read(folder / ".." / "theirs", model=str(folder), **settings)
+    assert (folder / "model.safetensors").read_bytes() == b"weights"
+    (folder / "mask.safetensors").touch()  # a file of the folder may be read there
+    assert read(folder, mask=str(folder), overwrite=True) is not None
+
+
+# --- going on -------------------------------------------------------------------------------------
+
+
+def test_a_finished_run_is_not_run_again(tmp_path, caplog):
+    first = run_toy(tmp_path, max_train_steps=3)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    again = run_toy(tmp_path, max_train_steps=3, resume_from_checkpoint="latest")
+    assert again.metric("seconds/steps").value == first.metric("seconds/steps").value
+    assert f"The run in {tmp_path} is finished already" in caplog.text
+    with pytest.raises(ValueError, match="has max_train_steps=3 and cannot go on with 4"):
+        run_toy(tmp_path, max_train_steps=4, resume_from_checkpoint="latest")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+    with pytest.raises(ValueError, match=f"put it on the Hub with: salhub push {tmp_path} me/toy"):
+        run_toy(
+            tmp_path, max_train_steps=3, resume_from_checkpoint="latest", push_to_hub=True,
+            hub_model_id="me/toy",
+        )  # fmt: skip
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path):
+    options = [f"output_dir={tmp_path}", "resume_from_checkpoint=latest"]
+    assert start(*options, KILL_AFTER="2").returncode == -signal.SIGKILL
+    assert start(*options).returncode == 0
+    assert (tmp_path / "results.json").is_file()
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    run_toy(tmp_path / "one", checkpointing_steps=4)
+    checkpoint = tmp_path / "one" / "checkpoint-4"
+    with pytest.raises(ValueError, match=f"give output_dir={tmp_path / 'one'} to go on with it"):
+        run_toy(tmp_path / "two", checkpointing_steps=4, resume_from_checkpoint=str(checkpoint))
+    assert not (tmp_path / "two").exists()
+
+
+def test_a_run_goes_on_only_with_the_content_that_it_began_with(tmp_path):
+    data = tmp_path / "data.txt"
+    data.write_text("one")
+    models = [make_model(tmp_path / name / "theirs", name.encode()) for name in "ab"]
+    folder = tmp_path / "out"
+    read(folder, data=str(data), model=str(models[0]))
+    (folder / "results.json").unlink()
+    options = {"model": str(models[0]), "resume_from_checkpoint": "latest"}
+    recorded = json.loads((folder / OPTIONS_NAME).read_text())
+    assert len(recorded["data sha256"]) == len(recorded["model sha256"]) == 16
+    with pytest.raises(ValueError, match="has data=") as refused:
+        read(folder, data=str(tmp_path / "none.txt"), **options)
+    data.write_text("two")
+    with pytest.raises(ValueError, match="another content of its data") as refused:
+        read(folder, data=str(data), **options)
+    assert recorded["data sha256"] in str(refused.value)
+    data.write_text("one")
+    other = {**options, "model": str(models[1])}
+    (models[0].parent / "kept").symlink_to(models[0])
+    with pytest.raises(ValueError, match="model"):
+        read(folder, data=str(data), **other)
+    assert "sha256" not in (folder / "README.md").read_text().split("## Options")[1]
+    assert read(folder, data=str(data), **options) is not None
+
+
+def test_every_file_of_a_folder_counts(tmp_path):
+    (tmp_path / "texts").mkdir()
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / "texts" / name).write_text(name)
+    recipe = ReadingRecipe(ReadingArguments(output_dir="out", data=str(tmp_path / "texts")))
+    before = recipe.recorded_options()["data sha256"]
+    (tmp_path / "texts" / "b.txt").write_text("c")
+    assert recipe.recorded_options()["data sha256"] != before
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def test_drafts_of_a_killed_run_are_removed(tmp_path):
+    run_toy(tmp_path)
+    for name in (".export-abc", ".checkpoint-3"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").touch()
+    (tmp_path / ".results.json.abc").touch()
+    run_toy(tmp_path, overwrite=True)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_is_not_written_any_more_goes_after_the_rest_has_come(tmp_path):
+    (tmp_path / "mask").touch()
+    (tmp_path / "delta").touch()
+
+    def export(scratch):
+        assert (tmp_path / "mask").exists() and (tmp_path / "delta").exists()
+        (scratch / "mask").write_text("new")
+
+    written = fill_from(tmp_path, export, optional=("mask", "delta"))
+    assert written == [tmp_path / "mask"] == list(tmp_path.iterdir())
+
+
+def test_the_commit_of_a_checkout_is_recorded(tmp_path, monkeypatch):
+    from salhub.runner import checkout
+
+    found = checkout.checkout_version()
+    assert run_toy(tmp_path / "out").versions.get("commit") == found.get("commit")
+    if (checkout._ROOT / ".git").exists():
+        assert len(found["commit"].removesuffix("-dirty")) == 40
+    monkeypatch.setattr(checkout, "_ROOT", tmp_path)
+    assert checkout.checkout_version() == {}
+
+
+def test_a_run_that_diverged_says_so_until_it_is_started_anew(tmp_path):
+    with pytest.raises(ValueError, match="the loss is"):
+        run_toy(tmp_path, learning_rate=1e30)
+    assert json.loads((tmp_path / "failure.json").read_text())["failure"].startswith("the loss is")
+    run_toy(tmp_path, overwrite=True)
+    assert not (tmp_path / "failure.json").exists()
+    recipe = ToyRecipe(ToyArguments(output_dir=str(tmp_path)))
+    assert is_finished(tmp_path, recipe.recorded_options())
