@@ -5,12 +5,15 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from salhub.cli.settings import is_pair, parse_settings
 from salhub.cli.train import RecipeCall
+
+if TYPE_CHECKING:
+    from salhub.results import Results
 
 FOLDER = "tried"
 Setting = dict[str, Any]
@@ -19,8 +22,9 @@ Setting = dict[str, Any]
 def carry_out_trials(call: RecipeCall, tried: list[str], *, as_json: bool) -> None:
     """Run a recipe with every combination of some settings, and keep the best.
 
-    The runs lie in `output_dir`/tried; the chosen one is copied to `output_dir`. With
-    resume_from_checkpoint=latest those that are finished are not run again.
+    The runs lie in `output_dir`/tried; the chosen one is copied to `output_dir`. One whose loss
+    diverges is reported and not chosen. With resume_from_checkpoint=latest those that are finished
+    are not run again.
 
     Args:
         call: The recipe and its options.
@@ -31,21 +35,17 @@ def carry_out_trials(call: RecipeCall, tried: list[str], *, as_json: bool) -> No
     _check(call, grid)
     arguments = call.arguments()
     folder = Path(arguments.output_dir)
+    kept = {"card_name": arguments.card_name or folder.resolve().name}
     calls = {
-        name: call.changed({**setting, "output_dir": str(folder / FOLDER / name)})
+        name: call.changed({**setting, **kept, "output_dir": str(folder / FOLDER / name)})
         for name, setting in _combinations(grid).items()
     }
     for one in calls.values():
         one.arguments()  # bad values are refused before the first run
-    _make_room(folder, arguments)
-    for name, one in calls.items():
-        if _is_finished(one):
-            continue
-        if not as_json:
-            typer.echo(f"Trying {name}", err=True)
-        one.run(quiet=True)
+    _make_room(call, folder)
+    outcomes = {name: _outcome(name, one, as_json=as_json) for name, one in calls.items()}
     if not arguments.dry_run:
-        _keep_best(call, calls, folder, as_json=as_json)
+        _keep_best(call, outcomes, folder, as_json=as_json)
 
 
 def parse_grid(words: Sequence[str]) -> dict[str, list[Any]]:
@@ -98,60 +98,108 @@ def _check(call: RecipeCall, grid: Mapping[str, list[Any]]) -> None:
         raise typer.BadParameter("--try pushes nothing; leave out push_to_hub, and push the best.")
 
 
-def _make_room(folder: Path, arguments: Any) -> None:
+def _make_room(call: RecipeCall, folder: Path) -> None:
     from salhub.runner.run_folder import check_unused
-
-    if arguments.dry_run:
-        return
-    if arguments.resume_from_checkpoint is None:
-        check_unused(folder, overwrite=arguments.overwrite)
-        shutil.rmtree(folder / FOLDER, ignore_errors=True)
-
-
-def _is_finished(call: RecipeCall) -> bool:
-    from salhub.runner.run_folder import is_finished
+    from salhub.runner.sources import check_output
 
     arguments = call.arguments()
-    if arguments.resume_from_checkpoint is None:
-        return False
-    options = call.recipe_class(arguments).learned_options()
-    return is_finished(Path(arguments.output_dir), options)
+    check_output(arguments, call.recipe_class.sources)
+    if arguments.dry_run or arguments.resume_from_checkpoint is not None:
+        return
+    check_unused(folder, overwrite=arguments.overwrite)
+    tried = folder / FOLDER
+    if tried.is_dir() and not arguments.overwrite:
+        raise FileExistsError(
+            f"{tried} holds settings that were tried already; go on with "
+            "resume_from_checkpoint=latest, replace them with overwrite=true, or choose another "
+            "output_dir."
+        )
+    shutil.rmtree(tried, ignore_errors=True)
+
+
+def _outcome(name: str, call: RecipeCall, *, as_json: bool) -> "Results | str | None":
+    """What a setting led to, by a run of it unless there was one.
+
+    Returns:
+        Its results, the sentence that it failed with, or None after a dry run.
+    """
+    known = _known_outcome(call) if call.arguments().resume_from_checkpoint is not None else None
+    if known is not None and not call.arguments().dry_run:
+        return known
+    if not as_json:
+        typer.echo(f"Trying {name}", err=True)
+    _run(call)
+    found = None if call.arguments().dry_run else _known_outcome(call)
+    if found is not None and not isinstance(found, str):
+        call.recipe_class.choose([found])  # one that cannot be compared ends the trials at once
+    return found
+
+
+def _run(call: RecipeCall) -> None:
+    """Carry out one run; that it diverged stands in its folder."""
+    from salhub.runner.loop import DivergedError
+
+    try:
+        call.run(quiet=True)
+    except DivergedError:
+        return
+    except typer.Exit:
+        if not isinstance(_known_outcome(call), str):
+            raise
+
+
+def _known_outcome(call: RecipeCall) -> "Results | str | None":
+    from salhub.results import Results
+    from salhub.runner.run_folder import RESULTS_NAME, failure_of, is_finished
+
+    arguments = call.arguments()
+    folder = Path(arguments.output_dir)
+    options = call.recipe_class(arguments).recorded_options()
+    if is_finished(folder, options):
+        return Results.load(folder / RESULTS_NAME)
+    return failure_of(folder, options)
 
 
 def _keep_best(
-    call: RecipeCall, calls: Mapping[str, RecipeCall], folder: Path, *, as_json: bool
+    call: RecipeCall, outcomes: "Mapping[str, Results | str]", folder: Path, *, as_json: bool
 ) -> None:
-    from salhub.results import Results
-    from salhub.runner.run_card import CARD_NAME
-    from salhub.runner.run_folder import RESULTS_NAME, fill_from
+    from salhub.runner.run_folder import clear_folder, fill_from
 
-    runs = [Results.load(folder / FOLDER / name / RESULTS_NAME) for name in calls]
-    best = list(calls)[call.recipe_class.choose(runs)]
+    runs = {name: found for name, found in outcomes.items() if not isinstance(found, str)}
+    if not runs:
+        raise ValueError(
+            f"None of the {len(outcomes)} settings can be kept, as the loss diverged with all of "
+            "them; try smaller learning rates, or set max_grad_norm."
+        )
+    best = list(runs)[call.recipe_class.choose(list(runs.values()))]
 
     def copy(scratch: Path) -> None:
         ignore = shutil.ignore_patterns("checkpoint-*", ".*")
         shutil.copytree(folder / FOLDER / best, scratch, ignore=ignore, dirs_exist_ok=True)
-        card = scratch / CARD_NAME
-        # The card names the model by its folder, which is another one now.
-        text = card.read_text(encoding="utf-8").replace(best, folder.resolve().name)
-        card.write_text(text, encoding="utf-8")
 
-    fill_from(folder, copy)
-    _report(dict(zip(calls, runs, strict=True)), best, folder, as_json=as_json)
+    clear_folder(folder)
+    fill_from(folder, copy, call.recipe_class.optional_files)
+    _report(outcomes, best, folder, as_json=as_json)
 
 
-def _report(runs: Mapping[str, Any], best: str, folder: Path, *, as_json: bool) -> None:
+def _report(
+    outcomes: "Mapping[str, Results | str]", best: str, folder: Path, *, as_json: bool
+) -> None:
     found = {
         name: {metric.name: metric.value for metric in run.metrics if "/" not in metric.name}
-        for name, run in runs.items()
+        for name, run in outcomes.items()
+        if not isinstance(run, str)
     }
+    failed = {name: run for name, run in outcomes.items() if isinstance(run, str)}
     if as_json:
         from salhub.cli.files import echo_json
 
-        echo_json({"output": str(folder), "chosen": best, "tried": found})
+        document = {"output": str(folder), "chosen": best, "tried": found, "failed": failed}
+        echo_json(document)
         return
-    width = max(map(len, found))
-    for name, values in found.items():
-        numbers = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
-        typer.echo(f"{'*' if name == best else ' '} {name.ljust(width)}  {numbers}")
+    width = max(map(len, outcomes))
+    for name in outcomes:
+        numbers = "  ".join(f"{key} {value:.4g}" for key, value in found.get(name, {}).items())
+        text = numbers if name in found else f"failed: {failed[name]}"
+        typer.echo(f"{'*' if name == best else ' '} {name.ljust(width)}  {text}")
     typer.echo(f"Kept {best} in {folder}")

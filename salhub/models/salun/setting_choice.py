@@ -1,6 +1,7 @@
 """Choosing among settings of a method where there is no retrained model to compare with."""
 
 import logging
+import math
 from collections.abc import Sequence
 
 from salhub.results import Results
@@ -31,7 +32,7 @@ def choose_setting(runs: Sequence[Results], most_lost: float = MOST_LOST) -> int
         Its place in `runs`; of equals the first.
 
     Raises:
-        ValueError: No run, or runs that do not say what was retained.
+        ValueError: No run, or runs that do not say what was retained, or retained nothing.
 
     Example:
         >>> runs = [Results(model="salun", command="", seed=0) for _ in range(2)]
@@ -51,6 +52,13 @@ def choose_setting(runs: Sequence[Results], most_lost: float = MOST_LOST) -> int
                 f"A run of '{run.model}' measures no retained accuracy, so settings cannot be "
                 "chosen by it; choose by its results yourself."
             )
+        if math.isnan(found["RA"]):
+            raise ValueError(
+                f"A run of '{run.model}' had nothing to retain, so settings cannot be chosen by "
+                "how much they retain; retain something, or choose by its results yourself."
+            )
+    if len(runs) == 1:
+        return 0
     lost = [found["before/RA"] - found["RA"] for found in values]
     if min(lost) > most_lost:
         logger.warning(

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import math
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -45,16 +47,17 @@ def test_runs_that_cannot_be_compared_are_refused():
         choose_setting([])
     with pytest.raises(ValueError, match="measures no retained accuracy"):
         choose_setting([Results(model="x", command="", seed=0)])
+    with pytest.raises(ValueError, match="had nothing to retain"):
+        choose_setting([measured(98, 0.1), measured(math.nan, 0.1)])
 
 
 # --- on the command line --------------------------------------------------------------------------
 
 
-def invoke(small, folder, *words: str):
-    options = [f"model={small.original}", f"data={small.data}", f"output_dir={folder}"]
+def invoke(small, folder, *words: str, recipe="salun", model=None, forget=("forget=random:16",)):
+    options = [f"model={model or small.original}", f"data={small.data}", f"output_dir={folder}"]
     run = ["batch_size=16", "num_train_epochs=1", "attack=none", "cpu=true"]
-    command = ["unlearn", "salun", *options, *run, "forget=random:16", *words]
-    return CliRunner().invoke(app, command)
+    return CliRunner().invoke(app, ["unlearn", recipe, *options, *run, *forget, *words])
 
 
 def test_every_combination_is_tried_and_the_best_one_kept(tmp_path, small):
@@ -73,7 +76,7 @@ def test_every_combination_is_tried_and_the_best_one_kept(tmp_path, small):
     for name in ("model.safetensors", "mask.safetensors", "unlearning.json"):
         kept = folder / "tried" / found["chosen"] / name
         assert (folder / name).read_bytes() == kept.read_bytes()
-    assert (folder / "README.md").read_text().count("# out\n") == 1
+    assert_made_as_typed(folder, "--try learning_rate=1e-3,3 --try mask_ratio=0.2,0.5")
 
     before = {name: (folder / "tried" / name / "results.json").stat().st_mtime_ns for name in names}
     again = invoke(small, folder, *tried, "resume_from_checkpoint=latest")
@@ -82,6 +85,88 @@ def test_every_combination_is_tried_and_the_best_one_kept(tmp_path, small):
         assert (folder / "tried" / name / "results.json").stat().st_mtime_ns == moment
     other = invoke(small, folder, *tried, "resume_from_checkpoint=latest", "momentum=0.5")
     assert other.exit_code == 1 and "cannot go on with 0.5" in other.output
+
+
+def assert_made_as_typed(folder, tries: str) -> None:
+    """The card and the results name the folder that was kept, and what a person has typed."""
+    card, command = (
+        (folder / "README.md").read_text(),
+        Results.load(folder / "results.json").command,
+    )
+    assert card.count("# out\n") == 1 and 'from_pretrained("out")' in card
+    assert f"- command: `{command}`" in card
+    assert command.startswith("salhub unlearn salun model=original data=colours.npz output_dir=out")
+    assert command.endswith(tries)
+    assert str(folder.parent) not in card + command and "tried" not in card
+
+
+def test_what_an_earlier_run_left_is_gone(tmp_path, small):
+    folder = tmp_path / "out"
+    earlier = invoke(small, folder, "save_delta=true", "checkpointing_steps=2")
+    assert earlier.exit_code == 0 and (folder / "delta.safetensors").is_file()
+    assert list(folder.glob("checkpoint-*"))
+    tried = ["--try", "learning_rate=1e-3,1e-2", "mask_ratio=0.5"]
+    refused = invoke(small, folder, *tried)
+    assert refused.exit_code == 1 and "holds a run already" in refused.output
+    assert invoke(small, folder, *tried, "overwrite=true").exit_code == 0
+    assert not list(folder.glob("checkpoint-*"))
+    assert not (folder / "delta.safetensors").exists() and (folder / "mask.safetensors").exists()
+    chosen = json.loads((folder / "options.json").read_text())["learning_rate"]
+    kept = folder / "tried" / f"learning_rate={chosen}" / "log.jsonl"
+    assert (folder / "log.jsonl").read_bytes() == kept.read_bytes()
+
+
+def test_a_setting_that_diverges_is_reported_and_not_chosen(tmp_path, small):
+    folder, tried = tmp_path / "out", ["--try", "learning_rate=1e-3,1e30"]
+    said = invoke(small, folder, *tried, "--json")
+    assert said.exit_code == 0, said.output
+    found = json.loads(said.stdout)
+    assert found["chosen"] == "learning_rate=0.001" and list(found["tried"]) == [found["chosen"]]
+    assert found["failed"]["learning_rate=1e+30"].startswith("the loss is nan at step")
+    again = invoke(small, folder, *tried, "resume_from_checkpoint=latest")
+    assert "Trying" not in again.output
+    assert "  learning_rate=1e+30  failed: the loss is nan at step" in again.stdout
+    none = invoke(small, tmp_path / "none", "--try", "learning_rate=1e29,1e30")
+    assert none.exit_code == 1
+    assert "None of the 2 settings can be kept, as the loss diverged" in none.output
+    assert not (tmp_path / "none" / "results.json").exists()
+
+
+def test_settings_that_were_tried_are_not_lost(tmp_path, small):
+    folder, tried = tmp_path / "out", ["--try", "learning_rate=1e-3,1e-2"]
+    (folder / "tried" / "learning_rate=0.001").mkdir(parents=True)  # an aborted grid
+    refused = invoke(small, folder, *tried)
+    assert refused.exit_code == 1 and "holds settings that were tried already" in refused.output
+    assert (folder / "tried" / "learning_rate=0.001").is_dir()
+    assert invoke(small, folder, *tried, "overwrite=true").exit_code == 0
+
+
+def test_trials_that_cannot_be_compared_end_after_the_first(tmp_path, small):
+    words = ["forget=indices:" + ",".join(map(str, range(64))), "allow_no_retain=true"]
+    words += ["--try", "learning_rate=1e-3,1e-2"]
+    said = invoke(small, tmp_path / "out", *words, recipe="ga", forget=())
+    assert said.exit_code == 1 and "had nothing to retain" in said.output
+    assert len(list((tmp_path / "out" / "tried").iterdir())) == 1
+
+
+def test_the_folder_of_the_model_is_not_where_settings_are_tried(tmp_path, small):
+    folder = tmp_path / "mine"
+    shutil.copytree(small.original, folder)
+    tried = ["--try", "learning_rate=1e-3,1e-2", "overwrite=true"]
+    said = invoke(small, folder, *tried, model=folder)
+    assert said.exit_code == 1 and "output_dir is the folder of model=" in said.output
+    assert not (folder / "tried").exists()
+
+
+def test_two_processes_show_their_plans_and_try_what_diverges(tmp_path, small, capfd):
+    tried = ["--nproc", "2", "--try", "learning_rate=1e-3,1e30"]
+    assert invoke(small, tmp_path / "out", *tried, "--dry-run").exit_code == 0
+    assert capfd.readouterr().out.count('"processes": 2') == 2
+    assert not (tmp_path / "out").exists()
+    said = invoke(small, tmp_path / "out", *tried, "--json")
+    assert said.exit_code == 0, said.output
+    assert "learning_rate=1e+30" in json.loads(said.stdout)["failed"]
+    assert_made_as_typed(tmp_path / "out", "--try learning_rate=1e-3,1e30 --nproc 2")
 
 
 @pytest.mark.parametrize(
