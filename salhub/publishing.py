@@ -12,6 +12,7 @@ from salhub.errors import UnknownNameError, did_you_mean
 from salhub.hub import bundled_model, canonical_name
 from salhub.hub_commit import Content, check_login, check_repository, commit_files
 from salhub.manifest import NAMESPACE, read_manifest
+from salhub.results import Results
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -22,6 +23,9 @@ _WEIGHTS = "model.safetensors"
 _WEIGHTS_INDEX = "model.safetensors.index.json"
 _IMAGE_PROCESSOR = "preprocessor_config.json"
 _CARD = "README.md"
+_RESULTS = "results.json"
+# What a run keeps for itself.
+_OF_THE_RUN = ("options.json", "failure.json")
 # What a model folder is made of; optimizer states, pickles and logs stay at home.
 _PUSHED_SUFFIXES = (".json", ".safetensors", ".md", ".txt", ".model", ".jinja")
 _PUSHED_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".svg")
@@ -42,7 +46,7 @@ def push(
     """Put a model on the Hub in one commit; pushing the same again changes nothing.
 
     Args:
-        name_or_folder: A shipped model, or a folder that `save_pretrained` wrote.
+        name_or_folder: A shipped model, or a folder that `save_pretrained` or a run wrote.
         repo_id: Where to: "owner/name". The repository is created when it is not there.
         private: Whether a repository created here is private.
         token: Access token; by default the saved login.
@@ -84,7 +88,7 @@ def files_to_push(
     """Return what `push` would upload: files or bytes by their name in the repository.
 
     Args:
-        name_or_folder: A shipped model, or a folder that `save_pretrained` wrote.
+        name_or_folder: A shipped model, or a folder that `save_pretrained` or a run wrote.
         repo_id: The repository, for the code on a card that salhub writes.
         card: As in `push`.
 
@@ -96,7 +100,7 @@ def files_to_push(
     name = canonical_name(name_or_folder)
     if os.path.isdir(name):
         files, entry = _saved_model(Path(name))
-        generated: dict[str, Content] = {_CARD: _plain_card(entry, repo_id).encode()}
+        generated = {} if entry is None else {_CARD: _plain_card(entry, repo_id).encode()}
     else:
         files = _shipped_model(name)
         generated = _generated_card(name) if card is None else {}
@@ -135,9 +139,10 @@ def _generated_card(name: str) -> dict[str, Content]:
     return dict(card_files(name))
 
 
-def _saved_model(folder: Path) -> tuple[dict[str, Content], Method | Backbone]:
+def _saved_model(folder: Path) -> tuple[dict[str, Content], Method | Backbone | None]:
     config = _read_config(folder)
-    entry = _entry_of(config, folder)
+    # A run has made sure that its model is complete, whoever's it is, and has written a card.
+    entry = None if _is_of_a_run(folder) else _entry_of(config, folder)
     _check_complete(folder, config, entry)
     files: dict[str, Content] = {
         path.name: path for path in sorted(folder.iterdir()) if _belongs_to_model(path)
@@ -146,6 +151,17 @@ def _saved_model(folder: Path) -> tuple[dict[str, Content], Method | Backbone]:
     if skipped:
         logger.info("%s: not pushed: %s", folder, ", ".join(skipped))
     return files, entry
+
+
+def _is_of_a_run(folder: Path) -> bool:
+    path = folder / _RESULTS
+    if not path.is_file() or not (folder / _CARD).is_file():
+        return False
+    try:
+        Results.load(path)
+    except ValueError:
+        return False
+    return True
 
 
 def _read_config(folder: Path) -> Mapping:
@@ -168,14 +184,15 @@ def _entry_of(config: Mapping, folder: Path) -> Method | Backbone:
         if entry.model_type == model_type:
             return entry
     raise ValueError(
-        f"{folder} holds a model of type '{model_type}', which is none of salhub's; push it with "
-        "its own push_to_hub."
+        f"{folder} holds a model of type '{model_type}', which is none of salhub's, and no run of "
+        "salhub made it; push it with its own push_to_hub."
     )
 
 
-def _check_complete(folder: Path, config: Mapping, entry: Method | Backbone) -> None:
+def _check_complete(folder: Path, config: Mapping, entry: Method | Backbone | None) -> None:
     missing = _missing_weights(folder, config)
-    if not (missing or (folder / _IMAGE_PROCESSOR).is_file()) and _takes_pictures(entry):
+    is_prepared = entry is None or (folder / _IMAGE_PROCESSOR).is_file()
+    if not missing and not is_prepared and _takes_pictures(entry):
         missing = [_IMAGE_PROCESSOR]
     if missing:
         how = "image_processor" if missing == [_IMAGE_PROCESSOR] else "model"
@@ -206,7 +223,7 @@ def _missing_weights(folder: Path, config: Mapping) -> list[str]:
 
 
 def _belongs_to_model(path: Path) -> bool:
-    if not path.is_file() or path.name.startswith("."):
+    if not path.is_file() or path.name.startswith(".") or path.name in _OF_THE_RUN:
         return False
     is_known = path.name.startswith(_PUSHED_NAMES)
     return is_known or path.suffix.lower() in (*_PUSHED_SUFFIXES, *_PUSHED_PICTURES)

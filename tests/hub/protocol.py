@@ -12,10 +12,17 @@ from .repository import ContentStore, HubError, Repository
 
 @dataclass(frozen=True)
 class User:
-    """An account: it may write under its own name and under its organisations."""
+    """An account: it may write under its own name and under its organisations.
+
+    Args:
+        name: its name.
+        organisations: those that it belongs to.
+        role: what its access token says that it may do, "write" or "read".
+    """
 
     name: str
     organisations: tuple[str, ...] = ()
+    role: str = "write"
 
     @property
     def namespaces(self) -> tuple[str, ...]:

@@ -14,8 +14,11 @@ from .repository import Commit, HubError, Repository
 def whoami(hub: Hub, request: Request) -> Response:
     if request.user is None:
         raise HubError(401, "Invalid credentials in Authorization header")
-    organisations = [{"name": name} for name in request.user.organisations]
-    return Response.json({"type": "user", "name": request.user.name, "orgs": organisations})
+    user = request.user
+    organisations = [{"name": name, "roleInOrg": "write"} for name in user.organisations]
+    access = {"type": "access_token", "accessToken": {"role": user.role}}
+    answer = {"type": "user", "name": user.name, "orgs": organisations, "auth": access}
+    return Response.json(answer)
 
 
 def list_repositories(hub: Hub, request: Request) -> Response:

@@ -28,7 +28,12 @@ from .repository import ContentStore, HubError, Repository
 
 OWNER_TOKEN = "hf_ownerownerownerownerownerownerowner"
 GUEST_TOKEN = "hf_guestguestguestguestguestguestguest"
-USERS = {OWNER_TOKEN: User("owner", organisations=("salhub",)), GUEST_TOKEN: User("guest")}
+READER_TOKEN = "hf_readerreaderreaderreaderreaderreader"
+USERS = {
+    OWNER_TOKEN: User("owner", organisations=("salhub",)),
+    GUEST_TOKEN: User("guest"),
+    READER_TOKEN: User("owner", role="read"),
+}
 
 
 @dataclass(frozen=True)
