@@ -168,12 +168,14 @@ BACKBONES: tuple[Backbone, ...] = (
     Backbone("efficientnet_lite", "EfficientNetLiteConfig", "EfficientNetLiteForImageClassification", "AutoModelForImageClassification", "EfficientNetLiteImageProcessor"),
     Backbone("cifar_resnet", "CifarResNetConfig", "CifarResNetForImageClassification", "AutoModelForImageClassification", "CifarResNetImageProcessor"),
     Backbone("conditional_unet", "ConditionalUNetConfig", "ConditionalUNetForDiffusion", "AutoModel"),
+    Backbone("text_classifier", "TextClassifierConfig", "TextClassifierForSequenceClassification", "AutoModelForSequenceClassification"),
 )
 
 RECIPES: tuple[RecipeEntry, ...] = (
     RecipeEntry("cifar-resnet", "train", "salhub.backbones.cifar_resnet.recipe_cifar_resnet", "CifarResNetRecipe"),
     RecipeEntry("conditional-unet", "train", "salhub.backbones.conditional_unet.recipe_conditional_unet", "ConditionalUNetRecipe"),
     RecipeEntry("lexrank", "train", "salhub.models.lexrank.recipe_lexrank", "LexRankRecipe"),
+    RecipeEntry("text-classifier", "train", "salhub.backbones.text_classifier.recipe_text_classifier", "TextClassifierRecipe"),
     RecipeEntry("salun-resnet8", "train", "salhub.models.salun.recipe_salun_training", "SalUnClassifierRecipe"),
     RecipeEntry("salun-ddpm", "train", "salhub.models.salun.recipe_salun_training", "SalUnDiffusionModelRecipe"),
     RecipeEntry("salun", "unlearn", "salhub.models.salun.recipe_salun", "SalUnRecipe"),

@@ -1,0 +1,324 @@
+"""`salhub train text-classifier`: a small text classifier with its own tokenizer, from scratch."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from transformers import PreTrainedModel
+
+from salhub.backbones.text_classifier.configuration_text_classifier import TextClassifierConfig
+from salhub.backbones.text_classifier.modeling_text_classifier import (
+    VECTOR_SCALE,
+    TextClassifierForSequenceClassification,
+)
+from salhub.backbones.text_classifier.tokenizer_text_classifier import train_tokenizer
+from salhub.backbones.text_classifier.word_vectors import word_vectors
+from salhub.data.labelled_split import LabelledSplit
+from salhub.data.labelled_texts import LabelledTexts, read_labelled_texts, read_texts
+from salhub.metrics.bootstrap import bootstrap_mean
+from salhub.results import Results
+from salhub.runner.arguments import RunArguments
+from salhub.runner.batches import Batch, generator_of
+from salhub.runner.recipe import Recipe, Stage, StepLoss
+from salhub.runner.run_card import CardFacts
+
+USAGE = """
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+model = AutoModelForSequenceClassification.from_pretrained("{model}")
+tokenizer = AutoTokenizer.from_pretrained("{model}")
+"""
+_ROWS_TO_EVALUATE = 256
+# Draws of a run are told apart by these.
+_SPLIT, _VECTORS = 0, 1
+# Texts that cannot be cut in three are still a text for the filters.
+_MIN_LENGTH = 3
+
+
+@dataclass(kw_only=True)
+class TextClassifierArguments(RunArguments):
+    """Options of `TextClassifierRecipe`.
+
+    Args:
+        data: Labelled texts, see `read_labelled_texts`.
+        test_data: Files of further labelled texts, on which the model is only measured.
+        num_train_texts: Training texts drawn from `data` by the seed; None for all that are no test
+            texts.
+        num_test_texts: Test texts drawn from `data`, which are not learned.
+        unlabelled_data: Files of texts that word vectors are made from, beside the training texts;
+            their labels, where they have any, are not looked at.
+        vocab_size: Most tokens.
+        embedding_size: Numbers of a token's vector.
+        num_filters: Filters of each width.
+        kernel_sizes: Widths of the filters in tokens.
+        dropout: Share of the features left out in training.
+        word_dropout: Share of the tokens left out in training.
+        ema_decay: Decay of the running average of the weights, which is the finished model.
+        weight_decay: Pull of all weights but the word vectors towards 0.
+    """
+
+    data: str
+    test_data: list[str] = field(default_factory=list)
+    num_train_texts: int | None = None
+    num_test_texts: int = 0
+    unlabelled_data: list[str] = field(default_factory=list)
+    vocab_size: int = 11000
+    embedding_size: int = 128
+    num_filters: int = 128
+    kernel_sizes: list[int] = field(default_factory=lambda: [3])
+    dropout: float = 0.5
+    word_dropout: float = 0.3
+    ema_decay: float = 0.998
+    weight_decay: float = 0.0
+    batch_size: int = 64
+    num_train_epochs: int = 4
+    lr_scheduler: str = "linear"
+
+    def __post_init__(self) -> None:
+        for name in ("test_data", "unlabelled_data"):
+            value = getattr(self, name)
+            setattr(self, name, [value] if isinstance(value, str) else list(value))
+        super().__post_init__()
+
+    def validate(self) -> None:
+        """Check the options of a text classifier, and those of every run."""
+        super().validate()
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}.")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}.")
+        if self.num_test_texts < 0:
+            raise ValueError(f"num_test_texts must be 0 or more, got {self.num_test_texts}.")
+        if self.num_train_texts is not None and self.num_train_texts < 1:
+            raise ValueError(f"num_train_texts must be positive, got {self.num_train_texts}.")
+
+
+class TextClassifierRecipe(Recipe):
+    """Trains a classifier of short texts, and the tokenizer that goes with it.
+
+    Word vectors start from the company that words keep (`word_vectors`), which takes no labels; the
+    finished model is a running average of the weights, rounded to the half precision it is kept in.
+
+    Example:
+        >>> arguments = TextClassifierArguments(output_dir="out", data="sst2_train.tsv")
+        >>> TextClassifierRecipe(arguments).arguments.embedding_size
+        128
+
+    Source: Kim 2014 (arXiv 1408.5882), section 2, for the network; see `word_vectors` for the
+    vectors.
+    """
+
+    name = "text-classifier"
+    arguments_class = TextClassifierArguments
+
+    def learned_options(self) -> dict[str, Any]:
+        # The places of the files do not matter; their content is in the fingerprints.
+        options = super().learned_options()
+        options["data"] = Path(self.arguments.data).name
+        for name in ("test_data", "unlabelled_data"):
+            options[name] = [Path(path).name for path in getattr(self.arguments, name)]
+        return options
+
+    def build_model(self) -> nn.Module:
+        options = self.arguments
+        self.texts = read_labelled_texts(options.data)
+        self.split = draw_text_split(self.texts, options)
+        self.train = self.texts.part(self.split.train.tolist())
+        self.tests = [read_labelled_texts(path) for path in options.test_data]
+        self._check_classes()
+        if len(self.split.test):
+            self.tests.append(self.texts.part(self.split.test.tolist()))
+        unlabelled = [text for path in options.unlabelled_data for text in read_texts(path)]
+        self.tokenizer = train_tokenizer(
+            self.train.texts, options.vocab_size, more_texts=unlabelled
+        )
+        self.train_rows = self._tokens(self.train.texts)
+        self.train_labels = torch.tensor(self.train.labels)
+        names = self.texts.class_names
+        config = TextClassifierConfig(
+            vocab_size=len(self.tokenizer),
+            embedding_size=options.embedding_size,
+            num_filters=options.num_filters,
+            kernel_sizes=options.kernel_sizes,
+            dropout=options.dropout,
+            word_dropout=options.word_dropout,
+            id2label=dict(enumerate(names)),
+            label2id={name: index for index, name in enumerate(names)},
+        )
+        model = TextClassifierForSequenceClassification(config)
+        self._start_vectors(model, self.train_rows + self._tokens(unlabelled))
+        return self.build_network(model)
+
+    def build_network(self, classifier: PreTrainedModel) -> nn.Module:
+        """The network to train, made of the fresh classifier; that itself by default."""
+        return classifier
+
+    def _check_classes(self) -> None:
+        for part in self.tests:
+            if part.class_names != self.texts.class_names:
+                raise ValueError(
+                    f"{part.name} has the classes {', '.join(part.class_names)} and "
+                    f"{self.texts.name} {', '.join(self.texts.class_names)}; give test data of the "
+                    "same classes."
+                )
+
+    def _tokens(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        unknown = self.tokenizer.unk_token_id
+        return [ids or [unknown] for ids in self.tokenizer(texts, truncation=True)["input_ids"]]
+
+    def _start_vectors(self, model: PreTrainedModel, documents: list[list[int]]) -> None:
+        config = model.config
+        # The padding and unknown tokens keep no company.
+        known = [[token for token in document if token > 1] for document in documents]
+        vectors = word_vectors(
+            known,
+            config.vocab_size,
+            config.embedding_size,
+            generator=generator_of(self.arguments.seed, _VECTORS),
+        )
+        vectors[config.pad_token_id] = 0
+        model.embeddings.weight.data.copy_(vectors * VECTOR_SCALE)
+
+    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        self._average = AveragedModel(model, multi_avg_fn=_running_average(self.arguments))
+        vectors = [p for name, p in model.named_parameters() if "embeddings" in name]
+        others = [p for name, p in model.named_parameters() if "embeddings" not in name]
+        groups = [
+            {"params": vectors, "weight_decay": 0.0},
+            {"params": others, "weight_decay": self.arguments.weight_decay},
+        ]
+        return torch.optim.AdamW(groups, lr=self.arguments.learning_rate)
+
+    def checkpointed(self) -> Iterable[Any]:
+        return [self._average]
+
+    def stages(self, epoch: int) -> Iterable[Stage]:
+        return [Stage("train", len(self.train_labels), self._fetch)]
+
+    def _fetch(self, batch: Batch) -> dict[str, Tensor]:
+        rows = [self.train_rows[place] for place in batch.rows.tolist()]
+        return {"input_ids": padded(rows), "labels": self.train_labels[batch.rows]}
+
+    def loss(self, model: nn.Module, inputs: Mapping[str, Tensor], batch: Batch) -> StepLoss:
+        logits = model(inputs["input_ids"]).logits
+        samples = F.cross_entropy(logits, inputs["labels"], reduction="none")
+        is_right = (logits.argmax(-1) == inputs["labels"]).float()
+        return StepLoss(samples, measures={"accuracy": is_right})
+
+    def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+        self._average.update_parameters(model)
+
+    def finish(self, model: nn.Module) -> nn.Module:
+        # Measured as it is kept.
+        return self._average.module.half().float()
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, accelerator: Any, results: Results) -> None:
+        results.data = {
+            **self.split.data,
+            "num_train_texts": len(self.train),
+            "split": self.split.digest[:16],
+        }
+        for part in (self.train, *self.tests):
+            logits = self._predict(model, self._tokens(part.texts), accelerator.device)
+            is_right = (logits.argmax(-1) == torch.tensor(part.labels)).double().numpy()
+            found = bootstrap_mean(is_right, seed=self.arguments.seed)
+            is_held_out = part is not self.train and part.name == self.texts.name
+            name = "test" if is_held_out else "train" if part is self.train else part.name
+            results.add_metric(
+                f"accuracy/{name}",
+                found.mean,
+                interval=(found.low, found.high),
+                n=len(part),
+                unit="fraction",
+            )
+
+    def _predict(self, model: nn.Module, rows: list[list[int]], device: torch.device) -> Tensor:
+        parts = [
+            model(padded(rows[begin : begin + _ROWS_TO_EVALUATE]).to(device)).logits.float().cpu()
+            for begin in range(0, len(rows), _ROWS_TO_EVALUATE)
+        ]
+        return torch.cat(parts)
+
+    def export(self, model: Any, folder: Path) -> None:
+        save_in_half_precision(model, folder)
+        self.tokenizer.save_pretrained(folder)
+        self.split.save(folder)
+
+    def card_facts(self) -> CardFacts:
+        learned = f"{len(self.train)} texts of {self.texts.name}"
+        return CardFacts(
+            summary=f"A text classifier trained on {learned}.",
+            usage=USAGE,
+            task="text-classification",
+        )
+
+
+def draw_text_split(texts: LabelledTexts, arguments: Any) -> LabelledSplit:
+    """Training and test places, drawn by the seed; no text is in both.
+
+    Args:
+        texts: The data.
+        arguments: With `seed`, `num_train_texts` and `num_test_texts`.
+
+    Raises:
+        ValueError: There are fewer texts than are asked for.
+    """
+    order = torch.randperm(len(texts), generator=generator_of(arguments.seed, _SPLIT))
+    num_test = arguments.num_test_texts
+    num_train = arguments.num_train_texts or max(len(texts) - num_test, 1)
+    if num_train + num_test > len(texts):
+        raise ValueError(
+            f"{texts.name} has {len(texts)} texts, fewer than the {num_train} to learn and "
+            f"{num_test} to measure; ask for fewer."
+        )
+    test, train = order[:num_test], order[num_test : num_test + num_train]
+    return LabelledSplit(texts.describe(), train.sort().values, test.sort().values)
+
+
+def padded(rows: list[list[int]], pad_token_id: int = 0) -> Tensor:
+    """Tokens of several texts side by side, int64 (B, T).
+
+    Args:
+        rows: Tokens of each text.
+        pad_token_id: Fills up the shorter ones.
+
+    Example:
+        >>> padded([[5], [6, 7, 8]]).tolist()
+        [[5, 0, 0], [6, 7, 8]]
+    """
+    length = max(_MIN_LENGTH, *map(len, rows))
+    return torch.tensor([row + [pad_token_id] * (length - len(row)) for row in rows])
+
+
+def save_in_half_precision(model: PreTrainedModel, folder: Path) -> None:
+    """Save a model whose weights take half the room, and load as the float32 that they are now.
+
+    Args:
+        model: In float32.
+        folder: To be written.
+    """
+    model.save_pretrained(folder)
+    path = folder / "model.safetensors"
+    tensors = {name: tensor.half() for name, tensor in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def _running_average(arguments: TextClassifierArguments) -> Any:
+    """Young averages follow faster, so that the first weights are soon forgotten."""
+
+    @torch.no_grad()
+    def update(average: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
+        count = float(num_averaged)
+        decay = min(arguments.ema_decay, (1 + count) / (10 + count))
+        torch._foreach_lerp_(average, current, 1 - decay)
+
+    return update
