@@ -161,6 +161,7 @@ METHODS: dict[str, Method] = {
         Method("lexrank", "LexRankConfig", "LexRankModel", "extractive-summarization", "10.1613/jair.1523", "lexrank-news-en"),
         Method("salun", "SalUnConfig", "SalUnForImageClassification", "image-classification", "arXiv:2310.12508", "salun-resnet8-cifar10", auto_class="AutoModelForImageClassification"),
         Method("salun_diffusion", "SalUnDiffusionConfig", "SalUnForConditionalDiffusion", "image-generation", "arXiv:2310.12508", "salun-ddpm-mnist", folder="salun"),
+        Method("verbalizer", "VerbalizerConfig", "SaliencyVerbalizerModel", "saliency-verbalization", "arXiv:2210.07222", "verbalizer-movie-reviews"),
     )
 }
 

@@ -101,18 +101,36 @@ def read_labelled_texts(path: str | PathLike[str]) -> LabelledTexts:
 
 
 def read_texts(path: str | PathLike[str]) -> list[str]:
-    """Read texts without their labels: what `read_labelled_texts` reads, or .txt(.gz), one a line.
+    """Read texts without their labels.
+
+    Args:
+        path: What `read_labelled_texts` reads; .txt(.gz), one a line; or .jsonl(.gz) of objects with
+            `text`, `article` or a list of `sentences`.
 
     Raises:
         FileNotFoundError, ValueError: As of `read_labelled_texts`.
     """
     path = Path(path)
-    if ".txt" not in path.suffixes:
+    is_lines = ".txt" in path.suffixes
+    if not is_lines and ".jsonl" not in path.suffixes:
         return read_labelled_texts(path).texts
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path} of texts.")
     with _opened(path) as file:
-        return [line.strip() for line in file if line.strip()]
+        lines = [line.strip() for line in file if line.strip()]
+    return lines if is_lines else [_text_of(line, path) for line in lines]
+
+
+def _text_of(line: str, path: Path) -> str:
+    try:
+        row = json.loads(line)
+        if "sentences" in row:
+            return " ".join(row["sentences"])
+        return str(row["text"] if "text" in row else row["article"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise ValueError(
+            f"{path.name} has a line that is no JSON object with text, article or sentences."
+        ) from None
 
 
 def _class_names(names: list[str]) -> tuple[str, ...] | list[str]:

@@ -55,7 +55,7 @@ def slow_logits(model, ids: list[int]) -> np.ndarray:
     return head.weight.detach().double().numpy() @ features + head.bias.detach().double().numpy()
 
 
-@pytest.mark.parametrize("kernel_sizes", [(1,), (3,), (2, 3, 4)])
+@pytest.mark.parametrize("kernel_sizes", [(), (1,), (3,), (2, 3, 4)])
 def test_a_text_is_classified_as_by_plain_arithmetic_whatever_stands_beside_it(kernel_sizes):
     model = network(kernel_sizes)
     rows = [[3, 4, 5, 6, 7], [8, 9], [10]]
@@ -220,6 +220,28 @@ def test_it_learns_and_loads_by_the_auto_classes(reviews, tmp_path):
     assert options["data"] == "reviews.tsv" and options["unlabelled_data"] == ["notes.txt"]
 
 
+def test_a_student_learns_what_its_teachers_think_of_texts_without_labels(reviews, tmp_path):
+    for seed in (1, 2):
+        train(reviews, tmp_path / str(seed), seed=seed, num_train_texts=100)
+    teachers = [str(tmp_path / "1"), str(tmp_path / "2")]
+    prose = tmp_path / "prose.txt"
+    prose.write_text("the plot is warm and the cast is witty\ntoo short\n" * 9, encoding="utf-8")
+    options = {"teachers": teachers, "unlabelled_data": str(prose), "label_smoothing": 0.2}
+    options |= {"num_train_texts": 10, "num_train_epochs": 20}
+    recipe, results = train(reviews, tmp_path / "student", **options)
+    assert len(recipe.train_rows) == 2 * 10 + 9
+    assert recipe.train_targets[:20].amax(dim=1).tolist() == pytest.approx([0.9] * 20)
+    thoughts = []
+    for teacher in teachers:
+        model = AutoModelForSequenceClassification.from_pretrained(teacher)
+        tokens = AutoTokenizer.from_pretrained(teacher)(
+            ["the plot is warm and the cast is witty"], return_tensors="pt"
+        )
+        thoughts.append(model(**tokens).logits.softmax(-1))
+    torch.testing.assert_close(recipe.train_targets[20:21], sum(thoughts) / 2)
+    assert results.metric("accuracy/test").value > 0.8
+
+
 def test_an_interrupted_run_ends_with_the_same_bits(reviews, tmp_path):
     train(reviews, tmp_path / "whole")
     train(reviews, tmp_path / "part", checkpointing_steps=7)
@@ -242,6 +264,8 @@ def test_an_interrupted_run_ends_with_the_same_bits(reviews, tmp_path):
         ({"num_test_texts": -1}, "num_test_texts must be 0 or more"),
         ({"num_train_texts": 0}, "num_train_texts must be positive"),
         ({"weight_decay": -1.0}, "weight_decay must be 0 or more"),
+        ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\)"),
+        ({"teachers": "somewhere"}, "teachers label unlabelled_data"),
     ],
 )
 def test_bad_options_are_refused(reviews, tmp_path, options, pattern):

@@ -85,3 +85,13 @@ def test_a_missing_file_is_named():
     for read in (read_labelled_texts, read_texts):
         with pytest.raises(FileNotFoundError, match=r"There is no file nowhere\.tsv"):
             read("nowhere.tsv")
+
+
+def test_json_lines_without_labels(tmp_path):
+    path = tmp_path / "news.jsonl"
+    rows = [{"article": "one"}, {"sentences": ["two.", "Three."]}, {"text": "four", "label": 1}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert read_texts(path) == ["one", "two. Three.", "four"]
+    path.write_text("[]\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="no JSON object with text, article or sentences"):
+        read_texts(path)

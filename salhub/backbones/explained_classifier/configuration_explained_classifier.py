@@ -1,4 +1,4 @@
-"""Configuration of the methods that explain an image classifier."""
+"""Configuration of the methods that explain a classifier."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from salhub.configuration import SaliencyConfig, strict
 
 @strict
 class ExplainedClassifierConfig(SaliencyConfig):
-    """Configuration of a method that explains an image classifier.
+    """Configuration of a method that explains a classifier.
 
     Args:
         backbone_config: Configuration of the classifier, when its weights are saved with the model.

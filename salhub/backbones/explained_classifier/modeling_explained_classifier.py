@@ -1,4 +1,4 @@
-"""Base of the methods that explain an image classifier: any of transformers', or any module."""
+"""Base of the methods that explain a classifier: any of transformers', or any module."""
 
 import copy
 import logging
@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
@@ -35,7 +35,12 @@ _OWN_PLACE = frozenset({"config", "output_loading_info", "revision", "subfolder"
 
 
 class ExplainedClassifierModel(SaliencyPreTrainedModel):
-    """A frozen image classifier, held as `backbone`, and what is needed to explain it."""
+    """A frozen classifier, held as `backbone`, and what is needed to explain it.
+
+    It is one of pictures, unless a subclass names another Auto class.
+    """
+
+    auto_class: ClassVar[str] = "AutoModelForImageClassification"
 
     config: ExplainedClassifierConfig
     base_model_prefix = "backbone"
@@ -47,7 +52,7 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
     ) -> None:
         super().__init__(config)
         if backbone is None:
-            self.backbone = _build(config)
+            self.backbone = _build(config, self.auto_class)
             self.post_init()
             return
         _refuse_scripted(backbone)
@@ -69,7 +74,7 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
 
         Args:
             classifier: A folder, a name ("microsoft/resnet-50", "salhub/efficientnet-lite0"), a
-                transformers image classifier, or any module that maps (B, 3, H, W) to logits.
+                transformers classifier, or any module that maps (B, 3, H, W) to logits.
             revision: Revision of a classifier on the Hub.
             **settings: Fields of the configuration; for a classifier given by name also
                 `dtype`, `device_map` and the keywords of the Hub.
@@ -94,7 +99,9 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
             backbone, name = classifier, None
         else:
             loading = {key: settings.pop(key) for key in _LOADING & settings.keys()}
-            backbone = load_classifier(classifier, revision=revision, **loading)
+            backbone = load_classifier(
+                classifier, revision=revision, auto_class=cls.auto_class, **loading
+            )
             name = os.fspath(classifier)
         config = cls.config_class(
             backbone_config=_own_config(backbone),
@@ -138,7 +145,12 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
 
     @classmethod
     def _from_reference(cls, config: ExplainedClassifierConfig, **loading: Any) -> Self:
-        backbone = load_classifier(config.backbone, revision=config.backbone_revision, **loading)
+        backbone = load_classifier(
+            config.backbone,
+            revision=config.backbone_revision,
+            auto_class=cls.auto_class,
+            **loading,
+        )
         config.backbone_config = _own_config(backbone)
         return cls(config, backbone=backbone)
 
@@ -290,19 +302,24 @@ def check_class_range(labels: torch.Tensor, num_classes: int) -> None:
 
 
 def load_classifier(
-    name: str | os.PathLike, *, revision: str | None = None, **loading: Any
+    name: str | os.PathLike,
+    *,
+    revision: str | None = None,
+    auto_class: str = "AutoModelForImageClassification",
+    **loading: Any,
 ) -> nn.Module:
-    """Load a trained image classifier by name.
+    """Load a trained classifier by name.
 
     Args:
         name: A folder, a shipped name, or a Hub repository.
         revision: Revision on the Hub.
+        auto_class: The Auto class of transformers that loads it.
         **loading: Keywords of transformers' `from_pretrained`, such as `dtype`.
 
     Raises:
-        ValueError: The checkpoint is no image classifier, or its head was never trained.
+        ValueError: The checkpoint is no such classifier, or its head was never trained.
     """
-    from transformers import AutoModelForImageClassification
+    import transformers
 
     if revision is not None:
         loading["revision"] = revision
@@ -316,28 +333,33 @@ def load_classifier(
         loading.pop("revision", None)
     quiet = without_progress_bar() if resolved.is_bundled else nullcontext()
     with resolved.explain_missing(), quiet:
-        model, info = AutoModelForImageClassification.from_pretrained(
+        model, info = getattr(transformers, auto_class).from_pretrained(
             resolved.weights_folder, output_loading_info=True, **loading
         )
     missing = sorted(info["missing_keys"])
     if missing:
         raise ValueError(
-            f"'{resolved.name}' is not a trained image classifier: its checkpoint lacks "
-            f"{', '.join(missing[:3])}; choose one that was fine-tuned for classification."
+            f"'{resolved.name}' is not a trained {_kind(auto_class)} classifier: its checkpoint "
+            f"lacks {', '.join(missing[:3])}; choose one that was fine-tuned for classification "
+            f"({auto_class})."
         )
     model.config.name_or_path = resolved.name
     return model.eval()
 
 
-def _build(config: ExplainedClassifierConfig) -> nn.Module:
-    from transformers import AutoModelForImageClassification
+def _kind(auto_class: str) -> str:
+    return "image" if "Image" in auto_class else "text"
+
+
+def _build(config: ExplainedClassifierConfig, auto_class: str) -> nn.Module:
+    import transformers
 
     if config.backbone_config is None:
         raise ValueError(
             f"{type(config).__name__} names no classifier to explain; use "
             "from_classifier('NAME or module'), or set backbone_config."
         )
-    return AutoModelForImageClassification.from_config(config.backbone_config)
+    return getattr(transformers, auto_class).from_config(config.backbone_config)
 
 
 def _own_config(backbone: nn.Module) -> PreTrainedConfig | None:

@@ -13,7 +13,8 @@ class TextClassifierConfig(SaliencyConfig):
         vocab_size: Number of tokens.
         embedding_size: Numbers of a token's vector, k of the paper.
         num_filters: Filters of each width, m of the paper.
-        kernel_sizes: Widths of the filters in tokens, h of the paper.
+        kernel_sizes: Widths of the filters in tokens, h of the paper; none for a classifier of the
+            mean vector alone.
         dropout: Share of the features left out in training.
         word_dropout: Share of the tokens left out in training; ours.
         pad_token_id: Token that fills up shorter texts; it counts for nothing.

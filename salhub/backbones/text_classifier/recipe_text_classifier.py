@@ -1,5 +1,6 @@
 """`salhub train text-classifier`: a small text classifier with its own tokenizer, from scratch."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,8 +36,9 @@ model = AutoModelForSequenceClassification.from_pretrained("{model}")
 tokenizer = AutoTokenizer.from_pretrained("{model}")
 """
 _ROWS_TO_EVALUATE = 256
+_SENTENCE_ENDS = re.compile(r"(?<= [.!?]) |(?<=\w[.!?])\s|\n")
 # Draws of a run are told apart by these.
-_SPLIT, _VECTORS = 0, 1
+_SPLIT, _VECTORS, _PSEUDO = 0, 1, 2
 # Texts that cannot be cut in three are still a text for the filters.
 _MIN_LENGTH = 3
 
@@ -53,6 +55,11 @@ class TextClassifierArguments(RunArguments):
         num_test_texts: Test texts drawn from `data`, which are not learned.
         unlabelled_data: Files of texts that word vectors are made from, beside the training texts;
             their labels, where they have any, are not looked at.
+        teachers: Folders of classifiers of the same classes; sentences of `unlabelled_data` are
+            learned with the mean of their probabilities, beside the training texts.
+        num_pseudo_texts: Most of these sentences.
+        labelled_repeats: Times that each training text is learned in an epoch, with teachers.
+        label_smoothing: Share of the probability that all classes of a training text share.
         vocab_size: Most tokens.
         embedding_size: Numbers of a token's vector.
         num_filters: Filters of each width.
@@ -68,6 +75,10 @@ class TextClassifierArguments(RunArguments):
     num_train_texts: int | None = None
     num_test_texts: int = 0
     unlabelled_data: list[str] = field(default_factory=list)
+    teachers: list[str] = field(default_factory=list)
+    num_pseudo_texts: int = 20000
+    labelled_repeats: int = 2
+    label_smoothing: float = 0.0
     vocab_size: int = 11000
     embedding_size: int = 128
     num_filters: int = 128
@@ -81,7 +92,7 @@ class TextClassifierArguments(RunArguments):
     lr_scheduler: str = "linear"
 
     def __post_init__(self) -> None:
-        for name in ("test_data", "unlabelled_data"):
+        for name in ("test_data", "unlabelled_data", "teachers"):
             value = getattr(self, name)
             setattr(self, name, [value] if isinstance(value, str) else list(value))
         super().__post_init__()
@@ -93,10 +104,16 @@ class TextClassifierArguments(RunArguments):
             raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}.")
         if self.weight_decay < 0:
             raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}.")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}.")
         if self.num_test_texts < 0:
             raise ValueError(f"num_test_texts must be 0 or more, got {self.num_test_texts}.")
-        if self.num_train_texts is not None and self.num_train_texts < 1:
-            raise ValueError(f"num_train_texts must be positive, got {self.num_train_texts}.")
+        for name in ("num_pseudo_texts", "labelled_repeats", "num_train_texts"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be positive, got {value}.")
+        if self.teachers and not self.unlabelled_data:
+            raise ValueError("teachers label unlabelled_data; give some, or no teachers.")
 
 
 class TextClassifierRecipe(Recipe):
@@ -121,7 +138,7 @@ class TextClassifierRecipe(Recipe):
         # The places of the files do not matter; their content is in the fingerprints.
         options = super().learned_options()
         options["data"] = Path(self.arguments.data).name
-        for name in ("test_data", "unlabelled_data"):
+        for name in ("test_data", "unlabelled_data", "teachers"):
             options[name] = [Path(path).name for path in getattr(self.arguments, name)]
         return options
 
@@ -138,8 +155,7 @@ class TextClassifierRecipe(Recipe):
         self.tokenizer = train_tokenizer(
             self.train.texts, options.vocab_size, more_texts=unlabelled
         )
-        self.train_rows = self._tokens(self.train.texts)
-        self.train_labels = torch.tensor(self.train.labels)
+        self._collect_rows(unlabelled)
         names = self.texts.class_names
         config = TextClassifierConfig(
             vocab_size=len(self.tokenizer),
@@ -152,8 +168,24 @@ class TextClassifierRecipe(Recipe):
             label2id={name: index for index, name in enumerate(names)},
         )
         model = TextClassifierForSequenceClassification(config)
-        self._start_vectors(model, self.train_rows + self._tokens(unlabelled))
+        self._start_vectors(model, self._tokens(self.train.texts) + self._tokens(unlabelled))
         return self.build_network(model)
+
+    def _collect_rows(self, unlabelled: list[str]) -> None:
+        """Tokens and class probabilities of everything that is learned."""
+        options, classes = self.arguments, len(self.texts.class_names)
+        exact = F.one_hot(torch.tensor(self.train.labels), classes).float()
+        smoothed = exact * (1 - options.label_smoothing) + options.label_smoothing / classes
+        repeats = options.labelled_repeats if options.teachers else 1
+        self.train_rows = self._tokens(self.train.texts) * repeats
+        self.train_targets = smoothed.repeat(repeats, 1)
+        if options.teachers:
+            sentences = drawn_sentences(
+                unlabelled, options.num_pseudo_texts, generator_of(options.seed, _PSEUDO)
+            )
+            taught = teach(options.teachers, sentences, self.texts.class_names)
+            self.train_rows += self._tokens(sentences)
+            self.train_targets = torch.cat([self.train_targets, taught])
 
     def build_network(self, classifier: PreTrainedModel) -> nn.Module:
         """The network to train, made of the fresh classifier; that itself by default."""
@@ -201,16 +233,16 @@ class TextClassifierRecipe(Recipe):
         return [self._average]
 
     def stages(self, epoch: int) -> Iterable[Stage]:
-        return [Stage("train", len(self.train_labels), self._fetch)]
+        return [Stage("train", len(self.train_rows), self._fetch)]
 
     def _fetch(self, batch: Batch) -> dict[str, Tensor]:
         rows = [self.train_rows[place] for place in batch.rows.tolist()]
-        return {"input_ids": padded(rows), "labels": self.train_labels[batch.rows]}
+        return {"input_ids": padded(rows), "targets": self.train_targets[batch.rows]}
 
     def loss(self, model: nn.Module, inputs: Mapping[str, Tensor], batch: Batch) -> StepLoss:
         logits = model(inputs["input_ids"]).logits
-        samples = F.cross_entropy(logits, inputs["labels"], reduction="none")
-        is_right = (logits.argmax(-1) == inputs["labels"]).float()
+        samples = F.cross_entropy(logits, inputs["targets"], reduction="none")
+        is_right = (logits.argmax(-1) == inputs["targets"].argmax(-1)).float()
         return StepLoss(samples, measures={"accuracy": is_right})
 
     def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
@@ -228,7 +260,7 @@ class TextClassifierRecipe(Recipe):
             "split": self.split.digest[:16],
         }
         for part in (self.train, *self.tests):
-            logits = self._predict(model, self._tokens(part.texts), accelerator.device)
+            logits = predict(model, self._tokens(part.texts), accelerator.device)
             is_right = (logits.argmax(-1) == torch.tensor(part.labels)).double().numpy()
             found = bootstrap_mean(is_right, seed=self.arguments.seed)
             is_held_out = part is not self.train and part.name == self.texts.name
@@ -240,13 +272,6 @@ class TextClassifierRecipe(Recipe):
                 n=len(part),
                 unit="fraction",
             )
-
-    def _predict(self, model: nn.Module, rows: list[list[int]], device: torch.device) -> Tensor:
-        parts = [
-            model(padded(rows[begin : begin + _ROWS_TO_EVALUATE]).to(device)).logits.float().cpu()
-            for begin in range(0, len(rows), _ROWS_TO_EVALUATE)
-        ]
-        return torch.cat(parts)
 
     def export(self, model: Any, folder: Path) -> None:
         save_in_half_precision(model, folder)
@@ -282,6 +307,72 @@ def draw_text_split(texts: LabelledTexts, arguments: Any) -> LabelledSplit:
         )
     test, train = order[:num_test], order[num_test : num_test + num_train]
     return LabelledSplit(texts.describe(), train.sort().values, test.sort().values)
+
+
+def drawn_sentences(texts: list[str], count: int, generator: torch.Generator) -> list[str]:
+    """Draw sentences of 6 to 40 words out of longer texts.
+
+    Args:
+        texts: Cut at the ends of sentences and lines.
+        count: Most of them.
+        generator: For the draw.
+    """
+    pieces = (piece.strip() for text in texts for piece in _SENTENCE_ENDS.split(text))
+    sentences = [piece for piece in pieces if 6 <= len(piece.split()) <= 40]
+    order = torch.randperm(len(sentences), generator=generator)[:count]
+    return [sentences[place] for place in order.tolist()]
+
+
+def teach(teachers: list[str], texts: list[str], class_names: list[str]) -> Tensor:
+    """The mean of what some classifiers think of texts.
+
+    Args:
+        teachers: Their folders.
+        texts: The texts.
+        class_names: The classes that they must have.
+
+    Returns:
+        Probabilities, float32 (n, classes).
+
+    Raises:
+        ValueError: A teacher has other classes.
+
+    Source: Hinton et al. 2015 (arXiv 1503.02531), section 2, at temperature 1, the teacher being
+        the mean of several networks; on texts without labels as in Xie et al. 2020
+        (arXiv 1911.04252), algorithm 1.
+    """
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    total = torch.zeros(len(texts), len(class_names))
+    for teacher in teachers:
+        model = AutoModelForSequenceClassification.from_pretrained(teacher).eval()
+        if list(model.config.id2label.values()) != list(class_names):
+            raise ValueError(
+                f"The teacher {Path(teacher).name} has the classes "
+                f"{', '.join(model.config.id2label.values())}, the data "
+                f"{', '.join(class_names)}."
+            )
+        tokenizer = AutoTokenizer.from_pretrained(teacher)
+        rows = tokenizer(texts, truncation=True)["input_ids"]
+        rows = [row or [tokenizer.unk_token_id] for row in rows]
+        total += predict(model, rows, torch.device("cpu")).softmax(dim=-1)
+    return total / len(teachers)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, rows: list[list[int]], device: torch.device) -> Tensor:
+    """Logits of tokens, float32 (n, classes) on the CPU.
+
+    Args:
+        model: In evaluation mode.
+        rows: Tokens of each text.
+        device: Of the model.
+    """
+    parts = [
+        model(padded(rows[begin : begin + _ROWS_TO_EVALUATE]).to(device)).logits.float().cpu()
+        for begin in range(0, len(rows), _ROWS_TO_EVALUATE)
+    ]
+    return torch.cat(parts)
 
 
 def padded(rows: list[list[int]], pad_token_id: int = 0) -> Tensor:

@@ -1,0 +1,240 @@
+"""The model-free searches: which groups of words carry much of the evidence.
+
+Every filter of a window is written once, starting at its first word, so that no group is found
+twice. All groups of all texts are scored by one product of the windows and the filters.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+
+import numpy as np
+
+from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
+
+SEARCHES = ("convolution", "span", "word")
+
+
+@dataclass(frozen=True)
+class Filters:
+    """The groups of words that can start at a word.
+
+    Args:
+        places: 1 for the words of a group, counted from its first, float64 (F, L).
+        sizes: Words of each group, float64 (F,).
+        lengths: From the first word of each to the last, int64 (F,).
+        edges: 1 for words of a group that lack a neighbour in it, float64 (F, L).
+        of: Search -> which groups it tries, bool (F,).
+        first_start: Search -> first word where the code of the paper starts each group, int64 (F,).
+    """
+
+    places: np.ndarray
+    sizes: np.ndarray
+    lengths: np.ndarray
+    edges: np.ndarray
+    of: dict[str, np.ndarray]
+    first_start: dict[str, np.ndarray]
+
+
+@lru_cache(maxsize=16)
+def filters_of(length: int) -> Filters:
+    """Filters of a window of so many words.
+
+    The convolution search takes k of the words, k from 2 to length - 2; the span search an odd
+    number of neighbours, from 3; the last one single words.
+
+    Source: Feldhus et al. 2023 (arXiv 2210.07222), section 4.
+    """
+    groups: dict[tuple[int, ...], set[str]] = {(0,): {"word"}}
+    for count in range(2, length - 1):
+        for rest in combinations(range(1, length), count - 1):
+            groups.setdefault((0, *rest), set()).add("convolution")
+    for count in range(3, length + 1, 2):
+        groups.setdefault(tuple(range(count)), set()).add("span")
+    ordered = sorted(groups)
+    places = np.zeros((len(ordered), length))
+    for row, group in enumerate(ordered):
+        places[row, list(group)] = 1
+    left = np.pad(places, ((0, 0), (1, 0)))[:, :-1]
+    right = np.pad(places, ((0, 0), (0, 1)))[:, 1:]
+    lengths = np.array([group[-1] + 1 for group in ordered])
+    centred = (length - lengths + 1) // 2
+    return Filters(
+        places,
+        places.sum(axis=1),
+        lengths,
+        places * (1 - left * right),
+        {name: np.array([name in groups[group] for group in ordered]) for name in SEARCHES},
+        {"convolution": 0 * lengths, "span": centred, "word": 0 * lengths},
+    )
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Every group of words of some texts.
+
+    Args:
+        filters: What the last dimension counts.
+        scores: Of the words, divided by the largest size, float64 (B, N).
+        lengths: Words of each text, int64 (B,).
+        means: Mean score of each group, by its first word, float64 (B, N, F).
+        coverage: Share of the positive evidence, below 0 for groups against it, (B, N, F).
+        is_valid: Groups that lie in the text and pass the test of signs, bool (B, N, F).
+        is_accepted: Valid groups above the threshold, bool (B, N, F).
+    """
+
+    filters: Filters
+    scores: np.ndarray
+    lengths: np.ndarray
+    means: np.ndarray
+    coverage: np.ndarray
+    is_valid: np.ndarray
+    is_accepted: np.ndarray
+
+    def found(self, search: str, text: int = 0) -> list[tuple[tuple[int, ...], float]]:
+        """What a search accepts in a text: words and coverage, the most covering first."""
+        return self.listed(self.is_accepted[text] & self.filters.of[search], text)
+
+    def listed(self, chosen: np.ndarray, text: int = 0) -> list[tuple[tuple[int, ...], float]]:
+        """Some groups of a text, bool (N, F), the most covering first, then the earliest."""
+        starts, rows = chosen.nonzero()
+        shares = self.coverage[text][starts, rows]
+        order = np.argsort(-shares, kind="stable")
+        return [
+            (self.group(starts[place], rows[place]), max(0.0, float(shares[place])))
+            for place in order.tolist()
+        ]
+
+    def group(self, start: int, row: int) -> tuple[int, ...]:
+        """The words of a group."""
+        return tuple((start + self.filters.places[row].nonzero()[0]).tolist())
+
+
+def normalized(scores: np.ndarray, compat: str | None = None) -> np.ndarray:
+    """Divide scores (B, N) by the largest size of each row; rows of zeros stay.
+
+    Args:
+        scores: Padded with 0.
+        compat: "smv" divides by the size of the largest score, as the code of the paper.
+    """
+    largest = np.abs(scores.max(axis=1) if compat == "smv" else np.abs(scores).max(axis=1))
+    return scores / np.where(largest > 0, largest, 1)[:, None]
+
+
+def positive_mass(scores: np.ndarray) -> np.ndarray:
+    """The sum of the positive scores of each row, at least the smallest number above 0, (B,)."""
+    return np.maximum(np.maximum(scores, 0).sum(axis=1), np.finfo(np.float64).tiny)
+
+
+def thresholds(
+    scores: np.ndarray, lengths: np.ndarray, metric: str, value: float
+) -> np.ndarray:
+    """What the mean of a group must exceed in each text.
+
+    Args:
+        scores: Normalised, padded, (B, N).
+        lengths: Words of each text, (B,).
+        metric: "top_mean", the mean of the largest share `value` of the scores; "std" and
+            "variance", `value` times them; "quantile", the scores' quantile `value`.
+        value: See there.
+
+    Returns:
+        (B,).
+
+    Source: Feldhus et al. 2023 (arXiv 2210.07222) for the first three; the code of the paper calls
+        the second a quantile. The real quantile is ours.
+    """
+    inside = np.arange(scores.shape[1]) < lengths[:, None]
+    if metric in ("std", "variance"):
+        mean = scores.sum(axis=1) / lengths
+        variance = (np.where(inside, scores - mean[:, None], 0) ** 2).sum(axis=1) / lengths
+        return value * (np.sqrt(variance) if metric == "std" else variance)
+    rows = np.arange(len(scores))
+    if metric == "quantile":
+        ascending = np.sort(np.where(inside, scores, np.inf), axis=1)
+        place = value * (lengths - 1)
+        low = np.floor(place).astype(np.int64)
+        high = np.minimum(low + 1, lengths - 1)
+        below, above = ascending[rows, low], ascending[rows, high]
+        return below + (place - low) * (above - below)
+    descending = -np.sort(np.where(inside, -scores, np.inf), axis=1)
+    count = np.maximum(1, np.floor(lengths * value + 1e-9).astype(np.int64))
+    sums = np.where(inside, descending, 0).cumsum(axis=1)
+    return sums[rows, count - 1] / count
+
+
+def find_candidates(
+    scores: np.ndarray,
+    lengths: np.ndarray,
+    config: VerbalizerConfig,
+    is_punctuation: np.ndarray | None = None,
+) -> Candidates:
+    """Score every group of words of some texts.
+
+    Args:
+        scores: Of the words, padded with 0, float64 (B, N).
+        lengths: Words of each text, int64 (B,), at least 1 each.
+        config: Filters, metric, sign and `compat`.
+        is_punctuation: Words that no group may begin or end with, bool (B, N).
+
+    Example:
+        >>> scores, config = np.array([[0.1, 0.9, 0.8, 0.0]]), VerbalizerConfig(filter_length=5)
+        >>> find_candidates(scores, np.array([4]), config).found("convolution")[0][0]
+        (1, 2)
+    """
+    filters = filters_of(config.filter_length)
+    scaled = normalized(scores, config.compat)
+    windows = windows_of(scaled, config.filter_length)
+    sums = windows @ filters.places.T
+    starts = np.arange(scores.shape[1])[:, None]
+    last = lengths[:, None, None] - filters.lengths
+    if config.compat == "smv":
+        is_valid = (starts < last) & _compatible(filters, starts, config.filter_length, lengths)
+    else:
+        is_valid = starts <= last
+    is_valid &= _passes(windows, filters, config)
+    if is_punctuation is not None and config.compat is None and is_punctuation.any():
+        marks = windows_of(is_punctuation.astype(np.float64), config.filter_length)
+        is_valid &= (marks @ filters.edges.T) == 0
+    means = sums / filters.sizes
+    theta = thresholds(scaled, lengths, config.metric, config.metric_value)
+    coverage = sums / positive_mass(scaled)[:, None, None]
+    # A text of one word has no group above its own mean.
+    is_accepted = is_valid & (means > theta[:, None, None])
+    return Candidates(filters, scaled, lengths, means, coverage, is_valid, is_accepted)
+
+
+def windows_of(values: np.ndarray, length: int) -> np.ndarray:
+    """The words from each word on, (B, N, L), zeros after the last."""
+    rows, words = values.shape
+    padded = np.zeros((rows, words + length - 1))
+    padded[:, :words] = values
+    strides = padded.strides
+    return np.lib.stride_tricks.as_strided(
+        padded, (rows, words, length), (strides[0], strides[1], strides[1]), writeable=False
+    )
+
+
+def _passes(windows: np.ndarray, filters: Filters, config: VerbalizerConfig) -> np.ndarray | bool:
+    """Groups all of whose words have the asked sign."""
+    if config.sign == "any":
+        return True
+    if config.sign == "+":
+        return ((windows < 0) @ filters.places.T) == 0
+    passes = ((windows >= 0) @ filters.places.T) == 0
+    if config.compat == "smv":
+        # The zeros of a filter fail the test of the paper's code, so only a full window passes.
+        passes = passes & (filters.sizes == config.filter_length)
+    return passes
+
+
+def _compatible(
+    filters: Filters, starts: np.ndarray, length: int, lengths: np.ndarray
+) -> np.ndarray:
+    """Where the code of the paper looks: it needs a whole window, spans in its middle."""
+    spans = filters.of["span"] & ~filters.of["convolution"]
+    first = np.where(spans, filters.first_start["span"], 0)
+    last = lengths[:, None, None] - 1 - filters.lengths
+    middle = lengths[:, None, None] - 1 - length + filters.first_start["span"]
+    last = np.where(spans, middle, last)
+    return (starts >= first) & (starts <= last) & (lengths[:, None, None] > length)

@@ -1,0 +1,147 @@
+"""The instruction-based form: a chat model explains the map, and is held to it."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from salhub.models.verbalizer.audit import Evidence, audit, repaired
+from salhub.models.verbalizer.chat import Chat, Messages
+from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
+from salhub.models.verbalizer.realization import PLACEHOLDER
+from salhub.models.verbalizer.verbalizer import Verbalization
+
+logger = logging.getLogger(__name__)
+
+_ROLE = (
+    "You explain decisions of a text classifier to people who know nothing about machine learning. "
+    "You only use the evidence that you are given."
+)
+_TASK = (
+    "In one or two short sentences, explain why the classifier chose {label}. Put the words of the "
+    'text that you name in "double quotes", exactly as they stand there. Do not name other words '
+    "and do not invent numbers."
+)
+# Longer lists would fill the window of a small model.
+_MOST_TOKENS = 60
+
+
+def prompt_for(told: Verbalization, config: VerbalizerConfig) -> Messages:
+    """The conversation that asks for an explanation.
+
+    Args:
+        told: What the search found.
+        config: `evidence` says whether the found phrases, all words or both are told.
+
+    Source: Feldhus et al. 2023 (arXiv 2210.07222), section 4, for what a prompt has to hold; the
+        wording, and that found phrases are told, is ours.
+    """
+    label = f"'{_shown_label(told, config)}'"
+    parts = [
+        f"A classifier read this text:\n{told.words.text}",
+        f"It chose {label}. After that, it was computed how much each word mattered for this "
+        "choice; the classifier itself never saw these scores.",
+    ]
+    if config.evidence in ("phrases", "both"):
+        parts.append("What mattered most:\n" + "\n".join(_phrase_lines(told)))
+    if config.evidence in ("tokens", "both"):
+        parts.append("All words with their scores:\n" + _scored_words(told))
+    parts.append(_TASK.replace("{label}", label))
+    return [
+        {"role": "system", "content": _ROLE},
+        {"role": "user", "content": "\n\n".join(parts)},
+    ]
+
+
+def _shown_label(told: Verbalization, config: VerbalizerConfig) -> str:
+    return PLACEHOLDER if config.mask_label else (told.label or "this class")
+
+
+def _phrase_lines(told: Verbalization) -> list[str]:
+    lines = []
+    for phrase in told.phrases:
+        says = "for it" if phrase.sign == "+" else "against it"
+        lines.append(f'- "{phrase.text}": {round(100 * abs(phrase.coverage))} % {says}')
+    return lines or ["- no word stands out"]
+
+
+def _scored_words(told: Verbalization) -> str:
+    pairs = zip(told.words.strings[:_MOST_TOKENS], told.scores.tolist(), strict=False)
+    return " ".join(f"{word} ({score:.2f})" for word, score in pairs)
+
+
+def instruct(
+    found: Sequence[Verbalization],
+    chat: Chat,
+    config: VerbalizerConfig,
+    *,
+    probabilities: Sequence[float | None] | None = None,
+    strict: bool = False,
+) -> list[Verbalization]:
+    """Let a chat model explain what the search found, and hold its answers to the map.
+
+    Every answer is audited. One that fails is replaced by the template ("fallback_template"),
+    reduced to its right sentences ("repair", and the template where none is left), or only marked
+    ("flag"), as `on_unfaithful` says. `audit["before"]` holds the audit of the untouched answer.
+
+    Args:
+        found: From `Verbalizer`.
+        chat: The chat model.
+        config: See `VerbalizerConfig`.
+        probabilities: Of the explained classes, which an answer may print.
+        strict: Let a failing chat model fail, instead of giving the template.
+
+    Raises:
+        RuntimeError: The chat model cannot be reached, and `strict`.
+    """
+    prompts = [prompt_for(told, config) for told in found]
+    try:
+        answers: Sequence[str | None] = chat.generate(prompts)
+    except RuntimeError as error:
+        if strict:
+            raise
+        logger.warning("%s The template is given instead.", error)
+        answers = [None] * len(found)
+    known = list(probabilities or [None] * len(found))
+    return [
+        _held(told, prompt, answer, config, probability)
+        for told, prompt, answer, probability in zip(found, prompts, answers, known, strict=True)
+    ]
+
+
+def _held(
+    told: Verbalization,
+    prompt: Messages,
+    answer: str | None,
+    config: VerbalizerConfig,
+    probability: float | None,
+) -> Verbalization:
+    prompt_text = "\n\n".join(message["content"] for message in prompt)
+    if answer is None:
+        checked = {**told.audit, "source": "template", "before": None}
+        return dataclasses.replace(told, prompt=prompt_text, audit=checked)
+    labels = [name for name in (told.label, told.other) if name]
+    evidence = Evidence(told.words, told.scores, config, labels, probability)
+    before = audit(answer, evidence)
+    text, source = _final(answer, before, told, evidence, config)
+    after = told.audit if source == "template" else audit(text, evidence)
+    checked: dict[str, Any] = {**after, "source": source, "before": before}
+    return dataclasses.replace(
+        told, text=text, audit=checked, prompt=prompt_text, llm_text=answer
+    )
+
+
+def _final(
+    answer: str,
+    before: dict[str, Any],
+    told: Verbalization,
+    evidence: Evidence,
+    config: VerbalizerConfig,
+) -> tuple[str, str]:
+    """The text that is given, and where it comes from."""
+    if before["is_faithful"]:
+        return answer, "llm"
+    if config.on_unfaithful == "flag":
+        return answer, "llm, unfaithful"
+    left = repaired(answer, evidence) if config.on_unfaithful == "repair" else ""
+    return (left, "llm, repaired") if left else (told.text, "template")

@@ -1,0 +1,243 @@
+"""The saliency verbalizer: a text classifier, what it looked at, and a sentence that says so."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from salhub.backbones.explained_classifier.modeling_explained_classifier import (
+    ExplainedClassifierModel,
+    check_class_range,
+)
+from salhub.modeling import attribution_scope
+from salhub.models.verbalizer.attribution import (
+    Explained,
+    Target,
+    gradient_x_input,
+    integrated_gradients,
+    occlusion,
+    random_scores,
+)
+from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
+from salhub.outputs import SaliencyOutput
+
+
+@dataclass
+class TextSaliencyOutput(SaliencyOutput):
+    """What the model returns.
+
+    Args:
+        saliency: Score of every token, float32 (B, T); above 0 speaks for the class. Special tokens
+            and padding have 0.
+        logits: (B, C).
+        class_labels: The classes explained, int64 (B,).
+        convergence_delta: How far the scores' sum is from what they explain, in logits, (B,);
+            integrated gradients only.
+    """
+
+    class_labels: Tensor | None = None
+    convergence_delta: Tensor | None = None
+
+
+class SaliencyVerbalizerModel(ExplainedClassifierModel):
+    """Scores the words of a text by how much they mattered to its class, and says so in words.
+
+    Calling it gives the scores; `salhub.pipeline` gives the sentences.
+
+    Example:
+        >>> import torch
+        >>> from salhub import TextClassifierConfig, TextClassifierForSequenceClassification
+        >>> network = TextClassifierForSequenceClassification(TextClassifierConfig(vocab_size=50))
+        >>> model = SaliencyVerbalizerModel.from_classifier(network)
+        >>> model(torch.tensor([[4, 7, 9]])).saliency.shape
+        torch.Size([1, 3])
+
+    Source: Feldhus et al. 2023 (arXiv 2210.07222).
+    """
+
+    config: VerbalizerConfig
+    config_class = VerbalizerConfig
+    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    main_input_name = "input_ids"
+    input_modalities = ["text"]
+
+    def __init__(self, config: VerbalizerConfig, backbone: nn.Module | None = None) -> None:
+        super().__init__(config, backbone)
+        self._refuse_unexplainable()
+
+    def _refuse_unexplainable(self) -> None:
+        own = self.config.backbone_config
+        if own is None or not hasattr(self.backbone, "get_input_embeddings"):
+            raise ValueError(
+                f"{type(self.backbone).__name__} is no text classifier of transformers; give one "
+                f"that {self.auto_class} loads."
+            )
+        if self.backbone.get_input_embeddings() is None or not _has_head(self.backbone):
+            raise ValueError(
+                f"{type(self.backbone).__name__} has no classification head; give a model that was "
+                f"fine-tuned for classification and that {self.auto_class} loads."
+            )
+        if own.problem_type == "regression" or own.num_labels == 1:
+            raise ValueError(
+                "A model that predicts one number (problem_type 'regression') has no classes to "
+                "explain; give one with two classes or more."
+            )
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether a text may have several classes, each with a probability of its own."""
+        return self.config.backbone_config.problem_type == "multi_label_classification"
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probability of every class in float32, of the shape of the logits."""
+        logits = logits.float()
+        return logits.sigmoid() if self.is_multi_label else logits.softmax(dim=-1)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        special_tokens_mask: Tensor | None = None,
+        word_ids: Tensor | None = None,
+        class_labels: Tensor | None = None,
+        other_labels: Tensor | None = None,
+    ) -> TextSaliencyOutput:
+        """Score the tokens of texts.
+
+        Args:
+            input_ids: Tokens, int64 (B, T).
+            attention_mask: 1 for tokens and 0 for padding, (B, T); by default everything counts.
+            special_tokens_mask: 1 for tokens like [CLS], which are never compared with the
+                baseline, (B, T); by default none.
+            word_ids: Word of each token, -1 for none, int64 (B, T), for "occlusion"; by default
+                each token is a word.
+            class_labels: Class to explain of each text, int64 (B,); the most likely by default.
+            other_labels: Class that it is compared with: why this rather than that, int64 (B,).
+
+        Raises:
+            ValueError: A wrong shape, a token or class out of range, two classes that are the same,
+                or a classifier that lacks what the baseline asks for.
+            TypeError: Tokens that are no integers.
+        """
+        self._check_ids(input_ids)
+        given = {
+            "attention_mask": attention_mask,
+            "special_tokens_mask": special_tokens_mask,
+            "word_ids": word_ids,
+        }
+        for name, values in given.items():
+            if values is not None and values.shape != input_ids.shape:
+                raise ValueError(
+                    f"{name} must have the shape of input_ids, {tuple(input_ids.shape)}, got "
+                    f"{tuple(values.shape)}."
+                )
+        with attribution_scope(self):
+            ids = input_ids.clone()
+            mask = torch.ones_like(ids) if attention_mask is None else attention_mask.clone().long()
+            is_word = mask.bool()
+            if special_tokens_mask is not None:
+                is_word = is_word & ~special_tokens_mask.clone().bool()
+            vectors, baseline = self._vectors(ids, is_word)
+            with torch.no_grad():
+                logits = self._logits(vectors, mask)
+            target = self._target(logits, class_labels, other_labels)
+            explained = Explained(
+                self._logits, vectors, baseline, mask, target, self.config.internal_batch_size
+            )
+            words = _word_ids(word_ids, is_word)
+            saliency, delta = self._attribute(explained, ids, is_word, words)
+        return TextSaliencyOutput(
+            saliency=saliency.detach().float(),
+            logits=logits.detach(),
+            class_labels=target.classes,
+            convergence_delta=None if delta is None else delta.detach(),
+        )
+
+    def _attribute(
+        self, explained: Explained, ids: Tensor, is_word: Tensor, words: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        if self.config.attribution == "integrated_gradients":
+            return integrated_gradients(explained, self.config.n_steps)
+        if self.config.attribution == "gradient_x_input":
+            return gradient_x_input(explained), None
+        if self.config.attribution == "occlusion":
+            return occlusion(explained, words), None
+        return random_scores(ids * is_word, self.config.seed) * is_word, None
+
+    def _logits(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        return self.backbone(inputs_embeds=vectors, attention_mask=mask).logits
+
+    def _vectors(self, ids: Tensor, is_word: Tensor) -> tuple[Tensor, Tensor]:
+        table = self.backbone.get_input_embeddings()
+        with torch.no_grad():
+            vectors = table(ids)
+            if self.config.baseline == "zero":
+                neutral = torch.zeros_like(vectors[:1, :1])
+            else:
+                neutral = table(ids.new_full((1, 1), self._neutral_token()))
+            baseline = torch.where(is_word[..., None], neutral, vectors)
+        return vectors, baseline
+
+    def _neutral_token(self) -> int:
+        name = f"{self.config.baseline}_token_id"
+        token = getattr(self.config.backbone_config, name, None)
+        if token is None:
+            raise ValueError(
+                f"The classifier names no {name}, so there is nothing to compare words with; set "
+                f"it in its configuration, or use baseline='zero'."
+            )
+        return int(token)
+
+    def _target(self, logits: Tensor, class_labels: Any, other_labels: Any) -> Target:
+        size = len(logits)
+        labels = self._check_labels("class_labels", class_labels, size)
+        others = self._check_labels("other_labels", other_labels, size)
+        classes = logits.argmax(dim=-1) if labels is None else labels
+        if others is not None and bool((classes == others).any()):
+            raise ValueError(
+                "A class cannot be compared with itself; class_labels and other_labels must differ "
+                "for every text."
+            )
+        return Target(classes, others)
+
+    def _check_labels(self, name: str, labels: Any, size: int) -> Tensor | None:
+        if labels is None:
+            return None
+        labels = torch.as_tensor(labels, device=self.device)
+        if labels.dtype not in (torch.int64, torch.int32):
+            raise TypeError(f"{name} must be integers, got {labels.dtype}.")
+        if labels.shape != (size,):
+            raise ValueError(
+                f"{name} must have shape ({size},), one class a text, got {tuple(labels.shape)}."
+            )
+        check_class_range(labels, self.num_classes)
+        return labels.long()
+
+    def _check_ids(self, input_ids: Tensor) -> None:
+        if not isinstance(input_ids, Tensor) or input_ids.is_floating_point():
+            kind = getattr(input_ids, "dtype", type(input_ids).__name__)
+            raise TypeError(f"input_ids must be a tensor of integers, got {kind}.")
+        if input_ids.ndim != 2 or not input_ids.numel():
+            raise ValueError(
+                f"input_ids must have shape (B, T), none of them 0, got {tuple(input_ids.shape)}."
+            )
+        count = self.backbone.get_input_embeddings().num_embeddings
+        low, high = map(int, input_ids.aminmax())
+        if low < 0 or high >= count:
+            raise ValueError(
+                f"input_ids must be tokens 0 to {count - 1}, got {low} to {high}; use the "
+                "classifier's own tokenizer."
+            )
+
+
+def _has_head(backbone: nn.Module) -> bool:
+    return "ForSequenceClassification" in type(backbone).__name__ or any(
+        hasattr(backbone, name) for name in ("classifier", "score", "logits_proj")
+    )
+
+
+def _word_ids(word_ids: Tensor | None, is_word: Tensor) -> Tensor:
+    if word_ids is not None:
+        return word_ids.clone()
+    return torch.where(is_word, is_word.cumsum(dim=1) - 1, -1)

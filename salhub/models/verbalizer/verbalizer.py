@@ -1,0 +1,254 @@
+"""From words and scores to sentences; needs no model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from salhub.models.verbalizer.audit import Evidence, audit
+from salhub.models.verbalizer.candidates import Candidates, find_candidates
+from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
+from salhub.models.verbalizer.realization import Phrase, Realizer, make_phrase
+from salhub.models.verbalizer.selection import Selection, select_as_smv, select_greedily
+from salhub.models.verbalizer.words import Words
+
+
+@dataclass
+class Verbalization:
+    """What is said of one text, and what it rests on.
+
+    Args:
+        text: The explanation.
+        words: The words of the text.
+        scores: Of the words, float64 (n,).
+        phrases: What is named, the most important first, then what speaks against.
+        searches: Search -> what it found, [(words, coverage)], the most covering first.
+        audit: See `audit`.
+        label: Name of the class, or None.
+        other: Class that it is compared with, or None.
+        prompt: What a chat model was asked, or None.
+        llm_text: What it answered, before any repair, or None.
+    """
+
+    text: str
+    words: Words
+    scores: np.ndarray
+    phrases: list[Phrase]
+    searches: dict[str, list] = field(default_factory=dict)
+    audit: dict[str, Any] = field(default_factory=dict)
+    label: str | None = None
+    other: str | None = None
+    prompt: str | None = None
+    llm_text: str | None = None
+
+    @property
+    def coverage(self) -> float:
+        """Share of the positive evidence that the text names, in [0, 1]."""
+        return float(self.audit["coverage"])
+
+
+class Verbalizer:
+    """Says in words which words of a text carry the scores that it is given.
+
+    Args:
+        config: Mode, budget and language; the default where None.
+
+    Example:
+        >>> tokens, scores = ["a", "wonderful", "film"], [0.0, 0.9, 0.1]
+        >>> Verbalizer().verbalize(tokens, scores, label="positive").phrases[0].text
+        'wonderful'
+
+    Source: Feldhus et al. 2023 (arXiv 2210.07222).
+    """
+
+    def __init__(self, config: VerbalizerConfig | None = None) -> None:
+        self.config = config or VerbalizerConfig()
+
+    def verbalize(
+        self,
+        tokens: Sequence[str] | Words,
+        scores: Any,
+        label: str | None = None,
+        other: str | None = None,
+    ) -> Verbalization:
+        """Explain one text.
+
+        Args:
+            tokens: Its words, or `Words` with their places.
+            scores: One number a word; above 0 speaks for the class.
+            label: Name of the class.
+            other: Name of a class that it is compared with.
+
+        Raises:
+            ValueError: No word, another number of scores, or scores that are not finite.
+        """
+        return self.verbalize_batch([tokens], [scores], [label], [other])[0]
+
+    def verbalize_batch(
+        self,
+        tokens: Sequence[Sequence[str] | Words],
+        scores: Sequence[Any],
+        labels: Sequence[str | None] | None = None,
+        others: Sequence[str | None] | None = None,
+    ) -> list[Verbalization]:
+        """Explain several texts, whose searches run together.
+
+        Args:
+            tokens: Words of each.
+            scores: Scores of each.
+            labels: Name of the class of each.
+            others: Name of a class that each is compared with.
+
+        Raises:
+            ValueError: As of `verbalize`; or not as many of everything.
+        """
+        words = [one if isinstance(one, Words) else Words.of_tokens(one) for one in tokens]
+        if len(scores) != len(words):
+            raise ValueError(f"There are {len(words)} texts and {len(scores)} lists of scores.")
+        rows = [checked_scores(one, values) for one, values in zip(words, scores, strict=True)]
+        names = list(labels or [None] * len(words))
+        rivals = list(others or [None] * len(words))
+        found, candidates, marks = self._searched(words, rows)
+        against = self._against(words, rows, marks) if self.config.show_against else None
+        return [
+            self._told(words[text], rows[text], found[text], candidates, text, against, names, rivals)
+            for text in range(len(words))
+        ]
+
+    def _searched(
+        self, words: list[Words], rows: list[np.ndarray]
+    ) -> tuple[list[Selection], Candidates, np.ndarray]:
+        scores, lengths, marks = padded_rows(words, rows)
+        candidates = find_candidates(scores, lengths, self.config, marks)
+        if self.config.mode == "smv":
+            found = [select_as_smv(candidates, self.config, text) for text in range(len(rows))]
+        else:
+            found = select_greedily(candidates, self.config, marks)
+        return found, candidates, marks
+
+    def _against(
+        self, words: list[Words], rows: list[np.ndarray], marks: np.ndarray
+    ) -> list[Selection] | None:
+        if self.config.sign != "+" or self.config.compat is not None:
+            return None
+        scores, lengths, _ = padded_rows(words, [-row for row in rows])
+        settings = {"max_phrases": 1, "min_gain": 0.0, "min_word_gain": 1.0}
+        config = type(self.config)(**{**_search_settings(self.config), **settings})
+        return select_greedily(find_candidates(scores, lengths, config, marks), config, marks)
+
+    def _told(
+        self,
+        words: Words,
+        scores: np.ndarray,
+        selection: Selection,
+        candidates: Candidates,
+        text: int,
+        against: list[Selection] | None,
+        labels: list[str | None],
+        others: list[str | None],
+    ) -> Verbalization:
+        label, other = labels[text], others[text]
+        evidence = Evidence(words, scores, self.config, [one for one in (label, other) if one])
+        phrases = self._phrases(words, scores, selection, evidence)
+        if against is not None:
+            phrases += self._opposing(words, scores, against[text], evidence)
+        realizer = Realizer(words, self.config, label, other)
+        sentence = realizer.write(phrases, is_empty=not np.any(scores))
+        return Verbalization(
+            sentence,
+            words,
+            scores,
+            phrases,
+            searches_of(candidates, self.config, text),
+            audit(sentence, evidence, phrases),
+            label,
+            other,
+        )
+
+    def _phrases(
+        self, words: Words, scores: np.ndarray, selection: Selection, evidence: Evidence
+    ) -> list[Phrase]:
+        sign = "-" if self.config.sign == "-" else "+"
+        return [
+            make_phrase(
+                words,
+                group,
+                scores,
+                coverage=evidence.share(group),
+                sign=sign,
+                rank=min(place, selection.num_phrases) + 1,
+                is_listed=place >= selection.num_phrases,
+            )
+            for place, group in enumerate(selection.groups)
+        ]
+
+    def _opposing(
+        self, words: Words, scores: np.ndarray, selection: Selection, evidence: Evidence
+    ) -> list[Phrase]:
+        """The phrase most against, where it weighs as much as one that would be named."""
+        for group in selection.groups[:1]:
+            share = evidence.share(group)
+            if -share >= max(self.config.min_gain, 1e-12):
+                return [make_phrase(words, group, scores, coverage=share, sign="-", rank=0)]
+        return []
+
+
+def checked_scores(words: Words, scores: Any) -> np.ndarray:
+    """Return the scores of the words of a text as float64 (n,).
+
+    Raises:
+        ValueError: No word; scores of two dimensions, of another number, or not finite.
+    """
+    if not len(words):
+        raise ValueError("The text is empty, or holds only special tokens; there is nothing to say.")
+    values = np.asarray(scores, dtype=np.float64)
+    if values.ndim != 1:
+        raise ValueError(
+            f"scores must be one number a word, got an array of shape {values.shape}; sum over its "
+            "last dimension first."
+        )
+    if len(values) != len(words):
+        raise ValueError(
+            f"There are {len(words)} tokens and {len(values)} scores; scores of another tokenizer, "
+            "or with special tokens left in, do not fit."
+        )
+    if not np.isfinite(values).all():
+        place = int((~np.isfinite(values)).argmax())
+        raise ValueError(f"scores[{place}] is {values[place]}; scores must be finite numbers.")
+    return values
+
+
+def padded_rows(
+    words: list[Words], rows: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores (B, N), numbers of words (B,) and which words are punctuation (B, N)."""
+    lengths = np.array([len(row) for row in rows])
+    scores = np.zeros((len(rows), int(lengths.max(initial=1))))
+    marks = np.zeros(scores.shape, dtype=bool)
+    for place, (one, row) in enumerate(zip(words, rows, strict=True)):
+        scores[place, : len(row)] = row
+        marks[place, : len(row)] = one.is_punctuation
+    return scores, lengths, marks
+
+
+def searches_of(candidates: Candidates, config: VerbalizerConfig, text: int) -> dict[str, list]:
+    """What each search found, as the paper lists it: the `top_k` of each."""
+    filters = candidates.filters
+    length = int(candidates.lengths[text])
+    accepted, shares = candidates.is_accepted[text], candidates.coverage[text, :length, 0]
+    order = np.argsort(-shares, kind="stable")[: config.top_k].tolist()
+    both = filters.of["convolution"] & filters.of["span"]
+    return {
+        "convolution": candidates.found("convolution", text)[: config.top_k],
+        "span": candidates.found("span", text)[: config.top_k],
+        "total_order": [((word,), max(0.0, float(shares[word]))) for word in order],
+        "compare": candidates.listed(accepted & both, text)[: config.top_k],
+    }
+
+
+def _search_settings(config: VerbalizerConfig) -> dict[str, Any]:
+    names = ("filter_length", "metric", "metric_value", "max_words")
+    return {name: getattr(config, name) for name in names}
+
+
