@@ -12,6 +12,8 @@ import numpy as np
 
 from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
 
+# More than any sum of scores, which are at most 1 each.
+_FORBIDDEN = -1e9
 SEARCHES = ("convolution", "span", "word")
 
 
@@ -24,16 +26,20 @@ class Filters:
         sizes: Words of each group, float64 (F,).
         lengths: From the first word of each to the last, int64 (F,).
         edges: 1 for words of a group that lack a neighbour in it, float64 (F, L).
+        members: The same places as numbers.
+        bits: And as the bits of one number, int64 (F,).
         of: Search -> which groups it tries, bool (F,).
-        first_start: Search -> first word where the code of the paper starts each group, int64 (F,).
+        centres: Words of a window before each group, where it stands in the middle, int64 (F,).
     """
 
     places: np.ndarray
     sizes: np.ndarray
     lengths: np.ndarray
     edges: np.ndarray
+    members: tuple[tuple[int, ...], ...]
+    bits: np.ndarray
     of: dict[str, np.ndarray]
-    first_start: dict[str, np.ndarray]
+    centres: np.ndarray
 
 
 @lru_cache(maxsize=16)
@@ -58,37 +64,38 @@ def filters_of(length: int) -> Filters:
     left = np.pad(places, ((0, 0), (1, 0)))[:, :-1]
     right = np.pad(places, ((0, 0), (0, 1)))[:, 1:]
     lengths = np.array([group[-1] + 1 for group in ordered])
-    centred = (length - lengths + 1) // 2
     return Filters(
         places,
         places.sum(axis=1),
         lengths,
         places * (1 - left * right),
+        tuple(ordered),
+        (places * 2.0 ** np.arange(length)).sum(axis=1).astype(np.int64),
         {name: np.array([name in groups[group] for group in ordered]) for name in SEARCHES},
-        {"convolution": 0 * lengths, "span": centred, "word": 0 * lengths},
+        (length - lengths + 1) // 2,
     )
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Every group of words of some texts.
+    """The groups of words of some texts that a search accepts.
 
     Args:
         filters: What the last dimension counts.
         scores: Of the words, divided by the largest size, float64 (B, N).
         lengths: Words of each text, int64 (B,).
-        means: Mean score of each group, by its first word, float64 (B, N, F).
-        coverage: Share of the positive evidence, below 0 for groups against it, (B, N, F).
-        is_valid: Groups that lie in the text and pass the test of signs, bool (B, N, F).
-        is_accepted: Valid groups above the threshold, bool (B, N, F).
+        mass: What a coverage of 1 is, in the units of `scores`, (B,).
+        sums: Sum of the scores of each group, by its first word, float64 (B, N, F); of groups that
+            are not accepted it may be anything.
+        is_accepted: Groups that lie in the text, pass the test of signs, and whose mean is above
+            the threshold, bool (B, N, F).
     """
 
     filters: Filters
     scores: np.ndarray
     lengths: np.ndarray
-    means: np.ndarray
-    coverage: np.ndarray
-    is_valid: np.ndarray
+    mass: np.ndarray
+    sums: np.ndarray
     is_accepted: np.ndarray
 
     def found(self, search: str, text: int = 0) -> list[tuple[tuple[int, ...], float]]:
@@ -98,7 +105,7 @@ class Candidates:
     def listed(self, chosen: np.ndarray, text: int = 0) -> list[tuple[tuple[int, ...], float]]:
         """Some groups of a text, bool (N, F), the most covering first, then the earliest."""
         starts, rows = chosen.nonzero()
-        shares = self.coverage[text][starts, rows]
+        shares = self.sums[text][starts, rows] / self.mass[text]
         order = np.argsort(-shares, kind="stable")
         return [
             (self.group(starts[place], rows[place]), max(0.0, float(shares[place])))
@@ -107,7 +114,7 @@ class Candidates:
 
     def group(self, start: int, row: int) -> tuple[int, ...]:
         """The words of a group."""
-        return tuple((start + self.filters.places[row].nonzero()[0]).tolist())
+        return tuple(int(start) + place for place in self.filters.members[row])
 
 
 def normalized(scores: np.ndarray, compat: str | None = None) -> np.ndarray:
@@ -171,6 +178,10 @@ def find_candidates(
 ) -> Candidates:
     """Score every group of words of some texts.
 
+    With the sign "-" the groups that weigh most against the class are found, as those for it with
+    all signs turned; with `compat="smv"` the threshold stays above 0, as in the code of the paper,
+    and nothing is found.
+
     Args:
         scores: Of the words, padded with 0, float64 (B, N).
         lengths: Words of each text, int64 (B,), at least 1 each.
@@ -182,59 +193,55 @@ def find_candidates(
         >>> find_candidates(scores, np.array([4]), config).found("convolution")[0][0]
         (1, 2)
     """
-    filters = filters_of(config.filter_length)
-    scaled = normalized(scores, config.compat)
-    windows = windows_of(scaled, config.filter_length)
-    sums = windows @ filters.places.T
-    starts = np.arange(scores.shape[1])[:, None]
-    last = lengths[:, None, None] - filters.lengths
-    if config.compat == "smv":
-        is_valid = (starts < last) & _compatible(filters, starts, config.filter_length, lengths)
-    else:
-        is_valid = starts <= last
-    is_valid &= _passes(windows, filters, config)
-    if is_punctuation is not None and config.compat is None and is_punctuation.any():
-        marks = windows_of(is_punctuation.astype(np.float64), config.filter_length)
-        is_valid &= (marks @ filters.edges.T) == 0
-    means = sums / filters.sizes
+    filters, is_smv = filters_of(config.filter_length), config.compat == "smv"
+    scaled = normalized(-scores if config.sign == "-" and not is_smv else scores, config.compat)
     theta = thresholds(scaled, lengths, config.metric, config.metric_value)
-    coverage = sums / positive_mass(scaled)[:, None, None]
-    # A text of one word has no group above its own mean.
-    is_accepted = is_valid & (means > theta[:, None, None])
-    return Candidates(filters, scaled, lengths, means, coverage, is_valid, is_accepted)
+    is_outside = np.arange(scores.shape[1]) >= lengths[:, None]
+    hindered = np.where(is_outside | _has_wrong_sign(scaled, config), _FORBIDDEN, scaled)
+    sums = windows_of(hindered, config.filter_length, _FORBIDDEN) @ filters.places.T
+    if is_punctuation is not None and not is_smv and is_punctuation.any():
+        marks = windows_of(is_punctuation.astype(np.float64), config.filter_length)
+        sums += marks @ (_FORBIDDEN * filters.edges.T)
+    sums = sums.reshape(*scores.shape, -1)
+    is_accepted = sums > theta[:, None, None] * filters.sizes
+    # A threshold below 0 must not let in what is forbidden.
+    is_accepted &= sums > _FORBIDDEN / 2
+    if is_smv:
+        is_accepted &= _where_smv_looks(filters, config, scores.shape[1], lengths)
+    return Candidates(filters, scaled, lengths, positive_mass(scaled), sums, is_accepted)
 
 
-def windows_of(values: np.ndarray, length: int) -> np.ndarray:
-    """The words from each word on, (B, N, L), zeros after the last."""
+def windows_of(values: np.ndarray, length: int, fill: float = 0.0) -> np.ndarray:
+    """The words from each word on, (B * N, L), filled up after the last."""
     rows, words = values.shape
-    padded = np.zeros((rows, words + length - 1))
+    padded = np.full((rows, words + length - 1), fill)
     padded[:, :words] = values
     strides = padded.strides
-    return np.lib.stride_tricks.as_strided(
+    view = np.lib.stride_tricks.as_strided(
         padded, (rows, words, length), (strides[0], strides[1], strides[1]), writeable=False
     )
+    return view.reshape(rows * words, length)
 
 
-def _passes(windows: np.ndarray, filters: Filters, config: VerbalizerConfig) -> np.ndarray | bool:
-    """Groups all of whose words have the asked sign."""
+def _has_wrong_sign(scaled: np.ndarray, config: VerbalizerConfig) -> np.ndarray | bool:
     if config.sign == "any":
-        return True
-    if config.sign == "+":
-        return ((windows < 0) @ filters.places.T) == 0
-    passes = ((windows >= 0) @ filters.places.T) == 0
-    if config.compat == "smv":
-        # The zeros of a filter fail the test of the paper's code, so only a full window passes.
-        passes = passes & (filters.sizes == config.filter_length)
-    return passes
+        return False
+    return scaled >= 0 if config.sign == "-" and config.compat == "smv" else scaled < 0
 
 
-def _compatible(
-    filters: Filters, starts: np.ndarray, length: int, lengths: np.ndarray
+def _where_smv_looks(
+    filters: Filters, config: VerbalizerConfig, num_words: int, lengths: np.ndarray
 ) -> np.ndarray:
-    """Where the code of the paper looks: it needs a whole window, spans in its middle."""
-    spans = filters.of["span"] & ~filters.of["convolution"]
-    first = np.where(spans, filters.first_start["span"], 0)
-    last = lengths[:, None, None] - 1 - filters.lengths
-    middle = lengths[:, None, None] - 1 - length + filters.first_start["span"]
-    last = np.where(spans, middle, last)
-    return (starts >= first) & (starts <= last) & (lengths[:, None, None] > length)
+    """Where the code of the paper looks, (B, N, F): never in the last window, spans in its middle.
+
+    Its test of the sign "-" also counts the zeros of a filter, so only a full window passes.
+    """
+    starts = np.arange(num_words)[:, None]
+    num_windows = (lengths - config.filter_length)[:, None, None]
+    is_span = filters.of["span"] & ~filters.of["convolution"]
+    first = np.where(is_span, filters.centres, 0)
+    slack = np.where(is_span, filters.centres, config.filter_length - filters.lengths)
+    looks = (starts >= first) & (starts < num_windows + slack) & (num_windows > 0)
+    if config.sign == "-":
+        looks = looks & (filters.sizes == config.filter_length)
+    return looks

@@ -131,7 +131,9 @@ class Realizer:
         found = [phrase for phrase in phrases if phrase.sign == "+"]
         if not found:
             opening = templates["lacking"].format(prediction=self._prediction(templates))
-            return self._joined([opening, *self._against(phrases, templates)])
+            # A search for words against the class says nothing of those for it.
+            start = [] if self.config.sign == "-" and phrases else [opening]
+            return self._joined([*start, *self._against(phrases, templates)])
         first, *others = found
         sentences = [
             self._one("first", first, templates, prediction=self._prediction(templates)),

@@ -1,10 +1,11 @@
 """Which of the found groups are named: a greedy cover under a budget, or the paper's summary."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from salhub.models.verbalizer.candidates import Candidates, windows_of
+from salhub.models.verbalizer.candidates import Candidates
 from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
 
 
@@ -29,9 +30,51 @@ class Selection:
         return max(0.0, float(sum(self.shares)))
 
 
+@dataclass(frozen=True)
+class GreedySelections:
+    """What is named of many texts, as arrays; one text's is made when it is asked for.
+
+    Args:
+        candidates: What was chosen from.
+        starts: First word of each phrase, int64 (P, B).
+        rows: Its filter, int64 (P, B).
+        gains: Its coverage, 0 where there is none, float64 (P, B).
+        words: Words by falling score, int64 (B, K).
+        word_shares: Their coverage, (B, K).
+        num_words: How many of them are named, int64 (B,).
+    """
+
+    candidates: Candidates
+    starts: np.ndarray
+    rows: np.ndarray
+    gains: np.ndarray
+    words: np.ndarray
+    word_shares: np.ndarray
+    num_words: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.num_words)
+
+    def __iter__(self) -> Iterator[Selection]:
+        return (self[text] for text in range(len(self)))
+
+    def __getitem__(self, text: int) -> Selection:
+        if not 0 <= text < len(self):
+            raise IndexError(text)
+        picks = [pick for pick in range(len(self.gains)) if self.gains[pick, text] > 0]
+        groups = [
+            self.candidates.group(self.starts[pick, text], int(self.rows[pick, text]))
+            for pick in picks
+        ]
+        shares = [float(self.gains[pick, text]) for pick in picks]
+        count = int(self.num_words[text])
+        groups += [(word,) for word in self.words[text, :count].tolist()]
+        return Selection(groups, shares + self.word_shares[text, :count].tolist(), len(picks))
+
+
 def select_greedily(
     candidates: Candidates, config: VerbalizerConfig, is_punctuation: np.ndarray | None = None
-) -> list[Selection]:
+) -> GreedySelections:
     """Name the phrase that covers most, then the one that adds most to it, and so on.
 
     Phrases share no word. A phrase that adds less than `min_gain` ends the search; what is left of
@@ -49,37 +92,68 @@ def select_greedily(
         most a factor 1 - 1/e below the best set of phrases; how near it came to the best set of as
         many single words is in the audit of each text.
     """
-    size, num_words, num_filters = candidates.coverage.shape
-    texts = np.arange(size)
-    gains = np.where(candidates.is_accepted, candidates.coverage, -1.0)
+    size = len(candidates.lengths)
+    pool = _Pool(candidates)
     left = np.full(size, config.max_words)
-    taken = np.zeros((size, num_words))
-    picks, places = [], candidates.filters.places
-    for _ in range(config.max_phrases):
-        fits = candidates.filters.sizes <= left[:, None, None]
-        open_gains = np.where(fits, gains, -1.0).reshape(size, -1)
-        best = open_gains.argmax(axis=1)
-        gain = open_gains[texts, best]
-        is_new = (gain >= config.min_gain) & (gain > 0)
-        if not is_new.any():
+    starts, rows = (np.zeros((config.max_phrases, size), dtype=np.int64) for _ in range(2))
+    gains = np.zeros((config.max_phrases, size))
+    taken = np.zeros(candidates.scores.shape, dtype=bool)
+    smallest = max(config.min_gain, np.finfo(float).tiny)
+    for pick in range(config.max_phrases):
+        best = pool.best(left, smallest)
+        if not len(best):
             break
-        start, row = np.divmod(best, num_filters)
-        picks.append((is_new, start, row, gain))
-        _take(taken, places, start, row, is_new)
-        left -= np.where(is_new, candidates.filters.sizes[row], 0).astype(np.int64)
-        overlaps = (windows_of(taken, places.shape[1]) @ places.T) > 0
-        gains[overlaps] = -1.0
-        gains[~is_new] = -1.0
-    singles = _single_words(candidates, config, taken, left, is_punctuation)
-    return [_selection(candidates, picks, singles, text) for text in range(size)]
+        texts, start, row = pool.texts[best], pool.starts[best], pool.rows[best]
+        starts[pick, texts], rows[pick, texts] = start, row
+        gains[pick, texts] = pool.gains[best]
+        left[texts] -= candidates.filters.sizes[row].astype(np.int64)
+        named, offsets = candidates.filters.places[row].nonzero()
+        taken[texts[named], start[named] + offsets] = True
+        pool.keep_apart_from(best, size)
+    words, shares, count = _single_words(candidates, config, taken, left, is_punctuation)
+    return GreedySelections(candidates, starts, rows, gains, words, shares, count)
 
 
-def _take(
-    taken: np.ndarray, places: np.ndarray, start: np.ndarray, row: np.ndarray, is_new: np.ndarray
-) -> None:
-    texts, offsets = places[row].nonzero()
-    keep = is_new[texts]
-    taken[texts[keep], start[texts[keep]] + offsets[keep]] = 1
+class _Pool:
+    """The accepted groups of all texts in one list, in the order of texts, words and filters."""
+
+    def __init__(self, candidates: Candidates) -> None:
+        self.filters = candidates.filters
+        self.texts, self.starts, self.rows = candidates.is_accepted.nonzero()
+        sums = candidates.sums[self.texts, self.starts, self.rows]
+        self.gains = sums / candidates.mass[self.texts]
+
+    def best(self, left: np.ndarray, smallest: float) -> np.ndarray:
+        """Places of the group that adds most of each text, where that is enough and it fits."""
+        keep = (self.gains >= smallest) & (self.filters.sizes[self.rows] <= left[self.texts])
+        if not keep.all():
+            self._keep(keep)
+        if not len(self.texts):
+            return np.zeros(0, dtype=np.int64)
+        begins = np.flatnonzero(np.diff(self.texts, prepend=-1))
+        largest = np.maximum.reduceat(self.gains, begins)
+        sizes = np.diff(begins, append=len(self.texts))
+        places = np.flatnonzero(self.gains == np.repeat(largest, sizes))
+        # The first of each text.
+        return places[np.flatnonzero(np.diff(self.texts[places], prepend=-1))]
+
+    def keep_apart_from(self, chosen: np.ndarray, size: int) -> None:
+        """Drop groups that share a word with the chosen one of their text, and finished texts."""
+        length = self.filters.places.shape[1]
+        start, bits = np.full(size, -1), np.zeros(size, dtype=np.int64)
+        start[self.texts[chosen]] = self.starts[chosen]
+        bits[self.texts[chosen]] = self.filters.bits[self.rows[chosen]]
+        distance = self.starts - start[self.texts]
+        is_near = np.abs(distance) < length
+        shift = np.where(is_near, distance + length, 0)
+        own = self.filters.bits[self.rows] << shift
+        overlaps = is_near & ((own & (bits[self.texts] << length)) != 0)
+        self._keep(~overlaps & (start[self.texts] >= 0))
+
+    def _keep(self, keep: np.ndarray) -> None:
+        self.texts, self.starts, self.rows, self.gains = (
+            values[keep] for values in (self.texts, self.starts, self.rows, self.gains)
+        )
 
 
 def _single_words(
@@ -90,30 +164,14 @@ def _single_words(
     is_punctuation: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Words by falling score (B, K), their shares, and how many of them are named (B,)."""
-    shares = candidates.coverage[:, :, 0]
-    is_closed = (taken > 0) | (shares < max(config.min_word_gain, np.finfo(float).tiny))
+    shares = candidates.scores / candidates.mass[:, None]
+    is_closed = taken | (shares < max(config.min_word_gain, np.finfo(float).tiny))
     if is_punctuation is not None:
         is_closed |= is_punctuation
     open_shares = np.where(is_closed, -1.0, shares)
     order = np.argsort(-open_shares, axis=1, kind="stable")[:, : max(1, int(left.max()))]
     ranked = np.take_along_axis(open_shares, order, axis=1)
-    count = np.minimum((ranked > 0).sum(axis=1), left)
-    if config.sign == "-":
-        count = np.zeros_like(count)
-    return order, ranked, count
-
-
-def _selection(candidates: Candidates, picks: list, singles: tuple, text: int) -> Selection:
-    groups, shares = [], []
-    for is_new, start, row, gain in picks:
-        if is_new[text]:
-            groups.append(candidates.group(int(start[text]), int(row[text])))
-            shares.append(float(gain[text]))
-    num_phrases = len(groups)
-    order, ranked, count = (part[text] for part in singles)
-    groups += [(word,) for word in order[:count].tolist()]
-    shares += ranked[:count].tolist()
-    return Selection(groups, shares, num_phrases)
+    return order, ranked, np.minimum((ranked > 0).sum(axis=1), left)
 
 
 def select_as_smv(candidates: Candidates, config: VerbalizerConfig, text: int = 0) -> Selection:
@@ -130,7 +188,7 @@ def select_as_smv(candidates: Candidates, config: VerbalizerConfig, text: int = 
         for group, _ in candidates.found(search, text)[: config.top_k]:
             words.update(group)
     length = int(candidates.lengths[text])
-    shares = candidates.coverage[text, :length, 0]
+    shares = candidates.scores[text, :length] / candidates.mass[text]
     for word in np.argsort(-shares, kind="stable")[: config.top_k].tolist():
         if shares[word] > 0:
             words.add(word)

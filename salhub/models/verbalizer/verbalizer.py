@@ -10,7 +10,12 @@ from salhub.models.verbalizer.audit import Evidence, audit
 from salhub.models.verbalizer.candidates import Candidates, find_candidates
 from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
 from salhub.models.verbalizer.realization import Phrase, Realizer, make_phrase
-from salhub.models.verbalizer.selection import Selection, select_as_smv, select_greedily
+from salhub.models.verbalizer.selection import (
+    GreedySelections,
+    Selection,
+    select_as_smv,
+    select_greedily,
+)
 from salhub.models.verbalizer.words import Words
 
 
@@ -46,6 +51,10 @@ class Verbalization:
     def coverage(self) -> float:
         """Share of the positive evidence that the text names, in [0, 1]."""
         return float(self.audit["coverage"])
+
+
+# Searched together: more would not stay in the cache of a processor.
+TEXTS_AT_ONCE = 250
 
 
 class Verbalizer:
@@ -109,16 +118,29 @@ class Verbalizer:
         rows = [checked_scores(one, values) for one, values in zip(words, scores, strict=True)]
         names = list(labels or [None] * len(words))
         rivals = list(others or [None] * len(words))
+        told: list[Verbalization] = []
+        for begin in range(0, len(words), TEXTS_AT_ONCE):
+            part = slice(begin, begin + TEXTS_AT_ONCE)
+            told += self._tell(words[part], rows[part], names[part], rivals[part])
+        return told
+
+    def _tell(
+        self,
+        words: list[Words],
+        rows: list[np.ndarray],
+        labels: list[str | None],
+        others: list[str | None],
+    ) -> list[Verbalization]:
         found, candidates, marks = self._searched(words, rows)
         against = self._against(words, rows, marks) if self.config.show_against else None
         return [
-            self._told(words[text], rows[text], found[text], candidates, text, against, names, rivals)
-            for text in range(len(words))
+            self._told(one, rows[text], found[text], candidates, text, against, labels, others)
+            for text, one in enumerate(words)
         ]
 
     def _searched(
         self, words: list[Words], rows: list[np.ndarray]
-    ) -> tuple[list[Selection], Candidates, np.ndarray]:
+    ) -> tuple[list[Selection] | GreedySelections, Candidates, np.ndarray]:
         scores, lengths, marks = padded_rows(words, rows)
         candidates = find_candidates(scores, lengths, self.config, marks)
         if self.config.mode == "smv":
@@ -129,7 +151,7 @@ class Verbalizer:
 
     def _against(
         self, words: list[Words], rows: list[np.ndarray], marks: np.ndarray
-    ) -> list[Selection] | None:
+    ) -> GreedySelections | None:
         if self.config.sign != "+" or self.config.compat is not None:
             return None
         scores, lengths, _ = padded_rows(words, [-row for row in rows])
@@ -144,7 +166,7 @@ class Verbalizer:
         selection: Selection,
         candidates: Candidates,
         text: int,
-        against: list[Selection] | None,
+        against: GreedySelections | None,
         labels: list[str | None],
         others: list[str | None],
     ) -> Verbalization:
@@ -236,7 +258,8 @@ def searches_of(candidates: Candidates, config: VerbalizerConfig, text: int) -> 
     """What each search found, as the paper lists it: the `top_k` of each."""
     filters = candidates.filters
     length = int(candidates.lengths[text])
-    accepted, shares = candidates.is_accepted[text], candidates.coverage[text, :length, 0]
+    accepted = candidates.is_accepted[text]
+    shares = candidates.scores[text, :length] / candidates.mass[text]
     order = np.argsort(-shares, kind="stable")[: config.top_k].tolist()
     both = filters.of["convolution"] & filters.of["span"]
     return {
