@@ -4,7 +4,8 @@ Every filter of a window is written once, starting at its first word, so that no
 twice. All groups of all texts are scored by one product of the windows and the filters.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import combinations
 
@@ -89,6 +90,7 @@ class Candidates:
             are not accepted it may be anything.
         is_accepted: Groups that lie in the text, pass the test of signs, and whose mean is above
             the threshold, bool (B, N, F).
+        looks: Search -> which groups it comes upon, bool (B, N, F), where not upon all of its own.
     """
 
     filters: Filters
@@ -97,13 +99,22 @@ class Candidates:
     mass: np.ndarray
     sums: np.ndarray
     is_accepted: np.ndarray
+    looks: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def found(self, search: str, text: int = 0) -> list[tuple[tuple[int, ...], float]]:
-        """What a search accepts in a text: words and coverage, the most covering first."""
-        return self.listed(self.is_accepted[text] & self.filters.of[search], text)
+    def found(self, *searches: str, text: int = 0) -> list[tuple[tuple[int, ...], float]]:
+        """What a search, or all of several, accept in a text.
 
-    def listed(self, chosen: np.ndarray, text: int = 0) -> list[tuple[tuple[int, ...], float]]:
-        """Some groups of a text, bool (N, F), the most covering first, then the earliest."""
+        Returns:
+            Words and coverage of each group, the most covering first, then the earliest.
+        """
+        chosen = self.is_accepted[text]
+        for search in searches:
+            chosen = chosen & self.filters.of[search]
+            if search in self.looks:
+                chosen = chosen & self.looks[search][text]
+        return self._listed(chosen, text)
+
+    def _listed(self, chosen: np.ndarray, text: int) -> list[tuple[tuple[int, ...], float]]:
         starts, rows = chosen.nonzero()
         shares = self.sums[text][starts, rows] / self.mass[text]
         order = np.argsort(-shares, kind="stable")
@@ -206,9 +217,10 @@ def find_candidates(
     is_accepted = sums > theta[:, None, None] * filters.sizes
     # A threshold below 0 must not let in what is forbidden.
     is_accepted &= sums > _FORBIDDEN / 2
+    looks = _where_smv_looks(filters, config, scores.shape[1], lengths) if is_smv else {}
     if is_smv:
-        is_accepted &= _where_smv_looks(filters, config, scores.shape[1], lengths)
-    return Candidates(filters, scaled, lengths, positive_mass(scaled), sums, is_accepted)
+        is_accepted &= np.any([tried & filters.of[one] for one, tried in looks.items()], axis=0)
+    return Candidates(filters, scaled, lengths, positive_mass(scaled), sums, is_accepted, looks)
 
 
 def windows_of(values: np.ndarray, length: int, fill: float = 0.0) -> np.ndarray:
@@ -231,17 +243,17 @@ def _has_wrong_sign(scaled: np.ndarray, config: VerbalizerConfig) -> np.ndarray 
 
 def _where_smv_looks(
     filters: Filters, config: VerbalizerConfig, num_words: int, lengths: np.ndarray
-) -> np.ndarray:
+) -> dict[str, np.ndarray]:
     """Where the code of the paper looks, (B, N, F): never in the last window, spans in its middle.
 
     Its test of the sign "-" also counts the zeros of a filter, so only a full window passes.
     """
     starts = np.arange(num_words)[:, None]
     num_windows = (lengths - config.filter_length)[:, None, None]
-    is_span = filters.of["span"] & ~filters.of["convolution"]
-    first = np.where(is_span, filters.centres, 0)
-    slack = np.where(is_span, filters.centres, config.filter_length - filters.lengths)
-    looks = (starts >= first) & (starts < num_windows + slack) & (num_windows > 0)
+    reaches = starts < num_windows + config.filter_length - filters.lengths
+    is_middle = (starts >= filters.centres) & (starts < num_windows + filters.centres)
+    looks = {"convolution": reaches, "span": is_middle, "word": starts < lengths[:, None, None]}
     if config.sign == "-":
-        looks = looks & (filters.sizes == config.filter_length)
-    return looks
+        is_full = filters.sizes == config.filter_length
+        looks = {search: tried & is_full for search, tried in looks.items()}
+    return {search: tried & (num_windows > 0) for search, tried in looks.items()}

@@ -185,7 +185,7 @@ def select_as_smv(candidates: Candidates, config: VerbalizerConfig, text: int = 
     """
     words: set[int] = set()
     for search in ("convolution", "span"):
-        for group, _ in candidates.found(search, text)[: config.top_k]:
+        for group, _ in candidates.found(search, text=text)[: config.top_k]:
             words.update(group)
     length = int(candidates.lengths[text])
     shares = candidates.scores[text, :length] / candidates.mass[text]

@@ -256,17 +256,13 @@ def padded_rows(
 
 def searches_of(candidates: Candidates, config: VerbalizerConfig, text: int) -> dict[str, list]:
     """What each search found, as the paper lists it: the `top_k` of each."""
-    filters = candidates.filters
-    length = int(candidates.lengths[text])
-    accepted = candidates.is_accepted[text]
-    shares = candidates.scores[text, :length] / candidates.mass[text]
+    shares = candidates.scores[text, : int(candidates.lengths[text])] / candidates.mass[text]
     order = np.argsort(-shares, kind="stable")[: config.top_k].tolist()
-    both = filters.of["convolution"] & filters.of["span"]
     return {
-        "convolution": candidates.found("convolution", text)[: config.top_k],
-        "span": candidates.found("span", text)[: config.top_k],
+        "convolution": candidates.found("convolution", text=text)[: config.top_k],
+        "span": candidates.found("span", text=text)[: config.top_k],
         "total_order": [((word,), max(0.0, float(shares[word]))) for word in order],
-        "compare": candidates.listed(accepted & both, text)[: config.top_k],
+        "compare": candidates.found("convolution", "span", text=text)[: config.top_k],
     }
 
 

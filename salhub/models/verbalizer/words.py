@@ -67,7 +67,7 @@ class Words:
             word_ids: Word that the tokenizer counts each token to; None makes every token a word.
             is_special: Which tokens are special or padding, bool (T,).
         """
-        offsets = _without_spaces(text, np.asarray(offsets, dtype=np.int64).reshape(-1, 2))
+        offsets = _tidied(text, np.asarray(offsets, dtype=np.int64).reshape(-1, 2))
         belongs = ~np.asarray(is_special, dtype=bool) & (offsets[:, 1] > offsets[:, 0])
         tokens = belongs.nonzero()[0]
         given = range(len(offsets)) if word_ids is None else word_ids
@@ -106,14 +106,17 @@ class Words:
         return np.where(largest >= -smallest, largest, smallest)
 
 
-def _without_spaces(text: str, offsets: np.ndarray) -> np.ndarray:
-    """Places without the space in front that byte-level tokenizers count to a token."""
+def _tidied(text: str, offsets: np.ndarray) -> np.ndarray:
+    """Places of whole letters, without the space that byte-level tokenizers count to a token."""
     trimmed = offsets.copy()
     for index, (start, end) in enumerate(offsets.tolist()):
         while start < end and text[start].isspace():
             start += 1
         while start < end and text[end - 1].isspace():
             end -= 1
+        # Marks on the last letter, such as vowel signs, which some tokenizers throw away.
+        while start < end < len(text) and unicodedata.category(text[end]).startswith("M"):
+            end += 1
         trimmed[index] = start, end
     return trimmed
 

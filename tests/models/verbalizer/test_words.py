@@ -1,0 +1,90 @@
+"""Words of any tokenizer, with their exact places in the text."""
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers.decoders import ByteLevel
+from transformers import PreTrainedTokenizerFast
+
+from salhub.models.verbalizer.words import Words
+from tests.models.verbalizer.networks import TEXTS, bert_tokenizer, own_tokenizer
+
+
+def byte_level_tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def metaspace_tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=200, special_tokens=["<unk>", "<pad>"], show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+
+
+TOKENIZERS = {
+    "word pieces": bert_tokenizer,
+    "ours": own_tokenizer,
+    "bytes": byte_level_tokenizer,
+    "metaspace": metaspace_tokenizer,
+}
+
+
+def words_of(tokenizer: PreTrainedTokenizerFast, text: str, word_level: bool = True) -> Words:
+    encoding = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
+    special = np.array(encoding["special_tokens_mask"], dtype=bool)
+    word_ids = encoding.word_ids() if word_level else None
+    return Words.of_encoding(text, np.array(encoding["offset_mapping"]), word_ids, special)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_words_are_slices_of_the_text_and_leave_nothing_out(name, text):
+    words = words_of(TOKENIZERS[name](), text)
+    starts, ends = words.spans[:, 0], words.spans[:, 1]
+    assert (starts[1:] >= ends[:-1]).all() and (ends > starts).all()
+    assert all(word == word.strip() for word in words.strings)
+    between = text[: starts[0]] + "".join(
+        text[a:b] for a, b in zip(ends, [*starts[1:], len(text)], strict=True)
+    )
+    assert not between.strip(), between
+
+
+def test_pieces_are_joined_to_words_and_their_scores_added():
+    tokenizer = bert_tokenizer()
+    text = "good plot."
+    words = words_of(tokenizer, text)
+    assert words.strings == ["good", "plot", "."]
+    assert words.is_punctuation.tolist() == [False, False, True]
+    count = len(tokenizer(text)["input_ids"])
+    scores = np.arange(count, dtype=float)
+    scores[2] = -9
+    expected = [
+        sum(scores[place] for place in range(count) if words.token_words[place] == word)
+        for word in range(3)
+    ]
+    assert words.merged(scores, "sum").tolist() == expected
+    assert words.merged(scores, "max_abs").tolist() == [-9.0, scores[8], scores[9]]
+
+
+def test_tokens_can_be_words_themselves():
+    assert words_of(bert_tokenizer(), "good", word_level=False).strings == list("good")
+
+
+def test_bytes_of_one_character_are_one_word_even_token_by_token():
+    words = words_of(byte_level_tokenizer(), "a 🎬 b", word_level=False)
+    assert words.strings == ["a", "🎬", "b"]
+
+
+def test_given_words_are_joined_by_spaces():
+    words = Words.of_tokens(["a", "", "film"])
+    assert words.text == "a  film" and words.strings == ["a", "", "film"]
+    assert words[0:3] == "a  film"
