@@ -1,0 +1,176 @@
+"""Chat models that explain: a function, transformers, an endpoint; and what becomes of answers."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from salhub.models.verbalizer.chat import (
+    CallableChat,
+    EndpointChat,
+    TransformersChat,
+    as_chat,
+)
+from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
+from salhub.models.verbalizer.instruction import instruct, prompt_for
+from salhub.models.verbalizer.verbalizer import Verbalizer
+from tests.models.verbalizer.networks import own_tokenizer
+
+TOKENS, SCORES = ["a", "warm", "film", ",", "too", "long"], [0.0, 0.9, 0.1, 0.0, -0.1, -0.4]
+GOOD = 'The word "warm" speaks for it.'
+BAD = 'It is "superb". The word "warm" helps.'
+TEMPLATE_START = "The word » warm « is most important for the prediction 'positive'"
+
+
+def told(**settings):
+    return Verbalizer(VerbalizerConfig(**settings)).verbalize(TOKENS, SCORES, "positive")
+
+
+def answered(answer: str, **settings):
+    config = VerbalizerConfig(**settings)
+    return instruct([told()], CallableChat(lambda messages: answer), config)[0]
+
+
+def test_the_prompt_holds_the_text_the_class_and_the_evidence():
+    messages = prompt_for(told(), VerbalizerConfig())
+    assert [message["role"] for message in messages] == ["system", "user"]
+    asked = messages[1]["content"]
+    assert "a warm film , too long" in asked and "'positive'" in asked
+    assert '- "warm": 90 % for it' in asked and '- "long": 40 % against it' in asked
+    tokens = prompt_for(told(), VerbalizerConfig(evidence="tokens"))[1]["content"]
+    assert "warm (0.90)" in tokens and "long (-0.40)" in tokens and "90 %" not in tokens
+    masked = prompt_for(told(), VerbalizerConfig(mask_label=True))[1]["content"]
+    assert "'{placeholder}'" in masked and "'positive'" not in masked
+
+
+def test_a_right_answer_is_given_as_it_is():
+    found = answered(GOOD)
+    assert found.text == found.llm_text == GOOD
+    assert found.audit["source"] == "llm" and found.audit["is_faithful"]
+    assert "a warm film" in found.prompt
+
+
+@pytest.mark.parametrize(
+    ("what", "source", "text"),
+    [
+        ("flag", "llm, unfaithful", BAD),
+        ("repair", "llm, repaired", 'The word "warm" helps.'),
+        ("fallback_template", "template", TEMPLATE_START),
+    ],
+)
+def test_a_wrong_answer_is_marked_repaired_or_replaced(what, source, text):
+    found = answered(BAD, on_unfaithful=what)
+    assert found.text.startswith(text) and found.audit["source"] == source
+    assert found.audit["before"]["citation_precision"] == 0.5
+    assert found.audit["is_faithful"] == (what != "flag")
+    assert found.llm_text == BAD
+
+
+def test_where_nothing_is_left_to_repair_the_template_is_given():
+    found = answered('Because it is "superb".', on_unfaithful="repair")
+    assert found.audit["source"] == "template" and found.text.startswith(TEMPLATE_START)
+
+
+@pytest.fixture
+def endpoint(monkeypatch):
+    """A server that answers like OpenAI's, and keeps what it was asked."""
+    requests = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            requests.append((self.path, self.headers.get("Authorization"), body))
+            answer = {"choices": [{"message": {"content": f" {GOOD} "}}]}
+            if body["model"] == "broken":
+                answer = {"error": "no such model"}
+            content = json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/v1", requests
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_an_endpoint_answers(endpoint, monkeypatch):
+    url, requests = endpoint
+    monkeypatch.setenv("MY_KEY", "not-a-real-key")
+    chat = EndpointChat(url, "small", key_variable="MY_KEY", max_new_tokens=30)
+    found = instruct([told()], chat, VerbalizerConfig())[0]
+    assert found.text == GOOD
+    path, authorization, body = requests[0]
+    assert path == "/v1/chat/completions" and authorization == "Bearer not-a-real-key"
+    assert body["max_tokens"] == 30 and body["temperature"] == 0
+    assert body["messages"][0]["role"] == "system"
+    assert "not-a-real-key" not in repr(vars(chat))
+
+
+def test_an_endpoint_that_fails_gives_the_template_unless_strict(endpoint, caplog):
+    url, _ = endpoint
+    down = EndpointChat("http://127.0.0.1:9/v1", "small")
+    for chat in (down, EndpointChat(url, "broken")):
+        with pytest.raises(RuntimeError, match="gave no answer"):
+            instruct([told()], chat, VerbalizerConfig(), strict=True)
+        found = instruct([told()], chat, VerbalizerConfig())[0]
+        assert found.audit["source"] == "template" and found.llm_text is None
+    assert "The template is given instead" in caplog.text
+    with pytest.raises(ValueError, match="base_url must begin with http"):
+        EndpointChat("localhost:8000", "small")
+
+
+CHAT_TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+
+
+def chat_model(**config):
+    torch.manual_seed(0)
+    tokenizer = own_tokenizer()
+    tokenizer.chat_template = CHAT_TEMPLATE
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    network = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer), num_attention_heads=2, num_key_value_heads=2, **sizes
+        )
+    )
+    return network, tokenizer
+
+
+def test_a_chat_model_of_transformers_answers_a_batch_as_one_by_one(tmp_path):
+    network, tokenizer = chat_model()
+    chat = TransformersChat(network, tokenizer, max_new_tokens=5)
+    talks = [
+        [{"role": "user", "content": text}] for text in ("a warm film", "a story about friends, long")
+    ]
+    together = chat.generate(talks)
+    assert together == [chat.generate([talk])[0] for talk in talks] and all(together)
+    network.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    named = as_chat(str(tmp_path), max_new_tokens=5)
+    assert named.generate(talks) == together
+
+
+def test_what_holds_no_conversation_is_refused():
+    network, tokenizer = chat_model()
+    with pytest.raises(ValueError, match="needs its tokenizer too"):
+        TransformersChat(network)
+    tokenizer.chat_template = None
+    with pytest.raises(ValueError, match="no chat template"):
+        TransformersChat(network, tokenizer)
+    with pytest.raises(TypeError, match="A chat model is a name, a function"):
+        as_chat(7)
+    with pytest.raises(TypeError, match="Wrap a loaded model in TransformersChat"):
+        as_chat(network)
+    assert as_chat(lambda messages: "x").generate([[]]) == ["x"]
+    chat = CallableChat(str)
+    assert as_chat(chat) is chat

@@ -1,0 +1,255 @@
+"""Sentences in five languages, and the audit that holds them to the map."""
+
+import math
+
+import numpy as np
+import pytest
+
+from salhub.models.verbalizer.audit import Evidence, audit, repaired
+from salhub.models.verbalizer.configuration_verbalizer import LANGUAGES, VerbalizerConfig
+from salhub.models.verbalizer.realization import templates_of
+from salhub.models.verbalizer.verbalizer import Verbalizer
+from salhub.models.verbalizer.words import Words
+
+TOKENS = "This is a warm , funny and moving story , but the ending is too long .".split()
+SCORES = [0, 0, 0, 0.9, 0.05, 0.8, 0.1, 0.7, 0.2, 0, -0.1, 0, -0.1, 0, -0.6, -0.4, 0]
+
+
+def told(tokens=TOKENS, scores=SCORES, label="positive", other=None, **settings):
+    return Verbalizer(VerbalizerConfig(**settings)).verbalize(tokens, scores, label, other)
+
+
+def test_the_sentences_say_what_the_map_shows():
+    result = told()
+    assert result.text == (
+        "The phrase » warm , funny and moving « is most important for the prediction 'positive' "
+        "(93 %) (including punctuation). The word » story « is also important (7 %). Together they "
+        "carry 100 % of the positive evidence. The phrase » the ending is too long « speaks against "
+        "it (-40 %)."
+    )
+    first, second, against = result.phrases
+    assert (first.rank, second.rank, against.rank) == (1, 2, 0)
+    assert second.is_listed and against.sign == "-"
+    assert first.coverage == pytest.approx(2.55 / 2.75)
+    assert against.coverage == pytest.approx(-1.1 / 2.75)
+    assert result.coverage == pytest.approx(1.0)
+    for phrase in result.phrases:
+        start, end = phrase.char_spans[0]
+        assert " ".join(TOKENS)[start:end] == phrase.text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("mode", ["search", "smv"])
+@pytest.mark.parametrize("seed", range(6))
+def test_every_sentence_of_every_language_passes_its_own_audit(language, mode, seed):
+    generator = np.random.default_rng(seed)
+    tokens = [TOKENS[place] for place in generator.integers(0, len(TOKENS), 25)]
+    scores = generator.normal(size=25) + 0.3
+    result = told(tokens, scores, "positive", "negative", language=language, mode=mode)
+    checked = result.audit
+    assert checked["problems"] == [] and checked["is_faithful"]
+    for name in ("citation_precision", "sign_faithfulness", "numeric_faithfulness"):
+        assert checked[name] in (1.0, None), (name, result.text)
+    assert checked["citation_precision"] == 1.0 and checked["num_citations"] > 0
+    assert checked["rank_faithfulness"] in (1.0, None)
+    # Read again without knowing what was meant, it holds as well.
+    config = VerbalizerConfig(language=language)
+    evidence = Evidence(result.words, result.scores, config, ["positive", "negative"])
+    assert audit(result.text, evidence)["citation_precision"] == 1.0
+
+
+def test_coverage_is_the_share_of_the_positive_evidence_named():
+    result = told(min_word_gain=1.0, max_phrases=1)
+    assert result.coverage == pytest.approx(2.55 / 2.75)
+    assert result.audit["coverage_at_k"][:4] == pytest.approx(
+        [0.9 / 2.75, 1.7 / 2.75, 2.4 / 2.75, 2.4 / 2.75]
+    )
+    assert result.audit["share_of_best"] == pytest.approx(2.55 / 2.7)
+
+
+def test_words_that_are_not_neighbours_are_quoted_apart():
+    scores = [0, 0, 0, 0.9, -0.1, -0.1, -0.2, 0.8, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+    result = told(scores=scores, show_against=False)
+    assert "» warm « … » moving «" in result.text
+    assert result.phrases[0].char_spans == ((10, 14), (29, 35))
+    assert result.audit["is_faithful"] and result.audit["num_citations"] == 2
+
+
+def test_contrast_masked_labels_and_own_templates():
+    assert "'positive' rather than 'mixed'" in told(other="mixed").text
+    masked = told(mask_label=True, other="mixed").text
+    assert "positive'" not in masked and "'{placeholder}' rather than '{other}'" in masked
+    assert "for the prediction (" in told(label=None).text
+    assert "%" not in told(show_coverage=False).text
+    own = told(templates={"first": "{kind} {quotes} decides{share}."}).text
+    assert own.startswith("The phrase » warm , funny and moving « decides (93 %).")
+    with pytest.raises(ValueError, match="templates has no 'frist'"):
+        told(templates={"frist": "x"})
+
+
+def test_all_languages_have_the_same_sentences():
+    names = {language: set(templates_of(VerbalizerConfig(language=language))) for language in LANGUAGES}
+    assert all(own == names["en"] for own in names.values())
+
+
+def test_a_phrase_with_a_full_stop_is_a_span():
+    tokens, scores = "So good . great . Bye now".split(), [0, 0.9, 0.8, 0.9, 0, -1, 0]
+    assert "The span » good . great «" in told(tokens, scores).text
+
+
+def test_words_against_can_be_searched_for():
+    result = told(sign="-")
+    assert result.text == "The phrase » the ending is too long « speaks against it (-40 %)." or (
+        "speaks against it" in result.text and result.audit["is_faithful"]
+    )
+    assert all(phrase.sign == "-" for phrase in result.phrases)
+
+
+def test_a_map_of_zeros_says_that_nothing_stands_out():
+    result = told(scores=[0.0] * len(TOKENS))
+    assert result.text == "No word stands out in this text."
+    assert result.coverage == 0 and result.audit["empty"] and result.phrases == []
+
+
+def test_without_positive_scores_the_evidence_is_lacking():
+    result = told(["bad", "film"], [-1.0, -0.5])
+    assert result.text == "No word of this text speaks for the prediction 'positive'."
+    assert result.coverage == 0 and not result.audit["empty"]
+    assert told(["bad"], [-1.0], mode="smv").coverage == 0
+
+
+def test_texts_shorter_than_a_window():
+    for mode in ("search", "smv"):
+        result = told(["fine"], [0.5], mode=mode, filter_length=5)
+        assert "» fine «" in result.text and result.coverage == 1.0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "scores", "pattern"),
+    [
+        (["a", "b"], [1.0], r"There are 2 tokens and 1 scores; scores of another tokenizer"),
+        (["a", "b"], [1.0, math.nan], r"scores\[1\] is nan; scores must be finite"),
+        (["a", "b"], [math.inf, 0], r"scores\[0\] is inf"),
+        ([], [], "empty, or holds only special tokens"),
+        (["a"], [[1.0, 2.0]], r"array of shape \(1, 2\); sum over its last dimension"),
+    ],
+)
+def test_bad_maps_are_refused(tokens, scores, pattern):
+    with pytest.raises(ValueError, match=pattern):
+        told(tokens, scores)
+
+
+def test_texts_and_scores_must_be_as_many():
+    with pytest.raises(ValueError, match="There are 1 texts and 2 lists of scores"):
+        Verbalizer().verbalize_batch([["a"]], [[1.0], [2.0]])
+
+
+@pytest.mark.parametrize(
+    ("settings", "pattern"),
+    [
+        ({"metric": "top_maen"}, "metric must be one of top_mean, std, variance, quantile.*Did you"),
+        ({"filter_length": 13}, "filter_length must be 1 to 12, got 13"),
+        ({"metric_value": 1.5}, r"metric_value of top_mean must be in \[0, 1\]"),
+        ({"metric": "std", "metric_value": -1.0}, "metric_value of std must be 0 or more"),
+        ({"sign": "plus"}, r"sign must be one of \+, -, any"),
+        ({"mode": "serach"}, "mode must be one of search, smv, instruct.*Did you mean 'search'"),
+        ({"language": "it"}, "language must be one of en, de, fr, es, zh"),
+        ({"max_words": 0}, "max_words must be at least 1"),
+        ({"min_gain": 2}, r"min_gain must be in \[0, 1\]"),
+        ({"compat": "old"}, "compat must be None or 'smv'"),
+        ({"internal_batch_size": 0}, "internal_batch_size must be at least 1"),
+    ],
+)
+def test_bad_settings_are_refused(settings, pattern):
+    with pytest.raises(ValueError, match=pattern):
+        VerbalizerConfig(**settings)
+
+
+def test_the_papers_names_of_the_metrics():
+    assert VerbalizerConfig(metric="mean").metric == "top_mean"
+
+
+def test_a_batch_gives_what_its_texts_give():
+    generator = np.random.default_rng(0)
+    texts = [[f"w{place}" for place in range(size)] for size in (1, 3, 8, 40, 40)]
+    scores = [generator.normal(size=len(text)) for text in texts]
+    together = Verbalizer().verbalize_batch(texts, scores)
+    for text, values, found in zip(texts, scores, together, strict=True):
+        assert Verbalizer().verbalize(text, values).text == found.text
+
+
+HARD = [
+    "فيلم جميل جدا لكن النهاية طويلة",
+    "这部电影很好看",
+    "यह फ़िल्म बहुत अच्छी है",
+    "so good 🎬🎬 👩‍👩‍👧 yes",
+    '<script>alert("x")</script> & <b>bold</b>',
+    "he said » wow « and « oui » loudly",
+    'a "quoted" word and 100 % effort 3.5',
+]
+
+
+@pytest.mark.parametrize("text", HARD)
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_quoted_stands_in_the_text_to_the_letter(text, seed):
+    tokens = text.split() if " " in text else list(text)
+    words = Words.of_tokens(tokens)
+    scores = np.random.default_rng(seed).normal(size=len(tokens)) + 0.4
+    result = Verbalizer().verbalize(words, scores, "positive")
+    for phrase in result.phrases:
+        for start, end in phrase.char_spans:
+            assert f"» {words.text[start:end]} «" in result.text
+    assert result.audit["citation_precision"] == 1.0
+    assert result.audit["sign_faithfulness"] == 1.0
+    assert result.audit["numeric_faithfulness"] == 1.0
+
+
+# --- answers that nobody has checked ----------------------------------------------------------
+
+
+def evidence(probability=None) -> Evidence:
+    words = Words.of_tokens(TOKENS)
+    return Evidence(words, np.array(SCORES), VerbalizerConfig(), ["positive"], probability)
+
+
+@pytest.mark.parametrize(
+    ("answer", "name", "value"),
+    [
+        ('It is positive because of "warm" and "superb".', "citation_precision", 0.5),
+        ("The words 'warm' and “moving” matter.", "citation_precision", 1.0),
+        ('It says "positive" about "Warm , Funny".', "num_citations", 1),
+        ('"too long" made it positive.', "sign_faithfulness", 0.0),
+        ('"too long" speaks against it, "warm" too.', "sign_faithfulness", 2 / 3),
+        ('"warm" carries 33 % of it.', "numeric_faithfulness", 1.0),
+        ('"warm" carries 34 percent of it.', "numeric_faithfulness", 0.0),
+        ('"warm" has a score of 0.90 and "funny" of 0.80.', "numeric_faithfulness", 1.0),
+        ('"warm" has a score of 0.95.', "numeric_faithfulness", 0.0),
+        ('There are 2 reasons: "warm".', "num_numbers", 0),
+        ('"warm" and "funny" and "moving".', "rank_faithfulness", 1.0),
+        ('"moving", "funny", "warm".', "rank_faithfulness", -1.0),
+        ('"story" is most important. "warm" helps.', "superlative_faithfulness", 0.0),
+        ('"war" is a part of a word.', "citation_precision", 0.0),
+    ],
+)
+def test_claims_of_free_text_are_checked(answer, name, value):
+    found = audit(answer, evidence())[name]
+    assert found == value if value is None else found == pytest.approx(value)
+
+
+def test_a_probability_may_be_printed():
+    text = 'With 97 % it is positive because of "warm".'
+    assert audit(text, evidence())["numeric_faithfulness"] == 0.0
+    assert audit(text, evidence(0.97))["numeric_faithfulness"] == 1.0
+
+
+def test_an_answer_that_quotes_nothing_is_not_faithful():
+    found = audit("Because it is nice.", evidence())
+    assert found["citation_precision"] is None and not found["is_faithful"]
+    assert found["problems"] == ["it quotes no word of the text"]
+
+
+def test_repair_keeps_what_is_right():
+    answer = 'The word "warm" speaks for it. It is "superb" too. "long" helps. "funny" counts.'
+    assert repaired(answer, evidence()) == 'The word "warm" speaks for it. "funny" counts.'
+    assert repaired("Nothing quoted. Or 'invented'.", evidence()) == ""
+    assert audit(repaired(answer, evidence()), evidence())["is_faithful"]
