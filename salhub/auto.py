@@ -150,6 +150,7 @@ TASKS: dict[str, Task] = {
         Task("image-classification", "salhub.pipelines.image_classification", "ImageClassificationPipeline", is_transformers_own=True),
         Task("extractive-summarization", "salhub.pipelines.extractive_summarization", "ExtractiveSummarizationPipeline"),
         Task("image-generation", "salhub.pipelines.image_generation", "ImageGenerationPipeline"),
+        Task("saliency-verbalization", "salhub.pipelines.saliency_verbalization", "SaliencyVerbalizationPipeline"),
     )
 }
 
@@ -177,6 +178,7 @@ RECIPES: tuple[RecipeEntry, ...] = (
     RecipeEntry("conditional-unet", "train", "salhub.backbones.conditional_unet.recipe_conditional_unet", "ConditionalUNetRecipe"),
     RecipeEntry("lexrank", "train", "salhub.models.lexrank.recipe_lexrank", "LexRankRecipe"),
     RecipeEntry("text-classifier", "train", "salhub.backbones.text_classifier.recipe_text_classifier", "TextClassifierRecipe"),
+    RecipeEntry("verbalizer", "train", "salhub.models.verbalizer.recipe_verbalizer", "VerbalizerRecipe"),
     RecipeEntry("salun-resnet8", "train", "salhub.models.salun.recipe_salun_training", "SalUnClassifierRecipe"),
     RecipeEntry("salun-ddpm", "train", "salhub.models.salun.recipe_salun_training", "SalUnDiffusionModelRecipe"),
     RecipeEntry("salun", "unlearn", "salhub.models.salun.recipe_salun", "SalUnRecipe"),

@@ -169,7 +169,7 @@ class TextClassifierRecipe(Recipe):
         )
         model = TextClassifierForSequenceClassification(config)
         self._start_vectors(model, self._tokens(self.train.texts) + self._tokens(unlabelled))
-        return self.build_network(model)
+        return model
 
     def _collect_rows(self, unlabelled: list[str]) -> None:
         """Tokens and class probabilities of everything that is learned."""
@@ -186,10 +186,6 @@ class TextClassifierRecipe(Recipe):
             taught = teach(options.teachers, sentences, self.texts.class_names)
             self.train_rows += self._tokens(sentences)
             self.train_targets = torch.cat([self.train_targets, taught])
-
-    def build_network(self, classifier: PreTrainedModel) -> nn.Module:
-        """The network to train, made of the fresh classifier; that itself by default."""
-        return classifier
 
     def _check_classes(self) -> None:
         for part in self.tests:

@@ -69,6 +69,9 @@ class TransformersChat:
             gguf = {key: loading[key] for key in ("gguf_file",) if key in loading}
             tokenizer = tokenizer or AutoTokenizer.from_pretrained(model, **gguf)
             model = AutoModelForCausalLM.from_pretrained(model, **loading)
+            if model.device.type == "cpu" and "dtype" not in loading:
+                # Processors are slower in half precision.
+                model = model.float()
         if tokenizer is None:
             raise ValueError("A loaded chat model needs its tokenizer too; give tokenizer=...")
         if not getattr(tokenizer, "chat_template", None):

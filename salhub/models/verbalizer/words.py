@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 
+# Punctuation, and signs such as "<" and "$"; not emoji.
+_MARKS = frozenset({"Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "Sc", "Sk", "Sm"})
+
+
 @dataclass(frozen=True)
 class Words:
     """The words of a text.
@@ -41,7 +45,7 @@ class Words:
 
     @property
     def is_punctuation(self) -> np.ndarray:
-        """Which words are punctuation only, bool (n,)."""
+        """Which words are punctuation or signs only, bool (n,)."""
         return np.array([_is_punctuation(word) for word in self.strings], dtype=bool)
 
     @classmethod
@@ -122,4 +126,4 @@ def _tidied(text: str, offsets: np.ndarray) -> np.ndarray:
 
 
 def _is_punctuation(word: str) -> bool:
-    return all(unicodedata.category(character).startswith("P") for character in word)
+    return all(unicodedata.category(character) in _MARKS for character in word)

@@ -1,0 +1,439 @@
+"""Evaluation of a verbalizer: is what it says true, does it say enough, and does it help."""
+
+import copy
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from salhub.data.labelled_split import FILE_NAME, LabelledSplit
+from salhub.data.labelled_texts import LabelledTexts, read_labelled_texts
+from salhub.evaluation.sections import name_and_command
+from salhub.hub import resolve
+from salhub.metrics.bootstrap import bootstrap_mean
+from salhub.models.verbalizer.audit import Evidence
+from salhub.models.verbalizer.candidates import find_candidates
+from salhub.models.verbalizer.chat import as_chat
+from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
+from salhub.models.verbalizer.evaluation_removal import random_groups, removal_drops
+from salhub.models.verbalizer.evaluation_student import student_accuracy
+from salhub.models.verbalizer.explaining import TextMap, explain_texts
+from salhub.models.verbalizer.instruction import instruct
+from salhub.models.verbalizer.modeling_verbalizer import SaliencyVerbalizerModel
+from salhub.models.verbalizer.selection import select_greedily
+from salhub.models.verbalizer.verbalizer import (
+    TEXTS_AT_ONCE,
+    Verbalization,
+    Verbalizer,
+    padded_rows,
+)
+from salhub.results import Results, Table, measured
+
+_AUDITS = {
+    "citation": "citation_precision",
+    "sign": "sign_faithfulness",
+    "number": "numeric_faithfulness",
+    "superlative": "superlative_faithfulness",
+}
+_CONTROL_DRAWS = 3
+_TIMINGS = 20
+_TEXTS_TIMED = 1000
+
+
+def evaluate(
+    model: SaliencyVerbalizerModel,
+    tokenizer: Any,
+    data_path: str | os.PathLike[str],
+    *,
+    num_texts: int = 200,
+    num_student_texts: int = 1600,
+    chat_model: str | None = None,
+    num_chat_texts: int = 24,
+    seed: int = 0,
+) -> Results:
+    """Measure a verbalizer on labelled texts that its classifier did not learn.
+
+    Args:
+        model: The verbalizer.
+        tokenizer: Of its classifier.
+        data_path: Labelled texts, see `read_labelled_texts`; where the model comes with the split of
+            these very data, its test texts.
+        num_texts: Texts that are explained.
+        num_student_texts: Texts that the student learns from and guesses, half each.
+        chat_model: Chat model whose answers are audited too, by name; None for none.
+        num_chat_texts: Texts that it explains.
+        seed: Of the texts that are drawn, of the controls and of the bootstrap.
+
+    Returns:
+        `Results` with the tables of the card.
+
+    Raises:
+        FileNotFoundError, ValueError: There is no such file, or it has other classes.
+
+    Source: Feldhus et al. 2023 (arXiv 2210.07222), section 5, for coverage and guessing;
+        DeYoung et al. 2020 (arXiv 1911.03429) for removing words; the audit is ours.
+    """
+    texts = _test_texts(model, read_labelled_texts(data_path))
+    name, command = name_and_command(model, Path(data_path).name, seed)
+    results = Results(model=name, command=command, seed=seed, data=texts.describe())
+    results.data |= {"num_explained": min(num_texts, len(texts))}
+    with measured(results):
+        places = np.random.default_rng(seed).permutation(len(texts))[:num_student_texts]
+        drawn = texts.part(places.tolist())
+        maps = explain_texts(model, tokenizer, texts.texts)
+        _add_accuracy(results, maps, texts)
+        everything = [maps[place] for place in places]
+        few = everything[:num_texts]
+        told = _told(model, few)
+        _add_coverage(results, model, few, told)
+        _add_audit(results, model, few, told)
+        _add_removal(results, model, tokenizer, few, told)
+        _add_student(results, model, everything, drawn.texts)
+        _add_speed(results, model, tokenizer, drawn.texts, few)
+        if chat_model is not None:
+            _add_chat(results, model, few[:num_chat_texts], chat_model)
+    return results
+
+
+def _test_texts(model: SaliencyVerbalizerModel, texts: LabelledTexts) -> LabelledTexts:
+    names = list(model.id2label.values())
+    if texts.class_names != names:
+        raise ValueError(
+            f"{texts.name} has the classes {', '.join(texts.class_names)} and the model "
+            f"{', '.join(names)}; give data of its classes."
+        )
+    folder = Path(resolve(model.config.name_or_path).config_folder)
+    if not (folder / FILE_NAME).is_file():
+        return texts
+    split = LabelledSplit.load(folder)
+    if split.data.get("fingerprint") != texts.describe()["fingerprint"]:
+        return texts
+    if not len(split.test):
+        raise ValueError(
+            f"The model has learned all texts of {texts.name}; give texts that it never saw."
+        )
+    return texts.part(split.test.tolist())
+
+
+def _told(
+    model: SaliencyVerbalizerModel, maps: Sequence[TextMap], **settings: Any
+) -> list[Verbalization]:
+    config = copy.deepcopy(model.config)
+    for name, value in settings.items():
+        setattr(config, name, value)
+    labels = [model.id2label[one.class_label] for one in maps]
+    words, scores = [one.words for one in maps], [one.scores for one in maps]
+    return Verbalizer(config).verbalize_batch(words, scores, labels)
+
+
+def _groups(told: Verbalization) -> list[tuple[int, ...]]:
+    return [phrase.indices for phrase in told.phrases if phrase.sign == "+"]
+
+
+def _named(told: Verbalization) -> list[int]:
+    return [word for group in _groups(told) for word in group]
+
+
+def _add_mean(results: Results, name: str, values: Sequence[float], unit: str = "fraction") -> str:
+    """Record a mean with its bootstrap interval, and return it for a table."""
+    found = bootstrap_mean(np.asarray(values, dtype=np.float64), seed=results.seed)
+    interval = (found.low, found.high)
+    results.add_metric(name, found.mean, interval=interval, n=len(values), unit=unit)
+    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def _add_accuracy(results: Results, maps: Sequence[TextMap], texts: LabelledTexts) -> None:
+    right = [one.predicted == label for one, label in zip(maps, texts.labels, strict=True)]
+    shown = _add_mean(results, "accuracy", right)
+    deltas = [one.convergence_delta for one in maps if one.convergence_delta is not None]
+    rows: list[list[Any]] = [["accuracy of the classifier", shown, len(maps)]]
+    if deltas:
+        sums = np.array([abs(one.scores.sum()) for one in maps])
+        results.add_metric("convergence_delta/mean", np.mean(deltas), n=len(maps), unit="logits")
+        results.add_metric("convergence_delta/largest", max(deltas), n=len(maps), unit="logits")
+        share = float(np.sum(deltas) / max(sums.sum(), 1e-12))
+        results.add_metric("convergence_delta/share", share, n=len(maps), unit="fraction")
+        rows.append(["scores' sum is off by (mean, logits)", f"{np.mean(deltas):.4f}", len(maps)])
+        rows.append(["scores' sum is off by (largest, logits)", f"{max(deltas):.4f}", len(maps)])
+    note = f"Test texts of {texts.name}; 95 % bootstrap interval."
+    results.tables.append(Table("The classifier and its scores", note, ["what", "value", "n"], rows))
+
+
+def _add_coverage(
+    results: Results,
+    model: SaliencyVerbalizerModel,
+    maps: Sequence[TextMap],
+    told: Sequence[Verbalization],
+) -> None:
+    budget = model.config.max_words
+    summaries = _told(model, maps, mode="smv")
+    evidence = [Evidence(one.words, one.scores, model.config) for one in maps]
+    short = [_named(one)[:budget] for one in summaries]
+    first = [range(min(5, len(one.words))) for one in maps]
+    rules: dict[str, Sequence[Sequence[int]]] = {
+        "greedy": [_named(one) for one in told],
+        "smv": short,
+        "greedy_as_short": _as_short(model, maps, [len(words) for words in short]),
+        "first_5_words": first,
+        "best_single_words": [_best_words(one.scores, budget) for one in maps],
+    }
+    titles = {
+        "greedy": "this model, phrases and words",
+        "smv": 'the summary of the paper (mode="smv")',
+        "greedy_as_short": "this model, as many words as that summary",
+        "first_5_words": "the first five words",
+        "best_single_words": f"the best {budget} words one by one (upper bound)",
+    }
+    rows = []
+    for rule, named in rules.items():
+        shares = [one.coverage(words) for one, words in zip(evidence, named, strict=True)]
+        shown = _add_mean(results, f"coverage/{rule}", shares)
+        counts = float(np.mean([len(words) for words in named]))
+        results.add_metric(f"words_named/{rule}", counts, n=len(maps), unit="words")
+        rows.append([titles[rule], shown, f"{counts:.1f}"])
+    ratio = results.metric("coverage/greedy").value / results.metric(
+        "coverage/best_single_words"
+    ).value
+    results.add_metric("coverage/greedy_by_best", ratio, n=len(maps), unit="ratio")
+    note = (
+        f"Share of the positive evidence that at most {budget} words name, over {len(maps)} texts; "
+        f"95 % bootstrap interval. The model reaches {100 * ratio:.1f} % of the upper bound."
+    )
+    columns = ["named", "coverage", "words"]
+    results.tables.append(Table("Coverage at the same number of words", note, columns, rows))
+
+
+def _best_words(scores: np.ndarray, count: int) -> list[int]:
+    best = np.argsort(-scores, kind="stable")[:count]
+    return best[scores[best] > 0].tolist()
+
+
+def _as_short(
+    model: SaliencyVerbalizerModel, maps: Sequence[TextMap], counts: Sequence[int]
+) -> list[list[int]]:
+    """What the model names of each text with a budget of its own."""
+    named: dict[int, list[int]] = {place: [] for place, count in enumerate(counts) if not count}
+    for count in set(counts) - {0}:
+        places = [place for place, own in enumerate(counts) if own == count]
+        told = _told(model, [maps[place] for place in places], max_words=count)
+        named |= {place: _named(one) for place, one in zip(places, told, strict=True)}
+    return [named[place] for place in range(len(maps))]
+
+
+def _audit_rows(
+    results: Results, name: str, title: str, audits: Sequence[Mapping[str, Any]]
+) -> list[Any]:
+    cells: list[Any] = [title]
+    for kind, key in _AUDITS.items():
+        shares = [one[key] for one in audits if one[key] is not None]
+        value = float(np.mean(shares)) if shares else float("nan")
+        results.add_metric(f"audit/{name}/{kind}", value, n=len(shares), unit="fraction")
+        cells.append(f"{100 * value:.1f} %" if shares else None)
+    ranks = [one["rank_faithfulness"] for one in audits if one["rank_faithfulness"] is not None]
+    rank = float(np.mean(ranks)) if ranks else float("nan")
+    results.add_metric(f"audit/{name}/rank", rank, n=len(ranks), unit="tau")
+    faithful = float(np.mean([one["is_faithful"] for one in audits]))
+    results.add_metric(f"audit/{name}/faithful", faithful, n=len(audits), unit="fraction")
+    brevity = float(np.mean([one["brevity"] for one in audits]))
+    results.add_metric(f"brevity/{name}", brevity, n=len(audits), unit="ratio")
+    shown = f"{rank:.2f}" if ranks else None
+    return [*cells, shown, f"{100 * faithful:.1f} %", f"{brevity:.2f}", len(audits)]
+
+
+_AUDIT_COLUMNS = ["text", *_AUDITS, "rank (tau)", "all right", "brevity", "n"]
+_AUDIT_NOTE = (
+    "Share of the quotations that stand in the text, of the named words whose score has the claimed "
+    "sign, of the printed numbers within half a point, and of the words called most important that "
+    "are; the order of mention by that of coverage (1 is the same); texts without any fault; words "
+    "by words of the text."
+)
+
+
+def _add_audit(
+    results: Results,
+    model: SaliencyVerbalizerModel,
+    maps: Sequence[TextMap],
+    told: Sequence[Verbalization],
+) -> None:
+    rows = [_audit_rows(results, "template", "templates", [one.audit for one in told])]
+    for language in ("de", "fr", "es", "zh"):
+        spoken = [one.audit for one in _told(model, maps, language=language)]
+        rows.append(_audit_rows(results, f"template_{language}", f"templates, {language}", spoken))
+    smv = [one.audit for one in _told(model, maps, mode="smv")]
+    rows.append(_audit_rows(results, "smv", 'mode="smv"', smv))
+    results.tables.append(Table("Audit", _AUDIT_NOTE, _AUDIT_COLUMNS, rows))
+
+
+def _random_named(
+    maps: Sequence[TextMap], told: Sequence[Verbalization], seed: int
+) -> list[list[int]]:
+    generator = np.random.default_rng(seed)
+    drawn = [
+        random_groups(_groups(one), len(found.words), generator)
+        for one, found in zip(told, maps, strict=True)
+    ]
+    return [[word for group in groups for word in group] for groups in drawn]
+
+
+def _add_removal(
+    results: Results,
+    model: SaliencyVerbalizerModel,
+    tokenizer: Any,
+    maps: Sequence[TextMap],
+    told: Sequence[Verbalization],
+) -> None:
+    found = removal_drops(model, tokenizer, maps, [_named(one) for one in told])
+    controls = [
+        removal_drops(model, tokenizer, maps, _random_named(maps, told, results.seed + draw))
+        for draw in range(_CONTROL_DRAWS)
+    ]
+    rows = []
+    for name in ("comprehensiveness", "sufficiency"):
+        shown = _add_mean(results, name, getattr(found, name), "probability")
+        control = np.mean([getattr(one, name) for one in controls], axis=0)
+        shown_control = _add_mean(results, f"{name}/random_phrases", control, "probability")
+        rows.append([name, shown, shown_control])
+    note = (
+        "How far the probability of the class falls without the named words (more is better), and "
+        "with them alone (less is better), beside phrases of the same length elsewhere, the mean of "
+        f"{_CONTROL_DRAWS} draws; {len(maps)} texts, 95 % bootstrap interval."
+    )
+    columns = ["what", "named words", "random phrases"]
+    results.tables.append(Table("Words removed", note, columns, rows))
+
+
+def _add_student(
+    results: Results,
+    model: SaliencyVerbalizerModel,
+    maps: Sequence[TextMap],
+    texts: Sequence[str],
+) -> None:
+    told = _told(model, maps, mask_label=True)
+    labels = [one.class_label for one in maps]
+
+    def quoted(named: Sequence[Sequence[int]]) -> list[str]:
+        return [
+            " ".join(one.words.strings[word] for word in sorted(words))
+            for one, words in zip(maps, named, strict=True)
+        ]
+
+    read = {
+        "explanation": quoted([_named(one) for one in told]),
+        "random_phrases": quoted(_random_named(maps, told, results.seed)),
+        "whole_text": list(texts),
+    }
+    titles = {
+        "explanation": "the words that are named",
+        "random_phrases": "random phrases of the same length",
+        "whole_text": "the whole text (upper reference)",
+    }
+    rows = []
+    for name, material in read.items():
+        value, interval = student_accuracy(
+            material, labels, len(model.id2label), seed=results.seed
+        )
+        results.add_metric(
+            f"simulatability/{name}", value, interval=interval, n=len(maps), unit="fraction"
+        )
+        shown = f"{100 * value:.1f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+        rows.append([titles[name], shown])
+    note = (
+        "Percent of the classifier's decisions that a bag-of-words student guesses from what it "
+        "reads, which never holds the class; it learns from the other half of "
+        f"{len(maps)} texts. 95 % bootstrap interval."
+    )
+    results.tables.append(Table("Guessing the decision", note, ["reads", "right"], rows))
+
+
+def _add_speed(
+    results: Results,
+    model: SaliencyVerbalizerModel,
+    tokenizer: Any,
+    texts: Sequence[str],
+    maps: Sequence[TextMap],
+) -> None:
+    config = model.config
+    rows_of = [one.scores for one in maps]
+    scores, lengths, marks = padded_rows([one.words for one in maps], rows_of)
+    order = np.resize(np.argsort(lengths), _TEXTS_TIMED)
+    order = order[np.argsort(lengths[order], kind="stable")]
+    middle = int(np.argsort(lengths)[len(lengths) // 2])
+    told = Verbalizer(config)
+    times = {
+        "search_alone": _fastest(lambda: _search(scores, lengths, marks, [middle], config)),
+        "search_together": _fastest(lambda: _search(scores, lengths, marks, order, config))
+        / _TEXTS_TIMED,
+        "sentences": _fastest(lambda: told.verbalize(maps[middle].words, rows_of[middle], "x")),
+        "whole": _fastest(lambda: explain_texts(model, tokenizer, [texts[middle]])),
+    }
+    titles = {
+        "search_alone": "search, one text",
+        "search_together": f"search, a text among {_TEXTS_TIMED}",
+        "sentences": "search, sentences and audit, one text",
+        "whole": "scores of the words, one text",
+    }
+    for name, seconds in times.items():
+        results.add_metric(f"microseconds/{name}", 1e6 * seconds, unit="us")
+    rows = [[titles[name], f"{1e6 * seconds:.1f}"] for name, seconds in times.items()]
+    note = f"Microseconds, best of {_TIMINGS}; the texts have {np.median(lengths):.0f} words."
+    results.tables.append(Table("Speed", note, ["what", "microseconds"], rows))
+
+
+def _search(
+    scores: np.ndarray,
+    lengths: np.ndarray,
+    marks: np.ndarray,
+    order: Sequence[int] | np.ndarray,
+    config: VerbalizerConfig,
+) -> None:
+    """Search texts in the order of their lengths, so that little of each batch is padding."""
+    for begin in range(0, len(order), TEXTS_AT_ONCE):
+        part = np.asarray(order[begin : begin + TEXTS_AT_ONCE])
+        width = int(lengths[part].max())
+        own_marks = marks[part, :width]
+        found = find_candidates(scores[part, :width], lengths[part], config, own_marks)
+        select_greedily(found, config, own_marks)
+
+
+def _fastest(function: Callable[[], Any]) -> float:
+    times = []
+    for _ in range(_TIMINGS):
+        begin = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def _add_chat(
+    results: Results, model: SaliencyVerbalizerModel, maps: Sequence[TextMap], chat_model: str
+) -> None:
+    config = copy.deepcopy(model.config)
+    chat = as_chat(chat_model, config.max_new_tokens)
+    told = _told(model, maps)
+    probabilities = [one.probability for one in maps]
+    rows = []
+    for evidence in ("phrases", "tokens"):
+        config.evidence, config.on_unfaithful = evidence, "repair"
+        begin = time.perf_counter()
+        found = instruct(told, chat, config, probabilities=probabilities)
+        seconds = (time.perf_counter() - begin) / len(maps)
+        name = f"chat_{evidence}"
+        results.add_metric(f"seconds/{name}", seconds, n=len(maps), unit="s")
+        kept = float(np.mean([one.audit["source"] != "template" for one in found]))
+        results.add_metric(f"{name}/answers_kept", kept, n=len(maps), unit="fraction")
+        before = [one.audit["before"] for one in found]
+        title = f"told the {evidence}"
+        rows.append(_audit_rows(results, f"{name}/before", f"{title}, before repair", before))
+        after = [one.audit for one in found]
+        shown = f"{title}, after ({100 * kept:.0f} % kept in part)"
+        rows.append(_audit_rows(results, f"{name}/after", shown, after))
+    name = Path(chat_model).name
+    results.data["chat_model"] = name
+    note = (
+        f"Answers of {name}. Sentences that fail are left out, and where none is left the template "
+        f"stands in. {_AUDIT_NOTE}"
+    )
+    results.tables.append(Table("A chat model, audited", note, _AUDIT_COLUMNS, rows))

@@ -1,0 +1,37 @@
+"""`salhub train verbalizer`: a small text classifier, saved with what explains it."""
+
+from pathlib import Path
+from typing import Any
+
+from salhub.backbones.text_classifier.recipe_text_classifier import (
+    TextClassifierRecipe,
+    save_in_half_precision,
+)
+from salhub.models.verbalizer.modeling_verbalizer import SaliencyVerbalizerModel
+from salhub.runner.run_card import CardFacts
+
+USAGE = """
+explain = salhub.pipeline("{model}")
+print(explain("The first half is slow, but the leads are wonderful.").text)
+"""
+
+
+class VerbalizerRecipe(TextClassifierRecipe):
+    """Trains a classifier of short texts, and saves it inside a verbalizer.
+
+    Its options are those of `TextClassifierRecipe`.
+    """
+
+    name = "verbalizer"
+
+    def export(self, model: Any, folder: Path) -> None:
+        super().export(model, folder)
+        save_in_half_precision(SaliencyVerbalizerModel.from_classifier(model), folder)
+
+    def card_facts(self) -> CardFacts:
+        learned = f"{len(self.train)} texts of {self.texts.name}"
+        return CardFacts(
+            summary=f"A text classifier trained on {learned}, and what explains it in words.",
+            usage=USAGE,
+            task="text-classification",
+        )

@@ -1,0 +1,240 @@
+"""The pipeline of the models that say in words why a text classifier decided as it did."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from transformers import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from salhub.auto import Method
+from salhub.data.text_sources import load_text
+from salhub.hub import resolve
+from salhub.models.verbalizer.chat import as_chat
+from salhub.models.verbalizer.explaining import TextMap, check_text, explain_texts
+from salhub.models.verbalizer.instruction import instruct
+from salhub.models.verbalizer.verbalizer import Verbalizer
+from salhub.pipelines.base import TextPipeline, load_model, whole_number
+from salhub.pipelines.image_processors import hub_arguments
+from salhub.pipelines.saliency_verbalization_result import (
+    SaliencyVerbalizationResult,
+    compare_results,
+)
+
+_TEXTS_TOGETHER = 32
+
+
+class SaliencyVerbalizationPipeline(TextPipeline):
+    """Say which words of a text made a classifier decide as it did.
+
+    Example:
+        >>> import salhub
+        >>> explain = salhub.pipeline("salhub/verbalizer-movie-reviews")
+        >>> result = explain("A wonderful film.")
+        >>> result.label, result.phrases[0].text
+        ('positive', 'wonderful')
+    """
+
+    output_suffixes = SaliencyVerbalizationResult.suffixes
+    output_views = tuple(SaliencyVerbalizationResult.views)
+    call_settings = ("class_labels", "contrast")
+    sample = "sample:review"
+    example = """
+import salhub
+
+result = salhub.pipeline("{model}")("sample:review")
+print(result.text)
+print(result.coverage, result.audit["is_faithful"])
+result.save("explained.html")
+"""
+    hub_task = "text-classification"
+
+    compare = staticmethod(compare_results)
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chat: Any = None, **kwargs
+    ) -> None:
+        super().__init__(model, **kwargs)
+        self.tokenizer = tokenizer
+        chosen = chat if chat is not None else model.config.llm
+        if model.config.mode == "instruct" and chosen is None:
+            raise ValueError(
+                "mode='instruct' needs a chat model; give chat=... (a name, a function, or an "
+                "object with generate(conversations)), or llm=... with its name."
+            )
+        self.chat = None if chosen is None else as_chat(chosen, model.config.max_new_tokens)
+
+    @classmethod
+    def from_name(
+        cls,
+        name: str | None,
+        method: Method,
+        /,
+        *,
+        classifier: Any = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        chat: Any = None,
+        device: str | int | torch.device | None = None,
+        dtype: torch.dtype | str | None = None,
+        batch_size: int | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Load a model by name; see `TaskPipeline.from_name`.
+
+        Args:
+            name: The model; None to explain `classifier`.
+            method: Its method.
+            classifier: A text classifier of your own: a folder, a Hub name, or a loaded model.
+            tokenizer: Its tokenizer; the one saved with the model by default.
+            chat: Chat model of the mode "instruct": a name, a function from messages to an answer,
+                or an object with `generate(conversations)`.
+            device: Where to run; an accelerator where there is one, else the CPU.
+            dtype: Precision of the weights.
+            batch_size: Texts that pass together, 32 by default.
+            **settings: Keywords of every call, fields of the configuration, and keywords of the
+                Hub.
+
+        Raises:
+            ValueError: A loaded classifier without a tokenizer, or "instruct" without a chat model.
+        """
+        calling = cls._take_calling(settings)
+        if classifier is None:
+            model = load_model(name, method, dtype, settings)
+        else:
+            precision = {} if dtype is None else {"dtype": dtype}
+            model = method.model_class.from_classifier(classifier, **precision, **settings)
+            name = classifier if isinstance(classifier, str | os.PathLike) else None
+        tokenizer = tokenizer or _load_tokenizer(name, settings)
+        parts = {"device": device, "batch_size": batch_size, "chat": chat}
+        return cls(model, tokenizer, **parts, **calling)
+
+    @classmethod
+    def from_model(
+        cls,
+        model: PreTrainedModel,
+        *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        chat: Any = None,
+        device: str | int | torch.device | None = None,
+        batch_size: int | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Make a pipeline of a model that is already loaded; see `TaskPipeline.from_model`.
+
+        Args:
+            model: The model.
+            tokenizer: Its tokenizer; needed where the model was not loaded from anywhere.
+            chat: As of `from_name`.
+            device: Where to run; an accelerator where there is one, else the CPU.
+            batch_size: Texts that pass together, 32 by default.
+            **settings: Keywords of every call.
+        """
+        cls._refuse_loading_settings(settings)
+        tokenizer = tokenizer or _load_tokenizer(model.config.name_or_path, {})
+        parts = {"device": device, "batch_size": batch_size, "chat": chat}
+        return cls(model, tokenizer, **parts, **settings)
+
+    @property
+    def class_names(self) -> Mapping[int, str]:
+        """Names of the classifier's classes by index."""
+        return self.model.id2label
+
+    def __call__(
+        self, texts: Any, *, batch_size: int | None = None, **kwargs: Any
+    ) -> SaliencyVerbalizationResult | list[SaliencyVerbalizationResult]:
+        """Explain the class of one text, or of several.
+
+        Args:
+            texts: A text; a `pathlib` path of a text file; "sample:review"; an open file; or a
+                list or generator of these.
+            batch_size: Texts that pass together, 32 by default.
+            **kwargs: `class_labels`, the class to explain, by index or name, the most likely by
+                default; and `contrast`, a class that it is compared with: why this and not that.
+
+        Returns:
+            One result a text.
+
+        Raises:
+            ValueError: A text without a word, no such class, or two classes that are the same.
+            TypeError: Something that is no text.
+        """
+        _, settings, _ = self._sanitize_parameters(**{**self._forward_params, **kwargs})
+        if batch_size is None:
+            batch_size = self._batch_size or _TEXTS_TOGETHER
+        settings["together"] = whole_number("batch_size", batch_size)
+        is_several = isinstance(texts, Iterable) and not isinstance(texts, str | bytes)
+        is_several = is_several and not hasattr(texts, "read")
+        inputs = [self.preprocess(text) for text in (texts if is_several else [texts])]
+        joined = {"texts": [text for one in inputs for text in one["texts"]]}
+        results = self.postprocess(self._forward(joined, **settings))
+        return results if is_several else results[0]
+
+    def _sanitize_parameters(self, class_labels=None, contrast=None, together=None, **unknown):
+        self._refuse_unknown(unknown)
+        given = {"class_label": class_labels, "contrast": contrast}
+        found = {name: self.class_index(one) for name, one in given.items() if one is not None}
+        return {}, found, {}
+
+    def choices(self) -> dict[str, list[str]]:
+        """Return the classes that can be asked for, for `salhub info`."""
+        names = [f"{index} {name}" for index, name in self.class_names.items()]
+        return {"class_labels": names, "contrast": names}
+
+    def preprocess(self, text: Any) -> dict[str, Any]:
+        content = load_text(text)
+        check_text(content)
+        return {"texts": [content]}
+
+    def _forward(
+        self,
+        model_inputs,
+        class_label: int | None = None,
+        contrast: int | None = None,
+        together: int = _TEXTS_TOGETHER,
+    ):
+        texts = model_inputs["texts"]
+        return {
+            "maps": explain_texts(
+                self.model,
+                self.tokenizer,
+                texts,
+                class_labels=[class_label] * len(texts),
+                other_labels=[contrast] * len(texts),
+                batch_size=together,
+            )
+        }
+
+    def postprocess(self, model_outputs) -> list[SaliencyVerbalizationResult]:
+        maps: Sequence[TextMap] = model_outputs["maps"]
+        labels = [self.class_name(one.class_label) for one in maps]
+        others = [
+            None if one.other_label is None else self.class_name(one.other_label) for one in maps
+        ]
+        config = self.model.config
+        told = Verbalizer(config).verbalize_batch(
+            [one.words for one in maps], [one.scores for one in maps], labels, others
+        )
+        if config.mode == "instruct":
+            probabilities = [one.probability for one in maps]
+            told = instruct(told, self.chat, config, probabilities=probabilities)
+        return [
+            SaliencyVerbalizationResult(one, found, self._model_name())
+            for one, found in zip(told, maps, strict=True)
+        ]
+
+
+def _load_tokenizer(
+    name: str | os.PathLike | None, settings: Mapping[str, Any]
+) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    if not name:
+        raise ValueError(
+            "The classifier was not loaded by name, so its tokenizer is not known; give "
+            "tokenizer=..."
+        )
+    resolved = resolve(name, **settings)
+    keywords = {} if resolved.is_bundled else hub_arguments(settings)
+    with resolved.explain_missing():
+        return AutoTokenizer.from_pretrained(resolved.config_folder, **keywords)
