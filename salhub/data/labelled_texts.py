@@ -104,8 +104,8 @@ def read_texts(path: str | PathLike[str]) -> list[str]:
     """Read texts without their labels.
 
     Args:
-        path: What `read_labelled_texts` reads; .txt(.gz), one a line; or .jsonl(.gz) of objects with
-            `text`, `article` or a list of `sentences`.
+        path: What `read_labelled_texts` reads; .txt(.gz), one a line; or .jsonl(.gz) of objects
+            with `text`, `article` or a list of `sentences`.
 
     Raises:
         FileNotFoundError, ValueError: As of `read_labelled_texts`.

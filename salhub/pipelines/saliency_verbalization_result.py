@@ -77,7 +77,7 @@ class SaliencyVerbalizationResult(TextResult):
 
     @property
     def audit(self) -> dict[str, Any]:
-        """Whether the explanation says what the scores show; see `salhub.models.verbalizer.audit`."""
+        """Whether the explanation says what the scores show; see `audit` of the method."""
         return self.told.audit
 
     @property

@@ -27,7 +27,11 @@ TEXTS = ["It isn't a good film.", "Nicht gut, aber schön!", "एक अच्�
 def network(kernel_sizes=(2, 3), seed: int = 0) -> TextClassifierForSequenceClassification:
     torch.manual_seed(seed)
     config = TextClassifierConfig(
-        vocab_size=20, embedding_size=6, num_filters=5, kernel_sizes=list(kernel_sizes), num_labels=3
+        vocab_size=20,
+        embedding_size=6,
+        num_filters=5,
+        kernel_sizes=list(kernel_sizes),
+        num_labels=3,
     )
     return TextClassifierForSequenceClassification(config).eval()
 

@@ -90,7 +90,7 @@ class TextClassifierForSequenceClassification(SaliencyPreTrainedModel):
             self._check_ids(input_ids)
             inputs_embeds = self.embeddings(input_ids)
             if attention_mask is None:
-                attention_mask = input_ids != self.config.pad_token_id
+                attention_mask = (input_ids - int(self.config.pad_token_id or 0)).bool()
         self._check_vectors(inputs_embeds, attention_mask)
         if attention_mask is None:
             attention_mask = inputs_embeds.new_ones(inputs_embeds.shape[:2])

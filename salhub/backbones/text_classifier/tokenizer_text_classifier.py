@@ -10,8 +10,10 @@ PAD, UNKNOWN = "[PAD]", "[UNK]"
 # Chinese characters and marks one by one, other words whole, and contractions cut as in the Penn
 # Treebank: "isn't" is "is" and "n't".
 _LETTERS = r"[\w&&[^\p{Han}]]"
+_APOSTROPHE = "['\u2019]"
 _WORDS = Regex(
-    rf"\p{{Han}}|{_LETTERS}+?(?=n['’]t\b)|n['’]t\b|['’]{_LETTERS}+|{_LETTERS}+|[^\w\s]"
+    rf"\p{{Han}}|{_LETTERS}+?(?=n{_APOSTROPHE}t\b)|n{_APOSTROPHE}t\b|{_APOSTROPHE}{_LETTERS}+"
+    rf"|{_LETTERS}+|[^\w\s]"
 )
 _MAX_LENGTH = 512
 _MAX_CHARACTERS = 200

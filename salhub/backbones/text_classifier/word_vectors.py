@@ -52,7 +52,9 @@ def word_vectors(
     return torch.from_numpy(scaled / np.sqrt(np.mean(scaled**2))).float()
 
 
-def _neighbour_counts(documents: Sequence[Sequence[int]], vocab_size: int) -> scipy.sparse.csr_array:
+def _neighbour_counts(
+    documents: Sequence[Sequence[int]], vocab_size: int
+) -> scipy.sparse.csr_array:
     gap = np.full(_WINDOW, -1)
     parts = [part for document in documents for part in (np.asarray(document, dtype=int), gap)]
     tokens = np.concatenate(parts)

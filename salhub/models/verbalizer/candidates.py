@@ -144,9 +144,7 @@ def positive_mass(scores: np.ndarray) -> np.ndarray:
     return np.maximum(np.maximum(scores, 0).sum(axis=1), np.finfo(np.float64).tiny)
 
 
-def thresholds(
-    scores: np.ndarray, lengths: np.ndarray, metric: str, value: float
-) -> np.ndarray:
+def thresholds(scores: np.ndarray, lengths: np.ndarray, metric: str, value: float) -> np.ndarray:
     """What the mean of a group must exceed in each text.
 
     Args:

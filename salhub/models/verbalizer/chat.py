@@ -2,7 +2,6 @@
 
 import json
 import os
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -171,7 +170,7 @@ class EndpointChat:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
                 answer = json.load(response)
             return str(answer["choices"][0]["message"]["content"]).strip()
-        except (OSError, urllib.error.URLError, ValueError, KeyError, IndexError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError) as error:
             reason = getattr(error, "reason", None) or error
             raise RuntimeError(
                 f"The chat endpoint {self.url} gave no answer ({reason}); check its address and "

@@ -10,9 +10,10 @@ from salhub.models.verbalizer.realization import Phrase
 # Pairs of quotation marks that people and chat models use.
 _MARKS = (("» ", " «"), ("“", "”"), ("„", "“"), ("«", "»"), ("「", "」"), ('"', '"'), ("`", "`"))
 _SINGLE = re.compile(r"(?<!\w)'([^'\n]{1,80}?)'(?!\w)")
-_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。！？]|\n+")
+_SENTENCE_END = re.compile("[.!?](?=\\s|$)|[\u3002\uff01\uff1f]|\n+")
 _NUMBER = re.compile(
-    r"(?<![\w.,])([-−+]?\d+(?:[.,]\d+)?)\s*(%|percent\b|Prozent\b|pour cent\b|por ciento\b)?(?![\w])"
+    r"(?<![\w.,])([-+\u2212]?\d+(?:[.,]\d+)?)\s*"
+    r"(%|percent\b|Prozent\b|pour cent\b|por ciento\b)?(?![\w])"
 )
 # Stands for a quotation while sentences are looked for, so that its full stops do not count.
 _HIDDEN = "\ue000"
@@ -132,7 +133,7 @@ def _is_claim(match: re.Match[str]) -> bool:
 
 
 def _number(match: re.Match[str]) -> Number:
-    value = float(match[1].replace(",", ".").replace("−", "-"))
+    value = float(match[1].replace(",", ".").replace("\u2212", "-"))
     return Number(value / 100 if match[2] else value, match[2] is not None)
 
 

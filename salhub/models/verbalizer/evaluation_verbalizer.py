@@ -59,8 +59,8 @@ def evaluate(
     Args:
         model: The verbalizer.
         tokenizer: Of its classifier.
-        data_path: Labelled texts, see `read_labelled_texts`; where the model comes with the split of
-            these very data, its test texts.
+        data_path: Labelled texts, see `read_labelled_texts`; where the model comes with the split
+            of these very data, its test texts.
         num_texts: Texts that are explained.
         num_student_texts: Texts that the student learns from and guesses, half each.
         chat_model: Chat model whose answers are audited too, by name; None for none.
@@ -159,7 +159,9 @@ def _add_accuracy(results: Results, maps: Sequence[TextMap], texts: LabelledText
         rows.append(["scores' sum is off by (mean, logits)", f"{np.mean(deltas):.4f}", len(maps)])
         rows.append(["scores' sum is off by (largest, logits)", f"{max(deltas):.4f}", len(maps)])
     note = f"Test texts of {texts.name}; 95 % bootstrap interval."
-    results.tables.append(Table("The classifier and its scores", note, ["what", "value", "n"], rows))
+    results.tables.append(
+        Table("The classifier and its scores", note, ["what", "value", "n"], rows)
+    )
 
 
 def _add_coverage(
@@ -194,9 +196,9 @@ def _add_coverage(
         counts = float(np.mean([len(words) for words in named]))
         results.add_metric(f"words_named/{rule}", counts, n=len(maps), unit="words")
         rows.append([titles[rule], shown, f"{counts:.1f}"])
-    ratio = results.metric("coverage/greedy").value / results.metric(
-        "coverage/best_single_words"
-    ).value
+    ratio = (
+        results.metric("coverage/greedy").value / results.metric("coverage/best_single_words").value
+    )
     results.add_metric("coverage/greedy_by_best", ratio, n=len(maps), unit="ratio")
     note = (
         f"Share of the positive evidence that at most {budget} words name, over {len(maps)} texts; "
@@ -245,10 +247,10 @@ def _audit_rows(
 
 _AUDIT_COLUMNS = ["text", *_AUDITS, "rank (tau)", "all right", "brevity", "n"]
 _AUDIT_NOTE = (
-    "Share of the quotations that stand in the text, of the named words whose score has the claimed "
-    "sign, of the printed numbers within half a point, and of the words called most important that "
-    "are; the order of mention by that of coverage (1 is the same); texts without any fault; words "
-    "by words of the text."
+    "Share of the quotations that stand in the text, of the named words whose score has the "
+    "claimed sign, of the printed numbers within half a point, and of the words called most "
+    "important that are; the order of mention by that of coverage (1 is the same); texts without "
+    "any fault; words by words of the text."
 )
 
 
@@ -298,8 +300,8 @@ def _add_removal(
         rows.append([name, shown, shown_control])
     note = (
         "How far the probability of the class falls without the named words (more is better), and "
-        "with them alone (less is better), beside phrases of the same length elsewhere, the mean of "
-        f"{_CONTROL_DRAWS} draws; {len(maps)} texts, 95 % bootstrap interval."
+        "with them alone (less is better), beside phrases of the same length elsewhere, the mean "
+        f"of {_CONTROL_DRAWS} draws; {len(maps)} texts, 95 % bootstrap interval."
     )
     columns = ["what", "named words", "random phrases"]
     results.tables.append(Table("Words removed", note, columns, rows))
@@ -332,9 +334,7 @@ def _add_student(
     }
     rows = []
     for name, material in read.items():
-        value, interval = student_accuracy(
-            material, labels, len(model.id2label), seed=results.seed
-        )
+        value, interval = student_accuracy(material, labels, len(model.id2label), seed=results.seed)
         results.add_metric(
             f"simulatability/{name}", value, interval=interval, n=len(maps), unit="fraction"
         )

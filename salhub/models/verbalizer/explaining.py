@@ -136,7 +136,9 @@ def _encode(tokenizer: Any, text: str, limit: int | None, word_level: bool) -> d
         words = _of_slow_tokens(tokenizer.convert_ids_to_tokens(ids), special)
         is_truncated = len(tokenizer(text, verbose=False)["input_ids"]) > len(ids)
     if not len(words):
-        raise ValueError("The text has no word that the tokenizer knows; there is nothing to explain.")
+        raise ValueError(
+            "The text has no word that the tokenizer knows; there is nothing to explain."
+        )
     if is_truncated:
         logger.warning("A text is longer than %d tokens; its end is left out.", limit)
     return {"ids": ids, "special": special, "words": words, "is_truncated": is_truncated}

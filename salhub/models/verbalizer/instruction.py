@@ -126,9 +126,7 @@ def _held(
     text, source = _final(answer, before, told, evidence, config)
     after = told.audit if source == "template" else audit(text, evidence)
     checked: dict[str, Any] = {**after, "source": source, "before": before}
-    return dataclasses.replace(
-        told, text=text, audit=checked, prompt=prompt_text, llm_text=answer
-    )
+    return dataclasses.replace(told, text=text, audit=checked, prompt=prompt_text, llm_text=answer)
 
 
 def _final(

@@ -69,9 +69,7 @@ def templates_of(config: VerbalizerConfig) -> Mapping[str, Any]:
         return known
     unknown = [name for name in config.templates if name not in known]
     if unknown:
-        raise ValueError(
-            f"templates has no '{unknown[0]}'; it may set {', '.join(sorted(known))}."
-        )
+        raise ValueError(f"templates has no '{unknown[0]}'; it may set {', '.join(sorted(known))}.")
     return {**known, **config.templates}
 
 

@@ -223,7 +223,9 @@ def checked_scores(words: Words, scores: Any) -> np.ndarray:
         ValueError: No word; scores of two dimensions, of another number, or not finite.
     """
     if not len(words):
-        raise ValueError("The text is empty, or holds only special tokens; there is nothing to say.")
+        raise ValueError(
+            "The text is empty, or holds only special tokens; there is nothing to say."
+        )
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1:
         raise ValueError(
@@ -269,5 +271,3 @@ def searches_of(candidates: Candidates, config: VerbalizerConfig, text: int) -> 
 def _search_settings(config: VerbalizerConfig) -> dict[str, Any]:
     names = ("filter_length", "metric", "metric_value", "max_words")
     return {name: getattr(config, name) for name in names}
-
-

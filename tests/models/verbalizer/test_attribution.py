@@ -100,7 +100,9 @@ def test_occlusion_hides_one_word_after_the_other():
         for word in range(int(words[text].max()) + 1):
             hidden = torch.where(words[text] == word, 0, IDS[text])
             with torch.no_grad():
-                full = network(inputs_embeds=table(IDS[text : text + 1]), attention_mask=MASK[[text]])
+                full = network(
+                    inputs_embeds=table(IDS[text : text + 1]), attention_mask=MASK[[text]]
+                )
                 less = network(inputs_embeds=table(hidden[None]), attention_mask=MASK[[text]])
             drop = (full.logits - less.logits)[0, LABELS[text]]
             own = found[text][words[text] == word]

@@ -150,7 +150,8 @@ def test_a_chat_model_of_transformers_answers_a_batch_as_one_by_one(tmp_path):
     network, tokenizer = chat_model()
     chat = TransformersChat(network, tokenizer, max_new_tokens=5)
     talks = [
-        [{"role": "user", "content": text}] for text in ("a warm film", "a story about friends, long")
+        [{"role": "user", "content": text}]
+        for text in ("a warm film", "a story about friends, long")
     ]
     together = chat.generate(talks)
     assert together == [chat.generate([talk])[0] for talk in talks] and all(together)

@@ -92,7 +92,7 @@ def test_a_classifier_may_be_named_only(tmp_path):
 
 def test_what_has_no_trained_head_is_refused(tmp_path):
     network = BertModel(bert().config)
-    with pytest.raises(ValueError, match="BertModel has no classification head.*AutoModelForSeq"):
+    with pytest.raises(ValueError, match=r"BertModel has no classification head.*AutoModelForSeq"):
         SaliencyVerbalizerModel.from_classifier(network)
     network.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"lacks classifier.*\(AutoModelForSequenceClassificat"):

@@ -11,7 +11,8 @@ from salhub.models.verbalizer.realization import templates_of
 from salhub.models.verbalizer.verbalizer import Verbalizer
 from salhub.models.verbalizer.words import Words
 
-TOKENS = "This is a warm , funny and moving story , but the ending is too long .".split()
+TEXT = "This is a warm , funny and moving story , but the ending is too long ."
+TOKENS = TEXT.split(" ")
 SCORES = [0, 0, 0, 0.9, 0.05, 0.8, 0.1, 0.7, 0.2, 0, -0.1, 0, -0.1, 0, -0.6, -0.4, 0]
 
 
@@ -24,8 +25,8 @@ def test_the_sentences_say_what_the_map_shows():
     assert result.text == (
         "The phrase » warm , funny and moving « is most important for the prediction 'positive' "
         "(93 %) (including punctuation). The word » story « is also important (7 %). Together they "
-        "carry 100 % of the positive evidence. The phrase » the ending is too long « speaks against "
-        "it (-40 %)."
+        "carry 100 % of the positive evidence. The phrase » the ending is too long « speaks "
+        "against it (-40 %)."
     )
     first, second, against = result.phrases
     assert (first.rank, second.rank, against.rank) == (1, 2, 0)
@@ -88,12 +89,14 @@ def test_contrast_masked_labels_and_own_templates():
 
 
 def test_all_languages_have_the_same_sentences():
-    names = {language: set(templates_of(VerbalizerConfig(language=language))) for language in LANGUAGES}
+    names = {
+        language: set(templates_of(VerbalizerConfig(language=language))) for language in LANGUAGES
+    }
     assert all(own == names["en"] for own in names.values())
 
 
 def test_a_phrase_with_a_full_stop_is_a_span():
-    tokens, scores = "So good . great . Bye now".split(), [0, 0.9, 0.8, 0.9, 0, -1, 0]
+    tokens, scores = ["So", "good", ".", "great", ".", "Bye", "now"], [0, 0.9, 0.8, 0.9, 0, -1, 0]
     fewest = {"metric": "std", "metric_value": 1.0}
     assert "The span » good . great «" in told(tokens, scores, **fewest).text
 
@@ -148,7 +151,10 @@ def test_texts_and_scores_must_be_as_many():
 @pytest.mark.parametrize(
     ("settings", "pattern"),
     [
-        ({"metric": "top_maen"}, "metric must be one of top_mean, std, variance, quantile.*Did you"),
+        (
+            {"metric": "top_maen"},
+            "metric must be one of top_mean, std, variance, quantile.*Did you",
+        ),
         ({"filter_length": 13}, "filter_length must be 1 to 12, got 13"),
         ({"metric_value": 1.5}, r"metric_value of top_mean must be in \[0, 1\]"),
         ({"metric": "std", "metric_value": -1.0}, "metric_value of std must be 0 or more"),
