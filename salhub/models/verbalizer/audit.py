@@ -1,5 +1,6 @@
 """Whether a text says of a saliency map what the map shows: every quotation, number, sign, rank."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -15,6 +16,7 @@ from salhub.models.verbalizer.words import Words
 
 # Half a percentage point, and half a hundredth of a score.
 _TOLERANCE = 0.005 + 1e-9
+_WORD = re.compile(r"\w+")
 _COVERAGE_AT = range(1, 11)
 
 
@@ -154,7 +156,7 @@ def audit(text: str, evidence: Evidence, phrases: Sequence[Phrase] = ()) -> dict
         "share_of_best": coverage / best if best > 0 else None,
         "num_words": len(named),
         "coverage_at_k": _coverage_at(evidence, set(named)),
-        "brevity": len(text.split()) / max(1, len(evidence.words)),
+        "brevity": len(_WORD.findall(text)) / max(1, len(_WORD.findall(evidence.words.text))),
         "problems": findings.problems,
         "is_faithful": not findings.problems,
         "empty": not bool(np.any(evidence.scores)),
@@ -184,7 +186,8 @@ def check_sentences(sentences: Sequence[Sentence], evidence: Evidence) -> _Findi
         if not findings.ranks.add(evidence.share(places) >= best - 1e-9):
             findings.problems.append(f"{_shown(places, evidence)} is not the most important named")
             findings.is_clean[number] = False
-    if not findings.citations.all and np.any(evidence.scores > 0):
+    is_sayable = (evidence.scores > 0) & ~evidence.words.is_punctuation
+    if not findings.citations.all and is_sayable.any():
         findings.problems.append("it quotes no word of the text")
     return findings
 

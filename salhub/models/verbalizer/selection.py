@@ -8,6 +8,8 @@ import numpy as np
 from salhub.models.verbalizer.candidates import Candidates
 from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
 
+_TINY = np.finfo(np.float64).tiny
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -77,8 +79,8 @@ def select_greedily(
 ) -> GreedySelections:
     """Name the phrase that covers most, then the one that adds most to it, and so on.
 
-    Phrases share no word. A phrase that adds less than `min_gain` ends the search; what is left of
-    the budget of words goes to the single words of largest score. Ties go to the earliest.
+    Phrases share no word. A further phrase that adds less than `min_gain` ends the search; what is
+    left of the budget of words goes to the single words of largest score. Ties go to the earliest.
 
     Args:
         candidates: Of some texts.
@@ -98,8 +100,9 @@ def select_greedily(
     starts, rows = (np.zeros((config.max_phrases, size), dtype=np.int64) for _ in range(2))
     gains = np.zeros((config.max_phrases, size))
     taken = np.zeros(candidates.scores.shape, dtype=bool)
-    smallest = max(config.min_gain, np.finfo(float).tiny)
     for pick in range(config.max_phrases):
+        # However evenly the evidence is spread, something is named.
+        smallest = max(config.min_gain, _TINY) if pick else _TINY
         best = pool.best(left, smallest)
         if not len(best):
             break
@@ -165,7 +168,8 @@ def _single_words(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Words by falling score (B, K), their shares, and how many of them are named (B,)."""
     shares = candidates.scores / candidates.mass[:, None]
-    is_closed = taken | (shares < max(config.min_word_gain, np.finfo(float).tiny))
+    has_phrase = taken.any(axis=1, keepdims=True)
+    is_closed = taken | (shares < np.where(has_phrase, max(config.min_word_gain, _TINY), _TINY))
     if is_punctuation is not None:
         is_closed |= is_punctuation
     open_shares = np.where(is_closed, -1.0, shares)

@@ -155,7 +155,7 @@ class Verbalizer:
         if self.config.sign != "+" or self.config.compat is not None:
             return None
         scores, lengths, _ = padded_rows(words, [-row for row in rows])
-        settings = {"max_phrases": 1, "min_gain": 0.0, "min_word_gain": 1.0}
+        settings = {"max_phrases": 1, "min_word_gain": 1.0}
         config = type(self.config)(**{**_search_settings(self.config), **settings})
         return select_greedily(find_candidates(scores, lengths, config, marks), config, marks)
 

@@ -129,14 +129,15 @@ def greedy(
         if not free:
             break
         best = min(free, key=lambda one: (-round(accepted[one], 12), one[0], _shape(one)))
-        if accepted[best] < min_gain:
+        if accepted[best] < (min_gain if named else 0) or accepted[best] <= 0:
             break
         named.append((best, accepted[best]))
         taken |= set(best)
     order = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
+    smallest = min_word_gain if named else 0
     for place in order:
         share = scores[place] / mass
-        if place not in taken and share >= min_word_gain and share > 0 and len(taken) < max_words:
+        if place not in taken and share >= smallest and share > 0 and len(taken) < max_words:
             named.append(((place,), share))
             taken.add(place)
     return named

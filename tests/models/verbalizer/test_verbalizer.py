@@ -260,3 +260,17 @@ def test_repair_keeps_what_is_right():
     assert repaired(answer, evidence()) == 'The word "warm" speaks for it. "funny" counts.'
     assert repaired("Nothing quoted. Or 'invented'.", evidence()) == ""
     assert audit(repaired(answer, evidence()), evidence())["is_faithful"]
+
+
+def test_evidence_that_is_spread_evenly_is_still_named():
+    tokens = [f"w{place}" for place in range(300)]
+    scores = np.random.default_rng(0).uniform(0.9, 1.1, 300)
+    for values in (scores, np.ones(300)):
+        result = told(tokens, values)
+        assert result.phrases and result.audit["is_faithful"] and result.coverage > 0
+
+
+def test_punctuation_alone_is_no_word_that_speaks():
+    result = told(["bad", "!"], [-1.0, 0.5])
+    assert result.text.startswith("No word of this text speaks for")
+    assert result.audit["is_faithful"]
