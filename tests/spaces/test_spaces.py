@@ -28,7 +28,7 @@ def _load(space: Path):
 
 
 def test_there_are_spaces():
-    known = {"gallery", "lexrank", "normgrad", "salient_relevance", "salun"}
+    known = {"gallery", "lexrank", "normgrad", "salient_relevance", "salun", "verbalizer"}
     assert known <= {space.name for space in SPACES}
 
 
@@ -36,7 +36,7 @@ def test_it_builds_without_being_launched(space):
     page = _load(space).build()
     assert isinstance(page, gr.Blocks)
     public = {one.api_name for one in page.fns.values() if one.api_visibility == "public"}
-    assert public & {"saliency", "normgrad", "classify", "summarise"}
+    assert public & {"saliency", "normgrad", "classify", "summarise", "verbalize"}
     assert not page.is_running
 
 

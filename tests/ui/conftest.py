@@ -37,6 +37,7 @@ def server(tmp_path_factory):
             "any_method": any_method.build(),
             "salun": build_page("salun"),
             "lexrank": build_page("lexrank"),
+            "verbalizer": build_page("verbalizer"),
         }
     )
     _, address, _ = launch(gallery, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")

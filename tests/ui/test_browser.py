@@ -197,6 +197,35 @@ def test_summarising_a_text(browser, server, viewport, request):
         page.get_by_text("There is no text; write or paste one.").first.wait_for()
 
 
+@pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
+def test_explaining_a_text(browser, server, viewport, request):
+    """A sentence before the first press, another classifier, hostile text, and a mistake."""
+    with visiting(browser, server + "verbalizer", viewport) as visit:
+        page = visit.page
+        said, text = page.get_by_label("Explanation", exact=True), page.get_by_label("Text").first
+        assert "wonderful" in said.input_value()
+        assert page.locator("mark:visible").count() > 10
+        visit.take_picture(f"verbalizer-{request.node.callspec.id}")
+        hostile = "<img src=x onerror=alert(1)> A wonderful film <b>it</b> is."
+        text.fill(hostile)
+        page.get_by_role("button", name="Explain").click()
+        visit.expect_text("mark:visible", "onerror")
+        assert page.locator("mark img, mark b").count() == 0
+        visit.open_tab("Phrases")
+        visit.take_picture(f"verbalizer-{request.node.callspec.id}-phrases")
+        visit.open_tab("Audit")
+        page.get_by_text("Everything it says is what the scores show.").first.wait_for()
+        visit.open_tab("Code")
+        visit.expect_text(
+            ".cm-content:visible", 'salhub.pipeline("salhub/verbalizer-movie-reviews")'
+        )
+        page.get_by_label("News", exact=True).check()
+        visit.expect_text(".cm-content:visible", "salhub/verbalizer-news-topics")
+        text.fill("   ")
+        page.get_by_role("button", name="Explain").click()
+        page.get_by_text("There is no text; write or paste one.").first.wait_for()
+
+
 def test_a_link_shows_the_same_view_to_somebody_else(browser, server):
     allowed = {"permissions": ["clipboard-read", "clipboard-write"]}
     with visiting(browser, server, DESK, **allowed) as visit:
