@@ -30,7 +30,8 @@ def pipeline(model: str | os.PathLike | nn.Module, /, **settings: Any) -> Any:
 
     Returns:
         The pipeline of the model's task: an `ImageSaliencyPipeline`, an
-        `ImageClassificationPipeline` or an `ImageGenerationPipeline`.
+        `ImageClassificationPipeline`, an `ImageGenerationPipeline`, an
+        `ExtractiveSummarizationPipeline` or a `SaliencyVerbalizationPipeline`.
 
     Raises:
         UnknownNameError: The model belongs to no method of salhub.

@@ -17,7 +17,7 @@ from benchmarks.plain_context_saliency import plain_context_aware_saliency
 from benchmarks.report import RESULTS, markdown
 from salhub.results import Results
 
-SCRIPTS = ("lexrank", "normgrad", "salient_relevance", "salun")
+SCRIPTS = ("lexrank", "normgrad", "salient_relevance", "salun", "verbalizer")
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import time
 import numpy as np
 import pytest
 
+from benchmarks import plain_phrase_search as slow_search
 from salhub.models.verbalizer.candidates import filters_of, find_candidates, thresholds
 from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
 from salhub.models.verbalizer.selection import runs_of, select_as_smv, select_greedily
-from tests.models.verbalizer import slow_search
 
 LENGTHS = [1, 2, 4, 5, 6, 7, 13, 30]
 

@@ -6,11 +6,13 @@ import numpy as np
 
 
 def normalised(scores: list[float], compat: bool = False) -> list[float]:
+    """Scores divided by the largest size."""
     largest = abs(max(scores)) if compat else max(abs(score) for score in scores)
     return [score / largest if largest else score for score in scores]
 
 
 def threshold(scores: list[float], metric: str, value: float) -> float:
+    """What the mean of a group must exceed."""
     if metric == "top_mean":
         best = sorted(scores, reverse=True)[: max(1, int(len(scores) * value + 1e-9))]
         return sum(best) / len(best)
@@ -22,6 +24,7 @@ def threshold(scores: list[float], metric: str, value: float) -> float:
 
 
 def filters(search: str, length: int) -> list[list[int]]:
+    """The filters of a window, each a list of 0 and 1."""
     if search == "convolution":
         counts = range(2, length - 1)
         return [
@@ -37,6 +40,7 @@ def filters(search: str, length: int) -> list[list[int]]:
 
 
 def passes(values: list[float], sign: str) -> bool:
+    """Whether all values have a sign."""
     if sign == "+":
         return all(value >= 0 for value in values)
     return all(value < 0 for value in values) if sign == "-" else True
