@@ -330,7 +330,7 @@ def _add_student(
     titles = {
         "explanation": "the words that are named",
         "random_phrases": "random phrases of the same length",
-        "whole_text": "the whole text (upper reference)",
+        "whole_text": "the whole text",
     }
     rows = []
     for name, material in read.items():
@@ -343,7 +343,8 @@ def _add_student(
     note = (
         "Percent of the classifier's decisions that a bag-of-words student guesses from what it "
         "reads, which never holds the class; it learns from the other half of "
-        f"{len(maps)} texts. 95 % bootstrap interval."
+        f"{len(maps)} texts. Named words tell more than the text where it also holds words against "
+        "the class. 95 % bootstrap interval."
     )
     results.tables.append(Table("Guessing the decision", note, ["reads", "right"], rows))
 
