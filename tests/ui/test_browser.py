@@ -202,7 +202,8 @@ def test_explaining_a_text(browser, server, viewport, request):
     """A sentence before the first press, another classifier, hostile text, and a mistake."""
     with visiting(browser, server + "verbalizer", viewport) as visit:
         page = visit.page
-        said, text = page.get_by_label("Explanation", exact=True), page.get_by_label("Text").first
+        said = page.locator("#verbalizer-explanation textarea")
+        text = page.locator("#verbalizer-text textarea")
         assert "wonderful" in said.input_value()
         assert page.locator("mark:visible").count() > 10
         visit.take_picture(f"verbalizer-{request.node.callspec.id}")

@@ -87,7 +87,14 @@ class Page:
 
     def _add_inputs(self, text: str) -> list[gr.components.Component]:
         return [
-            gr.Textbox(text, label="Text", lines=7, max_lines=16, max_length=MOST_CHARACTERS),
+            gr.Textbox(
+                text,
+                label="Text",
+                lines=7,
+                max_lines=16,
+                max_length=MOST_CHARACTERS,
+                elem_id="verbalizer-text",
+            ),
             gr.Radio(list(self.pipelines), value=self.first, label="Classifier"),
             gr.Dropdown(
                 self._contrasts(self.first),
@@ -101,7 +108,12 @@ class Page:
 
     def _add_outputs(self, first: Answer) -> list[gr.components.Component]:
         said = gr.Textbox(
-            first[0], label="Explanation", lines=4, interactive=False, buttons=["copy"]
+            first[0],
+            label="Explanation",
+            lines=4,
+            interactive=False,
+            buttons=["copy"],
+            elem_id="verbalizer-explanation",
         )
         with gr.Tabs():
             with gr.Tab("Words"):
