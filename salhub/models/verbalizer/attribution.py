@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_ROWS_IN_CACHE = 64
 # Takes word vectors (R, T, D) and a mask (R, T), and gives logits (R, C).
 Classify = Callable[[Tensor, Tensor], Tensor]
 
@@ -56,7 +57,9 @@ class Explained:
             baseline, so that they get no score.
         mask: 1 for tokens, 0 for padding, (B, T).
         target: What is explained.
-        largest: Most rows that pass the classifier at once, or None.
+        logits: Of the texts, (B, C).
+        largest: Most rows that pass the classifier at once; None for all on an accelerator, and on
+            a processor for as many as stay in its cache.
     """
 
     classify: Classify
@@ -64,11 +67,18 @@ class Explained:
     baseline: Tensor
     mask: Tensor
     target: Target
+    logits: Tensor
     largest: int | None = None
 
-    def chunks(self, count: int) -> Iterator[slice]:
-        """Cut a number of rows into what passes at once."""
-        size = self.largest or count
+    @property
+    def here(self) -> Tensor:
+        """The explained number of the texts, (B,)."""
+        return self.target.of(self.logits, torch.arange(len(self.logits), device=self.mask.device))
+
+    def chunks(self, count: int, together: int = 1) -> Iterator[slice]:
+        """Cut a number of things into what passes at once, where each has so many rows."""
+        usual = _ROWS_IN_CACHE if self.vectors.device.type == "cpu" else count * together
+        size = max(1, (self.largest or usual) // together)
         return (slice(begin, begin + size) for begin in range(0, count, size))
 
     def values(self, vectors: Tensor) -> Tensor:
@@ -103,22 +113,24 @@ def integrated_gradients(explained: Explained, n_steps: int) -> tuple[Tensor, Te
     Source: Sundararajan et al., "Axiomatic Attribution for Deep Networks", 2017 (arXiv 1703.01365),
         equations 1 and 3, and proposition 1 for the sum.
     """
-    size, device = len(explained.vectors), explained.vectors.device
     nodes, weights = (
-        torch.tensor(values, device=device, dtype=torch.float32)
+        torch.tensor(values, device=explained.vectors.device, dtype=torch.float32)
         for values in _gauss_legendre(n_steps)
     )
-    rows = torch.arange(size, device=device).repeat_interleave(n_steps)
-    nodes, weights = nodes.repeat(size), weights.repeat(size)
     difference = explained.vectors - explained.baseline
     mean_gradient = torch.zeros_like(difference, dtype=torch.float32)
-    for chunk in explained.chunks(len(rows)):
-        own, share = rows[chunk], nodes[chunk, None, None].to(difference.dtype)
-        points = torch.addcmul(explained.baseline[own], difference[own], share)
-        gradient = _gradient(explained, points, own, weights[chunk])
-        mean_gradient.index_add_(0, own, gradient.float())
+    for texts in explained.chunks(len(difference)):
+        rows = torch.arange(len(difference), device=difference.device)[texts]
+        start, direction = explained.baseline[texts], difference[texts]
+        for steps in explained.chunks(n_steps, len(rows)):
+            shares = nodes[steps].to(difference.dtype)[:, None, None, None]
+            points = torch.addcmul(start, direction, shares).flatten(0, 1)  # (steps * texts, T, D)
+            count = len(shares)
+            own = weights[steps].repeat_interleave(len(rows))
+            gradient = _gradient(explained, points, rows.repeat(count), own)
+            mean_gradient[texts] += gradient.float().unflatten(0, (count, len(rows))).sum(dim=0)
     scores = (difference.float() * mean_gradient).sum(dim=-1)
-    change = explained.values(explained.vectors) - explained.values(explained.baseline)
+    change = explained.here - explained.values(explained.baseline)
     return scores, (scores.sum(dim=1) - change.float()).abs()
 
 
@@ -155,7 +167,7 @@ def occlusion(explained: Explained, word_ids: Tensor) -> Tensor:
     is_member = word_ids[:, None, :] == words[:, None]  # (B, W, T)
     sizes = is_member.sum(dim=-1)
     rows, places = sizes.nonzero(as_tuple=True)
-    complete = explained.values(explained.vectors)
+    complete = explained.here
     drops = torch.zeros(sizes.shape, device=word_ids.device, dtype=torch.float32)
     with torch.no_grad():
         for chunk in explained.chunks(len(rows)):

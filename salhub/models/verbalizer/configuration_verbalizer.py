@@ -48,7 +48,8 @@ class VerbalizerConfig(ExplainedClassifierConfig):
         attribution: "integrated_gradients", "gradient_x_input", "occlusion" or "random" (a
             control).
         n_steps: Points on the path of integrated gradients.
-        internal_batch_size: Most rows that pass the classifier at once; None for all.
+        internal_batch_size: Most rows that pass the classifier at once; None for all on an
+            accelerator, and for as many as stay in the cache of a processor.
         baseline: What a word is compared with: the "pad" or "mask" token, or "zero" vectors.
         word_level: Join the pieces of a word; otherwise every token is a word.
         merge: The score of a word is the "sum" of its pieces, or the one of largest size

@@ -142,9 +142,8 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
             with torch.no_grad():
                 logits = self._logits(vectors, mask)
             target = self._target(logits, class_labels, other_labels)
-            explained = Explained(
-                self._logits, vectors, baseline, mask, target, self.config.internal_batch_size
-            )
+            largest = self.config.internal_batch_size
+            explained = Explained(self._logits, vectors, baseline, mask, target, logits, largest)
             words = _word_ids(word_ids, is_word)
             saliency, delta = self._attribute(explained, ids, is_word, words)
         return TextSaliencyOutput(

@@ -133,12 +133,10 @@ class _Pool:
             self._keep(keep)
         if not len(self.texts):
             return np.zeros(0, dtype=np.int64)
-        begins = np.flatnonzero(np.diff(self.texts, prepend=-1))
-        largest = np.maximum.reduceat(self.gains, begins)
-        sizes = np.diff(begins, append=len(self.texts))
-        places = np.flatnonzero(self.gains == np.repeat(largest, sizes))
-        # The first of each text.
-        return places[np.flatnonzero(np.diff(self.texts[places], prepend=-1))]
+        is_first = _first_of_each(self.texts)
+        largest = np.maximum.reduceat(self.gains, is_first.nonzero()[0])
+        places = (self.gains == largest[is_first.cumsum() - 1]).nonzero()[0]
+        return places[_first_of_each(self.texts[places])]
 
     def keep_apart_from(self, chosen: np.ndarray, size: int) -> None:
         """Drop groups that share a word with the chosen one of their text, and finished texts."""
@@ -157,6 +155,13 @@ class _Pool:
         self.texts, self.starts, self.rows, self.gains = (
             values[keep] for values in (self.texts, self.starts, self.rows, self.gains)
         )
+
+
+def _first_of_each(texts: np.ndarray) -> np.ndarray:
+    """Where the number of another text begins in an ascending list of them, bool."""
+    is_first = np.ones(len(texts), dtype=bool)
+    np.not_equal(texts[1:], texts[:-1], out=is_first[1:])
+    return is_first
 
 
 def _single_words(
