@@ -27,9 +27,7 @@ from benchmarks.report import (
     add_comparisons,
     add_race,
     add_requirements,
-    print_tables,
-    record_versions,
-    save_results,
+    finish,
 )
 from salhub.models.verbalizer.candidates import find_candidates
 from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
@@ -83,11 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         add_agreements(results, agreements, TOLERANCE)
         add_requirements(results, required)
         results.tables.append(peers_table(peers))
-    record_versions(results, peers)
-    print_tables(results)
-    print()
-    for path in save_results(results, options.output):
-        print(f"Wrote {path}")
+    finish(results, peers, options.output)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

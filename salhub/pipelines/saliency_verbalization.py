@@ -53,10 +53,14 @@ result.save("explained.html")
     compare = staticmethod(compare_results)
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chat: Any = None, **kwargs
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        chat: Any = None,
+        **kwargs,
     ) -> None:
         super().__init__(model, **kwargs)
-        self.tokenizer = tokenizer
+        self.tokenizer = tokenizer or _load_tokenizer(model.config.name_or_path, {})
         chosen = chat if chat is not None else model.config.llm
         if model.config.mode == "instruct" and chosen is None:
             raise ValueError(
@@ -131,7 +135,6 @@ result.save("explained.html")
             **settings: Keywords of every call.
         """
         cls._refuse_loading_settings(settings)
-        tokenizer = tokenizer or _load_tokenizer(model.config.name_or_path, {})
         parts = {"device": device, "batch_size": batch_size, "chat": chat}
         return cls(model, tokenizer, **parts, **settings)
 

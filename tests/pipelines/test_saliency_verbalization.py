@@ -170,3 +170,6 @@ def test_transformers_gives_the_same_pipeline():
     assert Path(sample_text_path("review")).is_file()
     task = transformers.pipelines.PIPELINE_REGISTRY.check_task("saliency-verbalization")
     assert task[1]["impl"].__name__ == "SaliencyVerbalizationPipeline"
+    model = salhub.SaliencyVerbalizerModel.from_pretrained(MOVIES)
+    explain = transformers.pipeline("saliency-verbalization", model=model)
+    assert explain("A wonderful film.").text == salhub.pipeline(MOVIES)("A wonderful film.").text

@@ -20,6 +20,7 @@ NETWORK = {
 
 class TestVerbalizer(ModelTester):
     model_class = SaliencyVerbalizerModel
+    shipped = ("salhub/verbalizer-movie-reviews", "salhub/verbalizer-news-topics")
 
     def config(self):
         return VerbalizerConfig(backbone_config=dict(NETWORK), n_steps=9)
