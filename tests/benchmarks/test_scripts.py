@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import salhub
-from benchmarks import normgrad, salient_relevance
+from benchmarks import normgrad, salient_relevance, verbalizer
 from benchmarks.classifier import load_classifier, own_copy, sixteen_photos
 from benchmarks.folded_lite import fold
 from benchmarks.normgrad_agreement import RULES, agreements
@@ -115,6 +115,17 @@ def test_relevance_race_runs_the_presets(classifier, task, no_memory_profile, mo
     required, found = salient_relevance.relevance(results, whole, rounds=1)
     assert [one.limit for one in required] == [salient_relevance.LRP_LIMIT] * 2
     assert all(one.difference < salient_relevance.TOLERANCE for one in found if one.expected)
+
+
+def test_the_verbalizers_races_run(no_memory_profile):
+    results = Results(model="verbalizer", command="c", seed=0)
+    captum = find_peers("captum")["captum"]
+    task = verbalizer.tasks()[0]
+    required, agreed = verbalizer.gradients(results, task, captum, rounds=1)
+    assert [one.limit for one in required] == [1.15]
+    assert all(one.difference < verbalizer.TOLERANCE for one in agreed)
+    limits = [one.limit for one in verbalizer.searches(results, 20, rounds=1)]
+    assert limits == [200.0, 10.0]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
