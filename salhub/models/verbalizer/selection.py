@@ -75,7 +75,11 @@ class GreedySelections:
 
 
 def select_greedily(
-    candidates: Candidates, config: VerbalizerConfig, is_punctuation: np.ndarray | None = None
+    candidates: Candidates,
+    config: VerbalizerConfig,
+    is_punctuation: np.ndarray | None = None,
+    *,
+    max_phrases: int | None = None,
 ) -> GreedySelections:
     """Name the phrase that covers most, then the one that adds most to it, and so on.
 
@@ -86,6 +90,7 @@ def select_greedily(
         candidates: Of some texts.
         config: `max_phrases`, `max_words`, `min_gain` and `min_word_gain`.
         is_punctuation: Words that are not named alone, bool (B, N).
+        max_phrases: Most phrases; those of the configuration where None.
 
     Returns:
         One selection a text.
@@ -97,10 +102,11 @@ def select_greedily(
     size = len(candidates.lengths)
     pool = _Pool(candidates)
     left = np.full(size, config.max_words)
-    starts, rows = (np.zeros((config.max_phrases, size), dtype=np.int64) for _ in range(2))
-    gains = np.zeros((config.max_phrases, size))
+    max_phrases = max_phrases or config.max_phrases
+    starts, rows = (np.zeros((max_phrases, size), dtype=np.int64) for _ in range(2))
+    gains = np.zeros((max_phrases, size))
     taken = np.zeros(candidates.scores.shape, dtype=bool)
-    for pick in range(config.max_phrases):
+    for pick in range(max_phrases):
         # However evenly the evidence is spread, something is named.
         smallest = max(config.min_gain, _TINY) if pick else _TINY
         best = pool.best(left, smallest)

@@ -155,9 +155,8 @@ class Verbalizer:
         if self.config.sign != "+" or self.config.compat is not None:
             return None
         scores, lengths, _ = padded_rows(words, [-row for row in rows])
-        settings = {"max_phrases": 1, "min_word_gain": 1.0}
-        config = type(self.config)(**{**_search_settings(self.config), **settings})
-        return select_greedily(find_candidates(scores, lengths, config, marks), config, marks)
+        found = find_candidates(scores, lengths, self.config, marks)
+        return select_greedily(found, self.config, marks, max_phrases=1)
 
     def _told(
         self,
@@ -266,8 +265,3 @@ def searches_of(candidates: Candidates, config: VerbalizerConfig, text: int) -> 
         "total_order": [((word,), max(0.0, float(shares[word]))) for word in order],
         "compare": candidates.found("convolution", "span", text=text)[: config.top_k],
     }
-
-
-def _search_settings(config: VerbalizerConfig) -> dict[str, Any]:
-    names = ("filter_length", "metric", "metric_value", "max_words")
-    return {name: getattr(config, name) for name in names}

@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -37,12 +38,12 @@ class Words:
         start, stop, _ = places.indices(len(self))
         return self.text[self.spans[start, 0] : self.spans[stop - 1, 1]]
 
-    @property
+    @cached_property
     def strings(self) -> list[str]:
         """Each word."""
         return [self.text[start:end] for start, end in self.spans.tolist()]
 
-    @property
+    @cached_property
     def is_punctuation(self) -> np.ndarray:
         """Which words are punctuation or signs only, bool (n,)."""
         return np.array([_is_punctuation(word) for word in self.strings], dtype=bool)
