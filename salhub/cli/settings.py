@@ -117,7 +117,9 @@ def parse_settings(words: Iterable[str]) -> dict[str, Any]:
 
 
 def without_place(word: str) -> str:
-    """A setting as others can use it: of a file or folder of this machine only the name is left.
+    """A setting as others may read it: of a file or folder of this machine only the name is left.
+
+    Of places of pictures, which may tell who is meant, their number and a digest are.
 
     Example:
         >>> [without_place(word) for word in ("seed=3", "data=/home/me/x.npz")]
@@ -143,6 +145,10 @@ def try_without_place(word: str) -> str:
 
 
 def _name_of_place(text: str) -> str:
+    from salhub.data.subset import describe_spec
+
+    if text.startswith("indices:"):
+        return describe_spec(text)
     # "file:PATH" names a set of pictures.
     prefix = "file:" if text.startswith("file:") else ""
     place = text.removeprefix(prefix)

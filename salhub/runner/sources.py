@@ -10,8 +10,6 @@ from salhub.manifest import file_sha256
 # How a digest is called beside the option whose files it is of.
 SUFFIX = " sha256"
 _DIGITS = 16
-# Words that name a set of pictures by a file.
-_FILE = "file:"
 
 
 def source_digests(arguments: Any, sources: Mapping[str, str]) -> dict[str, str]:
@@ -24,12 +22,13 @@ def source_digests(arguments: Any, sources: Mapping[str, str]) -> dict[str, str]
     Returns:
         "OPTION sha256" -> 16 hexadecimal digits.
     """
-    found = {
-        name: _files(value, sources.get(name, ""))
-        for name, value in vars(arguments).items()
-        if isinstance(value, str)
-    }
-    return {f"{name}{SUFFIX}": _digest(files) for name, files in found.items() if files}
+    found = {}
+    for name, pattern in sources.items():
+        value = getattr(arguments, name, None)
+        files = [] if value is None else _files(Path(value), pattern)
+        if files:
+            found[f"{name}{SUFFIX}"] = _digest(files)
+    return found
 
 
 def check_output(arguments: Any, sources: Mapping[str, str]) -> None:
@@ -54,13 +53,9 @@ def check_output(arguments: Any, sources: Mapping[str, str]) -> None:
             )
 
 
-def _files(value: str, pattern: str) -> list[Path]:
-    path = Path(value.removeprefix(_FILE))
-    if not (pattern or value.startswith(_FILE)):
-        return []
-    if path.is_dir() and pattern:
-        return sorted(file for file in path.glob(pattern) if file.is_file())
-    return [path] if path.is_file() else []
+def _files(path: Path, pattern: str) -> list[Path]:
+    found = sorted(path.glob(pattern)) if path.is_dir() else [path]
+    return [file for file in found if file.is_file()]
 
 
 def _digest(files: list[Path]) -> str:

@@ -75,7 +75,8 @@ def test_no_folder_of_this_machine_stays_in_a_setting(tmp_path, monkeypatch):
         ('output_dir="/nowhere/out"', "output_dir=out"),
         ("forget=file:/nowhere/places.txt", "forget=file:places.txt"),
         ("model=me/mine", "model=me/mine"),
-        ("forget=indices:" + "1," * 3000, "forget=indices:" + "1," * 3000),
+        ("forget=indices:3,8,9", "forget=indices:3 places, sha256 bc2be3c6"),
+        ("note=" + "long " * 3000, "note=" + "long " * 3000),
         ("empty=", "empty="),
     ):
         assert without_place(word) == kept
