@@ -66,3 +66,22 @@ def picture_pane(label: str, properties: dict[str, Any]) -> gr.Image:
         buttons=["download", "fullscreen"],
         elem_classes="salhub-pane",
     )
+
+
+def code_pane(code: str, label: str, language: str = "python") -> gr.Code:
+    """Build a program to be copied, without numbers of lines.
+
+    Args:
+        code: The program.
+        label: What it does.
+        language: As Gradio calls it.
+    """
+    return gr.Code(
+        code,
+        language=language,
+        label=label,
+        interactive=False,
+        wrap_lines=True,
+        show_line_numbers=False,
+        buttons=["copy"],
+    )

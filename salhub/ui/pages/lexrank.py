@@ -16,6 +16,7 @@ from salhub.pipelines.extractive_summarization_result import ExtractiveSummariza
 from salhub.ui.faults import plain_errors
 from salhub.ui.markup import header, sentence
 from salhub.ui.reproducing import setting_lines
+from salhub.ui.tab import code_pane
 from salhub.viz.shaded_text import shaded_html
 
 PAPER = ("Paper", "https://doi.org/10.1613/jair.1523")
@@ -98,10 +99,7 @@ class Page:
             with gr.Tab("Others"):
                 others = gr.HTML(first[3])
             with gr.Tab("Code"):
-                code = gr.Code(
-                    first[4], language="python", interactive=False, wrap_lines=True,
-                    show_line_numbers=False, buttons=["copy"], label="The same in Python",
-                )  # fmt: skip
+                code = code_pane(first[4], "The same in Python")
         return [summary, shaded, reasons, others, code]
 
     def answer(

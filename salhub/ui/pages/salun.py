@@ -9,6 +9,7 @@ from salhub.ui.faults import plain_errors
 from salhub.ui.markup import Fact, facts, sentence
 from salhub.ui.pages.salun_diffusion import add_digits
 from salhub.ui.picture_input import PictureInput, UploadedPicture
+from salhub.ui.tab import code_pane
 from salhub.ui.unlearning import ClassifierFamily, DiffusionFamily, UnlearningPage
 
 DIGITS = "salhub/salun-ddpm-mnist"
@@ -52,15 +53,7 @@ class Page(UnlearningPage):
                 accuracy = gr.HTML(shown[0])
             with gr.Column(min_width=320):
                 density = gr.HTML(shown[1])
-                code = gr.Code(
-                    shown[2],
-                    language="shell",
-                    label="The command that does it",
-                    interactive=False,
-                    wrap_lines=True,
-                    show_line_numbers=False,
-                    buttons=["copy"],
-                )
+                code = code_pane(shown[2], "The command that does it", "shell")
                 gr.HTML(self._shipped())
         chosen.input(
             plain_errors(self.show_class),

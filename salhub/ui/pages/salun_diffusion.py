@@ -8,6 +8,7 @@ from PIL import Image
 from salhub.auto import Method
 from salhub.ui.faults import plain_errors
 from salhub.ui.markup import sentence
+from salhub.ui.tab import code_pane
 from salhub.ui.unlearning import DiffusionFamily, UnlearningPage
 
 _LARGEST_SEED = 9999
@@ -72,15 +73,7 @@ def add_digits(family: DiffusionFamily, lock: threading.Lock) -> None:
     with gr.Row(equal_height=True):
         seed = gr.Slider(0, _LARGEST_SEED, 0, step=1, label="Seed of the noise")
         button = gr.Button("Draw others", variant="primary", min_width=120, scale=0)
-    code = gr.Code(
-        family.stored_sheets_code(),
-        language="python",
-        label="Code that draws them",
-        interactive=False,
-        wrap_lines=True,
-        show_line_numbers=False,
-        buttons=["copy"],
-    )
+    code = code_pane(family.stored_sheets_code(), "Code that draws them")
     button.click(
         plain_errors(draw),
         seed,

@@ -15,6 +15,7 @@ from salhub.pipelines.saliency_verbalization_result import SaliencyVerbalization
 from salhub.ui.faults import plain_errors
 from salhub.ui.markup import header
 from salhub.ui.reproducing import setting_lines
+from salhub.ui.tab import code_pane
 from salhub.viz.shaded_text import shaded_html
 from salhub.viz.text import percentage
 
@@ -123,10 +124,7 @@ class Page:
             with gr.Tab("Audit"):
                 audit = gr.HTML(first[3])
             with gr.Tab("Code"):
-                code = gr.Code(
-                    first[4], language="python", interactive=False, wrap_lines=True,
-                    show_line_numbers=False, buttons=["copy"], label="The same in Python",
-                )  # fmt: skip
+                code = code_pane(first[4], "The same in Python")
             with gr.Tab("JSON"):
                 record = gr.Code(
                     first[5], language="json", interactive=False, wrap_lines=True,
