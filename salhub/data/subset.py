@@ -152,7 +152,7 @@ def describe_spec(spec: str) -> str:
 
     Example:
         >>> describe_spec("class:cat"), describe_spec("indices:3,8,9")
-        ('class:cat', 'indices:3 places, sha256 4f5f7db2')
+        ('class:cat', 'indices:3 places, sha256 bc2be3c6')
     """
     kind, _, value = spec.partition(":")
     if kind == "indices":

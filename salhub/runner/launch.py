@@ -1,12 +1,12 @@
-"""Starting a run on several processes of this machine."""
+"""Starting a run on several processes of this machine, by torchrun."""
 
+import logging
 import os
-import socket
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,9 +18,8 @@ from salhub.runner.processes import EXPECTED_PROCESSES
 COMMAND = "SALHUB_COMMAND"
 ERRORS = "SALHUB_ERRORS"
 _MODULE = "salhub.runner"
-_PAUSE = 0.1  # seconds
-# How long the others may take to end by themselves when one has failed, in seconds.
-_GRACE = 10.0
+# Where torchrun tells that a process has failed, which says nothing that a person can use.
+_TALK = "torch.distributed.elastic"
 
 
 def launch(
@@ -33,8 +32,9 @@ def launch(
 ) -> int:
     """Run `python -m salhub.runner WORDS` on several processes that work together.
 
-    They find each other as those of torchrun do, and the first one speaks for all. When one fails
-    the others are ended, and what it said is the last line on standard error.
+    torchrun starts them, on CPUs as on GPUs; `accelerate launch --cpu` would start some that do not
+    know of each other. When one fails the others are ended, and what it said is the last line on
+    standard error.
 
     Args:
         words: The command, such as ["train", "NAME", "output_dir=out"].
@@ -51,26 +51,65 @@ def launch(
     """
     if processes < 1:
         raise ValueError(f"nproc must be 1 or more, got {processes}.")
-    environment = {**os.environ, EXPECTED_PROCESSES: str(processes), COMMAND: command}
+    environment = {EXPECTED_PROCESSES: str(processes), COMMAND: command}
     if cpu or not torch.cuda.is_available():
         environment["ACCELERATE_USE_CPU"] = "true"
         threads = max(1, (os.cpu_count() or 1) // processes)
-        environment.setdefault("OMP_NUM_THREADS", str(threads))
+        environment.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", str(threads)))
     elif processes > torch.cuda.device_count():
         raise ValueError(
             f"nproc is {processes}, but there are {torch.cuda.device_count()} GPUs; give at most "
             "that many, or cpu=true."
         )
-    with tempfile.TemporaryDirectory(prefix="salhub-") as errors:
-        environment |= _meeting_place(processes) | {ERRORS: errors}
-        children = [_start(words, environment, rank, quiet) for rank in range(processes)]
-        try:
-            code = _wait_for(children)
-        finally:
-            _end(children)
+    with tempfile.TemporaryDirectory(prefix="salhub-") as folder:
+        errors = Path(folder) / "errors"
+        errors.mkdir()
+        with _environment({**environment, ERRORS: str(errors)}):
+            code = _torchrun(words, processes, Path(folder) / "logs" if quiet else None)
         if code:
-            sys.stderr.write(f"Error: {_first_error(Path(errors), code)}\n")
+            sys.stderr.write(f"Error: {_first_error(errors, code)}\n")
     return code
+
+
+def _torchrun(words: Sequence[str], processes: int, logs: Path | None) -> int:
+    """The code of the first process that fails, or 0; `logs` takes what they print."""
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    redirects = Std.NONE if logs is None else Std.OUT
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        # What `torchrun --standalone` sets.
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        logs_specs=DefaultLogsSpecs(log_dir=logs and str(logs), redirects=redirects),
+    )
+    before = logging.getLogger(_TALK).level
+    logging.getLogger(_TALK).setLevel(logging.CRITICAL)
+    try:
+        elastic_launch(config, sys.executable)("-m", _MODULE, *words)
+    except ChildFailedError as error:
+        return next(iter(error.failures.values())).exitcode
+    finally:
+        logging.getLogger(_TALK).setLevel(before)
+    return 0
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str]) -> Generator[None]:
+    """Environment variables for the processes that are started inside."""
+    before = dict(os.environ)
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def record_error(sentence: str) -> bool:
@@ -83,49 +122,6 @@ def record_error(sentence: str) -> bool:
     if folder is not None:
         (Path(folder) / os.environ["RANK"]).write_text(sentence, encoding="utf-8")
     return folder is not None
-
-
-def _meeting_place(processes: int) -> dict[str, str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(processes),
-        "LOCAL_WORLD_SIZE": str(processes),
-    }
-
-
-def _start(
-    words: Sequence[str], environment: dict[str, str], rank: int, quiet: bool
-) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", _MODULE, *words],
-        env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        stdout=subprocess.DEVNULL if quiet or rank else None,
-        stderr=subprocess.DEVNULL if rank else None,
-    )
-
-
-def _wait_for(children: Sequence[subprocess.Popen]) -> int:
-    """The exit code of the first one that fails, or 0 when all have ended well."""
-    while True:
-        codes = [child.poll() for child in children]
-        failed = next((code for code in codes if code), None)
-        if failed is not None or None not in codes:
-            return failed or 0
-        time.sleep(_PAUSE)
-
-
-def _end(children: Sequence[subprocess.Popen]) -> None:
-    """End those that still run, which may be waiting for one that has failed."""
-    limit = time.monotonic() + _GRACE
-    while any(child.poll() is None for child in children) and time.monotonic() < limit:
-        time.sleep(_PAUSE)
-    for child in children:
-        child.kill()
-        child.wait()
 
 
 def _first_error(folder: Path, code: int) -> str:

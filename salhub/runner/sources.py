@@ -25,7 +25,8 @@ def source_digests(arguments: Any, sources: Mapping[str, str]) -> dict[str, str]
     found = {}
     for name, pattern in sources.items():
         value = getattr(arguments, name, None)
-        files = [] if value is None else _files(Path(value), pattern)
+        values = value if isinstance(value, list) else [value]
+        files = [file for one in values if one is not None for file in _files(Path(one), pattern)]
         if files:
             found[f"{name}{SUFFIX}"] = _digest(files)
     return found
@@ -45,7 +46,7 @@ def check_output(arguments: Any, sources: Mapping[str, str]) -> None:
     target = Path(arguments.output_dir)
     for name, pattern in sources.items():
         value = getattr(arguments, name, None)
-        is_whole_folder = value is not None and "*" in pattern and Path(value).is_dir()
+        is_whole_folder = isinstance(value, str) and "*" in pattern and Path(value).is_dir()
         if is_whole_folder and target.is_dir() and target.samefile(value):
             raise ValueError(
                 f"output_dir is the folder of {name}={value}, whose files would be lost; choose "

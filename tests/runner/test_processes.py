@@ -57,7 +57,6 @@ def test_a_process_that_dies_ends_the_others(tmp_path, monkeypatch, capfd):
         "import os, time\nif os.environ['RANK'] == '1': os._exit(7)\ntime.sleep(60)\n"
     )
     monkeypatch.setattr("salhub.runner.launch._MODULE", "salhub_dies")
-    monkeypatch.setattr("salhub.runner.launch._GRACE", 0.2)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert launch([], 2, cpu=True) == 7
     assert capfd.readouterr().err == (

@@ -3,12 +3,14 @@
 import json
 import signal
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 
 from salhub.results import Results
 from salhub.runner.loop import run
 from salhub.runner.run_folder import OPTIONS_NAME, fill_from, is_finished
+from salhub.runner.sources import source_digests
 from tests.runner.test_loop import run_toy, start
 from tests.runner.toy_recipe import ToyArguments, ToyRecipe
 
@@ -173,3 +175,14 @@ def test_a_run_that_diverged_says_so_until_it_is_started_anew(tmp_path):
     assert not (tmp_path / "failure.json").exists()
     recipe = ToyRecipe(ToyArguments(output_dir=str(tmp_path)))
     assert is_finished(tmp_path, recipe.recorded_options())
+
+
+def test_files_in_a_list_have_one_digest_of_all(tmp_path):
+    for name in "abc":
+        (tmp_path / name).write_text(name)
+    paths = [str(tmp_path / name) for name in "ab"]
+    two = source_digests(SimpleNamespace(more=paths), {"more": "*"})
+    assert len(two["more sha256"]) == 16
+    other = source_digests(SimpleNamespace(more=[*paths[:1], str(tmp_path / "c")]), {"more": "*"})
+    assert two != other
+    assert source_digests(SimpleNamespace(more=[]), {"more": "*"}) == {}

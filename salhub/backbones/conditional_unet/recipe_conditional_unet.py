@@ -20,6 +20,7 @@ from salhub.backbones.conditional_unet.modeling_conditional_unet import Conditio
 from salhub.backbones.conditional_unet.sample_sheet import save_sample_sheet
 from salhub.data.labelled_split import spread_places
 from salhub.data.picture_archive import PictureArchive, resize_bytes
+from salhub.data.subset import describe_spec
 from salhub.results import Results
 from salhub.runner.arguments import RunArguments
 from salhub.runner.batches import Batch, step_batches
@@ -114,8 +115,9 @@ class ConditionalUNetRecipe(Recipe):
 
     def learned_options(self) -> dict[str, Any]:
         # The place of the archive does not matter, and its content is in the split.
-        options = super().learned_options()
-        return {**options, "data": Path(self.arguments.data).stem}
+        options, left_out = super().learned_options(), self.arguments.leave_out
+        words = left_out and describe_spec(left_out)
+        return {**options, "data": Path(self.arguments.data).stem, "leave_out": words}
 
     def stages(self, epoch: int) -> Iterable[Stage]:
         return [Stage("train", len(self.train_labels), self._fetch)]

@@ -133,9 +133,14 @@ class TextClassifierRecipe(Recipe):
 
     name = "text-classifier"
     arguments_class = TextClassifierArguments
+    sources = {
+        **Recipe.sources,
+        **dict.fromkeys(("test_data", "unlabelled_data"), "*"),
+        "teachers": "model*.safetensors",
+    }
 
     def learned_options(self) -> dict[str, Any]:
-        # The places of the files do not matter; their content is in the fingerprints.
+        # The places of the files do not matter, and what is in them does, see `sources`.
         options = super().learned_options()
         options["data"] = Path(self.arguments.data).name
         for name in ("test_data", "unlabelled_data", "teachers"):
