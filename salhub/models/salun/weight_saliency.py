@@ -185,6 +185,13 @@ def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
                 f"'{name}' is of {parameter.dtype}, which has no gradient; use the model before it "
                 "was quantised."
             )
+    for name, module in model.named_modules():
+        # torch keeps their weights packed, where they are no parameters any more.
+        if ".quantized" in type(module).__module__:
+            raise TypeError(
+                f"'{name}' is a {type(module).__name__} of {type(module).__module__}, whose "
+                "weights have no gradient; use the model before it was quantised."
+            )
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     if not parameters:

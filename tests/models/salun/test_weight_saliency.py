@@ -235,3 +235,12 @@ def test_our_classifier_is_looked_at_for_several_samples_at_once(monkeypatch):
             total += gradient.square()
     for name, expected in squares.items():
         assert torch.allclose(found[name], expected, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_whose_weights_were_packed_is_refused():
+    packed = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(3, 2)), {nn.Linear})
+    with pytest.raises(
+        TypeError, match=r"'0' is a Linear of .*use the model before it was quantised"
+    ):
+        compute_saliency(packed, [(torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))])
