@@ -107,7 +107,8 @@ def test_a_gallery_has_a_page_for_every_method_and_tells_endpoints_apart(monkeyp
     monkeypatch.setitem(METHODS, "toy", toy)
     gallery = build_gallery()
     titles = [title for _, title, _ in gallery.pages]
-    assert titles[1:] == ["Salient Relevance", "SalUn", "SalUn for diffusion"]
+    known = ["Salient Relevance", "LexRank", "SalUn", "SalUn for diffusion", "Saliency verbalizer"]
+    assert titles[1:] == known
     names = {one.api_name for one in gallery.fns.values()}
     assert {"normgrad", "salient_relevance"} <= names
     with pytest.raises(ValueError, match="at least one page"):

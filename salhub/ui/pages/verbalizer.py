@@ -67,7 +67,7 @@ class Page:
             gr.HTML(header(self.title, self.sentence, [PAPER]))
             with gr.Row(equal_height=False):
                 with gr.Column(min_width=320):
-                    inputs = self._add_inputs(text)
+                    inputs, button = self._add_inputs(text)
                 with gr.Column(min_width=320):
                     outputs = self._add_outputs(first)
             classifier, contrast = inputs[1], inputs[2]
@@ -75,7 +75,6 @@ class Page:
             for component in inputs:
                 moved = component.submit if isinstance(component, gr.Textbox) else component.input
                 moved(plain_errors(self.answer), inputs, outputs, api_name=False)
-            button = gr.Button("Explain", variant="primary")
             button.click(
                 plain_errors(self.answer),
                 inputs,
@@ -86,16 +85,17 @@ class Page:
             )
         return blocks
 
-    def _add_inputs(self, text: str) -> list[gr.components.Component]:
-        return [
-            gr.Textbox(
-                text,
-                label="Text",
-                lines=7,
-                max_lines=16,
-                max_length=MOST_CHARACTERS,
-                elem_id="verbalizer-text",
-            ),
+    def _add_inputs(self, text: str) -> tuple[list[gr.components.Component], gr.Button]:
+        box = gr.Textbox(
+            text,
+            label="Text",
+            lines=7,
+            max_lines=16,
+            max_length=MOST_CHARACTERS,
+            elem_id="verbalizer-text",
+        )
+        button = gr.Button("Explain", variant="primary")
+        controls = [
             gr.Radio(list(self.pipelines), value=self.first, label="Classifier"),
             gr.Dropdown(
                 self._contrasts(self.first),
@@ -106,6 +106,7 @@ class Page:
             gr.Slider(1, 30, 12, step=1, label="Most words named"),
             gr.Dropdown(list(LANGUAGES), value="en", label="Language of the sentence"),
         ]
+        return [box, *controls], button
 
     def _add_outputs(self, first: Answer) -> list[gr.components.Component]:
         said = gr.Textbox(

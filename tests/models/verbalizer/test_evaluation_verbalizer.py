@@ -48,7 +48,7 @@ def test_words_are_removed_one_text_at_a_time(explained):
         else:
             mask = torch.ones_like(ids)
         logits = model.backbone(input_ids=ids.long(), attention_mask=mask).logits
-        return float(logits.softmax(-1)[0, label])
+        return float(logits.detach().softmax(-1)[0, label])
 
     labels = [one.class_label for one in maps]
     full = [probability(text, label) for text, label in zip(texts, labels, strict=True)]
