@@ -135,6 +135,7 @@ class _Run:
     as_json: bool
     num_done: int = field(default=0, init=False)
     num_failed: int = field(default=0, init=False)
+    sentences: set[str] = field(default_factory=set, init=False)
 
     def load_pipeline(self) -> Any:
         return self.choice.load(self.load, device=self.device, batch_size=self.batch_size)
@@ -241,10 +242,10 @@ class _Run:
                 found.append((source, pipeline(content, **self.call)))
             except _BAD_INPUT as error:
                 errors.append((source, error))
-        if not found and not self.num_done:
-            # Nothing has worked yet: the settings are wrong, not every single input.
-            raise errors[0][1]
         for source, error in errors:
+            if not (found or self.num_done) and sentence_of(error) in self.sentences:
+                # Nothing has worked, and it is always the same: the settings are wrong.
+                raise error
             self.fail(source, error)
         return found
 
@@ -266,6 +267,7 @@ class _Run:
         from tqdm.auto import tqdm
 
         self.num_failed += 1
+        self.sentences.add(sentence_of(error))
         if self.as_json:
             echo_json({"input": source.text, "error": sentence_of(error)})
         tqdm.write(f"Left out {source.text}: {sentence_of(error)}", file=sys.stderr)

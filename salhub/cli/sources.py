@@ -85,6 +85,8 @@ def _is_literal(text: str, pipeline_class: Any) -> bool:
         return True
     if not pipeline_class.takes_literals or text.startswith(PREFIX):
         return False
+    if not text.strip():
+        return True
     # A name with the ending of a file is the file that is missing.
     is_name = len(text.split()) == 1 and text.lower().endswith(pipeline_class.input_suffixes)
     return not is_name and not _exists(text)

@@ -101,7 +101,9 @@ def _text_of(line: str, name: str) -> str:
     found = [entry[f] for f in _TEXT_FIELDS if f in entry] if isinstance(entry, dict) else []
     if not found:
         raise ValueError(f"{name} has none of the fields {', '.join(_TEXT_FIELDS)}.")
-    return " ".join(found[0]) if isinstance(found[0], list) else str(found[0])
+    if not isinstance(found[0], str | list):
+        raise ValueError(f"{name} has {found[0]!r} where a text should be.")
+    return " ".join(found[0]) if isinstance(found[0], list) else found[0]
 
 
 def _rows(path: Path) -> Iterator[str]:
@@ -115,7 +117,10 @@ def _opened(path: Path) -> Generator[IO[str]]:
     opener: Any = gzip.open if path.suffix == ".gz" else open
     # newline="" is what csv wants; other readers do not mind.
     with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-        yield file
+        try:
+            yield file
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not text in UTF-8 ({error.reason}); save it so.") from None
 
 
 _READERS = {".txt": _paragraphs, ".jsonl": _objects, ".csv": _rows}

@@ -1,6 +1,8 @@
 """The pipeline of the models that choose the sentences of a text that carry it."""
 
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from salhub.data.text_sources import load_text
@@ -12,6 +14,13 @@ from salhub.pipelines.extractive_summarization_result import (
 )
 
 _SETTINGS = ("budget", "query", "order")
+
+
+@dataclass(frozen=True)
+class _Together:
+    """Texts that have one summary; a list would be one text that is split already."""
+
+    texts: list[Any]
 
 
 class ExtractiveSummarizationPipeline(TextPipeline):
@@ -50,8 +59,8 @@ result.save("summary.html")
 
         Args:
             texts: A text; a `pathlib` path of a text file; "sample:article"; an open file; or a
-                list or generator of these. A text may also be a list of its sentences, where
-                `together` says that there are several.
+                list or generator of these. A text in such a list may also be a list of its
+                sentences.
             together: Make one summary of all texts.
             **kwargs: `budget`, the length: a number of sentences, 3 by default, or "100w", "665c"
                 (characters) or "20%"; `query`, what the summary should be about; `order`,
@@ -65,7 +74,9 @@ result.save("summary.html")
             TypeError: Something that is no text.
         """
         if together:
-            return super().__call__([list(texts)], **kwargs)[0]
+            is_one = isinstance(texts, str | bytes | os.PathLike) or hasattr(texts, "read")
+            several = [texts] if is_one else list(texts)
+            return super().__call__([_Together(several)], **kwargs)[0]
         if isinstance(texts, Sequence) and not isinstance(texts, str | bytes) and not texts:
             return []
         return super().__call__(texts, **kwargs)
@@ -79,9 +90,8 @@ result.save("summary.html")
         return {}
 
     def preprocess(self, text: Any) -> dict[str, Any]:
-        if isinstance(text, list):
-            return {"documents": [one if isinstance(one, list) else load_text(one) for one in text]}
-        return {"documents": [load_text(text)]}
+        texts = text.texts if isinstance(text, _Together) else [text]
+        return {"documents": [one if isinstance(one, list) else load_text(one) for one in texts]}
 
     def _forward(
         self,

@@ -263,3 +263,15 @@ def test_texts_that_cannot_be_summarised(call, tmp_path):
     assert "no sentences to rank" in call("run", NEWS, " ", code=1).stderr
     said = call("run", NEWS, "sample:article", "--budget", "5 pages", code=1).stderr
     assert "is no length; write 100w" in said
+
+
+def test_a_blank_file_is_left_out_wherever_it_stands(call, tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name, text in {"a.txt": "  ", "b.txt": "One old bridge.", "c.txt": "Cats sleep."}.items():
+        (folder / name).write_text(text)
+    said = call("run", NEWS, "texts", "-o", "out", "--budget", "1", code=1)
+    assert "Left out texts/a.txt: there are no sentences" in said.stderr
+    assert len(list((tmp_path / "out").glob("*.txt"))) == 2
+    again = call("run", NEWS, "texts", "-o", "out", "--budget", "1", code=1)
+    assert "Left out texts/a.txt" in again.stderr

@@ -57,6 +57,15 @@ def test_what_is_no_collection_is_refused(tmp_path):
         list(read_texts(tmp_path / "a.jsonl"))
 
 
+def test_lines_that_hold_no_text_and_other_encodings_are_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": null}\n')
+    with pytest.raises(ValueError, match="has None where a text should be"):
+        list(read_texts(tmp_path / "a.jsonl"))
+    (tmp_path / "a.csv").write_bytes("1,café\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"a\.csv is not text in UTF-8"):
+        list(read_texts(tmp_path / "a.csv"))
+
+
 def test_fingerprints_tell_contents_apart(tmp_path):
     for name, text in (("a.txt", "x"), ("b.txt", "x"), ("c.txt", "y")):
         (tmp_path / name).write_text(text)

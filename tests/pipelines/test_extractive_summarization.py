@@ -32,6 +32,10 @@ def test_a_text_a_file_and_several_texts(summarise):
     assert {sentence.document for sentence in together.sentences} == {0, 1}
     split = summarise([["One old bridge.", "Cats sleep."]], together=True, budget=1)
     assert split.text in ("One old bridge.", "Cats sleep.")
+    [alone] = summarise([["One old bridge.", "Cats sleep."]], budget=1)
+    assert [sentence.document for sentence in alone.sentences] == [0, 0]
+    for one in (ARTICLE, sample_text_path("article")):
+        assert summarise(one, together=True, budget=2).text == text
 
 
 def test_settings_of_the_call_and_of_the_model(summarise):

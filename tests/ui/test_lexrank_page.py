@@ -39,6 +39,16 @@ def test_the_code_says_the_same_summary(page, tmp_path, monkeypatch, capsys):
         assert capsys.readouterr().out.strip() == summary
 
 
+def test_the_code_for_several_texts_says_the_same_too(page, tmp_path, monkeypatch, capsys):
+    texts = ["The old bridge is shut.\n-----\nPeople walk.\n", "The old bridge, shut.", "Cats."]
+    summary, *_, code = page.answer("\n---\n".join(texts), 1)
+    monkeypatch.chdir(tmp_path)
+    for number, text in enumerate(texts, 1):
+        (tmp_path / f"text{number}.txt").write_text(text, encoding="utf-8")
+    exec(compile(code, "page", "exec"), {})
+    assert capsys.readouterr().out.strip() == summary
+
+
 def test_nothing_in_a_text_becomes_markup(page):
     text = (
         '<script>alert(1)</script> is old. The <b>old</b> bridge is old & shut.\n---\nOld "cats".'

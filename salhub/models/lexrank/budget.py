@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 UNITS = ("words", "sentences", "characters", "ratio")
@@ -48,7 +49,7 @@ Budget(amount=0.2, unit='ratio'))
         """
         if isinstance(written, Budget):
             return written
-        if isinstance(written, bool) or not isinstance(written, int | float | str):
+        if isinstance(written, bool) or not isinstance(written, Real | str):
             raise TypeError(f"budget must be a number or a text, got {written!r}.")
         match = _WRITTEN.fullmatch(str(written))
         unit = None if match is None else _NAMES.get(match[2].lower())

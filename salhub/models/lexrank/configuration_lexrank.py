@@ -3,6 +3,7 @@
 from salhub.configuration import SaliencyConfig, strict
 from salhub.errors import did_you_mean
 from salhub.models.lexrank.sentence_splitting import SPLITTERS
+from salhub.models.lexrank.words import stopwords_of
 
 REPRESENTATIONS = ("tfidf", "embedding", "hybrid")
 CENTRALITIES = ("lexrank", "degree")
@@ -48,7 +49,8 @@ class LexRankConfig(SaliencyConfig):
         negative: What becomes of cosines below 0: "clip" makes them 0, "shift" uses (1 + cos) / 2;
             None refuses them.
         lexical_weight: Share of the words in "hybrid", 0 to 1.
-        centrality_weight: Weight of the centrality, scaled to [0, 1], in the score.
+        centrality_weight: Weight of the centrality, scaled to [0, 1], in the score; beside
+            `position_weight` only.
         position_weight: Weight of the position, 1 for the first sentence of a document, falling
             linearly.
         min_sentence_words: Sentences with fewer words get the score 0; the paper uses 9.
@@ -146,11 +148,13 @@ class LexRankConfig(SaliencyConfig):
                 f"representation='{self.representation}' needs an encoder, such as "
                 "encoder='sentence-transformers/all-MiniLM-L6-v2'."
             )
-        if self.solver == "matrix_free" and self.threshold is not None:
-            raise ValueError(
-                "solver='matrix_free' is for the continuous method; set threshold=None, or use "
-                "solver='sparse'."
-            )
+        stopwords_of(self.stopwords)
+        for name in ("threshold", "cluster_threshold", "top_edges"):
+            if self.solver == "matrix_free" and getattr(self, name) is not None:
+                raise ValueError(
+                    f"solver='matrix_free' looks at no pairs; set {name}=None, or use "
+                    "solver='sparse'."
+                )
 
 
 _CHOICES = {

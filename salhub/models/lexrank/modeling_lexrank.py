@@ -15,7 +15,12 @@ from transformers.utils import ModelOutput
 from salhub.modeling import ParameterFreeModel
 from salhub.models.lexrank.configuration_lexrank import LexRankConfig
 from salhub.models.lexrank.dense_walk import dense_stationary
-from salhub.models.lexrank.random_walk import Stationary, Walk, stationary_distribution
+from salhub.models.lexrank.random_walk import (
+    Stationary,
+    Walk,
+    count_components,
+    stationary_distribution,
+)
 from salhub.models.lexrank.sentence_encoder import SentenceEncoder
 from salhub.models.lexrank.sentence_features import SentenceFeatures
 from salhub.models.lexrank.sentence_vectors import (
@@ -102,6 +107,8 @@ class LexRankModel(ParameterFreeModel):
 
         Source: Erkan and Radev 2004 (JAIR 22), section 2.
         """
+        if max_words is not None and max_words < 1:
+            raise ValueError(f"max_words must be 1 or more, got {max_words}.")
         if isinstance(texts, str | bytes):
             raise TypeError("fit_idf takes several texts; give a list or an iterator of them.")
         bar = tqdm(texts, desc="Counting words", unit="text", disable=not progress)
@@ -189,6 +196,16 @@ class LexRankModel(ParameterFreeModel):
 
     def _centrality(self, walk: Walk, teleport: np.ndarray | None) -> Stationary:
         config = self.config
+        if teleport is not None and (config.centrality == "degree" or config.damping == 1):
+            logger.warning(
+                "A query says where jumps of the walk end, and there are none with %s.",
+                "centrality='degree'" if config.centrality == "degree" else "damping=1",
+            )
+        if config.damping == 1 and count_components(walk) > 1:
+            logger.warning(
+                "With damping=1 the walk never leaves a group of sentences that has nothing in "
+                "common with the others, so the shares of the groups are those it begins with."
+            )
         if config.centrality == "degree":
             return Stationary(walk.degrees / walk.degrees.sum(), 0, 0.0, converged=True)
         found = stationary_distribution(
@@ -243,6 +260,9 @@ class LexRankModel(ParameterFreeModel):
             counts, unseen = term_counts(words, self.vocabulary)
             rarest = np.full(len(unseen), np.log(self.config.num_documents))
             idf = np.concatenate([self.idf.double().cpu().numpy(), rarest])
+            if not idf.any():
+                logger.warning("Every word stands in all texts of the collection; all count alike.")
+                idf = np.ones_like(idf)
         else:
             if self.config.idf == "collection":
                 logger.warning("No collection was fitted; rareness is counted in what is ranked.")
@@ -259,7 +279,7 @@ class LexRankModel(ParameterFreeModel):
         attention_mask: Tensor | None = None,
         personalization: Tensor | None = None,
     ) -> LexRankOutput:
-        """Score the rows of similarity matrices, of whatever they are.
+        """Score the rows of similarity matrices, of whatever they are; `top_edges` is for texts.
 
         Args:
             similarity: Similarities of N items, symmetric, (N, N) or a batch (B, N, N).
@@ -293,6 +313,12 @@ class LexRankModel(ParameterFreeModel):
             tolerance=config.tolerance,
             max_iterations=config.max_iterations,
         )
+        if bool((found.residuals >= config.tolerance).any()) and config.centrality == "lexrank":
+            logger.warning(
+                "A walk still moved by %.2g after %d steps; raise max_iterations.",
+                float(found.residuals.max()),
+                config.max_iterations,
+            )
         scores = found.probabilities
         if config.centrality == "degree":
             scores = found.degrees / found.degrees.sum(-1, keepdim=True)

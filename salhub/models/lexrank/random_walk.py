@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
 _ROUNDING = 1e-9
 
@@ -73,13 +74,22 @@ class FeatureWalk:
 
     def __init__(self, parts: Sequence[Any]) -> None:
         self.pairs = [(part, part.T.tocsr() if sparse.issparse(part) else part.T) for part in parts]
-        missing = 1 - np.sum([_squared_lengths(part) for part in parts], axis=0)
-        self.missing = np.where(np.abs(missing) < _ROUNDING, 0, missing)
+        self.missing = missing_lengths(parts)
         self.degrees = self.spread(np.ones(len(self.missing)))
 
     def spread(self, shares: np.ndarray) -> np.ndarray:
         products = sum(part @ (turned @ shares) for part, turned in self.pairs)
         return products + self.missing * shares
+
+
+def missing_lengths(parts: Sequence[Any]) -> np.ndarray:
+    """What each sentence lacks of a similarity of 1 to itself, (N,).
+
+    Args:
+        parts: As of `FeatureWalk`.
+    """
+    missing = 1 - np.sum([_squared_lengths(part) for part in parts], axis=0)
+    return np.where(np.abs(missing) < _ROUNDING, 0, missing)
 
 
 def _squared_lengths(part: Any) -> np.ndarray:
@@ -123,3 +133,15 @@ def stationary_distribution(
         if residual < tolerance:
             return Stationary(found, number, residual, converged=True)
     return Stationary(found, max_iterations, residual, converged=False)
+
+
+def count_components(walk: Walk) -> int:
+    """How many groups of sentences there are that have nothing in common with each other."""
+    if isinstance(walk, MatrixWalk):
+        return connected_components(sparse.csr_array(walk.similarity), directed=False)[0]
+    if not isinstance(walk, FeatureWalk) or not all(sparse.issparse(p) for p, _ in walk.pairs):
+        return 1  # vectors of an encoder are never quite at right angles
+    words = sparse.hstack([part for part, _ in walk.pairs])
+    # Sentences and words are points, and a word in a sentence joins them.
+    used = words[:, np.unique(words.tocoo().coords[1])]
+    return connected_components(sparse.bmat([[None, used], [used.T, None]]), directed=False)[0]

@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from salhub.models.lexrank.random_walk import FeatureWalk, MatrixWalk, Walk
+from salhub.models.lexrank.random_walk import (
+    FeatureWalk,
+    MatrixWalk,
+    Walk,
+    missing_lengths,
+)
 from salhub.models.lexrank.similarity_graph import similarity_blocks, similarity_graph
 
 logger = logging.getLogger(__name__)
@@ -95,11 +100,12 @@ class ClippedWalk:
     """Similarities of which those below 0 count as 0; made anew, in blocks, for every step."""
 
     def __init__(self, features: SentenceFeatures) -> None:
-        self.features = features
+        self.features, self.missing = features, missing_lengths(features.parts)
         self.degrees = self.spread(np.ones(len(features)))
 
     def spread(self, shares: np.ndarray) -> np.ndarray:
-        return np.concatenate([np.maximum(block, 0) @ shares for block in self._blocks()])
+        products = np.concatenate([np.maximum(block, 0) @ shares for block in self._blocks()])
+        return products + self.missing * shares
 
     def _blocks(self) -> Iterator[np.ndarray]:
         for _, block in similarity_blocks(self.features.parts):

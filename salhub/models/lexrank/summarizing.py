@@ -204,6 +204,8 @@ def _joined(sentences: Sequence[str]) -> tuple[str, list[Span]]:
     """Sentences of a text that was split before, with their places in the text they make."""
     spans, place = [], 0
     for sentence in sentences:
+        if not isinstance(sentence, str):
+            raise TypeError(f"a sentence must be a str, got {type(sentence).__name__}.")
         if sentence.strip():
             spans.append(Span(place, place + len(sentence)))
         place += len(sentence) + 1

@@ -21,7 +21,8 @@ from salhub.viz.shaded_text import shaded_html
 
 PAPER = ("Paper", "https://doi.org/10.1613/jair.1523")
 MOST_CHARACTERS = 200_000
-_SEPARATOR = re.compile(r"^---+\s*$", re.MULTILINE)
+# Three dashes and no more, as longer lines underline headings.
+_SEPARATOR = re.compile(r"^---\s*$", re.MULTILINE)
 # Seconds between looks for old files, and seconds that they are kept.
 _KEEP = (60 * 60, 2 * 60 * 60)
 
@@ -155,7 +156,7 @@ class Page:
             shaded,
             _reasons(found),
             _others(documents, len(found.chosen), self.model.config.language),
-            self._code(changed, int(num_sentences), query.strip()),
+            self._code(changed, int(num_sentences), query.strip(), len(documents)),
         )
 
     def _set(self, settings: dict) -> None:
@@ -163,14 +164,18 @@ class Page:
             setattr(self.model.config, name, value)
         self.model.config.validate()
 
-    def _code(self, settings: dict, num_sentences: int, query: str) -> str:
+    def _code(self, settings: dict, num_sentences: int, query: str, num_texts: int) -> str:
         loading = "".join(f", {line[:-1]}" for line in setting_lines(settings))
         calling = {"budget": num_sentences} | ({"query": query} if query else {})
         call = "".join(f", {line[:-1]}" for line in setting_lines(calling))
+        texts = 'Path("text.txt")'
+        if num_texts > 1:
+            names = ", ".join(f'Path("text{n + 1}.txt")' for n in range(num_texts))
+            texts, call = f"[{names}]", f", together=True{call}"
         return (
             "from pathlib import Path\n\nimport salhub\n\n"
             f'summarise = salhub.pipeline("{self.name}"{loading})\n'
-            f'print(summarise(Path("text.txt"){call}).text)'
+            f"print(summarise({texts}{call}).text)"
         )
 
 

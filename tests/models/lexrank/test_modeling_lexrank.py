@@ -129,6 +129,8 @@ def test_collections_that_say_nothing_are_refused():
     model = LexRankModel(LexRankConfig())
     with pytest.raises(TypeError, match="takes several texts"):
         model.fit_idf("one text")
+    with pytest.raises(ValueError, match="max_words must be 1 or more, got -5"):
+        model.fit_idf(["a", "b"], max_words=-5)
     with pytest.raises(ValueError, match="at least two texts, got 1"):
         model.fit_idf(["one text"])
     with pytest.raises(TypeError, match="must be a str, got bytes"):
@@ -199,6 +201,8 @@ def test_a_query_that_nothing_answers_is_left_out(caplog):
         ({"negative": "clipp"}, "Did you mean 'clip'"),
         ({"representation": "embedding"}, "needs an encoder"),
         ({"solver": "matrix_free", "threshold": 0.1}, "set threshold=None"),
+        ({"solver": "matrix_free", "top_edges": 3}, "set top_edges=None"),
+        ({"stopwords": "xx"}, "no list of stop words for 'xx'; there is one for en"),
         ({"redundancy_limit": 2.0}, r"must be in \[0, 1\], got 2"),
         ({"top_edges": 0}, "top_edges must be 1 or more"),
     ],
@@ -213,8 +217,6 @@ def test_stop_words_and_stems():
     assert model.read_words("The bridges were closing") == ["bridg", "close"]
     own = LexRankModel(LexRankConfig(idf="uniform", stopwords=["Bridges"]))
     assert own.read_words("The bridges") == ["the"]
-    with pytest.raises(ValueError, match="no list of stop words for 'xx'; there is one for en"):
-        LexRankModel(LexRankConfig(stopwords="xx")).rank(TEXTS)
     with pytest.raises(ValueError, match="Did you mean 'english'"):
         LexRankModel(LexRankConfig(stemmer="englsh")).rank(TEXTS)
 
@@ -277,3 +279,43 @@ def test_an_encoder_that_is_not_there_and_sentences_that_are_cut(encoder, caplog
     model = LexRankModel(LexRankConfig(representation="embedding", encoder=encoder))
     model.rank(["old " * 30, "bridge"])
     assert "1 sentences were cut to 12 tokens" in caplog.text
+
+
+def test_a_query_without_jumps_is_told_to_change_nothing(caplog):
+    for settings in ({"centrality": "degree"}, {"damping": 1.0}):
+        caplog.clear()
+        model = LexRankModel(LexRankConfig(idf="uniform", **settings))
+        assert torch.equal(model.rank(TEXTS, query="old").scores, model.rank(TEXTS).scores)
+        assert "A query says where jumps of the walk end" in caplog.text
+
+
+@pytest.mark.parametrize("threshold", [None, 0.1])
+def test_groups_that_a_walk_without_jumps_never_leaves_are_told(caplog, threshold):
+    model = LexRankModel(LexRankConfig(idf="uniform", damping=1.0, threshold=threshold))
+    model.rank(["The bridge.", "The bridge fell."])
+    assert "never leaves a group" not in caplog.text
+    model.rank([*TEXTS, "cats sleep"])
+    assert "never leaves a group" in caplog.text
+
+
+def test_a_collection_of_equal_texts_says_nothing_of_rareness(caplog):
+    model = LexRankModel(LexRankConfig()).fit_idf(["old bridge cats sleep"] * 2)
+    uniform = LexRankModel(LexRankConfig(idf="uniform"))
+    known = ["Old bridge.", "Bridge cats.", "Cats sleep sleep."]
+    assert model.rank(known).scores.tolist() == pytest.approx(uniform.rank(known).scores.tolist())
+    assert "all count alike" in caplog.text
+
+
+def test_sentences_without_words_count_alike_however_many_there_are(encoder, monkeypatch):
+    settings = {"representation": "hybrid", "encoder": encoder, "idf": "uniform"}
+    model = LexRankModel(LexRankConfig(**settings, tolerance=1e-12))
+    sentences = [*TEXTS, "🙂", "!!!"]
+    few = model.rank(sentences).scores
+    monkeypatch.setattr("salhub.models.lexrank.sentence_features.MAX_DENSE", 2)
+    many = model.rank(sentences).scores
+    assert many.tolist() == pytest.approx(few.tolist(), abs=1e-6)
+
+
+def test_a_matrix_that_does_not_come_to_rest_is_told(caplog):
+    LexRankModel(LexRankConfig(max_iterations=1))(similarities())
+    assert "A walk still moved by" in caplog.text

@@ -83,6 +83,7 @@ def test_without_sentencex_sentences_end_at_full_stops_and_a_warning_says_so(mon
         (3, 3, "sentences"), ("2 sentences", 2, "sentences"), ("100w", 100, "words"),
         ("100 Words", 100, "words"), ("665c", 665, "characters"), ("20%", 0.2, "ratio"),
         (0.25, 0.25, "ratio"), ("0.25", 0.25, "ratio"), (1, 1, "sentences"),
+        (np.int64(2), 2, "sentences"),
     ],
 )  # fmt: skip
 def test_lengths_as_people_write_them(written, amount, unit):
@@ -228,6 +229,8 @@ def test_texts_without_sentences_are_refused():
     for nothing in ("", " \n\n ", [], [""], [[]]):
         with pytest.raises(ValueError, match="no sentences to rank"):
             summarize(model(), nothing)
+    with pytest.raises(TypeError, match="a sentence must be a str, got NoneType"):
+        summarize(model(), [["a", None]])
     for data in (b"bytes", [b"bytes"]):
         with pytest.raises(TypeError, match="must be text, got bytes"):
             summarize(model(), data)
