@@ -55,6 +55,9 @@ def explain_texts(
 ) -> list[TextMap]:
     """Score the words of texts; texts of similar length pass together.
 
+    Where the classifier reads the last token of a row, only texts of equal length do, so that none
+    is padded.
+
     Args:
         model: The verbalizer.
         tokenizer: Of its classifier.
@@ -80,7 +83,8 @@ def explain_texts(
     encodings = [_encode(tokenizer, text, limit, model.config.word_level) for text in texts]
     order = sorted(range(len(texts)), key=lambda place: len(encodings[place]["ids"]))
     maps: dict[int, TextMap] = {}
-    for group in _groups(order, others, batch_size):
+    sizes = [len(one["ids"]) if model.reads_last_token else 0 for one in encodings]
+    for group in _groups(order, others, sizes, batch_size):
         batch = [encodings[place] for place in group]
         found = _explain_batch(
             model, tokenizer, batch, [labels[place] for place in group], others[group[0]]
@@ -100,15 +104,19 @@ def check_text(text: Any) -> None:
 def length_limit(model: SaliencyVerbalizerModel, tokenizer: Any) -> int | None:
     """Most tokens that the classifier takes, or None where there is no limit."""
     own = getattr(model.config.backbone_config, "max_position_embeddings", None)
-    limits = [limit for limit in (tokenizer.model_max_length, own) if limit and limit < _NO_LIMIT]
+    given = [limit for limit in (tokenizer.model_max_length, own) if limit]
+    # XLNet says -1 where it has no limit.
+    limits = [limit for limit in given if 0 < limit < _NO_LIMIT]
     return min(limits, default=None)
 
 
-def _groups(order: list[int], others: list[int | None], size: int) -> list[list[int]]:
-    """Texts that pass together: compared with another class, or with none."""
+def _groups(
+    order: list[int], others: list[int | None], sizes: list[int], size: int
+) -> list[list[int]]:
+    """Texts that pass together: compared with the same class, and of the same of the sizes."""
     groups: list[list[int]] = []
-    for rival in dict.fromkeys(others[place] for place in order):
-        own = [place for place in order if others[place] == rival]
+    for kind in dict.fromkeys((others[place], sizes[place]) for place in order):
+        own = [place for place in order if (others[place], sizes[place]) == kind]
         groups += [own[begin : begin + size] for begin in range(0, len(own), size)]
     return groups
 
@@ -175,6 +183,7 @@ def _explain_batch(
     }
     output = model(
         **inputs,
+        baseline_token=getattr(tokenizer, f"{model.config.baseline}_token_id", None),
         class_labels=_chosen_classes(model, inputs, labels),
         other_labels=None if other is None else [other] * len(batch),
     )
@@ -195,8 +204,8 @@ def _chosen_classes(
         return None
     if any(label is None for label in labels):
         with torch.no_grad():
-            given = {key: inputs[key] for key in ("input_ids", "attention_mask")}
-            likely = model.backbone(**given).logits.argmax(dim=-1).tolist()
+            logits = model.logits_of(inputs["input_ids"], inputs["attention_mask"])
+            likely = logits.argmax(dim=-1).tolist()
         labels = [
             best if label is None else label for best, label in zip(likely, labels, strict=True)
         ]
