@@ -8,7 +8,7 @@ from typing import Any
 from salhub.models.verbalizer.audit import Evidence, audit, repaired
 from salhub.models.verbalizer.chat import Chat, Messages
 from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
-from salhub.models.verbalizer.realization import PLACEHOLDER
+from salhub.models.verbalizer.realization import PLACEHOLDER, Phrase
 from salhub.models.verbalizer.verbalizer import Verbalization
 
 logger = logging.getLogger(__name__)
@@ -22,6 +22,8 @@ _TASK = (
     'text that you name in "double quotes", exactly as they stand there. Do not name other words '
     "and do not invent numbers."
 )
+# As in templates/en.yaml, so that the audit knows it.
+_BEYOND = "more than everything that speaks for it"
 # Longer lists would fill the window of a small model.
 _MOST_TOKENS = 60
 
@@ -61,8 +63,15 @@ def _phrase_lines(told: Verbalization) -> list[str]:
     lines = []
     for phrase in told.phrases:
         says = "for it" if phrase.sign == "+" else "against it"
-        lines.append(f'- "{phrase.text}": {round(100 * abs(phrase.coverage))} % {says}')
+        lines.append(f'- "{phrase.text}": {_amount(phrase)}{says}')
     return lines or ["- no word stands out"]
+
+
+def _amount(phrase: Phrase) -> str:
+    """How much a phrase weighs, in words where it is more than all that speaks for the class."""
+    if phrase.coverage < -1:
+        return f"{_BEYOND}, "
+    return f"{round(100 * abs(phrase.coverage))} % " if phrase.coverage else ""
 
 
 def _scored_words(told: Verbalization) -> str:
@@ -121,7 +130,7 @@ def _held(
         checked = {**told.audit, "source": "template", "before": None}
         return dataclasses.replace(told, prompt=prompt_text, audit=checked)
     labels = [name for name in (told.label, told.other) if name]
-    evidence = Evidence(told.words, told.scores, config, labels, probability)
+    evidence = Evidence(told.words, told.scores, config, labels, probability, told.phrases)
     before = audit(answer, evidence)
     text, source = _final(answer, before, told, evidence, config)
     after = told.audit if source == "template" else audit(text, evidence)
