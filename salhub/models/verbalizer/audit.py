@@ -75,8 +75,12 @@ class Evidence:
         if mention.quotations[0].span:
             spans = [[one.span for one in mention.quotations if one.span]]
         else:
-            spans = [one for choice in product(*parts) for one in self._in_order(sum(choice, []))]
-        found = dict.fromkeys(self._together(one) for one in islice(spans, _MOST_OPTIONS))
+            texts = [one.text for one in mention.quotations]
+            spans = [list(one.char_spans) for one in self.told if [one.text] == texts]
+            for choice in product(*parts):
+                places = self._in_order([part for way in choice for part in way])
+                spans += islice(places, _MOST_OPTIONS)
+        found = dict.fromkeys(self._together(one) for one in spans)
 
         def fitness(places: tuple[int, ...]) -> tuple[bool, float]:
             is_right = all(direction * self.scores[place] >= 0 for place in places)

@@ -55,7 +55,9 @@ _ORDINAL = re.compile(
     r"|greatest)\b"
 )
 _ORDINALS = ("second", "third", "fourth", "fifth", "2nd", "3rd", "4th", "5th")
-_COMPARISON = re.compile(r"\b(more|less|fewer|\w+er)\b[^\ue000]{0,40}\bthan\s+\W*(?=\ue000|[^\ue000]{0,20}\ue000)")
+_COMPARISON = re.compile(
+    r"\b(more|less|fewer|\w+er)\b[^\ue000]{0,40}?\bthan\s+(?:the\s+\w+\s+)?(?=\ue000)"
+)
 _SMALLER = frozenset({"less", "fewer", "weaker", "smaller", "lower", "lesser"})
 _DESPITE = re.compile(
     r"\b(?:despite|in spite of|trotz|malgré|a pesar de)\b[^,]*,?|尽管[^，,]*[，,]?", re.IGNORECASE
@@ -367,7 +369,8 @@ def _compiled(cues: tuple[str, ...]) -> re.Pattern[str]:
     parts = []
     for cue in cues:
         word = re.escape(cue.rstrip("*")).replace("'", "['\u2019]")
-        begin = r"(?<!\w)" if cue[0].isalpha() and cue[0] < "\u3000" else ""
+        is_ending = cue == "n't"
+        begin = r"(?<!\w)" if cue[0].isalpha() and cue[0] < "\u3000" and not is_ending else ""
         end = r"(?!\w)" if cue[-1].isalpha() and cue[-1] < "\u3000" else ""
         parts.append(f"{begin}{word}{end}")
     return re.compile("|".join(parts), re.IGNORECASE)

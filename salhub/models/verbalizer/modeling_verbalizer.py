@@ -131,8 +131,8 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
                 each token is a word.
             class_labels: Class to explain of each text, int64 (B,); the most likely by default.
             other_labels: Class that it is compared with: why this rather than that, int64 (B,).
-            baseline_token: Token that words are compared with, from the tokenizer; by default the
-                one that the classifier's configuration names.
+            baseline_token: Token that words are compared with where the classifier's configuration
+                names none, such as the tokenizer's.
 
         Raises:
             ValueError: A wrong shape, a token or class out of range, two classes that are the same,
@@ -213,12 +213,18 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
 
     def _neutral_token(self, token: int | None) -> int:
         name = f"{self.config.baseline}_token_id"
-        if token is None:
-            token = getattr(self.config.backbone_config, name, None)
+        named = getattr(self.config.backbone_config, name, None)
+        token = token if named is None else named
         if token is None:
             raise ValueError(
                 f"The classifier names no {name}, so there is nothing to compare words with; set "
                 f"it in its configuration, or use baseline='zero'."
+            )
+        count = self.backbone.get_input_embeddings().num_embeddings
+        if not 0 <= token < count:
+            raise ValueError(
+                f"{name} is {token}, and the classifier has tokens 0 to {count - 1}; use "
+                "baseline='zero'."
             )
         return int(token)
 

@@ -214,8 +214,12 @@ class Verbalizer:
         numbered = list(enumerate(selection.groups))
         if self.config.sign == "any":
             return numbered
-        direction = -1 if self.config.sign == "-" else 1
-        return [(i, one) for i, one in numbered if (direction * scores[list(one)]).max() > 0]
+        own = -scores if self.config.sign == "-" else scores
+        return [
+            (place, group)
+            for place, group in numbered
+            if own[list(group)].min() >= 0 and own[list(group)].max() > 0
+        ]
 
     def _opposing(
         self, words: Words, scores: np.ndarray, selection: Selection, evidence: Evidence
