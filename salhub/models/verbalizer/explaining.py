@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 _NO_LIMIT = 100_000
 # Larger differences are worth a word: the steps are too few for this text.
 _LARGE_DELTA = 0.05
+# Characters of a text that an error message shows.
+_SHOWN = 60
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def _explain_batch(
     output = model(
         **inputs,
         baseline_token=getattr(tokenizer, f"{model.config.baseline}_token_id", None),
-        class_labels=_chosen_classes(model, inputs, labels),
+        class_labels=_chosen_classes(model, inputs, labels, other, batch),
         other_labels=None if other is None else [other] * len(batch),
     )
     deltas = output.convergence_delta
@@ -197,10 +199,14 @@ def _explain_batch(
 
 
 def _chosen_classes(
-    model: SaliencyVerbalizerModel, inputs: dict[str, torch.Tensor], labels: list[int | None]
+    model: SaliencyVerbalizerModel,
+    inputs: dict[str, torch.Tensor],
+    labels: list[int | None],
+    other: int | None,
+    batch: list[dict[str, Any]],
 ) -> list[int] | None:
     """The class of each text, the most likely where none was asked for."""
-    if all(label is None for label in labels):
+    if other is None and all(label is None for label in labels):
         return None
     if any(label is None for label in labels):
         with torch.no_grad():
@@ -209,7 +215,15 @@ def _chosen_classes(
         labels = [
             best if label is None else label for best, label in zip(likely, labels, strict=True)
         ]
-    return [int(label) for label in labels if label is not None]
+    chosen = [int(label) for label in labels if label is not None]
+    if other in chosen:
+        text = batch[chosen.index(other)]["words"].text
+        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+        raise ValueError(
+            f"The text '{shown}' has the class '{model.id2label[other]}' itself, and a class cannot "
+            "be compared with itself; give another contrast, or class_labels."
+        )
+    return chosen
 
 
 def _map(

@@ -26,6 +26,7 @@ _TASK = (
 _BEYOND = "more than everything that speaks for it"
 # Longer lists would fill the window of a small model.
 _MOST_TOKENS = 60
+_MOST_FAILURES = 3
 
 
 def prompt_for(told: Verbalization, config: VerbalizerConfig) -> Messages:
@@ -85,7 +86,7 @@ def instruct(
     config: VerbalizerConfig,
     *,
     probabilities: Sequence[float | None] | None = None,
-    strict: bool = False,
+    strict: bool | None = None,
 ) -> list[Verbalization]:
     """Let a chat model explain what the search found, and hold its answers to the map.
 
@@ -98,24 +99,57 @@ def instruct(
         chat: The chat model.
         config: See `VerbalizerConfig`.
         probabilities: Of the explained classes, which an answer may print.
-        strict: Let a failing chat model fail, instead of giving the template.
+        strict: Let a failing chat model fail, instead of giving the template for what it did not
+            answer; as the configuration says where None.
 
     Raises:
-        RuntimeError: The chat model cannot be reached, and `strict`.
+        RuntimeError: The chat model fails, and `strict`.
     """
     prompts = [prompt_for(told, config) for told in found]
-    try:
-        answers: Sequence[str | None] = chat.generate(prompts)
-    except RuntimeError as error:
-        if strict:
-            raise
-        logger.warning("%s The template is given instead.", error)
-        answers = [None] * len(found)
+    answers = _answers(chat, prompts, config.strict if strict is None else strict)
     known = list(probabilities or [None] * len(found))
     return [
         _held(told, prompt, answer, config, probability)
         for told, prompt, answer, probability in zip(found, prompts, answers, known, strict=True)
     ]
+
+
+def _answers(chat: Chat, prompts: Sequence[Messages], strict: bool) -> list[str | None]:
+    """One answer a conversation, None where the chat model failed."""
+    if not hasattr(chat, "answer") and len(prompts) > 1:
+        try:
+            return list(_asked(chat, prompts))
+        except RuntimeError:
+            if strict:
+                raise
+    answers: list[str | None] = []
+    for prompt in prompts:
+        # What does not answer at all is not asked for every text.
+        is_silent = len(answers) >= _MOST_FAILURES and not any(answers)
+        try:
+            answers.append(None if is_silent else _asked(chat, [prompt])[0])
+        except RuntimeError as error:
+            if strict:
+                raise
+            logger.warning("%s The template is given instead.", error)
+            answers.append(None)
+    return answers
+
+
+def _asked(chat: Chat, prompts: Sequence[Messages]) -> list[str]:
+    """The answers of a chat model, whose errors all become RuntimeError."""
+    try:
+        answers = list(chat.generate(prompts))
+    except RuntimeError:
+        raise
+    except Exception as error:
+        raise RuntimeError(f"The chat model failed ({type(error).__name__}: {error}).") from error
+    if len(answers) != len(prompts) or not all(isinstance(one, str) for one in answers):
+        raise RuntimeError(
+            f"The chat model gave {len(answers)} answers to {len(prompts)} conversations, or some "
+            "that are no text."
+        )
+    return answers
 
 
 def _held(
