@@ -68,9 +68,7 @@ result.save("explained.html")
                 "object with generate(conversations)), or llm=... with its name."
             )
         config = model.config
-        self.chat = (
-            None if chosen is None else as_chat(chosen, config.max_new_tokens, config.seed)
-        )
+        self.chat = None if chosen is None else as_chat(chosen, config.max_new_tokens, config.seed)
 
     @classmethod
     def from_name(

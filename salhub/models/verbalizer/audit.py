@@ -263,7 +263,9 @@ def _check_sentence(
             findings.problems.append(f"the number {number.text} is not one of the map")
     for greater, smaller in sentence.comparisons:
         if evidence.share(places[greater]) <= evidence.share(places[smaller]):
-            findings.problems.append(f"a comparison of {_shown(places[greater], evidence)} is wrong")
+            findings.problems.append(
+                f"a comparison of {_shown(places[greater], evidence)} is wrong"
+            )
     findings.last = [one for one in places if one] or findings.last
     return [one for one in places if one]
 
@@ -279,9 +281,7 @@ def _check_mention(
     marks = evidence.words.is_punctuation
     scores = [direction * evidence.scores[place] for place in places]
     is_empty = not any(scores)
-    wrong = [
-        place for place, score in zip(places, scores, strict=True) if score < 0 or is_empty
-    ]
+    wrong = [place for place, score in zip(places, scores, strict=True) if score < 0 or is_empty]
     for place in places:
         if not marks[place] or place in wrong:
             findings.signs.add(place not in wrong)
@@ -379,9 +379,7 @@ def _is_known(
     return any(_is_value(number, group, is_against, evidence) for group in joined)
 
 
-def _is_value(
-    number: Number, places: Sequence[int], is_against: bool, evidence: Evidence
-) -> bool:
+def _is_value(number: Number, places: Sequence[int], is_against: bool, evidence: Evidence) -> bool:
     """Whether a number is the share or the score of words; of those against without its sign."""
     share = evidence.share(places)
     if math.isinf(number.value):

@@ -318,9 +318,7 @@ class _Reader:
                 own = numbers[-1].mentions
             likely = not own or bool(_LIKELY.search(words))
             printed = self.masked[start:end].strip()
-            numbers.append(
-                Number(value, is_percentage, printed, own, is_beside, is_total, likely)
-            )
+            numbers.append(Number(value, is_percentage, printed, own, is_beside, is_total, likely))
         return numbers
 
     def _printed(self, plain: str) -> Iterator[tuple[int, int, float, bool]]:

@@ -198,9 +198,7 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
         finally:
             own.pad_token_id = None
 
-    def _vectors(
-        self, ids: Tensor, is_word: Tensor, token: int | None
-    ) -> tuple[Tensor, Tensor]:
+    def _vectors(self, ids: Tensor, is_word: Tensor, token: int | None) -> tuple[Tensor, Tensor]:
         table = self.backbone.get_input_embeddings()
         with torch.no_grad():
             vectors = table(ids)

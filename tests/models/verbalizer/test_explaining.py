@@ -185,7 +185,10 @@ def test_heads_that_cannot_be_explained_get_a_sentence():
 
 
 def test_the_tokenizer_knows_the_mask():
-    model, tokenizer = SaliencyVerbalizerModel.from_classifier(bert(), baseline="mask"), bert_tokenizer()
+    model, tokenizer = (
+        SaliencyVerbalizerModel.from_classifier(bert(), baseline="mask"),
+        bert_tokenizer(),
+    )
     tokenizer.mask_token = "[UNK]"
     found = explain_texts(model, tokenizer, ["good plot."])[0]
     model.config.backbone_config.mask_token_id = 1
