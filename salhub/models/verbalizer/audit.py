@@ -299,9 +299,8 @@ def _check_rank(
 ) -> None:
     if mention.rank == 1:
         tops.append((len(findings.is_clean), places))
-    elif mention.rank > 1:
-        if not findings.ranks.add(_rank(places, evidence) == mention.rank):
-            findings.problems.append(f"{_shown(places, evidence)} has another rank")
+    elif mention.rank and not findings.ranks.add(_rank(places, evidence) == mention.rank):
+        findings.problems.append(f"{_shown(places, evidence)} has another rank")
 
 
 def _rank(places: Sequence[int], evidence: Evidence) -> int:
@@ -367,9 +366,9 @@ def _is_known(
     findings: _Findings,
 ) -> bool:
     """Whether a number is that of all that was named, or the probability of the class."""
-    if number.may_be_probability and evidence.probability is not None:
-        if _is_near(number.value, evidence.probability):
-            return True
+    probability = evidence.probability if number.may_be_probability else None
+    if probability is not None and _is_near(number.value, probability):
+        return True
     groups = [findings.named, findings.against] if number.is_total else []
     groups += [[one for one in places if one]] if number.is_total else []
     if not sentence.mentions:

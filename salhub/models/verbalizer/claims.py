@@ -11,8 +11,8 @@ from salhub.models.verbalizer.realization import Phrase, fixed_sentences, label_
 # Pairs of quotation marks that people and chat models use.
 _MARKS = (
     ("» ", " «"), ("»", "«"), ("“", "”"), ("“", "“"), ("„", "“"), ("„", "”"), ("”", "”"),
-    ("«", "»"), ("‹", "›"), ("›", "‹"), ("「", "」"), ("『", "』"), ("《", "》"), ("〈", "〉"),
-    ("＂", "＂"), ('"', '"'), ("`", "`"), ("``", "''"),
+    ("«", "»"), ("\u2039", "\u203a"), ("\u203a", "\u2039"), ("「", "」"), ("『", "』"), ("《", "》"), ("〈", "〉"),
+    ("\uff02", "\uff02"), ('"', '"'), ("`", "`"), ("``", "''"),
 )  # fmt: skip
 # An apostrophe inside a word ends no quotation.
 _SINGLE = re.compile(
@@ -59,10 +59,13 @@ _COMPARISON = re.compile(
     r"\b(more|less|fewer|\w+er)\b[^\ue000]{0,40}?\bthan\s+(?:the\s+\w+\s+)?(?=\ue000)"
 )
 _SMALLER = frozenset({"less", "fewer", "weaker", "smaller", "lower", "lesser"})
-_DESPITE = re.compile(
-    r"\b(?:despite|in spite of|trotz|malgré|a pesar de)\b[^,]*,?|尽管[^，,]*[，,]?", re.IGNORECASE
-)
 _VERB = r"\b(?:is|are|speaks?|supports?|matters?|helps?|carr(?:y|ies)|makes?|adds?|counts?)\b"
+# What is conceded ends at a comma; before one without a verb, a list goes on.
+_DESPITE = re.compile(
+    r"\b(?:despite|in spite of|trotz|malgré|a pesar de)\b[^,]*,?|尽管[^\uff0c,]*[\uff0c,]?"
+    rf"|\b(?:although|though|while|whereas)\b[^,]*?{_VERB}[^,]*,",
+    re.IGNORECASE,
+)
 # Joins two clauses where both have a verb.
 _AND = re.compile(rf"\band\s+(?=(?:the \w+ )?\ue000+[^\ue000]*?{_VERB})", re.IGNORECASE)
 # A label is meant where one of these stands in front of it; elsewhere it may be a word.
@@ -225,7 +228,12 @@ def _hide_states(
 def _label_places(masked: str, labels: Sequence[str]) -> list[tuple[int, int]]:
     """Where labels stand in quotation marks that are no quotations."""
     names = {label.lower() for label in labels} | {"{placeholder}", "{other}"}
-    return [(a, b) for a, b, content in _marked(masked) if content.strip().lower() in names]
+    places = [(a, b) for a, b, content in _marked(masked) if content.strip().lower() in names]
+    if labels:
+        rivals = "|".join(map(re.escape, labels))
+        pattern = rf"\b(?:rather than|instead of)\W{{1,3}}(?:{rivals})(?!\w)"
+        places += [match.span() for match in re.finditer(pattern, masked, re.IGNORECASE)]
+    return places
 
 
 @dataclass(frozen=True)

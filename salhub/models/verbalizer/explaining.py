@@ -220,8 +220,8 @@ def _chosen_classes(
         text = batch[chosen.index(other)]["words"].text
         shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
         raise ValueError(
-            f"The text '{shown}' has the class '{model.id2label[other]}' itself, and a class cannot "
-            "be compared with itself; give another contrast, or class_labels."
+            f"The text '{shown}' has the class '{model.id2label[other]}' itself, and a class "
+            "cannot be compared with itself; give another contrast, or class_labels."
         )
     return chosen
 

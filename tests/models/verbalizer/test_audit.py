@@ -1,4 +1,4 @@
-"""The audit: answers that are true pass, whatever their wording, and answers that are false do not."""
+"""The audit: true answers pass, whatever their wording, and false ones do not."""
 
 import numpy as np
 import pytest
@@ -10,11 +10,11 @@ from salhub.models.verbalizer.instruction import instruct, prompt_for
 from salhub.models.verbalizer.verbalizer import Verbalizer
 from salhub.models.verbalizer.words import Words
 
-TOKENS = "the wonderful and touching film is boring".split()
+TOKENS = ["the", "wonderful", "and", "touching", "film", "is", "boring"]
 SCORES = [0, 0.6, 0, 0.3, 0.1, 0, -0.37]
 
 
-def checked(answer, tokens=TOKENS, scores=SCORES, labels=("positive",), **settings):
+def checked(answer, tokens=TOKENS, scores=SCORES, labels=("positive", "negative"), **settings):
     words = tokens if isinstance(tokens, Words) else Words.of_tokens(tokens)
     config = VerbalizerConfig(**settings)
     return audit(answer, Evidence(words, np.array(scores, dtype=float), config, labels))
@@ -30,13 +30,13 @@ def checked(answer, tokens=TOKENS, scores=SCORES, labels=("positive",), **settin
         "The word \"wonderful\" doesn\u2019t matter.",
         '"wonderful" made the classifier doubt that it is positive.',
         "Because of \u2018superb\u2019 and \"wonderful\".",
-        'Because of ‹superb› and "wonderful".',
+        'Because of \u2039superb\u203a and "wonderful".',
         'Because of 『superb』 and "wonderful".',
         'Because of »superb« and "wonderful".',
         'Because of ”superb” and "wonderful".',
         '"wonderful" (95 pct) is important.',
         '"wonderful" carries 95 per cent.',
-        '"wonderful" carries 95％.',
+        '"wonderful" carries 95\uff05.',
         '"wonderful" (.95) is important.',
         '"wonderful" (1/2 of it) is important.',
         '"wonderful" is important, 9 out of 10.',
@@ -58,6 +58,7 @@ def checked(answer, tokens=TOKENS, scores=SCORES, labels=("positive",), **settin
         '"boring" is important, while "wonderful" speaks against it.',
         '"wonderful" is important and "touching" speaks against it.',
         '"boring" speaks against it, more than everything that speaks for it.',
+        '"boring" is bad, while "touching", "wonderful" speak against it.',
         '"wonderful … superb" matters.',
         '"touching … wonderful" matters.',
         "No word of this text speaks for the prediction 'positive'. \"wonderful\" helps.",
@@ -93,6 +94,8 @@ def test_what_is_false_or_cannot_be_checked_is_refused(answer):
         '"boring" does not support it.',
         '"wonderful … film" carries 70 %.',
         '"wonderful ... film" carries 70 %.',
+        'Although "boring" speaks against it, "wonderful" is stronger.',
+        "It chose positive rather than 'negative' because of \"wonderful\" (60 %).",
         "It was classified as 'positive' because of \"wonderful\".",
     ],
 )  # fmt: skip

@@ -218,7 +218,7 @@ class Mute:
 def test_objects_that_fail_are_asked_again_and_not_forever():
     found = instruct([told()] * 3, Grumpy(), VerbalizerConfig())
     assert [one.audit["source"] for one in found] == ["llm"] * 3
-    with pytest.raises(RuntimeError, match="The chat model failed.*too many"):
+    with pytest.raises(RuntimeError, match=r"The chat model failed.*too many"):
         instruct([told()] * 3, Grumpy(), VerbalizerConfig(), strict=True)
     mute = Mute()
     found = instruct([told()] * 9, mute, VerbalizerConfig())

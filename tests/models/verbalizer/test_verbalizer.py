@@ -280,7 +280,7 @@ def test_punctuation_alone_is_no_word_that_speaks():
 def test_as_many_labels_as_texts_are_needed():
     verbalizer = Verbalizer()
     for names in ({"labels": ["x"]}, {"others": ["x"]}, {"labels": []}):
-        with pytest.raises(ValueError, match="There are 2 texts and [01] (labels|others)"):
+        with pytest.raises(ValueError, match=r"There are 2 texts and [01] (labels|others)"):
             verbalizer.verbalize_batch([["a"], ["b"]], [[1.0], [1.0]], **names)
 
 
