@@ -67,7 +67,8 @@ result.save("explained.html")
                 "mode='instruct' needs a chat model; give chat=... (a name, a function, or an "
                 "object with generate(conversations)), or llm=... with its name."
             )
-        self.chat = None if chosen is None else as_chat(chosen, model.config.max_new_tokens)
+        config = model.config
+        self.chat = None if chosen is None else as_chat(chosen, config.max_new_tokens, config.seed)
 
     @classmethod
     def from_name(

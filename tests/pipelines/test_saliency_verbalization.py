@@ -173,3 +173,14 @@ def test_transformers_gives_the_same_pipeline():
     model = salhub.SaliencyVerbalizerModel.from_pretrained(MOVIES)
     explain = transformers.pipeline("saliency-verbalization", model=model)
     assert explain("A wonderful film.").text == salhub.pipeline(MOVIES)("A wonderful film.").text
+
+
+def test_a_chat_model_that_fails_is_replaced_unless_strict():
+    def answer(messages):
+        raise ValueError("no luck")
+
+    told = salhub.pipeline(MOVIES, mode="instruct", chat=answer)("A wonderful film.")
+    assert told.audit["source"] == "template"
+    strict = salhub.pipeline(MOVIES, mode="instruct", chat=answer, strict=True)
+    with pytest.raises(RuntimeError, match="The chat function failed"):
+        strict("A wonderful film.")

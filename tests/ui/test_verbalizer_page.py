@@ -9,7 +9,7 @@ import pytest
 import salhub
 from salhub.auto import METHODS
 from salhub.data.text_sources import load_text
-from salhub.ui.pages.verbalizer import MOST_CHARACTERS, Page
+from salhub.ui.pages.verbalizer import MOST_CHARACTERS, Page, _amount
 
 NAME = "salhub/verbalizer-movie-reviews"
 
@@ -61,3 +61,8 @@ def test_mistakes_get_one_sentence(page):
     with pytest.raises(ValueError, match="There is no classifier 'Songs'"):
         page.answer("A text.", "Songs")
     assert page.answer("A wonderful text.")[0]
+
+
+def test_absurd_shares_are_said_in_words():
+    assert _amount(-23.3) == "more than all that speaks for it"
+    assert _amount(-0.4) == "-40 %" and _amount(0.6) == "60 %"

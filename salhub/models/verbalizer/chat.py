@@ -1,5 +1,6 @@
 """Chat models that write explanations: of transformers, behind an endpoint, or a function."""
 
+import copy
 import json
 import os
 import urllib.request
@@ -35,18 +36,38 @@ class CallableChat:
         self.function = function
 
     def generate(self, conversations: Sequence[Messages]) -> list[str]:
-        """See `Chat`."""
-        return [str(self.function(messages)) for messages in conversations]
+        """See `Chat`.
+
+        Raises:
+            RuntimeError: The function fails, or gives no text.
+        """
+        return [self.answer(messages) for messages in conversations]
+
+    def answer(self, messages: Messages) -> str:
+        """Answer one conversation; see `generate`."""
+        try:
+            answer = self.function(messages)
+        except Exception as error:
+            raise RuntimeError(
+                f"The chat function failed ({type(error).__name__}: {error})."
+            ) from error
+        if not isinstance(answer, str):
+            raise RuntimeError(
+                f"The chat function must give a text, and gave {type(answer).__name__}."
+            )
+        return answer
 
 
 class TransformersChat:
-    """Any chat model of transformers, decoding the most likely answer.
+    """Any chat model of transformers, by default decoding the most likely answer.
 
     Args:
         model: A folder, a Hub repository, or a loaded model.
         tokenizer: Of a loaded model.
         max_new_tokens: Longest answer.
         batch_size: Conversations that are answered together.
+        temperature: Above 0, answers are drawn at random, the flatter the higher.
+        seed: Of what is drawn; the verbalizer's where None.
         **loading: Keywords of `from_pretrained`, such as `gguf_file` or `dtype`.
 
     Raises:
@@ -60,6 +81,8 @@ class TransformersChat:
         *,
         max_new_tokens: int = 80,
         batch_size: int = 8,
+        temperature: float = 0.0,
+        seed: int | None = None,
         **loading: Any,
     ) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -80,13 +103,17 @@ class TransformersChat:
             )
         self.model, self.tokenizer = model.eval(), tokenizer
         self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
+        self.temperature, self.seed = temperature, seed
 
     @torch.no_grad()
     def generate(self, conversations: Sequence[Messages]) -> list[str]:
         """See `Chat`."""
         answers: list[str] = []
-        for begin in range(0, len(conversations), self.batch_size):
-            answers += self._answer(list(conversations[begin : begin + self.batch_size]))
+        device = self.model.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(self.seed or 0)
+            for begin in range(0, len(conversations), self.batch_size):
+                answers += self._answer(list(conversations[begin : begin + self.batch_size]))
         return answers
 
     def _answer(self, conversations: list[Messages]) -> list[str]:
@@ -107,8 +134,8 @@ class TransformersChat:
         produced = self.model.generate(
             **inputs,
             max_new_tokens=self.max_new_tokens,
-            do_sample=False,
-            temperature=None,
+            do_sample=self.temperature > 0,
+            temperature=self.temperature or None,
             top_p=None,
             top_k=None,
             pad_token_id=tokenizer.convert_tokens_to_ids(pad),
@@ -125,7 +152,7 @@ class EndpointChat:
         model: Name of the model there.
         key_variable: Environment variable with the key; it is read for each call and never kept.
         max_new_tokens: Longest answer.
-        seed: Sent along, for servers that know what to do with it.
+        seed: Sent along, for servers that know what to do with it; the verbalizer's where None.
 
     Raises:
         ValueError: An address that is not http or https.
@@ -138,7 +165,7 @@ class EndpointChat:
         *,
         key_variable: str = "OPENAI_API_KEY",
         max_new_tokens: int = 80,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         if not base_url.startswith(("http://", "https://")):
             raise ValueError(f"base_url must begin with http:// or https://, got '{base_url}'.")
@@ -152,15 +179,16 @@ class EndpointChat:
         Raises:
             RuntimeError: The endpoint cannot be reached, or answers something else.
         """
-        return [self._answer(messages) for messages in conversations]
+        return [self.answer(messages) for messages in conversations]
 
-    def _answer(self, messages: Messages) -> str:
+    def answer(self, messages: Messages) -> str:
+        """Answer one conversation; see `generate`."""
         content = {
             "model": self.model,
             "messages": messages,
             "max_tokens": self.max_new_tokens,
             "temperature": 0,
-            "seed": self.seed,
+            "seed": self.seed or 0,
         }
         headers = {"Content-Type": "application/json"}
         if os.environ.get(self.key_variable):
@@ -178,12 +206,21 @@ class EndpointChat:
             ) from error
 
 
-def as_chat(chat: Any, max_new_tokens: int = 80) -> Chat:
-    """Make a chat model of a name, a folder, a function, or what is one already."""
+def as_chat(chat: Any, max_new_tokens: int = 80, seed: int = 0) -> Chat:
+    """Make a chat model of a name, a folder, a function, or what is one already.
+
+    Args:
+        chat: One of these.
+        max_new_tokens: Longest answer of a model that is loaded by name.
+        seed: Of a chat model that has none of its own.
+    """
     if hasattr(chat, "generate") and not hasattr(chat, "config"):
+        if getattr(chat, "seed", seed) is None:
+            chat = copy.copy(chat)
+            chat.seed = seed
         return chat
     if isinstance(chat, str | os.PathLike):
-        return TransformersChat(chat, max_new_tokens=max_new_tokens)
+        return TransformersChat(chat, max_new_tokens=max_new_tokens, seed=seed)
     if callable(chat) and not hasattr(chat, "config"):
         return CallableChat(chat)
     raise TypeError(

@@ -59,6 +59,7 @@ class VerbalizerConfig(ExplainedClassifierConfig):
         evidence: What the chat model is told: the found "phrases", all "tokens", or "both".
         on_unfaithful: What becomes of an answer that the audit refuses: "fallback_template",
             "repair" or "flag".
+        strict: Let a failing chat model fail, instead of giving the template.
         max_new_tokens: Longest answer of a chat model, in tokens.
         mask_label: Write {placeholder} for the name of the class, for evaluations.
         seed: Of the control "random" and of a chat model that samples.
@@ -101,6 +102,7 @@ class VerbalizerConfig(ExplainedClassifierConfig):
     llm: str | None = None
     evidence: str = "phrases"
     on_unfaithful: str = "fallback_template"
+    strict: bool = False
     max_new_tokens: int = 80
     mask_label: bool = False
     seed: int = 0

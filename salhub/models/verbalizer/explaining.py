@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 _NO_LIMIT = 100_000
 # Larger differences are worth a word: the steps are too few for this text.
 _LARGE_DELTA = 0.05
+# Characters of a text that an error message shows.
+_SHOWN = 60
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,9 @@ def explain_texts(
 ) -> list[TextMap]:
     """Score the words of texts; texts of similar length pass together.
 
+    Where the classifier reads the last token of a row, only texts of equal length do, so that none
+    is padded.
+
     Args:
         model: The verbalizer.
         tokenizer: Of its classifier.
@@ -80,7 +85,8 @@ def explain_texts(
     encodings = [_encode(tokenizer, text, limit, model.config.word_level) for text in texts]
     order = sorted(range(len(texts)), key=lambda place: len(encodings[place]["ids"]))
     maps: dict[int, TextMap] = {}
-    for group in _groups(order, others, batch_size):
+    sizes = [len(one["ids"]) if model.reads_last_token else 0 for one in encodings]
+    for group in _groups(order, others, sizes, batch_size):
         batch = [encodings[place] for place in group]
         found = _explain_batch(
             model, tokenizer, batch, [labels[place] for place in group], others[group[0]]
@@ -100,15 +106,19 @@ def check_text(text: Any) -> None:
 def length_limit(model: SaliencyVerbalizerModel, tokenizer: Any) -> int | None:
     """Most tokens that the classifier takes, or None where there is no limit."""
     own = getattr(model.config.backbone_config, "max_position_embeddings", None)
-    limits = [limit for limit in (tokenizer.model_max_length, own) if limit and limit < _NO_LIMIT]
+    given = [limit for limit in (tokenizer.model_max_length, own) if limit]
+    # XLNet says -1 where it has no limit.
+    limits = [limit for limit in given if 0 < limit < _NO_LIMIT]
     return min(limits, default=None)
 
 
-def _groups(order: list[int], others: list[int | None], size: int) -> list[list[int]]:
-    """Texts that pass together: compared with another class, or with none."""
+def _groups(
+    order: list[int], others: list[int | None], sizes: list[int], size: int
+) -> list[list[int]]:
+    """Texts that pass together: compared with the same class, and of the same of the sizes."""
     groups: list[list[int]] = []
-    for rival in dict.fromkeys(others[place] for place in order):
-        own = [place for place in order if others[place] == rival]
+    for kind in dict.fromkeys((others[place], sizes[place]) for place in order):
+        own = [place for place in order if (others[place], sizes[place]) == kind]
         groups += [own[begin : begin + size] for begin in range(0, len(own), size)]
     return groups
 
@@ -175,7 +185,8 @@ def _explain_batch(
     }
     output = model(
         **inputs,
-        class_labels=_chosen_classes(model, inputs, labels),
+        baseline_token=getattr(tokenizer, f"{model.config.baseline}_token_id", None),
+        class_labels=_chosen_classes(model, inputs, labels, other, batch),
         other_labels=None if other is None else [other] * len(batch),
     )
     deltas = output.convergence_delta
@@ -188,19 +199,31 @@ def _explain_batch(
 
 
 def _chosen_classes(
-    model: SaliencyVerbalizerModel, inputs: dict[str, torch.Tensor], labels: list[int | None]
+    model: SaliencyVerbalizerModel,
+    inputs: dict[str, torch.Tensor],
+    labels: list[int | None],
+    other: int | None,
+    batch: list[dict[str, Any]],
 ) -> list[int] | None:
     """The class of each text, the most likely where none was asked for."""
-    if all(label is None for label in labels):
+    if other is None and all(label is None for label in labels):
         return None
     if any(label is None for label in labels):
         with torch.no_grad():
-            given = {key: inputs[key] for key in ("input_ids", "attention_mask")}
-            likely = model.backbone(**given).logits.argmax(dim=-1).tolist()
+            logits = model.logits_of(inputs["input_ids"], inputs["attention_mask"])
+            likely = logits.argmax(dim=-1).tolist()
         labels = [
             best if label is None else label for best, label in zip(likely, labels, strict=True)
         ]
-    return [int(label) for label in labels if label is not None]
+    chosen = [int(label) for label in labels if label is not None]
+    if other in chosen:
+        text = batch[chosen.index(other)]["words"].text
+        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+        raise ValueError(
+            f"The text '{shown}' has the class '{model.id2label[other]}' itself, and a class "
+            "cannot be compared with itself; give another contrast, or class_labels."
+        )
+    return chosen
 
 
 def _map(

@@ -8,7 +8,7 @@ from typing import Any
 from salhub.models.verbalizer.audit import Evidence, audit, repaired
 from salhub.models.verbalizer.chat import Chat, Messages
 from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
-from salhub.models.verbalizer.realization import PLACEHOLDER
+from salhub.models.verbalizer.realization import PLACEHOLDER, Phrase
 from salhub.models.verbalizer.verbalizer import Verbalization
 
 logger = logging.getLogger(__name__)
@@ -22,8 +22,11 @@ _TASK = (
     'text that you name in "double quotes", exactly as they stand there. Do not name other words '
     "and do not invent numbers."
 )
+# As in templates/en.yaml, so that the audit knows it.
+_BEYOND = "more than everything that speaks for it"
 # Longer lists would fill the window of a small model.
 _MOST_TOKENS = 60
+_MOST_FAILURES = 3
 
 
 def prompt_for(told: Verbalization, config: VerbalizerConfig) -> Messages:
@@ -61,8 +64,15 @@ def _phrase_lines(told: Verbalization) -> list[str]:
     lines = []
     for phrase in told.phrases:
         says = "for it" if phrase.sign == "+" else "against it"
-        lines.append(f'- "{phrase.text}": {round(100 * abs(phrase.coverage))} % {says}')
+        lines.append(f'- "{phrase.text}": {_amount(phrase)}{says}')
     return lines or ["- no word stands out"]
+
+
+def _amount(phrase: Phrase) -> str:
+    """How much a phrase weighs, in words where it is more than all that speaks for the class."""
+    if phrase.coverage < -1:
+        return f"{_BEYOND}, "
+    return f"{round(100 * abs(phrase.coverage))} % " if phrase.coverage else ""
 
 
 def _scored_words(told: Verbalization) -> str:
@@ -76,7 +86,7 @@ def instruct(
     config: VerbalizerConfig,
     *,
     probabilities: Sequence[float | None] | None = None,
-    strict: bool = False,
+    strict: bool | None = None,
 ) -> list[Verbalization]:
     """Let a chat model explain what the search found, and hold its answers to the map.
 
@@ -89,24 +99,57 @@ def instruct(
         chat: The chat model.
         config: See `VerbalizerConfig`.
         probabilities: Of the explained classes, which an answer may print.
-        strict: Let a failing chat model fail, instead of giving the template.
+        strict: Let a failing chat model fail, instead of giving the template for what it did not
+            answer; as the configuration says where None.
 
     Raises:
-        RuntimeError: The chat model cannot be reached, and `strict`.
+        RuntimeError: The chat model fails, and `strict`.
     """
     prompts = [prompt_for(told, config) for told in found]
-    try:
-        answers: Sequence[str | None] = chat.generate(prompts)
-    except RuntimeError as error:
-        if strict:
-            raise
-        logger.warning("%s The template is given instead.", error)
-        answers = [None] * len(found)
+    answers = _answers(chat, prompts, config.strict if strict is None else strict)
     known = list(probabilities or [None] * len(found))
     return [
         _held(told, prompt, answer, config, probability)
         for told, prompt, answer, probability in zip(found, prompts, answers, known, strict=True)
     ]
+
+
+def _answers(chat: Chat, prompts: Sequence[Messages], strict: bool) -> list[str | None]:
+    """One answer a conversation, None where the chat model failed."""
+    if not hasattr(chat, "answer") and len(prompts) > 1:
+        try:
+            return list(_asked(chat, prompts))
+        except RuntimeError:
+            if strict:
+                raise
+    answers: list[str | None] = []
+    for prompt in prompts:
+        # What does not answer at all is not asked for every text.
+        is_silent = len(answers) >= _MOST_FAILURES and not any(answers)
+        try:
+            answers.append(None if is_silent else _asked(chat, [prompt])[0])
+        except RuntimeError as error:
+            if strict:
+                raise
+            logger.warning("%s The template is given instead.", error)
+            answers.append(None)
+    return answers
+
+
+def _asked(chat: Chat, prompts: Sequence[Messages]) -> list[str]:
+    """The answers of a chat model, whose errors all become RuntimeError."""
+    try:
+        answers = list(chat.generate(prompts))
+    except RuntimeError:
+        raise
+    except Exception as error:
+        raise RuntimeError(f"The chat model failed ({type(error).__name__}: {error}).") from error
+    if len(answers) != len(prompts) or not all(isinstance(one, str) for one in answers):
+        raise RuntimeError(
+            f"The chat model gave {len(answers)} answers to {len(prompts)} conversations, or some "
+            "that are no text."
+        )
+    return answers
 
 
 def _held(
@@ -121,7 +164,7 @@ def _held(
         checked = {**told.audit, "source": "template", "before": None}
         return dataclasses.replace(told, prompt=prompt_text, audit=checked)
     labels = [name for name in (told.label, told.other) if name]
-    evidence = Evidence(told.words, told.scores, config, labels, probability)
+    evidence = Evidence(told.words, told.scores, config, labels, probability, told.phrases)
     before = audit(answer, evidence)
     text, source = _final(answer, before, told, evidence, config)
     after = told.audit if source == "template" else audit(text, evidence)

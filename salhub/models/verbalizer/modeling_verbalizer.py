@@ -22,6 +22,11 @@ from salhub.models.verbalizer.attribution import (
 from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
 from salhub.outputs import SaliencyOutput
 
+# These keep their last layer under another name than "score".
+_LAST_TOKEN_TYPES = frozenset({"ctrl", "xlnet"})
+# Heads that give no logits of one text, though their layers have the same names.
+_OTHER_HEADS = ("ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering")
+
 
 @dataclass
 class TextSaliencyOutput(SaliencyOutput):
@@ -78,11 +83,22 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
                 f"{type(self.backbone).__name__} has no classification head; give a model that was "
                 f"fine-tuned for classification and that {self.auto_class} loads."
             )
+        if own.is_encoder_decoder:
+            raise ValueError(
+                f"{type(self.backbone).__name__} has an encoder and a decoder, which cannot be "
+                "explained from word vectors; give a classifier with one of them, such as BERT."
+            )
         if own.problem_type == "regression" or own.num_labels == 1:
             raise ValueError(
                 "A model that predicts one number (problem_type 'regression') has no classes to "
                 "explain; give one with two classes or more."
             )
+
+    @property
+    def reads_last_token(self) -> bool:
+        """Whether the class is read from the last token of a row, which must be no padding."""
+        kind = self.config.backbone_config.model_type
+        return hasattr(self.backbone, "score") or kind in _LAST_TOKEN_TYPES
 
     @property
     def is_multi_label(self) -> bool:
@@ -102,6 +118,7 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
         word_ids: Tensor | None = None,
         class_labels: Tensor | None = None,
         other_labels: Tensor | None = None,
+        baseline_token: int | None = None,
     ) -> TextSaliencyOutput:
         """Score the tokens of texts.
 
@@ -114,6 +131,8 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
                 each token is a word.
             class_labels: Class to explain of each text, int64 (B,); the most likely by default.
             other_labels: Class that it is compared with: why this rather than that, int64 (B,).
+            baseline_token: Token that words are compared with where the classifier's configuration
+                names none, such as the tokenizer's.
 
         Raises:
             ValueError: A wrong shape, a token or class out of range, two classes that are the same,
@@ -138,7 +157,7 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
             is_word = mask.bool()
             if special_tokens_mask is not None:
                 is_word = is_word & ~special_tokens_mask.clone().bool()
-            vectors, baseline = self._vectors(ids, is_word)
+            vectors, baseline = self._vectors(ids, is_word, baseline_token)
             with torch.no_grad():
                 logits = self._logits(vectors, mask)
             target = self._target(logits, class_labels, other_labels)
@@ -164,27 +183,46 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
             return occlusion(explained, words), None
         return random_scores(ids * is_word, self.config.seed) * is_word, None
 
-    def _logits(self, vectors: Tensor, mask: Tensor) -> Tensor:
-        return self.backbone(inputs_embeds=vectors, attention_mask=mask).logits
+    def logits_of(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """What the classifier says of texts, (B, C), as it is explained: from word vectors."""
+        return self._logits(self.backbone.get_input_embeddings()(input_ids), attention_mask)
 
-    def _vectors(self, ids: Tensor, is_word: Tensor) -> tuple[Tensor, Tensor]:
+    def _logits(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        own = self.backbone.config
+        if not self.reads_last_token or own.pad_token_id is not None:
+            return self.backbone(inputs_embeds=vectors, attention_mask=mask).logits
+        # These take several rows only where some token is named, which vectors do not use.
+        own.pad_token_id = 0
+        try:
+            return self.backbone(inputs_embeds=vectors, attention_mask=mask).logits
+        finally:
+            own.pad_token_id = None
+
+    def _vectors(self, ids: Tensor, is_word: Tensor, token: int | None) -> tuple[Tensor, Tensor]:
         table = self.backbone.get_input_embeddings()
         with torch.no_grad():
             vectors = table(ids)
             if self.config.baseline == "zero":
                 neutral = torch.zeros_like(vectors[:1, :1])
             else:
-                neutral = table(ids.new_full((1, 1), self._neutral_token()))
+                neutral = table(ids.new_full((1, 1), self._neutral_token(token)))
             baseline = torch.where(is_word[..., None], neutral, vectors)
         return vectors, baseline
 
-    def _neutral_token(self) -> int:
+    def _neutral_token(self, token: int | None) -> int:
         name = f"{self.config.baseline}_token_id"
-        token = getattr(self.config.backbone_config, name, None)
+        named = getattr(self.config.backbone_config, name, None)
+        token = token if named is None else named
         if token is None:
             raise ValueError(
                 f"The classifier names no {name}, so there is nothing to compare words with; set "
                 f"it in its configuration, or use baseline='zero'."
+            )
+        count = self.backbone.get_input_embeddings().num_embeddings
+        if not 0 <= token < count:
+            raise ValueError(
+                f"{name} is {token}, and the classifier has tokens 0 to {count - 1}; use "
+                "baseline='zero'."
             )
         return int(token)
 
@@ -231,7 +269,10 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
 
 
 def _has_head(backbone: nn.Module) -> bool:
-    return "ForSequenceClassification" in type(backbone).__name__ or any(
+    name = type(backbone).__name__
+    if any(kind in name for kind in _OTHER_HEADS):
+        return False
+    return "ForSequenceClassification" in name or any(
         hasattr(backbone, name) for name in ("classifier", "score", "logits_proj")
     )
 

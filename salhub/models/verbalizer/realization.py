@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import yaml
@@ -14,6 +15,13 @@ from salhub.models.verbalizer.words import Words
 
 _TEMPLATES = Path(__file__).parent / "templates"
 PLACEHOLDER = "{placeholder}"
+_SENTENCE = ("kind", "quotes", "share", "note")
+_PLACEHOLDERS = {
+    "first": (*_SENTENCE, "prediction"),
+    "also_one": (*_SENTENCE, "prediction"),
+    "also_many": _SENTENCE,
+    "against": (*_SENTENCE, "prediction"),
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,58 @@ def templates_of(config: VerbalizerConfig) -> Mapping[str, Any]:
     unknown = [name for name in config.templates if name not in known]
     if unknown:
         raise ValueError(f"templates has no '{unknown[0]}'; it may set {', '.join(sorted(known))}.")
+    for name, sentence in config.templates.items():
+        _check_placeholders(name, sentence, known[name])
     return {**known, **config.templates}
+
+
+def _check_placeholders(name: str, sentence: Any, usual: Any) -> None:
+    if not isinstance(sentence, str) or not isinstance(usual, str):
+        return
+    allowed = {*_placeholders(usual), *_PLACEHOLDERS.get(name, ())}
+    try:
+        unknown = [one for one in _placeholders(sentence) if one not in allowed]
+    except ValueError as error:
+        raise ValueError(f"The template '{name}' cannot be read: {error}.") from error
+    if unknown:
+        raise ValueError(
+            f"The template '{name}' has no {{{unknown[0]}}}; it may use "
+            f"{', '.join(sorted(f'{{{one}}}' for one in allowed)) or 'none'}."
+        )
+
+
+def _placeholders(sentence: str) -> list[str]:
+    return [field for _, field, _, _ in Formatter().parse(sentence) if field is not None]
+
+
+def cues_of(config: VerbalizerConfig) -> Mapping[str, Any]:
+    """The templates, with English cues beside their own: chat models often answer in English."""
+    own, english = templates_of(config), _language("en")
+    cues = {name: [*own[name], *english[name]] for name in own if name.endswith("_cues")}
+    return {**own, **cues, "beyond": list(dict.fromkeys([own["beyond"], english["beyond"]]))}
+
+
+def label_texts(templates: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
+    """How templates name a prediction, the longest first."""
+    masks = [PLACEHOLDER, "{other}"]
+    names = [*labels, *masks]
+    pairs = [(one, other) for one in names for other in names if one != other]
+    texts = [_named(templates["for_label"], one) for one in names]
+    texts += [_named(templates["for_contrast"], one, other) for one, other in pairs]
+    return sorted(texts, key=lambda one: -len(one))
+
+
+def fixed_sentences(templates: Mapping[str, Any], labels: Sequence[str]) -> list[tuple[str, str]]:
+    """Templates that quote nothing, by name, about every prediction that may be meant."""
+    predictions = [*label_texts(templates, labels), templates["for_prediction"]]
+    found = [("nothing", templates["nothing"])]
+    for name in ("lacking", "lacking_against"):
+        found += [(name, templates[name].format(prediction=one)) for one in predictions]
+    return found
+
+
+def _named(sentence: str, label: str, other: str = "") -> str:
+    return sentence.replace("{label}", label).replace("{other}", other)
 
 
 def make_phrase(words: Words, group: Sequence[int], scores: Any, **fields: Any) -> Phrase:
@@ -109,12 +168,14 @@ class Realizer:
         config: Language, `show_coverage` and `mask_label`.
         label: Name of the class, or None.
         other: Class that it is compared with, or None.
+        has_words: Whether there are words of the wanted sign, though none may have been found.
     """
 
     words: Words
     config: VerbalizerConfig
     label: str | None = None
     other: str | None = None
+    has_words: bool = False
 
     def write(self, phrases: Sequence[Phrase], *, is_empty: bool = False) -> str:
         """Write about phrases, the most important first, then those against.
@@ -128,9 +189,8 @@ class Realizer:
             return templates["nothing"]
         found = [phrase for phrase in phrases if phrase.sign == "+"]
         if not found:
-            opening = templates["lacking"].format(prediction=self._prediction(templates))
             # A search for words against the class says nothing of those for it.
-            start = [] if self.config.sign == "-" and phrases else [opening]
+            start = [] if self.config.sign == "-" and phrases else [self._lacking(templates)]
             return self._joined([*start, *self._against(phrases, templates)])
         first, *others = found
         sentences = [
@@ -142,6 +202,12 @@ class Realizer:
             covered = percent(sum(phrase.coverage for phrase in found), templates)
             sentences.append(templates["together"].format(percent=covered))
         return self._joined([*sentences, *self._against(phrases, templates)])
+
+    def _lacking(self, templates: Mapping[str, Any]) -> str:
+        if self.has_words:
+            return templates["nothing"]
+        name = "lacking_against" if self.config.sign == "-" else "lacking"
+        return templates[name].format(prediction=self._prediction(templates))
 
     def _others(self, phrases: list[Phrase], kind: str, templates: Mapping[str, Any]) -> list[str]:
         if not phrases:
@@ -175,7 +241,7 @@ class Realizer:
             quotes=quoted(phrase, self.words.text, templates),
             share=self._share(phrase.coverage, templates),
             note=self._note([phrase], templates),
-            prediction=prediction,
+            prediction=prediction or self._prediction(templates),
         )
 
     def _kind(self, phrase: Phrase) -> str:
@@ -184,7 +250,11 @@ class Realizer:
         return "span" if "." in phrase.text[:-1] else "phrase"
 
     def _share(self, coverage: float, templates: Mapping[str, Any]) -> str:
-        return f" ({percent(coverage, templates)})" if self.config.show_coverage else ""
+        # Without evidence for the class there is nothing to be a share of.
+        if not self.config.show_coverage or coverage == 0:
+            return ""
+        # "2330 % of the evidence" tells nobody anything.
+        return f" ({templates['beyond'] if coverage < -1 else percent(coverage, templates)})"
 
     def _note(self, phrases: Sequence[Phrase], templates: Mapping[str, Any]) -> str:
         marks = self.words.is_punctuation
@@ -196,9 +266,9 @@ class Realizer:
             return templates["for_prediction"]
         label = PLACEHOLDER if self.config.mask_label else self.label
         if self.other is None:
-            return templates["for_label"].replace("{label}", label)
+            return _named(templates["for_label"], label)
         other = "{other}" if self.config.mask_label else self.other
-        return templates["for_contrast"].replace("{label}", label).replace("{other}", other)
+        return _named(templates["for_contrast"], label, other)
 
     def _joined(self, sentences: Sequence[str]) -> str:
         return ("" if self.config.language == "zh" else " ").join(sentences)

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
-from salhub.models.verbalizer.audit import Evidence, audit
+from salhub.models.verbalizer.audit import Evidence, audit, has_words
 from salhub.models.verbalizer.candidates import Candidates, find_candidates
 from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
 from salhub.models.verbalizer.realization import Phrase, Realizer, make_phrase
@@ -116,8 +117,8 @@ class Verbalizer:
         if len(scores) != len(words):
             raise ValueError(f"There are {len(words)} texts and {len(scores)} lists of scores.")
         rows = [checked_scores(one, values) for one, values in zip(words, scores, strict=True)]
-        names = list(labels or [None] * len(words))
-        rivals = list(others or [None] * len(words))
+        names = _as_many("labels", labels, len(words))
+        rivals = _as_many("others", others, len(words))
         told: list[Verbalization] = []
         for begin in range(0, len(words), TEXTS_AT_ONCE):
             part = slice(begin, begin + TEXTS_AT_ONCE)
@@ -174,7 +175,8 @@ class Verbalizer:
         phrases = self._phrases(words, scores, selection, evidence)
         if against is not None:
             phrases += self._opposing(words, scores, against[text], evidence)
-        realizer = Realizer(words, self.config, label, other)
+        is_there = has_words(words, scores, self.config.sign)
+        realizer = Realizer(words, self.config, label, other, is_there)
         sentence = realizer.write(phrases, is_empty=not np.any(scores))
         return Verbalization(
             sentence,
@@ -191,6 +193,7 @@ class Verbalizer:
         self, words: Words, scores: np.ndarray, selection: Selection, evidence: Evidence
     ) -> list[Phrase]:
         sign = "-" if self.config.sign == "-" else "+"
+        groups = self._true_groups(selection, scores)
         return [
             make_phrase(
                 words,
@@ -201,7 +204,21 @@ class Verbalizer:
                 rank=min(place, selection.num_phrases) + 1,
                 is_listed=place >= selection.num_phrases,
             )
-            for place, group in enumerate(selection.groups)
+            for place, group in groups
+        ]
+
+    def _true_groups(
+        self, selection: Selection, scores: np.ndarray
+    ) -> list[tuple[int, tuple[int, ...]]]:
+        """The groups whose words have the wanted sign, which the paper's code does not ask for."""
+        numbered = list(enumerate(selection.groups))
+        if self.config.sign == "any":
+            return numbered
+        own = -scores if self.config.sign == "-" else scores
+        return [
+            (place, group)
+            for place, group in numbered
+            if own[list(group)].min() >= 0 and own[list(group)].max() > 0
         ]
 
     def _opposing(
@@ -215,6 +232,13 @@ class Verbalizer:
         return []
 
 
+def _as_many(name: str, values: Sequence[str | None] | None, count: int) -> list[str | None]:
+    given = [None] * count if values is None else list(values)
+    if len(given) != count:
+        raise ValueError(f"There are {count} texts and {len(given)} {name}; give one a text.")
+    return given
+
+
 def checked_scores(words: Words, scores: Any) -> np.ndarray:
     """Return the scores of the words of a text as float64 (n,).
 
@@ -225,6 +249,8 @@ def checked_scores(words: Words, scores: Any) -> np.ndarray:
         raise ValueError(
             "The text is empty, or holds only special tokens; there is nothing to say."
         )
+    if isinstance(scores, torch.Tensor):
+        scores = scores.detach().cpu().double().numpy()
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1:
         raise ValueError(

@@ -1,5 +1,6 @@
 """Words of a text out of the tokens of any tokenizer, each with its exact place in the text."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,12 @@ import numpy as np
 
 # Punctuation, and signs such as "<" and "$"; not emoji.
 _MARKS = frozenset({"Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "Sc", "Sk", "Sm"})
+_APOSTROPHES = "'\u2019"
+# Han, kana, Thai, Lao, Tibetan, Burmese and Khmer, which put no spaces between words.
+_WITHOUT_SPACES = re.compile(
+    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
+    "\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,10 @@ class Words:
     ) -> "Words":
         """Join the tokens of a text to words.
 
+        A word begins at white space, at punctuation, at each character of a script without spaces,
+        and where the tokenizer lets one begin, but never at or after a combining mark; a token
+        that reaches over such a place joins what it covers.
+
         Args:
             text: The text.
             offsets: Start and end of each token in it, int64 (T, 2).
@@ -74,8 +85,11 @@ class Words:
         offsets = _tidied(text, np.asarray(offsets, dtype=np.int64).reshape(-1, 2))
         belongs = ~np.asarray(is_special, dtype=bool) & (offsets[:, 1] > offsets[:, 0])
         tokens = belongs.nonzero()[0]
-        given = range(len(offsets)) if word_ids is None else word_ids
-        names = np.array([-1 if given[token] is None else given[token] for token in tokens])
+        if word_ids is None:
+            names = tokens
+        else:
+            given = [-1 if word_ids[token] is None else word_ids[token] for token in tokens]
+            names = _words_of_places(text, offsets[tokens], given)
         # A character in several byte tokens is one place, which they share.
         begins = np.ones(len(tokens), dtype=bool)
         if len(tokens):
@@ -110,6 +124,59 @@ class Words:
         return np.where(largest >= -smallest, largest, smallest)
 
 
+def _words_of_places(text: str, places: np.ndarray, given: Sequence[int]) -> np.ndarray:
+    """Number of the word of each token, int64 (T,), from the text and the tokenizer's words."""
+    begins = np.array([_begins_word(text, place) for place in range(len(text))], dtype=bool)
+    for token in range(1, len(places)):
+        start = int(places[token, 0])
+        if given[token] != given[token - 1] and _may_begin(text, start):
+            begins[start] = True
+    for start, end in places.tolist():
+        begins[start + 1 : end] = False
+    return begins.cumsum()[places[:, 0]] if len(places) else np.zeros(0, dtype=np.int64)
+
+
+def _begins_word(text: str, place: int) -> bool:
+    if place == 0:
+        return True
+    before, here = text[place - 1], text[place]
+    if _is_combining(here):
+        return False
+    if before.isspace() or here.isspace():
+        return True
+    if _is_mark(here):
+        return here != before and not _is_inside(text, place)
+    if _is_mark(before):
+        return not _is_inside(text, place - 1)
+    return bool(_WITHOUT_SPACES.match(here) or _WITHOUT_SPACES.match(before))
+
+
+def _is_inside(text: str, place: int) -> bool:
+    """Whether a mark belongs to the word around it: "isn't", "3.5", "snake_case"."""
+    around = text[place - 1 : place] + text[place + 1 : place + 2]
+    if len(around) < 2:
+        return False
+    if text[place] in _APOSTROPHES:
+        return around.isalpha()
+    return text[place] == "_" or (text[place] in ".," and around.isdigit())
+
+
+def _may_begin(text: str, place: int) -> bool:
+    """Whether a tokenizer may let a word begin here: not inside a number or beside a mark."""
+    before = text[max(0, place - 1) : place]
+    if before.isdigit() and text[place].isdigit():
+        return False
+    return not (_is_combining(text[place]) or (before and _is_combining(before)))
+
+
+def _is_combining(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character) in _MARKS
+
+
 def _tidied(text: str, offsets: np.ndarray) -> np.ndarray:
     """Places of whole letters, without the space that byte-level tokenizers count to a token."""
     trimmed = offsets.copy()
@@ -119,11 +186,11 @@ def _tidied(text: str, offsets: np.ndarray) -> np.ndarray:
         while start < end and text[end - 1].isspace():
             end -= 1
         # Marks on the last letter, such as vowel signs, which some tokenizers throw away.
-        while start < end < len(text) and unicodedata.category(text[end]).startswith("M"):
+        while start < end < len(text) and _is_combining(text[end]):
             end += 1
         trimmed[index] = start, end
     return trimmed
 
 
 def _is_punctuation(word: str) -> bool:
-    return all(unicodedata.category(character) in _MARKS for character in word)
+    return all(_is_mark(character) for character in word)

@@ -215,11 +215,15 @@ def _phrase_table(result: SaliencyVerbalizationResult) -> str:
         bar = f'<div style="background: {color}; width: {width}%; height: 0.8rem"></div>'
         rows.append(
             f'<tr><td dir="auto">{escape(phrase.text)}</td>'
-            f"<td>{round(100 * phrase.coverage)} %</td>"
+            f"<td>{_amount(phrase.coverage)}</td>"
             f'<td style="width: 40%">{bar}</td></tr>'
         )
     head = "<tr><th>Words</th><th>Share</th><th>Of the positive evidence</th></tr>"
     return f"<table>{head}{''.join(rows)}</table>" if rows else "<p>No word stands out.</p>"
+
+
+def _amount(share: float) -> str:
+    return "more than all that speaks for it" if share < -1 else f"{round(100 * share)} %"
 
 
 def _audit_table(result: SaliencyVerbalizationResult) -> str:

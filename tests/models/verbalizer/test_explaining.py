@@ -3,6 +3,18 @@
 import numpy as np
 import pytest
 import torch
+from transformers import (
+    BartConfig,
+    BartForSequenceClassification,
+    BertForMultipleChoice,
+    BertForTokenClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    XLNetConfig,
+    XLNetForSequenceClassification,
+)
 
 from salhub.models.verbalizer.explaining import explain_texts
 from salhub.models.verbalizer.modeling_verbalizer import SaliencyVerbalizerModel
@@ -108,3 +120,92 @@ def test_what_is_no_text_is_refused(texts, exception, pattern):
         explain_texts(model, tokenizer, texts)
     with pytest.raises(ValueError, match="class 7 is out of range"):
         explain_texts(model, tokenizer, ["good"], class_labels=[7])
+
+
+def decoder(kind, pad):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 300, "num_labels": 3, "pad_token_id": pad, "bos_token_id": 2}
+    if kind == "gpt2":
+        network = GPT2ForSequenceClassification(
+            GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=64, eos_token_id=3, **sizes)
+        )
+    else:
+        network = LlamaForSequenceClassification(
+            LlamaConfig(
+                hidden_size=16, num_hidden_layers=2, num_attention_heads=2, eos_token_id=3,
+                intermediate_size=24, max_position_embeddings=64, **sizes,
+            )
+        )  # fmt: skip
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return network.eval()
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize("pad", [0, None])
+@pytest.mark.parametrize("attribution", ["integrated_gradients", "occlusion"])
+def test_what_reads_the_last_token_gives_in_a_batch_what_it_gives_alone(kind, pad, attribution):
+    network, tokenizer = decoder(kind, pad), own_tokenizer()
+    model = SaliencyVerbalizerModel.from_classifier(network, attribution=attribution)
+    texts = [*TEXTS, "Dull.", "Warm."]
+    labels = [None, 1, *[None] * (len(texts) - 2)]
+    together = explain_texts(model, tokenizer, texts, class_labels=labels)
+    for text, label, found in zip(texts, labels, together, strict=True):
+        alone = explain_texts(model, tokenizer, [text], class_labels=[label])[0]
+        assert found.class_label == alone.class_label
+        assert found.probability == pytest.approx(alone.probability, abs=1e-5)
+        np.testing.assert_allclose(found.scores, alone.scores, atol=1e-5)
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        likely = network(ids).logits.softmax(-1)[0, found.class_label]
+        assert found.probability == pytest.approx(float(likely), abs=1e-5)
+    assert network.config.pad_token_id == pad
+
+
+def test_a_limit_below_0_is_none():
+    network = XLNetForSequenceClassification(
+        XLNetConfig(vocab_size=300, d_model=16, n_layer=1, n_head=2, d_inner=24, num_labels=3)
+    ).eval()
+    model, tokenizer = SaliencyVerbalizerModel.from_classifier(network), own_tokenizer()
+    together = explain_texts(model, tokenizer, TEXTS[:3])
+    for text, found in zip(TEXTS, together, strict=False):
+        alone = explain_texts(model, tokenizer, [text])[0]
+        np.testing.assert_allclose(found.scores, alone.scores, atol=1e-5)
+
+
+def test_heads_that_cannot_be_explained_get_a_sentence():
+    sizes = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 16, "vocab_size": 60}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    bart = BartForSequenceClassification(BartConfig(**sizes, **heads))
+    with pytest.raises(ValueError, match="has an encoder and a decoder"):
+        SaliencyVerbalizerModel.from_classifier(bart)
+    for kind in (BertForTokenClassification, BertForMultipleChoice):
+        with pytest.raises(ValueError, match=f"{kind.__name__} has no classification head"):
+            SaliencyVerbalizerModel.from_classifier(kind(bert().config))
+
+
+def test_the_tokenizer_knows_the_mask():
+    model, tokenizer = (
+        SaliencyVerbalizerModel.from_classifier(bert(), baseline="mask"),
+        bert_tokenizer(),
+    )
+    tokenizer.mask_token = "[UNK]"
+    found = explain_texts(model, tokenizer, ["good plot."])[0]
+    model.config.backbone_config.mask_token_id = 1
+    same = explain_texts(model, bert_tokenizer(), ["good plot."])[0]
+    np.testing.assert_allclose(found.scores, same.scores)
+    model.config.backbone_config.mask_token_id = 10_000
+    with pytest.raises(ValueError, match="mask_token_id is 10000, and the classifier has tokens 0"):
+        explain_texts(model, tokenizer, ["good plot."])
+
+
+def test_a_contrast_that_a_text_has_itself_is_named():
+    model, tokenizer = own()
+    first = explain_texts(model, tokenizer, TEXTS)
+    rival = first[1].class_label
+    pattern = f"The text '.*' has the class '{model.id2label[rival]}' itself.*compared with itself"
+    with pytest.raises(ValueError, match=pattern):
+        explain_texts(model, tokenizer, TEXTS[1:2], other_labels=[rival])
+    free = [text for text, one in zip(TEXTS, first, strict=True) if one.class_label != rival]
+    found = explain_texts(model, tokenizer, free, other_labels=[rival] * len(free))
+    assert all(one.other_label == rival for one in found)

@@ -175,3 +175,67 @@ def test_what_holds_no_conversation_is_refused():
     assert as_chat(lambda messages: "x").generate([[]]) == ["x"]
     chat = CallableChat(str)
     assert as_chat(chat) is chat
+
+
+def test_one_failing_answer_does_not_discard_the_others(caplog):
+    asked = []
+
+    def answer(messages):
+        asked.append(messages)
+        if len(asked) == 2:
+            raise KeyError("choices")
+        return GOOD
+
+    found = instruct([told()] * 3, CallableChat(answer), VerbalizerConfig())
+    assert [one.audit["source"] for one in found] == ["llm", "template", "llm"]
+    assert len(asked) == 3 and "The chat function failed (KeyError" in caplog.text
+    asked.clear()
+    with pytest.raises(RuntimeError, match="The chat function failed"):
+        instruct([told()] * 3, CallableChat(answer), VerbalizerConfig(strict=True))
+    with pytest.raises(RuntimeError, match="must give a text, and gave NoneType"):
+        CallableChat(lambda messages: None).generate([[]])
+
+
+class Grumpy:
+    """Answers one conversation at a time only."""
+
+    def generate(self, conversations):
+        if len(conversations) > 1:
+            raise OSError("too many")
+        return [GOOD]
+
+
+class Mute:
+    """Never answers."""
+
+    asked = 0
+
+    def generate(self, conversations):
+        self.asked += 1
+        return []
+
+
+def test_objects_that_fail_are_asked_again_and_not_forever():
+    found = instruct([told()] * 3, Grumpy(), VerbalizerConfig())
+    assert [one.audit["source"] for one in found] == ["llm"] * 3
+    with pytest.raises(RuntimeError, match=r"The chat model failed.*too many"):
+        instruct([told()] * 3, Grumpy(), VerbalizerConfig(), strict=True)
+    mute = Mute()
+    found = instruct([told()] * 9, mute, VerbalizerConfig())
+    assert all(one.audit["source"] == "template" for one in found) and mute.asked == 4
+
+
+def test_the_seed_reaches_the_chat(endpoint):
+    url, requests = endpoint
+    chat = as_chat(EndpointChat(url, "small"), seed=7)
+    instruct([told()], chat, VerbalizerConfig())
+    own = as_chat(EndpointChat(url, "small", seed=3), seed=7)
+    instruct([told()], own, VerbalizerConfig())
+    assert [body["seed"] for _, _, body in requests] == [7, 3]
+    network, tokenizer = chat_model()
+    talk = [[{"role": "user", "content": "a warm film"}]]
+    drawn = []
+    for seed in (1, 1, 2):
+        chat = TransformersChat(network, tokenizer, max_new_tokens=12, temperature=3.0)
+        drawn.append(as_chat(chat, seed=seed).generate(talk))
+    assert drawn[0] == drawn[1] != drawn[2]

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from salhub.models.verbalizer.audit import Evidence, audit, repaired
 from salhub.models.verbalizer.configuration_verbalizer import LANGUAGES, VerbalizerConfig
@@ -274,3 +275,30 @@ def test_punctuation_alone_is_no_word_that_speaks():
     result = told(["bad", "!"], [-1.0, 0.5])
     assert result.text.startswith("No word of this text speaks for")
     assert result.audit["is_faithful"]
+
+
+def test_as_many_labels_as_texts_are_needed():
+    verbalizer = Verbalizer()
+    for names in ({"labels": ["x"]}, {"others": ["x"]}, {"labels": []}):
+        with pytest.raises(ValueError, match=r"There are 2 texts and [01] (labels|others)"):
+            verbalizer.verbalize_batch([["a"], ["b"]], [[1.0], [1.0]], **names)
+
+
+@pytest.mark.parametrize(
+    ("templates", "pattern"),
+    [
+        ({"first": "{kind} {qoutes} decides."}, r"'first' has no \{qoutes\}; it may use"),
+        ({"unit": "{percent}"}, r"'unit' has no \{percent\}; it may use \{number\}"),
+        ({"nothing": "{kind} is nothing."}, r"'nothing' has no \{kind\}; it may use none"),
+        ({"against": "{kind} {quotes"}, "'against' cannot be read"),
+    ],
+)
+def test_unknown_placeholders_of_templates_are_refused(templates, pattern):
+    with pytest.raises(ValueError, match=pattern):
+        told(templates=templates)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_tensors_are_scores(dtype):
+    scores = torch.tensor([0.0, 1.0, 0.5], dtype=dtype, requires_grad=True)
+    assert told(["a", "warm", "film"], scores).text == told(["a", "warm", "film"], [0, 1, 0.5]).text

@@ -88,3 +88,41 @@ def test_given_words_are_joined_by_spaces():
     words = Words.of_tokens(["a", "", "film"])
     assert words.text == "a  film" and words.strings == ["a", "", "film"]
     assert words[0:3] == "a  film"
+
+
+def llama_tokenizer(split: bool) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(split=split)
+    # No merges, so that no token reaches over two words.
+    trainer = trainers.BpeTrainer(vocab_size=1, special_tokens=["<unk>"], show_progress=False)
+    tokenizer.train_from_iterator([*TEXTS, "isn't it 3.5 (so) snake_case\n7"], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_words_do_not_depend_on_what_the_tokenizer_calls_a_word(split):
+    tokenizer = llama_tokenizer(split)
+    words = words_of(tokenizer, "a warm film, isn't it (so)\nwitty.")
+    assert words.strings == [
+        "a", "warm", "film", ",", "isn't", "it", "(", "so", ")", "witty", ".",
+    ]  # fmt: skip
+    assert words_of(tokenizer, "3.5 snake_case 7").strings == ["3.5", "snake_case", "7"]
+
+
+def test_a_script_without_spaces_has_more_than_one_word():
+    for split in (True, False):
+        words = words_of(llama_tokenizer(split), "这部电影很好看,但是结尾太长。")
+        assert len(words) == 15 and "," in words.strings
+        assert "".join(words.strings) == words.text
+
+
+@pytest.mark.parametrize("text", ["नमस्ते दुनिया", "e\u0301te\u0301 cafe\u0301"])
+def test_no_word_is_cut_at_a_combining_mark(text):
+    for tokenizer in (byte_level_tokenizer(), llama_tokenizer(False)):
+        assert words_of(tokenizer, text).strings == text.split()
+
+
+def test_a_token_over_two_words_joins_them():
+    offsets, special = np.array([[0, 3], [3, 6]]), np.zeros(2, dtype=bool)
+    words = Words.of_encoding("a b cd", offsets, [0, 0], special)
+    assert words.strings == ["a b", "cd"] and words.token_words.tolist() == [0, 1]
