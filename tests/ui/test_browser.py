@@ -205,7 +205,7 @@ def test_explaining_a_text(browser, server, viewport, request):
         said = page.locator("#verbalizer-explanation textarea")
         text = page.locator("#verbalizer-text textarea")
         assert "wonderful" in said.input_value()
-        assert page.locator("mark:visible").count() > 10
+        page.locator("mark:visible").nth(10).wait_for()
         visit.take_picture(f"verbalizer-{request.node.callspec.id}")
         hostile = "<img src=x onerror=alert(1)> A wonderful film <b>it</b> is."
         text.fill(hostile)
