@@ -11,8 +11,8 @@ from salhub.models.verbalizer.realization import Phrase, fixed_sentences, label_
 # Pairs of quotation marks that people and chat models use.
 _MARKS = (
     ("» ", " «"), ("»", "«"), ("“", "”"), ("“", "“"), ("„", "“"), ("„", "”"), ("”", "”"),
-    ("«", "»"), ("\u2039", "\u203a"), ("\u203a", "\u2039"), ("「", "」"), ("『", "』"), ("《", "》"), ("〈", "〉"),
-    ("\uff02", "\uff02"), ('"', '"'), ("`", "`"), ("``", "''"),
+    ("«", "»"), ("\u2039", "\u203a"), ("\u203a", "\u2039"), ("「", "」"), ("『", "』"),
+    ("《", "》"), ("〈", "〉"), ("\uff02", "\uff02"), ('"', '"'), ("`", "`"), ("``", "''"),
 )  # fmt: skip
 # An apostrophe inside a word ends no quotation.
 _SINGLE = re.compile(
