@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations, islice, product
 from typing import Any
 
@@ -45,7 +46,7 @@ class Evidence:
     probability: float | None = None
     told: Sequence[Phrase] = ()
 
-    @property
+    @cached_property
     def positive(self) -> float:
         """The sum of the positive scores."""
         return float(np.maximum(self.scores, 0).sum())

@@ -12,8 +12,7 @@ from salhub.models.verbalizer.realization import Phrase, fixed_sentences, label_
 _MARKS = (
     ("» ", " «"), ("»", "«"), ("“", "”"), ("“", "“"), ("„", "“"), ("„", "”"), ("”", "”"),
     ("«", "»"), ("\u2039", "\u203a"), ("\u203a", "\u2039"), ("「", "」"), ("『", "』"),
-    ("《", "》"), ("〈", "〉"),
-    ("\uff02", "\uff02"), ('"', '"'), ("`", "`"), ("``", "''"),
+    ("《", "》"), ("〈", "〉"), ("\uff02", "\uff02"), ('"', '"'), ("`", "`"), ("``", "''"),
 )  # fmt: skip
 # An apostrophe inside a word ends no quotation.
 _SINGLE = re.compile(
@@ -77,6 +76,7 @@ _NAMES_LABEL = re.compile(
     re.IGNORECASE,
 )
 _NAMES_WORD = re.compile(r"(?:words?|phrases?|terms?|wort|wörter|mots?|palabras?|词语)\s*$", re.I)
+_QUOTED_OR_DIGITS = re.compile("\ue000+|\\d+")
 # Stands for a quotation while sentences are looked for, so that its full stops do not count.
 _HIDDEN = "\ue000"
 
@@ -275,9 +275,9 @@ class _Reader:
     def _clauses(self, starts: Sequence[int]) -> list[tuple[int, int]]:
         """Start and end of each clause; each has a mention, where the sentence has one."""
         plain = self.masked[self.begin : self.end]
-        cuts = {match.start() for match in _pattern(self.templates["turn_cues"]).finditer(plain)}
-        cuts |= {place for match in _DESPITE.finditer(plain) for place in match.span()}
-        cuts |= {m.start() for m in _AND.finditer(plain) if re.search(_VERB, plain[: m.start()])}
+        cuts = {match.start() for match in _finds(_pattern(self.templates["turn_cues"]), plain)}
+        cuts |= {place for match in _finds(_DESPITE, plain) for place in match.span()}
+        cuts |= {m.start() for m in _finds(_AND, plain) if re.search(_VERB, plain[: m.start()])}
         clauses, last = [], self.begin
         for cut in sorted(self.begin + cut for cut in cuts):
             if any(last <= start < cut for start in starts) and any(one >= cut for one in starts):
@@ -339,7 +339,7 @@ class _Reader:
         for match in _NUMBER.finditer(plain):
             if _is_claim(match, plain):
                 found.append((match.start(), match.end(), *_value(match)))
-        found += [(*match.span(), float("nan"), True) for match in _AMOUNT.finditer(plain)]
+        found += [(*match.span(), float("nan"), True) for match in _finds(_AMOUNT, plain)]
         for start, end, value, is_share in sorted(found, key=lambda one: one[0]):
             yield self.begin + start, self.begin + end, value, is_share
 
@@ -349,7 +349,7 @@ class _Reader:
         """Pairs of a greater and a smaller mention, and comparisons that cannot be read."""
         pairs, unclear = [], []
         lowered = plain.lower()
-        for match in _COMPARISON.finditer(lowered):
+        for match in _finds(_COMPARISON, lowered):
             before = [i for i, m in enumerate(mentions) if m.end <= self.begin + match.start()]
             after = [i for i, m in enumerate(mentions) if m.start >= self.begin + match.end()]
             if before and after:
@@ -358,7 +358,7 @@ class _Reader:
             else:
                 unclear.append("a comparison cannot be checked")
             lowered = _hide(lowered, [match.span()])
-        if _pattern(self.templates["comparison_cues"]).search(lowered):
+        if any(_finds(_pattern(self.templates["comparison_cues"]), lowered)):
             unclear.append("a comparison cannot be checked")
         return pairs, unclear
 
@@ -366,9 +366,20 @@ class _Reader:
         lowered = plain.lower()
         for cue in self.templates["against_cues"]:
             lowered = lowered.replace(cue, " ")
-        if _pattern(self.templates["doubt_cues"]).search(lowered):
+        if any(_finds(_pattern(self.templates["doubt_cues"]), lowered)):
             return ["what it denies or doubts cannot be checked"]
         return []
+
+
+def _finds(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """Matches of a pattern; of sentences that differ in quotations and numbers one is searched."""
+    shape = _QUOTED_OR_DIGITS.sub(lambda match: "0" if match[0].isdigit() else _HIDDEN, text)
+    return pattern.finditer(text) if _occurs(pattern, shape) else iter(())
+
+
+@lru_cache(maxsize=4096)
+def _occurs(pattern: re.Pattern[str], text: str) -> bool:
+    return pattern.search(text) is not None
 
 
 @lru_cache(maxsize=64)
@@ -476,6 +487,8 @@ def _known(
 def _marked(text: str) -> list[tuple[int, int, str]]:
     found = []
     for begin, end in _MARKS:
+        if begin not in text:
+            continue
         pattern = f"{re.escape(begin)}([^\n]{{1,200}}?){re.escape(end)}"
         found += [(match.start(), match.end(), match[1]) for match in re.finditer(pattern, text)]
     found += [(m.start(), m.end(), m[1] or m[2]) for m in _SINGLE.finditer(text)]

@@ -104,7 +104,18 @@ def _placeholders(sentence: str) -> list[str]:
 
 def cues_of(config: VerbalizerConfig) -> Mapping[str, Any]:
     """The templates, with English cues beside their own: chat models often answer in English."""
-    own, english = templates_of(config), _language("en")
+    if not config.templates:
+        return _cues_of_language(config.language)
+    return _with_english(templates_of(config))
+
+
+@lru_cache(maxsize=8)
+def _cues_of_language(name: str) -> Mapping[str, Any]:
+    return _with_english(_language(name))
+
+
+def _with_english(own: Mapping[str, Any]) -> Mapping[str, Any]:
+    english = _language("en")
     cues = {name: [*own[name], *english[name]] for name in own if name.endswith("_cues")}
     return {**own, **cues, "beyond": list(dict.fromkeys([own["beyond"], english["beyond"]]))}
 

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -169,10 +169,12 @@ def _may_begin(text: str, place: int) -> bool:
     return not (_is_combining(text[place]) or (before and _is_combining(before)))
 
 
+@lru_cache(maxsize=4096)
 def _is_combining(character: str) -> bool:
     return unicodedata.category(character).startswith("M")
 
 
+@lru_cache(maxsize=4096)
 def _is_mark(character: str) -> bool:
     return unicodedata.category(character) in _MARKS
 
