@@ -72,13 +72,12 @@ class Evidence:
         claimed sign first, then those with the largest scores.
         """
         direction = -1 if mention.sign == "-" else 1
-        parts = [self._parts(one.text) for one in mention.quotations]
         if mention.quotations[0].span:
             spans = [[one.span for one in mention.quotations if one.span]]
         else:
             texts = [one.text for one in mention.quotations]
             spans = [list(one.char_spans) for one in self.told if [one.text] == texts]
-            for choice in product(*parts):
+            for choice in product(*(self._parts(text) for text in texts)):
                 places = self._in_order([part for way in choice for part in way])
                 spans += islice(places, _MOST_OPTIONS)
         found = dict.fromkeys(self._together(one) for one in spans)
