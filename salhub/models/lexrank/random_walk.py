@@ -120,7 +120,7 @@ def stationary_distribution(
     Example:
         >>> walk = MatrixWalk(np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 1.0]]))
         >>> stationary_distribution(walk).probabilities.round(3).tolist()
-        [0.297, 0.405, 0.297]
+        [0.292, 0.416, 0.292]
     """
     uniform = walk.degrees * 0 + 1 / len(walk.degrees)
     jump = (1 - damping) * (uniform if teleport is None else teleport)

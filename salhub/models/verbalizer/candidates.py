@@ -198,7 +198,7 @@ def find_candidates(
         is_punctuation: Words that no group may begin or end with, bool (B, N).
 
     Example:
-        >>> scores, config = np.array([[0.1, 0.9, 0.8, 0.0]]), VerbalizerConfig(filter_length=5)
+        >>> scores, config = np.array([[0.1, 0.9, 0.8, 0.0]]), VerbalizerConfig(metric_value=0.8)
         >>> find_candidates(scores, np.array([4]), config).found("convolution")[0][0]
         (1, 2)
     """
