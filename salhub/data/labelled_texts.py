@@ -100,7 +100,7 @@ def read_labelled_texts(path: str | PathLike[str]) -> LabelledTexts:
     )
 
 
-def read_texts(path: str | PathLike[str]) -> list[str]:
+def read_unlabelled_texts(path: str | PathLike[str]) -> list[str]:
     """Read texts without their labels.
 
     Args:

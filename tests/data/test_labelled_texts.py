@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from salhub.data.labelled_texts import read_labelled_texts, read_texts
+from salhub.data.labelled_texts import read_labelled_texts, read_unlabelled_texts
 
 
 def test_tab_separated_sentiment(tmp_path):
@@ -41,7 +41,7 @@ def test_json_lines(tmp_path, suffix):
     texts = read_labelled_texts(path)
     assert texts.texts[0] == "دافئ 🎬" and texts.labels == [1, 0]
     assert texts.class_names == ["negative", "positive"]
-    assert read_texts(path) == texts.texts
+    assert read_unlabelled_texts(path) == texts.texts
 
 
 def test_sentence_polarity_is_a_pair_of_latin_1_files(tmp_path):
@@ -62,7 +62,7 @@ def test_other_classes_keep_their_names_in_order(tmp_path):
 
 def test_plain_lines_are_texts_without_labels(tmp_path):
     (tmp_path / "prose.txt").write_text("one\n\n two \n", encoding="utf-8")
-    assert read_texts(tmp_path / "prose.txt") == ["one", "two"]
+    assert read_unlabelled_texts(tmp_path / "prose.txt") == ["one", "two"]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_other_files_are_refused(tmp_path, name, content, pattern):
 
 
 def test_a_missing_file_is_named():
-    for read in (read_labelled_texts, read_texts):
+    for read in (read_labelled_texts, read_unlabelled_texts):
         with pytest.raises(FileNotFoundError, match=r"There is no file nowhere\.tsv"):
             read("nowhere.tsv")
 
@@ -91,7 +91,7 @@ def test_json_lines_without_labels(tmp_path):
     path = tmp_path / "news.jsonl"
     rows = [{"article": "one"}, {"sentences": ["two.", "Three."]}, {"text": "four", "label": 1}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    assert read_texts(path) == ["one", "two. Three.", "four"]
+    assert read_unlabelled_texts(path) == ["one", "two. Three.", "four"]
     path.write_text("[]\n", encoding="utf-8")
     with pytest.raises(ValueError, match="no JSON object with text, article or sentences"):
-        read_texts(path)
+        read_unlabelled_texts(path)

@@ -21,7 +21,7 @@ from salhub.backbones.text_classifier.modeling_text_classifier import (
 from salhub.backbones.text_classifier.tokenizer_text_classifier import train_tokenizer
 from salhub.backbones.text_classifier.word_vectors import word_vectors
 from salhub.data.labelled_split import LabelledSplit
-from salhub.data.labelled_texts import LabelledTexts, read_labelled_texts, read_texts
+from salhub.data.labelled_texts import LabelledTexts, read_labelled_texts, read_unlabelled_texts
 from salhub.metrics.bootstrap import bootstrap_mean
 from salhub.results import Results
 from salhub.runner.arguments import RunArguments
@@ -156,7 +156,9 @@ class TextClassifierRecipe(Recipe):
         self._check_classes()
         if len(self.split.test):
             self.tests.append(self.texts.part(self.split.test.tolist()))
-        unlabelled = [text for path in options.unlabelled_data for text in read_texts(path)]
+        unlabelled = [
+            text for path in options.unlabelled_data for text in read_unlabelled_texts(path)
+        ]
         self.tokenizer = train_tokenizer(
             self.train.texts, options.vocab_size, more_texts=unlabelled
         )
