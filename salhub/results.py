@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 
 from salhub.errors import did_you_mean
+from salhub.metrics.bootstrap import Estimate, bootstrap_mean
 
 RECORDED_PACKAGES = ("salhub", "torch", "transformers", "numpy", "scipy", "pillow")
 
@@ -110,6 +112,33 @@ class Results:
         if any(known.name == name for known in self.metrics):
             raise ValueError(f"metric {name!r} is already recorded; names must be unique.")
         self.metrics.append(Metric(name, float(value), interval, n, unit))
+
+    def add_mean(
+        self, name: str, values: ArrayLike, *, groups: ArrayLike | None = None, unit: str = ""
+    ) -> Estimate:
+        """Append the mean of some values with its 95 % bootstrap interval, drawn by the seed.
+
+        Args:
+            name: Of the metric.
+            values: (N,) numbers; those that are not finite are left out of the mean and counted in
+                a second metric, "name/not_finite".
+            groups: (N,) group of each value, see `bootstrap_mean`.
+            unit: Of the metric.
+
+        Returns:
+            The estimate; f"{estimate:.3f}" is its text for a table.
+
+        Example:
+            >>> results = Results(model="salhub/x", command="salhub evaluate salhub/x", seed=0)
+            >>> f"{results.add_mean('accuracy', [1, 1, 1, 1]):.2f}"
+            '1.00 [1.00, 1.00]'
+        """
+        found = bootstrap_mean(values, groups, seed=self.seed)
+        self.add_metric(name, found.mean, interval=(found.low, found.high), n=found.n, unit=unit)
+        if found.num_not_finite:
+            total = found.n + found.num_not_finite
+            self.add_metric(f"{name}/not_finite", found.num_not_finite, n=total, unit="count")
+        return found
 
     def metric(self, name: str) -> Metric:
         """The metric of this name; a KeyError names near matches."""

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from salhub.results import Results, Table, measured
+from salhub.metrics.bootstrap import bootstrap_mean
+from salhub.results import Metric, Results, Table, measured
 
 
 def make_results():
@@ -80,3 +81,13 @@ def test_other_files_are_refused(tmp_path, content):
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(ValueError, match=r"x\.json is not"):
         Results.load(tmp_path / "x.json")
+
+
+def test_a_mean_has_the_interval_of_its_groups_and_counts_what_is_undefined():
+    values, groups = [0.0, 1.0, math.nan, 1.0, 0.5], [0, 0, 1, 1, 2]
+    results = Results(model="m", command="c", seed=3)
+    found = results.add_mean("mass", values, groups=groups, unit="fraction")
+    assert found == bootstrap_mean(values, groups, seed=3)
+    assert results.metric("mass") == Metric("mass", 0.625, (found.low, found.high), 4, "fraction")
+    assert results.metric("mass/not_finite") == Metric("mass/not_finite", 1.0, None, 5, "count")
+    assert f"{found:.3f}" == f"0.625 [{found.low:.3f}, {found.high:.3f}], 1 of 5 undefined"

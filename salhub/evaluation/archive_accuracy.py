@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from salhub.metrics.bootstrap import bootstrap_mean
 from salhub.results import Results, Table
 
 
@@ -21,14 +20,7 @@ def add_accuracies(
     rows = []
     for name, (logits, labels) in outputs.items():
         right = (logits.argmax(-1) == labels).double().numpy()
-        found = bootstrap_mean(right, seed=results.seed)
-        results.add_metric(
-            f"accuracy/{name}",
-            found.mean,
-            interval=(found.low, found.high),
-            n=len(labels),
-            unit="fraction",
-        )
+        found = results.add_mean(f"accuracy/{name}", right, unit="fraction")
         cell = f"{100 * found.mean:.2f} [{100 * found.low:.2f}, {100 * found.high:.2f}]"
         rows.append([titles[name], cell, len(labels)])
     note = "Percent of pictures whose true class is the most likely one; 95 % bootstrap interval."

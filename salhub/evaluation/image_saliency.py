@@ -15,10 +15,12 @@ from tqdm.auto import tqdm
 
 from salhub.data.mosaic import Mosaic, assemble
 from salhub.evaluation.classified_sample import ClassifiedSample, Classify
+from salhub.metrics.bootstrap import Estimate
 from salhub.metrics.class_sensitivity import class_sensitivity
 from salhub.metrics.grid_pointing_game import grid_pointing_game
 from salhub.metrics.perturbation import deletion, insertion
 from salhub.metrics.randomization import Mode, map_similarity, randomized_models
+from salhub.results import Results
 
 Explainer = Callable[[Tensor, Tensor], Tensor | Mapping[str, Tensor]]
 Explainers = Mapping[str, Explainer]
@@ -41,8 +43,34 @@ class Scores:
         self.values += values.double().tolist()
         self.groups += list(groups)
 
+    def record(self, results: Results, name: str, *, unit: str = "") -> Estimate:
+        """Add the mean to the results, see `Results.add_mean`."""
+        return results.add_mean(name, self.values, groups=self.groups, unit=unit)
+
+    @property
+    def total(self) -> int:
+        """Sum of counted events, such as empty maps."""
+        return round(sum(self.values))
+
 
 ScoreTable = dict[str, dict[str, Scores]]  # map name -> metric name -> scores
+
+
+def record_table(
+    results: Results, prefix: str, table: ScoreTable, metrics: Sequence[str], *, unit: str = ""
+) -> dict[str, dict[str, Estimate]]:
+    """Record the named metrics of every map as `prefix/metric/map`.
+
+    Returns:
+        map name -> metric name -> estimate.
+    """
+    return {
+        name: {
+            metric: scores[metric].record(results, f"{prefix}/{metric}/{name}", unit=unit)
+            for metric in metrics
+        }
+        for name, scores in table.items()
+    }
 
 
 def explain_all(

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from salhub.errors import require_extra
-from salhub.metrics.bootstrap import Estimate, bootstrap_mean
+from salhub.metrics.bootstrap import bootstrap_mean
 from salhub.results import Results, Table
 
 HALVES = ("development", "test", "all")
@@ -177,18 +177,13 @@ def compare_rankers(
     found["random sentences"] = {m: np.mean([one[m] for one in orders], axis=0) for m in MEASURES}
     for name, scores in found.items():
         first = first or scores
-        estimates = [bootstrap_mean(scores[measure], seed=results.seed) for measure in MEASURES]
-        for measure, estimate in zip(MEASURES, estimates, strict=True):
-            interval = (estimate.low, estimate.high)
-            results.add_metric(
-                f"{title}/{measure}/{name}",
-                estimate.mean,
-                interval=interval,
-                n=estimate.n,
-                unit="percent",
-            )
+        means = [
+            results.add_mean(f"{title}/{measure}/{name}", scores[measure], unit="percent")
+            for measure in MEASURES
+        ]
         behind = bootstrap_mean(scores["rouge1"] - first["rouge1"], seed=results.seed)
-        rows.append([name, *map(_cell, estimates), "" if scores is first else _cell(behind)])
+        cells = [f"{mean:.1f}" for mean in (*means, behind)]
+        rows.append([name, *cells[:-1], "" if scores is first else cells[-1]])
     text = (
         f"Percent, {len(items)} items, summaries of {budget} words: sentences are added until the "
         "budget is reached, put in the order of the text and cut. F1 is that of the best "
@@ -198,7 +193,3 @@ def compare_rankers(
     )
     columns = ["", *_TITLES, "R-1, difference"]
     results.tables.append(Table(title, text.strip(), columns, rows))
-
-
-def _cell(estimate: Estimate) -> str:
-    return f"{estimate.mean:.1f} [{estimate.low:.1f}, {estimate.high:.1f}]"

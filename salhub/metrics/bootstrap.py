@@ -17,6 +17,10 @@ class Estimate:
         standard_deviation: Sample standard deviation over finite values.
         n: Number of finite values.
         num_not_finite: Number of values that were NaN or infinite.
+
+    Example:
+        >>> f"{Estimate(0.5, 0.4, 0.6, 0.1, 9, 1):.2f}"
+        '0.50 [0.40, 0.60], 1 of 10 undefined'
     """
 
     mean: float
@@ -25,6 +29,15 @@ class Estimate:
     standard_deviation: float
     n: int
     num_not_finite: int
+
+    def __format__(self, number_format: str) -> str:
+        """Mean, interval and, where some exist, how many values are undefined."""
+        count = self.n + self.num_not_finite
+        missing = f"{self.num_not_finite} of {count} undefined" if self.num_not_finite else ""
+        if not self.n:
+            return missing
+        mean, low, high = (format(x, number_format) for x in (self.mean, self.low, self.high))
+        return f"{mean} [{low}, {high}]" + (f", {missing}" if missing else "")
 
 
 def bootstrap_mean(

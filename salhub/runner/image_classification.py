@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 from salhub.data.labelled_split import LabelledSplit, balanced_places
 from salhub.data.picture_archive import PictureArchive, as_rgb, resize_bytes
 from salhub.data.subset import Subset, choose_subset, describe_spec
-from salhub.metrics.bootstrap import bootstrap_mean
 from salhub.results import Results
 from salhub.runner.arguments import RunArguments, check_choice
 from salhub.runner.batches import Batch, generator_of
@@ -201,11 +200,7 @@ class ImageClassificationRecipe(ClassifierRecipe):
         ):
             logits = self.predict(model, images, accelerator)
             is_right = (logits.argmax(-1) == labels).double().numpy()
-            found = bootstrap_mean(is_right, seed=self.arguments.seed)
-            interval = (found.low, found.high)
-            results.add_metric(
-                f"accuracy/{name}", found.mean, interval=interval, n=len(labels), unit="fraction"
-            )
+            results.add_mean(f"accuracy/{name}", is_right, unit="fraction")
 
     def export(self, model: Any, folder: Path) -> None:
         model.save_pretrained(folder)

@@ -10,8 +10,6 @@ from salhub.backbones.efficientnet_lite.modeling_efficientnet_lite import (
 )
 from salhub.data.image_folder import LabelledImageFolder
 from salhub.evaluation.classified_sample import ClassifiedSample
-from salhub.evaluation.image_saliency import Scores
-from salhub.evaluation.report import record
 from salhub.evaluation.sections import name_and_command
 from salhub.modeling import attribution_scope
 from salhub.results import Results, Table, measured
@@ -67,8 +65,7 @@ def _add_accuracies(results: Results, sample: ClassifiedSample) -> None:
     for count in TOP:
         best = sample.logits.topk(min(count, sample.logits.shape[1]), dim=1).indices
         hit = (best == sample.class_labels[:, None]).any(dim=1)
-        scores = Scores(hit.double().tolist(), list(range(len(hit))))
-        found = record(results, f"top{count}", scores, unit="fraction")
+        found = results.add_mean(f"top{count}", hit.double(), unit="fraction")
         interval = f"[{found.low:.3f}, {found.high:.3f}]"
         rows.append([f"top-{count} accuracy", f"{found.mean:.3f}", interval, found.n])
     note = "Share of pictures whose true class is among the most likely ones; bootstrap interval."

@@ -22,7 +22,6 @@ from salhub.backbones.text_classifier.tokenizer_text_classifier import train_tok
 from salhub.backbones.text_classifier.word_vectors import word_vectors
 from salhub.data.labelled_split import LabelledSplit
 from salhub.data.labelled_texts import LabelledTexts, read_labelled_texts, read_unlabelled_texts
-from salhub.metrics.bootstrap import bootstrap_mean
 from salhub.results import Results
 from salhub.runner.arguments import RunArguments
 from salhub.runner.batches import Batch, generator_of
@@ -265,16 +264,9 @@ class TextClassifierRecipe(Recipe):
         for part in (self.train, *self.tests):
             logits = predict(model, self._tokens(part.texts), accelerator.device)
             is_right = (logits.argmax(-1) == torch.tensor(part.labels)).double().numpy()
-            found = bootstrap_mean(is_right, seed=self.arguments.seed)
             is_held_out = part is not self.train and part.name == self.texts.name
             name = "test" if is_held_out else "train" if part is self.train else part.name
-            results.add_metric(
-                f"accuracy/{name}",
-                found.mean,
-                interval=(found.low, found.high),
-                n=len(part),
-                unit="fraction",
-            )
+            results.add_mean(f"accuracy/{name}", is_right, unit="fraction")
 
     def export(self, model: Any, folder: Path) -> None:
         save_in_half_precision(model, folder)

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from salhub.evaluation.image_saliency import Scores, measure_class_sensitivity
-from salhub.evaluation.report import record, with_interval
+from salhub.evaluation.image_saliency import measure_class_sensitivity
 from salhub.evaluation.sections import Evaluation
 from salhub.models.normgrad.evaluation_maps import without_postprocessing
 from salhub.models.normgrad.meta_step import ParameterizedClassifier, stepped_parameters
@@ -57,10 +56,10 @@ def evaluate_meta_step(
         probability = _probability_text(run, model, positions, step)
         for name in grid:
             prefix = f"meta_step/{step:g}"
-            mass = record(run.results, f"{prefix}/mass/{name}", grid[name]["mass"])
-            correlation = record(run.results, f"{prefix}/rho/{name}", rho[name]["rho"])
+            mass = grid[name]["mass"].record(run.results, f"{prefix}/mass/{name}")
+            correlation = rho[name]["rho"].record(run.results, f"{prefix}/rho/{name}")
             method, depth = name.split("/", 1)
-            texts = [with_interval(correlation), with_interval(mass)]
+            texts = [f"{correlation:.3f}", f"{mass:.3f}"]
             rows.append([method, depth, f"{step:g}", *texts, *probability])
     rows.sort(key=lambda row: (METHODS.index(row[0]), depths.index(row[1])))
     note = (
@@ -85,10 +84,10 @@ def _probability_text(
     for column, label in enumerate(("most_likely", "least_likely")):
         means = []
         for moment, values in (("before", before), ("after", after)):
-            scores = Scores()
-            scores.extend(torch.stack(values)[:, column], positions)
             name = f"meta_step/{step:g}/probability_{moment}/{label}"
-            means.append(record(run.results, name, scores, unit="fraction").mean)
+            known = torch.stack(values)[:, column]
+            found = run.results.add_mean(name, known, groups=positions, unit="fraction")
+            means.append(found.mean)
         texts.append(f"{means[0]:.2g} -> {means[1]:.2g}")
     return texts
 

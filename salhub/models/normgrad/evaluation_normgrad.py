@@ -9,8 +9,8 @@ from salhub.evaluation.controls import RANDOM_MAP, random_maps
 from salhub.evaluation.image_saliency import (
     measure_class_sensitivity,
     measure_perturbation,
+    record_table,
 )
-from salhub.evaluation.report import record_table, total, with_interval
 from salhub.evaluation.sections import (
     Evaluation,
     add_grid,
@@ -122,7 +122,7 @@ def _evaluate_grid_game(run: Evaluation, model: NormGradForImageSaliency, family
     mass = record_table(run.results, "grid", scores, ["mass", "hit"], unit="fraction")
     for name, found in scores.items():
         run.results.add_metric(
-            f"grid/empty/{name}", total(found["empty"]), n=len(found["empty"].values), unit="count"
+            f"grid/empty/{name}", found["empty"].total, n=len(found["empty"].values), unit="count"
         )
     cells = len(run.mosaics) / run.chance
     note = (
@@ -137,8 +137,8 @@ def _evaluate_grid_game(run: Evaluation, model: NormGradForImageSaliency, family
         ("hit", "Grid pointing game: arg-max in the right tile"),
     ):
         cells = {
-            _place(name, family): with_interval(found[metric])
-            + _empty(total(scores[name]["empty"]), found[metric])
+            _place(name, family): f"{found[metric]:.3f}"
+            + _empty(scores[name]["empty"].total, found[metric])
             for name, found in mass.items()
         }
         add_grid(run.results, title, note, cells, columns)
@@ -161,7 +161,7 @@ def _evaluate_class_sensitivity(
         ("rho", "Class sensitivity: rho"),
         ("absolute_rho", "Class sensitivity: |rho|"),
     ):
-        cells = {_place(name, family): with_interval(e[metric]) for name, e in found.items()}
+        cells = {_place(name, family): f"{e[metric]:.3f}" for name, e in found.items()}
         add_grid(run.results, title, note, cells, [INPUT_LAYER, *family.depths])
 
 
@@ -191,8 +191,8 @@ def _evaluate_combination(
     rows: list[list[str | None]] = []
     for name in found:
         mass = grid_found.get(name, {}).get("mass")
-        text = with_interval(mass) if mass else f"{known(f'grid/mass/{name}').value:.3f}"
-        areas = [with_interval(found[name][metric]) for metric in ("deletion", "insertion")]
+        text = f"{mass:.3f}" if mass else f"{known(f'grid/mass/{name}').value:.3f}"
+        areas = [f"{found[name][metric]:.3f}" for metric in ("deletion", "insertion")]
         rows.append([name, text, *areas])
     note = (
         f"Grid game on {len(run.mosaics)} mosaics (chance {run.chance:.2f}); deletion (low is "

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from salhub.evaluation.image_saliency import Explainer, ScoreTable, measure_randomization
-from salhub.evaluation.report import record, total, with_interval
 from salhub.evaluation.sections import Evaluation, add_grid, classifier_of
 from salhub.metrics.bootstrap import Estimate
 from salhub.metrics.randomization import layer_stages
@@ -87,8 +86,8 @@ def _record(run: Evaluation, prefix: str, found: dict[str, ScoreTable]) -> Recor
     return {
         stage: {
             name: {
-                metric: record(
-                    run.results, f"{prefix}/{_short(stage)}/{metric}/{name}", scores[metric]
+                metric: scores[metric].record(
+                    run.results, f"{prefix}/{_short(stage)}/{metric}/{name}"
                 )
                 for metric in METRICS
             }
@@ -104,8 +103,8 @@ def _cells(
     cells = {}
     for stage in shown:
         for name, estimates in recorded[stage].items():
-            text = with_interval(estimates[metric], digits=2)
-            constant = total(found[stage][name]["constant"])
+            text = f"{estimates[metric]:.2f}"
+            constant = found[stage][name]["constant"].total
             if constant and not estimates[metric].num_not_finite:
                 text += f", {constant} constant"
             cells[name, _short(stage)] = text

@@ -3,11 +3,10 @@
 import copy
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from salhub.evaluation.image_saliency import Scores, measure_class_sensitivity
-from salhub.evaluation.report import record, record_table, with_interval
+from salhub.evaluation.image_saliency import measure_class_sensitivity, record_table
 from salhub.evaluation.sections import Evaluation
 from salhub.models.salient_relevance.modeling_salient_relevance import (
     SalientRelevanceForImageSaliency,
@@ -85,9 +84,7 @@ def evaluate_rules(
     rows = [
         [
             label,
-            with_interval(found_rho[label]["rho"]),
-            with_interval(found_grid[label]["mass"]),
-            with_interval(found_grid[label]["hit"]),
+            *(f"{one:.3f}" for one in (found_rho[label]["rho"], *found_grid[label].values())),
         ]
         for label in VARIANTS
     ]
@@ -137,19 +134,17 @@ def _conservation_texts(
     label: str,
     positions: list[int],
 ) -> list[str]:
-    scores = {name: Scores() for name in ("reached", "biases", "unexplained")}
+    scores: dict[str, list[float]] = {"reached": [], "biases": [], "unexplained": []}
     for position in positions:
         audit = model.conservation_audit(run.sample.pixel_values([position]))[0][0]
         values = (audit.reached / audit.start, audit.bias_share, audit.largest_accounted_error)
-        for name, value in zip(scores, values, strict=True):
-            scores[name].extend(torch.tensor([value]), [position])
+        for known, value in zip(scores.values(), values, strict=True):
+            known.append(value)
     found = {
-        name: record(run.results, f"conservation/{name}/{label}", one, unit="fraction")
-        for name, one in scores.items()
+        name: run.results.add_mean(
+            f"conservation/{name}/{label}", np.float32(values), groups=positions, unit="fraction"
+        )
+        for name, values in scores.items()
     }
-    largest = max(scores["unexplained"].values)
-    return [_short(found["reached"]), _short(found["biases"]), f"{largest:.1e}"]
-
-
-def _short(estimate: Any) -> str:
-    return f"{estimate.mean:.3g} [{estimate.low:.3g}, {estimate.high:.3g}]"
+    largest = max(scores["unexplained"])
+    return [f"{found['reached']:.3g}", f"{found['biases']:.3g}", f"{largest:.1e}"]

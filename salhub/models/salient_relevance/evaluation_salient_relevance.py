@@ -17,8 +17,8 @@ from salhub.evaluation.image_saliency import (
     measure_class_sensitivity,
     measure_perturbation,
     measure_randomization,
+    record_table,
 )
-from salhub.evaluation.report import record, record_table, total, with_interval
 from salhub.evaluation.sections import (
     Evaluation,
     add_grid,
@@ -155,9 +155,9 @@ def _evaluate_grid_game(run: Evaluation, model: SalientRelevanceForImageSaliency
     rows = []
     for name, estimates in found.items():
         count = len(scores[name]["empty"].values)
-        empty = total(scores[name]["empty"])
+        empty = scores[name]["empty"].total
         run.results.add_metric(f"grid/empty/{name}", empty, n=count, unit="count")
-        texts = [with_interval(estimates[metric]) for metric in ("mass", "hit")]
+        texts = [f"{estimates[metric]:.3f}" for metric in ("mass", "hit")]
         rows.append([name, *texts, f"{empty} of {count}"])
     note = (
         f"{len(run.mosaics)} mosaics, chance {run.chance:.2f}; mean and 95 % interval, bootstrap "
@@ -174,8 +174,8 @@ def _evaluate_pictures(run: Evaluation, model: SalientRelevanceForImageSaliency)
         run.results, "class_sensitivity", scores, ["rho", "absolute_rho"], unit="rho"
     )
     rows = [
-        [name, with_interval(one["rho"]), with_interval(one["absolute_rho"])]
-        for name, one in found.items()
+        [name, *(f"{estimate:.3f}" for estimate in estimates.values())]
+        for name, estimates in found.items()
     ]
     note = (
         f"{len(run.positions)} pictures; Spearman correlation of the maps of the most and the "
@@ -199,9 +199,9 @@ def _evaluate_regions(run: Evaluation, model: SalientRelevanceForImageSaliency) 
         output = model(run.sample.pixel_values([position]), labels)
         for name, value in _region_values(output).items():
             scores.setdefault(name, Scores()).extend(value, [position])
-    found = {name: record(run.results, name, one) for name, one in scores.items()}
+    found = {name: one.record(run.results, name) for name, one in scores.items()}
     medians = {name: float(np.median(one.values)) for name, one in scores.items()}
-    rows = [[name, with_interval(one), f"{medians[name]:.3g}"] for name, one in found.items()]
+    rows = [[name, f"{one:.3f}", f"{medians[name]:.3g}"] for name, one in found.items()]
     note = (
         f"{len(run.positions)} pictures, most likely class. Regions: 8-connected parts of the "
         f"{TOP_AREA:.0%} of pixels with the largest values; reduction is relevance alone / salient "
@@ -250,8 +250,8 @@ def _evaluate_perturbation(
     )
     found = record_table(run.results, "perturbation", scores, ["deletion", "insertion"])
     rows = [
-        [name, with_interval(one["deletion"]), with_interval(one["insertion"])]
-        for name, one in found.items()
+        [name, *(f"{estimate:.3f}" for estimate in estimates.values())]
+        for name, estimates in found.items()
     ]
     note = (
         f"{num_images} pictures, true class, {PIXELS_PER_STEP} pixels a step, 95 % bootstrap "
@@ -299,8 +299,8 @@ def _similarity_cells(
         short = stage.removeprefix("backbone.")
         for name, scores in table.items():
             prefix = f"randomization/cascade/{short}/{metric}/{name}"
-            text = with_interval(record(run.results, prefix, scores[metric]), digits=2)
-            constant = total(scores["constant"])
+            text = f"{scores[metric].record(run.results, prefix):.2f}"
+            constant = scores["constant"].total
             if constant and metric == "ssim":
                 text += f", {constant} constant"
             cells[name, short] = text

@@ -13,7 +13,6 @@ from salhub.data.labelled_split import FILE_NAME, LabelledSplit
 from salhub.data.labelled_texts import LabelledTexts, read_labelled_texts
 from salhub.evaluation.sections import name_and_command
 from salhub.hub import resolve
-from salhub.metrics.bootstrap import bootstrap_mean
 from salhub.models.verbalizer.audit import Evidence
 from salhub.models.verbalizer.candidates import find_candidates
 from salhub.models.verbalizer.chat import as_chat
@@ -139,10 +138,7 @@ def _named(told: Verbalization) -> list[int]:
 
 def _add_mean(results: Results, name: str, values: Sequence[float], unit: str = "fraction") -> str:
     """Record a mean with its bootstrap interval, and return it for a table."""
-    found = bootstrap_mean(np.asarray(values, dtype=np.float64), seed=results.seed)
-    interval = (found.low, found.high)
-    results.add_metric(name, found.mean, interval=interval, n=len(values), unit=unit)
-    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    return f"{results.add_mean(name, values, unit=unit):.3f}"
 
 
 def _add_accuracy(results: Results, maps: Sequence[TextMap], texts: LabelledTexts) -> None:
