@@ -3,7 +3,6 @@
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from salhub.errors import (
     UnknownNameError,
     did_you_mean,
 )
+from salhub.files import put_in_place, scratch_folder, write_text
 from salhub.manifest import NAMESPACE, BundledModel, file_sha256, read_manifest
 
 logger = logging.getLogger(__name__)
@@ -280,12 +280,13 @@ def _seed_one(model: BundledModel, root: Path) -> Path:
     snapshot = repository / "snapshots" / model.revision
     if not snapshot.is_dir():
         snapshot.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=repository) as scratch:
-            complete = Path(scratch) / model.revision
+        # Not among the snapshots, where the Hub's client would take a draft for one.
+        with scratch_folder(repository) as scratch:
+            complete = scratch / model.revision
             complete.mkdir()
             for file in model.files:
                 shutil.copyfile(file.path, complete / file.name)
-            os.replace(complete, snapshot)
+            put_in_place(complete, snapshot)
     _point_main_at(model.revision, repository)
     return snapshot
 
@@ -297,6 +298,5 @@ def _point_main_at(revision: str, repository: Path) -> None:
     current = reference.read_text(encoding="utf-8") if reference.is_file() else None
     is_ours = seeded.is_file() and seeded.read_text(encoding="utf-8") == current
     if current is None or is_ours:
-        reference.parent.mkdir(exist_ok=True)
-        reference.write_text(revision, encoding="utf-8")
-        seeded.write_text(revision, encoding="utf-8")
+        write_text(reference, revision)
+        write_text(seeded, revision)

@@ -5,7 +5,6 @@ Run `python -m salhub.manifest` after changing anything under `salhub/weights`.
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from salhub.errors import IntegrityError
+from salhub.files import write_text
 
 WEIGHTS_ROOT = Path(__file__).parent / "weights"
 NAMESPACE = "salhub/"
@@ -166,9 +166,7 @@ def _describe(name: str, path: Path) -> dict:
 def write_manifest() -> Path:
     """Write `salhub/weights/manifest.json` anew and return its path."""
     target = WEIGHTS_ROOT / "manifest.json"
-    temporary = target.with_suffix(".tmp")
-    temporary.write_text(json.dumps(build_manifest(), indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, target)
+    write_text(target, json.dumps(build_manifest(), indent=1) + "\n")
     read_manifest.cache_clear()
     return target
 

@@ -6,7 +6,6 @@ import math
 import os
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from salhub.errors import did_you_mean
+from salhub.files import write_text
 from salhub.metrics.bootstrap import Estimate, bootstrap_mean
 
 RECORDED_PACKAGES = ("salhub", "torch", "transformers", "numpy", "scipy", "pillow")
@@ -158,20 +158,8 @@ class Results:
             The path written.
         """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(without_nan(asdict(self)), indent=2, allow_nan=False, ensure_ascii=False)
-        descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            # mkstemp is private to its user; a results file is read by others.
-            Path(draft).chmod(0o644)
-            os.replace(draft, path)
-        except BaseException:
-            Path(draft).unlink()
-            raise
+        write_text(path, text + "\n")
         return path
 
     @classmethod

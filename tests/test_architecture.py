@@ -12,8 +12,8 @@ import salhub
 
 PACKAGE = Path(salhub.__file__).parent
 FLOORS = {
-    "errors": 0, "outputs": 0, "results": 0, "manifest": 0, "hub": 0, "ops": 0, "metrics": 0,
-    "hub_commit": 0, "results_markdown": 0,
+    "errors": 0, "files": 0, "outputs": 0, "results": 0, "manifest": 0, "hub": 0, "ops": 0,
+    "metrics": 0, "hub_commit": 0, "results_markdown": 0,
     "configuration": 1, "modeling": 1, "processing": 1, "data": 1, "viz": 1,
     "backbones": 2, "evaluation": 2, "runner": 2,
     "models": 3,
@@ -84,6 +84,25 @@ def test_inside_a_method_configuration_comes_before_model_and_model_before_evalu
         other = rank(parts[2]) if same_folder else None
         if own is not None and other is not None:
             assert other <= own, f"{path} imports {module}"
+
+
+def test_only_files_py_moves_drafts_into_place():
+    """Everybody else writes through it, so that no reader sees half a file."""
+    movers = {"os.replace", "os.rename", "shutil.move", "tempfile.mkstemp"}
+    for path in _files():
+        if path == PACKAGE / "files.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            called, place = ast.unparse(node.func), f"{path}:{node.lineno}"
+            assert called not in movers, f"{place} moves a file itself; use salhub.files"
+            # One argument: that of a path, as that of a text takes two.
+            is_path = node.func.attr in ("replace", "rename") and len(node.args) == 1
+            assert not is_path or node.keywords, f"{place} moves a file itself; use salhub.files"
+            beside = any(keyword.arg == "dir" for keyword in node.keywords)
+            is_draft = called.startswith("tempfile.") and beside
+            assert not is_draft, f"{place} makes a draft itself; use salhub.files"
 
 
 def test_operations_and_metrics_do_not_need_transformers():

@@ -37,20 +37,6 @@ def test_saved_file_is_strict_json_and_loads_back(tmp_path):
     assert loaded.save(tmp_path / "again.json").read_text() == text
 
 
-def test_failed_save_keeps_the_old_file_and_no_draft(tmp_path, monkeypatch):
-    path = make_results().save(tmp_path / "x.json")
-    before = path.read_text()
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        Results(model="y", command="", seed=0).save(path)
-    assert path.read_text() == before
-    assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"]
-
-
 def test_environment_is_recorded_without_names_or_paths():
     with measured(Results(model="m", command="c", seed=0)) as results:
         results.add_metric("a", 1.0)

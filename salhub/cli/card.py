@@ -18,7 +18,8 @@ def card_command(
     """Write the card of a model from its facts and its measured numbers."""
     from salhub.cards import build_card, card_picture_name, save_picture
     from salhub.cli.choice import quiet_transformers
-    from salhub.cli.files import draft, echo_json, write_text
+    from salhub.cli.files import echo_json
+    from salhub.files import draft, write_text
 
     text = build_card(name)
     target = output or _default_target(name)

@@ -8,10 +8,11 @@ import typer
 
 from salhub.cli.choice import Choice, choose
 from salhub.cli.device import DeviceOption
-from salhub.cli.files import draft, echo_json
+from salhub.cli.files import echo_json
 from salhub.cli.settings import hub_settings, is_pair, parse_settings, parse_value, refuse_unknown
 from salhub.cli.sources import Source, is_folder, single_source
 from salhub.cli.targets import single_target
+from salhub.files import draft
 
 # Commas inside [brackets] belong to a list.
 _COMMA = re.compile(r",(?![^\[]*\])")

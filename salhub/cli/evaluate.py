@@ -11,7 +11,7 @@ import typer
 
 from salhub.cli.choice import Choice, NetworkChoice, choose_to_measure
 from salhub.cli.device import DeviceOption
-from salhub.cli.files import draft, echo_json, refuse_existing
+from salhub.cli.files import echo_json, refuse_existing
 from salhub.cli.settings import (
     hub_settings,
     parse_settings,
@@ -72,8 +72,7 @@ def evaluate_command(
     pipeline = choice.load(load, device=device)
     results = evaluate(**_inputs(evaluate, pipeline, data), **measure)
     results.command = _command(name, data, words or [], classifier)
-    with draft(target) as path:
-        results.save(path)
+    results.save(target)
     _report(results, target, as_json)
 
 

@@ -13,7 +13,7 @@ import typer
 from salhub.cli.choice import Choice, choose
 from salhub.cli.device import DeviceOption
 from salhub.cli.failures import sentence_of
-from salhub.cli.files import draft, echo_bytes, echo_json, remove_stale_drafts
+from salhub.cli.files import echo_bytes, echo_json
 from salhub.cli.settings import hub_settings, parse_settings
 from salhub.cli.sources import (
     STDIN,
@@ -31,6 +31,7 @@ from salhub.cli.targets import (
     single_target,
     view_settings,
 )
+from salhub.files import draft, remove_stale_drafts
 
 # What one bad input can raise; anything else is a defect and stops the run.
 _BAD_INPUT = (ValueError, TypeError, OSError)

@@ -9,10 +9,11 @@ from typing import Any
 import typer
 
 from salhub.cli.choice import Choice
-from salhub.cli.files import refuse_existing, write_text
+from salhub.cli.files import refuse_existing
 from salhub.cli.settings import to_record
 from salhub.cli.sources import Source
 from salhub.errors import did_you_mean
+from salhub.files import write_text
 
 # Says in an output folder what made it, so that a resumed run does not mix two settings.
 RUN_FILE = "salhub-run.json"

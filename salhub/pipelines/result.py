@@ -4,7 +4,6 @@ import io
 import json
 import math
 import os
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from salhub.errors import did_you_mean
+from salhub.files import write_bytes
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -71,7 +71,7 @@ class PipelineResult(ABC):
             )
         if not path.absolute().parent.is_dir():
             raise FileNotFoundError(f"The folder '{path.parent}' does not exist; make it first.")
-        _write_whole(path, self._encode(suffix, view))
+        write_bytes(path, self._encode(suffix, view))
         return path
 
     def _repr_png_(self) -> bytes:
@@ -95,13 +95,3 @@ class PipelineResult(ABC):
 def finite(value: float) -> float | None:
     """Return a number for JSON, which has no NaN."""
     return float(value) if math.isfinite(value) else None
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        draft.write_bytes(content)
-        os.replace(draft, path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from salhub.files import put_in_place
 from salhub.runner.arguments import LATEST
 
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -36,10 +37,7 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, limit: in
     accelerator.save_state(str(draft))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        target = checkpoint_path(folder, step)
-        if target.exists():  # the run went on from an earlier one
-            shutil.rmtree(target)
-        draft.replace(target)
+        put_in_place(draft, checkpoint_path(folder, step))
         for old in checkpoint_steps(folder)[: -limit if limit else 0]:
             shutil.rmtree(checkpoint_path(folder, old))
     accelerator.wait_for_everyone()

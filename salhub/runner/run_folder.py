@@ -1,13 +1,11 @@
 """The folder of a run: what it holds, whether it may be used, and files that appear whole."""
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from salhub.files import put_in_place, remove_stale_drafts, scratch_folder, write_text
 from salhub.runner.checkpoint import find_checkpoint, remove_checkpoint_drafts, remove_checkpoints
 from salhub.runner.sources import SUFFIX
 
@@ -15,7 +13,6 @@ OPTIONS_NAME = "options.json"
 LOG_NAME = "log.jsonl"
 RESULTS_NAME = "results.json"
 FAILURE_NAME = "failure.json"
-_EXPORT_DRAFT = ".export-"
 
 
 def open_folder(
@@ -105,17 +102,7 @@ def clear_folder(folder: Path) -> None:
 def remove_drafts(folder: Path) -> None:
     """Remove what a run that was killed had begun to write."""
     remove_checkpoint_drafts(folder)
-    for draft in folder.glob(f"{_EXPORT_DRAFT}*"):
-        shutil.rmtree(draft)
-    for draft in folder.glob(f".{RESULTS_NAME}.*"):
-        draft.unlink()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that a reader sees whole or not at all."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    remove_stale_drafts(folder)
 
 
 def fill_from(
@@ -132,15 +119,13 @@ def fill_from(
         What is in `folder` because of it.
     """
     remove_drafts(folder)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=_EXPORT_DRAFT) as scratch:
-        export(Path(scratch))
+    with scratch_folder(folder) as scratch:
+        export(scratch)
         written = []
         # The results come last: they say that a run is finished.
-        for path in sorted(Path(scratch).iterdir(), key=lambda p: (p.name == RESULTS_NAME, p.name)):
+        for path in sorted(scratch.iterdir(), key=lambda p: (p.name == RESULTS_NAME, p.name)):
             target = folder / path.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            os.replace(path, target)
+            put_in_place(path, target)
             written.append(target)
     for name in optional:
         if folder / name not in written:

@@ -9,7 +9,7 @@ from accelerate.tracking import GeneralTracker, get_available_trackers, on_main_
 from accelerate.utils import LoggerType
 
 from salhub.errors import MissingExtraError, did_you_mean
-from salhub.runner.run_folder import write_text
+from salhub.files import write_text
 
 
 class JsonLinesTracker(GeneralTracker):

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -136,10 +137,11 @@ def test_every_file_of_a_folder_counts(tmp_path):
 
 def test_drafts_of_a_killed_run_are_removed(tmp_path):
     run_toy(tmp_path)
-    for name in (".export-abc", ".checkpoint-3"):
+    with subprocess.Popen(["true"]) as ended:
+        process = ended.pid
+    for name in (f".salhub-{process}-abc", ".checkpoint-3"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "half").touch()
-    (tmp_path / ".results.json.abc").touch()
     run_toy(tmp_path, overwrite=True)
     assert not list(tmp_path.glob(".*"))
 

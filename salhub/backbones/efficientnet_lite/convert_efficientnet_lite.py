@@ -9,9 +9,7 @@ Half precision is for the disk only: the configuration asks for float32 when loa
 
 import argparse
 import importlib.util
-import os
 import re
-import tempfile
 from pathlib import Path
 
 import torch
@@ -28,6 +26,7 @@ from salhub.backbones.efficientnet_lite.modeling_efficientnet_lite import (
     EfficientNetLiteForImageClassification,
 )
 from salhub.data.imagenet import imagenet_labels
+from salhub.files import draft
 
 _RENAMED = (
     (r"^_conv_stem\.", "stem.convolution."),
@@ -95,9 +94,7 @@ def convert(
     )
     model = EfficientNetLiteForImageClassification(config)
     model.load_state_dict({rename(key): value for key, value in published.items()})
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
-        folder = Path(scratch) / output.name
+    with draft(output) as folder:
         folder.mkdir()
         config.save_pretrained(folder)
         EfficientNetLiteImageProcessor.for_image_size(config.image_size).save_pretrained(folder)
@@ -106,7 +103,6 @@ def convert(
             for key, value in model.state_dict().items()
         }
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        os.replace(folder, output)
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import numbers
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from salhub.errors import did_you_mean
+from salhub.files import draft
 
 SCOPES = ("global", "per_tensor", "per_block")
 FILE_NAME = "mask.safetensors"
@@ -429,14 +429,8 @@ def _packed_digest(packed: Mapping[str, Tensor], shapes: Mapping[str, list[int]]
 
 def write_whole(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> Path:
     """Write a safetensors file that a reader sees whole or not at all; makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own, as several processes may write the same file.
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.draft")
-    try:
-        save_file(dict(tensors), draft, metadata=metadata)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with draft(path) as unfinished:
+        save_file(dict(tensors), unfinished, metadata=metadata)
     return path
 
 
