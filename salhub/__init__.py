@@ -9,7 +9,8 @@ result.save("explained.png")
 from importlib import import_module
 from typing import Any
 
-from salhub.auto import BACKBONES, METHODS
+import salhub.auto  # noqa: F401 - fills the entries
+from salhub.entries import BACKBONES, METHODS
 from salhub.registration import install_registration
 
 __version__ = "0.1.0"

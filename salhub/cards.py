@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 
 from salhub import manifest
-from salhub.auto import BACKBONES, METHODS, Method
-from salhub.errors import SalhubError, UnknownNameError, did_you_mean
+from salhub.entries import BACKBONES, METHODS, Method
+from salhub.errors import CardError, UnknownNameError, did_you_mean
 from salhub.manifest import CARD_FILE, NAMESPACE, BundledModel
-from salhub.results import Results
+from salhub.results import Results, cards_folder, read_results
 from salhub.results_markdown import (
     conditions,
     markdown_table,
@@ -40,10 +40,6 @@ REQUIRED_FACTS = (
 _PICTURE = ".png"
 # A whole configuration by itself; the card of the backbone has it.
 _NOT_SHOWN = frozenset({"backbone_config"})
-
-
-class CardError(SalhubError, ValueError):
-    """A card cannot be built: facts or numbers are missing."""
 
 
 def build_card(name: str) -> str:
@@ -135,31 +131,9 @@ def save_picture(name: str, path: str | os.PathLike) -> None:
     run(kind.sample, **kind.fixed_settings).save(path)
 
 
-def cards_folder() -> Path:
-    """Return the folder with the results files: in the package, or beside it in a checkout."""
-    inside = _PACKAGE / "model_cards"
-    return inside if inside.is_dir() else _PACKAGE.parent / "model_cards"
-
-
 def is_installed() -> bool:
     """Return whether the cards belong to an installed package, which is not written to."""
     return cards_folder().parent == _PACKAGE
-
-
-def read_results(name: str) -> Results:
-    """Read the measured numbers of a shipped model.
-
-    Raises:
-        CardError: They were never measured.
-    """
-    short = name.removeprefix(NAMESPACE)
-    path = cards_folder() / f"{short}.results.json"
-    if not path.is_file():
-        raise CardError(
-            f"There are no numbers for {NAMESPACE}{short}: {path} is missing; measure them with: "
-            f"salhub evaluate {short} --data FOLDER -o {path.name}"
-        )
-    return Results.load(path)
 
 
 def read_facts(name: str) -> dict[str, Any]:

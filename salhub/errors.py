@@ -30,6 +30,10 @@ class IntegrityError(SalhubError, OSError):
     """A bundled file is missing or its content is not what the manifest says."""
 
 
+class CardError(SalhubError, ValueError):
+    """A card cannot be built: facts or numbers are missing."""
+
+
 def did_you_mean(name: str, options: Iterable[str], limit: int = 3) -> str:
     """Return " Did you mean 'x'?" for the nearest options, or "" when none is near.
 

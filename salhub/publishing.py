@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from salhub.auto import BACKBONES, METHODS, Backbone, Method
+from salhub.entries import BACKBONES, METHODS, Backbone, Method
 from salhub.errors import UnknownNameError, did_you_mean
 from salhub.hub import bundled_model, canonical_name
 from salhub.hub_commit import Content, check_login, check_repository, commit_files

@@ -5,7 +5,8 @@ import importlib.machinery
 import sys
 from collections.abc import Callable
 
-from salhub.auto import BACKBONES, METHODS, TASKS, AutoModelForSaliency
+from salhub.auto import AutoModelForSaliency
+from salhub.entries import BACKBONES, METHODS, TASKS
 
 
 def _register_configurations() -> None:

@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from numpy.typing import ArrayLike
 
-from salhub.errors import did_you_mean
+from salhub.errors import CardError, did_you_mean
 from salhub.files import write_text
+from salhub.manifest import NAMESPACE
 from salhub.metrics.bootstrap import Estimate, bootstrap_mean
 
+_PACKAGE = Path(__file__).parent
 RECORDED_PACKAGES = ("salhub", "torch", "transformers", "numpy", "scipy", "pillow")
 
 
@@ -187,6 +189,28 @@ class Results:
         content["metrics"] = [_metric(entry) for entry in content.get("metrics", [])]
         content["tables"] = [Table(**entry) for entry in content.get("tables", [])]
         return cls(**content)
+
+
+def cards_folder() -> Path:
+    """Return the folder with the results files: in the package, or beside it in a checkout."""
+    inside = _PACKAGE / "model_cards"
+    return inside if inside.is_dir() else _PACKAGE.parent / "model_cards"
+
+
+def read_results(name: str) -> Results:
+    """Read the measured numbers of a shipped model.
+
+    Raises:
+        CardError: They were never measured.
+    """
+    short = name.removeprefix(NAMESPACE)
+    path = cards_folder() / f"{short}.results.json"
+    if not path.is_file():
+        raise CardError(
+            f"There are no numbers for {NAMESPACE}{short}: {path} is missing; measure them with: "
+            f"salhub evaluate {short} --data FOLDER -o {path.name}"
+        )
+    return Results.load(path)
 
 
 @contextmanager

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from salhub.auto import METHODS, AutoModelForSaliency, method_of
+from salhub.auto import AutoModelForSaliency
+from salhub.entries import METHODS, method_of
 from salhub.errors import UnknownNameError
 
 

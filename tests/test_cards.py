@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 import salhub.cards
 from salhub import manifest
-from salhub.auto import METHODS, method_of
 from salhub.backbones.cifar_resnet.image_processing_cifar_resnet import CifarResNetImageProcessor
 from salhub.cards import (
     CardError,
@@ -25,6 +24,7 @@ from salhub.cards import (
 )
 from salhub.cli import app
 from salhub.data.samples import sample_path
+from salhub.entries import METHODS, method_of
 from salhub.errors import UnknownNameError
 from salhub.results import Results, Table
 

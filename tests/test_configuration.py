@@ -8,10 +8,10 @@ from transformers import ResNetConfig, ViTConfig
 from salhub.backbones.efficientnet_lite.configuration_efficientnet_lite import (
     EfficientNetLiteConfig,
 )
-from salhub.backbones.explained_classifier.configuration_explained_classifier import (
+from salhub.errors import UnknownNameError
+from salhub.explaining.configuration_explained_classifier import (
     ExplainedClassifierConfig,
 )
-from salhub.errors import UnknownNameError
 
 
 def test_unknown_keys_are_refused_with_the_nearest_field():

@@ -163,7 +163,7 @@ def anchor(heading: str) -> str:
 
 
 def test_every_page_and_every_method_is_in_the_site():
-    from salhub.auto import METHODS
+    from salhub.entries import METHODS
 
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     listed = set(re.findall(r"[\w/]+\.md", str(site["nav"])))

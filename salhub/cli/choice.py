@@ -8,15 +8,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from salhub.auto import BACKBONES, METHODS, read_model_type
 from salhub.cli.config_fields import field_names
 from salhub.cli.settings import HUB_SETTINGS, refuse_unknown
+from salhub.entries import BACKBONES, METHODS, read_model_type
 from salhub.errors import UnknownNameError, did_you_mean
 from salhub.hub import bundled_model, canonical_name
 from salhub.manifest import NAMESPACE, read_manifest
 
 if TYPE_CHECKING:
-    from salhub.auto import Backbone, Method
+    from salhub.entries import Backbone, Method
 
 # Taken from options of their own, or not to be written on a command line.
 _NOT_SETTINGS = frozenset({"batch_size", "device", "image_processor"})

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from salhub.auto import BACKBONES, METHODS
 from salhub.cli.choice import Choice, check_known, quiet_transformers
 from salhub.cli.config_fields import config_fields
 from salhub.cli.files import echo_json
+from salhub.entries import BACKBONES, METHODS
 from salhub.errors import UnknownNameError
 from salhub.hub import bundled_model, canonical_name, resolve
 
@@ -79,7 +79,7 @@ def describe(name: str, classifier: str | None = None) -> dict[str, Any]:
 
 
 def _find(name: str, classifier: str | None) -> tuple[str | None, Any]:
-    from salhub.auto import read_model_type
+    from salhub.entries import read_model_type
     from salhub.pipelines import find_method
 
     full_name = canonical_name(name)

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Self
 
 import typer
 
-from salhub.auto import recipe_named
 from salhub.cli.failures import sentence_of
 from salhub.cli.settings import parse_settings, try_without_place, without_place
+from salhub.entries import recipe_named
 
 WordsArgument = Annotated[
     list[str] | None,

@@ -8,7 +8,7 @@ from typing import Any
 import transformers.pipelines  # noqa: F401
 from torch import nn
 
-from salhub.auto import METHODS, TASKS, Method, method_of, read_model_type
+from salhub.entries import METHODS, TASKS, Method, method_of, read_model_type
 from salhub.errors import ModelNotFoundError
 from salhub.hub import canonical_name
 

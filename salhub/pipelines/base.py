@@ -12,8 +12,8 @@ import torch
 from transformers import Pipeline, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
-from salhub.auto import Method
 from salhub.data.text_sources import load_text
+from salhub.entries import Method
 from salhub.errors import did_you_mean
 from salhub.pipelines.image_processors import hub_arguments, load_image_processor
 from salhub.pipelines.result import PICTURE_SUFFIXES

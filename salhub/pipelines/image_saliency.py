@@ -9,11 +9,11 @@ import torch
 from torch import nn
 from transformers.image_processing_utils import BaseImageProcessor
 
-from salhub.auto import Method
-from salhub.backbones.explained_classifier.modeling_explained_classifier import (
+from salhub.entries import Method
+from salhub.errors import NoImageProcessorError
+from salhub.explaining.modeling_explained_classifier import (
     ExplainedClassifierModel,
 )
-from salhub.errors import NoImageProcessorError
 from salhub.pipelines.base import PicturePipeline
 from salhub.pipelines.image_processors import hub_arguments, load_image_processor
 from salhub.pipelines.image_saliency_figure import compare_results

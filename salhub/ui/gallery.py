@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import gradio as gr
 
-from salhub.auto import METHODS
-from salhub.ui.tasks import build_page, has_page
+from salhub.entries import METHODS
+from salhub.ui.tasks import build_page, page_class
 
 
 def build_gallery(pages: Mapping[str, gr.Blocks] | None = None) -> gr.Blocks:
@@ -27,7 +27,7 @@ def build_gallery(pages: Mapping[str, gr.Blocks] | None = None) -> gr.Blocks:
         ['Home', 'Salient Relevance', 'LexRank']
     """
     if pages is None:
-        shown = [one.name for one in METHODS.values() if one.default and has_page(one)]
+        shown = [one.name for one in METHODS.values() if one.default and page_class(one)]
         pages = {name: build_page(name) for name in shown}
     if not pages:
         raise ValueError("A gallery needs at least one page.")

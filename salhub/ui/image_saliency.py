@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import gradio as gr
 from gradio.components import Component
 
-from salhub.auto import Method
+from salhub.entries import Method
 from salhub.pipelines import pipeline
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult
 from salhub.ui.assembly import PageAssembly, shown_notice

@@ -2,42 +2,23 @@
 
 import os
 from importlib import import_module
-from importlib.util import find_spec
 
 import gradio as gr
 
-from salhub.auto import Method
+from salhub.entries import TASKS, Method
 from salhub.errors import UnknownNameError
 from salhub.pipelines import find_method
 
-# Task -> where its page lives. A new task is a file here and one line.
-TASK_PAGES: dict[str, tuple[str, str]] = {
-    "image-saliency": ("salhub.ui.image_saliency", "ImageSaliencyPage"),
-}
-# A file in this package named after a method, with a class called `Page`, replaces the task's page.
-METHOD_PAGES = "salhub.ui.pages"
 
-
-def has_page(method: Method) -> bool:
-    """Return whether models of a method can be shown as a page."""
-    return method.task in TASK_PAGES or _has_own_page(method)
-
-
-def page_class(method: Method) -> type:
-    """Return the class of a method's page: its own where there is one, else its task's.
-
-    Raises:
-        UnknownNameError: The task has no page.
-    """
-    if _has_own_page(method):
-        return import_module(f"{METHOD_PAGES}.{method.name}").Page
-    if method.task not in TASK_PAGES:
-        raise UnknownNameError(
-            f"Models of the task '{method.task}' have no page yet; tasks with one are "
-            f"{', '.join(TASK_PAGES)}. `salhub run` works for every model."
-        )
-    module, name = TASK_PAGES[method.task]
-    return getattr(import_module(module), name)
+def page_class(method: Method) -> type | None:
+    """Return the class of a method's page: its own where there is one, else its task's, or None."""
+    own = f"{method.home}.page_{method.name}"
+    try:
+        return import_module(own).Page
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{own}.".startswith(f"{error.name}."):
+            raise
+    return TASKS[method.task].page_class
 
 
 def build_page(name: str | os.PathLike) -> gr.Blocks:
@@ -61,8 +42,10 @@ def build_page(name: str | os.PathLike) -> gr.Blocks:
         'NormGrad'
     """
     full_name, method = find_method(name)
-    return page_class(method)(full_name, method).build()
-
-
-def _has_own_page(method: Method) -> bool:
-    return find_spec(f"{METHOD_PAGES}.{method.name}") is not None
+    page = page_class(method)
+    if page is None:
+        raise UnknownNameError(
+            f"Models of the task '{method.task}' have no page yet; `salhub run` works for every "
+            "model."
+        )
+    return page(full_name, method).build()

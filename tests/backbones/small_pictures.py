@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from salhub.auto import recipe_named
+from salhub.entries import recipe_named
 from salhub.runner.loop import run
 
 CLASSES = ("top", "middle", "bottom")

@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import salhub.pipelines
-from salhub.auto import METHODS
 from salhub.cli import app
 from salhub.cli.settings import HUB_SETTINGS
 from salhub.configuration import SaliencyConfig, strict
+from salhub.entries import METHODS
 from salhub.results import Results, Table
 
 

@@ -1,7 +1,7 @@
 """Help of settings is the docstring of the configuration."""
 
-from salhub.auto import METHODS
 from salhub.cli.config_fields import config_fields, docstring_arguments, field_names
+from salhub.entries import METHODS
 
 from .conftest import LettersConfig
 

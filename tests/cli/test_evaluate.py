@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from salhub.auto import METHODS
 from salhub.data.samples import sample_path
+from salhub.entries import METHODS
 from salhub.results import Results
 
 

@@ -72,7 +72,7 @@ def ship() -> None:
 
 def _complete(folder: Path, facts: dict[str, str]) -> None:
     import salhub
-    from salhub.auto import BACKBONES
+    from salhub.entries import BACKBONES
     from salhub.results import Metric, Results
 
     BACKBONES[0].image_processor_class.for_image_size(32).save_pretrained(folder)

@@ -28,7 +28,7 @@ def shift(model: Any) -> float:
 
 
 def damage_and_load(file_name: str) -> dict[str, Any]:
-    from salhub.auto import BACKBONES
+    from salhub.entries import BACKBONES
     from salhub.hub import bundled_model, seed_cache
 
     path = bundled_model(CLASSIFIER).folder_of(file_name) / file_name

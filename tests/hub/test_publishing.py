@@ -33,7 +33,7 @@ def tiny_explainer(shift: float = 0.0) -> Any:
 
 
 def save(folder: str, shift: float) -> str:
-    from salhub.auto import BACKBONES
+    from salhub.entries import BACKBONES
 
     tiny_explainer(shift).save_pretrained(folder)
     BACKBONES[0].image_processor_class.for_image_size(32).save_pretrained(folder)
@@ -43,7 +43,7 @@ def save(folder: str, shift: float) -> str:
 def save_reference(folder: str) -> str:
     """An explainer that only names its classifier, one that is shipped."""
     from salhub import NormGradForImageSaliency
-    from salhub.auto import BACKBONES
+    from salhub.entries import BACKBONES
 
     model = NormGradForImageSaliency.from_classifier(CLASSIFIER, method="grad_cam")
     model.save_pretrained(folder, save_backbone=False)

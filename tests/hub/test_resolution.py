@@ -31,7 +31,7 @@ def load_config(name: str = CLASSIFIER, **keywords: Any) -> Any:
 
 
 def load_processor(name: str = CLASSIFIER, **keywords: Any) -> Any:
-    from salhub.auto import BACKBONES
+    from salhub.entries import BACKBONES
 
     return BACKBONES[0].image_processor_class.from_pretrained(name, **keywords)
 

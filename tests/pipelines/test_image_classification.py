@@ -11,9 +11,9 @@ from PIL import Image
 
 import salhub
 from salhub import SalUnConfig, SalUnForImageClassification
-from salhub.auto import TASKS
 from salhub.backbones.cifar_resnet.image_processing_cifar_resnet import CifarResNetImageProcessor
 from salhub.data.samples import sample_path
+from salhub.entries import TASKS
 from salhub.errors import NoImageProcessorError
 from salhub.pipelines.image_classification import ImageClassificationPipeline
 from salhub.pipelines.image_classification_result import ImageClassificationResult

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from salhub.auto import recipe_named
 from salhub.data.labelled_split import LabelledSplit, balanced_places
+from salhub.entries import recipe_named
 from salhub.errors import UnknownNameError
 from salhub.results import Results
 from salhub.runner.batches import step_batches

@@ -23,7 +23,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """Address of a server with the pages of NormGrad, salient relevance, SalUn and any method."""
-    from salhub.auto import METHODS
+    from salhub.entries import METHODS
     from salhub.ui import build_gallery, build_page, launch
     from salhub.ui.image_saliency import ImageSaliencyPage
 

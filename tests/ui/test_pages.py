@@ -14,16 +14,17 @@ import torch
 from huggingface_hub.errors import OfflineModeIsEnabled
 from PIL import Image
 
-from salhub.auto import METHODS, Method
 from salhub.data.samples import sample_path
+from salhub.entries import METHODS, Method
 from salhub.errors import MissingExtraError, UnknownNameError
+from salhub.models.normgrad import page_normgrad
 from salhub.models.normgrad.configuration_normgrad import NormGradConfig
+from salhub.models.salient_relevance import page_salient_relevance
 from salhub.ui import build_gallery, build_page, launch, models_tab
 from salhub.ui.assembly import PageAssembly
 from salhub.ui.faults import OUR_FAULT, plain_errors, plain_sentence
 from salhub.ui.image_saliency import ImageSaliencyPage
 from salhub.ui.models_tab import load_other
-from salhub.ui.pages import normgrad, salient_relevance
 from salhub.ui.picture_input import UploadedPicture
 from salhub.ui.query import Query
 from salhub.ui.reproducing import pipeline_code
@@ -35,13 +36,13 @@ VISIBLE_CONTROLS = (gr.Dropdown, gr.Radio, gr.Slider, gr.Checkbox, gr.Textbox, g
 
 @pytest.fixture(scope="module")
 def normgrad_page():
-    return normgrad.Page("salhub/normgrad-efficientnet-lite0", METHODS["normgrad"])
+    return page_normgrad.Page("salhub/normgrad-efficientnet-lite0", METHODS["normgrad"])
 
 
 @pytest.fixture(scope="module")
 def relevance_page():
     name = "salhub/salient-relevance-efficientnet-lite0"
-    return salient_relevance.Page(name, METHODS["salient_relevance"])
+    return page_salient_relevance.Page(name, METHODS["salient_relevance"])
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def with_settings(query, **settings):
 def test_a_method_without_a_page_of_its_own_gets_that_of_its_task():
     toy = Method("toy", "ToyConfig", "Toy", "image-saliency", "arXiv:0000.00000")
     assert page_class(toy) is ImageSaliencyPage
-    assert page_class(METHODS["normgrad"]) is normgrad.Page
+    assert page_class(METHODS["normgrad"]) is page_normgrad.Page
 
 
 def test_a_task_without_a_page_says_what_works():
@@ -141,7 +142,7 @@ def test_controls_become_settings_of_the_pipeline(normgrad_page, query, settings
 @pytest.mark.parametrize("method", ["norm_grad", "grad_cam", "gradient_sum", "linear_approx"])
 @pytest.mark.parametrize("layer", ["", "blocks.15"])
 def test_the_code_shown_makes_the_map_shown(model, method, layer, query):
-    page = normgrad.Page(f"salhub/{model}", METHODS["normgrad"])
+    page = page_normgrad.Page(f"salhub/{model}", METHODS["normgrad"])
     settings = page.pipeline_settings(with_settings(query, method=method, layer=layer))
     config = NormGradConfig.from_pretrained(f"salhub/{model}", **settings)
     assert config.method == method
@@ -149,7 +150,7 @@ def test_the_code_shown_makes_the_map_shown(model, method, layer, query):
 
 
 def test_the_family_is_what_the_model_says_one_by_one(normgrad_page, query):
-    tab = normgrad.FamilyTab(normgrad_page)
+    tab = page_normgrad.FamilyTab(normgrad_page)
     contents = tab.contents(with_settings(query, method="norm_grad", layer="blocks.10"))
     assert contents["by_depth"]["value"].count("<img") == 24
     assert contents["by_pair"]["value"].count("<img") == 30
@@ -168,13 +169,13 @@ def test_class_sensitivity_is_the_rank_correlation_of_both_maps(normgrad_page, q
     outputs, _ = page.timed_run(query, [281, other])
     maps = outputs.saliency[0].flatten(1).numpy()
     expected = spearmanr(maps[0], maps[1])[0]
-    html = normgrad.SensitiveMapTab(page).contents(query)["facts"]["value"]
+    html = page_normgrad.SensitiveMapTab(page).contents(query)["facts"]["value"]
     assert f"<strong>{expected:.2f}</strong>" in html
     assert page.class_name(other) in html
 
 
 def test_two_classes_are_subtracted_as_shares_of_the_whole(normgrad_page, query):
-    from salhub.ui.pages.normgrad_tabs import difference_of
+    from salhub.models.normgrad.page_tabs import difference_of
 
     page = normgrad_page
     outputs, _ = page.timed_run(query, [281, 282])
@@ -186,13 +187,15 @@ def test_two_classes_are_subtracted_as_shares_of_the_whole(normgrad_page, query)
     )
     assert np.allclose(difference, expected, atol=1e-9)
     assert abs(float(difference.sum())) < 1e-4
-    contents = normgrad.ClassesTab(page).contents(with_settings(query, other_class=282))
+    contents = page_normgrad.ClassesTab(page).contents(with_settings(query, other_class=282))
     assert contents["other_class"]["value"] == 282
     assert contents["first_class"]["label"] == "tabby"
 
 
 def test_a_class_is_never_compared_with_itself(normgrad_page, query):
-    contents = normgrad.ClassesTab(normgrad_page).contents(with_settings(query, other_class=281))
+    contents = page_normgrad.ClassesTab(normgrad_page).contents(
+        with_settings(query, other_class=281)
+    )
     assert contents["other_class"]["value"] != 281
 
 
@@ -210,7 +213,7 @@ def test_a_question_is_asked_once(normgrad_page, query):
 
 
 def test_the_stages_have_their_numbers(relevance_page, query):
-    contents = salient_relevance.StagesTab(relevance_page).contents(query)
+    contents = page_salient_relevance.StagesTab(relevance_page).contents(query)
     outputs = relevance_page.run(query)
     lost = abs(outputs.relevance_sum - outputs.start_relevance) / abs(outputs.start_relevance)
     assert f"<strong>{float(lost):.2%}</strong>" in contents["facts"]["value"]
@@ -221,11 +224,11 @@ def test_the_stages_have_their_numbers(relevance_page, query):
 def test_areas_are_counted_with_corners():
     mask = np.zeros((5, 5), dtype=bool)
     mask[0, 0] = mask[1, 1] = mask[4, 4] = True
-    assert salient_relevance.count_areas(mask) == 2
+    assert page_salient_relevance.count_areas(mask) == 2
     values = np.arange(9.0).reshape(3, 3)
-    assert salient_relevance.largest(values, 2).sum() == 2
-    assert salient_relevance.largest(values, 2)[2, 1:].all()
-    assert not salient_relevance.largest(values, 0).any()
+    assert page_salient_relevance.largest(values, 2).sum() == 2
+    assert page_salient_relevance.largest(values, 2)[2, 1:].all()
+    assert not page_salient_relevance.largest(values, 0).any()
 
 
 def test_a_preset_is_built_once(relevance_page, query):

@@ -4,11 +4,11 @@ import dataclasses
 import math
 from typing import Any
 
-from salhub.backbones.explained_classifier.configuration_explained_classifier import (
-    ExplainedClassifierConfig,
-)
 from salhub.configuration import strict
 from salhub.errors import did_you_mean
+from salhub.explaining.configuration_explained_classifier import (
+    ExplainedClassifierConfig,
+)
 from salhub.models.normgrad.methods import RELU_RULES, MapMethod, method_named
 from salhub.ops.extract_aggregate import AGGREGATES, EXTRACTS
 from salhub.ops.maps import COMBINATIONS, normalized_weights

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-from salhub.backbones.explained_classifier.concurrency import exclusive_use
-from salhub.backbones.explained_classifier.modeling_explained_classifier import (
+from salhub.explaining.concurrency import exclusive_use
+from salhub.explaining.modeling_explained_classifier import (
     ExplainedClassifierModel,
 )
-from salhub.backbones.explained_classifier.module_state import unchanged_attributes
+from salhub.explaining.module_state import unchanged_attributes
 from salhub.modeling import attribution_scope
 from salhub.models.normgrad.capture import LayerCapture
 from salhub.models.normgrad.configuration_normgrad import NormGradConfig

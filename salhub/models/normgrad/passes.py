@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from salhub.backbones.explained_classifier.modeling_explained_classifier import check_class_range
+from salhub.explaining.modeling_explained_classifier import check_class_range
 from salhub.models.normgrad.capture import LayerCapture
 from salhub.models.normgrad.head import LinearHead
 from salhub.models.normgrad.layouts import infer_layout

@@ -3,11 +3,11 @@
 import math
 from typing import Any
 
-from salhub.backbones.explained_classifier.configuration_explained_classifier import (
-    ExplainedClassifierConfig,
-)
 from salhub.configuration import strict
 from salhub.errors import did_you_mean
+from salhub.explaining.configuration_explained_classifier import (
+    ExplainedClassifierConfig,
+)
 from salhub.models.salient_relevance.rules import PRESETS, RuleSet, rule_set
 
 STARTS = ("logit", "one", "softmax_contrast")

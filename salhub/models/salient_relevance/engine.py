@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from salhub.backbones.explained_classifier.concurrency import exclusive_use
-from salhub.backbones.explained_classifier.modeling_explained_classifier import check_class_range
+from salhub.explaining.concurrency import exclusive_use
+from salhub.explaining.modeling_explained_classifier import check_class_range
 from salhub.models.salient_relevance.audit import Ledger
 from salhub.models.salient_relevance.functions import PassState
 from salhub.models.salient_relevance.network_state import NetworkState

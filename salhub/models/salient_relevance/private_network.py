@@ -16,7 +16,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
-from salhub.backbones.explained_classifier.module_state import unchanged_attributes
+from salhub.explaining.module_state import unchanged_attributes
 from salhub.modeling import attribution_scope
 from salhub.models.salient_relevance.calls import tensors_in
 from salhub.models.salient_relevance.propagation import ModulePath

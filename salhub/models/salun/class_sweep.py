@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from salhub.backbones.explained_classifier.modeling_explained_classifier import load_classifier
+from salhub.explaining.modeling_explained_classifier import load_classifier
 from salhub.models.salun.recipe_salun import SalUnRecipe
 from salhub.models.salun.weight_mask import WeightMask
 from salhub.results import Results

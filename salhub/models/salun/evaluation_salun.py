@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from salhub.backbones.explained_classifier.modeling_explained_classifier import load_classifier
 from salhub.data.labelled_split import LabelledSplit
 from salhub.data.picture_archive import PictureArchive, as_rgb
 from salhub.data.picture_preparation import PicturePreparation
 from salhub.evaluation.archive_accuracy import add_accuracies
 from salhub.evaluation.sections import name_and_command
+from salhub.explaining.modeling_explained_classifier import load_classifier
 from salhub.metrics.membership_inference import FEATURES
 from salhub.modeling import attribution_scope
 from salhub.models.salun.class_sweep import (

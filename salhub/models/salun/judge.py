@@ -10,8 +10,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from salhub.backbones.conditional_unet.sample_sheet import as_bytes
-from salhub.backbones.explained_classifier.modeling_explained_classifier import load_classifier
 from salhub.data.picture_preparation import PicturePreparation
+from salhub.explaining.modeling_explained_classifier import load_classifier
 from salhub.metrics.frechet_distance import frechet_distance
 from salhub.results import Results
 from salhub.runner.batches import Share, generator_of

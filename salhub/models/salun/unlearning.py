@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from salhub.backbones.explained_classifier.modeling_explained_classifier import load_classifier
 from salhub.data.picture_archive import PictureArchive, as_rgb
 from salhub.data.picture_preparation import PicturePreparation
+from salhub.explaining.modeling_explained_classifier import load_classifier
 from salhub.models.salun.forget_set import (
     check_class_names,
     check_forget_and_retain,

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from salhub.backbones.explained_classifier.configuration_explained_classifier import (
-    ExplainedClassifierConfig,
-)
 from salhub.configuration import strict
 from salhub.errors import did_you_mean
+from salhub.explaining.configuration_explained_classifier import (
+    ExplainedClassifierConfig,
+)
 
 MODES = ("search", "smv", "instruct")
 METRICS = ("top_mean", "std", "variance", "quantile")

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from salhub.backbones.explained_classifier.modeling_explained_classifier import (
+from salhub.explaining.modeling_explained_classifier import (
     ExplainedClassifierModel,
     check_class_range,
 )

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from salhub.backbones.explained_classifier.concurrency import exclusive_use
+from salhub.explaining.concurrency import exclusive_use
 from salhub.models.salient_relevance.engine import RelevanceEngine, exact_convolutions
 from salhub.models.salient_relevance.network_state import NetworkState
 from salhub.models.salient_relevance.private_network import PrivateNetwork

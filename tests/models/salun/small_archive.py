@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
 
-from salhub.auto import recipe_named
+from salhub.entries import recipe_named
 from salhub.runner.loop import run
 
 CLASSES = ("red", "green", "blue", "dark")

@@ -1,9 +1,9 @@
 """Configuration of the pixel gradient."""
 
-from salhub.backbones.explained_classifier.configuration_explained_classifier import (
+from salhub.configuration import strict
+from salhub.explaining.configuration_explained_classifier import (
     ExplainedClassifierConfig,
 )
-from salhub.configuration import strict
 
 
 @strict

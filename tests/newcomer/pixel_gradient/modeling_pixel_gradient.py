@@ -3,7 +3,7 @@
 import torch
 from salhub.models.pixel_gradient.configuration_pixel_gradient import PixelGradientConfig
 
-from salhub.backbones.explained_classifier.modeling_explained_classifier import (
+from salhub.explaining.modeling_explained_classifier import (
     ExplainedClassifierModel,
 )
 from salhub.modeling import attribution_scope

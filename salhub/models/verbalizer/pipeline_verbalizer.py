@@ -8,19 +8,19 @@ import torch
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from salhub.auto import Method
 from salhub.data.text_sources import load_text
+from salhub.entries import Method
 from salhub.hub import resolve
 from salhub.models.verbalizer.chat import as_chat
 from salhub.models.verbalizer.explaining import TextMap, check_text, explain_texts
 from salhub.models.verbalizer.instruction import instruct
-from salhub.models.verbalizer.verbalizer import Verbalizer
-from salhub.pipelines.base import TextPipeline, load_model, whole_number
-from salhub.pipelines.image_processors import hub_arguments
-from salhub.pipelines.saliency_verbalization_result import (
+from salhub.models.verbalizer.result_verbalizer import (
     SaliencyVerbalizationResult,
     compare_results,
 )
+from salhub.models.verbalizer.verbalizer import Verbalizer
+from salhub.pipelines.base import TextPipeline, load_model, whole_number
+from salhub.pipelines.image_processors import hub_arguments
 
 _TEXTS_TOGETHER = 32
 

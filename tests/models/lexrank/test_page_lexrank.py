@@ -6,9 +6,9 @@ from html import unescape
 import pytest
 
 import salhub
-from salhub.auto import METHODS
 from salhub.data.text_sources import load_text
-from salhub.ui.pages.lexrank import MOST_CHARACTERS, Page
+from salhub.entries import METHODS
+from salhub.models.lexrank.page_lexrank import MOST_CHARACTERS, Page
 
 NAME = "salhub/lexrank-news-en"
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from salhub.pipelines.image_generation_figure import generation_figure, plain_grid
+from salhub.models.salun.figure_salun_diffusion import generation_figure, plain_grid
 from salhub.pipelines.result import PICTURE_SUFFIXES, PipelineResult
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import gradio as gr
 
-from salhub.auto import Method
 from salhub.data.text_sources import load_text
+from salhub.entries import Method
 from salhub.models.verbalizer.configuration_verbalizer import LANGUAGES
+from salhub.models.verbalizer.result_verbalizer import SaliencyVerbalizationResult
 from salhub.pipelines import pipeline
-from salhub.pipelines.saliency_verbalization_result import SaliencyVerbalizationResult
 from salhub.ui.faults import plain_errors
 from salhub.ui.markup import header
 from salhub.ui.reproducing import setting_lines

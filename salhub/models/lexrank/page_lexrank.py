@@ -7,12 +7,12 @@ from html import escape
 import gradio as gr
 import numpy as np
 
-from salhub.auto import Method
 from salhub.data.text_sources import load_text
+from salhub.entries import Method
 from salhub.models.lexrank.modeling_lexrank import LexRankModel
+from salhub.models.lexrank.result_lexrank import ExtractiveSummarizationResult
 from salhub.models.lexrank.sentence_splitting import split_sentences
 from salhub.models.lexrank.summarizing import Summary, summarize
-from salhub.pipelines.extractive_summarization_result import ExtractiveSummarizationResult
 from salhub.ui.faults import plain_errors
 from salhub.ui.markup import header, sentence
 from salhub.ui.reproducing import setting_lines

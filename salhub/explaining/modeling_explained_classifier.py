@@ -14,10 +14,10 @@ from transformers import PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.initialization import no_init_weights
 
-from salhub.backbones.explained_classifier.configuration_explained_classifier import (
+from salhub.errors import IntegrityError, ModelNotFoundError
+from salhub.explaining.configuration_explained_classifier import (
     ExplainedClassifierConfig,
 )
-from salhub.errors import IntegrityError, ModelNotFoundError
 from salhub.hub import resolve
 from salhub.modeling import SaliencyPreTrainedModel, without_progress_bar
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from salhub.models.salun.figure_salun_diffusion import compare_results
+from salhub.models.salun.result_salun_diffusion import ImageGenerationResult
 from salhub.pipelines.base import TaskPipeline, number, whole_number
-from salhub.pipelines.image_generation_figure import compare_results
-from salhub.pipelines.image_generation_result import ImageGenerationResult
 
 # In place of a class: one result with pictures of each of them.
 EVERY_CLASS = "all"

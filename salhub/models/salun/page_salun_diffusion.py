@@ -5,11 +5,11 @@ import threading
 import gradio as gr
 from PIL import Image
 
-from salhub.auto import Method
+from salhub.entries import Method
+from salhub.models.salun.page_families import DiffusionFamily, UnlearningPage
 from salhub.ui.faults import plain_errors
 from salhub.ui.markup import sentence
 from salhub.ui.tab import code_pane
-from salhub.ui.unlearning import DiffusionFamily, UnlearningPage
 
 _LARGEST_SEED = 9999
 

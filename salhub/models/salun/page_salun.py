@@ -2,15 +2,15 @@
 
 import gradio as gr
 
-from salhub.auto import Method
 from salhub.data.samples import sample_path
+from salhub.entries import Method
+from salhub.models.salun.page_families import ClassifierFamily, DiffusionFamily, UnlearningPage
+from salhub.models.salun.page_salun_diffusion import add_digits
 from salhub.ui.bars import BarRow, bar_rows
 from salhub.ui.faults import plain_errors
 from salhub.ui.markup import Fact, facts, sentence
-from salhub.ui.pages.salun_diffusion import add_digits
 from salhub.ui.picture_input import PictureInput, UploadedPicture
 from salhub.ui.tab import code_pane
-from salhub.ui.unlearning import ClassifierFamily, DiffusionFamily, UnlearningPage
 
 DIGITS = "salhub/salun-ddpm-mnist"
 _TOP = 5

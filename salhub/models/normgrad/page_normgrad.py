@@ -7,9 +7,10 @@ import gradio as gr
 import torch
 from gradio.components import Component
 
-from salhub.auto import Method
+from salhub.entries import Method
 from salhub.models.normgrad.methods import METHODS, method_named
 from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
+from salhub.models.normgrad.page_tabs import ClassesTab, FamilyTab, SensitiveMapTab
 from salhub.models.normgrad.probing import SaliencyLayer, default_layer
 from salhub.outputs import ImageSaliencyOutput
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult
@@ -17,7 +18,6 @@ from salhub.ui.classes import RememberedClasses
 from salhub.ui.endpoints import EndpointAnswer
 from salhub.ui.image_saliency import ImageSaliencyPage
 from salhub.ui.models_tab import ModelsTab
-from salhub.ui.pages.normgrad_tabs import ClassesTab, FamilyTab, SensitiveMapTab
 from salhub.ui.picture_input import UploadedPicture
 from salhub.ui.query import Contents, Query
 

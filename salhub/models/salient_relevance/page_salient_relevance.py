@@ -9,7 +9,7 @@ from gradio.components import Component
 from PIL import Image
 from scipy import ndimage
 
-from salhub.auto import Method
+from salhub.entries import Method
 from salhub.models.salient_relevance.modeling_salient_relevance import (
     SalientRelevanceForImageSaliency,
     SalientRelevanceOutput,

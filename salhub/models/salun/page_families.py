@@ -10,11 +10,10 @@ import torch
 from PIL import Image
 
 from salhub.backbones.conditional_unet.sample_sheet import sheet_of
-from salhub.cards import read_results
 from salhub.hub import resolve
 from salhub.models.salun.unlearning_report import UnlearningReport
 from salhub.pipelines import pipeline
-from salhub.results import Results
+from salhub.results import Results, read_results
 from salhub.ui.markup import header
 
 ORIGINAL = "-original"

@@ -7,9 +7,9 @@ from html import unescape
 import pytest
 
 import salhub
-from salhub.auto import METHODS
 from salhub.data.text_sources import load_text
-from salhub.ui.pages.verbalizer import MOST_CHARACTERS, Page, _amount
+from salhub.entries import METHODS
+from salhub.models.verbalizer.page_verbalizer import MOST_CHARACTERS, Page, _amount
 
 NAME = "salhub/verbalizer-movie-reviews"
 

@@ -8,7 +8,7 @@ from PIL import Image
 from salhub.viz import panels, picture_grid
 
 if TYPE_CHECKING:
-    from salhub.pipelines.image_generation_result import ImageGenerationResult
+    from salhub.models.salun.result_salun_diffusion import ImageGenerationResult
 
 _COLUMNS = 8
 _GAP = 2

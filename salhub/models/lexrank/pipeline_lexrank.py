@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from salhub.data.text_sources import load_text
-from salhub.models.lexrank.summarizing import DEFAULT_BUDGET, summarize
-from salhub.pipelines.base import TextPipeline
-from salhub.pipelines.extractive_summarization_result import (
+from salhub.models.lexrank.result_lexrank import (
     ExtractiveSummarizationResult,
     compare_results,
 )
+from salhub.models.lexrank.summarizing import DEFAULT_BUDGET, summarize
+from salhub.pipelines.base import TextPipeline
 
 _SETTINGS = ("budget", "query", "order")
 

@@ -5,14 +5,14 @@ import pytest
 import torch
 from PIL import Image
 
-from salhub.auto import METHODS
 from salhub.backbones.conditional_unet.sample_sheet import sheet_of
 from salhub.cards import read_results
 from salhub.data.samples import sample_path
+from salhub.entries import METHODS
+from salhub.models.salun.page_families import DiffusionFamily
+from salhub.models.salun.page_salun import DIGITS, Page
 from salhub.ui.bars import BarRow, bar_rows
-from salhub.ui.pages.salun import DIGITS, Page
 from salhub.ui.picture_input import UploadedPicture
-from salhub.ui.unlearning import DiffusionFamily
 
 NAME = "salhub/salun-resnet8-cifar10"
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 import salhub
 from salhub import ConditionalUNetConfig, SalUnDiffusionConfig, SalUnForConditionalDiffusion
-from salhub.pipelines.image_generation import ImageGenerationPipeline
-from salhub.pipelines.image_generation_result import ImageGenerationResult
+from salhub.models.salun.pipeline_salun_diffusion import ImageGenerationPipeline
+from salhub.models.salun.result_salun_diffusion import ImageGenerationResult
 
 NAMES = dict(
     enumerate(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"))

@@ -1,1 +1,0 @@
-"""Pages of methods that show more than their task's page does; a file is named after its method."""
