@@ -24,8 +24,8 @@ from salhub.models.salun.recipe_salun import (
     SalUnSoftRecipe,
 )
 from salhub.models.salun.recipe_salun_training import SalUnClassifierRecipe
-from salhub.models.salun.setting_choice import RULE, choose_setting
 from salhub.models.salun.unlearning import UnlearningRecipe
+from salhub.models.salun.unlearning_report import RULE, choose_setting
 from salhub.results import Results, Table
 from salhub.runner.loop import run
 from salhub.runner.recipe import Recipe

@@ -11,6 +11,13 @@ from tqdm.auto import tqdm
 from salhub.errors import did_you_mean
 from salhub.modeling import attribution_scope
 from salhub.models.salun.masked_optimizer import MaskedOptimizer, closed_weights_digest
+from salhub.models.salun.recipe_salun import (
+    FineTuneArguments,
+    GradientAscentArguments,
+    L1SparseArguments,
+    RandomLabelArguments,
+    SalUnArguments,
+)
 from salhub.models.salun.weight_mask import WeightMask, make_mask
 from salhub.models.salun.weight_saliency import (
     classification_loss,
@@ -20,7 +27,15 @@ from salhub.models.salun.weight_saliency import (
     on_device,
 )
 
-METHODS = ("salun", "rl", "ft", "ga", "l1-sparse")
+# What `salhub unlearn METHOD` takes, which is where the defaults stand.
+_ARGUMENTS: dict[str, Any] = {
+    "salun": SalUnArguments,
+    "rl": RandomLabelArguments,
+    "ft": FineTuneArguments,
+    "ga": GradientAscentArguments,
+    "l1-sparse": L1SparseArguments,
+}
+METHODS = tuple(_ARGUMENTS)
 _TEACH_WRONG_LABELS = ("salun", "rl")
 _NEED_RETAINED = ("ft", "l1-sparse")
 
@@ -51,19 +66,20 @@ def unlearn(
     method: str = "salun",
     mask: WeightMask | None = None,
     mask_ratio: float | None = None,
-    saliency: str = "batch_mean_grad",
-    num_train_epochs: int = 10,
-    learning_rate: float = 0.013,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-    alpha: float = 1.0,
-    l1_weight: float = 1e-5,
+    saliency: str | None = None,
+    num_train_epochs: int | None = None,
+    learning_rate: float | None = None,
+    momentum: float | None = None,
+    weight_decay: float | None = None,
+    alpha: float | None = None,
+    l1_weight: float | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> UnlearnedModule:
     """Make a classifier forget what is in some batches; any module with logits will do.
 
-    `salhub unlearn` does more: it measures, resumes, and knows what a model was trained on.
+    `salhub unlearn` does more: it measures, resumes, and knows what a model was trained on. What
+    is None here has the default that the method has there.
 
     Args:
         model: Gives logits (B, C), or an output that has them; changed in place, on its device.
@@ -74,7 +90,8 @@ def unlearn(
             without one; "ft" and "l1-sparse" go on training on what is retained; "ga" climbs the
             loss of what is to go, and uses nothing that is retained.
         mask: Which weights may move.
-        mask_ratio: Share of the weights that may, chosen by `saliency`; half for "salun".
+        mask_ratio: Share of the weights that may, chosen by `saliency`; by default half for
+            "salun", and all for the others.
         saliency: As `kind` of `compute_saliency`.
         num_train_epochs: Passes over both sets.
         learning_rate, momentum, weight_decay: Of SGD.
@@ -96,27 +113,35 @@ def unlearn(
     Source: Fan et al. 2024 (arXiv 2310.12508), equations 3 to 5 and section 5.1.
     """
     _check(method, forget, retain, mask, mask_ratio)
-    if method == "salun" and mask is None:
-        mask_ratio = 0.5 if mask_ratio is None else mask_ratio
-    if mask_ratio is not None:
-        scores = compute_saliency(model, forget, kind=saliency, seed=seed)
-        mask = make_mask(scores, mask_ratio, saliency=saliency)
+    defaults = _ARGUMENTS[method]
+    epochs = _given_or(num_train_epochs, defaults.num_train_epochs)
+    # A mask of one's own takes the place of the ratio.
+    ratio = _given_or(mask_ratio, defaults.mask_ratio) if mask is None else None
+    if ratio is not None:
+        kind = _given_or(saliency, defaults.saliency)
+        scores = compute_saliency(model, forget, kind=kind, seed=seed)
+        mask = make_mask(scores, ratio, saliency=kind)
     mask = mask and mask.for_model(model)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer: Any = torch.optim.SGD(
-        parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay
+        parameters,
+        lr=_given_or(learning_rate, defaults.learning_rate),
+        momentum=_given_or(momentum, defaults.momentum),
+        weight_decay=_given_or(weight_decay, defaults.weight_decay),
     )
     digest = None
     if mask is not None:
         digest = closed_weights_digest(model, mask)
         optimizer = MaskedOptimizer(optimizer, model, mask)
     draw = _WrongLabels(model, forget, seed) if method in _TEACH_WRONG_LABELS else None
+    retain_weight = _given_or(alpha, getattr(defaults, "alpha", 1.0))
+    penalty = _given_or(l1_weight, defaults.l1_weight) if method == "l1-sparse" else 0.0
     is_training, losses = model.training, []
     model.train()
-    for epoch in tqdm(range(num_train_epochs), desc=method, unit="epoch", disable=not progress):
-        left = l1_weight * (1 - epoch / num_train_epochs) if method == "l1-sparse" else 0.0
+    for epoch in tqdm(range(epochs), desc=method, unit="epoch", disable=not progress):
+        left = penalty * (1 - epoch / epochs)
         found = []
-        for batch, weight in _steps(model, method, forget, retain, alpha, draw):
+        for batch, weight in _steps(model, method, forget, retain, retain_weight, draw):
             loss = weight * classification_loss(model, batch).mean()
             if left:
                 loss = loss + left * sum(p.abs().sum() for p in parameters)
@@ -129,6 +154,10 @@ def unlearn(
     if mask is not None:
         optimizer.release()
     return UnlearnedModule(model, mask, digest, losses)
+
+
+def _given_or(value: Any, default: Any) -> Any:
+    return default if value is None else value
 
 
 class _WrongLabels:

@@ -23,11 +23,11 @@ from salhub.models.salun.forget_set import (
     record_in_config,
 )
 from salhub.models.salun.masked_recipe import MaskArguments, MaskedRecipe, batches_of
-from salhub.models.salun.setting_choice import choose_setting
 from salhub.models.salun.unlearning_report import (
     ATTACKS,
     UnlearningReport,
     check_attack,
+    choose_setting,
     measure_unlearning,
 )
 from salhub.models.salun.weight_saliency import compute_saliency

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from salhub.errors import did_you_mean
-from salhub.files import draft
+from salhub.files import write_bytes
 
 SCOPES = ("global", "per_tensor", "per_block")
 FILE_NAME = "mask.safetensors"
@@ -428,9 +428,15 @@ def _packed_digest(packed: Mapping[str, Tensor], shapes: Mapping[str, list[int]]
 
 
 def write_whole(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> Path:
-    """Write a safetensors file that a reader sees whole or not at all; makes its folder."""
-    with draft(path) as unfinished:
-        save_file(dict(tensors), unfinished, metadata=metadata)
+    """Write a safetensors file as a whole, the same bytes for the same content."""
+    content = save(dict(tensors), metadata=metadata)
+    # safetensors keeps metadata in a table whose order differs from write to write.
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    write_bytes(path, len(text).to_bytes(8, "little") + text + content[8 + size :])
     return path
 
 

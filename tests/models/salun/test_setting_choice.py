@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from salhub.cli import app
 from salhub.models.salun.method_comparison import Contender, MethodComparison
 from salhub.models.salun.recipe_salun import GradientAscentRecipe, SalUnRecipe
-from salhub.models.salun.setting_choice import choose_setting
+from salhub.models.salun.unlearning_report import choose_setting
 from salhub.results import Results
 
 

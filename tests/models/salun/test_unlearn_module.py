@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
+from salhub.auto import recipe_named
 from salhub.models.salun.masked_optimizer import closed_weights_digest
 from salhub.models.salun.unlearn_module import METHODS, unlearn
 from salhub.models.salun.weight_mask import make_mask
@@ -66,6 +67,25 @@ def test_steps_equal_descent_written_out(method):
     for name, expected in model.state_dict().items():
         assert torch.allclose(found.model.state_dict()[name], expected, atol=1e-5), name
     assert (found.mask is None) == (method != "salun") and len(found.losses) == 2
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_defaults_are_those_of_the_command(method):
+    options = recipe_named(method, "unlearn").recipe_class.arguments_class
+    names = ("num_train_epochs", "learning_rate", "momentum", "weight_decay", "mask_ratio")
+    named = {n: getattr(options, n) for n in (*names, "alpha", "l1_weight") if hasattr(options, n)}
+    assert len(named) >= len(names)
+    found = unlearn(network(), FORGET, RETAIN, method=method)
+    assert len(found.losses) == options.num_train_epochs
+    expected = unlearn(network(), FORGET, RETAIN, method=method, **named)
+    assert found.losses == expected.losses
+    others = {name: 1.5 * value for name, value in named.items() if isinstance(value, float)}
+    for name, value in others.items():
+        if name != "mask_ratio":
+            changed = unlearn(network(), FORGET, RETAIN, method=method, **{name: value})
+            assert changed.losses != found.losses, name
+    for name, value in expected.model.state_dict().items():
+        assert torch.equal(found.model.state_dict()[name], value), name
 
 
 def test_closed_weights_keep_their_bits_and_the_mode_stays():

@@ -115,6 +115,9 @@ def test_a_mask_of_a_file_is_kept_to_and_the_delta_changes_the_original(tmp_path
     options = {"mask": str(tmp_path / "one"), "save_delta": True, "batch_size": 16}
     recipe = unlearn(small, tmp_path / "two", "salun", **options)
     assert recipe.weight_mask == mask == WeightMask.from_pretrained(tmp_path / "two")
+    unlearn(small, tmp_path / "again", "salun", **options)
+    for name in ("mask.safetensors", "delta.safetensors", "model.safetensors"):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     model, found = load(small.original), load(tmp_path / "two")
     apply_delta(model, tmp_path / "two")
     assert state_digest(model.state_dict()) == state_digest(found.state_dict())

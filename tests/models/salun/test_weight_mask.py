@@ -97,6 +97,8 @@ def test_a_file_takes_one_bit_a_weight_and_comes_back(tmp_path):
         assert loaded == mask and loaded.saliency == "fisher" and loaded.ratio is None
         assert list(loaded.tensors) == list(tensors)
     assert [entry.name for entry in path.parent.iterdir()] == [FILE_NAME]
+    again = [mask.save_pretrained(tmp_path / str(n)).read_bytes() for n in range(4)]
+    assert set(again) == {path.read_bytes()}
 
 
 def test_files_that_are_no_masks_are_refused(tmp_path):
