@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
-from salhub.auto import recipe_named
+from salhub.entries import recipe_named
 from salhub.models.salun.masked_optimizer import closed_weights_digest
 from salhub.models.salun.unlearn_module import METHODS, unlearn
 from salhub.models.salun.weight_mask import make_mask
