@@ -56,8 +56,8 @@ def require_extra(module: str, extra: str) -> ModuleType:
     """Import an optional module, or name the extra that installs it.
 
     Args:
-        module: The module to import, such as "matplotlib".
-        extra: The salhub extra that brings it, such as "plot".
+        module: The module to import, such as "gradio".
+        extra: The salhub extra that brings it, such as "demo".
 
     Raises:
         MissingExtraError: The module is not installed.

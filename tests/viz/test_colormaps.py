@@ -74,7 +74,7 @@ def test_the_sign_is_seen_without_red_green_vision(blindness):
 
 def test_viridis_and_magma_pass_through_the_colours_people_know():
     assert colorize(np.array([0.0, 1.0])).tolist() == [[0x44, 0x01, 0x54], [0xFD, 0xE7, 0x25]]
-    colormaps = pytest.importorskip("matplotlib", reason="matplotlib is an extra").colormaps
+    colormaps = pytest.importorskip("matplotlib", reason="it comes with 'dev'").colormaps
     for name in ("viridis", "magma"):
         known = cielab(linear(colormaps[name](RAMP)[:, :3] * 255))
         ours = cielab(linear(colorize(RAMP, name)))
