@@ -1,12 +1,12 @@
 """Evaluation of an unlearned classifier beside the original and the retrained one."""
 
+import copy
 import os
-import statistics
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from salhub.data.labelled_split import LabelledSplit
 from salhub.data.picture_archive import PictureArchive, as_rgb
@@ -16,25 +16,21 @@ from salhub.evaluation.sections import name_and_command
 from salhub.explaining.modeling_explained_classifier import load_classifier
 from salhub.metrics.membership_inference import FEATURES
 from salhub.modeling import attribution_scope
-from salhub.models.salun.class_sweep import (
-    ClassSweep,
-    add_accuracy_by_class,
-    block_densities,
-)
 from salhub.models.salun.forget_set import (
     check_reference_split,
     evaluated_split,
+    find_file,
     places_digest,
 )
 from salhub.models.salun.masked_optimizer import closed_weights_digest
-from salhub.models.salun.method_comparison import MethodComparison, repeated_training
 from salhub.models.salun.modeling_salun import SalUnForImageClassification
-from salhub.models.salun.relearning import pictures_to_relearn
 from salhub.models.salun.unlearning_report import Outputs, UnlearningReport, measure_unlearning
-from salhub.models.salun.weight_mask import WeightMask
+from salhub.models.salun.weight_mask import FILE_NAME, WeightMask, block_of
 from salhub.results import Results, Table, measured
 
 _THIS, _ORIGINAL, _RETRAINED = "this model", "original", "retrained"
+# Of the fine-tuning that brings forgotten pictures back.
+_BATCH, _LEARNING_RATE = 64, 0.01
 
 
 def evaluate(
@@ -44,10 +40,6 @@ def evaluate(
     *,
     original: str | None = None,
     retrained: str | None = None,
-    classes: str | None = None,
-    repeats: str | None = None,
-    comparison: str | None = None,
-    num_seeds: int = 3,
     attack: str = "threshold",
     seed: int = 0,
     progress: bool = True,
@@ -60,13 +52,6 @@ def evaluate(
         data_path: The archive that it was trained on, see `PictureArchive`.
         original: The model before unlearning, for the table; None to leave it out.
         retrained: The model that never saw what is forgotten, for the gaps; None to leave it out.
-        classes: Folder for runs that forget each class in turn (half an hour; what is there is not
-            run again), on the original; None to leave them out.
-        repeats: Folder for trainings of the same recipe with the seeds 0 to `num_seeds`, to see how
-            much the seed matters; None to leave them out.
-        comparison: Folder for runs of all methods on small subsets (hours; what is there is not
-            run again); None to leave the table out.
-        num_seeds: Seeds of those tables.
         attack: Membership inference: "threshold", "svc" or "none".
         seed: Seed of orders and of the bootstrap.
         progress: Whether to show bars.
@@ -80,11 +65,8 @@ def evaluate(
 
     Source: Fan et al. 2024 (arXiv 2310.12508), section 5.1, for the measures.
     """
-    archive = PictureArchive(data_path)
-    split = evaluated_split(model.config.name_or_path, archive)
-    name, command = name_and_command(model, archive.path.stem, seed)
-    results = Results(model=name, command=command, seed=seed)
-    results.data = {**split.data, "split": split.digest[:16], "num_train": len(split.train)}
+    archive, split, results = start(model, data_path, seed)
+    results.data["num_train"] = len(split.train)
     sets = _Sets(archive, split, PicturePreparation(image_processor), seed)
     with measured(results), attribution_scope(model):
         outputs = {
@@ -95,16 +77,50 @@ def evaluate(
         add_accuracies(results, outputs, titles)
         if len(split.forgotten):
             _add_unlearning(results, sets, model, original, retrained, attack)
-        if classes is not None and original is not None:
-            sweep = ClassSweep(str(archive.path), original, Path(classes))
-            _add_classes(results, sets, sweep, archive.class_names)
-        if repeats is not None:
-            _add_repeats(results, str(archive.path), Path(repeats), num_seeds)
-        if comparison is not None:
-            seeds = tuple(range(1, num_seeds + 1))
-            runs = MethodComparison(str(archive.path), Path(comparison), seeds=seeds)
-            runs.measure(results)
     return results
+
+
+def start(
+    model: Any, data_path: str | os.PathLike[str], seed: int
+) -> tuple[PictureArchive, LabelledSplit, Results]:
+    """The data of a model that was, or can be, unlearned, and results that say which they are."""
+    archive = PictureArchive(data_path)
+    split = evaluated_split(model.config.name_or_path, archive)
+    name, command = name_and_command(model, archive.path.stem, seed)
+    results = Results(model=name, command=command, seed=seed)
+    results.data = {**split.data, "split": split.digest[:16]}
+    return archive, split, results
+
+
+def describe_forgotten(model: Any, split: LabelledSplit) -> dict[str, Any]:
+    """What a results file says of what was forgotten."""
+    return {
+        "forgotten": model.config.forget or "",
+        "num_forgotten": len(split.forgotten),
+        "forget_digest": places_digest(split.forgotten),
+    }
+
+
+def add_mask(results: Results, model: Any, original: nn.Module | None) -> WeightMask | None:
+    """Write how many weights could move, and whether the others are those of the original.
+
+    Args:
+        results: To be filled.
+        model: The unlearned model.
+        original: The model before; None where it is not at hand.
+
+    Returns:
+        The mask that lies beside the model, or None where there is none.
+    """
+    path = find_file(model.config.name_or_path, FILE_NAME)
+    if path is None:
+        return None
+    mask = WeightMask.from_pretrained(path).for_model(model)
+    results.add_metric("mask/density", mask.density(), n=mask.num_weights, unit="fraction")
+    if original is not None:
+        same = closed_weights_digest(original, mask) == closed_weights_digest(model, mask)
+        results.add_metric("mask/closed_weights_equal", float(same), unit="truth")
+    return mask
 
 
 class _Sets:
@@ -148,11 +164,7 @@ def _add_unlearning(
     retrained: str | None,
     attack: str,
 ) -> None:
-    results.data |= {
-        "forgotten": model.config.forget or "",
-        "num_forgotten": len(sets.split.forgotten),
-        "forget_digest": places_digest(sets.split.forgotten),
-    }
+    results.data |= describe_forgotten(model, sets.split)
     models: dict[str, nn.Module] = {}
     if original is not None:
         models[_ORIGINAL] = load_classifier(original)
@@ -174,7 +186,7 @@ def _add_unlearning(
     if retrained is not None:
         gap = reports[_THIS].average_gap(reports[_RETRAINED])
         results.add_metric("average_gap", gap, unit="points")
-    _add_mask(results, model, models.get(_ORIGINAL))
+    _add_mask_table(results, model, models.get(_ORIGINAL))
 
 
 def _relearned(sets: _Sets, models: dict[str, nn.Module]) -> dict[str, int | None]:
@@ -223,68 +235,20 @@ def _attacks_table(reports: dict[str, UnlearningReport]) -> Table:
     return Table("Membership attacks", note, ["", *titles], rows)
 
 
-def _add_classes(results: Results, sets: _Sets, sweep: ClassSweep, class_names: list[str]) -> None:
-    """What each class costs the others, and where the weights are that it takes."""
-    original = sets.outputs(load_classifier(sweep.original), "test")
-    add_accuracy_by_class(results, "original", original, class_names)
-    rows = []
-    for index, name in enumerate(class_names):
-        model = sweep.forgetting(name)
-        logits, labels = sets.outputs(model, "test")
-        add_accuracy_by_class(results, f"forget/{name}", (logits, labels), class_names)
-        densities = block_densities(sweep.mask(name, model))
-        for block, (opened, total) in densities.items():
-            results.add_metric(f"forget/{name}/density/{block}", opened / total, n=total)
-        others = labels != index
-        cells = [
-            100 * float((one.argmax(-1) == labels)[part].double().mean())
-            for part in (~others, others)
-            for one in (original[0], logits)
-        ]
-        rows.append([name, *cells])
-    note = (
-        f"Percent of test pictures that are recognised before and after SalUn forgets the class of "
-        f"the row, with {sweep.num_retain} retained pictures and {sweep.epochs} passes."
-    )
-    columns = ["forgotten", "the class, before", "after", "the others, before", "after"]
-    results.tables.append(Table("Each class in turn", note, columns, rows))
-
-
-def _add_repeats(results: Results, data: str, folder: Path, num_seeds: int) -> None:
-    """How the accuracy of the recipe differs between its seeds."""
-    found = {seed: repeated_training(data, folder, seed) for seed in range(num_seeds + 1)}
-    others = [100 * value for seed, value in found.items() if seed]
-    mean, deviation = statistics.mean(others), statistics.stdev(others)
-    results.add_metric("repeats/test accuracy", mean, n=len(others), unit="percent")
-    results.add_metric("repeats/test accuracy sd", deviation, n=len(others), unit="percent")
-    note = (
-        f"The recipe of this model, run again. Seeds 1 to {num_seeds}: {mean:.2f} ± "
-        f"{deviation:.2f} % of the test pictures (mean and standard deviation). Seed 0 is that of "
-        "the shipped model; on another kind of machine sums are rounded otherwise."
-    )
-    rows = [[seed, 100 * value] for seed, value in found.items()]
-    results.tables.append(Table("Trained again", note, ["seed", "test accuracy"], rows))
-
-
-def _add_mask(
+def _add_mask_table(
     results: Results, model: SalUnForImageClassification, original: nn.Module | None
 ) -> None:
     """How open each part of the network was, and that nothing else has moved."""
-    from salhub.hub import resolve
-
-    folder = Path(resolve(model.config.name_or_path).config_folder)
-    if not (folder / "mask.safetensors").is_file():
+    mask = add_mask(results, model, original)
+    if mask is None:
         return
-    mask = WeightMask.from_pretrained(folder).for_model(model)
     rows = []
     for block, (opened, total) in block_densities(mask).items():
         rows.append([block, opened, total, opened / total])
         results.add_metric(f"mask/density/{block}", opened / total, n=total, unit="fraction")
-    results.add_metric("mask/density", mask.density(), n=mask.num_weights, unit="fraction")
     note = f"Weights that could move, by part of the network; ranked by {mask.saliency}."
     if original is not None:
-        same = closed_weights_digest(original, mask) == closed_weights_digest(model, mask)
-        results.add_metric("mask/closed_weights_equal", float(same), unit="truth")
+        same = results.metric("mask/closed_weights_equal").value
         note += (
             f" The {mask.num_weights - mask.num_open} other weights "
             f"{'are those of the original, bit by bit' if same else 'have moved'} (sha256 "
@@ -292,3 +256,58 @@ def _add_mask(
         )
     columns = ["part", "open", "weights", "share open"]
     results.tables.append(Table("Where the mask is open", note, columns, rows))
+
+
+def block_densities(mask: WeightMask) -> dict[str, tuple[int, int]]:
+    """Part of the network, from input to output -> weights that could move, and all of them."""
+    found: dict[str, tuple[int, int]] = {}
+    for name, tensor in mask.tensors.items():
+        block = block_of(name.removeprefix("backbone."))
+        opened, total = found.get(block, (0, 0))
+        found[block] = opened + int(tensor.sum()), total + tensor.numel()
+    return found
+
+
+def pictures_to_relearn(
+    network: nn.Module,
+    preparation: PicturePreparation,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    wanted_accuracy: float,
+    most: int = 6400,
+    seed: int = 0,
+) -> int | None:
+    """Fine-tune a copy of a model on forgotten pictures until it knows them again.
+
+    Half of the pictures are learned, 64 a step, by plain SGD; the other half is what is measured.
+
+    Args:
+        network: The model; it is not changed.
+        preparation: Of its pictures.
+        images: Forgotten pictures, uint8 (n, C, H, W), n at least 2.
+        labels: Their classes, int64 (n,).
+        wanted_accuracy: Accuracy on the half that is measured, in [0, 1].
+        most: Pictures after which to give up.
+        seed: Of the halves and the order.
+
+    Returns:
+        Pictures that were learned until then; 0 where the model knows them already, None where it
+        was given up.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator)
+    learned, measured = order.tensor_split(2)
+    device = next(network.parameters()).device
+    student = copy.deepcopy(network).requires_grad_(True)
+    optimizer = torch.optim.SGD(student.parameters(), lr=_LEARNING_RATE, momentum=0.9)
+    for seen in range(0, most + 1, _BATCH):
+        verdicts = preparation.logits(student.eval(), images[measured]).argmax(-1)
+        if float((verdicts == labels[measured]).double().mean()) >= wanted_accuracy:
+            return seen
+        rows = learned[torch.randint(len(learned), (_BATCH,), generator=generator)]
+        logits = student.train()(preparation(images[rows].to(device))).logits
+        F.cross_entropy(logits, labels[rows].to(device)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return None

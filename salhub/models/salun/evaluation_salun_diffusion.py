@@ -8,21 +8,16 @@ import torch
 
 from salhub.backbones.conditional_unet.recipe_conditional_unet import as_signal
 from salhub.data.labelled_split import spread_places
-from salhub.data.picture_archive import PictureArchive, resize_bytes
-from salhub.evaluation.sections import name_and_command
-from salhub.models.salun.diffusion_comparison import DiffusionComparison
-from salhub.models.salun.forget_set import (
-    check_reference_split,
-    evaluated_split,
-    places_digest,
-)
+from salhub.data.picture_archive import resize_bytes
+from salhub.models.salun.evaluation_salun import add_mask, describe_forgotten, start
+from salhub.models.salun.forget_set import check_reference_split
 from salhub.models.salun.judge import GenerationReport, Judge, judge_model
 from salhub.models.salun.masked_optimizer import closed_weights_digest
 from salhub.models.salun.modeling_salun_diffusion import SalUnForConditionalDiffusion
-from salhub.models.salun.weight_mask import WeightMask
 from salhub.results import Results, Table, measured
 
 _REAL_PICTURES = 5000
+TABLE = "What the judge sees"
 
 
 def evaluate(
@@ -32,9 +27,6 @@ def evaluate(
     judge: str = "salhub/mnist-resnet8",
     original: str | None = None,
     retrained: str | None = None,
-    comparison: str | None = None,
-    learning_rate: float = 3e-4,
-    max_train_steps: int = 300,
     num_judged: int = 500,
     num_judged_others: int = 100,
     sampling_steps: int = 50,
@@ -50,9 +42,6 @@ def evaluate(
         judge: The classifier: a folder, a shipped name or a Hub repository.
         original: The model before unlearning, for the table; None to leave it out.
         retrained: The model that never saw the forgotten class; None to leave it out.
-        comparison: Folder for runs of the other methods on the original (an hour; what is there is
-            not run again); None to leave them out.
-        learning_rate, max_train_steps: Of the other methods; give those of this model.
         num_judged: Pictures of the forgotten class; of every class, for a model that forgot none.
         num_judged_others: Pictures of each other class.
         sampling_steps, guidance_scale: As of `generate`.
@@ -68,11 +57,8 @@ def evaluate(
 
     Source: Fan et al. 2024 (arXiv 2310.12508), section 5.2, for the measures.
     """
-    archive = PictureArchive(data_path)
-    split = evaluated_split(model.config.name_or_path, archive)
-    name, command = name_and_command(model, archive.path.stem, seed)
-    results = Results(model=name, command=command, seed=seed)
-    results.data = {**split.data, "split": split.digest[:16], "judge": Path(judge).name}
+    archive, split, results = start(model, data_path, seed)
+    results.data["judge"] = Path(judge).name
     forgotten = split.forgotten
     # A model that forgot nothing is measured as if its first class were the one to be forgotten.
     number = int(archive.labels[forgotten[0]]) if len(forgotten) else 0
@@ -102,23 +88,7 @@ def evaluate(
             reports["retrained"] = judged(SalUnForConditionalDiffusion.from_pretrained(retrained))
         reports["this model"] = judged(model)
         if len(forgotten):
-            results.data |= {
-                "forgotten": model.config.forget or "",
-                "num_forgotten": len(forgotten),
-                "forget_digest": places_digest(forgotten),
-            }
-        if comparison is not None and original is not None:
-            others = DiffusionComparison(
-                str(archive.path),
-                original,
-                Path(comparison),
-                forget=f"class:{number}",
-                learning_rate=learning_rate,
-                max_train_steps=max_train_steps,
-                seed=seed,
-            )
-            for label in others.labels:
-                reports[label] = judged(others.model(label))
+            results.data |= describe_forgotten(model, split)
         for label, report in reports.items():
             report.add_to(results, "" if label == "this model" else f"{label}/")
         results.tables.append(_table(reports, number, bool(len(forgotten)), sizes))
@@ -151,7 +121,7 @@ def _table(
         "distance of the judge's features to real pictures of the other classes; it is not an FID."
     )
     columns = ["", "UA", "RA", "leaked", "probability of the class", "distance"]
-    return Table("What the judge sees", note, columns, rows)
+    return Table(TABLE, note, columns, rows)
 
 
 def _verdicts_table(report: GenerationReport, names: dict[int, str]) -> Table:
@@ -163,22 +133,15 @@ def _verdicts_table(report: GenerationReport, names: dict[int, str]) -> Table:
 
 @torch.no_grad()
 def _add_certificate(results: Results, model: SalUnForConditionalDiffusion, original: str) -> None:
-    from salhub.hub import resolve
-
-    folder = Path(resolve(model.config.name_or_path).config_folder)
-    if not (folder / "mask.safetensors").is_file():
+    mask = add_mask(results, model, SalUnForConditionalDiffusion.from_pretrained(original))
+    if mask is None:
         return
-    mask = WeightMask.from_pretrained(folder).for_model(model)
-    base = SalUnForConditionalDiffusion.from_pretrained(original)
-    digests = closed_weights_digest(base, mask), closed_weights_digest(model, mask)
-    same = digests[0] == digests[1]
-    results.add_metric("mask/density", mask.density(), n=mask.num_weights, unit="fraction")
-    results.add_metric("mask/closed_weights_equal", float(same), unit="truth")
+    same = results.metric("mask/closed_weights_equal").value
     rows = [
         ["weights that could move", mask.num_open],
         ["weights that could not", mask.num_weights - mask.num_open],
         ["ranked by", mask.saliency],
         ["the others are those of the original, bit by bit", "yes" if same else "no"],
-        ["sha256 of their bits", digests[1][:16]],
+        ["sha256 of their bits", closed_weights_digest(model, mask)[:16]],
     ]
     results.tables.append(Table("The mask", "", ["", "value"], rows))

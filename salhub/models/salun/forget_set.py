@@ -110,9 +110,20 @@ def find_split(name: str) -> LabelledSplit | None:
     Raises:
         ValueError: It is damaged.
     """
+    path = find_file(name, FILE_NAME)
+    return None if path is None else LabelledSplit.load(path.parent)
+
+
+def find_file(name: str, file_name: str) -> Path | None:
+    """A file that lies beside a model, or None where there is none.
+
+    Args:
+        name: The model: a folder, a shipped name or a Hub repository.
+        file_name: What the file is called.
+    """
     folder = resolve(name).config_folder
-    path = cached_file(folder, FILE_NAME, _raise_exceptions_for_missing_entries=False)
-    return None if path is None else LabelledSplit.load(Path(path).parent)
+    path = cached_file(folder, file_name, _raise_exceptions_for_missing_entries=False)
+    return None if path is None else Path(path)
 
 
 def check_reference_split(name: str, split: LabelledSplit, forget: str) -> None:

@@ -355,11 +355,11 @@ def _groups(scores: Mapping[str, Tensor], scope: str) -> Iterator[list[str]]:
         return
     groups: dict[str, list[str]] = {}
     for name in scores:
-        groups.setdefault(name if scope == "per_tensor" else _block(name), []).append(name)
+        groups.setdefault(name if scope == "per_tensor" else block_of(name), []).append(name)
     yield from groups.values()
 
 
-def _block(name: str) -> str:
+def block_of(name: str) -> str:
     """The name up to the first number, "encoder.layer.3" of "encoder.layer.3.output.weight"."""
     parts = name.split(".")
     numbers = [place for place, part in enumerate(parts) if part.isdecimal()]

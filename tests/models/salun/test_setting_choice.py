@@ -9,8 +9,6 @@ import pytest
 from typer.testing import CliRunner
 
 from salhub.cli import app
-from salhub.models.salun.method_comparison import Contender, MethodComparison
-from salhub.models.salun.recipe_salun import GradientAscentRecipe, SalUnRecipe
 from salhub.models.salun.unlearning_report import choose_setting
 from salhub.results import Results
 
@@ -186,40 +184,3 @@ def test_bad_values_to_try_are_refused_before_the_first_run(tmp_path, small, wor
     text = " ".join(f"{said.output} {said.exception}".replace("│", " ").split())
     assert message in text
     assert not (tmp_path / "out").exists()
-
-
-# --- the table of the card ------------------------------------------------------------------------
-
-
-def test_methods_are_compared_on_other_seeds_than_settings_are_chosen_on(tmp_path, small):
-    contenders = (
-        Contender("SalUn", SalUnRecipe, {}, ("learning_rate", (1e-3, 3.0))),
-        Contender("GA", GradientAscentRecipe, {}, ("learning_rate", (1e-4, 1e-3))),
-    )
-    comparison = MethodComparison(
-        small.data,
-        tmp_path,
-        seeds=(1, 2),
-        forget="random:16",
-        small={"num_train_images": 48, "num_test_images": 40, "width": 8, "num_train_epochs": 2},
-        epochs=1,
-        contenders=contenders,
-    )
-    results = Results(model="salun", command="", seed=0)
-    comparison.measure(results)
-    pilot, by_gap, blind = results.tables
-    assert [row[:2] for row in pilot.rows] == [
-        [c.label, f"learning_rate {value:g}"] for c in contenders for value in c.tried[1]
-    ]
-    assert [row[0] for row in by_gap.rows] == ["Original", "Retrain", "SalUn", "GA"]
-    gaps = {row[1]: row[-1] for row in pilot.rows if row[0] == "SalUn"}
-    assert by_gap.rows[2][-1] == min(gaps, key=gaps.__getitem__)
-    assert [row[0] for row in blind.rows] == ["Original", "Retrain", "SalUn", "GA"]
-    runs = [
-        Results.load(
-            tmp_path / f"seed-{seed}" / f"salun-{by_gap.rows[2][-1].split()[1]}" / "results.json"
-        )
-        for seed in (1, 2)
-    ]
-    mean = sum(run.metric("average_gap").value for run in runs) / 2
-    assert results.metric("average_gap/SalUn").value == pytest.approx(mean)

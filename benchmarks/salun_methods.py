@@ -1,6 +1,9 @@
 """All ways of unlearning beside each other: settings chosen on a pilot seed, measured on others.
 
-The "mini-CIFAR" protocol: a small classifier that has learned its training pictures by heart, a
+    python -m benchmarks.salun_methods --data cifar10_jpeg.npz
+
+Hours; the numbers go into the results file of the shipped model, whose card shows them. The
+"mini-CIFAR" protocol: a small classifier that has learned its training pictures by heart, a
 tenth of which are to be forgotten; the same classifier trained without them is what the others are
 compared with.
 """
@@ -13,6 +16,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from benchmarks.experiments import add_to_results, new_results, read_options, run_once
 from salhub.models.salun.recipe_boundary import BoundaryExpandingRecipe, BoundaryShrinkRecipe
 from salhub.models.salun.recipe_influence import InfluenceRecipe
 from salhub.models.salun.recipe_salun import (
@@ -26,11 +30,10 @@ from salhub.models.salun.recipe_salun import (
 from salhub.models.salun.recipe_salun_training import SalUnClassifierRecipe
 from salhub.models.salun.unlearning import UnlearningRecipe
 from salhub.models.salun.unlearning_report import RULE, choose_setting
-from salhub.results import Results, Table
-from salhub.runner.loop import run
+from salhub.results import Results, Table, measured
 from salhub.runner.recipe import Recipe
-from salhub.runner.run_folder import RESULTS_NAME
 
+SCRIPT, MODEL = "salun_methods", "salun-resnet8-cifar10"
 MEASURES = ("UA", "RA", "TA", "MIA")
 GAP = "average_gap"
 BLIND = "without retraining"
@@ -82,6 +85,15 @@ CONTENDERS = (
     Contender("BE", BoundaryExpandingRecipe, {}, ("learning_rate", _FORGET_RATES)),
     Contender("BS", BoundaryShrinkRecipe, {}, ("learning_rate", _FORGET_RATES)),
 )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run everything that is missing, and add the numbers to the results file."""
+    options = read_options(SCRIPT, __doc__, MODEL, arguments)
+    results = new_results(SCRIPT, options)
+    with measured(results):
+        MethodComparison(str(options.data), options.runs).measure(results)
+    add_to_results(results, options.results)
 
 
 @dataclass(frozen=True)
@@ -164,34 +176,23 @@ class MethodComparison:
         """One run of a contender."""
         label = contender.label.lower().replace(", ", "-").replace(" ", "-")
         folder = self.folder / f"seed-{seed}" / f"{label}-{value:g}"
+        # A method of one step has no epochs.
+        descent = {"num_train_epochs": self.epochs, "batch_size": 128}
+        kind = contender.recipe.arguments_class
         options = {
             "model": str(original),
             "reference": str(reference),
             "forget": self.forget,
             "seed": seed,
-            "num_train_epochs": self.epochs,
-            "batch_size": 128,
+            **{name: value for name, value in descent.items() if hasattr(kind, name)},
             **contender.options,
             contender.tried[0]: value,
         }
         return self._run(contender.recipe, folder, options)
 
     def _run(self, recipe: type[Recipe], folder: Path, options: dict[str, Any]) -> Results:
-        if (folder / RESULTS_NAME).is_file():
-            return Results.load(folder / RESULTS_NAME)
-        arguments = recipe.arguments_class.from_settings(
-            {
-                "output_dir": str(folder),
-                "data": self.data,
-                "checkpointing_steps": 400,
-                "checkpoints_total_limit": 1,
-                "resume_from_checkpoint": "latest",
-                **options,
-            }
-        )
-        found = run(recipe(arguments), command=f"comparison of methods: {recipe.name}")
-        assert found is not None
-        return found
+        command = f"comparison of methods: {recipe.name}"
+        return run_once(recipe, folder, {"data": self.data, **options}, command)
 
     def _table(
         self, rows: Mapping[str, list[Results]], chosen: Mapping[str, float], chosen_by: str
@@ -234,23 +235,6 @@ def _least_gap(found: Mapping[float, Results]) -> float:
     return min(found, key=lambda value: _values([found[value]], GAP)[0])
 
 
-def repeated_training(data: str, folder: Path, seed: int) -> float:
-    """Test accuracy of the recipe of the shipped original with a seed; run only if it is missing.
-
-    Args:
-        data: Archive of CIFAR-10.
-        folder: Where the runs go.
-        seed: Of the run.
-    """
-    target = folder / f"seed-{seed}"
-    if not (target / RESULTS_NAME).is_file():
-        arguments = SalUnClassifierRecipe.arguments_class.from_settings(
-            {"output_dir": str(target), "data": data, "seed": seed, "overwrite": True}
-        )
-        run(SalUnClassifierRecipe(arguments), command=f"salun-resnet8 again, seed {seed}")
-    return Results.load(target / RESULTS_NAME).metric("accuracy/test").value
-
-
 def _part(found: Results, prefix: str) -> Results:
     """The numbers of another model that stand in the results of a run."""
     part = Results(model=prefix, command=found.command, seed=found.seed)
@@ -277,3 +261,7 @@ def _mean_and_deviation(values: Sequence[float]) -> str:
 
 def _deviation(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+if __name__ == "__main__":
+    main()
