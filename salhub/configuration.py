@@ -1,11 +1,13 @@
 """The configuration every method derives from: transformers', but strict."""
 
+import copy
 import dataclasses
 import functools
+import inspect
 import os
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import huggingface_hub.dataclasses
 from huggingface_hub.errors import StrictDataclassError
@@ -99,6 +101,9 @@ class SaliencyConfig(PreTrainedConfig):
         'grad_cam'
     """
 
+    # Fields that describe the weights or what is loaded with them, and so belong to no call.
+    loaded_fields: ClassVar[frozenset[str]] = frozenset()
+
     def __post_init__(self, **kwargs: Any) -> None:
         """Refuse unknown keys, then let transformers fill in its own."""
         fields = {field.name for field in dataclasses.fields(self)}
@@ -129,6 +134,45 @@ class SaliencyConfig(PreTrainedConfig):
         # A path inside the installation must not show up in cards and messages.
         config.name_or_path = resolved.name
         return loaded
+
+    @classmethod
+    def field_names(cls) -> set[str]:
+        """Return the names of the fields that a method adds, without nested configurations."""
+        classes = [base for base in cls.__mro__ if issubclass(base, SaliencyConfig)][:-1]
+        names = {name for base in classes for name in inspect.get_annotations(base)}
+        # What belongs to the class alone is annotated too.
+        return (names & {field.name for field in dataclasses.fields(cls)}) - set(cls.sub_configs)
+
+    def with_settings(self, **settings: Any) -> Self:
+        """Return a copy with other settings, as if it was loaded with them.
+
+        Args:
+            **settings: Fields of the method, but none of `loaded_fields`.
+
+        Raises:
+            ValueError: No such field, one that belongs to the weights, or a bad value.
+            TypeError: A value of the wrong type.
+
+        Example:
+            >>> from salhub import LexRankConfig
+            >>> LexRankConfig().with_settings(threshold=0.1).threshold
+            0.1
+        """
+        names = self.field_names()
+        for name in settings:
+            if name not in names - self.loaded_fields:
+                why = "is set when a model is loaded" if name in names else "is no setting"
+                raise ValueError(
+                    f"'{name}' {why} of {type(self).__name__}, so that a call cannot change it."
+                    f"{did_you_mean(name, names - self.loaded_fields - {name})}"
+                )
+        changed, bare = copy.copy(self), copy.copy(self)
+        # Networks inside stay as they are, and checking their class names again would take long.
+        vars(bare).update(dict.fromkeys(self.sub_configs))
+        checked = type(self).from_dict(bare.to_dict(), **settings)
+        for name in names:
+            setattr(changed, name, getattr(checked, name))
+        return changed
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

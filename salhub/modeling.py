@@ -1,5 +1,6 @@
 """The model classes every method derives from."""
 
+import copy
 import dataclasses
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -114,6 +115,29 @@ class SaliencyPreTrainedModel(PreTrainedModel):
                 finally:
                     resolved.verify_download(**kwargs)
         return cls._from_bundle(resolved, *arguments, **kwargs)
+
+    def with_settings(self, **settings: Any) -> Self:
+        """Return the model with other settings, on the same weights; it stays as it is.
+
+        Args:
+            **settings: Fields of the configuration, see `SaliencyConfig.with_settings`.
+
+        Raises:
+            ValueError: No such setting, or a bad value.
+            TypeError: A value of the wrong type.
+
+        Example:
+            >>> from salhub import LexRankConfig, LexRankModel
+            >>> model = LexRankModel(LexRankConfig())
+            >>> model.with_settings(damping=0.5).config.damping, model.config.damping
+            (0.5, 0.85)
+        """
+        twin = copy.copy(self)
+        # What compilers and dispatchers put in place of `forward` is bound to this very object.
+        for name in ("forward", "_old_forward", "_hf_hook", "_compiled_call_impl"):
+            vars(twin).pop(name, None)
+        twin.config = self.config.with_settings(**settings)
+        return twin
 
     @classmethod
     def _from_bundle(cls, resolved, *arguments, **kwargs):

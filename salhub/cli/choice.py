@@ -8,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from salhub.cli.config_fields import field_names
 from salhub.cli.settings import HUB_SETTINGS, refuse_unknown
 from salhub.entries import BACKBONES, METHODS, read_model_type
 from salhub.errors import UnknownNameError, did_you_mean
@@ -68,7 +67,7 @@ class Choice:
         """Return the names that are taken when it is loaded, and those taken by each call."""
         parameters = inspect.signature(self.pipeline_class.from_name).parameters.values()
         keywords = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
-        fields = field_names(self.method.config_class)
+        fields = self.method.config_class.field_names()
         calling = set(self.pipeline_class.call_settings)
         return (fields | keywords | set(HUB_SETTINGS)) - _NOT_SETTINGS - calling, calling
 

@@ -45,14 +45,6 @@ def config_fields(config: Any) -> list[ConfigField]:
     return found
 
 
-def field_names(config_class: Any) -> set[str]:
-    """Return the names of the fields a method adds, without building a configuration."""
-    names = {name for cls in _own_classes(config_class) for name in inspect.get_annotations(cls)}
-    # What belongs to the class alone is annotated too.
-    fields = {field.name for field in dataclasses.fields(config_class)}
-    return (names & fields) - set(config_class.sub_configs)
-
-
 def docstring_arguments(documented: Any) -> dict[str, str]:
     """Read the `Args:` section of a docstring.
 

@@ -18,6 +18,7 @@ class ExplainedClassifierConfig(SaliencyConfig):
     """
 
     sub_configs = {"backbone_config": AutoConfig}
+    loaded_fields = frozenset({"backbone", "backbone_revision"})
 
     backbone_config: dict | PreTrainedConfig | None = None
     backbone: str | None = None

@@ -4,7 +4,7 @@ import math
 import operator
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self, SupportsIndex
 
@@ -119,14 +119,28 @@ class TaskPipeline(Pipeline):
                     "its config before making a pipeline of it."
                 )
 
-    def _refuse_unknown(self, unknown: Iterable[str]) -> None:
+    def _refuse_unknown(self, unknown: Iterable[str], settings: Sequence[str] = ()) -> None:
         """Raise a ValueError for keywords of a call that nobody takes."""
+        where = "may be given too" if settings else "go to salhub.pipeline(...)"
         for name in unknown:
             raise ValueError(
                 f"The call takes no '{name}'; it takes {', '.join(self.call_settings)}."
-                f"{did_you_mean(name, self.call_settings)} Settings of the model go to "
-                "salhub.pipeline(...)."
+                f"{did_you_mean(name, [*self.call_settings, *settings])} Settings of the model "
+                f"{where}."
             )
+
+    def _model_with(self, settings: Mapping[str, Any]) -> Any:
+        """Return the model with settings of a call, on the same weights; the model stays as it is.
+
+        Raises:
+            ValueError: A keyword that is no setting of the model, or a bad value.
+            TypeError: A value of the wrong type.
+        """
+        if not settings:
+            return self.model
+        known = sorted(self.model.config.field_names())
+        self._refuse_unknown([name for name in settings if name not in known], known)
+        return self.model.with_settings(**settings)
 
     @property
     def class_names(self) -> Mapping[int, str]:

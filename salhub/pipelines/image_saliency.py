@@ -129,13 +129,14 @@ result.save("explained.png")
             images: What `salhub.load_image` takes, or a list, generator or dataset of it.
             class_labels: The class to explain, by index or name, or a list of one a picture; by
                 default the most likely one.
-            **kwargs: As in transformers, such as `batch_size`.
+            **kwargs: Settings of the model for this call alone, such as `method` and `layers` of
+                NormGrad; and as in transformers, such as `batch_size`.
 
         Returns:
             One result a picture.
 
         Raises:
-            ValueError: A picture cannot be read, or there is no such class.
+            ValueError: A picture cannot be read, or there is no such class or setting.
             TypeError: A class that is neither an integer nor a name.
         """
         if isinstance(images, list) and not images:
@@ -152,10 +153,10 @@ result.save("explained.png")
             kwargs["class_labels"] = class_labels
         return super().__call__(images, **kwargs)
 
-    def _sanitize_parameters(self, class_labels=None, **unknown):
-        self._refuse_unknown(unknown)
+    def _sanitize_parameters(self, class_labels=None, **settings):
+        self._model_with(settings)
         asked = {} if class_labels is None else {"class_label": self.class_index(class_labels)}
-        return asked, {}, {}
+        return asked, settings, {}
 
     @property
     def class_names(self) -> Mapping[int, str]:
@@ -173,9 +174,9 @@ result.save("explained.png")
             image, class_label = image.image, image.class_label
         return {**super().preprocess(image), "class_labels": [class_label]}
 
-    def _forward(self, model_inputs):
+    def _forward(self, model_inputs, **settings):
         labels = _flat(model_inputs["class_labels"])
-        outputs = self.model(
+        outputs = self._model_with(settings)(
             pixel_values=model_inputs["pixel_values"],
             class_labels=None if labels[0] is None else labels,
         )

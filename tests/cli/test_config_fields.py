@@ -1,6 +1,6 @@
 """Help of settings is the docstring of the configuration."""
 
-from salhub.cli.config_fields import config_fields, docstring_arguments, field_names
+from salhub.cli.config_fields import config_fields, docstring_arguments
 from salhub.entries import METHODS
 
 from .conftest import LettersConfig
@@ -15,10 +15,10 @@ def test_help_is_read_from_the_docstring_over_several_lines():
 
 
 def test_fields_of_transformers_and_nested_configurations_are_left_out():
-    assert field_names(LettersConfig) == {"keep", "steps"}
+    assert LettersConfig.field_names() == {"keep", "steps"}
     for method in METHODS.values():
         assert {"backbone_config", "num_labels", "dtype"}.isdisjoint(
-            field_names(method.config_class)
+            method.config_class.field_names()
         )
 
 

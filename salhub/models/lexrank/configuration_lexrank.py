@@ -75,6 +75,7 @@ class LexRankConfig(SaliencyConfig):
     """
 
     model_type = "salhub_lexrank"
+    loaded_fields = frozenset({"vocab_size", "vocab_bytes", "num_documents"})
 
     representation: str = "tfidf"
     centrality: str = "lexrank"

@@ -64,7 +64,8 @@ result.save("summary.html")
             together: Make one summary of all texts.
             **kwargs: `budget`, the length: a number of sentences, 3 by default, or "100w", "665c"
                 (characters) or "20%"; `query`, what the summary should be about; `order`,
-                "position" or "score".
+                "position" or "score"; and settings of the model for this call alone, such as
+                `threshold`, `damping` and `redundancy`.
 
         Returns:
             One result a text, or one for all.
@@ -82,8 +83,10 @@ result.save("summary.html")
         return super().__call__(texts, **kwargs)
 
     def _sanitize_parameters(self, **settings):
-        self._refuse_unknown(settings.keys() - set(_SETTINGS))
-        return {}, {name: value for name, value in settings.items() if value is not None}, {}
+        own = {name: settings.pop(name) for name in _SETTINGS if name in settings}
+        self._model_with(settings)
+        given = {name: value for name, value in own.items() if value is not None}
+        return {}, {**given, **settings}, {}
 
     def choices(self) -> dict[str, list[str]]:
         """Return nothing: there is no list to choose from, for `salhub info`."""
@@ -99,9 +102,10 @@ result.save("summary.html")
         budget: Any = DEFAULT_BUDGET,
         query: str | None = None,
         order: str = "position",
+        **settings: Any,
     ):
-        documents = model_inputs["documents"]
-        return {"found": summarize(self.model, documents, budget=budget, query=query, order=order)}
+        model, documents = self._model_with(settings), model_inputs["documents"]
+        return {"found": summarize(model, documents, budget=budget, query=query, order=order)}
 
     def postprocess(self, model_outputs) -> ExtractiveSummarizationResult:
         return ExtractiveSummarizationResult(model_outputs["found"], self._model_name())

@@ -77,6 +77,7 @@ class VerbalizerConfig(ExplainedClassifierConfig):
     """
 
     model_type = "salhub_verbalizer"
+    loaded_fields = ExplainedClassifierConfig.loaded_fields | {"llm", "max_new_tokens", "seed"}
 
     mode: str = "search"
     filter_length: int = 5

@@ -59,16 +59,11 @@ result.save("explained.html")
         chat: Any = None,
         **kwargs,
     ) -> None:
-        super().__init__(model, **kwargs)
-        self.tokenizer = tokenizer or _load_tokenizer(model.config.name_or_path, {})
-        chosen = chat if chat is not None else model.config.llm
-        if model.config.mode == "instruct" and chosen is None:
-            raise ValueError(
-                "mode='instruct' needs a chat model; give chat=... (a name, a function, or an "
-                "object with generate(conversations)), or llm=... with its name."
-            )
         config = model.config
+        chosen = chat if chat is not None else config.llm
         self.chat = None if chosen is None else as_chat(chosen, config.max_new_tokens, config.seed)
+        super().__init__(model, **kwargs)
+        self.tokenizer = tokenizer or _load_tokenizer(config.name_or_path, {})
 
     @classmethod
     def from_name(
@@ -154,7 +149,8 @@ result.save("explained.html")
                 list or generator of these.
             batch_size: Texts that pass together, 32 by default.
             **kwargs: `class_labels`, the class to explain, by index or name, the most likely by
-                default; and `contrast`, a class that it is compared with: why this and not that.
+                default; `contrast`, a class that it is compared with: why this and not that; and
+                settings of the model for this call alone, such as `max_words` and `language`.
 
         Returns:
             One result a text.
@@ -163,22 +159,26 @@ result.save("explained.html")
             ValueError: A text without a word, no such class, or two classes that are the same.
             TypeError: Something that is no text.
         """
-        _, settings, _ = self._sanitize_parameters(**{**self._forward_params, **kwargs})
+        _, asked, settings = self._sanitize_parameters(**{**self._forward_params, **kwargs})
         if batch_size is None:
             batch_size = self._batch_size or _TEXTS_TOGETHER
-        settings["together"] = whole_number("batch_size", batch_size)
+        asked["together"] = whole_number("batch_size", batch_size)
         is_several = isinstance(texts, Iterable) and not isinstance(texts, str | bytes)
         is_several = is_several and not hasattr(texts, "read")
         inputs = [self.preprocess(text) for text in (texts if is_several else [texts])]
         joined = {"texts": [text for one in inputs for text in one["texts"]]}
-        results = self.postprocess(self._forward(joined, **settings))
+        results = self.postprocess(self._forward(joined, **asked), **settings)
         return results if is_several else results[0]
 
-    def _sanitize_parameters(self, class_labels=None, contrast=None, together=None, **unknown):
-        self._refuse_unknown(unknown)
-        given = {"class_label": class_labels, "contrast": contrast}
+    def _sanitize_parameters(self, class_labels=None, contrast=None, together=None, **settings):
+        if self._model_with(settings).config.mode == "instruct" and self.chat is None:
+            raise ValueError(
+                "mode='instruct' needs a chat model; give chat=... (a name, a function, or an "
+                "object with generate(conversations)), or llm=... with its name."
+            )
+        given = {"class_labels": class_labels, "contrast": contrast}
         found = {name: self.class_index(one) for name, one in given.items() if one is not None}
-        return {}, found, {}
+        return {}, {**found, **settings}, settings
 
     def choices(self) -> dict[str, list[str]]:
         """Return the classes that can be asked for, for `salhub info`."""
@@ -193,29 +193,30 @@ result.save("explained.html")
     def _forward(
         self,
         model_inputs,
-        class_label: int | None = None,
+        class_labels: int | None = None,
         contrast: int | None = None,
         together: int = _TEXTS_TOGETHER,
+        **settings: Any,
     ):
         texts = model_inputs["texts"]
         return {
             "maps": explain_texts(
-                self.model,
+                self._model_with(settings),
                 self.tokenizer,
                 texts,
-                class_labels=[class_label] * len(texts),
+                class_labels=[class_labels] * len(texts),
                 other_labels=[contrast] * len(texts),
                 batch_size=together,
             )
         }
 
-    def postprocess(self, model_outputs) -> list[SaliencyVerbalizationResult]:
+    def postprocess(self, model_outputs, **settings) -> list[SaliencyVerbalizationResult]:
         maps: Sequence[TextMap] = model_outputs["maps"]
         labels = [self.class_name(one.class_label) for one in maps]
         others = [
             None if one.other_label is None else self.class_name(one.other_label) for one in maps
         ]
-        config = self.model.config
+        config = self._model_with(settings).config
         told = Verbalizer(config).verbalize_batch(
             [one.words for one in maps], [one.scores for one in maps], labels, others
         )
