@@ -16,7 +16,6 @@ from salhub.backbones.conditional_unet.noise_schedule import (
     add_noise,
     alpha_bars,
     betas,
-    predict_clean_sample,
 )
 from salhub.backbones.conditional_unet.sampling import sample
 from tests.backbones.slow_unet import SlowUNet
@@ -207,7 +206,7 @@ def test_the_schedule_is_its_closed_form():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_noise_is_added_and_taken_away(dtype):
+def test_noise_is_added(dtype):
     config, timestep = ConditionalUNetConfig(), torch.tensor([0, 3, 500, 999])
     clean = torch.rand(4, 1, 8, 8, dtype=dtype) * 2 - 1
     noise = torch.randn(4, 1, 8, 8, dtype=dtype)
@@ -217,9 +216,6 @@ def test_noise_is_added_and_taken_away(dtype):
     expected = bars.sqrt() * clean.double() + (1 - bars).sqrt() * noise.double()
     tolerance = 0.02 if dtype == torch.bfloat16 else 1e-6
     torch.testing.assert_close(noisy.double(), expected, rtol=tolerance, atol=tolerance)
-    if dtype == torch.float64:
-        back = predict_clean_sample(config, noisy, noise, timestep)
-        torch.testing.assert_close(back, clean)
 
 
 def test_a_schedule_first_used_under_inference_mode_serves_training():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from salhub.backbones.conditional_unet.configuration_conditional_unet import ConditionalUNetConfig
-from salhub.backbones.conditional_unet.denoising_loss import (
+from salhub.backbones.conditional_unet.recipe_conditional_unet import (
     noisy_pictures,
     squared_error,
     with_dropped_classes,

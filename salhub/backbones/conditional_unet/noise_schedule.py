@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from salhub.backbones.conditional_unet.configuration_conditional_unet import ConditionalUNetConfig
-from salhub.backbones.conditional_unet.input_checks import check_timestep
+from salhub.backbones.conditional_unet.modeling_conditional_unet import check_timestep
 
 
 def betas(config: ConditionalUNetConfig) -> Tensor:
@@ -68,27 +68,6 @@ def add_noise(
     """
     signal_rate, noise_rate = _rates_at(config, clean_sample, noise, timestep)
     return signal_rate * clean_sample + noise_rate * noise
-
-
-def predict_clean_sample(
-    config: ConditionalUNetConfig, noisy_sample: Tensor, noise: Tensor, timestep: Tensor
-) -> Tensor:
-    """Take predicted noise away again: equation 4 solved for x_0, not clipped.
-
-    Args:
-        config: Gives the noise schedule.
-        noisy_sample: Pictures at their steps, floating point (B, C, H, W).
-        noise: The noise predicted in them, of the same shape.
-        timestep: Step of each picture, in [0, num_train_timesteps), int64 (B,).
-
-    Returns:
-        Clean pictures of the same shape, in [-1, 1] where the prediction is right.
-
-    Raises:
-        TypeError, ValueError: As of `add_noise`.
-    """
-    signal_rate, noise_rate = _rates_at(config, noisy_sample, noise, timestep)
-    return (noisy_sample - noise_rate * noise) / signal_rate
 
 
 def _rates_at(

@@ -1,19 +1,26 @@
-"""Pictures from noise: DDIM, and ancestral DDPM sampling as its special case.
+"""Pictures from noise by DDIM, ancestral DDPM sampling being its special case, and sheets of them.
 
 Source: Song et al., "Denoising Diffusion Implicit Models", 2021 (arXiv 2010.02502), equations 12
 and 16; Ho et al., 2020 (arXiv 2006.11239), algorithm 2.
 """
 
+from pathlib import Path
+from typing import Any
+
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from salhub.backbones.conditional_unet.input_checks import check_class_labels
-from salhub.backbones.conditional_unet.modeling_conditional_unet import ConditionalUNetForDiffusion
+from salhub.backbones.conditional_unet.modeling_conditional_unet import (
+    ConditionalUNetForDiffusion,
+    check_class_labels,
+)
 from salhub.backbones.conditional_unet.noise_schedule import alpha_bars
 from salhub.modeling import attribution_scope
 
 _SEED_LIMIT = 2**63 - 1
+_GAP = 2  # pixels between the pictures of a sheet
 
 
 def sample(
@@ -135,3 +142,69 @@ def _check(
         raise ValueError(f"num_steps must be a whole number from 1 to {steps}, got {num_steps}.")
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be in [0, 1], got {eta}.")
+
+
+def draw_sample_sheet(
+    model: Any,
+    *,
+    rows: int | None = None,
+    columns: int = 8,
+    num_steps: int = 25,
+    guidance_scale: float = 2.0,
+    seed: int = 0,
+    scale: int = 2,
+) -> Image.Image:
+    """Generate some pictures of every class; column by column they begin with the same noise.
+
+    Args:
+        model: A `ConditionalUNetForDiffusion`, or a model with one as `backbone`.
+        rows: How many classes; None for all.
+        columns: Pictures of each class.
+        num_steps: As of `sample`; no more than the model has.
+        guidance_scale: As of `sample`.
+        seed: Of the noise.
+        scale: Pixels of the sheet for one of a picture.
+
+    Returns:
+        The sheet: class 0 in the first row.
+    """
+    unet = getattr(model, "backbone", model)
+    rows = rows or unet.config.num_classes
+    num_steps = min(num_steps, unet.config.num_train_timesteps)
+    pictures = []
+    for one in range(rows):
+        generator = torch.Generator().manual_seed(seed)
+        classes = torch.full((columns,), one)
+        pictures.append(sample(unet, classes, num_steps, guidance_scale, generator=generator))
+    return sheet_of(torch.cat(pictures), columns, scale)
+
+
+def save_sample_sheet(model: Any, path: Path, **settings: Any) -> None:
+    """Write the sheet of `draw_sample_sheet` to a file."""
+    draw_sample_sheet(model, **settings).save(path)
+
+
+def sheet_of(pictures: Tensor, columns: int, scale: int = 2) -> Image.Image:
+    """Lay pictures out in rows.
+
+    Args:
+        pictures: In [-1, 1], (N, C, H, W), C being 1 or 3.
+        columns: Pictures in a row.
+        scale: Pixels of the sheet for one of a picture.
+    """
+    count, channels, height, width = pictures.shape
+    rows = -(-count // columns)
+    sheet = torch.full(
+        (channels, rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP), 255
+    )
+    for index, picture in enumerate(as_bytes(pictures)):
+        top, left = index // columns * (height + _GAP), index % columns * (width + _GAP)
+        sheet[:, top : top + height, left : left + width] = picture
+    array = sheet.byte().permute(1, 2, 0).numpy()
+    image = Image.fromarray(array.squeeze(-1) if channels == 1 else array)
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+
+
+def as_bytes(pictures: Tensor) -> Tensor:
+    """Pictures in [-1, 1] as uint8, rounded."""
+    return ((pictures.cpu().float() + 1) * 127.5).round().clamp(0, 255).byte()

@@ -14,16 +14,16 @@ from transformers.utils import ModelOutput
 
 from salhub.modeling import ParameterFreeModel
 from salhub.models.lexrank.configuration_lexrank import LexRankConfig
-from salhub.models.lexrank.dense_walk import dense_stationary
 from salhub.models.lexrank.random_walk import (
     Stationary,
     Walk,
     count_components,
+    dense_stationary,
     stationary_distribution,
 )
 from salhub.models.lexrank.sentence_encoder import SentenceEncoder
-from salhub.models.lexrank.sentence_features import SentenceFeatures
-from salhub.models.lexrank.sentence_vectors import (
+from salhub.models.lexrank.similarity_graph import SentenceFeatures
+from salhub.models.lexrank.tfidf import (
     WordReader,
     document_frequencies,
     idf_of,

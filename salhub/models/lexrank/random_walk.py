@@ -1,17 +1,19 @@
-"""The random walk of LexRank: stationary distributions, with and without a matrix.
+"""The random walk of LexRank: stationary distributions, with and without a matrix, one and many.
 
 Source: Erkan and Radev 2004 (JAIR 22), section 3.2: p = M^T p with M = (1 - d) U + d B, B the
 similarities divided by their row sums. `damping` is d, the probability of following a link. That
 products with B need no matrix of similarities, where those are inner products, is ours.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
+from torch import Tensor
 
 _ROUNDING = 1e-9
 
@@ -105,7 +107,6 @@ def stationary_distribution(
     teleport: Any = None,
     tolerance: float = 1e-6,
     max_iterations: int = 200,
-    absolute_sum: Callable[[Any], float] = lambda vector: float(np.abs(vector).sum()),
 ) -> Stationary:
     """Find the stationary distribution by the power method.
 
@@ -115,7 +116,6 @@ def stationary_distribution(
         teleport: Where a jump ends, (N,), sum 1; uniform by default.
         tolerance: Sum of absolute changes at which the method stops.
         max_iterations: Steps after which it stops anyway.
-        absolute_sum: Of a vector of the kind that the walk works with.
 
     Example:
         >>> walk = MatrixWalk(np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 1.0]]))
@@ -128,7 +128,7 @@ def stationary_distribution(
     for number in range(1, max_iterations + 1):
         new = jump + damping * walk.spread(found / walk.degrees)
         new = new / new.sum()  # rounding adds up over many steps
-        residual = absolute_sum(new - found)
+        residual = float(np.abs(new - found).sum())
         found = new
         if residual < tolerance:
             return Stationary(found, number, residual, converged=True)
@@ -145,3 +145,63 @@ def count_components(walk: Walk) -> int:
     # Sentences and words are points, and a word in a sentence joins them.
     used = words[:, np.unique(words.tocoo().coords[1])]
     return connected_components(sparse.bmat([[None, used], [used.T, None]]), directed=False)[0]
+
+
+@dataclass(frozen=True)
+class DenseWalk:
+    """Where the walks of a batch are, in the long run.
+
+    Args:
+        probabilities: (B, N), sum 1 over the sentences that are there.
+        degrees: Row sums of the similarities, (B, N).
+        num_iterations: Steps taken by each, int64 (B,).
+        residuals: Sums of absolute changes in the last one, (B,).
+    """
+
+    probabilities: Tensor
+    degrees: Tensor
+    num_iterations: Tensor
+    residuals: Tensor
+
+
+def dense_stationary(
+    similarity: Tensor,
+    mask: Tensor,
+    *,
+    damping: float,
+    teleport: Tensor | None,
+    tolerance: float,
+    max_iterations: int,
+) -> DenseWalk:
+    """Stationary distributions of a batch, by the power method.
+
+    Args:
+        similarity: (B, N, N), symmetric, 0 or more, 1 on the diagonal.
+        mask: Which sentences are there, bool (B, N).
+        damping: Probability of following a link.
+        teleport: Where a jump ends, (B, N), sum 1; uniform by default.
+        tolerance: Sum of absolute changes at which a walk stops.
+        max_iterations: Steps after which all stop.
+
+    Source: Erkan and Radev 2004 (JAIR 22), equations 3 to 6.
+    """
+    there = mask.to(similarity.dtype)
+    similarity = similarity * there[:, :, None] * there[:, None, :]
+    degrees = similarity.sum(-1)
+    uniform = there / there.sum(-1, keepdim=True)
+    jump = (1 - damping) * (uniform if teleport is None else teleport)
+    found, steps = uniform, torch.zeros(len(similarity), dtype=torch.int64, device=mask.device)
+    residuals = torch.full_like(degrees[:, 0], float("inf"))
+    for _ in range(max_iterations):
+        is_moving = residuals >= tolerance
+        if not bool(is_moving.any()):
+            break
+        shares = found / degrees.clamp(min=torch.finfo(degrees.dtype).tiny)
+        new = jump + damping * torch.bmm(similarity, shares[..., None])[..., 0]
+        new = new / new.sum(-1, keepdim=True)
+        # A walk that has stopped stays, so that a batch gives what its items give.
+        new = torch.where(is_moving[:, None], new, found)
+        residuals = torch.where(is_moving, (new - found).abs().sum(-1), residuals)
+        steps += is_moving
+        found = new
+    return DenseWalk(found, degrees, steps, residuals)

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from salhub.errors import did_you_mean
-from salhub.models.lexrank.budget import Budget
 from salhub.models.lexrank.modeling_lexrank import LexRankModel
-from salhub.models.lexrank.sentence_features import SentenceFeatures
-from salhub.models.lexrank.sentence_selection import select_sentences
+from salhub.models.lexrank.sentence_selection import Budget, select_sentences
 from salhub.models.lexrank.sentence_splitting import Span, split_sentences
+from salhub.models.lexrank.similarity_graph import SentenceFeatures
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from salhub.backbones.conditional_unet.sample_sheet import as_bytes
+from salhub.backbones.conditional_unet.sampling import as_bytes
 from salhub.data.picture_preparation import PicturePreparation
 from salhub.explaining.modeling_explained_classifier import load_classifier
 from salhub.metrics.frechet_distance import frechet_distance

@@ -9,7 +9,7 @@ import gradio as gr
 import torch
 from PIL import Image
 
-from salhub.backbones.conditional_unet.sample_sheet import sheet_of
+from salhub.backbones.conditional_unet.sampling import sheet_of
 from salhub.hub import resolve
 from salhub.models.salun.unlearning_report import UnlearningReport
 from salhub.pipelines import pipeline

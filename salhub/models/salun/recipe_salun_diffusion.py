@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from salhub.backbones.conditional_unet.denoising_loss import (
+from salhub.backbones.conditional_unet.noise_schedule import add_noise
+from salhub.backbones.conditional_unet.recipe_conditional_unet import (
     NoisyPictures,
+    as_signal,
     noisy_pictures,
     squared_error,
     with_dropped_classes,
 )
-from salhub.backbones.conditional_unet.noise_schedule import add_noise
-from salhub.backbones.conditional_unet.recipe_conditional_unet import as_signal
-from salhub.backbones.conditional_unet.sample_sheet import save_sample_sheet
+from salhub.backbones.conditional_unet.sampling import save_sample_sheet
 from salhub.data.labelled_split import spread_places
 from salhub.data.picture_archive import PictureArchive, resize_bytes
 from salhub.models.salun.forget_set import (

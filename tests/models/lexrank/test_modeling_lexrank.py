@@ -311,7 +311,7 @@ def test_sentences_without_words_count_alike_however_many_there_are(encoder, mon
     model = LexRankModel(LexRankConfig(**settings, tolerance=1e-12))
     sentences = [*TEXTS, "🙂", "!!!"]
     few = model.rank(sentences).scores
-    monkeypatch.setattr("salhub.models.lexrank.sentence_features.MAX_DENSE", 2)
+    monkeypatch.setattr("salhub.models.lexrank.similarity_graph.MAX_DENSE", 2)
     many = model.rank(sentences).scores
     assert many.tolist() == pytest.approx(few.tolist(), abs=1e-6)
 

@@ -9,10 +9,9 @@ import pytest
 from salhub import LexRankConfig, LexRankModel
 from salhub.data.text_sources import load_text
 from salhub.models.lexrank import sentence_splitting
-from salhub.models.lexrank.budget import Budget
-from salhub.models.lexrank.sentence_features import SentenceFeatures
-from salhub.models.lexrank.sentence_selection import select_sentences
+from salhub.models.lexrank.sentence_selection import Budget, select_sentences
 from salhub.models.lexrank.sentence_splitting import split_sentences
+from salhub.models.lexrank.similarity_graph import SentenceFeatures
 from salhub.models.lexrank.summarizing import summarize
 from salhub.models.lexrank.words import words_of
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageChops
 
-from salhub.backbones.conditional_unet.sample_sheet import draw_sample_sheet
+from salhub.backbones.conditional_unet.sampling import draw_sample_sheet
 from salhub.data.labelled_split import LabelledSplit
 from salhub.models.salun.judge import Judge, judge_model
 from salhub.models.salun.masked_optimizer import closed_weights_digest

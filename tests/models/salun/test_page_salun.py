@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from salhub.backbones.conditional_unet.sample_sheet import sheet_of
+from salhub.backbones.conditional_unet.sampling import sheet_of
 from salhub.cards import read_results
 from salhub.data.samples import sample_path
 from salhub.entries import METHODS

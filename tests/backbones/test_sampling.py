@@ -5,13 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from salhub.backbones.conditional_unet.sample_sheet import (
+from salhub.backbones.conditional_unet.sampling import (
     as_bytes,
     draw_sample_sheet,
+    sample,
     save_sample_sheet,
     sheet_of,
 )
-from salhub.backbones.conditional_unet.sampling import sample
 from tests.backbones.test_conditional_unet import network
 
 
