@@ -110,7 +110,7 @@ def card_picture_name(name: str) -> str | None:
     """Return the file name of the picture on a card, or None where the task draws none."""
     model = _shipped(name)
     pipeline_class = _pipeline_class(model)
-    if pipeline_class is None or _PICTURE not in pipeline_class.output_suffixes:
+    if pipeline_class is None or _PICTURE not in pipeline_class.result_class.writers:
         return None
     return model.name + _PICTURE
 

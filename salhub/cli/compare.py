@@ -102,7 +102,7 @@ def _check_comparable(choices: list[Choice]) -> None:
         raise ValueError(
             f"Only models of one task can be compared; these do {' and '.join(sorted(tasks))}."
         )
-    if not hasattr(choices[0].pipeline_class, "compare"):
+    if not hasattr(choices[0].pipeline_class.result_class, "compare"):
         raise ValueError(f"Results of the task {tasks.pop()} cannot be shown side by side.")
 
 

@@ -120,7 +120,7 @@ def run_command(
 
     def target_of(one: Source) -> Path | None:
         default = one.stem + ending
-        return single_target(output, one, default, kind.output_suffixes, overwrite)
+        return single_target(output, one, default, kind.result_class.writers, overwrite)
 
     task.run_single(source, find, target_of if writes else lambda one: None)
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,11 @@ def output_suffix(choice: Choice, wanted: str | None) -> str:
     if wanted is None:
         return choice.pipeline_class.output_suffix
     suffix = "." + wanted.lower().removeprefix(".")
-    _check_suffix(suffix, choice.pipeline_class.output_suffixes)
+    _check_suffix(suffix, choice.pipeline_class.result_class.writers)
     return suffix
 
 
-def _check_suffix(suffix: str, writable: Sequence[str]) -> None:
+def _check_suffix(suffix: str, writable: Collection[str]) -> None:
     if suffix.lower() not in writable:
         what = f"as '{suffix}'" if suffix else "without an ending"
         raise typer.BadParameter(
@@ -52,7 +52,7 @@ def view_settings(choice: Choice, view: str | None) -> dict[str, str]:
     """
     if view is None:
         return {}
-    views = getattr(choice.pipeline_class, "output_views", ())
+    views = choice.pipeline_class.result_class.views
     if view not in views:
         raise typer.BadParameter(
             f"The results have no view '{view}'; they have {', '.join(views) or 'only one'}."
@@ -62,7 +62,7 @@ def view_settings(choice: Choice, view: str | None) -> dict[str, str]:
 
 
 def single_target(
-    output: str | None, source: Source, default: str, writable: Sequence[str], overwrite: bool
+    output: str | None, source: Source, default: str, writable: Collection[str], overwrite: bool
 ) -> Path:
     """Return the file that the result of one input goes to.
 

@@ -16,7 +16,7 @@ from salhub.data.text_sources import load_text
 from salhub.entries import Method
 from salhub.errors import did_you_mean
 from salhub.pipelines.image_processors import hub_arguments, load_image_processor
-from salhub.pipelines.result import PICTURE_SUFFIXES
+from salhub.pipelines.result import PICTURE_WRITERS, PipelineResult
 from salhub.processing import load_image
 
 # An index written as text; no model has more classes than nine digits tell.
@@ -37,14 +37,13 @@ class TaskPipeline(Pipeline):
     takes_literals: ClassVar[bool] = False
     # Whether `salhub run` writes a file where nobody asked for one, or only prints.
     writes_by_default: ClassVar[bool] = True
-    # How the command line reads one input of a person, and shows several results as one.
+    # How the command line reads one input of a person.
     read: ClassVar[Callable[[Any], Any]]
-    compare: ClassVar[Callable[[Mapping[str, Any]], Any]]
-    # What `salhub run` writes for each input, and all that it can write.
+    # What it returns; that says what can be written, and how several are shown as one.
+    result_class: ClassVar[type[PipelineResult]]
+    # What `salhub run` and `salhub compare` write where nobody says.
     output_suffix: ClassVar[str] = ".png"
-    output_suffixes: ClassVar[tuple[str, ...]]
-    output_views: ClassVar[tuple[str, ...]]
-    comparison_suffixes: ClassVar[tuple[str, ...]] = PICTURE_SUFFIXES
+    comparison_suffixes: ClassVar[tuple[str, ...]] = tuple(PICTURE_WRITERS)
     # Keywords of a call, and those that comparisons and cards set where nobody else does.
     call_settings: ClassVar[tuple[str, ...]] = ()
     fixed_settings: ClassVar[Mapping[str, Any]] = {}
@@ -104,6 +103,11 @@ class TaskPipeline(Pipeline):
         """
         cls._refuse_loading_settings(settings)
         return cls(model, device=device, batch_size=batch_size, **settings)
+
+    @classmethod
+    def compare(cls, results: Mapping[str, Any]) -> Any:
+        """Draw several results as one picture, see `compare` of `result_class`."""
+        return cls.result_class.compare(results)
 
     @classmethod
     def _take_calling(cls, settings: dict[str, Any]) -> dict[str, Any]:

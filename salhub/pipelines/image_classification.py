@@ -3,7 +3,6 @@
 from typing import Any
 
 from salhub.pipelines.base import PicturePipeline, whole_number
-from salhub.pipelines.image_classification_figure import compare_results
 from salhub.pipelines.image_classification_result import ImageClassificationResult
 
 _TOP_CLASSES = 5
@@ -23,8 +22,7 @@ class ImageClassificationPipeline(PicturePipeline):
         ('cat', 0.62)
     """
 
-    output_suffixes = ImageClassificationResult.suffixes
-    output_views = tuple(ImageClassificationResult.views)
+    result_class = ImageClassificationResult
     call_settings = ("top_k",)
     example = """
 import salhub
@@ -33,8 +31,6 @@ result = salhub.pipeline("{model}")("photo.jpg")
 print(result.label, result.score)
 result.save("classified.png")
 """
-
-    compare = staticmethod(compare_results)
 
     def __call__(
         self, images: Any, **kwargs: Any

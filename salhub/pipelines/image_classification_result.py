@@ -1,13 +1,21 @@
 """What classifying one picture gives: the likeliest classes, and ways to look at them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from PIL import Image
 
-from salhub.pipelines.image_classification_figure import classification_figure
-from salhub.pipelines.result import PipelineResult, finite
+from salhub.pipelines.result import PipelineResult, check_comparable, finite
+from salhub.viz import bars, compare, enlarge, panels
 from salhub.viz.text import percentage
+
+_SIDE = 360
+# More bars than this could not be read.
+_MOST_BARS = 10
+_HOW_TO_READ = (
+    "The longer a bar, the likelier the class; the network always answers with one of its own."
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -69,7 +77,40 @@ class ImageClassificationResult(PipelineResult):
 
     def plot(self) -> Image.Image:
         """Draw the picture beside bars of its likeliest classes."""
-        return classification_figure(self)
+        title = f"“{self.label}” · probability {percentage(self.score)}"
+        return panels(
+            [(enlarge(self.image, _SIDE), "Picture"), (self._bars(), "Likeliest classes")],
+            title=f"{title} · {self.model_name}" if self.model_name else title,
+            note=_HOW_TO_READ,
+            side=_SIDE,
+        )
+
+    @classmethod
+    def compare(cls, results: Mapping[str, Self]) -> Image.Image:
+        """Draw what several models make of one picture side by side.
+
+        Args:
+            results: Name of the model or setting -> its result.
+
+        Returns:
+            RGB picture.
+
+        Raises:
+            ValueError: Nothing to compare, or results of pictures of different sizes.
+        """
+        check_comparable(results)
+        picture = enlarge(next(iter(results.values())).image, _SIDE)
+        return compare(
+            ["Picture", *results],
+            [("", [picture, *(result._bars() for result in results.values())])],
+            note=_HOW_TO_READ,
+            side=_SIDE,
+            most_columns=4,
+        )
+
+    def _bars(self) -> Image.Image:
+        shown = list(zip(self.labels, self.scores, strict=True))[:_MOST_BARS]
+        return bars(shown, size=(_SIDE, _SIDE))
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the pixels, ready for JSON."""

@@ -16,7 +16,6 @@ from salhub.explaining.modeling_explained_classifier import (
 )
 from salhub.pipelines.base import PicturePipeline
 from salhub.pipelines.image_processors import hub_arguments, load_image_processor
-from salhub.pipelines.image_saliency_figure import compare_results
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult
 from salhub.processing import map_to_picture, viewed_box
 
@@ -34,8 +33,7 @@ class ImageSaliencyPipeline(PicturePipeline):
         True
     """
 
-    output_suffixes = ImageSaliencyResult.suffixes
-    output_views = tuple(ImageSaliencyResult.views)
+    result_class = ImageSaliencyResult
     call_settings = ("class_labels",)
     example = """
 import salhub
@@ -43,8 +41,6 @@ import salhub
 result = salhub.pipeline("{model}")("photo.jpg")
 result.save("explained.png")
 """
-
-    compare = staticmethod(compare_results)
 
     @classmethod
     def from_name(

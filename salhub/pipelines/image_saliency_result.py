@@ -1,15 +1,15 @@
 """What explaining one picture gives: the map, the answer it explains, and ways to look at it."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from salhub.pipelines.image_saliency_figure import DEGENERATE, explanation_figure
-from salhub.pipelines.result import PICTURE_SUFFIXES, PipelineResult, finite
-from salhub.viz import message_panel, overlay, paint
+from salhub.pipelines.result import PICTURE_WRITERS, PipelineResult, check_comparable, finite
+from salhub.viz import ColorBar, compare, message_panel, overlay, paint, panels
 from salhub.viz.overlay import is_signed
 from salhub.viz.text import percentage
 
@@ -17,6 +17,14 @@ from salhub.viz.text import percentage
 _SALIENT_SHARE = 0.05
 # A map of single pixels has no region; this share of the longer side is averaged first.
 _BLUR_SHARE = 1 / 32
+# Figures are smaller than this; painting a 50-megapixel map for them would be waste.
+_LARGEST_SIDE = 1024
+
+_DEGENERATE = "The map is constant: it does not say where the network looked"
+_BRIGHTER = "The brighter a place, the more it matters for this answer."
+_SIGNED = "Orange places speak for this answer, blue places against it."
+_SOME_SIGNED = "In a map of orange and blue, orange places speak for it, blue places against it."
+_CROPPED = "The pale border was cut off before the network saw the picture."
 
 
 @dataclass(eq=False, repr=False)
@@ -47,8 +55,7 @@ class ImageSaliencyResult(PipelineResult):
         >>> result.save("cat.png")  # doctest: +SKIP
     """
 
-    # Pictures, the raw map, and the numbers about it.
-    suffixes = (*PICTURE_SUFFIXES, ".npy", ".json")
+    writers = {**PICTURE_WRITERS, ".npy": "write_array", ".json": "write_json"}
     views = {"plot": "plot", "overlay": "overlay", "map": "map_picture"}
 
     image: Image.Image
@@ -87,7 +94,54 @@ class ImageSaliencyResult(PipelineResult):
 
     def plot(self) -> Image.Image:
         """Draw the photo, the map, and the map over the photo, with how to read them."""
-        return explanation_figure(self)
+        small = self._shrunk()
+        title = f"{self._answer} · {self.model_name}" if self.model_name else self._answer
+        return panels(
+            [
+                (small.image, "Photo"),
+                (small.map_picture(), "Map"),
+                (small.overlay(), "Map over the photo"),
+            ],
+            title=title,
+            note=self._how_to_read(),
+            color_bar=None if self.degenerate else ColorBar.for_map(self.signed),
+        )
+
+    @classmethod
+    def compare(cls, results: Mapping[str, Self]) -> Image.Image:
+        """Draw several explanations of one picture side by side.
+
+        Args:
+            results: Name of the method or setting -> its result.
+
+        Returns:
+            RGB picture.
+
+        Raises:
+            ValueError: Nothing to compare, or results of pictures of different sizes.
+        """
+        check_comparable(results)
+        small = {name: result._shrunk() for name, result in results.items()}
+        first = next(iter(small.values()))
+        one_answer = len({(result.label, result.probability) for result in small.values()}) == 1
+        headings = [
+            name if one_answer else f"{name}: “{result.label}” ({percentage(result.probability)})"
+            for name, result in small.items()
+        ]
+        maps = [one.map_picture() if one.degenerate else one.overlay() for one in small.values()]
+        kinds = {result.signed for result in small.values() if not result.degenerate}
+        notes = [_BRIGHTER] if False in kinds else []
+        if True in kinds:
+            notes.append(_SIGNED if len(kinds) == 1 else _SOME_SIGNED)
+        if any(result._is_cropped for result in small.values()):
+            notes.append(_CROPPED)
+        return compare(
+            ["Photo", *headings],
+            [("", [first.image, *maps])],
+            title=first._answer if one_answer else None,
+            note=" ".join(notes),
+            color_bar=ColorBar.for_map(next(iter(kinds))) if len(kinds) == 1 else None,
+        )
 
     def overlay(self, alpha: float = 0.8) -> Image.Image:
         """Draw the map over the photo, in the photo's size.
@@ -101,7 +155,7 @@ class ImageSaliencyResult(PipelineResult):
     def map_picture(self) -> Image.Image:
         """Draw the map alone, in the photo's size; a constant map is a sentence saying so."""
         if self.degenerate:
-            return message_panel(self.image.size, f"{DEGENERATE}.")
+            return message_panel(self.image.size, f"{_DEGENERATE}.")
         return paint(self.saliency, viewed_box=self.viewed_box)
 
     def raw(self) -> np.ndarray:
@@ -140,7 +194,7 @@ class ImageSaliencyResult(PipelineResult):
         answer = f"'{self.label}' (probability {percentage(self.probability)})"
         box = self.most_salient_box()
         if box is None:
-            return f"{answer}: {DEGENERATE[0].lower()}{DEGENERATE[1:]}."
+            return f"{answer}: {_DEGENERATE[0].lower()}{_DEGENERATE[1:]}."
         meaning = (
             "orange places speak for this answer and blue ones against it"
             if self.signed
@@ -193,3 +247,40 @@ class ImageSaliencyResult(PipelineResult):
         row = ("upper", "middle", "lower")[min(2, 3 * y // self.image.height)]
         column = ("left", "centre", "right")[min(2, 3 * x // self.image.width)]
         return "centre" if (row, column) == ("middle", "centre") else f"{row} {column}"
+
+    @property
+    def _answer(self) -> str:
+        return f"“{self.label}” · probability {percentage(self.probability)}"
+
+    @property
+    def _is_cropped(self) -> bool:
+        left, top, right, bottom = self.viewed_box
+        width, height = self.image.size
+        return left > 0.5 or top > 0.5 or right < width - 0.5 or bottom < height - 0.5
+
+    def _how_to_read(self) -> str:
+        sentences = [_SIGNED if self.signed else _BRIGHTER]
+        if self.degenerate:
+            sentences = [f"{_DEGENERATE}; try another layer, class or method."]
+        if self._is_cropped:
+            sentences.append(_CROPPED)
+        if self.predictions and self.predictions[0][1] != self.class_label:
+            own, _, probability = self.predictions[0]
+            sentences.append(f"The classifier's own answer is “{own}” ({percentage(probability)}).")
+        return " ".join(sentences)
+
+    def _shrunk(self) -> Self:
+        """Return the same result for a picture no larger than a figure needs."""
+        scale = _LARGEST_SIDE / max(self.image.size)
+        if scale >= 1:
+            return self
+        size = tuple(max(1, round(edge * scale)) for edge in self.image.size)
+        across, down = size[0] / self.image.width, size[1] / self.image.height
+        left, top, right, bottom = self.viewed_box
+        saliency = Image.fromarray(self.saliency).resize(size, Image.Resampling.BOX)
+        return replace(
+            self,
+            image=self.image.resize(size, Image.Resampling.LANCZOS),
+            saliency=np.asarray(saliency),
+            viewed_box=(left * across, top * down, right * across, bottom * down),
+        )

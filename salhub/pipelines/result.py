@@ -1,11 +1,13 @@
 """What the results of all pipelines have in common: ways to look at them, and to keep them."""
 
+import inspect
 import io
 import json
 import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,16 +15,27 @@ import numpy as np
 from PIL import Image
 
 from salhub.errors import did_you_mean
-from salhub.files import write_bytes
+from salhub.files import draft, put_in_place, scratch_folder
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+PICTURE_WRITERS = dict.fromkeys((".png", ".jpg", ".jpeg"), "write_picture")
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>body {{ font: 1rem/1.6 system-ui, sans-serif; margin: 2rem auto; max-width: 45rem; \
+padding: 0 1rem }}</style>
+{body}
+</html>
+"""
 
 
 class PipelineResult(ABC):
     """Base of what a pipeline gives for one input."""
 
-    # Endings that `save` writes.
-    suffixes: ClassVar[tuple[str, ...]] = (*PICTURE_SUFFIXES, ".json")
+    # Ending of a file -> the method that writes it. The method takes the path, whose folder is
+    # there, and, where there are several views to write, the name of one as `view`.
+    writers: ClassVar[Mapping[str, str]] = {**PICTURE_WRITERS, ".json": "write_json"}
     # Picture that `save` writes -> the method that draws it.
     views: ClassVar[Mapping[str, str]] = {"plot": "plot"}
 
@@ -42,54 +55,136 @@ class PipelineResult(ABC):
         """Return the numbers that `save` writes to .npy, where it does."""
         raise NotImplementedError
 
-    def save(self, path: str | os.PathLike, view: str = "plot") -> Path:
-        """Write the result; the file appears as a whole or not at all.
+    def save(self, path: str | os.PathLike, view: str | None = None) -> Path:
+        """Write the result; every file appears as a whole or not at all.
 
         Args:
-            path: Its ending says what is written, see `suffixes`: .png and .jpg a picture, .json
-                `to_dict()`, .npy the raw numbers, which not every kind of result has.
-            view: Which picture, one of `views`.
+            path: A file, whose ending says what is written, see `writers`: .png and .jpg a picture,
+                .json `to_dict()`, .npy the raw numbers, which not every kind of result has. Or a
+                folder, there already or named without an ending: every kind of file is written
+                into it once, the pictures under the names of their views.
+            view: Which picture, one of `views`: of a file the first by default, of a folder all.
 
         Returns:
             The path written.
 
         Raises:
             ValueError: Another ending or view.
-            FileNotFoundError: The folder does not exist.
+            FileNotFoundError: The folder to write in does not exist.
+            FileExistsError: A path without an ending is a file.
         """
         path = Path(path)
         suffix = path.suffix.lower()
-        if suffix not in self.suffixes:
+        is_folder = not suffix or path.is_dir()
+        if not is_folder and suffix not in self.writers:
             raise ValueError(
-                f"'{path.name}' ends in none of {', '.join(self.suffixes)}."
-                f"{did_you_mean(suffix, self.suffixes)}"
+                f"'{path.name}' ends in none of {', '.join(self.writers)}."
+                f"{did_you_mean(suffix, self.writers)}"
             )
-        if view not in self.views:
+        if view is not None and view not in self.views:
             raise ValueError(
                 f"view must be one of {', '.join(self.views)}, got {view!r}."
                 f"{did_you_mean(view, self.views)}"
             )
         if not path.absolute().parent.is_dir():
             raise FileNotFoundError(f"The folder '{path.parent}' does not exist; make it first.")
-        write_bytes(path, self._encode(suffix, view))
+        if is_folder and path.is_file():
+            raise FileExistsError(f"'{path}' is a file, and without an ending a folder is written.")
+        if is_folder:
+            self._write_folder(path, view)
+        else:
+            with draft(path) as scratch:
+                self._write(scratch, view or next(iter(self.views)))
         return path
 
-    def _repr_png_(self) -> bytes:
-        return self._encode(".png", "plot")
-
-    def _encode(self, suffix: str, view: str) -> bytes:
-        buffer = io.BytesIO()
-        if suffix == ".npy":
-            np.save(buffer, self.raw(), allow_pickle=False)
-        elif suffix == ".json":
-            text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-            buffer.write(f"{text}\n".encode())
+    def _write(self, path: Path, view: str) -> None:
+        write = getattr(self, self.writers[path.suffix.lower()])
+        if "view" in inspect.signature(write).parameters:
+            write(path, view=view)
         else:
-            picture = getattr(self, self.views[view])()
-            # Full colour resolution: the default blurs the letters of captions.
-            jpeg = {"format": "JPEG", "quality": 92, "subsampling": 0}
-            picture.save(buffer, **({"format": "PNG"} if suffix == ".png" else jpeg))
+            write(path)
+
+    def _write_folder(self, folder: Path, view: str | None) -> None:
+        # The first ending of each kind: a .jpg says nothing that the .png does not.
+        first = {name: suffix for suffix, name in reversed(self.writers.items())}
+        with scratch_folder(folder if folder.is_dir() else folder.parent) as scratch:
+            whole = scratch / folder.name
+            whole.mkdir()
+            for name, suffix in first.items():
+                takes_view = "view" in inspect.signature(getattr(self, name)).parameters
+                for one in ([view] if view else self.views) if takes_view else ["result"]:
+                    self._write(whole / f"{one}{suffix}", one)
+            if folder.is_dir():
+                for path in whole.iterdir():
+                    put_in_place(path, folder / path.name)
+            else:
+                put_in_place(whole, folder)
+
+    def write_picture(self, path: Path, view: str = "plot") -> None:
+        """Write one of the `views` as PNG or JPEG."""
+        picture = getattr(self, self.views[view])()
+        # Full colour resolution: the default blurs the letters of captions.
+        jpeg = {"format": "JPEG", "quality": 92, "subsampling": 0}
+        picture.save(path, **({"format": "PNG"} if path.suffix.lower() == ".png" else jpeg))
+
+    def write_json(self, path: Path) -> None:
+        """Write `to_dict()`."""
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+        path.write_text(f"{text}\n", encoding="utf-8")
+
+    def write_array(self, path: Path) -> None:
+        """Write `raw()` as a NumPy file."""
+        with path.open("wb") as file:
+            np.save(file, self.raw(), allow_pickle=False)
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.plot().save(buffer, "PNG")
         return buffer.getvalue()
+
+
+class TextResult(PipelineResult):
+    """Base of what a pipeline says of a text."""
+
+    writers = {".txt": "write_text", ".html": "write_html", **PipelineResult.writers}
+
+    @property
+    @abstractmethod
+    def text(self) -> str:
+        """What was said."""
+
+    @abstractmethod
+    def html(self) -> str:
+        """Return the result as HTML; nothing in the text becomes markup."""
+
+    def summary(self) -> str:
+        """Return what was said."""
+        return self.text
+
+    def write_text(self, path: Path) -> None:
+        """Write what was said."""
+        path.write_text(f"{self.text}\n", encoding="utf-8")
+
+    def write_html(self, path: Path) -> None:
+        """Write a page that stands by itself."""
+        page = _PAGE.format(title=escape(type(self).__name__), body=self.html())
+        path.write_text(page, encoding="utf-8")
+
+    def _repr_html_(self) -> str:
+        return self.html()
+
+
+def check_comparable(results: Mapping[str, Any]) -> None:
+    """Refuse results that cannot be shown side by side.
+
+    Raises:
+        ValueError: There is none, or they are of pictures of different sizes.
+    """
+    if not results:
+        raise ValueError("There is no result to compare.")
+    sizes = {result.image.size for result in results.values() if hasattr(result, "image")}
+    if len(sizes) > 1:
+        raise ValueError("The results are of pictures of different sizes; compare one picture.")
 
 
 def finite(value: float) -> float | None:

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -14,6 +14,7 @@ from salhub.cli import app
 from salhub.cli.settings import HUB_SETTINGS
 from salhub.configuration import SaliencyConfig, strict
 from salhub.entries import METHODS
+from salhub.pipelines.result import PipelineResult
 from salhub.results import Results, Table
 
 
@@ -39,17 +40,28 @@ class LettersConfig(SaliencyConfig):
 
 
 @dataclass
-class LettersResult:
+class LettersResult(PipelineResult):
     """What the toy returns."""
+
+    writers = {".out": "write_letters", ".json": "write_letters"}
+    views = {"plain": "plot", "upper": "plot"}
 
     text: str
     settings: dict[str, Any]
 
-    def save(self, path: Path, view: str = "plain") -> None:
+    def write_letters(self, path: Path, view: str) -> None:
         if self.text == "unwritable":
             path.write_text("half")
             raise KeyboardInterrupt
         path.write_text(self.text.upper() if view == "upper" else self.text)
+
+    def plot(self) -> Any:
+        raise NotImplementedError
+
+    @classmethod
+    def compare(cls, results: dict[str, Self]) -> Any:
+        text = "|".join(f"{title}={result.text}" for title, result in results.items())
+        return SimpleNamespace(save=lambda path: Path(path).write_text(text))
 
     def summary(self) -> str:
         return f"{len(self.text)} letters are kept."
@@ -64,9 +76,8 @@ class LettersPipeline:
     input_type = "text"
     input_suffixes = (".txt", ".text")
     output_suffix = ".out"
-    output_suffixes = (".out", ".json")
+    result_class = LettersResult
     comparison_suffixes = (".out", ".json")
-    output_views = ("plain", "upper")
     call_settings = ("budget",)
     takes_literals = False
     writes_by_default = True
@@ -104,10 +115,7 @@ class LettersPipeline:
             raise ValueError(f"{source} is no text.")
         return text
 
-    @staticmethod
-    def compare(results: dict[str, LettersResult]) -> Any:
-        text = "|".join(f"{title}={result.text}" for title, result in results.items())
-        return SimpleNamespace(save=lambda path: Path(path).write_text(text))
+    compare = LettersResult.compare
 
     def choices(self) -> dict[str, list[str]]:
         return {"keep": ["vowels", "all"]}

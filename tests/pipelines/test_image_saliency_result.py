@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from salhub.pipelines.image_saliency_figure import compare_results, percentage
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult
+from salhub.viz.text import percentage
+
+compare_results = ImageSaliencyResult.compare
 
 HEIGHT, WIDTH = 60, 100
 
@@ -170,13 +172,13 @@ def test_saving_follows_the_ending(tmp_path):
     ("name", "view", "error", "sentence"),
     [
         ("a.pgn", "plot", ValueError, "Did you mean '.png'"),
-        ("a", "plot", ValueError, "ends in none of .png, .jpg, .jpeg, .npy, .json"),
+        ("a.gif", "plot", ValueError, "ends in none of .png, .jpg, .jpeg, .npy, .json"),
         ("a.png", "overlya", ValueError, "Did you mean 'overlay'"),
         ("nowhere/a.png", "plot", FileNotFoundError, "does not exist; make it first"),
     ],
 )
 def test_bad_targets_are_refused_before_work(tmp_path, monkeypatch, name, view, error, sentence):
-    monkeypatch.setattr(ImageSaliencyResult, "_encode", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr(ImageSaliencyResult, "plot", lambda _: pytest.fail("work was done"))
     with pytest.raises(error) as raised:
         result().save(tmp_path / name, view=view)
     assert sentence in str(raised.value)
@@ -242,3 +244,48 @@ def test_comparisons_of_nothing_or_of_two_pictures_are_refused():
     small = result(blob()[:30], image=Image.new("RGB", (WIDTH, 30)))
     with pytest.raises(ValueError, match="different sizes"):
         compare_results({"a": result(), "b": small})
+
+
+FILES = ["map.png", "overlay.png", "plot.png", "result.json", "result.npy"]
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_folder_gets_every_kind_of_file_once(tmp_path):
+    found = result()
+    assert found.save(tmp_path / "explained") == tmp_path / "explained"
+    assert names_in(tmp_path / "explained") == FILES
+    assert json.loads((tmp_path / "explained" / "result.json").read_text()) == found.to_dict()
+    assert np.array_equal(np.load(tmp_path / "explained" / "result.npy"), found.saliency)
+    with pytest.raises(ValueError, match="ends in none of"):
+        found.save(tmp_path / "model-v1.5")
+
+
+def test_a_folder_that_is_there_keeps_what_else_is_in_it(tmp_path):
+    folder = tmp_path / "model-v1.5"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    (folder / "map.png").write_text("old")
+    result().save(folder, view="map")
+    assert names_in(folder) == ["map.png", "notes.txt", "result.json", "result.npy"]
+    assert Image.open(folder / "map.png").size == (WIDTH, HEIGHT)
+    (tmp_path / "a").write_text("a file")
+    with pytest.raises(FileExistsError, match="is a file"):
+        result().save(tmp_path / "a")
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_folder_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch, is_there):
+    folder = tmp_path / "explained"
+    if is_there:
+        folder.mkdir()
+
+    def full_disk(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(ImageSaliencyResult, "write_json", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        result().save(folder)
+    assert list(tmp_path.rglob("*")) == ([folder] if is_there else [])

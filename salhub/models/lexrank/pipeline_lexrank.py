@@ -8,7 +8,6 @@ from typing import Any
 from salhub.data.text_sources import load_text
 from salhub.models.lexrank.result_lexrank import (
     ExtractiveSummarizationResult,
-    compare_results,
 )
 from salhub.models.lexrank.summarizing import DEFAULT_BUDGET, summarize
 from salhub.pipelines.base import TextPipeline
@@ -35,8 +34,7 @@ class ExtractiveSummarizationPipeline(TextPipeline):
     """
 
     output_suffix = ".txt"
-    output_suffixes = ExtractiveSummarizationResult.suffixes
-    output_views = tuple(ExtractiveSummarizationResult.views)
+    result_class = ExtractiveSummarizationResult
     writes_by_default = False
     call_settings = (*_SETTINGS, "together")
     sample = "sample:article"
@@ -49,8 +47,6 @@ print(result.text)
 result.save("summary.html")
 """
     hub_task = "summarization"
-
-    compare = staticmethod(compare_results)
 
     def __call__(
         self, texts: Any, *, together: bool = False, **kwargs: Any

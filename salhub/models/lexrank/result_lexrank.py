@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from PIL import Image
 
-from salhub.pipelines.text_result import TextResult
+from salhub.pipelines.result import TextResult, check_comparable
 from salhub.viz import panels
 from salhub.viz.shaded_text import Part, shaded_html, shaded_text
 
@@ -111,17 +111,16 @@ class ExtractiveSummarizationResult(TextResult):
             "redundancy_dropped": [vars(one) for one in self.found.left_out],
         }
 
+    @classmethod
+    def compare(cls, results: Mapping[str, Self]) -> Image.Image:
+        """Draw the summaries of several models below each other.
 
-def compare_results(results: "Mapping[str, ExtractiveSummarizationResult]") -> Image.Image:
-    """Draw the summaries of several models below each other.
-
-    Raises:
-        ValueError: Nothing to compare.
-    """
-    if not results:
-        raise ValueError("There is no result to compare.")
-    parts: list[Part] = []
-    for title, result in results.items():
-        parts += [(title, 0.5), ("\n", 0.0), (result.text, 0.0), ("\n\n", 0.0)]
-    picture = shaded_text(parts, width=_WIDTH)
-    return panels([(picture, "")], title="Summaries", side=max(picture.size))
+        Raises:
+            ValueError: Nothing to compare.
+        """
+        check_comparable(results)
+        parts: list[Part] = []
+        for title, result in results.items():
+            parts += [(title, 0.5), ("\n", 0.0), (result.text, 0.0), ("\n\n", 0.0)]
+        picture = shaded_text(parts, width=_WIDTH)
+        return panels([(picture, "")], title="Summaries", side=max(picture.size))

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salhub.models.salun.figure_salun_diffusion import compare_results
 from salhub.models.salun.result_salun_diffusion import ImageGenerationResult
 from salhub.pipelines.base import TaskPipeline, number, whole_number
 
@@ -40,8 +39,7 @@ class ImageGenerationPipeline(TaskPipeline):
     """
 
     input_type = "class"
-    output_suffixes = ImageGenerationResult.suffixes
-    output_views = tuple(ImageGenerationResult.views)
+    result_class = ImageGenerationResult
     call_settings = ("num_images", "num_steps", "guidance_scale", "eta", "seed")
     # Two models, or a card made twice, are shown with the same noise.
     fixed_settings = {"seed": 0}
@@ -54,8 +52,6 @@ result = salhub.pipeline("{model}")(0, num_images=4)
 result.save("generated.png")
 """
     hub_task = "unconditional-image-generation"
-
-    compare = staticmethod(compare_results)
 
     @staticmethod
     def read(source: str | bytes) -> str:

@@ -1,13 +1,22 @@
 """What drawing a class gives: the pictures, what they were drawn with, and ways to look at them."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
 
-from salhub.models.salun.figure_salun_diffusion import generation_figure, plain_grid
-from salhub.pipelines.result import PICTURE_SUFFIXES, PipelineResult
+from salhub.pipelines.result import PICTURE_WRITERS, PipelineResult, check_comparable
+from salhub.viz import panels, picture_grid
+
+_COLUMNS = 8
+_GAP = 2
+# Of the figure: all pictures of a line together, and a single one.
+_WIDTH, _LARGEST = 800, 360
+_SAME_NOISE = "Every class begins with the same noise, picture by picture."
+_ALL_SAME_NOISE = "All of them begin with the same noise, picture by picture."
+_OTHER_NOISE = "The pictures begin with different noise; give a seed to compare like with like."
 
 
 @dataclass(eq=False, repr=False)
@@ -35,8 +44,7 @@ class ImageGenerationResult(PipelineResult):
         (16, 16)
     """
 
-    # Pictures, the raw pixels, and the numbers about them.
-    suffixes = (*PICTURE_SUFFIXES, ".npy", ".json")
+    writers = {**PICTURE_WRITERS, ".npy": "write_array", ".json": "write_json"}
     views = {"plot": "plot", "grid": "grid"}
 
     pixels: np.ndarray
@@ -93,11 +101,61 @@ class ImageGenerationResult(PipelineResult):
 
     def plot(self) -> Image.Image:
         """Draw the pictures in rows, enlarged, with what they were drawn with."""
-        return generation_figure(self)
+        classes = self.by_class()
+        title = _subject([label for label, _ in classes])
+        note = f"Drawn with {self.settings_text()}."
+        return _figure(
+            classes if len(classes) > 1 else [("", self.images)],
+            title=f"{title} · {self.model_name}" if self.model_name else title,
+            note=note if len(classes) == 1 else f"{note} {_SAME_NOISE}",
+        )
+
+    @classmethod
+    def compare(cls, results: Mapping[str, Self]) -> Image.Image:
+        """Draw what several models or settings make of the same classes below each other.
+
+        Args:
+            results: Name of the model or setting -> its result.
+
+        Returns:
+            RGB picture.
+
+        Raises:
+            ValueError: Nothing to compare, or results of other classes.
+        """
+        check_comparable(results)
+        drawn = {name: result.by_class() for name, result in results.items()}
+        classes = [label for label, _ in next(iter(drawn.values()))]
+        if any([label for label, _ in one] != classes for one in drawn.values()):
+            raise ValueError("The results are of different classes; compare the same classes.")
+        rows = [
+            (name if len(classes) == 1 else f"{label} · {name}", one[place][1])
+            for place, label in enumerate(classes)
+            for name, one in drawn.items()
+        ]
+        is_same = len({(result.seed, result.pixels.shape) for result in results.values()}) == 1
+        note = _ALL_SAME_NOISE if is_same else _OTHER_NOISE
+        return _figure(rows, title=_subject(classes), note=note)
 
     def grid(self) -> Image.Image:
-        """Draw the pictures alone, pixel by pixel, in rows of up to 8."""
-        return plain_grid(self)
+        """Draw the pictures alone, pixel by pixel, in rows of up to 8, with white lines between.
+
+        Returns:
+            Picture of the mode of the generated ones; every class begins a row.
+        """
+        rows = [
+            images[start : start + _COLUMNS]
+            for _, images in self.by_class()
+            for start in range(0, len(images), _COLUMNS)
+        ]
+        first = rows[0][0]
+        across, down = first.width + _GAP, first.height + _GAP
+        size = (max(map(len, rows)) * across - _GAP, len(rows) * down - _GAP)
+        grid = Image.new(first.mode, size, "white")
+        for number, row in enumerate(rows):
+            for place, image in enumerate(row):
+                grid.paste(image, (place * across, number * down))
+        return grid
 
     def raw(self) -> np.ndarray:
         """Return the pictures, float32 in [-1, 1], (N, C, H, W)."""
@@ -134,3 +192,16 @@ class ImageGenerationResult(PipelineResult):
             f"num_steps={self.num_steps}, guidance_scale={self.guidance_scale:g}, "
             f"eta={self.eta:g} and seed={self.seed}"
         )
+
+
+def _subject(labels: Sequence[str]) -> str:
+    return f"“{labels[0]}”" if len(labels) == 1 else f"{len(labels)} classes"
+
+
+def _figure(
+    rows: Sequence[tuple[str, Sequence[Image.Image]]], *, title: str, note: str
+) -> Image.Image:
+    in_a_line = min(_COLUMNS, max(len(images) for _, images in rows))
+    grid = picture_grid(rows, side=min(_LARGEST, _WIDTH // in_a_line), columns=_COLUMNS)
+    # In its own size: resized letters and pixels would blur.
+    return panels([(grid, "")], title=title, note=note, side=max(grid.size))

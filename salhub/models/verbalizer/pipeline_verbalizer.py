@@ -16,7 +16,6 @@ from salhub.models.verbalizer.explaining import TextMap, check_text, explain_tex
 from salhub.models.verbalizer.instruction import instruct
 from salhub.models.verbalizer.result_verbalizer import (
     SaliencyVerbalizationResult,
-    compare_results,
 )
 from salhub.models.verbalizer.verbalizer import Verbalizer
 from salhub.pipelines.base import TextPipeline, load_model, whole_number
@@ -36,8 +35,7 @@ class SaliencyVerbalizationPipeline(TextPipeline):
         ('positive', 'wonderful')
     """
 
-    output_suffixes = SaliencyVerbalizationResult.suffixes
-    output_views = tuple(SaliencyVerbalizationResult.views)
+    result_class = SaliencyVerbalizationResult
     call_settings = ("class_labels", "contrast")
     sample = "sample:review"
     example = """
@@ -49,8 +47,6 @@ print(result.coverage, result.audit["is_faithful"])
 result.save("explained.html")
 """
     hub_task = "text-classification"
-
-    compare = staticmethod(compare_results)
 
     def __init__(
         self,

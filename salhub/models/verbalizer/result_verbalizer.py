@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
@@ -11,8 +11,7 @@ from PIL import Image
 from salhub.models.verbalizer.explaining import TextMap
 from salhub.models.verbalizer.realization import Phrase
 from salhub.models.verbalizer.verbalizer import Verbalization
-from salhub.pipelines.result import finite
-from salhub.pipelines.text_result import TextResult
+from salhub.pipelines.result import TextResult, check_comparable, finite
 from salhub.viz import panels
 from salhub.viz.shaded_text import Part, shaded_html, shaded_text
 from salhub.viz.text import percentage
@@ -154,6 +153,24 @@ class SaliencyVerbalizationResult(TextResult):
             "llm_text": self.told.llm_text,
         }
 
+    @classmethod
+    def compare(cls, results: Mapping[str, Self]) -> Image.Image:
+        """Draw what several models say of a text, each above the words that it rests on.
+
+        Raises:
+            ValueError: Nothing to compare.
+        """
+        check_comparable(results)
+        parts: list[Part] = []
+        for title, result in results.items():
+            heading = f"{title}: {result.label} ({percentage(result.probability)})"
+            parts += [(heading, 0.0), ("\n", 0.0), (result.text, 0.0), ("\n", 0.0)]
+            parts += [*_shortened(result.shaded()), ("\n\n", 0.0)]
+        picture = shaded_text(parts, width=_WIDTH)
+        return panels(
+            [(picture, "")], title="Explanations", note=_HOW_TO_READ, side=max(picture.size)
+        )
+
 
 def _shortened(parts: list[Part]) -> list[Part]:
     """Parts up to a number of characters, and a mark where some are left out."""
@@ -164,20 +181,3 @@ def _shortened(parts: list[Part]) -> list[Part]:
             return [*kept, (" …", 0.0)]
         kept.append(part)
     return kept
-
-
-def compare_results(results: Mapping[str, SaliencyVerbalizationResult]) -> Image.Image:
-    """Draw what several models say of a text, each above the words that it rests on.
-
-    Raises:
-        ValueError: Nothing to compare.
-    """
-    if not results:
-        raise ValueError("There is no result to compare.")
-    parts: list[Part] = []
-    for title, result in results.items():
-        heading = f"{title}: {result.label} ({percentage(result.probability)})"
-        parts += [(heading, 0.0), ("\n", 0.0), (result.text, 0.0), ("\n", 0.0)]
-        parts += [*_shortened(result.shaded()), ("\n\n", 0.0)]
-    picture = shaded_text(parts, width=_WIDTH)
-    return panels([(picture, "")], title="Explanations", note=_HOW_TO_READ, side=max(picture.size))
