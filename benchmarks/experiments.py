@@ -8,8 +8,8 @@ from typing import Any
 
 from benchmarks.report import print_tables
 from salhub.results import Results
-from salhub.runner.loop import run
 from salhub.runner.recipe import Recipe
+from salhub.runner.run import run
 from salhub.runner.run_folder import RESULTS_NAME
 
 CARDS = Path(__file__).parent.parent / "model_cards"

@@ -28,7 +28,7 @@ from salhub.models.salun.recipe_salun import (
     SalUnSoftRecipe,
 )
 from salhub.models.salun.recipe_salun_training import SalUnClassifierRecipe
-from salhub.models.salun.unlearning import UnlearningRecipe
+from salhub.models.salun.unlearning import ForgettingRecipe
 from salhub.models.salun.unlearning_report import RULE, choose_setting
 from salhub.results import Results, Table, measured
 from salhub.runner.recipe import Recipe
@@ -60,7 +60,7 @@ class Contender:
     """
 
     label: str
-    recipe: type[UnlearningRecipe]
+    recipe: type[ForgettingRecipe]
     options: Mapping[str, Any]
     tried: tuple[str, tuple[float, ...]]
 
@@ -252,7 +252,8 @@ def _seconds(found: Results) -> float:
     """Time of the unlearning itself: steps and what comes before them, the mask left out."""
     values = {metric.name: metric.value for metric in found.metrics}
     preparation = values.get("seconds/preparation", 0.0) - values.get("seconds/mask", 0.0)
-    return values.get("seconds/steps", 0.0) + preparation
+    work = values.get("seconds/steps", 0.0) + values.get("seconds/fit", 0.0)
+    return work + preparation
 
 
 def _mean_and_deviation(values: Sequence[float]) -> str:

@@ -13,6 +13,7 @@ from salhub.hub import bundled_model, canonical_name
 from salhub.hub_commit import Content, check_login, check_repository, commit_files
 from salhub.manifest import NAMESPACE, read_manifest
 from salhub.results import Results
+from salhub.runner.run_folder import EXPORTED_NAME, exported_files
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -25,7 +26,7 @@ _IMAGE_PROCESSOR = "preprocessor_config.json"
 _CARD = "README.md"
 _RESULTS = "results.json"
 # What a run keeps for itself.
-_OF_THE_RUN = ("options.json", "failure.json")
+_OF_THE_RUN = ("options.json", "failure.json", EXPORTED_NAME)
 # What a model folder is made of; optimizer states, pickles and logs stay at home.
 _PUSHED_SUFFIXES = (".json", ".safetensors", ".md", ".txt", ".model", ".jinja")
 _PUSHED_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".svg")
@@ -147,6 +148,9 @@ def _saved_model(folder: Path) -> tuple[dict[str, Content], Method | Backbone | 
     files: dict[str, Content] = {
         path.name: path for path in sorted(folder.iterdir()) if _belongs_to_model(path)
     }
+    # What a run has exported to folders, such as its snapshots.
+    inside = (name for name in exported_files(folder) if "/" in name)
+    files |= {name: folder / name for name in inside if (folder / name).is_file()}
     skipped = sorted({path.name for path in folder.iterdir()} - files.keys())
     if skipped:
         logger.info("%s: not pushed: %s", folder, ", ".join(skipped))

@@ -6,6 +6,7 @@ import salhub
 from salhub.cli.cache import cache_app
 from salhub.cli.card import card_command
 from salhub.cli.compare import compare_command
+from salhub.cli.compress import compress_command
 from salhub.cli.demo import demo_command
 from salhub.cli.evaluate import evaluate_command
 from salhub.cli.failures import CommandGroup
@@ -61,6 +62,7 @@ app.command("run", cls=SettingsCommand, epilog=_EXIT_CODES)(run_command)
 app.command("compare", cls=SettingsCommand)(compare_command)
 app.command("train", cls=RunCommand)(train_command)
 app.command("unlearn", cls=RunCommand)(unlearn_command)
+app.command("compress", cls=RunCommand)(compress_command)
 app.command("evaluate", cls=SettingsCommand)(evaluate_command)
 app.command("card")(card_command)
 app.command("push")(push_command)

@@ -136,7 +136,7 @@ class RecipeCall:
 
     def _carry_out(self, arguments: Any) -> Any:
         from salhub.cli.choice import quiet_transformers
-        from salhub.runner.loop import run
+        from salhub.runner.run import run
 
         quiet_transformers()
         return run(self.recipe_class(arguments), command=self.command)

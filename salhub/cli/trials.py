@@ -137,7 +137,7 @@ def _outcome(name: str, call: RecipeCall, *, as_json: bool) -> "Results | str | 
 
 def _run(call: RecipeCall) -> None:
     """Carry out one run; that it diverged stands in its folder."""
-    from salhub.runner.loop import DivergedError
+    from salhub.runner.run import DivergedError
 
     try:
         call.run(quiet=True)

@@ -5,17 +5,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType
-from typing import Any, Self, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from salhub.errors import did_you_mean
 from salhub.hub_commit import check_repository
 
-MIXED_PRECISIONS = ("no", "bf16", "fp16")
-SCHEDULERS = ("constant", "constant_with_warmup", "linear", "cosine", "polynomial")
 LATEST = "latest"
+Scheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "polynomial"]
 # Options that say where and how to run, and not what is learned.
 CIRCUMSTANCES = frozenset(
     {
@@ -44,36 +43,21 @@ _KINDS = {bool: "true or false", int: "an integer", float: "a number", list: "a 
 
 @dataclass(kw_only=True)
 class RunArguments:
-    """Options that every recipe takes; recipes add their own fields and change the defaults.
+    """Where and how to run: options that every recipe takes.
 
-    Everything is counted in samples: `batch_size` rows make one optimizer step, however many
-    processes share them and however many passes each process needs for its part. So a run on two
-    processes learns what a run on one learns.
+    Recipes add their own fields and change the defaults. A field that is one of some words is a
+    `Literal`, and checked.
 
     Args:
         output_dir: Folder for the model, checkpoints, log.jsonl and results.json.
         seed: Seed of everything that is drawn.
-        batch_size: Rows of one optimizer step, over all processes.
-        per_device_batch_size: Most rows that a process passes through the model at once; None for
-            its whole part. Gradients of the passes are accumulated.
-        num_train_epochs: Passes over the data.
-        max_train_steps: Optimizer steps after which the run ends, whatever the epochs; None for no
-            such end.
-        learning_rate: Highest learning rate.
-        lr_scheduler: "constant", "constant_with_warmup", "linear", "cosine" or "polynomial".
-        lr_warmup_steps: Optimizer steps over which the rate rises from 0.
-        max_grad_norm: Largest norm of the gradient, which is scaled down to it; None for no limit.
-        mixed_precision: "no", "bf16" or "fp16".
         cpu: Run on the CPU even where there is a GPU.
         deterministic: Refuse faster kernels whose sums depend on timing.
-        checkpointing_steps: Optimizer steps between checkpoints; None for none.
-        checkpoints_total_limit: Checkpoints kept, the latest ones; None for all.
-        resume_from_checkpoint: "latest" goes on from the last checkpoint in `output_dir` where
-            there is one; or the folder of a checkpoint there; None starts anew. A finished run is
-            not run again.
-        logging_steps: Optimizer steps between lines of the log.
+        resume_from_checkpoint: "latest" goes on from the last whole checkpoint in `output_dir`
+            where there is one; or the folder of a checkpoint there; None starts anew. A finished
+            run is not run again.
         report_to: Trackers beside log.jsonl: "tensorboard", "wandb" or others of Accelerate's.
-        dry_run: Print steps, batch and memory, and stop before the first step.
+        dry_run: Print what would be done and how much memory it takes, and stop before it.
         overwrite: Start anew in an `output_dir` that holds a run or a model.
         card_name: What the card calls the model; None for `hub_model_id`, or the folder's name.
         push_to_hub: Put what the run made on the Hub when it is finished, with the saved login.
@@ -84,27 +68,15 @@ class RunArguments:
         ValueError: A number out of range, an unknown choice, or options that contradict each other.
 
     Example:
-        >>> RunArguments(output_dir="out", batch_size=64, learning_rate=0.1).seed
+        >>> RunArguments(output_dir="out").seed
         0
     """
 
     output_dir: str
     seed: int = 0
-    batch_size: int = 128
-    per_device_batch_size: int | None = None
-    num_train_epochs: int = 1
-    max_train_steps: int | None = None
-    learning_rate: float = 1e-3
-    lr_scheduler: str = "constant"
-    lr_warmup_steps: int = 0
-    max_grad_norm: float | None = None
-    mixed_precision: str = "no"
     cpu: bool = False
     deterministic: bool = False
-    checkpointing_steps: int | None = None
-    checkpoints_total_limit: int | None = None
     resume_from_checkpoint: str | None = None
-    logging_steps: int = 10
     report_to: list[str] = dataclasses.field(default_factory=list)
     dry_run: bool = False
     overwrite: bool = False
@@ -121,33 +93,10 @@ class RunArguments:
 
     def validate(self) -> None:
         """Check every option; recipes extend it."""
-        for name in ("batch_size", "num_train_epochs", "logging_steps"):
-            _check_count(name, getattr(self, name))
-        for name in (
-            "per_device_batch_size",
-            "max_train_steps",
-            "checkpointing_steps",
-            "checkpoints_total_limit",
-        ):
-            if getattr(self, name) is not None:
-                _check_count(name, getattr(self, name))
+        for name, annotation in get_type_hints(type(self)).items():
+            _check_choice(name, getattr(self, name), annotation)
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise ValueError(f"seed must be an integer, 0 or more, got {self.seed!r}.")
-        check_positive("learning_rate", self.learning_rate)
-        if self.max_grad_norm is not None:
-            check_positive("max_grad_norm", self.max_grad_norm)
-        if self.lr_warmup_steps < 0:
-            raise ValueError(f"lr_warmup_steps must be 0 or more, got {self.lr_warmup_steps}.")
-        if self.lr_warmup_steps and self.lr_scheduler == "constant":
-            raise ValueError(
-                "lr_scheduler='constant' has no warm-up; use 'constant_with_warmup', or leave "
-                "lr_warmup_steps at 0."
-            )
-        check_choice("lr_scheduler", self.lr_scheduler, SCHEDULERS)
-        check_choice("mixed_precision", self.mixed_precision, MIXED_PRECISIONS)
-        self._validate_hub()
-
-    def _validate_hub(self) -> None:
         if self.push_to_hub != (self.hub_model_id is not None):
             raise ValueError(
                 "push_to_hub and hub_model_id go together; give push_to_hub=true and "
@@ -175,7 +124,7 @@ class RunArguments:
         fields = {field.name: field for field in dataclasses.fields(cls)}
         for name in settings:
             if name not in fields:
-                raise ValueError(f"{owner} has no option '{name}'. {_hint(name, fields)}")
+                raise ValueError(f"{owner} has no option '{name}'{_hint(name, fields)}")
         types = get_type_hints(cls)
         values = {name: _converted(name, types[name], given) for name, given in settings.items()}
         for field in fields.values():
@@ -186,6 +135,83 @@ class RunArguments:
             if is_needed and field.name not in values:
                 raise ValueError(f"{owner} needs '{field.name}'; give {field.name}=VALUE.")
         return cls(**values)
+
+
+@dataclass(kw_only=True)
+class TrainingArguments(RunArguments):
+    """How to descend: options of every recipe that takes gradient steps.
+
+    Everything is counted in samples: `batch_size` rows make one optimizer step, however many
+    processes share them and however many passes each process needs for its part. So a run on two
+    processes learns what a run on one learns.
+
+    Args:
+        batch_size: Rows of one optimizer step, over all processes.
+        per_device_batch_size: Most rows that a process passes through the model at once; None for
+            its whole part. Gradients of the passes are accumulated.
+        num_train_epochs: Passes over the data.
+        max_train_steps: Optimizer steps after which the run ends, whatever the epochs; None for no
+            such end.
+        learning_rate: Highest learning rate.
+        lr_scheduler: How the rate goes on.
+        lr_warmup_steps: Optimizer steps over which the rate rises from 0.
+        max_grad_norm: Largest norm of the gradient, which is scaled down to it; None for no limit.
+        mixed_precision: Precision of the passes; "no" for float32.
+        checkpointing_steps: Optimizer steps between checkpoints; None for none.
+        checkpoints_total_limit: Checkpoints kept, the latest ones; None for all.
+        logging_steps: Optimizer steps between lines of the log.
+        validation_steps: Optimizer steps between validations; None for none.
+        keep_best: The model is that of the best validation instead of the last step.
+
+    Raises:
+        ValueError: A number out of range, an unknown choice, or options that contradict each other.
+
+    Example:
+        >>> TrainingArguments(output_dir="out", batch_size=64, learning_rate=0.1).num_train_epochs
+        1
+    """
+
+    batch_size: int = 128
+    per_device_batch_size: int | None = None
+    num_train_epochs: int = 1
+    max_train_steps: int | None = None
+    learning_rate: float = 1e-3
+    lr_scheduler: Scheduler = "constant"
+    lr_warmup_steps: int = 0
+    max_grad_norm: float | None = None
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    checkpointing_steps: int | None = None
+    checkpoints_total_limit: int | None = None
+    logging_steps: int = 10
+    validation_steps: int | None = None
+    keep_best: bool = False
+
+    def validate(self) -> None:
+        """Check the options of training, and those of every run."""
+        super().validate()
+        for name in ("batch_size", "num_train_epochs", "logging_steps"):
+            check_count(name, getattr(self, name))
+        for name in (
+            "per_device_batch_size",
+            "max_train_steps",
+            "checkpointing_steps",
+            "checkpoints_total_limit",
+            "validation_steps",
+        ):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+        check_positive("learning_rate", self.learning_rate)
+        if self.max_grad_norm is not None:
+            check_positive("max_grad_norm", self.max_grad_norm)
+        if self.lr_warmup_steps < 0:
+            raise ValueError(f"lr_warmup_steps must be 0 or more, got {self.lr_warmup_steps}.")
+        if self.lr_warmup_steps and self.lr_scheduler == "constant":
+            raise ValueError(
+                "lr_scheduler='constant' has no warm-up; use 'constant_with_warmup', or leave "
+                "lr_warmup_steps at 0."
+            )
+        if self.keep_best and self.validation_steps is None:
+            raise ValueError("keep_best needs validations to choose among; give validation_steps.")
 
 
 def read_settings_file(path: str | Path) -> dict[str, Any]:
@@ -223,15 +249,27 @@ def check_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}.")
 
 
-def _check_count(name: str, value: Any) -> None:
+def _check_choice(name: str, value: Any, annotation: Any) -> None:
+    """Raises ValueError unless a value is one of the words of its `Literal`, where it has one."""
+    alternatives = _alternatives(annotation)
+    words = [kind for kind in alternatives if get_origin(kind) is Literal]
+    if words and not (value is None and NoneType in alternatives):
+        check_choice(name, value, get_args(words[0]))
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raises ValueError unless a value is an integer above 0."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be an integer, 1 or more, got {value!r}.")
 
 
 def _hint(name: str, known: Mapping[str, Any]) -> str:
     if name in _SAID_OTHERWISE:
-        return _SAID_OTHERWISE[name]
-    return did_you_mean(name, known).strip() or f"It takes {', '.join(known)}."
+        return f"; {_SAID_OTHERWISE[name]}"
+    of_training = {field.name for field in dataclasses.fields(TrainingArguments)}
+    if name in of_training - known.keys():
+        return ", as it takes no gradient steps; leave it out."
+    return did_you_mean(name, known).replace(" Did", ". Did") or f". It takes {', '.join(known)}."
 
 
 def _converted(name: str, annotation: Any, value: Any) -> Any:
@@ -240,7 +278,7 @@ def _converted(name: str, annotation: Any, value: Any) -> Any:
     Raises:
         ValueError: It is of a kind that the option cannot have.
     """
-    kinds = {get_origin(kind) or kind for kind in _alternatives(annotation)}
+    kinds = _kinds_of(annotation)
     if type(value) in kinds:
         return [str(entry) for entry in value] if isinstance(value, list) else value
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
@@ -266,8 +304,16 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
         >>> _alternatives(list[str])
         (list[str],)
     """
-    is_one_kind = isinstance(annotation, type) or get_origin(annotation) is list
-    return (annotation,) if is_one_kind else get_args(annotation)
+    is_union = isinstance(annotation, UnionType) or get_origin(annotation) is Union
+    return get_args(annotation) if is_union else (annotation,)
+
+
+def _kinds_of(annotation: Any) -> set[type]:
+    kinds: set[type] = set()
+    for kind in _alternatives(annotation):
+        is_choice = get_origin(kind) is Literal
+        kinds |= set(map(type, get_args(kind))) if is_choice else {get_origin(kind) or kind}
+    return kinds
 
 
 def _number(name: str, text: str) -> float:

@@ -1,20 +1,31 @@
-"""Checkpoints that are whole or not there, and finding the one to go on from."""
+"""Checkpoints that are whole or passed over, and finding the one to go on from."""
 
+import json
+import logging
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from accelerate import Accelerator
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import Tensor, nn
 
 from salhub.files import put_in_place
+from salhub.manifest import file_sha256
 from salhub.runner.arguments import LATEST
+
+logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _DRAFT = ".checkpoint-"
+_MODEL, _TENSORS, _STATES = "model.safetensors", "states.safetensors", "states.json"
+# Digests of the other files, written last.
+_WHOLE = "checkpoint.json"
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """Steps at which there is a whole checkpoint in a folder, ascending."""
+    """Steps at which there is a checkpoint in a folder, ascending."""
     matches = (_NAME.fullmatch(path.name) for path in folder.glob("checkpoint-*"))
     return sorted(int(match[1]) for match in matches if match)
 
@@ -24,23 +35,63 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"checkpoint-{step}"
 
 
-def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, limit: int | None) -> None:
-    """Save everything the run needs to go on; whoever looks sees a whole checkpoint or none.
+def save_checkpoint(
+    target: Path, model: nn.Module, states: Mapping[str, Any], limit: int | None = None
+) -> None:
+    """Save everything the run needs to go on; on one process.
 
     Args:
-        accelerator: Has prepared the model and the optimizer.
-        folder: Of the run.
-        step: Optimizer steps taken.
+        target: By `checkpoint_path`.
+        model: Its weights are a file of their own.
+        states: What else there is: objects with a `state_dict` of tensors and of what JSON holds.
         limit: Checkpoints kept, the latest ones; None for all.
     """
-    draft = folder / f"{_DRAFT}{step}"
-    accelerator.save_state(str(draft))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        put_in_place(draft, checkpoint_path(folder, step))
-        for old in checkpoint_steps(folder)[: -limit if limit else 0]:
-            shutil.rmtree(checkpoint_path(folder, old))
-    accelerator.wait_for_everyone()
+    draft = target.with_name(f".{target.name}")
+    draft.mkdir()
+    save_model(model, str(draft / _MODEL))
+    tensors: dict[str, Tensor] = {}
+    packed = {name: _packed(state.state_dict(), tensors) for name, state in states.items()}
+    save_file(tensors, draft / _TENSORS)
+    (draft / _STATES).write_text(json.dumps(packed), encoding="utf-8")
+    digests = {path.name: file_sha256(path) for path in draft.iterdir()}
+    (draft / _WHOLE).write_text(json.dumps(digests), encoding="utf-8")
+    put_in_place(draft, target)
+    for old in checkpoint_steps(target.parent)[: -limit if limit else 0]:
+        shutil.rmtree(checkpoint_path(target.parent, old))
+
+
+def load_checkpoint(path: Path, model: nn.Module, states: Mapping[str, Any]) -> None:
+    """Put back what `save_checkpoint` saved, into the same kinds of objects."""
+    load_model(model, path / _MODEL)
+    tensors = load_file(path / _TENSORS)
+    packed = json.loads((path / _STATES).read_text(encoding="utf-8"))
+    for name, state in states.items():
+        state.load_state_dict(_unpacked(packed[name], tensors))
+
+
+def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """A state as JSON holds it, with its tensors put into a dictionary."""
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        # Two names of one tensor are no file of safetensors.
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        # In pairs: optimizers count their parameters, and JSON has only names.
+        return {"pairs": [[key, _packed(entry, tensors)] for key, entry in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_packed(entry, tensors) for entry in value]
+    return value
+
+
+def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unpacked(entry, tensors) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return tensors[value["tensor"]]
+    return {key: _unpacked(entry, tensors) for key, entry in value["pairs"]}
 
 
 def remove_checkpoint_drafts(folder: Path) -> None:
@@ -61,20 +112,24 @@ def find_checkpoint(folder: Path, wanted: str | None) -> Path | None:
 
     Args:
         folder: Of the run.
-        wanted: "latest", the folder of a checkpoint, or None.
+        wanted: "latest" for the last whole one, the folder of a checkpoint, or None.
 
     Raises:
         FileNotFoundError: A folder was named and is no checkpoint.
-        ValueError: It is one of another run.
+        ValueError: It is one of another run, or damaged.
     """
     if wanted is None:
         return None
+    steps = checkpoint_steps(folder)
     if wanted == LATEST:
-        steps = checkpoint_steps(folder)
-        return checkpoint_path(folder, steps[-1]) if steps else None
+        for step in reversed(steps):
+            path = checkpoint_path(folder, step)
+            if _is_whole(path):
+                return path
+            logger.warning("%s is damaged, and passed over.", path)
+        return None
     path = Path(wanted)
     if not path.is_dir() or _NAME.fullmatch(path.name) is None:
-        steps = checkpoint_steps(folder)
         known = f"it has those of steps {', '.join(map(str, steps))}" if steps else "it has none"
         raise FileNotFoundError(
             f"{wanted} is no checkpoint; give 'latest' or a folder checkpoint-STEP of {folder}: "
@@ -85,4 +140,17 @@ def find_checkpoint(folder: Path, wanted: str | None) -> Path | None:
             f"{wanted} is a checkpoint of the run in {path.parent}, and output_dir is {folder}; "
             f"give output_dir={path.parent} to go on with it."
         )
+    if not _is_whole(path):
+        raise ValueError(
+            f"{wanted} is damaged; give resume_from_checkpoint=latest to go on from the last one "
+            "that is whole."
+        )
     return path
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        digests = json.loads((path / _WHOLE).read_text(encoding="utf-8"))
+        return all(file_sha256(path / name) == digest for name, digest in digests.items())
+    except (OSError, ValueError):
+        return False

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +15,11 @@ from salhub.data.labelled_split import LabelledSplit, balanced_places
 from salhub.data.picture_archive import PictureArchive, as_rgb, resize_bytes
 from salhub.data.subset import Subset, choose_subset, describe_spec
 from salhub.results import Results
-from salhub.runner.arguments import RunArguments, check_choice
+from salhub.runner.arguments import RunArguments, Scheduler, TrainingArguments
 from salhub.runner.batches import Batch, generator_of
-from salhub.runner.recipe import Recipe, Stage, StepLoss
+from salhub.runner.recipe import Recipe, Stage, StepLoss, TrainingRecipe
 from salhub.runner.run_card import CardFacts
 
-OPTIMIZERS = ("sgd", "adamw")
 USAGE = """
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
@@ -36,7 +35,7 @@ _TRAIN, _TEST, _SUBSET = 0, 1, 2
 
 
 @dataclass(kw_only=True)
-class ClassifierArguments(RunArguments):
+class ClassifierArguments(TrainingArguments):
     """Options of `ClassifierRecipe`.
 
     Args:
@@ -50,49 +49,32 @@ class ClassifierArguments(RunArguments):
     data: str
     augment: bool = False
     learning_rate: float = 0.1
-    optimizer: str = "sgd"
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
 
     def validate(self) -> None:
         """Check the options of a classifier, and those of every run."""
         super().validate()
-        check_choice("optimizer", self.optimizer, OPTIMIZERS)
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {self.momentum}.")
         if not 0 <= self.weight_decay < float("inf"):
             raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}.")
 
 
-class ClassifierRecipe(Recipe):
+class PictureRecipe(Recipe):
     """What all work on a classifier of pictures has in common.
 
     Attributes:
         image_processor: Set in `build_model`.
     """
 
-    arguments_class = ClassifierArguments
     image_processor: Any
 
     def learned_options(self) -> dict[str, Any]:
         # The place of the archive does not matter, and its content is in the split.
         options = super().learned_options()
         return {**options, "data": Path(self.arguments.data).stem}
-
-    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        options = self.arguments
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        common = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
-        if options.optimizer == "sgd":
-            return torch.optim.SGD(parameters, momentum=options.momentum, **common)
-        return torch.optim.AdamW(parameters, **common)
-
-    def fetch_from(self, images: Tensor, labels: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Pictures of bytes and their labels, augmented where that was asked for."""
-        chosen = images[batch.rows]
-        if self.arguments.augment:
-            chosen = augmented(chosen, batch)
-        return {"images": chosen, "labels": labels[batch.rows]}
 
     def prepared(self, images: Tensor) -> Tensor:
         """Pictures of bytes (B, C, H, W) as the network wants them."""
@@ -121,6 +103,27 @@ class ClassifierRecipe(Recipe):
         return gathered[: len(images)].cpu()
 
 
+class ClassifierRecipe(PictureRecipe, TrainingRecipe):
+    """What all training of a classifier of pictures has in common."""
+
+    arguments_class = ClassifierArguments
+
+    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        options = self.arguments
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        common = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
+        if options.optimizer == "sgd":
+            return torch.optim.SGD(parameters, momentum=options.momentum, **common)
+        return torch.optim.AdamW(parameters, **common)
+
+    def fetch_from(self, images: Tensor, labels: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Pictures of bytes and their labels, augmented where that was asked for."""
+        chosen = images[batch.rows]
+        if self.arguments.augment:
+            chosen = augmented(chosen, batch)
+        return {"images": chosen, "labels": labels[batch.rows]}
+
+
 @dataclass(kw_only=True)
 class ImageClassificationArguments(ClassifierArguments):
     """Options of `ImageClassificationRecipe`.
@@ -139,7 +142,7 @@ class ImageClassificationArguments(ClassifierArguments):
     leave_out: str | None = None
     image_size: int | None = None
     num_train_epochs: int = 25
-    lr_scheduler: str = "cosine"
+    lr_scheduler: Scheduler = "cosine"
 
 
 class ImageClassificationRecipe(ClassifierRecipe):

@@ -1,14 +1,18 @@
 """What a run is going to do: epochs, stages, steps and batches, and the memory it takes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from salhub.runner.batches import Share, epoch_order, mixed_seed, step_batches
-from salhub.runner.recipe import Recipe, Stage
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from salhub.runner.recipe import Recipe, Stage, TrainingRecipe
 
 _MIB = 2**20
 
@@ -27,24 +31,24 @@ class Step:
 
     number: int
     epoch: int
-    stage: Stage
+    stage: "Stage"
     rows: Tensor
     ends_stage: bool
 
 
-def steps_of_epoch(recipe: Recipe, epoch: int) -> int:
+def steps_of_epoch(recipe: "TrainingRecipe", epoch: int) -> int:
     """Optimizer steps of an epoch."""
     return sum(-(-stage.size // recipe.arguments.batch_size) for stage in recipe.stages(epoch))
 
 
-def count_steps(recipe: Recipe) -> int:
+def count_steps(recipe: "TrainingRecipe") -> int:
     """Optimizer steps of the whole run."""
     arguments = recipe.arguments
     total = sum(steps_of_epoch(recipe, epoch) for epoch in range(arguments.num_train_epochs))
     return total if arguments.max_train_steps is None else min(total, arguments.max_train_steps)
 
 
-def steps_after(recipe: Recipe, done: int) -> Iterator[Step]:
+def steps_after(recipe: "TrainingRecipe", done: int) -> Iterator[Step]:
     """The steps of a run that has already taken some.
 
     Args:
@@ -67,8 +71,31 @@ def steps_after(recipe: Recipe, done: int) -> Iterator[Step]:
                 number += 1
 
 
-def describe_plan(recipe: Recipe, model: nn.Module, accelerator: Accelerator) -> dict[str, object]:
-    """What `--dry-run` prints.
+def describe_machine(
+    recipe: "Recipe", model: nn.Module, accelerator: "Accelerator"
+) -> dict[str, Any]:
+    """What `--dry-run` prints of every recipe.
+
+    Args:
+        recipe: The run.
+        model: Where it lies when the work begins.
+        accelerator: Of the run.
+
+    Returns:
+        Name -> value: processes and device, and memory in MiB.
+    """
+    return {
+        "recipe": f"{recipe.verb} {recipe.name}",
+        "processes": accelerator.num_processes,
+        "device": str(accelerator.device),
+        "memory_mib": {"weights": _in_mib(_bytes_of(model.parameters()))},
+    }
+
+
+def describe_training(
+    recipe: "TrainingRecipe", model: nn.Module, accelerator: "Accelerator"
+) -> dict[str, Any]:
+    """What `--dry-run` prints of a training.
 
     Args:
         recipe: The run.
@@ -83,14 +110,16 @@ def describe_plan(recipe: Recipe, model: nn.Module, accelerator: Accelerator) ->
     part = -(-arguments.batch_size // accelerator.num_processes)
     device_batch = min(arguments.per_device_batch_size or part, part)
     trainable = [p for p in model.parameters() if p.requires_grad]
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    gradients = sum(p.numel() * p.element_size() for p in trainable)
-    states = _state_copies(recipe.build_optimizer(model)) * gradients
-    activations = _activation_bytes(recipe, model, accelerator)
+    gradients = _bytes_of(trainable)
+    memory = {
+        "weights": _bytes_of(model.parameters()),
+        "gradients": gradients,
+        "optimizer": _state_copies(recipe.build_optimizer(model)) * gradients,
+        "activations_of_a_pass": _activation_bytes(recipe, model, accelerator),
+    }
+    memory["sum"] = sum(memory.values())
     return {
-        "recipe": f"{recipe.verb} {recipe.name}",
-        "processes": accelerator.num_processes,
-        "device": str(accelerator.device),
+        **describe_machine(recipe, model, accelerator),
         "mixed_precision": accelerator.mixed_precision,
         "batch_size": arguments.batch_size,
         "rows_of_a_pass": device_batch,
@@ -99,14 +128,16 @@ def describe_plan(recipe: Recipe, model: nn.Module, accelerator: Accelerator) ->
         "epochs": arguments.num_train_epochs,
         "steps": count_steps(recipe),
         "trainable_parameters": sum(p.numel() for p in trainable),
-        "memory_mib": {
-            "weights": round(weights / _MIB, 1),
-            "gradients": round(gradients / _MIB, 1),
-            "optimizer": round(states / _MIB, 1),
-            "activations_of_a_pass": round(activations / _MIB, 1),
-            "sum": round((weights + gradients + states + activations) / _MIB, 1),
-        },
+        "memory_mib": {name: _in_mib(count) for name, count in memory.items()},
     }
+
+
+def _bytes_of(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _in_mib(count: int) -> float:
+    return round(count / _MIB, 1)
 
 
 def _state_copies(optimizer: torch.optim.Optimizer) -> int:
@@ -116,7 +147,9 @@ def _state_copies(optimizer: torch.optim.Optimizer) -> int:
     return int(bool(optimizer.defaults.get("momentum")))
 
 
-def _activation_bytes(recipe: Recipe, model: nn.Module, accelerator: Accelerator) -> int:
+def _activation_bytes(
+    recipe: "TrainingRecipe", model: nn.Module, accelerator: "Accelerator"
+) -> int:
     """Bytes that one pass keeps for its backward pass, the weights not counted."""
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
@@ -150,12 +183,12 @@ def _activation_bytes(recipe: Recipe, model: nn.Module, accelerator: Accelerator
     return sum(kept.values())
 
 
-def share_of(accelerator: Accelerator) -> Share:
+def share_of(accelerator: "Accelerator") -> Share:
     """The part of this process."""
     return Share(accelerator.process_index, accelerator.num_processes)
 
 
-def to_device(inputs, accelerator: Accelerator) -> dict[str, Tensor]:
+def to_device(inputs, accelerator: "Accelerator") -> dict[str, Tensor]:
     """What a stage fetched, where the model is."""
     return {
         name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in inputs.items()

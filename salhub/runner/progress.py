@@ -10,16 +10,18 @@ from torch import Tensor
 class Progress:
     """Steps taken, and the sums of the log line that has been begun.
 
-    Accelerate saves and loads it with every checkpoint.
+    It is a part of every checkpoint.
 
     Attributes:
         step: Optimizer steps taken.
-        seconds: Time that the run took before this process went on with it.
+        seconds: Time that the steps took until the last checkpoint.
+        validations: The numbers of every validation.
     """
 
     def __init__(self) -> None:
         self.step = 0
         self.seconds = 0.0
+        self.validations: list[dict[str, float]] = []
         self._sums: dict[str, Tensor] = {}
 
     def add(self, name: str, values: Tensor, count: int) -> None:
@@ -68,11 +70,18 @@ class Progress:
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint; `gather` comes first."""
         sums = {name: entry.tolist() for name, entry in self._sums.items()}
-        return {"step": self.step, "seconds": self.seconds, "sums": sums}
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "validations": self.validations,
+            "sums": sums,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """From a checkpoint."""
         self.step, self.seconds = state["step"], state["seconds"]
+        # In place, as the recipe looks at them.
+        self.validations[:] = state["validations"]
         self._sums = {
             name: torch.tensor(entry, dtype=torch.float64) for name, entry in state["sums"].items()
         }

@@ -1,6 +1,11 @@
-"""What a method tells the runner: its model, its data, its loss, and what it measures."""
+"""What a method tells the runner: its model, its work on it, and what it measures.
+
+A `TrainingRecipe` descends a loss, a `BlockRecipe` compresses one block after another, and a
+`FitRecipe` does what it does in one go.
+"""
 
 import dataclasses
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from salhub.runner.arguments import CIRCUMSTANCES, RunArguments
-from salhub.runner.batches import Batch
+from salhub.runner.arguments import CIRCUMSTANCES, RunArguments, TrainingArguments
+from salhub.runner.batches import Batch, mixed_seed
+from salhub.runner.blocks import CompressedBlock, compress_blocks
+from salhub.runner.loop import descend
+from salhub.runner.plan import describe_machine, describe_training
 from salhub.runner.run_card import CardFacts
 from salhub.runner.sources import source_digests
 
@@ -19,6 +27,185 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from salhub.results import Results
+    from salhub.runner.run import Run
+
+
+class Recipe(ABC):
+    """One kind of training, unlearning or compression.
+
+    The runner calls the methods in the order in which they stand here.
+
+    Args:
+        arguments: The options, of the class `arguments_class`.
+
+    Attributes:
+        name: What a person types.
+        verb: "train", "unlearn" or "compress".
+        arguments_class: Its options: `RunArguments`, or `TrainingArguments` where it descends, with
+            fields of its own and its own defaults.
+        chooses_settings: Whether it can say which of several runs is best.
+        sources: Options that may name files or folders, and which files of a folder count, as a
+            pattern.
+        optional_files: Files that only some of its runs write; an earlier run's are removed.
+        is_moved: Whether the whole model is put on the device before the work begins.
+        run: Its run, from `prepare` on, such as for `run.snapshot`.
+    """
+
+    name: ClassVar[str]
+    verb: ClassVar[str] = "train"
+    arguments_class: ClassVar[type[RunArguments]] = RunArguments
+    chooses_settings: ClassVar[bool] = False
+    sources: ClassVar[Mapping[str, str]] = {"data": "*"}
+    optional_files: ClassVar[tuple[str, ...]] = ()
+    is_moved: ClassVar[bool] = True
+    run: "Run"
+
+    def __init__(self, arguments: Any) -> None:
+        self.arguments: Any = arguments
+
+    def learned_options(self) -> dict[str, Any]:
+        """The options that decide what is learned, as JSON holds them.
+
+        A run goes on only with the same ones, and they stand on the card. A recipe with options
+        that are no plain values says here what stands for them.
+        """
+        fields = dataclasses.asdict(self.arguments)
+        return {name: value for name, value in fields.items() if name not in CIRCUMSTANCES}
+
+    def recorded_options(self) -> dict[str, Any]:
+        """The same with digests of the files that they name, which decide as well."""
+        return {**self.learned_options(), **source_digests(self.arguments, self.sources)}
+
+    @abstractmethod
+    def build_model(self) -> nn.Module:
+        """The model to work on, on the CPU; the seed is set when this is called.
+
+        Bad options and missing data are refused here, before any work is done.
+        """
+
+    def plan(self, model: nn.Module, accelerator: "Accelerator") -> dict[str, Any]:
+        """What `dry_run` prints; nothing is changed by it."""
+        return describe_machine(self, model, accelerator)
+
+    def prepare(self, model: nn.Module, accelerator: "Accelerator") -> None:  # noqa: B027
+        """What has to be computed once before the work, such as a mask; nothing by default.
+
+        Args:
+            model: The model, on its device and not wrapped.
+            accelerator: Of the run.
+        """
+
+    @abstractmethod
+    def work(self, run: "Run") -> None:
+        """Change `run.model`; one that was interrupted goes on where it was."""
+
+    def finish(self, model: nn.Module) -> nn.Module:
+        """The finished model, made of the one worked on; that itself by default."""
+        return model
+
+    @abstractmethod
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """Write the finished model, and what is needed to use it, to a folder; on one process.
+
+        Folders in it are kept, and pushed with the rest.
+        """
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module, accelerator: "Accelerator", results: "Results") -> None:
+        """Measure the finished model, which is saved by now, into `results`; on every process.
+
+        What cannot be measured is left out, with a warning; the model is there without it.
+
+        Args:
+            model: The finished model, not wrapped, in evaluation mode.
+            accelerator: To share the rows, as by `gather_for_metrics`.
+            results: To be filled.
+        """
+
+    def export_report(self, folder: Path) -> None:  # noqa: B027 - most recipes need none
+        """Write what `evaluate` found and the results do not hold; on one process."""
+
+    @classmethod
+    def choose(cls, runs: "Sequence[Results]") -> int:
+        """The best of some finished runs of this recipe, for trying several settings.
+
+        Args:
+            runs: What they measured.
+
+        Returns:
+            Its place in `runs`.
+
+        Raises:
+            NotImplementedError: Unless the recipe has `chooses_settings`.
+        """
+        raise NotImplementedError(f"the recipe '{cls.name}' cannot say which run is best.")
+
+    def card_facts(self) -> CardFacts:
+        """What the card says beside numbers and options; asked for after `evaluate`."""
+        return CardFacts()
+
+
+class FitRecipe(Recipe):
+    """A recipe that does its work in one go; one that was interrupted does it again."""
+
+    @abstractmethod
+    def fit(self, model: nn.Module, accelerator: "Accelerator") -> None:
+        """Change the model, on every process; the seed is set when this is called."""
+
+    def work(self, run: "Run") -> None:
+        run.log.begin_after(0)
+        torch.manual_seed(mixed_seed(self.arguments.seed, 0))
+        began = time.perf_counter()
+        self.fit(run.model, run.accelerator)
+        run.results.add_metric("seconds/fit", time.perf_counter() - began, unit="s")
+
+
+class BlockRecipe(Recipe):
+    """A recipe that compresses one block after another, such as the layers of a transformer.
+
+    Every compressed block is saved before the next one is begun. A run that was interrupted takes
+    those that are there, and ends with the bytes that it would have had. The runner holds one block
+    at a time, and leaves the model where it is: `build_model` may give one without weights, whose
+    blocks `compress_block` loads.
+    """
+
+    verb = "compress"
+    is_moved = False
+
+    @abstractmethod
+    def block_names(self, model: nn.Module) -> Sequence[str]:
+        """The blocks in the order in which they are compressed."""
+
+    @abstractmethod
+    def compress_block(self, model: nn.Module, name: str) -> CompressedBlock:
+        """Compress one block, perhaps by training; the seed is set when this is called.
+
+        Args:
+            model: The earlier blocks have been taken.
+            name: Of the block.
+
+        Returns:
+            All that is known of it afterwards, equal on every process.
+        """
+
+    @abstractmethod
+    def take_block(self, model: nn.Module, name: str, block: CompressedBlock) -> None:
+        """Put a compressed block in its place, and see what the next one needs.
+
+        Such as its inputs, by passing those of this block through it. Called for every block in
+        order, whether it has just been compressed or was read.
+
+        Args:
+            model: The model.
+            name: Of the block.
+            block: As it was saved, its tensors on the CPU.
+        """
+
+    def plan(self, model: nn.Module, accelerator: "Accelerator") -> dict[str, Any]:
+        return {**super().plan(model, accelerator), "blocks": len(self.block_names(model))}
+
+    def work(self, run: "Run") -> None:
+        compress_blocks(self, run)
 
 
 @dataclass(frozen=True)
@@ -51,61 +238,27 @@ class StepLoss:
     measures: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Recipe(ABC):
-    """One kind of training, unlearning or compression.
+class TrainingRecipe(Recipe):
+    """A recipe that descends a loss, step by step.
 
-    The runner calls the methods in the order in which they stand here.
-
-    Args:
-        arguments: The options, of the class `arguments_class`.
+    Its methods are called in the order in which they stand here, between `prepare` and `finish`.
 
     Attributes:
-        name: What a person types.
-        verb: "train", "unlearn" or "compress".
-        arguments_class: Its options: `RunArguments` with fields of its own and its own defaults.
-        chooses_settings: Whether it can say which of several runs is best.
-        sources: Options that may name files or folders, and which files of a folder count, as a
-            pattern.
-        optional_files: Files that only some of its runs write; an earlier run's are removed.
+        larger_is_better: What `keep_best` looks for in the first number of `validate`.
+        validations: The numbers of all validations so far, the first ones first.
     """
 
-    name: ClassVar[str]
-    verb: ClassVar[str] = "train"
-    arguments_class: ClassVar[type[RunArguments]] = RunArguments
-    chooses_settings: ClassVar[bool] = False
-    sources: ClassVar[Mapping[str, str]] = {"data": "*"}
-    optional_files: ClassVar[tuple[str, ...]] = ()
+    arguments_class: ClassVar[type[RunArguments]] = TrainingArguments
+    larger_is_better: ClassVar[bool] = False
+    validations: Sequence[Mapping[str, float]] = ()
 
-    def __init__(self, arguments: RunArguments) -> None:
-        self.arguments: Any = arguments
-
-    def learned_options(self) -> dict[str, Any]:
-        """The options that decide what is learned, as JSON holds them.
-
-        A run goes on only with the same ones, and they stand on the card. A recipe with options
-        that are no plain values says here what stands for them.
-        """
-        fields = dataclasses.asdict(self.arguments)
-        return {name: value for name, value in fields.items() if name not in CIRCUMSTANCES}
-
-    def recorded_options(self) -> dict[str, Any]:
-        """The same with digests of the files that they name, which decide as well."""
-        return {**self.learned_options(), **source_digests(self.arguments, self.sources)}
-
-    @abstractmethod
-    def build_model(self) -> nn.Module:
-        """The model to train, on the CPU; the seed is set when this is called.
-
-        Bad options and missing data are refused here, before any work is done.
-        """
-
-    def prepare(self, model: nn.Module, accelerator: "Accelerator") -> None:  # noqa: B027
-        """What has to be computed once before the first step, such as a mask; nothing by default.
-
-        Args:
-            model: The model, on its device and not wrapped.
-            accelerator: Of the run.
-        """
+    def __init__(self, arguments: Any) -> None:
+        super().__init__(arguments)
+        if arguments.validation_steps and type(self).validate is TrainingRecipe.validate:
+            raise ValueError(
+                f"The recipe '{self.name}' measures nothing while it trains; leave out "
+                "validation_steps and keep_best."
+            )
 
     @abstractmethod
     def stages(self, epoch: int) -> Iterable[Stage]:
@@ -119,8 +272,8 @@ class Recipe(ABC):
     def checkpointed(self) -> Iterable[Any]:
         """What of the recipe changes during the run, such as averaged weights.
 
-        Objects with `state_dict` and `load_state_dict`, nothing by default; asked for once, after
-        `build_optimizer`.
+        Objects with `load_state_dict` and a `state_dict` of tensors and of what JSON holds, nothing
+        by default; asked for once, after `build_optimizer`.
         """
         return ()
 
@@ -134,47 +287,34 @@ class Recipe(ABC):
             batch: The rows; `batch.draw` draws what is random.
         """
 
-    def after_backward(self, model: nn.Module) -> None:  # noqa: B027 - most recipes need none
+    def after_backward(self, model: nn.Module) -> None:
         """What is done to the gradients of a step before they are clipped; nothing by default."""
 
-    def after_step(  # noqa: B027 - most recipes need none
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int
-    ) -> None:
+    def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         """What follows every optimizer step, such as a proximal step; nothing by default."""
 
-    def finish(self, model: nn.Module) -> nn.Module:
-        """The finished model, made of the trained one; that itself by default."""
-        return model
-
-    @abstractmethod
-    def evaluate(self, model: nn.Module, accelerator: "Accelerator", results: "Results") -> None:
-        """Measure the finished model into `results`, on every process.
+    def validate(self, model: nn.Module, accelerator: "Accelerator") -> Mapping[str, float]:
+        """Measure the model every `validation_steps` steps, on every process.
 
         Args:
-            model: The finished model, not wrapped, in evaluation mode.
+            model: As it is by now, not wrapped, in evaluation mode and without gradients.
             accelerator: To share the rows, as by `gather_for_metrics`.
-            results: To be filled.
-        """
-
-    @abstractmethod
-    def export(self, model: nn.Module, folder: Path) -> None:
-        """Write the model, and what is needed to use it, to a folder; on one process."""
-
-    @classmethod
-    def choose(cls, runs: "Sequence[Results]") -> int:
-        """The best of some finished runs of this recipe, for trying several settings.
-
-        Args:
-            runs: What they measured.
 
         Returns:
-            Its place in `runs`.
-
-        Raises:
-            NotImplementedError: Unless the recipe has `chooses_settings`.
+            Name -> finite number, for the log; the first one decides about `keep_best`.
         """
-        raise NotImplementedError(f"the recipe '{cls.name}' cannot say which run is best.")
+        raise NotImplementedError
 
-    def card_facts(self) -> CardFacts:
-        """What the card says beside numbers and options; asked for after `export`."""
-        return CardFacts()
+    def is_done(self) -> bool:
+        """Whether to end before all steps are taken; asked before each, equal on every process.
+
+        It may look at the model, at `validations` and at what is `checkpointed`, so that a run
+        that goes on ends where it would have ended.
+        """
+        return False
+
+    def plan(self, model: nn.Module, accelerator: "Accelerator") -> dict[str, Any]:
+        return describe_training(self, model, accelerator)
+
+    def work(self, run: "Run") -> None:
+        descend(self, run)

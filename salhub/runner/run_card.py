@@ -37,26 +37,25 @@ class CardFacts:
     pictures: dict[str, str] = field(default_factory=dict)
 
 
-def save_card(recipe: "Recipe", results: Results, folder: Path) -> None:
-    """Write README.md.
+def run_card(recipe: "Recipe", results: Results, folder: Path, snapshot: str = "") -> str:
+    """The card as Markdown with front matter; only numbers of the results file are in it.
 
     Args:
         recipe: The recipe, after its model was written.
         results: What was measured.
         folder: Where the model was written.
+        snapshot: Name of the snapshot that the model is, if it is one.
     """
-    (folder / CARD_NAME).write_text(run_card(recipe, results, folder), encoding="utf-8")
-
-
-def run_card(recipe: "Recipe", results: Results, folder: Path) -> str:
-    """The card as Markdown with front matter; only numbers of the results file are in it."""
     facts, name = recipe.card_facts(), model_name(recipe)
     is_ours = _model_type(folder).startswith("salhub")
+    usage = facts.usage
+    if snapshot:
+        usage = usage.replace('{model}"', f'{{model}}", subfolder="{snapshot}"')
     sections = [
-        f"# {name.rpartition('/')[2]}",
+        f"# {snapshot or name.rpartition('/')[2]}",
         facts.summary,
         *(f"![{text}]({file})\n\n{text}" for file, text in facts.pictures.items()),
-        _usage(facts.usage.replace("{model}", name), is_ours=is_ours),
+        _usage(usage.replace("{model}", name), is_ours=is_ours),
         _notes(facts.notes),
         "## Numbers",
         *(markdown_table(table) for table in results.tables),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from salhub.files import put_in_place, remove_stale_drafts, scratch_folder, write_text
+from salhub.runner.blocks import remove_blocks
 from salhub.runner.checkpoint import find_checkpoint, remove_checkpoint_drafts, remove_checkpoints
 from salhub.runner.sources import SUFFIX
 
@@ -13,11 +14,13 @@ OPTIONS_NAME = "options.json"
 LOG_NAME = "log.jsonl"
 RESULTS_NAME = "results.json"
 FAILURE_NAME = "failure.json"
+# Names of the files that the run has exported, those in folders among them.
+EXPORTED_NAME = "exported.json"
 
 
 def open_folder(
     folder: Path, options: Mapping[str, Any], *, resume: str | None, overwrite: bool
-) -> Path | None:
+) -> tuple[bool, Path | None]:
     """Decide whether to start or to go on; looks only, and changes nothing.
 
     Args:
@@ -27,7 +30,7 @@ def open_folder(
         overwrite: Whether a run or a model that is there may be replaced.
 
     Returns:
-        The checkpoint to go on from, or None to start.
+        Whether to go on with the run that is there, and the checkpoint to go on from, if any.
 
     Raises:
         FileExistsError: There is a run or a model that may not be replaced.
@@ -38,9 +41,9 @@ def open_folder(
     is_begun = checkpoint is not None or (folder / OPTIONS_NAME).exists()
     if resume is not None and is_begun:
         _check_options(folder / OPTIONS_NAME, options)
-        return checkpoint
+        return True, checkpoint
     check_unused(folder, overwrite=overwrite)
-    return None
+    return False, None
 
 
 def check_unused(folder: Path, *, overwrite: bool) -> None:
@@ -95,8 +98,25 @@ def clear_folder(folder: Path) -> None:
     """Remove what would be taken for a part of the next run: checkpoints, results, the log."""
     remove_drafts(folder)
     remove_checkpoints(folder)
-    for name in (RESULTS_NAME, FAILURE_NAME, LOG_NAME):
+    remove_blocks(folder)
+    # Exported folders, such as snapshots, may have other names the next time.
+    of_folders = [name for name in exported_files(folder) if "/" in name]
+    for name in (RESULTS_NAME, FAILURE_NAME, LOG_NAME, EXPORTED_NAME, *of_folders):
         (folder / name).unlink(missing_ok=True)
+
+
+def exported_files(folder: Path) -> list[str]:
+    """Names of the files that a run has exported to its folder, those in folders among them."""
+    path = folder / EXPORTED_NAME
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+
+def record_exported(folder: Path, paths: Iterable[Path]) -> None:
+    """Remember files or folders that a run has exported."""
+    files = [f for path in paths for f in (path.rglob("*") if path.is_dir() else [path])]
+    names = {file.relative_to(folder).as_posix() for file in files if file.is_file()}
+    listed = sorted(names | set(exported_files(folder)))
+    write_text(folder / EXPORTED_NAME, json.dumps(listed, indent=2) + "\n")
 
 
 def remove_drafts(folder: Path) -> None:
@@ -147,6 +167,12 @@ def _check_options(path: Path, options: Mapping[str, Any]) -> None:
             "what run they are of; start anew with overwrite=true."
         )
     before = json.loads(path.read_text(encoding="utf-8"))
+    names = [{n for n in one if not n.endswith(SUFFIX)} for one in (before, options)]
+    if names[0] != names[1]:
+        raise ValueError(
+            f"the run in {path.parent} was begun by a version of salhub with other options, and "
+            "this one cannot go on with it; start anew with overwrite=true."
+        )
     for name in sorted(before.keys() | options.keys()):
         if before.get(name) != options.get(name):
             raise ValueError(

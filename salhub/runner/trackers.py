@@ -36,11 +36,16 @@ class JsonLinesTracker(GeneralTracker):
         return self.path
 
     @on_main_process
-    def begin_after(self, step: int) -> None:
-        """Go on after a step: what an interrupted run has logged beyond it is dropped."""
+    def begin_after(self, step: int) -> int:
+        """Go on after a step: what an interrupted run has logged beyond it is dropped.
+
+        Returns:
+            The last step that stays, 0 where there is none; None on other processes.
+        """
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
         kept = [line for line in lines if _step_of(line) <= step]
         write_text(self.path, "".join(f"{line}\n" for line in kept))
+        return int(_step_of(kept[-1])) if kept else 0
 
     @on_main_process
     def store_init_configuration(self, values: dict[str, Any]) -> None:

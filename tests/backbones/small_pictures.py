@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from salhub.entries import recipe_named
-from salhub.runner.loop import run
+from salhub.runner.run import run
 
 CLASSES = ("top", "middle", "bottom")
 # Of each class.

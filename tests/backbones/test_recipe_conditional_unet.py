@@ -21,7 +21,7 @@ from salhub.models.salun.modeling_salun_diffusion import SalUnForConditionalDiff
 from salhub.results import Results
 from salhub.runner.batches import epoch_order, generator_of, mixed_seed
 from salhub.runner.launch import launch
-from salhub.runner.loop import run
+from salhub.runner.run import run
 from tests.backbones.small_pictures import (
     CLASSES,
     NETWORK,

@@ -19,7 +19,7 @@ from salhub.backbones.text_classifier.tokenizer_text_classifier import train_tok
 from salhub.backbones.text_classifier.word_vectors import word_vectors
 from salhub.data.labelled_split import LabelledSplit
 from salhub.results import Results
-from salhub.runner.loop import run
+from salhub.runner.run import run
 
 TEXTS = ["It isn't a good film.", "Nicht gut, aber schön!", "एक अच्छी फ़िल्म 电影好看 🎬"]
 

@@ -13,7 +13,7 @@ from salhub.models.salun.evaluation_salun_diffusion import TABLE
 from salhub.models.salun.modeling_salun import SalUnForImageClassification
 from salhub.models.salun.recipe_salun import GradientAscentRecipe, SalUnRecipe
 from salhub.results import Results, Table
-from salhub.runner.loop import run
+from salhub.runner.run import run
 from tests.backbones.small_pictures import CLASSES as BANDS
 from tests.backbones.small_pictures import recipe_of, write_pictures
 from tests.models.salun import small_archive

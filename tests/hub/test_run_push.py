@@ -15,7 +15,7 @@ TARGET = "owner/pushed"
 
 
 def carry_out(folder: str, **options: Any) -> None:
-    from salhub.runner.loop import run
+    from salhub.runner.run import run
     from tests.runner.toy_recipe import ToyArguments, ToyRecipe
 
     run(ToyRecipe(ToyArguments(output_dir=folder, cpu=True, push_to_hub=True, **options)))

@@ -6,7 +6,7 @@ import sys
 
 import yaml
 
-from salhub.runner.loop import run
+from salhub.runner.run import run
 from tests.runner.toy_recipe import ToyArguments, ToyRecipe
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from salhub.errors import MissingExtraError
-from salhub.runner.arguments import RunArguments, read_settings_file
+from salhub.runner.arguments import TrainingArguments, read_settings_file
 from salhub.runner.image_classification import ClassifierArguments
 from salhub.runner.trackers import check_trackers
 
@@ -37,22 +37,22 @@ from salhub.runner.trackers import check_trackers
 )
 def test_bad_options_are_refused_in_one_sentence(settings, words):
     with pytest.raises(ValueError, match=words.replace("(", r"\(")):
-        RunArguments.from_settings({"output_dir": "out", **settings})
+        TrainingArguments.from_settings({"output_dir": "out", **settings})
 
 
 def test_a_missing_option_is_named():
     with pytest.raises(ValueError, match="The recipe needs 'output_dir'"):
-        RunArguments.from_settings({}, owner="The recipe")
+        TrainingArguments.from_settings({}, owner="The recipe")
 
 
 def test_numbers_written_as_yaml_does_not_read_them():
-    arguments = RunArguments.from_settings({"output_dir": "out", "learning_rate": "1e-3"})
+    arguments = TrainingArguments.from_settings({"output_dir": "out", "learning_rate": "1e-3"})
     assert arguments.learning_rate == 1e-3
 
 
 def test_words_that_yaml_takes_for_numbers_or_booleans_are_text():
     settings = {"output_dir": 7, "mixed_precision": False, "report_to": "wandb", "cpu": True}
-    arguments = RunArguments.from_settings(settings)
+    arguments = TrainingArguments.from_settings(settings)
     assert (arguments.output_dir, arguments.mixed_precision) == ("7", "no")
     assert (arguments.report_to, arguments.cpu) == (["wandb"], True)
 
@@ -68,7 +68,7 @@ def test_a_file_of_options(tmp_path):
     path.write_text("learning-rate: 0.1\nreport_to: tensorboard\n")
     settings = read_settings_file(path)
     assert settings == {"learning_rate": 0.1, "report_to": "tensorboard"}
-    assert RunArguments(output_dir="out", **settings).report_to == ["tensorboard"]
+    assert TrainingArguments(output_dir="out", **settings).report_to == ["tensorboard"]
     path.write_text("- a\n")
     with pytest.raises(ValueError, match="must hold one mapping"):
         read_settings_file(path)

@@ -13,7 +13,7 @@ from salhub.errors import UnknownNameError
 from salhub.results import Results
 from salhub.runner.batches import step_batches
 from salhub.runner.image_classification import augmented
-from salhub.runner.loop import run
+from salhub.runner.run import run
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from salhub.results import Results
 from salhub.runner.batches import epoch_order, generator_of, mixed_seed
-from salhub.runner.loop import run
 from salhub.runner.processes import EXPECTED_PROCESSES
+from salhub.runner.run import run
 from tests.runner.toy_recipe import ROWS, ToyArguments, ToyRecipe
 
 ROOT = Path(__file__).parents[2]

@@ -3,7 +3,7 @@
 from huggingface_hub import ModelCard
 
 from salhub.results import Results
-from salhub.runner.loop import run
+from salhub.runner.run import run
 from salhub.runner.run_card import CardFacts
 from tests.runner.toy_recipe import ToyArguments, ToyRecipe
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from salhub.results import Results
-from salhub.runner.loop import run
+from salhub.runner.run import run
 from salhub.runner.run_folder import OPTIONS_NAME, fill_from, is_finished
 from salhub.runner.sources import source_digests
 from tests.runner.test_loop import run_toy, start

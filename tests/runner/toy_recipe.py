@@ -10,15 +10,15 @@ import torch.nn.functional as F
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from salhub.runner.arguments import RunArguments
+from salhub.runner.arguments import TrainingArguments
 from salhub.runner.batches import Batch
-from salhub.runner.recipe import Recipe, Stage, StepLoss
+from salhub.runner.recipe import Stage, StepLoss, TrainingRecipe
 
 ROWS = 50
 
 
 @dataclass(kw_only=True)
-class ToyArguments(RunArguments):
+class ToyArguments(TrainingArguments):
     batch_size: int = 12
     num_train_epochs: int = 2
     learning_rate: float = 1e-2
@@ -28,7 +28,7 @@ class ToyArguments(RunArguments):
     use_two_stages: bool = False
 
 
-class ToyRecipe(Recipe):
+class ToyRecipe(TrainingRecipe):
     name = "toy"
     arguments_class = ToyArguments
 

@@ -18,10 +18,10 @@ from salhub.data.labelled_split import spread_places
 from salhub.data.picture_archive import PictureArchive, resize_bytes
 from salhub.data.subset import describe_spec
 from salhub.results import Results
-from salhub.runner.arguments import RunArguments
+from salhub.runner.arguments import Scheduler, TrainingArguments
 from salhub.runner.batches import Batch, step_batches
 from salhub.runner.image_classification import draw_split, named_subset
-from salhub.runner.recipe import Recipe, Stage, StepLoss
+from salhub.runner.recipe import Stage, StepLoss, TrainingRecipe
 from salhub.runner.run_card import CardFacts
 
 _ROWS_TO_EVALUATE = 500
@@ -31,7 +31,7 @@ _NEXT_SET = 100
 
 
 @dataclass(kw_only=True)
-class ConditionalUNetArguments(RunArguments):
+class ConditionalUNetArguments(TrainingArguments):
     """Options of `ConditionalUNetRecipe`.
 
     Args:
@@ -56,7 +56,7 @@ class ConditionalUNetArguments(RunArguments):
     batch_size: int = 128
     num_train_epochs: int = 6
     learning_rate: float = 1e-3
-    lr_scheduler: str = "cosine"
+    lr_scheduler: Scheduler = "cosine"
     lr_warmup_steps: int = 100
     max_grad_norm: float | None = 1.0
 
@@ -71,7 +71,7 @@ class ConditionalUNetArguments(RunArguments):
                 raise ValueError(f"{name} must be a multiple of 4, got {getattr(self, name)}.")
 
 
-class ConditionalUNetRecipe(Recipe):
+class ConditionalUNetRecipe(TrainingRecipe):
     """Trains a diffusion model on an archive of labelled pictures.
 
     Example:

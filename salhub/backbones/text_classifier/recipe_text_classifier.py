@@ -23,9 +23,9 @@ from salhub.backbones.text_classifier.word_vectors import word_vectors
 from salhub.data.labelled_split import LabelledSplit
 from salhub.data.labelled_texts import LabelledTexts, read_labelled_texts, read_unlabelled_texts
 from salhub.results import Results
-from salhub.runner.arguments import RunArguments
+from salhub.runner.arguments import Scheduler, TrainingArguments
 from salhub.runner.batches import Batch, generator_of
-from salhub.runner.recipe import Recipe, Stage, StepLoss
+from salhub.runner.recipe import Stage, StepLoss, TrainingRecipe
 from salhub.runner.run_card import CardFacts
 
 USAGE = """
@@ -43,7 +43,7 @@ _MIN_LENGTH = 3
 
 
 @dataclass(kw_only=True)
-class TextClassifierArguments(RunArguments):
+class TextClassifierArguments(TrainingArguments):
     """Options of `TextClassifierRecipe`.
 
     Args:
@@ -88,7 +88,7 @@ class TextClassifierArguments(RunArguments):
     weight_decay: float = 0.0
     batch_size: int = 64
     num_train_epochs: int = 4
-    lr_scheduler: str = "linear"
+    lr_scheduler: Scheduler = "linear"
 
     def __post_init__(self) -> None:
         for name in ("test_data", "unlabelled_data", "teachers"):
@@ -115,7 +115,7 @@ class TextClassifierArguments(RunArguments):
             raise ValueError("teachers label unlabelled_data; give some, or no teachers.")
 
 
-class TextClassifierRecipe(Recipe):
+class TextClassifierRecipe(TrainingRecipe):
     """Trains a classifier of short texts, and the tokenizer that goes with it.
 
     Word vectors start from the company that words keep (`word_vectors`), which takes no labels; the
@@ -133,7 +133,7 @@ class TextClassifierRecipe(Recipe):
     name = "text-classifier"
     arguments_class = TextClassifierArguments
     sources = {
-        **Recipe.sources,
+        **TrainingRecipe.sources,
         **dict.fromkeys(("test_data", "unlabelled_data"), "*"),
         "teachers": "model*.safetensors",
     }

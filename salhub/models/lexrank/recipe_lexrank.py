@@ -1,11 +1,9 @@
 """`salhub train lexrank`: learn from a collection of texts how rare words are."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from salhub.data.text_collection import fingerprint, read_texts
@@ -13,7 +11,7 @@ from salhub.models.lexrank.configuration_lexrank import LexRankConfig
 from salhub.models.lexrank.modeling_lexrank import LexRankModel
 from salhub.results import Results
 from salhub.runner.arguments import RunArguments
-from salhub.runner.recipe import Recipe, Stage
+from salhub.runner.recipe import FitRecipe
 from salhub.runner.run_card import CardFacts
 
 
@@ -40,8 +38,8 @@ class LexRankArguments(RunArguments):
     stemmer: str | None = None
 
 
-class LexRankRecipe(Recipe):
-    """Counts words; there is nothing to descend.
+class LexRankRecipe(FitRecipe):
+    """Counts words.
 
     Example:
         >>> arguments = LexRankArguments(output_dir="out", data="news.csv")
@@ -64,7 +62,7 @@ class LexRankRecipe(Recipe):
         fields = {name: getattr(options, name) for name in ("language", "lowercase", "stopwords")}
         return LexRankModel(LexRankConfig(**fields, stemmer=options.stemmer))
 
-    def prepare(self, model: nn.Module, accelerator: Any) -> None:
+    def fit(self, model: nn.Module, accelerator: Any) -> None:
         options = self.arguments
         model.fit_idf(
             self.texts,
@@ -72,16 +70,6 @@ class LexRankRecipe(Recipe):
             max_words=options.max_words,
             progress=accelerator.is_local_main_process,
         )
-
-    def stages(self, epoch: int) -> Iterable[Stage]:
-        return []
-
-    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        # The runner wants one, and the only parameter never gets a gradient.
-        return torch.optim.SGD(model.parameters(), lr=self.arguments.learning_rate)
-
-    def loss(self, model, inputs, batch):
-        raise NotImplementedError("counting words takes no steps")
 
     def evaluate(self, model: nn.Module, accelerator: Any, results: Results) -> None:
         path = Path(self.arguments.data)

@@ -24,7 +24,7 @@ from salhub.models.salun.weight_mask import SCOPES, WeightMask, check_ratio, mak
 from salhub.models.salun.weight_saliency import KINDS
 from salhub.results import Results, without_nan
 from salhub.runner.arguments import RunArguments, check_choice
-from salhub.runner.recipe import Recipe
+from salhub.runner.recipe import Recipe, TrainingRecipe
 from salhub.runner.run_card import CardFacts
 
 RECORD_NAME = "unlearning.json"
@@ -118,7 +118,6 @@ class MaskedRecipe(Recipe):
     weight_mask: WeightMask | None = None
     closed_digest: str | None = None
     seconds_of_mask: float = 0.0
-    _masked: MaskedOptimizer | None = None
     _own_mask: WeightMask | None = None
 
     def learned_options(self) -> dict[str, Any]:
@@ -184,43 +183,14 @@ class MaskedRecipe(Recipe):
             mask.tensors[name] = broadcast(bits).to(opened.device, torch.bool)
         return mask
 
-    @abstractmethod
-    def plain_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer, which knows of no mask."""
-
-    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        optimizer = self.plain_optimizer(model)
-        if self.weight_mask is None:
-            return optimizer
-        self._masked = MaskedOptimizer(optimizer, model, self.mask_of(model))
-        return self._masked
-
-    def mask_of(self, model: nn.Module) -> WeightMask:
-        """The mask of what is trained; that of `base_model` unless a method builds on it."""
-        assert self.weight_mask is not None
-        return self.weight_mask
-
-    def after_backward(self, model: nn.Module) -> None:
-        if self._masked is not None:
-            self._masked.mask_gradients()
-
     def finish(self, model: nn.Module) -> nn.Module:
-        if self._masked is not None:
-            self._masked.release()
         return self.base_model
 
-    def check_closed_weights(self, model: nn.Module, results: Results) -> None:
-        """Show that no closed weight has moved, and how many there are.
-
-        Raises:
-            RuntimeError: One has, which would be a fault of ours.
-        """
+    def add_mask_metrics(self, results: Results) -> None:
+        """How long the mask took, and how many weights it opens."""
         results.add_metric("seconds/mask", self.seconds_of_mask, unit="s")
-        if self.weight_mask is None:
-            return
-        if closed_weights_digest(model, self.weight_mask) != self.closed_digest:
-            raise RuntimeError("closed weights have moved; this must not happen, please report it.")
-        results.add_metric("mask/density", self.weight_mask.density(), unit="fraction")
+        if self.weight_mask is not None:
+            results.add_metric("mask/density", self.weight_mask.density(), unit="fraction")
 
     def describe_sets(self) -> dict[str, Any]:
         """What was forgotten and retained, without showing it."""
@@ -295,12 +265,49 @@ class MaskedRecipe(Recipe):
         }
 
     def export_mask(self, model: nn.Module, folder: Path) -> None:
-        """Write the mask and, where it was asked for, the delta."""
+        """Write the mask and, where it was asked for, the delta.
+
+        Raises:
+            RuntimeError: A closed weight has moved, which would be a fault of ours.
+        """
         if self.weight_mask is None:
             return
+        if closed_weights_digest(model, self.weight_mask) != self.closed_digest:
+            raise RuntimeError("closed weights have moved; this must not happen, please report it.")
         self.weight_mask.save_pretrained(folder)
         if self.arguments.save_delta:
             save_delta(model, self.base_state, self.weight_mask, folder)
+
+
+class MaskedTrainingRecipe(MaskedRecipe, TrainingRecipe):
+    """Trains with a mask: closed weights stay as they are in every step."""
+
+    _masked: MaskedOptimizer | None = None
+
+    @abstractmethod
+    def plain_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer, which knows of no mask."""
+
+    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        optimizer = self.plain_optimizer(model)
+        if self.weight_mask is None:
+            return optimizer
+        self._masked = MaskedOptimizer(optimizer, model, self.mask_of(model))
+        return self._masked
+
+    def mask_of(self, model: nn.Module) -> WeightMask:
+        """The mask of what is trained; that of `base_model` unless a method builds on it."""
+        assert self.weight_mask is not None
+        return self.weight_mask
+
+    def after_backward(self, model: nn.Module) -> None:
+        if self._masked is not None:
+            self._masked.mask_gradients()
+
+    def finish(self, model: nn.Module) -> nn.Module:
+        if self._masked is not None:
+            self._masked.release()
+        return super().finish(model)
 
 
 def batches_of(count: int, size: int) -> Iterable[Tensor]:

@@ -5,7 +5,6 @@ Source: Izzo et al. 2021 (arXiv 2002.10077) for the step; Singh and Alistarh 202
 with the signs and weights of the code published with it.
 """
 
-import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,23 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from salhub.modeling import attribution_scope
-from salhub.models.salun.unlearning import UnlearningArguments, UnlearningRecipe
+from salhub.models.salun.unlearning import ForgettingArguments, ForgettingRecipe
 from salhub.models.salun.weight_saliency import gradient_sums, gradients_of_samples
-from salhub.runner.arguments import check_positive
+from salhub.runner.arguments import check_count, check_positive
 from salhub.runner.batches import generator_of
-from salhub.runner.recipe import Stage
-
-logger = logging.getLogger(__name__)
+from salhub.runner.recipe import FitRecipe
 
 # Tells the draw apart from the others of a run.
 _FISHER_ORDER = 8
 
 
 @dataclass(kw_only=True)
-class InfluenceArguments(UnlearningArguments):
+class InfluenceArguments(ForgettingArguments):
     """Options of `InfluenceRecipe`.
-
-    Training options, such as epochs, have no meaning for it.
 
     Args:
         influence_scale: How far to go along the step.
@@ -44,27 +39,16 @@ class InfluenceArguments(UnlearningArguments):
         """Check the options of the method, and those of all."""
         super().validate()
         check_positive("influence_scale", self.influence_scale)
-        if self.learning_rate != type(self).learning_rate:
-            logger.warning(
-                "iu goes one step of its own; influence_scale says how far, and not learning_rate."
-            )
-        if self.num_fisher_samples < 1:
-            raise ValueError(
-                f"num_fisher_samples must be 1 or more, got {self.num_fisher_samples}."
-            )
+        check_count("num_fisher_samples", self.num_fisher_samples)
 
 
-class InfluenceRecipe(UnlearningRecipe):
+class InfluenceRecipe(ForgettingRecipe, FitRecipe):
     """IU: take off the influence of what is to be forgotten in one step, without training."""
 
     name = "iu"
     arguments_class = InfluenceArguments
 
-    def stages(self, epoch: int) -> Iterable[Stage]:
-        return []
-
-    def prepare(self, model: nn.Module, accelerator: Any) -> None:
-        super().prepare(model, accelerator)
+    def fit(self, model: nn.Module, accelerator: Any) -> None:
         parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         with attribution_scope(model):
             direction = self._difference(model, parameters)

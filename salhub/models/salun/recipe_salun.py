@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from salhub.models.salun.unlearning import UnlearningArguments, UnlearningRecipe
-from salhub.runner.arguments import check_choice, check_positive
+from salhub.runner.arguments import Scheduler, check_choice, check_positive
 from salhub.runner.batches import Batch
 from salhub.runner.plan import count_steps
 from salhub.runner.recipe import Stage, StepLoss
@@ -103,7 +103,7 @@ class RetrainArguments(UnlearningArguments):
     num_train_epochs: int = 25
     batch_size: int = 128
     learning_rate: float = 0.1
-    lr_scheduler: str = "cosine"
+    lr_scheduler: Scheduler = "cosine"
 
     def validate(self) -> None:
         """Check the options; weights that are drawn anew leave nothing for a mask to keep."""

@@ -32,11 +32,11 @@ from salhub.models.salun.forget_set import (
     record_in_config,
 )
 from salhub.models.salun.judge import GenerationReport, Judge, judge_model
-from salhub.models.salun.masked_recipe import MaskArguments, MaskedRecipe, batches_of
+from salhub.models.salun.masked_recipe import MaskArguments, MaskedTrainingRecipe, batches_of
 from salhub.models.salun.modeling_salun_diffusion import SalUnForConditionalDiffusion
 from salhub.models.salun.weight_saliency import compute_saliency
 from salhub.results import Results
-from salhub.runner.arguments import check_choice
+from salhub.runner.arguments import TrainingArguments, check_choice
 from salhub.runner.batches import Batch, generator_of
 from salhub.runner.image_classification import as_rgb, named_subset
 from salhub.runner.plan import share_of
@@ -59,7 +59,7 @@ _REAL_PICTURES = 5000
 
 
 @dataclass(kw_only=True)
-class DiffusionUnlearningArguments(MaskArguments):
+class DiffusionUnlearningArguments(MaskArguments, TrainingArguments):
     """Options of every way to unlearn a diffusion model, beside those of `MaskArguments`.
 
     Args:
@@ -108,7 +108,7 @@ class DiffusionUnlearningArguments(MaskArguments):
                 raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}.")
 
 
-class DiffusionUnlearningRecipe(MaskedRecipe):
+class DiffusionUnlearningRecipe(MaskedTrainingRecipe):
     """Loads a diffusion model and what to forget; methods say what the loss on that is."""
 
     arguments_class = DiffusionUnlearningArguments
@@ -260,7 +260,7 @@ class DiffusionUnlearningRecipe(MaskedRecipe):
 
     def evaluate(self, model: nn.Module, accelerator: Any, results: Results) -> None:
         results.data = {**self.split.data, **self.describe_sets()}
-        self.check_closed_weights(model, results)
+        self.add_mask_metrics(results)
         self.reports: dict[str, GenerationReport] = {}
         if self.judge is None:
             return
@@ -304,6 +304,8 @@ class DiffusionUnlearningRecipe(MaskedRecipe):
         seed = self.arguments.seed
         save_sample_sheet(model, folder / "samples.png", seed=seed)
         save_sample_sheet(self.original, folder / "samples_before.png", seed=seed)
+
+    def export_report(self, folder: Path) -> None:
         self.save_record(
             folder, reports={name: vars(report) for name, report in self.reports.items()}
         )

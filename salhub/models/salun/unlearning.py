@@ -22,7 +22,12 @@ from salhub.models.salun.forget_set import (
     load_split,
     record_in_config,
 )
-from salhub.models.salun.masked_recipe import MaskArguments, MaskedRecipe, batches_of
+from salhub.models.salun.masked_recipe import (
+    MaskArguments,
+    MaskedRecipe,
+    MaskedTrainingRecipe,
+    batches_of,
+)
 from salhub.models.salun.unlearning_report import (
     ATTACKS,
     UnlearningReport,
@@ -38,6 +43,7 @@ from salhub.runner.image_classification import (
     USAGE,
     ClassifierArguments,
     ClassifierRecipe,
+    PictureRecipe,
     named_subset,
 )
 from salhub.runner.recipe import Stage, StepLoss
@@ -49,33 +55,42 @@ _RETAIN_ORDER = 7
 
 
 @dataclass(kw_only=True)
-class UnlearningArguments(MaskArguments, ClassifierArguments):
+class ForgettingArguments(MaskArguments):
     """Options of every way to unlearn a classifier, beside those of `MaskArguments`.
 
     Args:
         retain: Which pictures to retain: "rest" for all others, or a part named like `forget`.
         allow_no_retain: Go on where nothing is retained.
-        freeze_norm_stats: Leave the running statistics of batch normalisation as they are; a mask
-            does not cover them.
         reference: A model trained without the pictures to forget, to compare with; None for none.
         attack: Membership inference: "threshold", "svc" or "none".
-
-    Source: Fan et al. 2024 (arXiv 2310.12508), section 5.1 and appendix B, for the defaults.
     """
 
     retain: str = REST
     allow_no_retain: bool = False
-    freeze_norm_stats: bool = False
     reference: str | None = None
     attack: str = "threshold"
-    batch_size: int = 256
-    num_train_epochs: int = 10
-    learning_rate: float = 0.01
 
     def validate(self) -> None:
         """Check the options of unlearning, and those of every run."""
         super().validate()
         check_choice("attack", self.attack, ATTACKS)
+
+
+@dataclass(kw_only=True)
+class UnlearningArguments(ForgettingArguments, ClassifierArguments):
+    """Options of every way to unlearn a classifier by training.
+
+    Args:
+        freeze_norm_stats: Leave the running statistics of batch normalisation as they are; a mask
+            does not cover them.
+
+    Source: Fan et al. 2024 (arXiv 2310.12508), section 5.1 and appendix B, for the defaults.
+    """
+
+    freeze_norm_stats: bool = False
+    batch_size: int = 256
+    num_train_epochs: int = 10
+    learning_rate: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -100,17 +115,14 @@ class LabelledPictures:
         return type(self)(self.images[order], self.labels[order], self.places[order])
 
 
-class UnlearningRecipe(MaskedRecipe, ClassifierRecipe):
-    """Loads a classifier and what to forget; methods say what a step is.
-
-    A method changes `stages`, the labels that are fetched or `loss_of`, or the weights at once in
-    `prepare`.
+class ForgettingRecipe(MaskedRecipe, PictureRecipe):
+    """Loads a classifier and what to forget, and measures how well it was forgotten.
 
     Attributes:
         learns_retained: Whether the method can do nothing without retained pictures.
     """
 
-    arguments_class = UnlearningArguments
+    arguments_class = ForgettingArguments
     learns_retained: ClassVar[bool] = True
     chooses_settings = True
 
@@ -179,6 +191,9 @@ class UnlearningRecipe(MaskedRecipe, ClassifierRecipe):
         self.before = self.measure(loaded, accelerator)
         super().prepare(model, accelerator)
 
+    def prepared(self, images: Tensor) -> Tensor:
+        return self.preparation(images)
+
     def score_weights(self) -> dict[str, Tensor]:
         return compute_saliency(
             self.base_model,
@@ -194,50 +209,11 @@ class UnlearningRecipe(MaskedRecipe, ClassifierRecipe):
             images = pictures.images[rows].to(device)
             yield self.prepared(images), pictures.labels[rows].to(device)
 
-    def plain_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        return ClassifierRecipe.build_optimizer(self, model)
-
-    # --- steps ------------------------------------------------------------------------------------
-
-    def stages(self, epoch: int) -> Iterable[Stage]:
-        return [self.retain_stage]
-
-    @property
-    def forget_stage(self) -> Stage:
-        """A pass over what is to be forgotten."""
-        return Stage("forget", len(self.forget), self.fetch_forget)
-
-    @property
-    def retain_stage(self) -> Stage:
-        """A pass over what is retained."""
-        return Stage("retain", len(self.retain), self.fetch_retain)
-
-    def fetch_forget(self, batch: Batch) -> dict[str, Tensor]:
-        """Pictures to forget, with the labels that the method wants them to have."""
-        return self.fetch_from(self.forget.images, self.forget.labels, batch)
-
-    def fetch_retain(self, batch: Batch) -> dict[str, Tensor]:
-        """Pictures to retain."""
-        return self.fetch_from(self.retain.images, self.retain.labels, batch)
-
-    def prepared(self, images: Tensor) -> Tensor:
-        return self.preparation(images)
-
-    def loss(self, model: nn.Module, inputs: Mapping[str, Tensor], batch: Batch) -> StepLoss:
-        if self.arguments.freeze_norm_stats:
-            hold_norm_statistics(model)
-        logits = model(self.prepared(inputs["images"])).logits
-        return self.loss_of(logits, inputs, batch)
-
-    def loss_of(self, logits: Tensor, inputs: Mapping[str, Tensor], batch: Batch) -> StepLoss:
-        """The loss of a pass; cross-entropy with the labels that were fetched."""
-        return StepLoss(F.cross_entropy(logits, inputs["labels"], reduction="none"))
-
     # --- after the last step ----------------------------------------------------------------------
 
     def evaluate(self, model: nn.Module, accelerator: Any, results: Results) -> None:
         results.data = {**self.split.data, **self.describe_sets()}
-        self.check_closed_weights(model, results)
+        self.add_mask_metrics(results)
         self.report = self.measure(model, accelerator)
         self.report.add_to(results)
         self.before.add_to(results, "before/")
@@ -292,6 +268,8 @@ class UnlearningRecipe(MaskedRecipe, ClassifierRecipe):
         self.image_processor.save_pretrained(folder)
         self.split.save(folder)
         self.export_mask(model, folder)
+
+    def export_report(self, folder: Path) -> None:
         reports = {"before": self.before, "after": self.report}
         if self.reference is not None:
             reports["reference"] = self.reference_report
@@ -299,7 +277,7 @@ class UnlearningRecipe(MaskedRecipe, ClassifierRecipe):
             folder,
             num_retain=len(self.retain),
             num_test=len(self.test),
-            norm_statistics_changed=self._norm_statistics_changed(model),
+            norm_statistics_changed=self._norm_statistics_changed(self.base_model),
             reports={name: report.to_dict() for name, report in reports.items()},
         )
 
@@ -322,6 +300,46 @@ class UnlearningRecipe(MaskedRecipe, ClassifierRecipe):
             for name, buffer in model.named_buffers()
             if name in self.base_state
         )
+
+
+class UnlearningRecipe(ForgettingRecipe, MaskedTrainingRecipe, ClassifierRecipe):
+    """Forgets by training; a method changes `stages`, the labels fetched, or `loss_of`."""
+
+    arguments_class = UnlearningArguments
+
+    def plain_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        return ClassifierRecipe.build_optimizer(self, model)
+
+    def stages(self, epoch: int) -> Iterable[Stage]:
+        return [self.retain_stage]
+
+    @property
+    def forget_stage(self) -> Stage:
+        """A pass over what is to be forgotten."""
+        return Stage("forget", len(self.forget), self.fetch_forget)
+
+    @property
+    def retain_stage(self) -> Stage:
+        """A pass over what is retained."""
+        return Stage("retain", len(self.retain), self.fetch_retain)
+
+    def fetch_forget(self, batch: Batch) -> dict[str, Tensor]:
+        """Pictures to forget, with the labels that the method wants them to have."""
+        return self.fetch_from(self.forget.images, self.forget.labels, batch)
+
+    def fetch_retain(self, batch: Batch) -> dict[str, Tensor]:
+        """Pictures to retain."""
+        return self.fetch_from(self.retain.images, self.retain.labels, batch)
+
+    def loss(self, model: nn.Module, inputs: Mapping[str, Tensor], batch: Batch) -> StepLoss:
+        if self.arguments.freeze_norm_stats:
+            hold_norm_statistics(model)
+        logits = model(self.prepared(inputs["images"])).logits
+        return self.loss_of(logits, inputs, batch)
+
+    def loss_of(self, logits: Tensor, inputs: Mapping[str, Tensor], batch: Batch) -> StepLoss:
+        """The loss of a pass; cross-entropy with the labels that were fetched."""
+        return StepLoss(F.cross_entropy(logits, inputs["labels"], reduction="none"))
 
 
 def hold_norm_statistics(model: nn.Module) -> None:

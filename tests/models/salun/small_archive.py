@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
 
 from salhub.entries import recipe_named
-from salhub.runner.loop import run
+from salhub.runner.recipe import TrainingRecipe
+from salhub.runner.run import run
 
 CLASSES = ("red", "green", "blue", "dark")
 NUM_TRAIN, NUM_TEST, SIZE = 64, 60, 12
@@ -97,6 +98,9 @@ def recipe_of(small: Small, folder: str | Path, name: str, kind: Any = None, **o
         "output_dir": str(folder), "model": small.original, "data": small.data, "cpu": True,
         "forget": FORGET, "attack": "none", "num_train_epochs": 1, "batch_size": 1000, **options,
     }  # fmt: skip
+    if not issubclass(kind, TrainingRecipe):  # there are no steps to say anything of
+        taken = {field.name for field in fields(kind.arguments_class)}
+        settings = {option: value for option, value in settings.items() if option in taken}
     return kind(kind.arguments_class(**settings))
 
 

@@ -13,7 +13,7 @@ from salhub.data.picture_archive import PictureArchive
 from salhub.models.salun.configuration_salun_diffusion import SalUnDiffusionConfig
 from salhub.models.salun.modeling_salun_diffusion import SalUnForConditionalDiffusion
 from salhub.runner.batches import epoch_order, generator_of
-from salhub.runner.loop import run
+from salhub.runner.run import run
 from tests.backbones.small_pictures import CLASSES, recipe_of, signals
 
 STEPS, BETA = 4, 0.5  # of the noise process: how many, and the last variance

@@ -51,7 +51,7 @@ def original(tmp_path_factory, data) -> str:
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory, data) -> str:
     """A classifier of the pictures, which knows them after a second."""
-    from salhub.runner.loop import run
+    from salhub.runner.run import run
 
     folder = tmp_path_factory.mktemp("judge")
     options = {"width": 4, "stem_stride": 1, "batch_size": 20, "num_train_epochs": 3}
