@@ -7,14 +7,15 @@ import inspect
 import os
 import re
 from collections.abc import Callable
-from typing import Any, ClassVar, Self, TypeVar
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
 
 import huggingface_hub.dataclasses
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 from transformers.generation import GenerationConfig
 
-from salhub.errors import did_you_mean
+from salhub.errors import check_choice, did_you_mean
 from salhub.hub import resolve
 
 # Keys the base class consumes or that transformers writes into config.json beside the fields.
@@ -44,7 +45,8 @@ def strict(cls: type[Config]) -> type[Config]:
     """Check the fields of a configuration class, and complain in plain ValueError and TypeError.
 
     This is `huggingface_hub.dataclasses.strict`, whose own errors put a line about the validator
-    before the sentence a person needs.
+    before the sentence a person needs. Fields that are `Literal` words, or those or None, are
+    choices.
 
     Example:
         >>> @strict
@@ -55,9 +57,29 @@ def strict(cls: type[Config]) -> type[Config]:
         TypeError: Field 'step' expected int, got str (value: '2')
     """
     cls = huggingface_hub.dataclasses.strict(cls)
+    strict_class: Any = cls
+    for field in dataclasses.fields(strict_class):
+        if choices := choices_of(field.type):
+            is_choice = functools.partial(check_choice, field.name, choices=choices)
+            strict_class.__validators__[field.name][0] = is_choice
     for name in ("__init__", "__setattr__", "validate"):
         setattr(cls, name, _in_plain_words(getattr(cls, name)))
     return cls
+
+
+def choices_of(annotation: Any) -> tuple[str | None, ...]:
+    """The words of a field that is a choice, None among them where it may be that; () otherwise.
+
+    Example:
+        >>> choices_of(Literal["clip", "shift"] | None), choices_of(str)
+        (('clip', 'shift', None), ())
+    """
+    is_union = get_origin(annotation) in (Union, UnionType)
+    parts = get_args(annotation) if is_union else (annotation,)
+    words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+    if not words or len([part for part in parts if part is not NoneType]) > 1:
+        return ()
+    return (*words, None) if NoneType in parts else tuple(words)
 
 
 def _in_plain_words(function: Callable) -> Callable:

@@ -52,6 +52,33 @@ def did_you_mean(name: str, options: Iterable[str], limit: int = 3) -> str:
     return " Did you mean " + " or ".join(f"'{option}'" for option in near) + "?"
 
 
+def check_choice(name: str, value: object, choices: Iterable[str | None]) -> None:
+    """Refuse a value that is none of some choices, and name the nearest one.
+
+    Args:
+        name: What the value is for, such as the name of an argument.
+        value: What the caller gave.
+        choices: The accepted values; None among them is one too.
+
+    Raises:
+        ValueError: It is another value.
+
+    Example:
+        >>> check_choice("pooling", "man", ("mean", "cls", None))
+        Traceback (most recent call last):
+        ValueError: pooling must be one of mean, cls or None, got 'man'. Did you mean 'mean'?
+    """
+    known = list(choices)
+    if value in known:
+        return
+    words = [str(choice) for choice in known if choice is not None]
+    either = " or None" if None in known else ""
+    raise ValueError(
+        f"{name} must be one of {', '.join(words)}{either}, got {value!r}."
+        f"{did_you_mean(str(value), words)}"
+    )
+
+
 def require_extra(module: str, extra: str) -> ModuleType:
     """Import an optional module, or name the extra that installs it.
 

@@ -1,6 +1,7 @@
 """Configurations: strict, helpful, and compatible with what transformers writes."""
 
 import json
+from typing import Literal
 
 import pytest
 from transformers import ResNetConfig, ViTConfig
@@ -8,6 +9,7 @@ from transformers import ResNetConfig, ViTConfig
 from salhub.backbones.efficientnet_lite.configuration_efficientnet_lite import (
     EfficientNetLiteConfig,
 )
+from salhub.configuration import SaliencyConfig, strict
 from salhub.errors import UnknownNameError
 from salhub.explaining.configuration_explained_classifier import (
     ExplainedClassifierConfig,
@@ -86,3 +88,29 @@ def test_a_value_of_no_accepted_type_is_one_plain_sentence():
     with pytest.raises(TypeError) as caught:
         EfficientNetLiteConfig(dropout_rate="nan")
     assert str(caught.value) == "Field 'dropout_rate' expected one of float, int; got 'nan'."
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"side": "lefft"},
+            r"side must be one of left, right, got 'lefft'\. Did you mean 'left'",
+        ),
+        ({"side": None}, "side must be one of left, right, got None"),
+        ({"fill": 3}, "fill must be one of black, white or None, got 3"),
+    ],
+)
+def test_a_field_of_words_takes_these_alone(settings, message):
+    @strict
+    class SidedConfig(SaliencyConfig):
+        side: Literal["left", "right"] = "left"
+        fill: Literal["black", "white"] | None = None
+
+    assert SidedConfig(fill="white", side="right").fill == "white"
+    with pytest.raises(ValueError, match=message):
+        SidedConfig(**settings)
+    config = SidedConfig()
+    [(name, value)] = settings.items()
+    with pytest.raises(ValueError, match=message):
+        setattr(config, name, value)

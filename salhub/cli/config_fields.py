@@ -79,6 +79,10 @@ def _own_classes(config_class: type) -> list[type]:
 
 
 def _kind(annotation: Any) -> str:
+    from salhub.configuration import choices_of
+
+    if choices := choices_of(annotation):
+        return " | ".join(map(str, choices))
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)
 
 

@@ -1,18 +1,9 @@
 """Configuration of LexRank."""
 
-from salhub.configuration import SaliencyConfig, strict
-from salhub.errors import did_you_mean
-from salhub.models.lexrank.sentence_splitting import SPLITTERS
-from salhub.models.lexrank.words import stopwords_of
+from typing import Literal
 
-REPRESENTATIONS = ("tfidf", "embedding", "hybrid")
-CENTRALITIES = ("lexrank", "degree")
-IDF_SOURCES = ("collection", "cluster", "uniform")
-NEGATIVES = ("clip", "shift")
-NORMALIZATIONS = ("sum", "max", "mean")
-POOLINGS = ("mean", "cls")
-REDUNDANCIES = ("cosine", "csis", "mmr")
-SOLVERS = ("auto", "dense", "sparse", "matrix_free")
+from salhub.configuration import SaliencyConfig, strict
+from salhub.models.lexrank.words import stopwords_of
 
 
 @strict
@@ -77,45 +68,34 @@ class LexRankConfig(SaliencyConfig):
     model_type = "salhub_lexrank"
     loaded_fields = frozenset({"vocab_size", "vocab_bytes", "num_documents"})
 
-    representation: str = "tfidf"
-    centrality: str = "lexrank"
+    representation: Literal["tfidf", "embedding", "hybrid"] = "tfidf"
+    centrality: Literal["lexrank", "degree"] = "lexrank"
     threshold: float | int | None = None
     cluster_threshold: float | int | None = None
     damping: float | int = 0.85
     tolerance: float = 1e-6
     max_iterations: int = 200
-    solver: str = "auto"
+    solver: Literal["auto", "dense", "sparse", "matrix_free"] = "auto"
     top_edges: int | None = None
-    normalize: str = "sum"
-    idf: str = "collection"
+    normalize: Literal["sum", "max", "mean"] = "sum"
+    idf: Literal["collection", "cluster", "uniform"] = "collection"
     lowercase: bool = True
     stopwords: str | list[str] | None = None
     stemmer: str | None = None
     language: str = "en"
-    splitter: str = "sentencex"
+    splitter: Literal["sentencex", "punctuation"] = "sentencex"
     encoder: str | None = None
-    pooling: str = "mean"
-    negative: str | None = "clip"
+    pooling: Literal["mean", "cls"] = "mean"
+    negative: Literal["clip", "shift"] | None = "clip"
     lexical_weight: float | int = 0.5
     centrality_weight: float | int = 1.0
     position_weight: float | int = 0.0
     min_sentence_words: int = 0
-    redundancy: str | None = "cosine"
+    redundancy: Literal["cosine", "csis", "mmr"] | None = "cosine"
     redundancy_limit: float | int = 0.5
     vocab_size: int = 0
     vocab_bytes: int = 0
     num_documents: int = 0
-
-    def validate_choices(self) -> None:
-        """Every choice must be a known one."""
-        for name, choices in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices and not (value is None and name in _OPTIONAL):
-                raise ValueError(
-                    f"{name} must be one of {', '.join(choices)}"
-                    f"{' or None' if name in _OPTIONAL else ''}, got {value!r}."
-                    f"{did_you_mean(str(value), choices)}"
-                )
 
     def validate_ranges(self) -> None:
         """Every number must be in its range."""
@@ -158,18 +138,6 @@ class LexRankConfig(SaliencyConfig):
                 )
 
 
-_CHOICES = {
-    "representation": REPRESENTATIONS,
-    "centrality": CENTRALITIES,
-    "solver": SOLVERS,
-    "normalize": NORMALIZATIONS,
-    "idf": IDF_SOURCES,
-    "splitter": SPLITTERS,
-    "pooling": POOLINGS,
-    "negative": NEGATIVES,
-    "redundancy": REDUNDANCIES,
-}
-_OPTIONAL = frozenset({"negative", "redundancy"})
 _LEAST = {
     "max_iterations": 1,
     "top_edges": 1,

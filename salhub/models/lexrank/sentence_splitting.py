@@ -9,7 +9,6 @@ from salhub.errors import MissingExtraError, require_extra
 
 logger = logging.getLogger(__name__)
 
-SPLITTERS = ("sentencex", "punctuation")
 # An end of a sentence, with closing quotes and brackets; an empty line ends one too.
 _END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s|$)|[。！？｡]+[”’」』）]*|[।॥؟۔]+(?=\s|$)|\n\s*\n")  # noqa: RUF001 - other scripts have ends of their own
 

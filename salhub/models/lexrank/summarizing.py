@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from salhub.errors import did_you_mean
+from salhub.errors import check_choice
 from salhub.models.lexrank.modeling_lexrank import LexRankModel
 from salhub.models.lexrank.sentence_selection import Budget, select_sentences
 from salhub.models.lexrank.sentence_splitting import Span, split_sentences
@@ -112,10 +112,7 @@ def summarize(
         'The bridge is old.'
     """
     length = Budget.read(budget)
-    if order not in ORDERS:
-        raise ValueError(
-            f"order must be one of {', '.join(ORDERS)}, got {order!r}.{did_you_mean(order, ORDERS)}"
-        )
+    check_choice("order", order, ORDERS)
     texts, spans = _sentences_of(documents, model)
     numbers = [number for number, found in enumerate(spans) for _ in found]
     sentences = [span.of(texts[n]) for n, found in enumerate(spans) for span in found]

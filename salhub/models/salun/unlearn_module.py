@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from salhub.errors import did_you_mean
+from salhub.errors import check_choice
 from salhub.modeling import attribution_scope
 from salhub.models.salun.masked_optimizer import MaskedOptimizer, closed_weights_digest
 from salhub.models.salun.recipe_salun import (
@@ -203,11 +203,7 @@ def _check(
     mask: WeightMask | None,
     mask_ratio: float | None,
 ) -> None:
-    if method not in METHODS:
-        raise ValueError(
-            f"method must be one of {', '.join(METHODS)}, got {method!r}."
-            f"{did_you_mean(method, METHODS)}"
-        )
+    check_choice("method", method, METHODS)
     if mask is not None and mask_ratio is not None:
         raise ValueError("mask and mask_ratio contradict each other; give one of them.")
     for name, batches in (("forget", forget), ("retain", retain)):

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from salhub.errors import did_you_mean
+from salhub.errors import check_choice
 from salhub.files import write_bytes
 
 SCOPES = ("global", "per_tensor", "per_block")
@@ -259,10 +259,7 @@ def make_mask(
     the quantile that opens the wanted share. Exact counts and the order of ties are ours.
     """
     check_ratio(ratio)
-    if scope not in SCOPES:
-        raise ValueError(
-            f"scope must be one of {', '.join(SCOPES)}, got {scope!r}.{did_you_mean(scope, SCOPES)}"
-        )
+    check_choice("scope", scope, SCOPES)
     ranked = _without_excluded(scores, exclude)
     for name, values in ranked.items():
         if values.numel() and not bool(torch.stack(values.aminmax()).isfinite().all()):

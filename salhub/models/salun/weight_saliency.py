@@ -12,7 +12,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
-from salhub.errors import did_you_mean
+from salhub.errors import check_choice
 from salhub.modeling import attribution_scope
 
 logger = logging.getLogger(__name__)
@@ -83,10 +83,7 @@ def compute_saliency(
     Source: Fan et al. 2024 (arXiv 2310.12508), equation 4, and the code published with it. The sign
     of the loss does not matter to |gradient|.
     """
-    if kind not in KINDS:
-        raise ValueError(
-            f"kind must be one of {', '.join(KINDS)}, got {kind!r}.{did_you_mean(kind, KINDS)}"
-        )
+    check_choice("kind", kind, KINDS)
     parameters = _trainable(model)
     if kind == "random":
         return _random(parameters, seed)
