@@ -23,7 +23,6 @@ _FOREIGN_KEYS = frozenset(
     {
         "attn_implementation",
         "auto_map",
-        "custom_pipelines",
         "experts_implementation",
         "model_type",
         "name_or_path",
@@ -128,6 +127,8 @@ class SaliencyConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Refuse unknown keys, then let transformers fill in its own."""
+        # Where the code of a pipeline was saved too: ours is registered, and may be a later one.
+        kwargs.pop("custom_pipelines", None)
         fields = {field.name for field in dataclasses.fields(self)}
         accepted = fields | _FOREIGN_KEYS | GenerationConfig._get_default_generation_params().keys()
         for key in kwargs:

@@ -51,6 +51,8 @@ def _register_pipelines() -> None:
         PIPELINE_REGISTRY.register_pipeline(
             task.name, pipeline_class=cls, pt_model=AutoModelForSaliency, type=cls.input_type
         )
+        # With it `save_pretrained` writes a copy of our code, which transformers cannot load again.
+        del cls._registered_impl
 
 
 _REGISTRATIONS: dict[str, Callable[[], None]] = {

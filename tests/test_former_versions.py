@@ -85,9 +85,10 @@ def test_explainers_show_the_same(name):
     assert result.probability == pytest.approx(FACTS[name]["probability"], rel=1e-4)
 
 
-def test_the_pipeline_of_transformers_shows_the_same():
-    explain = transformers.pipeline("image-saliency", model="normgrad")
-    assert_same(explain("picture.png", class_labels=1).saliency, "normgrad/saliency")
+@pytest.mark.parametrize("name", ["normgrad", "grad-cam-by-pipeline"])
+def test_the_pipeline_of_transformers_shows_the_same(name):
+    explain = transformers.pipeline("image-saliency", model=name)
+    assert_same(explain("picture.png", class_labels=1).saliency, f"{name}/saliency")
 
 
 @pytest.mark.parametrize("name", ["lexrank", "lexrank-by-encoder"])

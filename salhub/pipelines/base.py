@@ -16,7 +16,7 @@ from salhub.data.text_sources import load_text
 from salhub.entries import Method
 from salhub.errors import did_you_mean
 from salhub.pipelines.image_processors import hub_arguments, load_image_processor
-from salhub.pipelines.result import PICTURE_WRITERS, PipelineResult
+from salhub.pipelines.result import PICTURE_WRITERS
 from salhub.processing import load_image
 
 # An index written as text; no model has more classes than nine digits tell.
@@ -40,7 +40,7 @@ class TaskPipeline(Pipeline):
     # How the command line reads one input of a person.
     read: ClassVar[Callable[[Any], Any]]
     # What it returns; that says what can be written, and how several are shown as one.
-    result_class: ClassVar[type[PipelineResult]]
+    result_class: ClassVar[Any]
     # What `salhub run` and `salhub compare` write where nobody says.
     output_suffix: ClassVar[str] = ".png"
     comparison_suffixes: ClassVar[tuple[str, ...]] = tuple(PICTURE_WRITERS)

@@ -106,7 +106,7 @@ class PipelineResult(ABC):
 
     def _write_folder(self, folder: Path, view: str | None) -> None:
         # The first ending of each kind: a .jpg says nothing that the .png does not.
-        first = {name: suffix for suffix, name in reversed(self.writers.items())}
+        first = {name: suffix for suffix, name in reversed(list(self.writers.items()))}
         with scratch_folder(folder if folder.is_dir() else folder.parent) as scratch:
             whole = scratch / folder.name
             whole.mkdir()

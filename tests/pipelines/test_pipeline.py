@@ -1,5 +1,8 @@
 """`salhub.pipeline`: from a name and a picture to a result."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -125,6 +128,16 @@ def test_a_classifier_object_needs_its_processor(vision_transformer):
 def test_a_loaded_model_becomes_a_pipeline():
     model = salhub.AutoModelForSaliency.from_pretrained(NAME)
     assert salhub.pipeline(model)("sample:cat").label
+
+
+def test_a_saved_pipeline_holds_a_model_and_no_code(tmp_path):
+    folder = Path(__file__).parents[1] / "former" / "normgrad"
+    salhub.pipeline(folder).save_pretrained(tmp_path)
+    names = {"config.json", "model.safetensors", "preprocessor_config.json"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    picture = folder.parent / "picture.png"
+    found = transformers.pipeline("image-saliency", model=os.fspath(tmp_path))(os.fspath(picture))
+    assert np.array_equal(found.saliency, salhub.pipeline(folder)(picture).saliency)
 
 
 def test_plain_transformers_pipelines_know_the_task(tmp_path, explain):
