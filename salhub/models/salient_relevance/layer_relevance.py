@@ -55,11 +55,11 @@ class LayerStep:
         if not (self.rule.adds_up and self._counts_bias):
             return layer.apply(inputs, layer.weight, layer.bias)
         # positive and negative contributions are needed on the way back: they are the output too
-        signs, total = self._signs(inputs), None
-        for index, part in enumerate(self.state.parts(layer, self.rule)):
-            raw = self._contributions(part, signs, inputs)
-            self.kept[index] = stabilise(raw, self.rule.epsilon, part.sign)
-            total = raw if total is None else total.add_(raw)
+        parts, signs = self.state.parts(layer, self.rule), self._signs(inputs)
+        sums = [self._contributions(part, signs, inputs) for part in parts]
+        total = sums[0] + sums[1]
+        for index, part in enumerate(parts):
+            self.kept[index] = sums[index].add_(part.sign * self.rule.epsilon)
         return total
 
     def hand_down(self, inputs: Tensor, outputs: Tensor, relevance: Tensor) -> Tensor:
@@ -89,24 +89,22 @@ class LayerStep:
         self, inputs: Tensor, outputs: Tensor, relevance: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         signs = self._signs(inputs)
-        result, absorbed, lost = None, None, relevance if self._accounts else None
+        absorbed, lost = None, relevance if self._accounts else None
         parts = self.state.parts(self.layer, self.rule)
         chosen_by_sign = self._by_sign(parts, inputs, outputs, relevance)
+        served: list[tuple[Part, Tensor]] = []
         for index, part in enumerate(parts):
             chosen = chosen_by_sign[part.outputs]
             if chosen is None:
                 continue
             denominator = self._denominator(index, signs, inputs, outputs)
-            signal = chosen / denominator
-            if part.share != 1:
-                signal = signal.mul_(part.share)
-            handed = self._transpose(part, signs, inputs, signal)
-            result = handed if result is None else result.add_(handed)
+            served.append((part, chosen / denominator))
             if self._accounts:
+                signal = part.share * served[-1][1]
                 # what the epsilon moved is not a contribution
                 lost = lost - (denominator - denominator.sign() * self.rule.epsilon) * signal
                 absorbed = self._book_bias(part, signal, absorbed)
-        return torch.zeros_like(inputs) if result is None else result, absorbed, lost
+        return self._hand_back(served, signs, inputs), absorbed, lost
 
     def _book_bias(self, part: Part, signal: Tensor, absorbed: Tensor | None) -> Tensor | None:
         if part.bias is None:
@@ -181,13 +179,25 @@ class LayerStep:
         total = self.layer.apply(signs[0], part.for_positive, part.bias)
         return total.add_(self.layer.apply(signs[1], part.for_negative))
 
-    def _transpose(
-        self, part: Part, signs: tuple[Tensor, Tensor] | None, inputs: Tensor, signal: Tensor
+    def _hand_back(
+        self,
+        served: list[tuple[Part, Tensor]],
+        signs: tuple[Tensor, Tensor] | None,
+        inputs: Tensor,
     ) -> Tensor:
-        if signs is None or part.for_positive is part.for_negative:
-            return self.layer.transpose(signal, part.for_positive, inputs).mul_(inputs)
-        upper = self.layer.transpose(signal, part.for_positive, inputs).mul_(signs[0])
-        return upper.addcmul_(self.layer.transpose(signal, part.for_negative, inputs), signs[1])
+        """The inputs times what all parts' signals hand down to them."""
+
+        def gather(field: str) -> Tensor:
+            total = None
+            for part, signal in served:
+                weight = getattr(part, field)
+                total = self.layer.transpose(signal, weight, inputs, scale=part.share, onto=total)
+            return total
+
+        if signs is None or all(part.for_positive is part.for_negative for part, _ in served):
+            return gather("for_positive").mul_(inputs)
+        upper = gather("for_positive").mul_(signs[0])
+        return upper.addcmul_(gather("for_negative"), signs[1])
 
     def _by_box(self, inputs: Tensor, relevance: Tensor) -> tuple[Tensor, None, Tensor | None]:
         """z^B: contributions a w - l w+ - h w-, written as (a - l) w+ + (a - h) w-.
