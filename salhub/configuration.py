@@ -7,15 +7,14 @@ import inspect
 import os
 import re
 from collections.abc import Callable
-from types import NoneType, UnionType
-from typing import Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, Self, TypeVar
 
 import huggingface_hub.dataclasses
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 from transformers.generation import GenerationConfig
 
-from salhub.errors import check_choice, did_you_mean
+from salhub.errors import check_choice, choices_of, did_you_mean
 from salhub.hub import resolve
 
 # Keys the base class consumes or that transformers writes into config.json beside the fields.
@@ -64,21 +63,6 @@ def strict(cls: type[Config]) -> type[Config]:
     for name in ("__init__", "__setattr__", "validate"):
         setattr(cls, name, _in_plain_words(getattr(cls, name)))
     return cls
-
-
-def choices_of(annotation: Any) -> tuple[str | None, ...]:
-    """The words of a field that is a choice, None among them where it may be that; () otherwise.
-
-    Example:
-        >>> choices_of(Literal["clip", "shift"] | None), choices_of(str)
-        (('clip', 'shift', None), ())
-    """
-    is_union = get_origin(annotation) in (Union, UnionType)
-    parts = get_args(annotation) if is_union else (annotation,)
-    words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
-    if not words or len([part for part in parts if part is not NoneType]) > 1:
-        return ()
-    return (*words, None) if NoneType in parts else tuple(words)
 
 
 def _in_plain_words(function: Callable) -> Callable:

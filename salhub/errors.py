@@ -3,7 +3,8 @@
 import difflib
 import importlib
 from collections.abc import Iterable
-from types import ModuleType
+from types import ModuleType, NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 
 class SalhubError(Exception):
@@ -77,6 +78,21 @@ def check_choice(name: str, value: object, choices: Iterable[str | None]) -> Non
         f"{name} must be one of {', '.join(words)}{either}, got {value!r}."
         f"{did_you_mean(str(value), words)}"
     )
+
+
+def choices_of(annotation: Any) -> tuple[str | None, ...]:
+    """The words of a field that is a choice, None among them where it may be that; () otherwise.
+
+    Example:
+        >>> choices_of(Literal["clip", "shift"] | None), choices_of(str)
+        (('clip', 'shift', None), ())
+    """
+    is_union = get_origin(annotation) in (Union, UnionType)
+    parts = get_args(annotation) if is_union else (annotation,)
+    words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+    if not words or len([part for part in parts if part is not NoneType]) > 1:
+        return ()
+    return (*words, None) if NoneType in parts else tuple(words)
 
 
 def require_extra(module: str, extra: str) -> ModuleType:

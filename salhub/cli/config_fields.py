@@ -5,6 +5,8 @@ import inspect
 import re
 from typing import Any, NamedTuple
 
+from salhub.errors import choices_of
+
 _ARGUMENT = re.compile(r" {4}(\w+): (.*)")
 
 
@@ -79,8 +81,6 @@ def _own_classes(config_class: type) -> list[type]:
 
 
 def _kind(annotation: Any) -> str:
-    from salhub.configuration import choices_of
-
     if choices := choices_of(annotation):
         return " | ".join(map(str, choices))
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hin
 
 import yaml
 
-from salhub.errors import did_you_mean
+from salhub.errors import check_choice, choices_of, did_you_mean
 from salhub.hub_commit import check_repository
 
 LATEST = "latest"
@@ -94,7 +94,8 @@ class RunArguments:
     def validate(self) -> None:
         """Check every option; recipes extend it."""
         for name, annotation in get_type_hints(type(self)).items():
-            _check_choice(name, getattr(self, name), annotation)
+            if choices := choices_of(annotation):
+                check_choice(name, getattr(self, name), choices)
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise ValueError(f"seed must be an integer, 0 or more, got {self.seed!r}.")
         if self.push_to_hub != (self.hub_model_id is not None):
@@ -233,28 +234,11 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
     return {key.replace("-", "_"): value for key, value in content.items()}
 
 
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Raises ValueError, with the nearest one, unless a value is one of the choices."""
-    if value not in choices:
-        raise ValueError(
-            f"{name} must be one of {', '.join(choices)}, got {value!r}."
-            f"{did_you_mean(str(value), choices)}"
-        )
-
-
 def check_positive(name: str, value: Any) -> None:
     """Raises ValueError unless a value is a finite number above 0."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or value <= 0:
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}.")
-
-
-def _check_choice(name: str, value: Any, annotation: Any) -> None:
-    """Raises ValueError unless a value is one of the words of its `Literal`, where it has one."""
-    alternatives = _alternatives(annotation)
-    words = [kind for kind in alternatives if get_origin(kind) is Literal]
-    if words and not (value is None and NoneType in alternatives):
-        check_choice(name, value, get_args(words[0]))
 
 
 def check_count(name: str, value: Any) -> None:

@@ -20,10 +20,10 @@ from salhub.models.salun.masked_optimizer import MaskedOptimizer, closed_weights
 from salhub.models.salun.weight_delta import FILE_NAME as DELTA_NAME
 from salhub.models.salun.weight_delta import save_delta
 from salhub.models.salun.weight_mask import FILE_NAME as MASK_NAME
-from salhub.models.salun.weight_mask import SCOPES, WeightMask, check_ratio, make_mask
-from salhub.models.salun.weight_saliency import KINDS
+from salhub.models.salun.weight_mask import Scope, WeightMask, check_ratio, make_mask
+from salhub.models.salun.weight_saliency import Kind
 from salhub.results import Results, without_nan
-from salhub.runner.arguments import RunArguments, check_choice
+from salhub.runner.arguments import RunArguments
 from salhub.runner.recipe import Recipe, TrainingRecipe
 from salhub.runner.run_card import CardFacts
 
@@ -58,8 +58,8 @@ class MaskArguments(RunArguments):
     data: str
     forget: str
     mask_ratio: float | None = None
-    saliency: str = "batch_mean_grad"
-    scope: str = "global"
+    saliency: Kind = "batch_mean_grad"
+    scope: Scope = "global"
     exclude: list[str] = field(default_factory=list)
     mask: str | None = None
     mask_batch_size: int = 256
@@ -73,8 +73,6 @@ class MaskArguments(RunArguments):
                 setattr(self, name, canonical_name(getattr(self, name)))
         if isinstance(self.exclude, str):
             self.exclude = [self.exclude]
-        check_choice("saliency", self.saliency, KINDS)
-        check_choice("scope", self.scope, SCOPES)
         if self.mask_batch_size < 1:
             raise ValueError(f"mask_batch_size must be 1 or more, got {self.mask_batch_size}.")
         if self.mask_ratio is not None:

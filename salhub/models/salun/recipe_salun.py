@@ -3,20 +3,18 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from salhub.models.salun.unlearning import UnlearningArguments, UnlearningRecipe
-from salhub.runner.arguments import Scheduler, check_choice, check_positive
+from salhub.runner.arguments import Scheduler, check_positive
 from salhub.runner.batches import Batch
 from salhub.runner.plan import count_steps
 from salhub.runner.recipe import Stage, StepLoss
 
-RELABELS = ("exclude_true", "uniform_all")
-SCHEDULES = ("sequential", "mixed")
-SOFT_SCHEDULES = ("quantile", "beta")
 # Tells the draw of labels apart from the others of a step.
 _LABEL = 20
 
@@ -141,15 +139,13 @@ class RandomLabelArguments(UnlearningArguments):
         alpha: Weight of the loss on what is retained.
     """
 
-    relabel: str = "exclude_true"
-    schedule: str = "sequential"
+    relabel: Literal["exclude_true", "uniform_all"] = "exclude_true"
+    schedule: Literal["sequential", "mixed"] = "sequential"
     alpha: float = 1.0
 
     def validate(self) -> None:
         """Check the options of the method, and those of all."""
         super().validate()
-        check_choice("relabel", self.relabel, RELABELS)
-        check_choice("schedule", self.schedule, SCHEDULES)
         if not 0 <= self.alpha < float("inf"):
             raise ValueError(f"alpha must be 0 or more, got {self.alpha}.")
 
@@ -259,7 +255,7 @@ class SalUnSoftArguments(RandomLabelArguments):
         soft_beta_start: Threshold of "beta" at the beginning.
     """
 
-    soft_schedule: str = "quantile"
+    soft_schedule: Literal["quantile", "beta"] = "quantile"
     soft_ratio_start: float = 0.5
     soft_beta_start: float = 1e-4
     learning_rate: float = 0.013
@@ -267,7 +263,6 @@ class SalUnSoftArguments(RandomLabelArguments):
     def validate(self) -> None:
         """Check the options of the method, and those of all."""
         super().validate()
-        check_choice("soft_schedule", self.soft_schedule, SOFT_SCHEDULES)
         check_positive("soft_beta_start", self.soft_beta_start)
         if not 0 < self.soft_ratio_start <= 1:
             raise ValueError(

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from salhub.backbones.conditional_unet.recipe_conditional_unet import (
 from salhub.backbones.conditional_unet.sampling import save_sample_sheet
 from salhub.data.labelled_split import spread_places
 from salhub.data.picture_archive import PictureArchive, resize_bytes
+from salhub.errors import check_choice
 from salhub.models.salun.forget_set import (
     check_class_names,
     check_forget_and_retain,
@@ -36,7 +37,7 @@ from salhub.models.salun.masked_recipe import MaskArguments, MaskedTrainingRecip
 from salhub.models.salun.modeling_salun_diffusion import SalUnForConditionalDiffusion
 from salhub.models.salun.weight_saliency import compute_saliency
 from salhub.results import Results
-from salhub.runner.arguments import TrainingArguments, check_choice
+from salhub.runner.arguments import TrainingArguments
 from salhub.runner.batches import Batch, generator_of
 from salhub.runner.image_classification import as_rgb, named_subset
 from salhub.runner.plan import share_of
@@ -46,8 +47,6 @@ from salhub.runner.run_card import CardFacts
 logger = logging.getLogger(__name__)
 
 TARGETS = ("random", "next", "null")
-TEACHERS = ("frozen", "online")
-REDUCTIONS = ("mean", "sum")
 # Draws of a step are told apart by these, and those of a run.
 _TARGET, _RETAIN = 30, 31
 _USAGE = """
@@ -79,7 +78,7 @@ class DiffusionUnlearningArguments(MaskArguments, TrainingArguments):
     """
 
     alpha: float = 1.0
-    retain_reduction: str = "mean"
+    retain_reduction: Literal["mean", "sum"] = "mean"
     class_dropout: float = 0.1
     mask_guidance: float = 2.0
     judge: str | None = None
@@ -97,7 +96,6 @@ class DiffusionUnlearningArguments(MaskArguments, TrainingArguments):
     def validate(self) -> None:
         """Check the options of unlearning, and those of every run."""
         super().validate()
-        check_choice("retain_reduction", self.retain_reduction, REDUCTIONS)
         for name in ("alpha", "mask_guidance", "guidance_scale"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
@@ -334,7 +332,7 @@ class RandomClassArguments(DiffusionUnlearningArguments):
     """
 
     target: str | int = "random"
-    teacher: str = "frozen"
+    teacher: Literal["frozen", "online"] = "frozen"
 
     def validate(self) -> None:
         """Check the options of the method, and those of all."""
@@ -342,7 +340,6 @@ class RandomClassArguments(DiffusionUnlearningArguments):
         self.target = str(self.target)
         if not self.target.isdecimal():
             check_choice("target", self.target, TARGETS)
-        check_choice("teacher", self.teacher, TEACHERS)
 
 
 class RandomClassRecipe(DiffusionUnlearningRecipe):

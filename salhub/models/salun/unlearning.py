@@ -29,7 +29,7 @@ from salhub.models.salun.masked_recipe import (
     batches_of,
 )
 from salhub.models.salun.unlearning_report import (
-    ATTACKS,
+    Attack,
     UnlearningReport,
     check_attack,
     choose_setting,
@@ -37,7 +37,6 @@ from salhub.models.salun.unlearning_report import (
 )
 from salhub.models.salun.weight_saliency import compute_saliency
 from salhub.results import Results, Table
-from salhub.runner.arguments import check_choice
 from salhub.runner.batches import Batch, generator_of
 from salhub.runner.image_classification import (
     USAGE,
@@ -68,12 +67,7 @@ class ForgettingArguments(MaskArguments):
     retain: str = REST
     allow_no_retain: bool = False
     reference: str | None = None
-    attack: str = "threshold"
-
-    def validate(self) -> None:
-        """Check the options of unlearning, and those of every run."""
-        super().validate()
-        check_choice("attack", self.attack, ATTACKS)
+    attack: Attack = "threshold"
 
 
 @dataclass(kw_only=True)

@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from scipy.stats import ks_2samp
@@ -20,7 +20,7 @@ from salhub.results import Results
 
 logger = logging.getLogger(__name__)
 
-ATTACKS = ("threshold", "svc", "none")
+Attack = Literal["threshold", "svc", "none"]
 # Of the five features that an attack can look at, the one of the published tables.
 HEADLINE_FEATURE = "confidence"
 # Points of retained accuracy that a setting may cost.

@@ -7,6 +7,7 @@ import numbers
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from salhub.errors import check_choice
 from salhub.files import write_bytes
 
-SCOPES = ("global", "per_tensor", "per_block")
+Scope = Literal["global", "per_tensor", "per_block"]
 FILE_NAME = "mask.safetensors"
 _FORMAT = "salhub-weight-mask-1"
 # What wrappers put before the names of the network inside them.
@@ -259,7 +260,7 @@ def make_mask(
     the quantile that opens the wanted share. Exact counts and the order of ties are ours.
     """
     check_ratio(ratio)
-    check_choice("scope", scope, SCOPES)
+    check_choice("scope", scope, get_args(Scope))
     ranked = _without_excluded(scores, exclude)
     for name, values in ranked.items():
         if values.numel() and not bool(torch.stack(values.aminmax()).isfinite().all()):

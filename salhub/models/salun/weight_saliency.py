@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from salhub.modeling import attribution_scope
 
 logger = logging.getLogger(__name__)
 
-KINDS = (
+Kind = Literal[
     "batch_mean_grad",
     "sample_mean_grad",
     "sum_abs",
@@ -25,7 +25,8 @@ KINDS = (
     "weight_times_grad",
     "magnitude",
     "random",
-)
+]
+KINDS: tuple[str, ...] = get_args(Kind)
 _PER_SAMPLE = ("sum_abs", "fisher")
 # Gradients of single samples that exist at one time.
 _SAMPLE_GRADIENT_BYTES = 2**28

@@ -281,7 +281,7 @@ def test_a_network_without_a_last_linear_layer():
         ("salun-soft", {"soft_ratio_start": 50}, "soft_ratio_start must be above 0 and at most 1"),
         ("salun-soft", {"soft_beta_start": -1.0}, "soft_beta_start must be a finite number above"),
         ("iu", {"influence_scale": float("inf")}, "influence_scale must be a finite number above"),
-        ("iu", {"num_fisher_samples": 0}, "num_fisher_samples must be 1 or more"),
+        ("iu", {"num_fisher_samples": 0}, "num_fisher_samples must be an integer, 1 or more"),
         ("bs", {"attack_step": 0.0}, "attack_step must be a finite number above 0"),
     ],
 )
