@@ -15,6 +15,13 @@ import pytest
 import torch
 
 import salhub
+from tests.budget import (  # noqa: F401
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_runtest_makereport,
+    pytest_runtest_protocol,
+)
 
 ROOT = Path(__file__).parent.parent
 # Pictures for evaluation lie beside the checkout; nobody needs them to use salhub.

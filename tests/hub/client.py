@@ -1,21 +1,22 @@
 """Runs code with the real `huggingface_hub` client, pointed at a loopback Hub.
 
 The client reads its settings when it is imported, so the code runs in a process of its own:
-`HubClient.run` takes source text, `HubClient.call` a function of a test module.
+`HubClient.run` takes source text, `HubClient.call` a function of a test module. Processes with the
+same settings are forks of one that has imported everything already.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from tests.machine import Finished, Machine
 
 from .server import OWNER_TOKEN, HubServer
 
@@ -73,7 +74,7 @@ class HubClient:
         offline: bool = False,
         check: bool = True,
         **settings: str,
-    ) -> subprocess.CompletedProcess[str]:
+    ) -> Finished:
         """Run Python source in a process of its own.
 
         Args:
@@ -83,14 +84,9 @@ class HubClient:
             check: fail with the client's own error output when the code raises.
             settings: further environment variables.
         """
-        finished = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(code)],
-            env=self.environment(token, offline) | settings,
-            cwd=self.home,
-            capture_output=True,
-            text=True,
-            timeout=180,
-        )
+        environment = self.environment(token, offline) | settings
+        machine = _machine_for(environment, tuple(self.packages))
+        finished = machine.run(textwrap.dedent(code), folder=self.home, environment=environment)
         if check and finished.returncode != 0:
             raise AssertionError(f"The client failed:\n{finished.stderr}")
         return finished
@@ -107,6 +103,24 @@ class HubClient:
         code = f"from tests.hub.client import answer\nanswer({names}, {json.dumps(arguments)!r})"
         lines = self.run(code, **settings).stdout.splitlines()
         return json.loads(next(line for line in lines if line.startswith(_MARK))[len(_MARK) :])
+
+
+def _machine_for(environment: dict[str, str], packages: tuple[Path, ...]) -> Machine:
+    """A machine whose libraries were imported with these settings; the last few are kept."""
+    # The Hub's client asks for the token when it needs it, salhub for its settings too.
+    read_late = ("HF_TOKEN", "SALHUB_")
+    fixed = {name: value for name, value in environment.items() if not name.startswith(read_late)}
+    key = (tuple(sorted(fixed.items())), packages)
+    if key in _machines:
+        _machines[key] = _machines.pop(key)
+    else:
+        if len(_machines) == 4:
+            _machines.pop(next(iter(_machines))).close()
+        _machines[key] = Machine(fixed, list(packages))
+    return _machines[key]
+
+
+_machines: dict[tuple, Machine] = {}
 
 
 def answer(module: str, function: str, arguments: str) -> None:

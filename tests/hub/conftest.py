@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
+
+from tests.machine import Finished
 
 from .client import HubClient
 from .installation import install
@@ -28,7 +29,7 @@ def hub_client(hub_server: HubServer, tmp_path: Path) -> HubClient:
 
 
 @pytest.fixture
-def run_client(hub_client: HubClient) -> Callable[..., CompletedProcess[str]]:
+def run_client(hub_client: HubClient) -> Callable[..., Finished]:
     """Run Python source in a process whose `huggingface_hub` talks to `hub_server`."""
     return hub_client.run
 

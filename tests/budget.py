@@ -1,0 +1,147 @@
+"""What a test may cost, and the order in which files end soonest.
+
+Hooks of pytest, which `conftest.py` makes known. A test is charged with the processor seconds of its
+worker and of the children that it waited for, its own fixtures included, so that a busy machine
+does not fail it; only where it waits without working (for a server, a browser) are seconds of
+the clock counted, generously.
+
+`--record-seconds` writes down how long each file took, on an idle machine; files that take longest
+start first.
+"""
+
+import json
+import os
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RECORD = Path(__file__).parent / "seconds.json"
+SECONDS = 5.0
+SECONDS_OF_A_METHOD = 60.0
+# A test that waits may take this many times its budget by the clock.
+PATIENCE = 8
+# Tests that may cost more, and why. A name covers all that begin with it.
+BUDGETS = {
+    "tests/test_newcomer.py": 25,  # builds a copy of the package, and children that import it
+}
+
+_started = pytest.StashKey[tuple[float, float]]()
+_charged = 0.0
+
+
+def charge(seconds: float) -> None:
+    """Add processor seconds of processes that the worker did not wait for itself."""
+    global _charged
+    _charged += seconds
+
+
+def processor_seconds() -> float:
+    """Seconds of work so far: of this process and of its finished children."""
+    return sum(os.times()[:4]) + _charged
+
+
+def allowed(test: str) -> float:
+    """Seconds that a test may cost, by its name."""
+    matching = [name for name in BUDGETS if test.startswith(name)]
+    return BUDGETS[max(matching, key=len)] if matching else SECONDS
+
+
+def verdict(test: str, work: float, clock: float) -> str | None:
+    """What is wrong with the seconds that a test took; None where nothing is."""
+    budget = allowed(test)
+    if work > budget:
+        return f"{test} took {work:.1f} s of work; its budget is {budget:g} s."
+    if clock > PATIENCE * budget:
+        return f"{test} took {clock:.0f} s by the clock; at most {PATIENCE * budget:g} s are borne."
+    return None
+
+
+def method_of(test: str) -> str | None:
+    """The method that a test belongs to, if it does."""
+    parts = Path(test.split("::")[0]).parts
+    return parts[2] if parts[:2] == ("tests", "models") and len(parts) > 3 else None
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("budget")
+    group.addoption("--no-budget", action="store_true", help="let tests cost what they like")
+    group.addoption(
+        "--record-seconds", action="store_true", help=f"write the seconds of files to {RECORD.name}"
+    )
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Bookkeeper(config), "salhub-budget")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    seconds = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
+    # A new file may be long; nobody knows yet.
+    items.sort(key=lambda item: -seconds.get(item.nodeid.split("::")[0], 20.0))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    item.stash[_started] = (processor_seconds(), time.perf_counter())
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    work, clock = item.stash[_started]
+    work, clock = processor_seconds() - work, time.perf_counter() - clock
+    if call.when == "teardown":
+        item.user_properties.append(("work", round(work, 3)))
+        item.user_properties.append(("clock", round(clock, 3)))
+    report = yield
+    if call.when == "call" and report.passed and not item.config.getoption("--no-budget"):
+        wrong = verdict(item.nodeid, work, clock)
+        if wrong is not None:
+            report.outcome, report.longrepr = "failed", wrong
+    return report
+
+
+class _Bookkeeper:
+    """Adds up, in the process that every worker reports to."""
+
+    def __init__(self, config):
+        self.config = config
+        self.work: dict[str, float] = defaultdict(float)
+        self.clock: dict[str, float] = defaultdict(float)
+
+    def pytest_runtest_logreport(self, report):
+        if report.when != "teardown":
+            return
+        seconds = dict(report.user_properties)
+        self.work[report.nodeid.split("::")[0]] += seconds["work"]
+        self.clock[report.nodeid.split("::")[0]] += seconds["clock"]
+
+    def methods_over_budget(self) -> list[str]:
+        spent: dict[str, float] = defaultdict(float)
+        for file, seconds in self.work.items():
+            if method_of(file) is not None:
+                spent[method_of(file)] += seconds
+        return [
+            f"The tests of {method} took {seconds:.0f} s of work; a method has "
+            f"{SECONDS_OF_A_METHOD:g} s."
+            for method, seconds in spent.items()
+            if seconds > SECONDS_OF_A_METHOD
+        ]
+
+    def pytest_sessionfinish(self, session):
+        if self.config.getoption("--record-seconds"):
+            before = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
+            known = {name: value for name, value in before.items() if (ROOT / name).is_file()}
+            known |= {name: round(value, 1) for name, value in self.clock.items()}
+            RECORD.write_text(json.dumps(dict(sorted(known.items())), indent=0) + "\n")
+        if self.methods_over_budget() and not self.config.getoption("--no-budget"):
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter):
+        for sentence in self.methods_over_budget():
+            terminalreporter.write_line(sentence, red=True)
