@@ -1,9 +1,8 @@
 """What a test may cost, and the order in which files end soonest.
 
-Hooks of pytest, which `conftest.py` makes known. A test is charged with the processor seconds of its
-worker and of the children that it waited for, its own fixtures included, so that a busy machine
-does not fail it; only where it waits without working (for a server, a browser) are seconds of
-the clock counted, generously.
+Hooks of pytest, which `conftest.py` makes known. A test is charged with the processor seconds of
+its worker and of the children that it waited for, its own fixtures included, so that a busy machine
+does not fail it; seconds of the clock count generously, for tests that wait without working.
 
 `--record-seconds` writes down how long each file took, on an idle machine; files that take longest
 start first.
@@ -25,7 +24,21 @@ SECONDS_OF_A_METHOD = 60.0
 PATIENCE = 8
 # Tests that may cost more, and why. A name covers all that begin with it.
 BUDGETS = {
-    "tests/test_newcomer.py": 25,  # builds a copy of the package, and children that import it
+    # Two processes that import everything and work together.
+    "tests/cli/test_train.py": 25,
+    "tests/runner": 30,
+    "tests/models/salun": 45,
+    "tests/backbones/test_recipe_conditional_unet.py": 40,
+    # Machines with settings of their own, see `machine.py`.
+    "tests/hub": 20,
+    "tests/test_auto.py": 15,
+    "tests/test_docs.py": 20,
+    # 200 photos through EfficientNet-Lite0.
+    "tests/backbones/test_efficientnet_lite.py::test_accuracy": 40,
+    # A copy of the package with machines of its own.
+    "tests/test_newcomer.py": 40,
+    # A browser, and every page.
+    "tests/ui": 20,
 }
 
 _started = pytest.StashKey[tuple[float, float]]()

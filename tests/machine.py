@@ -1,8 +1,8 @@
 """Processes that need not import everything again: a machine with settings of its own.
 
-torch, transformers and the Hub's client take seconds to import, and read their settings while they
-are imported. A `Machine` imports them once for some settings; every program that it runs is a fork of
-it, so that programs share nothing but what was imported.
+torch, transformers and the Hub's client take seconds to import, and read their settings while
+they are imported. A `Machine` imports them once for some settings; every program that it runs is a
+fork of it, so that programs share nothing but what was imported.
 """
 
 import atexit
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -50,17 +51,21 @@ class Machine:
     Args:
         environment: Environment variables while libraries are imported.
         packages: Folders to import from, first.
+        preload: Whether transformers and salhub are imported already, beside torch and the like.
     """
 
-    def __init__(self, environment: dict[str, str], packages: list[Path]) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], packages: Iterable[Path] = (), preload: bool = True
+    ) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(_server())
         self._lines = self._socket.makefile("rw", encoding="utf-8")
         folders = [*map(str, packages), str(_ROOT)]
-        self._ask({"environment": environment, "packages": folders})
+        modules = _PRELOADED if preload else ()
+        self._ask({"environment": dict(environment), "packages": folders, "modules": modules})
 
     def run(
-        self, code: str, *, folder: Path, environment: dict[str, str], timeout: float = 120
+        self, code: str, *, folder: Path, environment: Mapping[str, str], timeout: float = 120
     ) -> Finished:
         """Run a program and wait for its end.
 
@@ -74,7 +79,7 @@ class Machine:
         with tempfile.TemporaryDirectory() as scratch:
             outputs = {name: str(Path(scratch, name)) for name in ("stdout", "stderr")}
             answer = self._ask(
-                {"code": code, "folder": str(folder), "environment": environment, **outputs}
+                {"code": code, "folder": str(folder), "environment": dict(environment), **outputs}
             )
             budget.charge(answer["seconds"])
             texts = {name: Path(path).read_text("utf-8") for name, path in outputs.items()}
@@ -147,7 +152,7 @@ def _be_a_machine(lines: Any) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
         del sys.modules[name]
     sys.path[:] = [*wanted["packages"], *(path for path in sys.path if path != str(_ROOT))]
-    for name in _PRELOADED:
+    for name in wanted["modules"]:
         __import__(name)
     print("{}", file=lines, flush=True)
     for line in lines:
@@ -176,6 +181,8 @@ def _become(program: dict[str, Any]) -> None:
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
     finally:

@@ -1,14 +1,14 @@
 """Finding a class for a name, and registration with transformers."""
 
 import json
-import subprocess
-import sys
+import os
 
 import pytest
 
 from salhub.auto import AutoModelForSaliency
 from salhub.entries import METHODS, method_of
 from salhub.errors import UnknownNameError
+from tests.machine import Machine
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)
@@ -36,6 +36,12 @@ def test_the_auto_class_is_not_built_directly():
         AutoModelForSaliency()
 
 
+@pytest.fixture(scope="module")
+def machine():
+    """Processes in which neither transformers nor salhub was imported."""
+    return Machine(os.environ, preload=False)
+
+
 @pytest.mark.parametrize(
     "imports",
     [
@@ -46,7 +52,9 @@ def test_the_auto_class_is_not_built_directly():
         "import salhub; from transformers import AutoImageProcessor, ViTModel",
     ],
 )
-def test_transformers_knows_our_classes_in_whatever_order_things_are_imported(imports):
+def test_transformers_knows_our_classes_in_whatever_order_things_are_imported(
+    imports, machine, tmp_path
+):
     code = f"""{imports}
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
@@ -56,5 +64,5 @@ assert type(config) in IMAGE_PROCESSOR_MAPPING
 print(type(AutoModelForImageClassification.from_config(config)).__name__)
 print("image-saliency" in PIPELINE_REGISTRY.get_supported_tasks())
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    run = machine.run(code, folder=tmp_path, environment=os.environ)
     assert run.stdout.split() == ["EfficientNetLiteForImageClassification", "True"], run.stderr

@@ -7,8 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,9 +15,9 @@ import torch
 import yaml
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
 
-import salhub
 from salhub.data.samples import sample_path
 from tests.conftest import ROOT
+from tests.machine import Machine
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -32,6 +30,7 @@ _FENCE = re.compile(
 _LINK = re.compile(r"\]\((?!https?:)(?P<path>[^)#]*)(?:#(?P<anchor>[^)]*))?\)")
 
 # Each page is one process and one namespace, so that a later block goes on where an earlier ended.
+# BLOCKS is its code.
 _RUN_PAGE = """
 import json, shlex, sys
 from salhub.cli import app
@@ -47,7 +46,7 @@ def run_commands(block):
                 sys.exit(f"{block['page']}: {line!r} ended with {exit.code}")
 
 namespace = {"__name__": "__main__"}
-for block in json.load(sys.stdin):
+for block in json.loads(BLOCKS):
     if block["language"] == "bash":
         run_commands(block)
     else:
@@ -109,6 +108,12 @@ def save_network(folder: Path) -> None:
     ViTImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
 
 
+@pytest.fixture(scope="module")
+def machine() -> Machine:
+    """Return what runs the code of all pages."""
+    return Machine(os.environ)
+
+
 @pytest.fixture
 def reader(prepared, tmp_path) -> Path:
     """Return a fresh copy of that folder."""
@@ -117,17 +122,10 @@ def reader(prepared, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("page", [page for page in [README, *PAGES] if runnable(page)], ids=name_of)
-def test_code_runs(page, reader):
-    finished = subprocess.run(
-        [sys.executable, "-c", _RUN_PAGE],
-        input=json.dumps([asdict(block) for block in runnable(page)]),
-        cwd=reader,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(salhub.__file__).parent.parent)},
-        timeout=600,
-        check=False,
-    )
+def test_code_runs(page, reader, machine):
+    listed = json.dumps([asdict(block) for block in runnable(page)])
+    code = f"BLOCKS = {listed!r}\n{_RUN_PAGE}"
+    finished = machine.run(code, folder=reader, environment=os.environ)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert (reader / "explained.png").read_bytes().startswith(b"\x89PNG")
 

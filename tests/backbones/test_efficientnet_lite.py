@@ -1,6 +1,8 @@
 """EfficientNet-Lite: shapes, padding, weights, accuracy, conversion."""
 
-import numpy as np
+import json
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,6 +23,7 @@ from salhub.hub import resolve
 from salhub.processing import load_image
 
 NAME = "salhub/efficientnet-lite0"
+RECORDED = Path(__file__).with_name("efficientnet_lite0_predictions.json")
 
 
 def _small() -> EfficientNetLiteForImageClassification:
@@ -99,17 +102,26 @@ def _published_keys() -> list[str]:
 
 @torch.no_grad()
 def test_accuracy_on_the_imagenet_sample(imagenet_sample):
-    """At least 82.2 % top-1; a wrong crop or normalisation costs 2 to 10 points."""
+    """Every fifth picture is seen as recorded when all 1,000 gave 82.9 % top-1.
+
+    A wrong crop or normalisation costs 2 to 10 points, and shows in every score.
+    """
+    # Of each picture: its class, the class that was recognised, and its score in logits.
+    recorded = json.loads(RECORDED.read_text())
     model = EfficientNetLiteForImageClassification.from_pretrained(NAME).eval()
     processor = AutoImageProcessor.from_pretrained(resolve(NAME).config_folder)
-    pictures = list(LabelledImageFolder(imagenet_sample))
-    right = []
+    pictures = list(LabelledImageFolder(imagenet_sample))[::5]
+    found = []
     for start in range(0, len(pictures), 25):
-        batch = pictures[start : start + 25]
-        images = [load_image(path) for path, _, _ in batch]
-        logits = model(**processor(images=images, return_tensors="pt")).logits
-        right += (logits.argmax(-1) == torch.tensor([label for _, label, _ in batch])).tolist()
-    assert 0.822 <= np.mean(right) < 0.835
+        images = [load_image(picture.path) for picture in pictures[start : start + 25]]
+        found.append(model(**processor(images=images, return_tensors="pt")).logits)
+    scores, classes = torch.cat(found).max(-1)
+    labels, expected, expected_scores = torch.tensor(recorded).T
+    assert [picture.class_index for picture in pictures] == labels.long().tolist()
+    # Decoders of JPEG differ in the last bit, so that a near tie may be broken otherwise.
+    assert (classes == expected).sum() >= 199
+    assert (scores - expected_scores).abs().max() < 0.05
+    assert 0.825 <= (classes == labels).float().mean() <= 0.835
 
 
 def test_the_processor_feeds_the_published_range():

@@ -1,9 +1,6 @@
-"""`salhub train`, in processes of its own."""
+"""`salhub train`: options, reports and mistakes; once in processes that work together."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -22,56 +19,47 @@ def data(tmp_path) -> str:
     return str(tmp_path / "noise.npz")
 
 
-def salhub(folder, *words: str, module: str = "salhub.cli") -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", module, "train", "cifar-resnet", *words],
-        cwd=folder,
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.fixture
+def train(call):
+    """Run `salhub train cifar-resnet`."""
+    return lambda *words, **keywords: call("train", "cifar-resnet", "cpu=true", *words, **keywords)
 
 
 SMALL = ["width=4", "stem_stride=1", "batch_size=8", "num_train_epochs=2", "lr_scheduler=constant"]
 
 
-def test_options_of_a_file_and_of_the_command_line_and_two_processes(tmp_path, data):
+def test_options_of_a_file_and_of_the_command_line_and_two_processes(tmp_path, data, train, capfd):
     (tmp_path / "options.yaml").write_text("width: 2\nbatch_size: 8\nlearning-rate: 1e-2\n")
     words = ["--config", "options.yaml", f"data={data}", "--width", "4", "output_dir=two"]
-    found = salhub(tmp_path, *words, "num_train_epochs=1", "--nproc", "2", "--json")
-    assert found.returncode == 0, found.stderr
-    lines = [json.loads(line) for line in found.stdout.splitlines() if line.startswith("{")]
+    train(*words, "num_train_epochs=1", "--nproc", "2", "--json")
+    said = capfd.readouterr()
+    lines = [json.loads(line) for line in said.out.splitlines() if line.startswith("{")]
     assert [line["output"] for line in lines] == ["two"]  # once, whatever the processes
     results = Results.load(tmp_path / "two" / "results.json")
     assert results.data["processes"] == 2
-    assert results.command.startswith("salhub train cifar-resnet --config options.yaml data=noise")
+    assert results.command.startswith(
+        "salhub train cifar-resnet --config options.yaml cpu=true data=noise"
+    )
     assert results.command.endswith(" --nproc 2")
-    assert found.stderr.count("2 processes on cpu") == 1
+    assert said.err.count("2 processes on cpu") == 1
     config = json.loads((tmp_path / "two" / "config.json").read_text())
     assert config["width"] == 4
 
 
-def test_the_module_that_launchers_start_does_the_same(tmp_path, data):
-    found = salhub(
-        tmp_path, f"data={data}", *SMALL, "output_dir=one", "max_train_steps=1",
-        module="salhub.runner",
-    )  # fmt: skip
-    assert found.returncode == 0, found.stderr
-    assert "The model, its card, log.jsonl and results.json are in one" in found.stdout
-    again = salhub(tmp_path, f"data={data}", *SMALL, "output_dir=one", "max_train_steps=1")
-    assert again.returncode == 1
+def test_a_folder_that_holds_a_run_is_not_written_to(train, data):
+    said = train(f"data={data}", *SMALL, "output_dir=one", "max_train_steps=1")
+    assert "The model, its card, log.jsonl and results.json are in one" in said.stdout
+    again = train(f"data={data}", *SMALL, "output_dir=one", "max_train_steps=1", code=1)
     assert again.stderr.splitlines()[-1].startswith("Error: one holds a run already")
 
 
-def test_a_finished_run_gives_its_results_and_is_not_run_again(tmp_path, data):
+def test_a_finished_run_gives_its_results_and_is_not_run_again(tmp_path, data, train, caplog):
     words = [f"data={data}", *SMALL, f"output_dir={tmp_path / 'one'}", "max_train_steps=1"]
-    first = salhub(tmp_path, *words)
-    assert first.returncode == 0, first.stderr
+    first = train(*words)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "one").iterdir()}
-    again = salhub(tmp_path, *words, "resume_from_checkpoint=latest")
-    assert again.returncode == 0 and again.stdout == first.stdout
-    assert f"The run in {tmp_path / 'one'} is finished already" in again.stderr
+    again = train(*words, "resume_from_checkpoint=latest")
+    assert again.stdout == first.stdout
+    assert f"The run in {tmp_path / 'one'} is finished already" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "one").iterdir()} == before
     command = Results.load(tmp_path / "one" / "results.json").command
     assert "data=noise.npz" in command and "output_dir=one" in command
@@ -79,20 +67,40 @@ def test_a_finished_run_gives_its_results_and_is_not_run_again(tmp_path, data):
 
 
 @pytest.mark.parametrize("option", [["--dry-run"], ["--dry-run", "--width", "4"]])
-def test_a_switch_needs_no_value(tmp_path, data, option):
-    found = salhub(tmp_path, f"data={data}", "batch_size=8", *option)
-    assert found.returncode == 0, found.stderr
+def test_a_switch_needs_no_value(tmp_path, data, train, option):
+    found = train(f"data={data}", "batch_size=8", *option)
     assert json.loads(found.stdout)["recipe"] == "train cifar-resnet"
     assert not (tmp_path / "cifar-resnet-train").exists()
 
 
-def test_what_processes_end_with_is_said_once_and_last(tmp_path, data):
-    words = [f"data={data}", *SMALL, "num_train_images=99", "--nproc", "2"]
-    found = salhub(tmp_path, *words)
-    assert found.returncode == 1
-    lines = [line for line in found.stderr.splitlines() if line.strip()]
-    assert lines[-1].startswith("Error: 99 pictures of 2 classes need 50 of class 0")
-    assert found.stderr.count("Error") == 1 and "Traceback" not in found.stderr
+def test_what_processes_end_with_is_said_once_and_last(tmp_path, data, train, monkeypatch, capfd):
+    # What each of them does when it fails is the next test.
+    (tmp_path / "salhub_fails.py").write_text(
+        "import os, pathlib, sys\n"
+        "print('talk', file=sys.stderr)\n"
+        "folder, rank = os.environ['SALHUB_ERRORS'], os.environ['RANK']\n"
+        "pathlib.Path(folder, rank).write_text('99 pictures need 50 of class 0.')\n"
+        "sys.exit(1)\n"
+    )
+    monkeypatch.setattr("salhub.runner.launch._MODULE", "salhub_fails")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = train(f"data={data}", *SMALL, "--nproc", "2", code=1)
+    assert found.stderr == "Error: 99 pictures need 50 of class 0.\n"
+    said = capfd.readouterr()
+    assert "Error" not in said.out + said.err and "Traceback" not in said.err
+
+
+def test_a_process_among_several_leaves_its_sentence_to_the_launcher(
+    tmp_path, data, train, monkeypatch
+):
+    (tmp_path / "errors").mkdir()
+    monkeypatch.setenv("SALHUB_ERRORS", str(tmp_path / "errors"))
+    monkeypatch.setenv("RANK", "0")
+    found = train(f"data={data}", *SMALL, "num_train_images=99", code=1)
+    assert "Error" not in found.output and "Traceback" not in found.output
+    [path] = (tmp_path / "errors").iterdir()
+    assert path.name == "0"
+    assert path.read_text().startswith("99 pictures of 2 classes need 50 of class 0")
 
 
 @pytest.mark.parametrize(
@@ -103,9 +111,8 @@ def test_what_processes_end_with_is_said_once_and_last(tmp_path, data):
         (["data=x.npz"], "no archive of pictures at x.npz"),
     ],
 )
-def test_mistakes_get_one_sentence(tmp_path, words, message):
-    found = salhub(tmp_path, *words)
-    assert found.returncode == 1
+def test_mistakes_get_one_sentence(tmp_path, train, words, message):
+    found = train(*words, code=1)
     [line] = [line for line in found.stderr.splitlines() if line.strip()]
     assert line.startswith("Error: ") and message in line
     assert not list(tmp_path.iterdir())

@@ -116,7 +116,7 @@ def _machine_for(environment: dict[str, str], packages: tuple[Path, ...]) -> Mac
     else:
         if len(_machines) == 4:
             _machines.pop(next(iter(_machines))).close()
-        _machines[key] = Machine(fixed, list(packages))
+        _machines[key] = Machine(fixed, packages)
     return _machines[key]
 
 
