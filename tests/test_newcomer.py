@@ -112,5 +112,5 @@ def test_the_shipped_tester_suite_passes(checkout):
 def test_the_guide_says_what_was_done():
     guide = (TESTS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
     for step in ("salhub/models/", "METHODS", "card.yaml", "python -m salhub.manifest",
-                 "weights_from", "ModelTester", "configuration_", "modeling_"):  # fmt: skip
+                 "weights_from", "SavingTester", "configuration_", "modeling_"):  # fmt: skip
         assert step in guide, step

@@ -16,7 +16,7 @@ from transformers import (
 from salhub.backbones.cifar_resnet.configuration_cifar_resnet import CifarResNetConfig
 from salhub.backbones.cifar_resnet.image_processing_cifar_resnet import CifarResNetImageProcessor
 from salhub.backbones.cifar_resnet.modeling_cifar_resnet import CifarResNetForImageClassification
-from tests.common import ModelTester
+from tests.testers import BatchTester, SavingTester
 
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
 
@@ -35,8 +35,10 @@ def network(**settings) -> CifarResNetForImageClassification:
     return model.eval()
 
 
-class TestCifarResNet(ModelTester):
+class TestCifarResNet(SavingTester, BatchTester):
     model_class = CifarResNetForImageClassification
+    auto_classes = (AutoModel, AutoModelForImageClassification)
+    half_tolerance = 0.2
 
     def config(self):
         return network().config
@@ -62,27 +64,6 @@ class TestCifarResNet(ModelTester):
             ({"labels": torch.zeros(3)}, TypeError, "int64, got torch.float32"),
             ({"labels": torch.zeros(3, 5)}, TypeError, "one-hot"),
         ]
-
-    def test_auto_classes_load_it(self, tmp_path):
-        self.model().save_pretrained(tmp_path)
-        for loader in (AutoModel, AutoModelForImageClassification):
-            assert type(loader.from_pretrained(tmp_path)) is self.model_class
-
-    def test_half_precision(self, tmp_path):
-        self.model().save_pretrained(tmp_path)
-        model = self.model_class.from_pretrained(tmp_path, dtype=torch.bfloat16)
-        logits = model(self.inputs()["pixel_values"].bfloat16()).logits
-        assert logits.dtype == torch.bfloat16
-        torch.testing.assert_close(
-            logits.float(), self.run(self.model())["logits"], rtol=0, atol=0.2
-        )
-
-    # In training, batch normalisation updates its running statistics; that is no leak.
-    @pytest.mark.parametrize("training", [False])
-    def test_nothing_leaks(self, training):
-        super().test_nothing_leaks(training)
-
-    test_nothing_leaks_after_an_exception = None
 
 
 # --- slow, obvious arithmetic ---------------------------------------------------------------------

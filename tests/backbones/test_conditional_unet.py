@@ -19,7 +19,7 @@ from salhub.backbones.conditional_unet.noise_schedule import (
 )
 from salhub.backbones.conditional_unet.sampling import sample
 from tests.backbones.slow_unet import SlowUNet
-from tests.common import ModelTester
+from tests.testers import BatchTester, SavingTester
 
 SMALL = {
     "image_size": 8,
@@ -50,8 +50,10 @@ def inputs() -> dict[str, torch.Tensor]:
     }
 
 
-class TestConditionalUNet(ModelTester):
+class TestConditionalUNet(SavingTester, BatchTester):
     model_class = ConditionalUNetForDiffusion
+    auto_classes = (AutoModel,)
+    half_tolerance = 0.1
 
     def config(self):
         return ConditionalUNetConfig(**SMALL)
@@ -81,19 +83,6 @@ class TestConditionalUNet(ModelTester):
             ({"guidance_scale": -1.0, "class_labels": real}, ValueError, "at least 0, got -1"),
             ({"guidance_scale": math.nan, "class_labels": real}, ValueError, "got nan"),
         ]
-
-    def test_auto_classes_load_it(self, tmp_path):
-        self.model().save_pretrained(tmp_path)
-        assert type(AutoModel.from_pretrained(tmp_path)) is self.model_class
-
-    def test_half_precision(self, tmp_path):
-        self.model().save_pretrained(tmp_path)
-        model = self.model_class.from_pretrained(tmp_path, dtype=torch.bfloat16)
-        given = {**inputs(), "sample": inputs()["sample"].bfloat16()}
-        noise_pred = model(**given).noise_pred
-        assert noise_pred.dtype == torch.bfloat16
-        expected = self.run(self.model())["noise_pred"]
-        torch.testing.assert_close(noise_pred.float(), expected, rtol=0.1, atol=0.1)
 
 
 # --- slow, obvious arithmetic ---------------------------------------------------------------------

@@ -5,10 +5,10 @@ from salhub.models.pixel_gradient.configuration_pixel_gradient import PixelGradi
 from salhub.models.pixel_gradient.modeling_pixel_gradient import PixelGradientForImageSaliency
 from transformers import ResNetConfig
 
-from tests.common import ModelTester
+from tests.testers import AttributionTester, BatchTester, SavingTester
 
 
-class TestPixelGradient(ModelTester):
+class TestPixelGradient(SavingTester, BatchTester, AttributionTester):
     model_class = PixelGradientForImageSaliency
     shipped = ("salhub/pixel-gradient-efficientnet-lite0",)
 

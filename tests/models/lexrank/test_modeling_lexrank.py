@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from salhub import LexRankConfig, LexRankModel
-from tests.common import ModelTester
+from tests.testers import BatchTester, SavingTester
 
 TEXTS = ["The bridge is old.", "The old bridge is shut.", "Cats sleep.", "The town is old."]
 
@@ -18,9 +18,10 @@ def similarities(batch: int = 3, number: int = 6) -> torch.Tensor:
     return vectors @ vectors.mT
 
 
-class TestLexRankModel(ModelTester):
+class TestLexRankModel(SavingTester, BatchTester):
     model_class = LexRankModel
     shipped = ("salhub/lexrank-news-en", "salhub/lexrank-minilm")
+    half_tolerance = 0.03
 
     def config(self):
         return LexRankConfig(threshold=0.7, vocab_size=2, vocab_bytes=3, num_documents=5)
@@ -46,14 +47,12 @@ class TestLexRankModel(ModelTester):
             ({"personalization": -torch.ones(3, 6)}, ValueError, "finite, 0 or more"),
         ]
 
-    def test_half_precision(self, tmp_path):
-        self.model().save_pretrained(tmp_path)
-        model = LexRankModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
-        assert model.idf.dtype == torch.bfloat16
-        found = model(similarities().bfloat16()).scores
-        assert found.dtype == torch.bfloat16
-        full = self.model()(similarities()).scores
-        assert torch.allclose(found.float(), full, atol=0.03)
+
+def test_half_precision_is_that_of_the_weights_and_of_the_scores(tmp_path):
+    LexRankModel(TestLexRankModel().config()).save_pretrained(tmp_path)
+    model = LexRankModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert model.idf.dtype == torch.bfloat16
+    assert model(similarities().bfloat16()).scores.dtype == torch.bfloat16
 
 
 def test_padding_has_no_share_and_a_matrix_needs_no_batch():

@@ -12,13 +12,13 @@ from salhub.models.normgrad.configuration_normgrad import NormGradConfig
 from salhub.models.normgrad.layer_probe import leave_one_out_accuracy
 from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
 from salhub.ops.maps import combine_layers, gaussian_smooth, min_max, resize_maps
-from tests.common import ModelTester
 from tests.models.normgrad.networks import FullyConvolutional, SmallNet, family, spread_weights
+from tests.testers import AttributionTester, BatchTester, SavingTester
 
 LABELS = torch.tensor([[0, 4, 2], [1, 1, 3]])
 
 
-class TestNormGrad(ModelTester):
+class TestNormGrad(SavingTester, BatchTester, AttributionTester):
     model_class = NormGradForImageSaliency
     shipped = ("salhub/normgrad-efficientnet-lite0", "salhub/gradcam-efficientnet-lite0")
     settings = {}

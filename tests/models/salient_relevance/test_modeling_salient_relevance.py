@@ -16,8 +16,8 @@ from salhub.models.salient_relevance.modeling_salient_relevance import (
 from salhub.models.salient_relevance.relevance_image import relevance_image
 from salhub.models.salient_relevance.rules import PRESETS
 from salhub.ops.context_aware_saliency import context_aware_saliency
-from tests.common import ModelTester
 from tests.models.salient_relevance.networks import SmallNet, trained
+from tests.testers import AttributionTester, BatchTester, SavingTester
 
 BOUNDS = {"input_low": [-1.0, -1.0, -1.0], "input_high": [1.0, 1.0, 1.0]}
 # one scale of 32 pixels keeps the second stage at milliseconds
@@ -29,7 +29,7 @@ def pictures(count=3, seed=0):
     return torch.rand(count, 3, 32, 32, generator=generator) * 2 - 1
 
 
-class TestSalientRelevance(ModelTester):
+class TestSalientRelevance(SavingTester, BatchTester, AttributionTester):
     model_class = SalientRelevanceForImageSaliency
     settings = {}
 

@@ -5,15 +5,17 @@ import torch
 from torch import nn
 from transformers import (
     AutoImageProcessor,
+    AutoModel,
     AutoModelForImageClassification,
     ResNetConfig,
     ResNetForImageClassification,
 )
 
+from salhub import AutoModelForSaliency
 from salhub.backbones.cifar_resnet.image_processing_cifar_resnet import CifarResNetImageProcessor
 from salhub.models.salun.configuration_salun import SalUnConfig
 from salhub.models.salun.modeling_salun import SalUnForImageClassification
-from tests.common import ModelTester
+from tests.testers import BatchTester, SavingTester
 
 NETWORK = {
     "model_type": "salhub_cifar_resnet",
@@ -25,8 +27,10 @@ NETWORK = {
 RECORD = {"unlearn_method": "salun", "forget": "class:3", "num_forgotten": 7, "mask_ratio": 0.5}
 
 
-class TestSalUn(ModelTester):
+class TestSalUn(SavingTester, BatchTester):
     model_class = SalUnForImageClassification
+    auto_classes = (AutoModelForSaliency, AutoModel, AutoModelForImageClassification)
+    half_tolerance = 0.1
 
     def config(self):
         return SalUnConfig(backbone_config=dict(NETWORK), **RECORD)
@@ -50,29 +54,11 @@ class TestSalUn(ModelTester):
             ({"labels": torch.tensor([0, 1, -100])}, ValueError, "got -100 to 1"),
         ]
 
-    def test_auto_classes_load_it(self, tmp_path):
-        super().test_auto_classes_load_it(tmp_path)
-        loaded = AutoModelForImageClassification.from_pretrained(tmp_path)
-        assert type(loaded) is self.model_class
-        CifarResNetImageProcessor().save_pretrained(tmp_path)
-        processor = AutoImageProcessor.from_pretrained(tmp_path)
-        assert type(processor) is CifarResNetImageProcessor
 
-    def test_half_precision(self, tmp_path):
-        self.model().save_pretrained(tmp_path)
-        model = self.model_class.from_pretrained(tmp_path, dtype=torch.bfloat16)
-        logits = model(self.inputs()["pixel_values"].bfloat16()).logits
-        assert logits.dtype == torch.bfloat16
-        torch.testing.assert_close(
-            logits.float(), self.run(self.model())["logits"], rtol=0, atol=0.1
-        )
-
-    # In training, batch normalisation updates its running statistics; that is no leak.
-    @pytest.mark.parametrize("training", [False])
-    def test_nothing_leaks(self, training):
-        super().test_nothing_leaks(training)
-
-    test_nothing_leaks_after_an_exception = None
+def test_the_image_processor_loads_with_it(tmp_path):
+    TestSalUn().model().save_pretrained(tmp_path)
+    CifarResNetImageProcessor().save_pretrained(tmp_path)
+    assert type(AutoImageProcessor.from_pretrained(tmp_path)) is CifarResNetImageProcessor
 
 
 @pytest.fixture

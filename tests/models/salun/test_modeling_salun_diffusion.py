@@ -9,7 +9,7 @@ from salhub.backbones.conditional_unet.configuration_conditional_unet import Con
 from salhub.backbones.conditional_unet.sampling import sample
 from salhub.models.salun.configuration_salun_diffusion import SalUnDiffusionConfig
 from salhub.models.salun.modeling_salun_diffusion import SalUnForConditionalDiffusion
-from tests.common import ModelTester
+from tests.testers import BatchTester, SavingTester
 
 
 def network() -> SalUnForConditionalDiffusion:
@@ -23,8 +23,9 @@ def network() -> SalUnForConditionalDiffusion:
     return model.eval()
 
 
-class TestSalUnDiffusion(ModelTester):
+class TestSalUnDiffusion(SavingTester, BatchTester):
     model_class = SalUnForConditionalDiffusion
+    half_tolerance = 0.1
 
     def config(self):
         return network().config
@@ -53,15 +54,6 @@ class TestSalUnDiffusion(ModelTester):
             ({"noise": picture[:, :, 1:]}, ValueError, r"noise must have shape \(3, 1, 8, 8\)"),
             ({"noise": picture[:1]}, ValueError, r"got \(1, 1, 8, 8\)"),
         ]
-
-    def test_half_precision(self, tmp_path):
-        self.model().save_pretrained(tmp_path)
-        model = self.model_class.from_pretrained(tmp_path, dtype=torch.bfloat16)
-        given = {**self.inputs(), "sample": self.inputs()["sample"].bfloat16()}
-        noise_pred = model(**given).noise_pred
-        assert noise_pred.dtype == torch.bfloat16
-        expected = self.run(self.model())["noise_pred"]
-        torch.testing.assert_close(noise_pred.float(), expected, rtol=0.1, atol=0.1)
 
 
 def test_the_loss_is_the_mean_squared_error_against_the_noise():

@@ -6,8 +6,8 @@ from transformers import AutoModelForSequenceClassification, BertModel
 
 from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
 from salhub.models.verbalizer.modeling_verbalizer import SaliencyVerbalizerModel
-from tests.common import ModelTester
 from tests.models.verbalizer.networks import bert, own_network
+from tests.testers import AttributionTester, BatchTester, SavingTester
 
 NETWORK = {
     "model_type": "salhub_text_classifier",
@@ -18,7 +18,7 @@ NETWORK = {
 }
 
 
-class TestVerbalizer(ModelTester):
+class TestVerbalizer(SavingTester, BatchTester, AttributionTester):
     model_class = SaliencyVerbalizerModel
     shipped = ("salhub/verbalizer-movie-reviews", "salhub/verbalizer-news-topics")
 
@@ -47,9 +47,6 @@ class TestVerbalizer(ModelTester):
             ({"other_labels": torch.tensor([1, 1, 1])}, ValueError, "compared with itself"),
         ]
 
-    def test_half_precision(self, tmp_path):
-        super().test_half_precision(tmp_path)
-
 
 class TestOcclusion(TestVerbalizer):
     def config(self):
@@ -64,8 +61,6 @@ class TestGradientTimesInput(TestVerbalizer):
 class TestRandom(TestVerbalizer):
     def config(self):
         return VerbalizerConfig(backbone_config=dict(NETWORK), attribution="random")
-
-    test_nothing_leaks_after_an_exception = None
 
 
 def test_a_classifier_of_transformers_is_saved_inside(tmp_path):
