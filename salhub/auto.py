@@ -57,6 +57,7 @@ _RECIPES = (
     RecipeEntry("be", "unlearn", "salhub.models.salun.recipe_boundary", "BoundaryExpandingRecipe"),
     RecipeEntry("bs", "unlearn", "salhub.models.salun.recipe_boundary", "BoundaryShrinkRecipe"),
     RecipeEntry("l1-sparse", "unlearn", "salhub.models.salun.recipe_salun", "L1SparseRecipe"),
+    RecipeEntry("apply-delta", "unlearn", "salhub.models.salun.recipe_delta", "DeltaRecipe"),
     RecipeEntry("salun-diffusion", "unlearn", "salhub.models.salun.recipe_salun_diffusion", "SalUnDiffusionRecipe"),
     RecipeEntry("rl-diffusion", "unlearn", "salhub.models.salun.recipe_salun_diffusion", "RandomClassRecipe"),
     RecipeEntry("ga-diffusion", "unlearn", "salhub.models.salun.recipe_salun_diffusion", "GradientAscentDiffusionRecipe"),

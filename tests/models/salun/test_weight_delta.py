@@ -1,16 +1,20 @@
 """What has changed, and nothing else, turns the original into the changed model."""
 
 import copy
+import shutil
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from salhub.cli import app
 from salhub.models.salun.masked_optimizer import MaskedOptimizer
 from salhub.models.salun.weight_delta import FILE_NAME, apply_delta, save_delta, state_digest
 from salhub.models.salun.weight_mask import WeightMask, make_mask
 from tests.models.salun.networks import samples, small_network
+from tests.models.salun.small_archive import load, unlearn
 
 
 @pytest.fixture
@@ -110,3 +114,27 @@ def test_tied_weights_stay_tied(tmp_path):
     apply_delta(model, tmp_path)
     assert state_digest(model.state_dict()) == state_digest(network.state_dict())
     assert model[1].weight is model[0].weight
+
+
+def test_a_command_makes_the_model_of_the_original_and_the_delta(tmp_path, small):
+    unlearn(small, tmp_path / "made", "salun", save_delta=True)
+    sent, rebuilt = tmp_path / "sent", tmp_path / "rebuilt"
+    shutil.copytree(tmp_path / "made", sent, ignore=shutil.ignore_patterns("model.safetensors"))
+    words = [f"model={small.original}", f"delta={sent}", f"output_dir={rebuilt}", "cpu=true"]
+    found = CliRunner().invoke(app, ["unlearn", "apply-delta", *words])
+    assert found.exit_code == 0, found.output
+    for name in (
+        "model.safetensors", "config.json", "preprocessor_config.json", "mask.safetensors",
+        "delta.safetensors", "split.json", "unlearning.json",
+    ):  # fmt: skip
+        assert (rebuilt / name).read_bytes() == (tmp_path / "made" / name).read_bytes(), name
+    assert load(rebuilt).config.forget == "random:16"
+    (sent / "delta.safetensors").unlink()
+    found = CliRunner().invoke(app, ["unlearn", "apply-delta", *words, "overwrite=true"])
+    assert found.exit_code == 1 and "sent has no delta.safetensors; give what" in found.output
+    other = CliRunner().invoke(
+        app,
+        ["unlearn", "apply-delta", f"model={tmp_path / 'made'}", f"delta={tmp_path / 'made'}",
+         f"output_dir={tmp_path / 'other'}"],
+    )  # fmt: skip
+    assert other.exit_code == 1 and "changes another model than this one" in other.output
