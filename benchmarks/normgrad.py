@@ -36,12 +36,13 @@ from benchmarks.report import (
     add_requirements,
     finish,
 )
+from salhub.models.normgrad.extract_aggregate import AGGREGATES, EXTRACTS
 from salhub.models.normgrad.methods import METHODS, MapMethod
-from salhub.ops.extract_aggregate import AGGREGATES, EXTRACTS
 from salhub.results import Results, measured
 
 LAYER = f"blocks.{LAST_BLOCK}"
 BLOCKS = (4, 10, LAST_BLOCK)
+PAIR_BLOCKS = (2, *BLOCKS)
 FORWARD = "forward pass"
 TO_LAYER = "forward + backward to the layer"
 TO_PIXELS = "forward + backward to the pixels"
@@ -85,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ]
         pixels(results, task, max(3, options.rounds // 2))
         many_maps(results, task, max(3, options.rounds // 4))
+        required += all_pairs(results, task, max(3, options.rounds // 4))
         found = agreements(task)
         add_agreements(results, found, TOLERANCE)
         differences = [one.difference for one in found if one.expected]
@@ -231,6 +233,30 @@ def many_maps(results: Results, task: Task, rounds: int) -> None:
     add_comparisons(results, found, [(contenders[1].name, "Captum, 8 of these maps")])
 
 
+def all_pairs(results: Results, task: Task, rounds: int) -> list[Requirement]:
+    """Every extract with every aggregate of the paper, at four blocks, from one pass."""
+    model = explainer(task.backbone, method="norm_grad")
+    layers = [f"blocks.{block}" for block in PAIR_BLOCKS]
+    pairs = [(extract, aggregate) for extract in EXTRACTS[:4] for aggregate in AGGREGATES[:4]]
+    bound = "forward + backward to the shallowest"
+    name = f"salhub, {len(pairs) * len(layers)} maps"
+    contenders = [
+        Contender(bound, lambda: truncated_pass(task, PAIR_BLOCKS[0]), "torch"),
+        Contender(
+            name,
+            lambda: model.forward_grid(
+                task.photo, class_labels=task.label, methods=pairs, layers=layers
+            ),
+        ),
+    ]
+    title = "All pairs at four blocks"
+    found = race(contenders, rounds=rounds, warmup=1, title=title)
+    note = f"{len(pairs)} extract and aggregate pairs at {', '.join(layers)}."
+    add_race(results, title, note, found, {"to the pass": bound})
+    ratio = found.ratio(name, bound)
+    return [Requirement.of_ratio(f"{len(pairs)} pairs at four blocks / ({bound})", ratio, 1.3)]
+
+
 def _fits_one_pass(method: MapMethod) -> bool:
     """Any layer will do, and the gradient is the true one."""
     return method.relu_rule is None and method.virtual_identity and not method.use_head_weights
@@ -246,8 +272,8 @@ def _forward(task: Task) -> Tensor:
         return task.backbone(task.photo).logits
 
 
-def truncated_pass(task: Task) -> Tensor:
-    """The gradient at the last block, written out: no graph below the block."""
+def truncated_pass(task: Task, block: int = LAST_BLOCK) -> Tensor:
+    """The gradient at a block, written out: no graph below it."""
     leaf: list[Tensor] = []
 
     def cut(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
@@ -255,7 +281,7 @@ def truncated_pass(task: Task) -> Tensor:
         leaf.append(output.detach().requires_grad_())
         return leaf[0]
 
-    handle = task.backbone.blocks[LAST_BLOCK].register_forward_hook(cut)
+    handle = task.backbone.blocks[block].register_forward_hook(cut)
     try:
         with torch.no_grad():
             logits = task.backbone(task.photo).logits

@@ -9,8 +9,8 @@ from salhub.errors import did_you_mean
 from salhub.explaining.configuration_explained_classifier import (
     ExplainedClassifierConfig,
 )
+from salhub.models.normgrad.extract_aggregate import AGGREGATES, EXTRACTS
 from salhub.models.normgrad.methods import RELU_RULES, MapMethod, method_named
-from salhub.ops.extract_aggregate import AGGREGATES, EXTRACTS
 from salhub.ops.maps import COMBINATIONS, normalized_weights
 
 # What is saved belongs together: details to their method, layers too (Grad-CAM is near chance where

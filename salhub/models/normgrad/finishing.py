@@ -46,7 +46,8 @@ def finish_maps(
         saliency = combine_layers(resized, weights, config.combine, product_eps=config.product_eps)
     saliency = gaussian_smooth(saliency, config.smooth_sigma * max(size))
     degenerate = is_constant(saliency)
-    saliency = saliency.masked_fill(degenerate[..., None, None], 0.0)
+    if bool(degenerate.any()):
+        saliency = saliency.masked_fill(degenerate[..., None, None], 0.0)
     return (min_max(saliency) if config.normalize == "minmax" else saliency), degenerate
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from salhub.errors import UnknownNameError, did_you_mean
-from salhub.ops.extract_aggregate import check_pair
+from salhub.models.normgrad.extract_aggregate import check_pair
 
 RELU_RULES = ("deconvnet", "guided")
 INPUT_LAYER = "input"
@@ -15,7 +15,7 @@ class MapMethod:
 
     Args:
         name: What a person calls it.
-        extract: Parameters whose gradient is looked at, of `salhub.ops.extract_aggregate.EXTRACTS`.
+        extract: Parameters whose gradient is looked at, of `extract_aggregate.EXTRACTS`.
         aggregate: How a position's share becomes one number, of its `AGGREGATES`.
         layer: Where it is used when no layer is named: "input" (the pixels), "block" (the last
             block with a gradient), "convolution" (the last convolution) or "features" (the maps

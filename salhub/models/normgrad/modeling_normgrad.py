@@ -188,16 +188,31 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         names = self.config.layers if layers is None else list(layers)
         with exclusive_use(self.backbone), attribution_scope(self):
             requests, result = self._explain_at(names, wanted, pixel_values, labels)
-            outputs = {}
-            for request in requests:
-                native = result.maps[request].float()
-                finished = finish_maps(self.config, [native], [0], tuple(pixel_values.shape[-2:]))
-                outputs[request.method.name, request.layer] = build_output(
-                    finished, native, result, keep_classes=asks_for_several(class_labels)
-                )
+            outputs = self._finish_grid(requests, result, pixel_values, class_labels)
         for (method, layer), output in outputs.items():
             _warn_degenerate(output.degenerate, method, [layer])
         return outputs
+
+    def _finish_grid(
+        self, requests: list[MapRequest], result: PassResult, pixel_values: Tensor, class_labels
+    ) -> dict[tuple[str, str], ImageSaliencyOutput]:
+        """The output of every request; maps of one size are finished together."""
+        by_size: dict[torch.Size, list[MapRequest]] = {}
+        for request in requests:
+            by_size.setdefault(result.maps[request].shape, []).append(request)
+        outputs = {}
+        keep_classes = asks_for_several(class_labels)
+        for shape, group in by_size.items():
+            native = torch.cat([result.maps[request].float() for request in group])
+            finished = finish_maps(self.config, [native], [0], tuple(pixel_values.shape[-2:]))
+            parts = [one.split(shape[0]) for one in (*finished, native)]
+            for request, saliency, degenerate, own in zip(group, *parts, strict=True):
+                outputs[request.method.name, request.layer] = build_output(
+                    (saliency, degenerate), own, result, keep_classes=keep_classes
+                )
+        return {
+            (one.method.name, one.layer): outputs[one.method.name, one.layer] for one in requests
+        }
 
     def classify(self, pixel_values: Tensor) -> Tensor:
         """Logits (B, C), or (B, C, h, w) of a fully convolutional network.

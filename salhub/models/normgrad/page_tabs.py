@@ -10,8 +10,8 @@ from gradio.components import Component
 from PIL import Image
 
 from salhub.metrics.class_sensitivity import class_sensitivity
+from salhub.models.normgrad.extract_aggregate import AGGREGATES, EXTRACTS
 from salhub.models.normgrad.methods import METHODS
-from salhub.ops.extract_aggregate import AGGREGATES, EXTRACTS
 from salhub.outputs import ImageSaliencyOutput
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult
 from salhub.processing import viewed_box

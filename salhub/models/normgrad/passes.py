@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from salhub.explaining.modeling_explained_classifier import check_class_range
 from salhub.models.normgrad.capture import LayerCapture
+from salhub.models.normgrad.extract_aggregate import Known, extract_aggregate
 from salhub.models.normgrad.head import LinearHead
 from salhub.models.normgrad.layouts import infer_layout
 from salhub.models.normgrad.methods import INPUT_LAYER, MapMethod
 from salhub.models.normgrad.proper import check_convolution, own_convolution_map
 from salhub.models.normgrad.rectifiers import RectifierRule
 from salhub.models.normgrad.seeds import class_directions, class_scores, layer_gradients
-from salhub.ops.extract_aggregate import extract_aggregate
 
 
 @dataclass(frozen=True)
@@ -200,21 +200,26 @@ class _Recording:
         return found
 
     def _add_maps(self, name: str, activation: Tensor, gradient: Tensor, found) -> None:
+        known: Known = {}
         for request in self.requests:
-            if request.layer != name or request.method.use_head_weights:
-                continue
-            values = self._gradient_map(request, activation, gradient)
-            if not torch.isfinite(values).all():
-                raise ValueError(_non_finite(name, activation, gradient))
-            found[request].append(values)
+            if request.layer == name and not request.method.use_head_weights:
+                values = self._gradient_map(request, activation, gradient, known)
+                found[request].append(values)
+        made = [parts[-1] for one, parts in found.items() if one.layer == name and parts]
+        if not torch.isfinite(torch.stack(made)).all():
+            raise ValueError(_non_finite(name, activation, gradient))
 
-    def _gradient_map(self, request: MapRequest, activation: Tensor, gradient: Tensor) -> Tensor:
+    def _gradient_map(
+        self, request: MapRequest, activation: Tensor, gradient: Tensor, known: Known
+    ) -> Tensor:
         method = request.method
         if method.use_average_gradient:
             weights = gradient.mean((-2, -1), dtype=_accurate_dtype(gradient))
             values = _weighted_sum(weights, activation)
         elif method.virtual_identity:
-            values = extract_aggregate(activation, gradient, method.extract, method.aggregate)
+            values = extract_aggregate(
+                activation, gradient, method.extract, method.aggregate, known
+            )
         else:
             values = own_convolution_map(
                 request.layer,

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from salhub.ops.extract_aggregate import convolution_map
+from salhub.models.normgrad.extract_aggregate import convolution_map
 
 
 def own_convolution_map(

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from salhub.models.normgrad.extract_aggregate import AGGREGATES, EXTRACTS
 from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
-from salhub.ops.extract_aggregate import AGGREGATES, EXTRACTS
 from tests.models.normgrad.networks import SmallNet, spread_weights
 
 LAYERS = ["input", "stem", "blocks.0.0", "blocks.1", "last"]

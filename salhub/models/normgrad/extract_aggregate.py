@@ -39,7 +39,13 @@ _FACTORS = {
 }
 
 
-def extract_aggregate(activation: Tensor, gradient: Tensor, extract: str, aggregate: str) -> Tensor:
+# What was computed of one activation and gradient, by what it is.
+Known = dict[tuple, Tensor]
+
+
+def extract_aggregate(
+    activation: Tensor, gradient: Tensor, extract: str, aggregate: str, known: Known | None = None
+) -> Tensor:
     """Saliency map of one layer for an imagined identity layer placed after it.
 
     Args:
@@ -47,6 +53,8 @@ def extract_aggregate(activation: Tensor, gradient: Tensor, extract: str, aggreg
         gradient: d score / d x, shape (B, K, H, W) or (T, B, K, H, W) for T scores.
         extract: One of `EXTRACTS`: which imagined parameters' gradient is looked at.
         aggregate: One of `AGGREGATES`: how a position's share of it becomes one number.
+        known: A dictionary to share between calls with the same activation and gradient, so that
+            what several maps need is computed once.
 
     Returns:
         Map of shape (B, H, W) or (T, B, H, W), float32 (float64 for float64 input).
@@ -67,13 +75,23 @@ def extract_aggregate(activation: Tensor, gradient: Tensor, extract: str, aggreg
     check_pair(extract, aggregate)
     _check_same_grid(activation, gradient)
     if extract == "bias":
-        return aggregate_channels(gradient, aggregate)
+        # A vector is an outer product with the scalar 1: the first factor alone is its aggregate.
+        name = _FACTORS[aggregate][0][0]
+        one_group = gradient.unflatten(-3, (1, -1))
+        total = _once(known, ("gradient", 0, 1, name), lambda: _channel_statistic(one_group, name))
+        return _finish(total.squeeze(-3), aggregate, gradient)
     if extract == "scaling":
         return aggregate_channels(gradient, aggregate, scale=activation)
     size = 1 if extract == "conv1x1" else 3
     groups = activation.shape[-3] if extract == "conv3x3_depthwise" else 1
     return convolution_map(
-        activation, gradient, aggregate, kernel_size=size, padding=size // 2, groups=groups
+        activation,
+        gradient,
+        aggregate,
+        kernel_size=size,
+        padding=size // 2,
+        groups=groups,
+        known=known,
     )
 
 
@@ -122,6 +140,7 @@ def convolution_map(
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
     padding_mode: str = "zeros",
+    known: Known | None = None,
 ) -> Tensor:
     """Saliency map of a convolution: each output position's share of its weight gradient.
 
@@ -136,6 +155,7 @@ def convolution_map(
         padding: One number, (vertical, horizontal), or (left, right, top, bottom).
         groups: Number of groups; C and K are multiples of it.
         padding_mode: "zeros", "reflect", "replicate" or "circular".
+        known: As in `extract_aggregate`.
 
     Returns:
         Map of shape (B, H', W') or (T, B, H', W'), float32 (float64 for float64 input).
@@ -160,30 +180,50 @@ def convolution_map(
     total = None
     for block in _blocks(inputs, axis=-4):
         part = _grouped_products(
-            inputs[..., block, :, :, :], gradients[..., block, :, :, :], aggregate, window
+            inputs[..., block, :, :, :],
+            gradients[..., block, :, :, :],
+            aggregate,
+            window,
+            known,
+            (block.start, groups),
         )
         total = part if total is None else fold(total, part)
     return _finish(total, aggregate, layer_input, gradient)
 
 
-def _grouped_products(inputs: Tensor, gradients: Tensor, aggregate: str, window: "_Window"):
+def _grouped_products(
+    inputs: Tensor,
+    gradients: Tensor,
+    aggregate: str,
+    window: "_Window",
+    known: Known | None,
+    block: tuple[int, int],
+) -> Tensor:
     """Aggregate (before the square root) over some of the groups."""
-    window_statistics = {
-        name: window.fold(_channel_statistic(inputs, name), _fold_of(name))
-        for name in sorted({pair[1] for pair in _FACTORS[aggregate]})
-    }
-    gradient_statistics = {
-        name: _channel_statistic(gradients, name)
-        for name in sorted({pair[0] for pair in _FACTORS[aggregate]})
-    }
-    products = [
-        gradient_statistics[left] * window_statistics[right] for left, right in _FACTORS[aggregate]
-    ]
+
+    def of_gradient(name: str) -> Tensor:
+        key = ("gradient", *block, name)
+        return _once(known, key, lambda: _channel_statistic(gradients, name))
+
+    def of_window(name: str) -> Tensor:
+        key = ("input", *block, name)
+        statistic = _once(known, key, lambda: _channel_statistic(inputs, name))
+        return _once(known, (window.key, *key), lambda: window.fold(statistic, _fold_of(name)))
+
+    products = [of_gradient(left) * of_window(right) for left, right in _FACTORS[aggregate]]
     if aggregate == "max":  # exact for any signs: an extreme product has extreme factors
         return torch.stack(products).amax(0).amax(-3)
     if aggregate == "max_abs":
         return products[0].amax(-3)
     return sum(product.sum(-3) for product in products)
+
+
+def _once(known: Known | None, key: tuple, compute: Callable[[], Tensor]) -> Tensor:
+    if known is None:
+        return compute()
+    if key not in known:
+        known[key] = compute()
+    return known[key]
 
 
 def _blocks(values: Tensor, axis: int) -> Iterator[slice]:
@@ -213,7 +253,8 @@ def _reduce_block(block: Tensor, name: str) -> Tensor:
     if name == "max_abs":
         return block.abs().amax(-3).to(_accurate_dtype(block))
     if name != "square_sum":
-        block = (block if name == "positive_square_sum" else -block).clamp(min=0)
+        is_positive = name == "positive_square_sum"
+        block = block.clamp(min=0) if is_positive else block.clamp(max=0)
     # Gradients of 1e-20 occur in deep networks, and their squares are 0 in float32.
     dtype = torch.float32 if block.device.type == "mps" else torch.float64
     return block.to(dtype).square().sum(-3)
@@ -248,6 +289,7 @@ class _Window:
         else:
             vertical, horizontal = _pair(padding)
             self.padding = (horizontal, horizontal, vertical, vertical)
+        self.key = (self.kernel_size, self.stride, self.padding, self.dilation, padding_mode)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         left, right, top, bottom = self.padding

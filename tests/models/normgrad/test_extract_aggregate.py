@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from salhub.ops.extract_aggregate import (
+from salhub.models.normgrad.extract_aggregate import (
     AGGREGATES,
     EXTRACTS,
     aggregate_channels,
