@@ -1,29 +1,34 @@
 """Whether a text says of a saliency map what the map shows: every quotation, number, sign, rank."""
 
-import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import combinations, islice, product
+from functools import cached_property, lru_cache
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from salhub.models.verbalizer.candidates import normalized
-from salhub.models.verbalizer.claims import Mention, Number, Sentence, read_claims
 from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
-from salhub.models.verbalizer.realization import Phrase, cues_of
+from salhub.models.verbalizer.realization import Names, Phrase, cues_of, named, quoted
 from salhub.models.verbalizer.words import Words
 
-# Half a percentage point, and half a hundredth of a score.
+# Half a percentage point.
 _TOLERANCE = 0.005 + 1e-9
 _WORD = re.compile(r"\w+")
 _COVERAGE_AT = range(1, 11)
-_GAP = re.compile(r"\s*(?:…|\.{3})\s*")
-# A word that stands in a text more often than this is looked at so many times.
-_MOST_OPTIONS = 200
-_MOST_CHOICES = 2000
+# A character of private use stands for each quotation while the rest is read.
+_FIRST = 0xE000
+_MENTION = re.compile("[\ue000-\uf8ff]")
+_ASIDE = re.compile(r"\s*[(\uff08][^()\uff08\uff09]*[)\uff09]")
+_OWN_ASIDE = re.compile(f"(?<={_MENTION.pattern}){_ASIDE.pattern}")
+_PERCENT = re.compile(r"(\d+)\s*%")
+_SENTENCE_END = re.compile("(?<=[.!?])\\s+|(?<=[\u3002\uff01\uff1f])|\n+")
+# Ends a clause where its part before has said something of a mention.
+_JOINT = re.compile(r"[,\uff0c]|\b(?:and|und|et|y)\b|和", re.IGNORECASE)
+_VERB = re.compile(
+    r"\b(?:is|are|was|were|matters?|counts?|weighs?|adds?|makes?|carr(?:y|ies)|shows?)\b", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -34,17 +39,13 @@ class Evidence:
         words: The words.
         scores: Of the words, (n,).
         config: Of the verbalizer.
-        labels: Names of the classes, which are no quotations.
-        probability: Of the explained class, where it may be printed.
-        told: Phrases that a chat model was told.
+        names: Of the classes.
     """
 
     words: Words
     scores: np.ndarray
     config: VerbalizerConfig
-    labels: Sequence[str] = ()
-    probability: float | None = None
-    told: Sequence[Phrase] = ()
+    names: Names = field(default_factory=Names)
 
     @cached_property
     def positive(self) -> float:
@@ -65,114 +66,72 @@ class Evidence:
         best = np.sort(np.maximum(self.scores, 0))[::-1][:count]
         return float(best.sum()) / self.positive if self.positive > 0 else 0.0
 
-    def options_of(self, mention: Mention) -> list[tuple[int, ...]]:
-        """The words that a mention may mean, [] where the text does not hold it.
-
-        Where it stands in the text several times, all places are given: those whose words have the
-        claimed sign first, then those with the largest scores.
-        """
-        direction = -1 if mention.sign == "-" else 1
-        if mention.quotations[0].span:
-            spans = [[one.span for one in mention.quotations if one.span]]
-        else:
-            texts = [one.text for one in mention.quotations]
-            spans = [list(one.char_spans) for one in self.told if [one.text] == texts]
-            for choice in product(*(self._parts(text) for text in texts)):
-                places = self._in_order([part for way in choice for part in way])
-                spans += islice(places, _MOST_OPTIONS)
-        found = dict.fromkeys(self._together(one) for one in spans)
-
-        def fitness(places: tuple[int, ...]) -> tuple[bool, float]:
-            is_right = all(direction * self.scores[place] >= 0 for place in places)
-            return is_right, abs(self.share(places))
-
-        return sorted((one for one in found if one), key=fitness, reverse=True)
-
-    def holds(self, quoted: str) -> bool:
-        """Whether a quotation stands in the text."""
-        return any(next(self._in_order(parts), None) for parts in self._parts(quoted))
-
-    def _parts(self, quoted: str) -> list[list[str]]:
-        """Ways to read a quotation: as it is, and as pieces with gaps between them."""
-        ways = [[quoted], [quoted.strip(" .,;:!?…")]]
-        pieces = [one.strip(" .,;:!?…") for one in _GAP.split(quoted)]
-        ways += [_GAP.split(quoted), [one for one in pieces if one]]
-        return [list(way) for way in dict.fromkeys(map(tuple, ways)) if way and all(way)]
-
-    def _in_order(self, parts: Sequence[str], begin: int = 0) -> Iterator[list[tuple[int, int]]]:
-        """Places of pieces that follow each other."""
-        for span in self._occurrences(parts[0], begin):
-            if len(parts) == 1:
-                yield [span]
-            else:
-                yield from ([span, *rest] for rest in self._in_order(parts[1:], span[1]))
-
-    def _occurrences(self, quoted: str, begin: int) -> Iterator[tuple[int, int]]:
-        pattern = r"\s+".join(re.escape(word) for word in quoted.split())
-        match = re.compile(pattern, re.IGNORECASE)
-        found = match.search(self.words.text, begin) if pattern else None
-        while found:
-            if self._inside(*found.span()):
-                yield found.span()
-            found = match.search(self.words.text, found.start() + 1)
-
-    def _together(self, spans: Sequence[tuple[int, int]]) -> tuple[int, ...]:
-        return tuple(sorted({place for span in spans for place in self._inside(*span)}))
-
-    def _inside(self, start: int, end: int) -> tuple[int, ...]:
-        """The words of a slice that begins and ends where words do; else none."""
-        spans = self.words.spans
-        places = ((spans[:, 0] >= start) & (spans[:, 1] <= end)).nonzero()[0]
-        is_cut = ((spans[:, 0] < start) & (spans[:, 1] > start)) | (
-            (spans[:, 0] < end) & (spans[:, 1] > end)
-        )
-        return () if is_cut.any() else tuple(places.tolist())
+    def rank(self, places: Sequence[int]) -> int:
+        """1 and the number of other words that alone weigh more, and may be named alone."""
+        if self.config.compat is not None or self.config.sign == "any":
+            # These searches do not look at every word.
+            return 1
+        own = float(sum(self.scores[place] for place in places))
+        is_other = ~self.words.are_weak(self.scores)
+        is_other[list(places)] = False
+        return 1 + int((self.scores[is_other] > own + 1e-9 * abs(own)).sum())
 
 
 @dataclass
-class _Tally:
+class Tally:
     """Right claims among all of a kind."""
 
     right: int = 0
     all: int = 0
 
     def add(self, is_right: bool) -> bool:
+        """Count a claim."""
         self.all += 1
-        self.right += is_right
-        return is_right
+        self.right += bool(is_right)
+        return bool(is_right)
 
     @property
     def share(self) -> float | None:
+        """Part that is right, None where nothing is claimed."""
         return self.right / self.all if self.all else None
 
 
 @dataclass
-class _Findings:
-    citations: _Tally = field(default_factory=_Tally)
-    signs: _Tally = field(default_factory=_Tally)
-    numbers: _Tally = field(default_factory=_Tally)
-    ranks: _Tally = field(default_factory=_Tally)
-    named: list[tuple[int, ...]] = field(default_factory=list)
-    against: list[tuple[int, ...]] = field(default_factory=list)
-    last: list[tuple[int, ...]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    is_clean: list[bool] = field(default_factory=list)
-
-
-def audit(text: str, evidence: Evidence, phrases: Sequence[Phrase] = ()) -> dict[str, Any]:
-    """Check an explanation against the map.
+class Findings:
+    """What was claimed, and what of it is wrong.
 
     Args:
-        text: The explanation.
+        citations: Quotations that stand in the text.
+        signs: Words whose score has the claimed sign.
+        numbers: Printed numbers that are true.
+        ranks: Phrases called most important that are.
+        named: Words of each phrase for the class, in the order of mention.
+        ranked: Those among them that are no mere list of single words.
+        problems: A sentence each.
+    """
+
+    citations: Tally = field(default_factory=Tally)
+    signs: Tally = field(default_factory=Tally)
+    numbers: Tally = field(default_factory=Tally)
+    ranks: Tally = field(default_factory=Tally)
+    named: list[tuple[int, ...]] = field(default_factory=list)
+    ranked: list[tuple[int, ...]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def audit(text: str, evidence: Evidence, phrases: Sequence[Phrase]) -> dict[str, Any]:
+    """Check a finished explanation against the map.
+
+    Args:
+        text: The explanation: sentences of a template, or a chat model's with its slots filled in.
         evidence: The map.
-        phrases: What it names, in order, where that is known; else quotations are looked up by
-            their words.
+        phrases: What it quotes, in the order of mention.
 
     Returns:
         `citation_precision`, share of the quotations that stand in the text; `sign_faithfulness`,
         share of the named words whose score has the claimed sign; `numeric_faithfulness`, share of
         the printed numbers within half a percentage point of a true one; `rank_faithfulness`,
-        Kendall's tau between the order of mention and that of coverage, and
+        Kendall's tau between the order of mention of phrases and that of coverage, and
         `superlative_faithfulness`, share of the words called most important that are so among the
         named ones. None where there is no such claim. Further their counts, `coverage` of the named
         words and `share_of_best`, that coverage by the largest that as many words can have,
@@ -182,8 +141,11 @@ def audit(text: str, evidence: Evidence, phrases: Sequence[Phrase] = ()) -> dict
     Source: Feldhus et al. 2023 (arXiv 2210.07222), section 5, for the coverage of the k words of
         largest score; the other measures are ours.
     """
-    sentences = _sentences(text, evidence, phrases)
-    findings = check_sentences(sentences, evidence)
+    return report(text, evidence, check(text, evidence, phrases))
+
+
+def report(text: str, evidence: Evidence, findings: Findings) -> dict[str, Any]:
+    """The measures of `audit`."""
     named = sorted({place for places in findings.named for place in places})
     coverage, best = evidence.coverage(named), evidence.best_coverage(len(named))
     return {
@@ -193,7 +155,7 @@ def audit(text: str, evidence: Evidence, phrases: Sequence[Phrase] = ()) -> dict
         "num_signs": findings.signs.all,
         "numeric_faithfulness": findings.numbers.share,
         "num_numbers": findings.numbers.all,
-        "rank_faithfulness": _kendall([evidence.share(places) for places in findings.named]),
+        "rank_faithfulness": _kendall([evidence.share(places) for places in findings.ranked]),
         "superlative_faithfulness": findings.ranks.share,
         "coverage": coverage,
         "share_of_best": coverage / best if best > 0 else None,
@@ -206,118 +168,178 @@ def audit(text: str, evidence: Evidence, phrases: Sequence[Phrase] = ()) -> dict
     }
 
 
-def _sentences(text: str, evidence: Evidence, phrases: Sequence[Phrase]) -> list[Sentence]:
-    return read_claims(
-        text,
-        cues_of(evidence.config),
-        phrases,
-        evidence.words.text,
-        evidence.labels,
-        evidence.told,
-    )
-
-
-def check_sentences(sentences: Sequence[Sentence], evidence: Evidence) -> _Findings:
-    """Check every claim; `is_clean` says of each sentence whether all of its own are right."""
-    findings = _Findings()
-    tops: list[tuple[int, tuple[int, ...]]] = []
-    for sentence in sentences:
-        before = len(findings.problems)
-        places = _check_sentence(sentence, evidence, findings, tops)
-        is_right = len(findings.problems) == before and bool(places or sentence.states)
-        findings.is_clean.append(is_right)
-    best = max((evidence.share(places) for places in findings.named), default=0.0)
-    for number, places in tops:
-        is_top = evidence.share(places) >= best - 1e-9 and _rank(places, evidence) == 1
-        if not findings.ranks.add(is_top):
-            findings.problems.append(f"{_shown(places, evidence)} is not the most important")
-            findings.is_clean[number] = False
-    is_mute = not findings.citations.all and not any(one.states for one in sentences)
-    if is_mute and _has_words(evidence, evidence.config.sign):
+def check(text: str, evidence: Evidence, phrases: Sequence[Phrase]) -> Findings:
+    """Read a finished explanation, and check every claim; see `audit`."""
+    findings = Findings()
+    templates, own = cues_of(evidence.config), dict.fromkeys(phrases)
+    marked, mentions = _marked(text, evidence, phrases, findings)
+    states = _check_states(marked, templates, evidence, findings)
+    if not mentions and not states and has_words(evidence.words, evidence.scores, "+"):
         findings.problems.append("it quotes no word of the text")
+    for sentence in sentences_of(_without_names(marked, templates, evidence)):
+        waiting: list[Phrase] = []
+        for clause in clauses(sentence, templates):
+            for sign, phrase, aside in _claims(clause, mentions, templates):
+                waiting.append(phrase)
+                _check_sign(sign, phrase, evidence, findings)
+                waiting = _check_number(aside, waiting, evidence, templates, findings)
+            plain = _OWN_ASIDE.sub("", clause)
+            is_first = finds(templates["first_cues"], plain)
+            if is_first and (said := list(_claims(clause, mentions, templates))):
+                _check_first(said[0][1], own, evidence, findings)
+            waiting = _check_number(plain, waiting, evidence, templates, findings)
     return findings
 
 
-def _check_sentence(
-    sentence: Sentence,
-    evidence: Evidence,
-    findings: _Findings,
-    tops: list[tuple[int, tuple[int, ...]]],
-) -> list[tuple[int, ...]]:
-    """Check the claims of a sentence, and return the words of its mentions."""
-    findings.problems += sentence.doubts
-    for name in sentence.states:
-        if not _is_state(name, evidence):
-            findings.problems.append("it says that there is no such word, and there is one")
-    options = [evidence.options_of(one) or [()] for one in sentence.mentions]
-    fits = [_fits(number, sentence, options, evidence) for number in sentence.numbers]
-    places = [one[0] for one in options]
-    for mention, own in zip(sentence.mentions, places, strict=True):
-        _check_mention(mention, own, evidence, findings)
-        if own:
-            (findings.against if mention.sign == "-" else findings.named).append(own)
-            _check_rank(mention, own, evidence, findings, tops)
-    for number, is_right in zip(sentence.numbers, fits, strict=True):
-        is_right = is_right or _is_known(number, sentence, places, evidence, findings)
-        if not findings.numbers.add(is_right):
-            findings.problems.append(f"the number {number.text} is not one of the map")
-    for greater, smaller in sentence.comparisons:
-        if evidence.share(places[greater]) <= evidence.share(places[smaller]):
-            findings.problems.append(
-                f"a comparison of {_shown(places[greater], evidence)} is wrong"
-            )
-    findings.last = [one for one in places if one] or findings.last
-    return [one for one in places if one]
+def _marked(
+    text: str, evidence: Evidence, phrases: Sequence[Phrase], findings: Findings
+) -> tuple[str, dict[str, Phrase]]:
+    """The text with a character for each quotation, and what each stands for."""
+    templates = cues_of(evidence.config)
+    parts, mentions, position = [], {}, 0
+    for place, phrase in enumerate(phrases):
+        slices = quoted(phrase, evidence.words.text, templates, evidence.names)
+        start = text.find(slices, position)
+        if not findings.citations.add(start >= 0):
+            findings.problems.append(f"'{phrase.text}' is not quoted")
+            continue
+        character = chr(_FIRST + place)
+        parts += [text[position:start], character]
+        mentions[character], position = phrase, start + len(slices)
+        if phrase.sign == "+" and phrase.indices not in findings.named:
+            findings.named.append(phrase.indices)
+            findings.ranked += [] if phrase.is_listed else [phrase.indices]
+    return "".join([*parts, text[position:]]), mentions
 
 
-def _check_mention(
-    mention: Mention, places: tuple[int, ...], evidence: Evidence, findings: _Findings
-) -> None:
-    for quotation in mention.quotations:
-        is_held = bool(places) or evidence.holds(quotation.text)
-        if not findings.citations.add(is_held):
-            findings.problems.append(f"'{quotation.text}' is not in the text")
-    direction = -1 if mention.sign == "-" else 1
-    marks = evidence.words.is_punctuation
-    scores = [direction * evidence.scores[place] for place in places]
-    is_empty = not any(scores)
-    wrong = [place for place, score in zip(places, scores, strict=True) if score < 0 or is_empty]
-    for place in places:
+def sentences_of(text: str) -> list[str]:
+    """Sentences and lines, without those that are blank."""
+    return [sentence for sentence in _SENTENCE_END.split(text) if sentence.strip()]
+
+
+def _without_names(marked: str, templates: Mapping[str, Any], evidence: Evidence) -> str:
+    """The text without what it calls the class, which may be any words and numbers."""
+    verdict = evidence.names.verdict(templates)
+    marked = marked.replace(verdict, " " * len(verdict))
+    for name in filter(None, evidence.names.shown):
+        if re.search(r"\d", name):
+            marked = named(name).sub(" ", marked)
+    return marked
+
+
+def clauses(sentence: str, templates: Mapping[str, Any]) -> Iterator[str]:
+    """Parts of a sentence that each say one thing of the quotations in them."""
+    cues = [*templates["for_cues"], *templates["against_cues"]]
+    turns = {match.start() for match in pattern_of(templates["turn_cues"]).finditer(sentence)}
+    begin = 0
+    for cut in sorted(turns | {match.start() for match in _JOINT.finditer(sentence)}):
+        plain = _OWN_ASIDE.sub("", sentence[begin:cut])
+        said = _MENTION.search(plain)
+        if said and _MENTION.search(sentence, cut):
+            rest = plain[said.end() :]
+            is_conceded = sentence[cut] in ",\uff0c" and finds(templates["against_cues"], plain)
+            if cut in turns or is_conceded or finds(cues, rest) or _VERB.search(rest):
+                yield sentence[begin:cut]
+                begin = cut
+    yield sentence[begin:]
+
+
+def _claims(
+    clause: str, mentions: Mapping[str, Phrase], templates: Mapping[str, Any]
+) -> Iterator[tuple[str, Phrase, str]]:
+    """Of each mention of a clause: its claimed sign, the phrase, and what is put in parentheses."""
+    for match in _MENTION.finditer(clause):
+        if match[0] not in mentions:
+            continue
+        aside = _ASIDE.match(clause, match.end())
+        inside = aside[0] if aside else ""
+        yield sign_of(clause, inside, templates), mentions[match[0]], inside
+
+
+def sign_of(clause: str, aside: str, templates: Mapping[str, Any]) -> str:
+    """What a clause says of its mentions: "+", "-", or "?" where it says both."""
+    plain = _OWN_ASIDE.sub("", clause)
+    is_against = finds(templates["against_cues"], plain)
+    is_for = finds(templates["for_cues"], plain)
+    if is_against or is_for:
+        return "?" if is_against and is_for else "-" if is_against else "+"
+    return "-" if finds(templates["against_cues"], aside) else "+"
+
+
+def _check_sign(sign: str, phrase: Phrase, evidence: Evidence, findings: Findings) -> None:
+    direction = {"+": 1, "-": -1, "?": 0}[sign]
+    marks, scores = evidence.words.is_punctuation, evidence.scores
+    is_empty = not any(direction * scores[place] for place in phrase.indices)
+    wrong = [one for one in phrase.indices if direction * scores[one] < 0 or is_empty]
+    if evidence.config.sign == "any" and direction * phrase.score > 0:
+        wrong = []
+    for place in phrase.indices:
         if not marks[place] or place in wrong:
             findings.signs.add(place not in wrong)
     if wrong:
-        says = "against" if direction < 0 else "for"
-        findings.problems.append(f"{_shown(wrong, evidence)} does not speak {says} the class")
+        says = {"+": "does not speak for it", "-": "does not speak against it"}
+        findings.problems.append(
+            f"'{phrase.text}' {says.get(sign, 'is said to speak for it and against it')}"
+        )
 
 
-def _check_rank(
-    mention: Mention,
-    places: tuple[int, ...],
+def _check_number(
+    text: str,
+    waiting: list[Phrase],
     evidence: Evidence,
-    findings: _Findings,
-    tops: list[tuple[int, tuple[int, ...]]],
+    templates: Mapping[str, Any],
+    findings: Findings,
+) -> list[Phrase]:
+    """Check printed shares; they are of the mentions that wait for one, or of all named words."""
+    is_beyond = templates["beyond"] in text
+    for match in _PERCENT.finditer(text):
+        value = int(match[1]) / 100
+        groups: list[list[tuple[int, ...]]] = [[one.indices for one in waiting]]
+        groups += [[waiting[-1].indices]] if waiting else [findings.named]
+        shares = [evidence.share(sorted({*_flat(group)})) for group in groups if group]
+        if not findings.numbers.add(any(abs(value - abs(one)) <= _TOLERANCE for one in shares)):
+            findings.problems.append(f"the number {match[0]} is not one of the map")
+        waiting = []
+    if is_beyond and waiting:
+        if not findings.numbers.add(evidence.share(waiting[-1].indices) < -1):
+            findings.problems.append(f"'{waiting[-1].text}' does not outweigh everything")
+        waiting = []
+    return waiting
+
+
+def _flat(groups: Sequence[Sequence[int]]) -> Iterator[int]:
+    return (place for group in groups for place in group)
+
+
+def _check_first(
+    phrase: Phrase, own: Mapping[Phrase, None], evidence: Evidence, findings: Findings
 ) -> None:
-    if mention.rank == 1:
-        tops.append((len(findings.is_clean), places))
-    elif mention.rank and not findings.ranks.add(_rank(places, evidence) == mention.rank):
-        findings.problems.append(f"{_shown(places, evidence)} has another rank")
+    share = evidence.share(phrase.indices)
+    best = max((evidence.share(one.indices) for one in own if one.sign == "+"), default=0.0)
+    is_top = share >= best - 1e-9 and evidence.rank(phrase.indices) == 1
+    if not findings.ranks.add(is_top):
+        findings.problems.append(f"'{phrase.text}' is not the most important")
 
 
-def _rank(places: Sequence[int], evidence: Evidence) -> int:
-    """1 and the number of other words that alone weigh more."""
-    config = evidence.config
-    if config.compat is not None or config.sign == "any":
-        # These searches do not look at every word.
-        return 1
-    own = float(sum(evidence.scores[place] for place in places))
-    is_other = ~evidence.words.is_punctuation
-    is_other[list(places)] = False
-    return 1 + int((evidence.scores[is_other] > own + 1e-9 * abs(own)).sum())
-
-
-def _has_words(evidence: Evidence, sign: str) -> bool:
-    """Whether there are words, and not only marks, of a sign."""
-    return has_words(evidence.words, evidence.scores, sign)
+def _check_states(
+    text: str, templates: Mapping[str, Any], evidence: Evidence, findings: Findings
+) -> list[str]:
+    """The sentences that say that there is no such word, which must be true."""
+    fields = {
+        "verdict": evidence.names.verdict(templates),
+        "prediction": evidence.names.prediction(templates),
+    }
+    has_any = {sign: has_words(evidence.words, evidence.scores, sign) for sign in "+-"}
+    is_true = {
+        # A search that leaves out words may find none.
+        "nothing": evidence.config.compat is not None or not np.any(evidence.scores),
+        "lacking": not has_any["+"],
+        "lacking_against": not has_any["-"],
+    }
+    said = [name for name in is_true if templates[name].format(**fields) in text]
+    if not all(is_true[name] for name in said):
+        findings.problems.append("it says that there is no such word, and there is one")
+    return said
 
 
 def has_words(words: Words, scores: np.ndarray, sign: str) -> bool:
@@ -332,69 +354,26 @@ def has_words(words: Words, scores: np.ndarray, sign: str) -> bool:
     return bool(((direction * scores > 0) & ~words.is_punctuation).any())
 
 
-def _is_state(name: str, evidence: Evidence) -> bool:
-    """Whether a template without a quotation is true."""
-    if name == "nothing":
-        # A search that leaves out words may find none.
-        return evidence.config.compat is not None or not np.any(evidence.scores)
-    return not _has_words(evidence, "-" if name == "lacking_against" else "+")
+def finds(cues: Sequence[str], text: str) -> bool:
+    """Whether a text holds one of the words, or with a * the beginning or end of one."""
+    return pattern_of(cues).search(text) is not None
 
 
-def _fits(
-    number: Number, sentence: Sentence, options: list[list[tuple[int, ...]]], evidence: Evidence
-) -> bool:
-    """Whether a number is that of its mentions; their places are settled where it is."""
-    bound = number.mentions
-    if not bound:
-        return False
-    is_against = all(sentence.mentions[one].sign == "-" for one in bound)
-    for choice in islice(product(*(options[one] for one in bound)), _MOST_CHOICES):
-        groups = [{place for places in choice for place in places}]
-        groups += [set(choice[-1])] if number.is_beside else []
-        if any(_is_value(number, sorted(group), is_against, evidence) for group in groups):
-            for one, places in zip(bound, choice, strict=True):
-                options[one] = [places]
-            return True
-    return False
+def pattern_of(cues: Sequence[str]) -> re.Pattern[str]:
+    """Finds whole words, or where a * says so beginnings or ends of some."""
+    return _compiled(tuple(cues))
 
 
-def _is_known(
-    number: Number,
-    sentence: Sentence,
-    places: list[tuple[int, ...]],
-    evidence: Evidence,
-    findings: _Findings,
-) -> bool:
-    """Whether a number is that of all that was named, or the probability of the class."""
-    probability = evidence.probability if number.may_be_probability else None
-    if probability is not None and _is_near(number.value, probability):
-        return True
-    groups = [findings.named, findings.against] if number.is_total else []
-    groups += [[one for one in places if one]] if number.is_total else []
-    if not sentence.mentions:
-        groups.append(findings.last)
-    joined = [sorted({place for one in group for place in one}) for group in groups if group]
-    is_against = bool(findings.against)
-    return any(_is_value(number, group, is_against, evidence) for group in joined)
-
-
-def _is_value(number: Number, places: Sequence[int], is_against: bool, evidence: Evidence) -> bool:
-    """Whether a number is the share or the score of words; of those against without its sign."""
-    share = evidence.share(places)
-    if math.isinf(number.value):
-        return is_against and share < -1
-    total = float(sum(evidence.scores[place] for place in places))
-    truths = [share]
-    if not number.is_percentage:
-        scaled = normalized(evidence.scores[None])[0]
-        truths += [total, float(sum(scaled[place] for place in places))]
-    if is_against:
-        truths += [-truth for truth in truths if truth < 0]
-    return any(_is_near(number.value, truth) for truth in truths)
-
-
-def _is_near(value: float, truth: float) -> bool:
-    return abs(value - truth) <= _TOLERANCE
+@lru_cache(maxsize=64)
+def _compiled(cues: tuple[str, ...]) -> re.Pattern[str]:
+    parts = []
+    for cue in cues:
+        word = re.escape(cue.strip("*")).replace("'", "['\u2019]")
+        is_part = cue.startswith("*") or cue == "n't"
+        begin = r"(?<!\w)" if cue[0].isalpha() and cue[0] < "\u3000" and not is_part else ""
+        end = r"(?!\w)" if cue[-1].isalpha() and cue[-1] < "\u3000" else ""
+        parts.append(f"{begin}{word}{end}")
+    return re.compile("|".join(parts), re.IGNORECASE)
 
 
 def _kendall(shares: list[float]) -> float | None:
@@ -414,22 +393,3 @@ def _coverage_at(evidence: Evidence, named: set[int]) -> list[float]:
             covered += evidence.share([place]) if place in named else 0.0
         values.append(covered)
     return values
-
-
-def _shown(places: Sequence[int], evidence: Evidence) -> str:
-    return " ".join(f"'{evidence.words.strings[place]}'" for place in places)
-
-
-def repaired(text: str, evidence: Evidence) -> str:
-    """Keep the sentences of an explanation whose claims are all right, and that quote something.
-
-    What cannot be checked, because it quotes nothing, is left out as well.
-
-    Returns:
-        The text that is left, "" where none is, or where it still fails the audit.
-    """
-    sentences = _sentences(text, evidence, ())
-    clean = check_sentences(sentences, evidence).is_clean
-    kept = [sentence for sentence, is_clean in zip(sentences, clean, strict=True) if is_clean]
-    joined = " ".join(sentence.text for sentence in kept)
-    return joined if kept and audit(joined, evidence)["is_faithful"] else ""

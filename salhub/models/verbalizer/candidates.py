@@ -183,7 +183,8 @@ def find_candidates(
     scores: np.ndarray,
     lengths: np.ndarray,
     config: VerbalizerConfig,
-    is_punctuation: np.ndarray | None = None,
+    is_weak: np.ndarray | None = None,
+    is_edge: np.ndarray | None = None,
 ) -> Candidates:
     """Score every group of words of some texts.
 
@@ -195,7 +196,9 @@ def find_candidates(
         scores: Of the words, padded with 0, float64 (B, N).
         lengths: Words of each text, int64 (B,), at least 1 each.
         config: Filters, metric, sign and `compat`.
-        is_punctuation: Words that no group may begin or end with, bool (B, N).
+        is_weak: Words that are not named alone, bool (B, N).
+        is_edge: Words that no group of several may begin or end with, bool (B, N); by default
+            those that are not named alone.
 
     Example:
         >>> scores, config = np.array([[0.1, 0.9, 0.8, 0.0]]), VerbalizerConfig(metric_value=0.8)
@@ -208,9 +211,11 @@ def find_candidates(
     is_outside = np.arange(scores.shape[1]) >= lengths[:, None]
     hindered = np.where(is_outside | _has_wrong_sign(scaled, config), _FORBIDDEN, scaled)
     sums = windows_of(hindered, config.filter_length, _FORBIDDEN) @ filters.places.T
-    if is_punctuation is not None and not is_smv and is_punctuation.any():
-        marks = windows_of(is_punctuation.astype(np.float64), config.filter_length)
-        sums += marks @ (_FORBIDDEN * filters.edges.T)
+    if is_weak is not None and not is_smv:
+        is_edge, is_single = is_weak if is_edge is None else is_edge, filters.sizes == 1
+        marks = windows_of(is_edge.astype(np.float64), config.filter_length)
+        sums += marks @ (_FORBIDDEN * np.where(is_single[:, None], 0, filters.edges).T)
+        sums[:, is_single] += _FORBIDDEN * is_weak.reshape(-1, 1)
     sums = sums.reshape(*scores.shape, -1)
     is_accepted = sums > theta[:, None, None] * filters.sizes
     # A threshold below 0 must not let in what is forbidden.

@@ -1,16 +1,22 @@
 """Chat models that write explanations: of transformers, behind an endpoint, or a function."""
 
 import copy
-import json
 import os
-import urllib.request
-from collections.abc import Callable, Sequence
+import re
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
+from huggingface_hub import constants
 
 Messages = list[dict[str, str]]
 _TIMEOUT_SECONDS = 120
+# What reasoning models think aloud; an answer that is cut off in the middle of it is none.
+_THOUGHT = re.compile(
+    r"^.*</(?:think|thinking|reasoning)>|<(think|thinking|reasoning)>.*", re.DOTALL | re.IGNORECASE
+)
 
 
 class Chat(Protocol):
@@ -25,14 +31,14 @@ class CallableChat:
     """A function as a chat model.
 
     Args:
-        function: Takes the messages of one conversation and gives the answer.
+        function: Takes the messages of one conversation and gives the answer, see `text_of`.
 
     Example:
         >>> CallableChat(lambda messages: "fine").generate([[{"role": "user", "content": "?"}]])
         ['fine']
     """
 
-    def __init__(self, function: Callable[[Messages], str]) -> None:
+    def __init__(self, function: Callable[[Messages], Any]) -> None:
         self.function = function
 
     def generate(self, conversations: Sequence[Messages]) -> list[str]:
@@ -51,11 +57,7 @@ class CallableChat:
             raise RuntimeError(
                 f"The chat function failed ({type(error).__name__}: {error})."
             ) from error
-        if not isinstance(answer, str):
-            raise RuntimeError(
-                f"The chat function must give a text, and gave {type(answer).__name__}."
-            )
-        return answer
+        return text_of(answer)
 
 
 class TransformersChat:
@@ -85,7 +87,7 @@ class TransformersChat:
         seed: int | None = None,
         **loading: Any,
     ) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM, AutoTokenizer, TextGenerationPipeline
 
         if isinstance(model, str | os.PathLike):
             gguf = {key: loading[key] for key in ("gguf_file",) if key in loading}
@@ -101,47 +103,31 @@ class TransformersChat:
                 "The tokenizer has no chat template, so the model holds no conversation; choose "
                 "one that was trained for instructions."
             )
-        self.model, self.tokenizer = model.eval(), tokenizer
+        # The pipeline pads on the left, and the tokenizer may be somebody else's too.
+        tokenizer = copy.copy(tokenizer)
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        self.pipeline = TextGenerationPipeline(model=model.eval(), tokenizer=tokenizer)
         self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
         self.temperature, self.seed = temperature, seed
 
-    @torch.no_grad()
     def generate(self, conversations: Sequence[Messages]) -> list[str]:
         """See `Chat`."""
-        answers: list[str] = []
-        device = self.model.device
+        device = self.pipeline.model.device
+        settings: dict[str, Any] = {"do_sample": False, "temperature": None}
+        if self.temperature > 0:
+            settings = {"do_sample": True, "temperature": self.temperature}
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed or 0)
-            for begin in range(0, len(conversations), self.batch_size):
-                answers += self._answer(list(conversations[begin : begin + self.batch_size]))
-        return answers
-
-    def _answer(self, conversations: list[Messages]) -> list[str]:
-        tokenizer = self.tokenizer
-        prompts = [
-            tokenizer.apply_chat_template(one, tokenize=False, add_generation_prompt=True)
-            for one in conversations
-        ]
-        pad = tokenizer.pad_token or tokenizer.eos_token
-        # The answers go on where the prompts end, so the padding stands in front.
-        inputs = tokenizer(
-            prompts,
-            return_tensors="pt",
-            padding=True,
-            padding_side="left",
-            add_special_tokens=False,
-        ).to(self.model.device)
-        produced = self.model.generate(
-            **inputs,
-            max_new_tokens=self.max_new_tokens,
-            do_sample=self.temperature > 0,
-            temperature=self.temperature or None,
-            top_p=None,
-            top_k=None,
-            pad_token_id=tokenizer.convert_tokens_to_ids(pad),
-        )
-        new = produced[:, inputs["input_ids"].shape[1] :]
-        return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+            answers = self.pipeline(
+                list(conversations),
+                batch_size=self.batch_size,
+                max_new_tokens=self.max_new_tokens,
+                return_full_text=False,
+                top_p=None,
+                top_k=None,
+                **settings,
+            )
+        return [text_of(one[0]["generated_text"]) for one in answers]
 
 
 class EndpointChat:
@@ -183,27 +169,72 @@ class EndpointChat:
 
     def answer(self, messages: Messages) -> str:
         """Answer one conversation; see `generate`."""
-        content = {
-            "model": self.model,
-            "messages": messages,
-            "max_tokens": self.max_new_tokens,
-            "temperature": 0,
-            "seed": self.seed or 0,
-        }
-        headers = {"Content-Type": "application/json"}
-        if os.environ.get(self.key_variable):
-            headers["Authorization"] = f"Bearer {os.environ[self.key_variable]}"
-        request = urllib.request.Request(self.url, json.dumps(content).encode(), headers)
+        from huggingface_hub import InferenceClient
+
+        # Without a key of its own the client would send the user's token of the Hub.
+        key = os.environ.get(self.key_variable) or "none"
+        client = InferenceClient(base_url=self.url, api_key=key, timeout=_TIMEOUT_SECONDS)
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
-                answer = json.load(response)
-            return str(answer["choices"][0]["message"]["content"]).strip()
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            reason = getattr(error, "reason", None) or error
+            with _beyond_the_hub():
+                answer = client.chat_completion(
+                    messages,
+                    model=self.model,
+                    max_tokens=self.max_new_tokens,
+                    temperature=0,
+                    seed=self.seed or 0,
+                )
+            return text_of(answer.choices[0].message.content)
+        except Exception as error:
             raise RuntimeError(
-                f"The chat endpoint {self.url} gave no answer ({reason}); check its address and "
+                f"The chat endpoint {self.url} gave no answer ({error}); check its address and "
                 "that it runs."
             ) from error
+
+
+_BEYOND = threading.Lock()
+
+
+@contextmanager
+def _beyond_the_hub() -> Generator[None]:
+    """Let the client call where HF_HUB_OFFLINE is set: that speaks of the Hub, and this is not."""
+    with _BEYOND:
+        before = constants.HF_HUB_OFFLINE
+        constants.HF_HUB_OFFLINE = False
+        try:
+            yield
+        finally:
+            constants.HF_HUB_OFFLINE = before
+
+
+def text_of(content: Any) -> str:
+    """The text of an answer: without its parts that are none, and without what it thought aloud.
+
+    Args:
+        content: A text, a part such as {"type": "text", "text": ...}, a message, or a list of them.
+
+    Raises:
+        RuntimeError: It holds no text.
+
+    Example:
+        >>> text_of([{"type": "image"}, {"type": "text", "text": "<think>well</think> Fine."}])
+        'Fine.'
+    """
+    found = _THOUGHT.sub("", "".join(_texts(content))).strip()
+    if not found:
+        raise RuntimeError("The chat model gave no text.")
+    return found
+
+
+def _texts(content: Any) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, Mapping):
+        is_spoken = content.get("type", "text") in ("text", "output_text", "message")
+        if is_spoken and content.get("role", "assistant") == "assistant":
+            yield from _texts(content.get("text", content.get("content")))
+    elif isinstance(content, list | tuple):
+        for part in content:
+            yield from _texts(part)
 
 
 def as_chat(chat: Any, max_new_tokens: int = 80, seed: int = 0) -> Chat:

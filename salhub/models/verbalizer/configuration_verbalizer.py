@@ -1,24 +1,20 @@
 """Configuration of the saliency verbalizer."""
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 from salhub.configuration import strict
-from salhub.errors import did_you_mean
 from salhub.explaining.configuration_explained_classifier import (
     ExplainedClassifierConfig,
 )
 
-MODES = ("search", "smv", "instruct")
-METRICS = ("top_mean", "std", "variance", "quantile")
+Language = Literal["en", "de", "fr", "es", "zh"]
+LANGUAGES: tuple[Language, ...] = get_args(Language)
 # Names in the code of the paper, which calls a multiple of the standard deviation a quantile.
-METRIC_ALIASES = {"mean": "top_mean", "standard_deviation": "std", "var": "variance"}
-SIGNS = ("+", "-", "any")
-ATTRIBUTIONS = ("integrated_gradients", "gradient_x_input", "occlusion", "random")
-BASELINES = ("pad", "mask", "zero")
-MERGES = ("sum", "max_abs")
-LANGUAGES = ("en", "de", "fr", "es", "zh")
-EVIDENCES = ("phrases", "tokens", "both")
-REPAIRS = ("fallback_template", "repair", "flag")
+METRIC_ALIASES: dict[str, Any] = {
+    "mean": "top_mean",
+    "standard_deviation": "std",
+    "var": "variance",
+}
 # Windows of the search; the number of filters doubles with every further word.
 MAX_FILTER_LENGTH = 12
 
@@ -79,11 +75,13 @@ class VerbalizerConfig(ExplainedClassifierConfig):
     model_type = "salhub_verbalizer"
     loaded_fields = ExplainedClassifierConfig.loaded_fields | {"llm", "max_new_tokens", "seed"}
 
-    mode: str = "search"
+    mode: Literal["search", "smv", "instruct"] = "search"
     filter_length: int = 5
-    metric: str = "top_mean"
+    metric: Literal[
+        "top_mean", "std", "variance", "quantile", "mean", "standard_deviation", "var"
+    ] = "top_mean"
     metric_value: float | int = 0.4
-    sign: str = "+"
+    sign: Literal["+", "-", "any"] = "+"
     top_k: int = 5
     max_phrases: int = 3
     max_words: int = 12
@@ -91,18 +89,20 @@ class VerbalizerConfig(ExplainedClassifierConfig):
     min_word_gain: float | int = 0.01
     show_coverage: bool = True
     show_against: bool = True
-    language: str = "en"
+    language: Language = "en"
     templates: dict | None = None
-    attribution: str = "integrated_gradients"
+    attribution: Literal["integrated_gradients", "gradient_x_input", "occlusion", "random"] = (
+        "integrated_gradients"
+    )
     n_steps: int = 25
     internal_batch_size: int | None = None
-    baseline: str = "pad"
+    baseline: Literal["pad", "mask", "zero"] = "pad"
     word_level: bool = True
-    merge: str = "sum"
-    compat: str | None = None
+    merge: Literal["sum", "max_abs"] = "sum"
+    compat: Literal["smv"] | None = None
     llm: str | None = None
-    evidence: str = "phrases"
-    on_unfaithful: str = "fallback_template"
+    evidence: Literal["phrases", "tokens", "both"] = "phrases"
+    on_unfaithful: Literal["fallback_template", "repair", "flag"] = "fallback_template"
     strict: bool = False
     max_new_tokens: int = 80
     mask_label: bool = False
@@ -112,29 +112,6 @@ class VerbalizerConfig(ExplainedClassifierConfig):
         """Resolve other names of the metrics."""
         self.metric = METRIC_ALIASES.get(self.metric, self.metric)
         super().__post_init__(**kwargs)
-
-    def validate_choices(self) -> None:
-        """Words are among those that are known."""
-        choices = {
-            "mode": MODES,
-            "metric": METRICS,
-            "sign": SIGNS,
-            "language": LANGUAGES,
-            "attribution": ATTRIBUTIONS,
-            "baseline": BASELINES,
-            "merge": MERGES,
-            "evidence": EVIDENCES,
-            "on_unfaithful": REPAIRS,
-        }
-        for name, options in choices.items():
-            value = getattr(self, name)
-            if value not in options:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(options)}, got {value!r}."
-                    f"{did_you_mean(value, options)}"
-                )
-        if self.compat not in (None, "smv"):
-            raise ValueError(f"compat must be None or 'smv', got {self.compat!r}.")
 
     def validate_numbers(self) -> None:
         """Numbers are in their ranges."""

@@ -15,12 +15,12 @@ from salhub.evaluation.sections import name_and_command
 from salhub.hub import resolve
 from salhub.models.verbalizer.audit import Evidence
 from salhub.models.verbalizer.candidates import find_candidates
-from salhub.models.verbalizer.chat import as_chat
+from salhub.models.verbalizer.chat import Chat, as_chat
 from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
+from salhub.models.verbalizer.evaluation_free_prose import audit_free_prose, free_prompt
 from salhub.models.verbalizer.evaluation_removal import random_groups, removal_drops
-from salhub.models.verbalizer.evaluation_student import student_accuracy
 from salhub.models.verbalizer.explaining import TextMap, explain_texts
-from salhub.models.verbalizer.instruction import instruct
+from salhub.models.verbalizer.instruction import evidence_of, instruct
 from salhub.models.verbalizer.modeling_verbalizer import SaliencyVerbalizerModel
 from salhub.models.verbalizer.selection import select_greedily
 from salhub.models.verbalizer.verbalizer import (
@@ -48,7 +48,6 @@ def evaluate(
     data_path: str | os.PathLike[str],
     *,
     num_texts: int = 200,
-    num_student_texts: int = 1600,
     chat_model: str | None = None,
     num_chat_texts: int = 24,
     seed: int = 0,
@@ -61,7 +60,6 @@ def evaluate(
         data_path: Labelled texts, see `read_labelled_texts`; where the model comes with the split
             of these very data, its test texts.
         num_texts: Texts that are explained.
-        num_student_texts: Texts that the student learns from and guesses, half each.
         chat_model: Chat model whose answers are audited too, by name; None for none.
         num_chat_texts: Texts that it explains.
         seed: Of the texts that are drawn, of the controls and of the bootstrap.
@@ -75,29 +73,28 @@ def evaluate(
     Source: Feldhus et al. 2023 (arXiv 2210.07222), section 5, for coverage and guessing;
         DeYoung et al. 2020 (arXiv 1911.03429) for removing words; the audit is ours.
     """
-    texts = _test_texts(model, read_labelled_texts(data_path))
+    texts = test_texts(model, read_labelled_texts(data_path))
     name, command = name_and_command(model, Path(data_path).name, seed)
     results = Results(model=name, command=command, seed=seed, data=texts.describe())
     results.data |= {"num_explained": min(num_texts, len(texts))}
     with measured(results):
-        places = np.random.default_rng(seed).permutation(len(texts))[:num_student_texts]
-        drawn = texts.part(places.tolist())
+        places = np.random.default_rng(seed).permutation(len(texts))[:num_texts]
+        drawn = texts.part(places.tolist()).texts
         maps = explain_texts(model, tokenizer, texts.texts)
         _add_accuracy(results, maps, texts)
-        everything = [maps[place] for place in places]
-        few = everything[:num_texts]
-        told = _told(model, few)
+        few = [maps[place] for place in places]
+        told = told_of(model, few)
         _add_coverage(results, model, few, told)
         _add_audit(results, model, few, told)
         _add_removal(results, model, tokenizer, few, told)
-        _add_student(results, model, everything, drawn.texts)
-        _add_speed(results, model, tokenizer, drawn.texts, few)
+        _add_speed(results, model, tokenizer, drawn, few)
         if chat_model is not None:
             _add_chat(results, model, few[:num_chat_texts], chat_model)
     return results
 
 
-def _test_texts(model: SaliencyVerbalizerModel, texts: LabelledTexts) -> LabelledTexts:
+def test_texts(model: SaliencyVerbalizerModel, texts: LabelledTexts) -> LabelledTexts:
+    """The texts that a model did not learn, of the classes that it has."""
     names = list(model.id2label.values())
     if texts.class_names != names:
         raise ValueError(
@@ -117,9 +114,10 @@ def _test_texts(model: SaliencyVerbalizerModel, texts: LabelledTexts) -> Labelle
     return texts.part(split.test.tolist())
 
 
-def _told(
+def told_of(
     model: SaliencyVerbalizerModel, maps: Sequence[TextMap], **settings: Any
 ) -> list[Verbalization]:
+    """What a model says of maps, with other settings where some are given."""
     config = copy.deepcopy(model.config)
     for name, value in settings.items():
         setattr(config, name, value)
@@ -132,7 +130,8 @@ def _groups(told: Verbalization) -> list[tuple[int, ...]]:
     return [phrase.indices for phrase in told.phrases if phrase.sign == "+"]
 
 
-def _named(told: Verbalization) -> list[int]:
+def named_words(told: Verbalization) -> list[int]:
+    """The words that are named for the class."""
     return [word for group in _groups(told) for word in group]
 
 
@@ -167,12 +166,12 @@ def _add_coverage(
     told: Sequence[Verbalization],
 ) -> None:
     budget = model.config.max_words
-    summaries = _told(model, maps, mode="smv")
+    summaries = told_of(model, maps, mode="smv")
     evidence = [Evidence(one.words, one.scores, model.config) for one in maps]
-    short = [_named(one)[:budget] for one in summaries]
+    short = [named_words(one)[:budget] for one in summaries]
     first = [range(min(5, len(one.words))) for one in maps]
     rules: dict[str, Sequence[Sequence[int]]] = {
-        "greedy": [_named(one) for one in told],
+        "greedy": [named_words(one) for one in told],
         "smv": short,
         "greedy_as_short": _as_short(model, maps, [len(words) for words in short]),
         "first_5_words": first,
@@ -216,8 +215,8 @@ def _as_short(
     named: dict[int, list[int]] = {place: [] for place, count in enumerate(counts) if not count}
     for count in set(counts) - {0}:
         places = [place for place, own in enumerate(counts) if own == count]
-        told = _told(model, [maps[place] for place in places], max_words=count)
-        named |= {place: _named(one) for place, one in zip(places, told, strict=True)}
+        told = told_of(model, [maps[place] for place in places], max_words=count)
+        named |= {place: named_words(one) for place, one in zip(places, told, strict=True)}
     return [named[place] for place in range(len(maps))]
 
 
@@ -258,16 +257,17 @@ def _add_audit(
 ) -> None:
     rows = [_audit_rows(results, "template", "templates", [one.audit for one in told])]
     for language in ("de", "fr", "es", "zh"):
-        spoken = [one.audit for one in _told(model, maps, language=language)]
+        spoken = [one.audit for one in told_of(model, maps, language=language)]
         rows.append(_audit_rows(results, f"template_{language}", f"templates, {language}", spoken))
-    smv = [one.audit for one in _told(model, maps, mode="smv")]
+    smv = [one.audit for one in told_of(model, maps, mode="smv")]
     rows.append(_audit_rows(results, "smv", 'mode="smv"', smv))
     results.tables.append(Table("Audit", _AUDIT_NOTE, _AUDIT_COLUMNS, rows))
 
 
-def _random_named(
+def random_named(
     maps: Sequence[TextMap], told: Sequence[Verbalization], seed: int
 ) -> list[list[int]]:
+    """Words of random phrases as long as those that are named."""
     generator = np.random.default_rng(seed)
     drawn = [
         random_groups(_groups(one), len(found.words), generator)
@@ -283,9 +283,9 @@ def _add_removal(
     maps: Sequence[TextMap],
     told: Sequence[Verbalization],
 ) -> None:
-    found = removal_drops(model, tokenizer, maps, [_named(one) for one in told])
+    found = removal_drops(model, tokenizer, maps, [named_words(one) for one in told])
     controls = [
-        removal_drops(model, tokenizer, maps, _random_named(maps, told, results.seed + draw))
+        removal_drops(model, tokenizer, maps, random_named(maps, told, results.seed + draw))
         for draw in range(_CONTROL_DRAWS)
     ]
     rows = []
@@ -301,48 +301,6 @@ def _add_removal(
     )
     columns = ["what", "named words", "random phrases"]
     results.tables.append(Table("Words removed", note, columns, rows))
-
-
-def _add_student(
-    results: Results,
-    model: SaliencyVerbalizerModel,
-    maps: Sequence[TextMap],
-    texts: Sequence[str],
-) -> None:
-    told = _told(model, maps, mask_label=True)
-    labels = [one.class_label for one in maps]
-
-    def quoted(named: Sequence[Sequence[int]]) -> list[str]:
-        return [
-            " ".join(one.words.strings[word] for word in sorted(words))
-            for one, words in zip(maps, named, strict=True)
-        ]
-
-    read = {
-        "explanation": quoted([_named(one) for one in told]),
-        "random_phrases": quoted(_random_named(maps, told, results.seed)),
-        "whole_text": list(texts),
-    }
-    titles = {
-        "explanation": "the words that are named",
-        "random_phrases": "random phrases of the same length",
-        "whole_text": "the whole text",
-    }
-    rows = []
-    for name, material in read.items():
-        value, interval = student_accuracy(material, labels, len(model.id2label), seed=results.seed)
-        results.add_metric(
-            f"simulatability/{name}", value, interval=interval, n=len(maps), unit="fraction"
-        )
-        shown = f"{100 * value:.1f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
-        rows.append([titles[name], shown])
-    note = (
-        "Percent of the classifier's decisions that a bag-of-words student guesses from what it "
-        "reads, which never holds the class; it learns from the other half of "
-        f"{len(maps)} texts. Named words tell more than the text where it also holds words against "
-        "the class. 95 % bootstrap interval."
-    )
-    results.tables.append(Table("Guessing the decision", note, ["reads", "right"], rows))
 
 
 def _add_speed(
@@ -408,29 +366,39 @@ def _add_chat(
     results: Results, model: SaliencyVerbalizerModel, maps: Sequence[TextMap], chat_model: str
 ) -> None:
     config = copy.deepcopy(model.config)
+    config.on_unfaithful = "repair"
     chat = as_chat(chat_model, config.max_new_tokens)
-    told = _told(model, maps)
-    probabilities = [one.probability for one in maps]
-    rows = []
-    for evidence in ("phrases", "tokens"):
-        config.evidence, config.on_unfaithful = evidence, "repair"
-        begin = time.perf_counter()
-        found = instruct(told, chat, config, probabilities=probabilities)
-        seconds = (time.perf_counter() - begin) / len(maps)
-        name = f"chat_{evidence}"
-        results.add_metric(f"seconds/{name}", seconds, n=len(maps), unit="s")
-        kept = float(np.mean([one.audit["source"] != "template" for one in found]))
-        results.add_metric(f"{name}/answers_kept", kept, n=len(maps), unit="fraction")
-        before = [one.audit["before"] for one in found]
-        title = f"told the {evidence}"
-        rows.append(_audit_rows(results, f"{name}/before", f"{title}, before repair", before))
-        after = [one.audit for one in found]
-        shown = f"{title}, after ({100 * kept:.0f} % kept in part)"
-        rows.append(_audit_rows(results, f"{name}/after", shown, after))
+    told, names = told_of(model, maps), list(model.id2label.values())
+    begin = time.perf_counter()
+    found = instruct(told, chat, config, class_names=names)
+    seconds = (time.perf_counter() - begin) / len(maps)
+    results.add_metric("seconds/chat_phrases", seconds, n=len(maps), unit="s")
+    kept = float(np.mean([one.audit["source"] != "template" for one in found]))
+    results.add_metric("chat_phrases/answers_kept", kept, n=len(maps), unit="fraction")
+    before, after = [one.audit["before"] for one in found], [one.audit for one in found]
+    rows = [
+        _audit_rows(results, "chat_phrases/before", "around slots, before repair", before),
+        _audit_rows(
+            results, "chat_phrases/after", f"after ({100 * kept:.0f} % kept in part)", after
+        ),
+        _audit_rows(results, "chat_free", "free prose", _free_audits(told, chat, config)),
+    ]
     name = Path(chat_model).name
     results.data["chat_model"] = name
     note = (
-        f"Answers of {name}. Sentences that fail are left out, and where none is left the template "
-        f"stands in. {_AUDIT_NOTE}"
+        f"Answers of {name}, which writes around numbered slots that are filled from the scores; "
+        "the prompt shows two examples with as many slots. Sentences that fail are left out, and "
+        "where too little is left the template stands in. Below, what it writes freely when it is "
+        "told the same phrases, measured by its quotations and numbers alone. "
+        f"{_AUDIT_NOTE}"
     )
     results.tables.append(Table("A chat model, audited", note, _AUDIT_COLUMNS, rows))
+
+
+def _free_audits(
+    told: Sequence[Verbalization], chat: Chat, config: VerbalizerConfig
+) -> list[dict[str, Any]]:
+    maps = [evidence_of(one, config) for one in told]
+    prompts = [free_prompt(one, evidence) for one, evidence in zip(told, maps, strict=True)]
+    answers = chat.generate(prompts)
+    return [audit_free_prose(text, one) for text, one in zip(answers, maps, strict=True)]

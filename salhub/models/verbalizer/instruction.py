@@ -3,81 +3,122 @@
 import dataclasses
 import logging
 from collections.abc import Sequence
-from typing import Any
 
-from salhub.models.verbalizer.audit import Evidence, audit, repaired
+from salhub.models.verbalizer.audit import Evidence
 from salhub.models.verbalizer.chat import Chat, Messages
 from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
-from salhub.models.verbalizer.realization import PLACEHOLDER, Phrase
+from salhub.models.verbalizer.realization import Names
+from salhub.models.verbalizer.slots import (
+    MOST_WORDS,
+    Slot,
+    audited,
+    repaired,
+    slots_of,
+    word_slots,
+)
 from salhub.models.verbalizer.verbalizer import Verbalization
 
 logger = logging.getLogger(__name__)
 
 _ROLE = (
     "You explain decisions of a text classifier to people who know nothing about machine learning. "
-    "You only use the evidence that you are given."
+    "For words of the text you write their number in brackets; the words are filled in for you."
 )
 _TASK = (
-    "In one or two short sentences, explain why the classifier chose {label}. Put the words of the "
-    'text that you name in "double quotes", exactly as they stand there. Do not name other words '
-    "and do not invent numbers."
+    "Say in one or two short sentences{language} why the verdict is {label}. Write the numbers in "
+    "brackets for the words; use no quotation marks and no other numbers."
 )
-# As in templates/en.yaml, so that the audit knows it.
-_BEYOND = "more than everything that speaks for it"
-# Longer lists would fill the window of a small model.
-_MOST_TOKENS = 60
+# Small models do as they have seen it done, so the example has as many slots as what is asked.
+_EXAMPLE = "Shares fell after the bank cut its forecast for oil, and fans were upset."
+_EXAMPLE_FOR = ("shares fell", "bank cut", "forecast", "oil")
+_EXAMPLE_AGAINST = "fans"
+_LANGUAGES = {"de": "German", "fr": "French", "es": "Spanish", "zh": "Chinese"}
 _MOST_FAILURES = 3
 
 
-def prompt_for(told: Verbalization, config: VerbalizerConfig) -> Messages:
+def prompt_for(
+    told: Verbalization, config: VerbalizerConfig, slots: Sequence[Slot] | None = None
+) -> Messages:
     """The conversation that asks for an explanation.
 
     Args:
         told: What the search found.
         config: `evidence` says whether the found phrases, all words or both are told.
+        slots: That the chat model may use; those of `told` by default.
 
     Source: Feldhus et al. 2023 (arXiv 2210.07222), section 4, for what a prompt has to hold; the
-        wording, and that found phrases are told, is ours.
+        wording, and that words are put in for numbers, is ours.
     """
-    label = f"'{_shown_label(told, config)}'"
-    parts = [
-        f"A classifier read this text:\n{told.words.text}",
-        f"It chose {label}. After that, it was computed how much each word mattered for this "
-        "choice; the classifier itself never saw these scores.",
-    ]
-    if config.evidence in ("phrases", "both"):
-        parts.append("What mattered most:\n" + "\n".join(_phrase_lines(told)))
-    if config.evidence in ("tokens", "both"):
-        parts.append("All words with their scores:\n" + _scored_words(told))
-    parts.append(_TASK.replace("{label}", label))
+    evidence = evidence_of(told, config)
+    slots = told_slots(told, evidence) if slots is None else slots
+    names, label = evidence.names, evidence.names.shown[0] or "this class"
+    own = [names.masked(", ".join(one.text for one in slot.phrases)) for slot in slots]
+    signs = [slot.sign for slot in slots]
+    language = f" in {_LANGUAGES[config.language]}" if config.language in _LANGUAGES else ""
+    asked = _question(names.masked(told.words.text), label, own, signs, language)
+    if config.evidence == "both":
+        asked = f"All words with their scores:\n{scored_words(told, evidence)}\n\n{asked}"
+    messages = [{"role": "system", "content": _ROLE}, *_example(signs)]
+    return [*messages, {"role": "user", "content": asked}]
+
+
+def _question(
+    text: str, label: str, words: Sequence[str], signs: Sequence[str], language: str = ""
+) -> str:
+    numbered = [f"[{number}] {one}" for number, one in enumerate(words, 1)]
+    sides = []
+    for sign, says in (("+", "for"), ("-", "against")):
+        own = [one for one, side in zip(numbered, signs, strict=True) if side == sign]
+        sides += [f"Words {says} it: {'; '.join(own)}"] if own else []
+    return "\n".join(
+        [
+            f"Text: {text}",
+            f"Verdict: {label}",
+            *(sides or ["No word stands out."]),
+            _TASK.format(label=label, language=language),
+        ]
+    )
+
+
+def _and(items: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(items[:-1]), items[-1]]))
+
+
+def _example(signs: Sequence[str]) -> Messages:
+    """A conversation about another text, with as many slots for the class, up to four."""
+    count, has_against = min(max(1, list(signs).count("+")), len(_EXAMPLE_FOR)), "-" in signs
+    words = [*_EXAMPLE_FOR[:count], *[_EXAMPLE_AGAINST] * has_against]
+    others = [f"[{number}]" for number in range(2, count + 1)]
+    answer = "The verdict rests on [1]"
+    if others:
+        answer += ", with support from " + _and(others)
+    if has_against:
+        answer += f"; [{count + 1}] speaks against it"
+    shown = ["+"] * count + ["-"] * has_against
     return [
-        {"role": "system", "content": _ROLE},
-        {"role": "user", "content": "\n\n".join(parts)},
+        {"role": "user", "content": _question(_EXAMPLE, "Business", words, shown)},
+        {"role": "assistant", "content": f"{answer}."},
     ]
 
 
-def _shown_label(told: Verbalization, config: VerbalizerConfig) -> str:
-    return PLACEHOLDER if config.mask_label else (told.label or "this class")
+def evidence_of(told: Verbalization, config: VerbalizerConfig) -> Evidence:
+    """The map that an answer is held to."""
+    return Evidence(
+        told.words, told.scores, config, Names(told.label, told.other, config.mask_label)
+    )
 
 
-def _phrase_lines(told: Verbalization) -> list[str]:
-    lines = []
-    for phrase in told.phrases:
-        says = "for it" if phrase.sign == "+" else "against it"
-        lines.append(f'- "{phrase.text}": {_amount(phrase)}{says}')
-    return lines or ["- no word stands out"]
+def told_slots(told: Verbalization, evidence: Evidence) -> list[Slot]:
+    """The slots that a chat model is told: of phrases, or with `evidence="tokens"` of words."""
+    is_words = evidence.config.evidence == "tokens"
+    return word_slots(evidence) if is_words else slots_of(told.phrases)
 
 
-def _amount(phrase: Phrase) -> str:
-    """How much a phrase weighs, in words where it is more than all that speaks for the class."""
-    if phrase.coverage < -1:
-        return f"{_BEYOND}, "
-    return f"{round(100 * abs(phrase.coverage))} % " if phrase.coverage else ""
-
-
-def _scored_words(told: Verbalization) -> str:
-    pairs = zip(told.words.strings[:_MOST_TOKENS], told.scores.tolist(), strict=False)
-    return " ".join(f"{word} ({score:.2f})" for word, score in pairs)
+def scored_words(told: Verbalization, evidence: Evidence) -> str:
+    """As in "warm (0.90) film (0.10)"."""
+    pairs = zip(told.words.strings, told.scores.tolist(), strict=True)
+    words = [f"{word} ({score:.2f})" for word, score in list(pairs)[:MOST_WORDS]]
+    return evidence.names.masked(" ".join(words))
 
 
 def instruct(
@@ -85,12 +126,13 @@ def instruct(
     chat: Chat,
     config: VerbalizerConfig,
     *,
-    probabilities: Sequence[float | None] | None = None,
+    class_names: Sequence[str] = (),
     strict: bool | None = None,
 ) -> list[Verbalization]:
     """Let a chat model explain what the search found, and hold its answers to the map.
 
-    Every answer is audited. One that fails is replaced by the template ("fallback_template"),
+    It writes prose around numbered slots, in which quotation, share and direction are put. Every
+    answer is audited. One that fails is replaced by the template ("fallback_template"),
     reduced to its right sentences ("repair", and the template where none is left), or only marked
     ("flag"), as `on_unfaithful` says. `audit["before"]` holds the audit of the untouched answer.
 
@@ -98,19 +140,23 @@ def instruct(
         found: From `Verbalizer`.
         chat: The chat model.
         config: See `VerbalizerConfig`.
-        probabilities: Of the explained classes, which an answer may print.
+        class_names: All classes of the classifier; an answer that names another than is explained
+            is refused.
         strict: Let a failing chat model fail, instead of giving the template for what it did not
             answer; as the configuration says where None.
 
     Raises:
         RuntimeError: The chat model fails, and `strict`.
     """
-    prompts = [prompt_for(told, config) for told in found]
+    maps = [evidence_of(told, config) for told in found]
+    slots = [told_slots(told, one) for told, one in zip(found, maps, strict=True)]
+    prompts = [prompt_for(told, config, own) for told, own in zip(found, slots, strict=True)]
     answers = _answers(chat, prompts, config.strict if strict is None else strict)
-    known = list(probabilities or [None] * len(found))
     return [
-        _held(told, prompt, answer, config, probability)
-        for told, prompt, answer, probability in zip(found, prompts, answers, known, strict=True)
+        _held(told, prompt, answer, own, evidence, class_names)
+        for told, prompt, answer, own, evidence in zip(
+            found, prompts, answers, slots, maps, strict=True
+        )
     ]
 
 
@@ -156,33 +202,23 @@ def _held(
     told: Verbalization,
     prompt: Messages,
     answer: str | None,
-    config: VerbalizerConfig,
-    probability: float | None,
+    slots: Sequence[Slot],
+    evidence: Evidence,
+    class_names: Sequence[str],
 ) -> Verbalization:
-    prompt_text = "\n\n".join(message["content"] for message in prompt)
+    asked = "\n\n".join(message["content"] for message in prompt)
     if answer is None:
         checked = {**told.audit, "source": "template", "before": None}
-        return dataclasses.replace(told, prompt=prompt_text, audit=checked)
-    labels = [name for name in (told.label, told.other) if name]
-    evidence = Evidence(told.words, told.scores, config, labels, probability, told.phrases)
-    before = audit(answer, evidence)
-    text, source = _final(answer, before, told, evidence, config)
-    after = told.audit if source == "template" else audit(text, evidence)
-    checked: dict[str, Any] = {**after, "source": source, "before": before}
-    return dataclasses.replace(told, text=text, audit=checked, prompt=prompt_text, llm_text=answer)
-
-
-def _final(
-    answer: str,
-    before: dict[str, Any],
-    told: Verbalization,
-    evidence: Evidence,
-    config: VerbalizerConfig,
-) -> tuple[str, str]:
-    """The text that is given, and where it comes from."""
-    if before["is_faithful"]:
-        return answer, "llm"
-    if config.on_unfaithful == "flag":
-        return answer, "llm, unfaithful"
-    left = repaired(answer, evidence) if config.on_unfaithful == "repair" else ""
-    return (left, "llm, repaired") if left else (told.text, "template")
+        return dataclasses.replace(told, prompt=asked, audit=checked)
+    text, before = audited(answer, slots, evidence, class_names)
+    after, source, how = before, "llm", evidence.config.on_unfaithful
+    if not before["is_faithful"]:
+        source = "llm, unfaithful"
+        if how == "repair":
+            left = repaired(answer, slots, evidence, class_names)
+            text, after = audited(left, slots, evidence, class_names)
+            source = "llm, repaired"
+        if how != "flag" and not after["is_faithful"]:
+            text, after, source = told.text, told.audit, "template"
+    checked = {**after, "source": source, "before": before}
+    return dataclasses.replace(told, text=text, audit=checked, prompt=asked, llm_text=answer)

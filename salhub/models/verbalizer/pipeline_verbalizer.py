@@ -217,8 +217,7 @@ result.save("explained.html")
             [one.words for one in maps], [one.scores for one in maps], labels, others
         )
         if config.mode == "instruct":
-            probabilities = [one.probability for one in maps]
-            told = instruct(told, self.chat, config, probabilities=probabilities)
+            told = instruct(told, self.chat, config, class_names=[*self.class_names.values()])
         return [
             SaliencyVerbalizationResult(one, found, self._model_name())
             for one, found in zip(told, maps, strict=True)

@@ -1,8 +1,9 @@
 """From chosen words to sentences: phrases with their exact places, and templates by language."""
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -14,14 +15,14 @@ from salhub.models.verbalizer.selection import runs_of
 from salhub.models.verbalizer.words import Words
 
 _TEMPLATES = Path(__file__).parent / "templates"
-PLACEHOLDER = "{placeholder}"
-_SENTENCE = ("kind", "quotes", "share", "note")
+PLACEHOLDER, OTHER_PLACEHOLDER = "{placeholder}", "{other}"
+_SENTENCE = ("kind", "quotes", "share", "note", "prediction", "verdict")
 _PLACEHOLDERS = {
-    "first": (*_SENTENCE, "prediction"),
-    "also_one": (*_SENTENCE, "prediction"),
-    "also_many": _SENTENCE,
-    "against": (*_SENTENCE, "prediction"),
+    **dict.fromkeys(("first", "first_minor", "also_one", "also_many", "against"), _SENTENCE),
+    **dict.fromkeys(("lacking", "lacking_against"), ("prediction", "verdict")),
 }
+# A phrase below this share is not what a decision is "mainly" about.
+_HALF = 0.495
 
 
 @dataclass(frozen=True)
@@ -116,27 +117,60 @@ def _cues_of_language(name: str) -> Mapping[str, Any]:
 
 def _with_english(own: Mapping[str, Any]) -> Mapping[str, Any]:
     english = _language("en")
-    cues = {name: [*own[name], *english[name]] for name in own if name.endswith("_cues")}
-    return {**own, **cues, "beyond": list(dict.fromkeys([own["beyond"], english["beyond"]]))}
+    return own | {name: [*own[name], *english[name]] for name in own if name.endswith("_cues")}
 
 
-def label_texts(templates: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
-    """How templates name a prediction, the longest first."""
-    masks = [PLACEHOLDER, "{other}"]
-    names = [*labels, *masks]
-    pairs = [(one, other) for one in names for other in names if one != other]
-    texts = [_named(templates["for_label"], one) for one in names]
-    texts += [_named(templates["for_contrast"], one, other) for one, other in pairs]
-    return sorted(texts, key=lambda one: -len(one))
+@dataclass(frozen=True)
+class Names:
+    """The classes that a text is about, as its sentences write them.
+
+    Args:
+        label: Name of the class, or None.
+        other: Class that it is compared with, or None.
+        is_masked: Whether placeholders stand for both.
+    """
+
+    label: str | None = None
+    other: str | None = None
+    is_masked: bool = False
+
+    @property
+    def shown(self) -> tuple[str | None, str | None]:
+        """The class and the other one, or what stands for them."""
+        if not self.is_masked:
+            return self.label, self.other
+        return self.label and PLACEHOLDER, self.other and OTHER_PLACEHOLDER
+
+    def masked(self, text: str) -> str:
+        """A text without the names of the classes, where they are masked."""
+        if self.is_masked:
+            for name, mask in ((self.label, PLACEHOLDER), (self.other, OTHER_PLACEHOLDER)):
+                text = named(name).sub(mask, text) if name else text
+        return text
+
+    def prediction(self, templates: Mapping[str, Any]) -> str:
+        """As in "the prediction positive"."""
+        label, other = self.shown
+        if label is None:
+            return templates["for_prediction"]
+        kind = "for_label" if other is None else "for_contrast"
+        return _named(templates[kind], label, other or "")
+
+    def verdict(self, templates: Mapping[str, Any]) -> str:
+        """As in "Rated positive rather than negative"."""
+        label, other = self.shown
+        if label is None:
+            return templates["verdict_unnamed"]
+        is_rating = str(self.label).lower() in templates["ratings"]
+        verdict = _named(templates["verdict_rating" if is_rating else "verdict"], label)
+        if other is None:
+            return verdict
+        return _named(templates["verdict_contrast"], label, other).replace("{verdict}", verdict)
 
 
-def fixed_sentences(templates: Mapping[str, Any], labels: Sequence[str]) -> list[tuple[str, str]]:
-    """Templates that quote nothing, by name, about every prediction that may be meant."""
-    predictions = [*label_texts(templates, labels), templates["for_prediction"]]
-    found = [("nothing", templates["nothing"])]
-    for name in ("lacking", "lacking_against"):
-        found += [(name, templates[name].format(prediction=one)) for one in predictions]
-    return found
+def named(name: str, before: str = "", after: str = "") -> re.Pattern[str]:
+    """Finds a name of a class as a whole word, and patterns around it."""
+    return re.compile(rf"{before}(?<!\w){re.escape(name)}(?!\w){after}", re.IGNORECASE)
 
 
 def _named(sentence: str, label: str, other: str = "") -> str:
@@ -154,20 +188,59 @@ def make_phrase(words: Words, group: Sequence[int], scores: Any, **fields: Any) 
     """
     runs = runs_of(list(group)) if len(group) > 1 else [tuple(group)]
     spans = tuple((int(words.spans[run[0], 0]), int(words.spans[run[-1], 1])) for run in runs)
-    text = " … ".join(words.text[start:end] for start, end in spans)
+    text = " … ".join(_slices(words.text, spans))
     total = float(sum(scores[index] for index in group))
     return Phrase(text, tuple(group), spans, total, **fields)
 
 
-def quoted(phrase: Phrase, text: str, templates: Mapping[str, Any]) -> str:
-    """The slices of a phrase in quotation marks."""
+def _slices(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
+    """Slices of a text; what is repeated at once is there once."""
+    slices = [text[start:end] for start, end in spans]
+    before = ["", *(one.lower() for one in slices[:-1])]
+    return [one for one, last in zip(slices, before, strict=True) if one.lower() != last]
+
+
+def quoted(phrase: Phrase, text: str, templates: Mapping[str, Any], names: Names) -> str:
+    """The slices of a phrase in quotation marks, with gaps between them."""
     begin, end = templates["quotes"]
-    return templates["gap"].join(f"{begin}{text[a:b]}{end}" for a, b in phrase.char_spans)
+    slices = map(names.masked, _slices(text, phrase.char_spans))
+    return f"{begin}{templates['gap'].join(slices)}{end}"
 
 
 def percent(share: float, templates: Mapping[str, Any]) -> str:
     """A share as whole percent."""
-    return templates["unit"].format(number=round(100 * share))
+    return templates["unit"].format(number=round(100 * abs(share)))
+
+
+def share_of(
+    coverage: float, templates: Mapping[str, Any], *, is_shown: bool = True, is_short: bool = False
+) -> str:
+    """How much words carry, in parentheses: " (61 % of the evidence)", " (offsets 20 % of …)".
+
+    Args:
+        coverage: Share of the positive evidence, below 0 for words against.
+        templates: Of the language.
+        is_shown: Whether shares are printed.
+        is_short: Leave out what they are shares of.
+    """
+    # Without evidence for the class there is nothing to be a share of.
+    if not is_shown or coverage == 0:
+        return ""
+    if coverage < -1:
+        # "2330 % of the evidence" tells nobody anything.
+        content = templates["beyond"]
+    elif coverage < 0:
+        content = templates["offset"].format(percent=percent(coverage, templates))
+    else:
+        content = percent(coverage, templates)
+        content = content if is_short else templates["of_evidence"].format(percent=content)
+    return templates["aside"].format(content=content)
+
+
+def listed(items: Sequence[str], templates: Mapping[str, Any]) -> str:
+    """As in "a, b and c"."""
+    *others, last = items
+    return templates["comma"].join(others) + templates["and"] + last if others else last
 
 
 @dataclass(frozen=True)
@@ -176,17 +249,19 @@ class Realizer:
 
     Args:
         words: Of the text.
-        config: Language, `show_coverage` and `mask_label`.
-        label: Name of the class, or None.
-        other: Class that it is compared with, or None.
+        config: Language and `show_coverage`.
+        names: Of the classes.
         has_words: Whether there are words of the wanted sign, though none may have been found.
     """
 
     words: Words
     config: VerbalizerConfig
-    label: str | None = None
-    other: str | None = None
+    names: Names = field(default_factory=Names)
     has_words: bool = False
+
+    @cached_property
+    def _templates(self) -> Mapping[str, Any]:
+        return templates_of(self.config)
 
     def write(self, phrases: Sequence[Phrase], *, is_empty: bool = False) -> str:
         """Write about phrases, the most important first, then those against.
@@ -195,91 +270,83 @@ class Realizer:
             phrases: As chosen.
             is_empty: Whether no word has any score.
         """
-        templates = templates_of(self.config)
         if is_empty:
-            return templates["nothing"]
+            return self._templates["nothing"]
         found = [phrase for phrase in phrases if phrase.sign == "+"]
-        if not found:
+        against = [phrase for phrase in phrases if phrase.sign == "-"]
+        if not found and self.config.sign == "-" and against:
             # A search for words against the class says nothing of those for it.
-            start = [] if self.config.sign == "-" and phrases else [self._lacking(templates)]
-            return self._joined([*start, *self._against(phrases, templates)])
+            return self._sentence("against_verdict", against)
+        sentences = self._for(found) if found else [self._lacking()]
+        if against:
+            sentences.append(self._sentence("against", against))
+        return ("" if self.config.language == "zh" else " ").join(sentences)
+
+    def _for(self, found: Sequence[Phrase]) -> list[str]:
         first, *others = found
-        sentences = [
-            self._one("first", first, templates, prediction=self._prediction(templates)),
-            *self._others([one for one in others if not one.is_listed], "phrases", templates),
-            *self._others([one for one in others if one.is_listed], "words", templates),
-        ]
-        if len(found) > 1 and self.config.show_coverage:
+        is_shown, templates = self.config.show_coverage, self._templates
+        own = self.config.templates or {}
+        is_main = first.coverage >= _HALF or "first" in own
+        sentences = [self._sentence("first" if is_main else "first_minor", [first])]
+        is_apart = is_shown and not {"also_one", "also_many"} & own.keys()
+        small = [one for one in others if one.is_listed and is_apart]
+        important = [one for one in others if one not in small]
+        if important:
+            sentences.append(self._sentence(_many("also", important), important))
+        if small:
+            amount = percent(sum(one.coverage for one in small), templates)
+            sentences.append(self._sentence(_many("adds", small), small, percent=amount))
+        if others and is_shown:
             covered = percent(sum(phrase.coverage for phrase in found), templates)
             sentences.append(templates["together"].format(percent=covered))
-        return self._joined([*sentences, *self._against(phrases, templates)])
+        return sentences
 
-    def _lacking(self, templates: Mapping[str, Any]) -> str:
+    def _lacking(self) -> str:
         if self.has_words:
-            return templates["nothing"]
+            return self._templates["nothing"]
         name = "lacking_against" if self.config.sign == "-" else "lacking"
-        return templates[name].format(prediction=self._prediction(templates))
+        return self._templates[name].format(**self._class())
 
-    def _others(self, phrases: list[Phrase], kind: str, templates: Mapping[str, Any]) -> list[str]:
-        if not phrases:
-            return []
-        if len(phrases) == 1:
-            return [self._one("also_one", phrases[0], templates)]
-        is_list = kind == "words"
-        share = self._share(sum(one.coverage for one in phrases), templates) if is_list else ""
-        items = [
-            quoted(one, self.words.text, templates)
-            + ("" if is_list else self._share(one.coverage, templates))
+    def _sentence(self, name: str, phrases: Sequence[Phrase], **fields: str) -> str:
+        """A sentence about phrases; of several, each but those in `adds_many` has its share."""
+        templates, is_one = self._templates, len(phrases) == 1
+        is_short = not name.startswith("first")
+        quotes = [quoted(one, self.words.text, templates, self.names) for one in phrases]
+        shares = [
+            share_of(one.coverage, templates, is_shown=self.config.show_coverage, is_short=is_short)
             for one in phrases
         ]
-        all_words = all(len(one.indices) == 1 for one in phrases)
-        sentence = templates["also_many"].format(
-            kind=templates["words" if all_words else "phrases"],
-            quotes=templates["comma"].join(items[:-1]) + templates["and"] + items[-1],
-            share=share,
-            note=self._note(phrases, templates),
-        )
-        return [sentence]
-
-    def _against(self, phrases: Sequence[Phrase], templates: Mapping[str, Any]) -> list[str]:
-        return [self._one("against", one, templates) for one in phrases if one.sign == "-"]
-
-    def _one(
-        self, name: str, phrase: Phrase, templates: Mapping[str, Any], prediction: str = ""
-    ) -> str:
+        if not is_one and "percent" not in fields:
+            quotes = [quote + share for quote, share in zip(quotes, shares, strict=True)]
         return templates[name].format(
-            kind=templates[self._kind(phrase)],
-            quotes=quoted(phrase, self.words.text, templates),
-            share=self._share(phrase.coverage, templates),
-            note=self._note([phrase], templates),
-            prediction=prediction or self._prediction(templates),
+            kind=templates[_kind(phrases)],
+            quotes=listed(quotes, templates),
+            share=shares[0] if is_one else "",
+            note=self._note(phrases),
+            **self._class(),
+            **fields,
         )
 
-    def _kind(self, phrase: Phrase) -> str:
-        if len(phrase.indices) == 1:
-            return "word"
-        return "span" if "." in phrase.text[:-1] else "phrase"
+    def _class(self) -> dict[str, str]:
+        templates = self._templates
+        return {
+            "prediction": self.names.prediction(templates),
+            "verdict": self.names.verdict(templates),
+        }
 
-    def _share(self, coverage: float, templates: Mapping[str, Any]) -> str:
-        # Without evidence for the class there is nothing to be a share of.
-        if not self.config.show_coverage or coverage == 0:
-            return ""
-        # "2330 % of the evidence" tells nobody anything.
-        return f" ({templates['beyond'] if coverage < -1 else percent(coverage, templates)})"
-
-    def _note(self, phrases: Sequence[Phrase], templates: Mapping[str, Any]) -> str:
+    def _note(self, phrases: Sequence[Phrase]) -> str:
         marks = self.words.is_punctuation
         has_marks = any(marks[index] for phrase in phrases for index in phrase.indices)
-        return templates["punctuation"] if has_marks else ""
+        return self._templates["punctuation"] if has_marks else ""
 
-    def _prediction(self, templates: Mapping[str, Any]) -> str:
-        if self.label is None:
-            return templates["for_prediction"]
-        label = PLACEHOLDER if self.config.mask_label else self.label
-        if self.other is None:
-            return _named(templates["for_label"], label)
-        other = "{other}" if self.config.mask_label else self.other
-        return _named(templates["for_contrast"], label, other)
 
-    def _joined(self, sentences: Sequence[str]) -> str:
-        return ("" if self.config.language == "zh" else " ").join(sentences)
+def _many(name: str, phrases: Sequence[Phrase]) -> str:
+    return f"{name}_one" if len(phrases) == 1 else f"{name}_many"
+
+
+def _kind(phrases: Sequence[Phrase]) -> str:
+    """What phrases are called in templates of one's own."""
+    is_word = all(len(one.indices) == 1 for one in phrases)
+    if len(phrases) > 1:
+        return "words" if is_word else "phrases"
+    return "word" if is_word else "span" if "." in phrases[0].text[:-1] else "phrase"

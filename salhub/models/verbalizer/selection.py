@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -9,6 +10,8 @@ from salhub.models.verbalizer.candidates import Candidates
 from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
 
 _TINY = np.finfo(np.float64).tiny
+# Words of a gap that is filled, and of a phrase that is joined.
+_GAP, _LONGEST = 2, 7
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class GreedySelections:
 def select_greedily(
     candidates: Candidates,
     config: VerbalizerConfig,
-    is_punctuation: np.ndarray | None = None,
+    is_weak: np.ndarray | None = None,
     *,
     max_phrases: int | None = None,
 ) -> GreedySelections:
@@ -89,7 +92,7 @@ def select_greedily(
     Args:
         candidates: Of some texts.
         config: `max_phrases`, `max_words`, `min_gain` and `min_word_gain`.
-        is_punctuation: Words that are not named alone, bool (B, N).
+        is_weak: Words that are not named alone, bool (B, N).
         max_phrases: Most phrases; those of the configuration where None.
 
     Returns:
@@ -119,7 +122,7 @@ def select_greedily(
         named, offsets = candidates.filters.places[row].nonzero()
         taken[texts[named], start[named] + offsets] = True
         pool.keep_apart_from(best, size)
-    words, shares, count = _single_words(candidates, config, taken, left, is_punctuation)
+    words, shares, count = _single_words(candidates, config, taken, left, is_weak)
     return GreedySelections(candidates, starts, rows, gains, words, shares, count)
 
 
@@ -175,18 +178,59 @@ def _single_words(
     config: VerbalizerConfig,
     taken: np.ndarray,
     left: np.ndarray,
-    is_punctuation: np.ndarray | None,
+    is_weak: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Words by falling score (B, K), their shares, and how many of them are named (B,)."""
     shares = candidates.scores / candidates.mass[:, None]
     has_phrase = taken.any(axis=1, keepdims=True)
     is_closed = taken | (shares < np.where(has_phrase, max(config.min_word_gain, _TINY), _TINY))
-    if is_punctuation is not None:
-        is_closed |= is_punctuation
+    if is_weak is not None:
+        is_closed |= is_weak
     open_shares = np.where(is_closed, -1.0, shares)
     order = np.argsort(-open_shares, axis=1, kind="stable")[:, : max(1, int(left.max()))]
     ranked = np.take_along_axis(open_shares, order, axis=1)
     return order, ranked, np.minimum((ranked > 0).sum(axis=1), left)
+
+
+def joined(
+    selection: Selection, scores: np.ndarray, max_words: int, is_edge: np.ndarray
+) -> Selection:
+    """Make whole phrases of phrases, and of the words and phrases that stand beside them.
+
+    Gaps of up to two words that do not speak for the other side are filled while the budget lasts.
+    What would be longer than a reader takes in at once stays apart.
+
+    Args:
+        selection: Of one text.
+        scores: Of its words, above 0 for what is searched, (n,).
+        max_words: The budget.
+        is_edge: Words that no phrase of several begins or ends with, bool (n,).
+    """
+    owner = {word: place for place, group in enumerate(selection.groups) for word in group}
+    members, count = [set(group) for group in selection.groups], selection.num_phrases
+    left = max_words - len(owner)
+    inner = [word for word, place in sorted(owner.items()) if place < count or not is_edge[word]]
+    for before, after in pairwise(inner):
+        low, high = sorted((owner[before], owner[after]))
+        between = range(before + 1, after)
+        gap = [word for word in between if word not in owner]
+        whole = {*members[low], *members[high], *between}
+        ends = [min(whole), max(whole)]
+        if (low == high and not between) or low >= count or ends[1] - ends[0] >= _LONGEST:
+            continue
+        if len(between) > _GAP or len(gap) > left or (scores[gap] < 0).any() or is_edge[ends].any():
+            continue
+        for place in {owner[word] for word in whole if word in owner}:
+            members[place] = set()
+        members[low] = whole
+        owner |= dict.fromkeys(whole, low)
+        left -= len(gap)
+    mass = max(float(np.maximum(scores, 0).sum()), _TINY)
+    groups = [tuple(sorted(one)) for one in members]
+    shares = [float(scores[list(one)].sum()) / mass for one in groups]
+    phrases = sorted(filter(groups.__getitem__, range(count)), key=lambda one: -shares[one])
+    order = [*phrases, *filter(groups.__getitem__, range(count, len(groups)))]
+    return Selection([groups[one] for one in order], [shares[one] for one in order], len(phrases))
 
 
 def select_as_smv(candidates: Candidates, config: VerbalizerConfig, text: int = 0) -> Selection:

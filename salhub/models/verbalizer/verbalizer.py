@@ -10,10 +10,11 @@ import torch
 from salhub.models.verbalizer.audit import Evidence, audit, has_words
 from salhub.models.verbalizer.candidates import Candidates, find_candidates
 from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
-from salhub.models.verbalizer.realization import Phrase, Realizer, make_phrase
+from salhub.models.verbalizer.realization import Names, Phrase, Realizer, make_phrase
 from salhub.models.verbalizer.selection import (
     GreedySelections,
     Selection,
+    joined,
     select_as_smv,
     select_greedily,
 )
@@ -132,8 +133,8 @@ class Verbalizer:
         labels: list[str | None],
         others: list[str | None],
     ) -> list[Verbalization]:
-        found, candidates, marks = self._searched(words, rows)
-        against = self._against(words, rows, marks) if self.config.show_against else None
+        found, candidates = self._searched(words, rows)
+        against = self._against(words, rows) if self.config.show_against else None
         return [
             self._told(one, rows[text], found[text], candidates, text, against, labels, others)
             for text, one in enumerate(words)
@@ -141,23 +142,26 @@ class Verbalizer:
 
     def _searched(
         self, words: list[Words], rows: list[np.ndarray]
-    ) -> tuple[list[Selection] | GreedySelections, Candidates, np.ndarray]:
-        scores, lengths, marks = padded_rows(words, rows)
-        candidates = find_candidates(scores, lengths, self.config, marks)
+    ) -> tuple[list[Selection] | GreedySelections, Candidates]:
         if self.config.mode == "smv":
-            found = [select_as_smv(candidates, self.config, text) for text in range(len(rows))]
-        else:
-            found = select_greedily(candidates, self.config, marks)
-        return found, candidates, marks
+            scores, lengths, marks = padded_rows(words, rows)
+            found = find_candidates(scores, lengths, self.config, marks)
+            return [select_as_smv(found, self.config, text) for text in range(len(rows))], found
+        return self._greedy(words, rows, self.config.sign)
 
-    def _against(
-        self, words: list[Words], rows: list[np.ndarray], marks: np.ndarray
-    ) -> GreedySelections | None:
+    def _greedy(
+        self, words: list[Words], rows: list[np.ndarray], sign: str, max_phrases: int | None = None
+    ) -> tuple[GreedySelections, Candidates]:
+        scores, lengths, marks = padded_rows(words, rows)
+        own = -scores if sign == "-" else scores
+        is_weak, is_edge = weak_words(words, own, self.config, marks)
+        found = find_candidates(scores, lengths, self.config, is_weak, is_edge)
+        return select_greedily(found, self.config, is_weak, max_phrases=max_phrases), found
+
+    def _against(self, words: list[Words], rows: list[np.ndarray]) -> GreedySelections | None:
         if self.config.sign != "+" or self.config.compat is not None:
             return None
-        scores, lengths, _ = padded_rows(words, [-row for row in rows])
-        found = find_candidates(scores, lengths, self.config, marks)
-        return select_greedily(found, self.config, marks, max_phrases=1)
+        return self._greedy(words, [-row for row in rows], "+", max_phrases=1)[0]
 
     def _told(
         self,
@@ -171,12 +175,13 @@ class Verbalizer:
         others: list[str | None],
     ) -> Verbalization:
         label, other = labels[text], others[text]
-        evidence = Evidence(words, scores, self.config, [one for one in (label, other) if one])
+        names = Names(label, other, self.config.mask_label)
+        evidence = Evidence(words, scores, self.config, names)
         phrases = self._phrases(words, scores, selection, evidence)
         if against is not None:
             phrases += self._opposing(words, scores, against[text], evidence)
         is_there = has_words(words, scores, self.config.sign)
-        realizer = Realizer(words, self.config, label, other, is_there)
+        realizer = Realizer(words, self.config, evidence.names, is_there)
         sentence = realizer.write(phrases, is_empty=not np.any(scores))
         return Verbalization(
             sentence,
@@ -192,40 +197,31 @@ class Verbalizer:
     def _phrases(
         self, words: Words, scores: np.ndarray, selection: Selection, evidence: Evidence
     ) -> list[Phrase]:
-        sign = "-" if self.config.sign == "-" else "+"
-        groups = self._true_groups(selection, scores)
+        sign = self.config.sign
+        own = -scores if sign == "-" else scores
+        if sign != "any" and self.config.mode != "smv" and self.config.compat is None:
+            selection = joined(selection, own, self.config.max_words, words.is_edge)
+            selection = _without_repeats(selection, words)
         return [
             make_phrase(
                 words,
                 group,
                 scores,
                 coverage=evidence.share(group),
-                sign=sign,
+                sign="-" if sign == "-" else "+",
                 rank=min(place, selection.num_phrases) + 1,
                 is_listed=place >= selection.num_phrases,
             )
-            for place, group in groups
-        ]
-
-    def _true_groups(
-        self, selection: Selection, scores: np.ndarray
-    ) -> list[tuple[int, tuple[int, ...]]]:
-        """The groups whose words have the wanted sign, which the paper's code does not ask for."""
-        numbered = list(enumerate(selection.groups))
-        if self.config.sign == "any":
-            return numbered
-        own = -scores if self.config.sign == "-" else scores
-        return [
-            (place, group)
-            for place, group in numbered
-            if own[list(group)].min() >= 0 and own[list(group)].max() > 0
+            for place, group in enumerate(selection.groups)
+            # The paper's code does not ask that all words have the wanted sign.
+            if sign == "any" or own[list(group)].min() >= 0 < own[list(group)].max()
         ]
 
     def _opposing(
         self, words: Words, scores: np.ndarray, selection: Selection, evidence: Evidence
     ) -> list[Phrase]:
         """The phrase most against, where it weighs as much as one that would be named."""
-        for group in selection.groups[:1]:
+        for group in joined(selection, -scores, self.config.max_words, words.is_edge).groups[:1]:
             share = evidence.share(group)
             if -share >= max(self.config.min_gain, 1e-12):
                 return [make_phrase(words, group, scores, coverage=share, sign="-", rank=0)]
@@ -279,6 +275,46 @@ def padded_rows(
         scores[place, : len(row)] = row
         marks[place, : len(row)] = one.is_punctuation
     return scores, lengths, marks
+
+
+def weak_words(
+    words: list[Words], scores: np.ndarray, config: VerbalizerConfig, marks: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Words that are not named alone, and that no phrase begins or ends with, bool (B, N) each.
+
+    Args:
+        words: Of each text.
+        scores: Padded with 0, above 0 for what is searched, (B, N).
+        config: With `compat` only punctuation is weak.
+        marks: Words that are punctuation, (B, N).
+    """
+    if config.compat is not None:
+        return marks, marks
+    is_edge, is_weak = marks.copy(), marks.copy()
+    for row, one in enumerate(words):
+        is_edge[row, : len(one)] = one.is_edge
+        is_weak[row, : len(one)] = one.are_weak(scores[row, : len(one)])
+    # Where a text holds nothing else, something is named all the same.
+    is_weak &= ((scores > 0) & ~is_weak).any(axis=1, keepdims=True)
+    return is_weak | marks, is_edge
+
+
+def _without_repeats(selection: Selection, words: Words) -> Selection:
+    """Join single words of the list that are the same word, where the first phrase weighs more."""
+    count, shown = selection.num_phrases, words.strings
+    limit = max(selection.shares[:count], default=0.0)
+    kept: dict[str, tuple[tuple[int, ...], float]] = {}
+    for group, share in zip(selection.groups[count:], selection.shares[count:], strict=True):
+        name = shown[group[0]].lower()
+        before, sum_before = kept.get(name, ((), 0.0))
+        if before and sum_before + share > limit:
+            name = f"{name} {group[0]}"
+            before, sum_before = (), 0.0
+        kept[name] = (tuple(sorted((*before, *group))), sum_before + share)
+    ordered = sorted(kept.values(), key=lambda one: -one[1])
+    groups = [*selection.groups[:count], *(group for group, _ in ordered)]
+    shares = [*selection.shares[:count], *(share for _, share in ordered)]
+    return Selection(groups, shares, count)
 
 
 def searches_of(candidates: Candidates, config: VerbalizerConfig, text: int) -> dict[str, list]:

@@ -5,11 +5,15 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 import numpy as np
+import yaml
 
 # Punctuation, and signs such as "<" and "$"; not emoji.
 _MARKS = frozenset({"Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "Sc", "Sk", "Sm"})
+# Part of the positive evidence that a function word must carry to be named alone; ours.
+FUNCTION_WORD_GAIN = 0.02
 _APOSTROPHES = "'\u2019"
 # Han, kana, Thai, Lao, Tibetan, Burmese and Khmer, which put no spaces between words.
 _WITHOUT_SPACES = re.compile(
@@ -54,6 +58,29 @@ class Words:
     def is_punctuation(self) -> np.ndarray:
         """Which words are punctuation or signs only, bool (n,)."""
         return np.array([_is_punctuation(word) for word in self.strings], dtype=bool)
+
+    @cached_property
+    def is_function_word(self) -> np.ndarray:
+        """Which words hold others together and say little alone, such as "of", bool (n,)."""
+        lowered = [word.lower().replace("\u2019", "'") for word in self.strings]
+        # The language of the text is the one whose list knows most of its words.
+        known = max(_function_words(), key=lambda own: sum(word in own for word in lowered))
+        return np.array([word in known for word in lowered], dtype=bool)
+
+    @cached_property
+    def is_edge(self) -> np.ndarray:
+        """Words that no phrase begins or ends with: function words and punctuation, bool (n,)."""
+        return self.is_function_word | self.is_punctuation
+
+    def are_weak(self, scores: np.ndarray) -> np.ndarray:
+        """Words that are not named alone, bool (n,): function words of little weight, and marks.
+
+        Args:
+            scores: Of the words, above 0 for what they are named for, (n,).
+        """
+        least = FUNCTION_WORD_GAIN * np.maximum(scores, 0).sum()
+        is_piece = np.array([word[0] in _APOSTROPHES for word in self.strings], dtype=bool)
+        return self.is_punctuation | (self.is_function_word & ((scores < least) | is_piece))
 
     @classmethod
     def of_tokens(cls, tokens: Sequence[str]) -> "Words":
@@ -122,6 +149,13 @@ class Words:
         np.maximum.at(largest, words, own)
         np.minimum.at(smallest, words, own)
         return np.where(largest >= -smallest, largest, smallest)
+
+
+@lru_cache(maxsize=1)
+def _function_words() -> list[frozenset[str]]:
+    path = Path(__file__).with_name("function_words.yaml")
+    lists = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return [frozenset(words.split()) for words in lists.values()]
 
 
 def _words_of_places(text: str, places: np.ndarray, given: Sequence[int]) -> np.ndarray:

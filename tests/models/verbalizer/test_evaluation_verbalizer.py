@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.verbalizer_student import main as ask_student
+from benchmarks.verbalizer_student import student_accuracy
 from salhub.data.labelled_split import LabelledSplit
 from salhub.data.labelled_texts import read_labelled_texts
+from salhub.models.verbalizer import evaluation_verbalizer
+from salhub.models.verbalizer.chat import CallableChat
 from salhub.models.verbalizer.evaluation_removal import random_groups, removal_drops
-from salhub.models.verbalizer.evaluation_student import student_accuracy
 from salhub.models.verbalizer.evaluation_verbalizer import evaluate
 from salhub.models.verbalizer.explaining import explain_texts
 from salhub.models.verbalizer.modeling_verbalizer import SaliencyVerbalizerModel
+from salhub.results import Results
 from tests.models.verbalizer.networks import LABELS, own_network, own_tokenizer
 
 WORDS = ["warm", "witty", "dull", "clumsy", "plot", "story", "film", "friends", "bad", "moving"]
@@ -85,7 +89,7 @@ def test_a_student_guesses_what_words_tell_and_nothing_else():
 
 def test_everything_is_measured(explained):
     model, tokenizer, path = explained
-    results = evaluate(model, tokenizer, path, num_texts=20, num_student_texts=40)
+    results = evaluate(model, tokenizer, path, num_texts=20)
     names = {metric.name for metric in results.metrics}
     for kind in ("citation", "sign", "number"):
         for text in ("template", "template_zh", "smv"):
@@ -95,7 +99,7 @@ def test_everything_is_measured(explained):
     )
     assert 0.5 < greedy <= best + 1e-9 <= 1 + 1e-9
     assert results.metric("coverage/smv").value <= best
-    for name in ("comprehensiveness", "sufficiency", "simulatability/explanation", "accuracy"):
+    for name in ("comprehensiveness", "sufficiency", "accuracy"):
         assert name in names
     assert results.metric("convergence_delta/share").value < 0.05
     assert [table.title for table in results.tables][:2] == [
@@ -103,8 +107,43 @@ def test_everything_is_measured(explained):
         "Coverage at the same number of words",
     ]
     assert "chat_phrases/before" not in " ".join(names)
-    again = evaluate(model, tokenizer, path, num_texts=20, num_student_texts=40)
+    again = evaluate(model, tokenizer, path, num_texts=20)
     assert again.metric("coverage/greedy").value == greedy
+
+
+def test_a_chat_model_is_measured_around_slots_and_in_free_prose(explained, monkeypatch):
+    model, tokenizer, path = explained
+
+    def answer(messages):
+        if "double quotes" in messages[-1]["content"]:
+            return "Because of “warm” and “superb”, 99 %."
+        return "[1] carries the verdict. It is “superb”."
+
+    monkeypatch.setattr(evaluation_verbalizer, "as_chat", lambda *_: CallableChat(answer))
+    results = evaluate(
+        model, tokenizer, path, num_texts=10, chat_model="some/chat", num_chat_texts=6
+    )
+    assert results.metric("audit/chat_phrases/before/faithful").value == 0.0
+    assert results.metric("audit/chat_phrases/after/faithful").value == 1.0
+    assert results.metric("chat_phrases/answers_kept").value == 1.0
+    assert results.metric("audit/chat_free/citation").value <= 0.5
+    assert results.metric("audit/chat_free/faithful").value == 0.0
+    assert results.tables[-1].title == "A chat model, audited" and len(results.tables[-1].rows) == 3
+
+
+def test_what_the_student_guesses_goes_into_the_results_file(explained, tmp_path):
+    model, tokenizer, path = explained
+    model.save_pretrained(tmp_path / "own")
+    tokenizer.save_pretrained(tmp_path / "own")
+    results = evaluate(model, tokenizer, path, num_texts=5)
+    file = results.save(tmp_path / "results.json") or tmp_path / "results.json"
+    ask_student(
+        [str(tmp_path / "own"), "--data", str(path), "--texts", "40", "--results", str(file)]
+    )
+    found = Results.load(tmp_path / "results.json")
+    assert 0 <= found.metric("simulatability/explanation").value <= 1
+    assert found.tables[-1].title == "Guessing the decision"
+    assert found.metric("accuracy").value == results.metric("accuracy").value
 
 
 def test_texts_that_were_learned_are_left_out(explained, tmp_path):
@@ -114,7 +153,7 @@ def test_texts_that_were_learned_are_left_out(explained, tmp_path):
     split = LabelledSplit(texts.describe(), torch.arange(30), torch.arange(30, 60))
     split.save(tmp_path)
     loaded = SaliencyVerbalizerModel.from_pretrained(tmp_path)
-    results = evaluate(loaded, tokenizer, path, num_texts=5, num_student_texts=10)
+    results = evaluate(loaded, tokenizer, path, num_texts=5)
     assert results.data["num_texts"] == 30
     LabelledSplit(texts.describe(), torch.arange(60), torch.arange(0)).save(tmp_path)
     with pytest.raises(ValueError, match="has learned all texts of texts"):

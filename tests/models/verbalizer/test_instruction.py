@@ -6,6 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
+from huggingface_hub import constants
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from salhub.models.verbalizer.chat import (
@@ -13,6 +14,7 @@ from salhub.models.verbalizer.chat import (
     EndpointChat,
     TransformersChat,
     as_chat,
+    text_of,
 )
 from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
 from salhub.models.verbalizer.instruction import instruct, prompt_for
@@ -20,9 +22,10 @@ from salhub.models.verbalizer.verbalizer import Verbalizer
 from tests.models.verbalizer.networks import own_tokenizer
 
 TOKENS, SCORES = ["a", "warm", "film", ",", "too", "long"], [0.0, 0.9, 0.1, 0.0, -0.1, -0.4]
-GOOD = 'The word "warm" speaks for it.'
-BAD = 'It is "superb". The word "warm" helps.'
-TEMPLATE_START = "The word » warm « is most important for the prediction 'positive'"
+GOOD = "[1] speaks for it."
+FILLED = "“warm film” (100 % of the evidence) speaks for it."
+BAD = 'It is "superb". [1] helps.'
+TEMPLATE_START = "Rated positive mainly because of “warm film” (100 % of the evidence)"
 
 
 def told(**settings):
@@ -36,19 +39,24 @@ def answered(answer: str, **settings):
 
 def test_the_prompt_holds_the_text_the_class_and_the_evidence():
     messages = prompt_for(told(), VerbalizerConfig())
-    assert [message["role"] for message in messages] == ["system", "user"]
-    asked = messages[1]["content"]
-    assert "a warm film , too long" in asked and "'positive'" in asked
-    assert '- "warm": 90 % for it' in asked and '- "long": 40 % against it' in asked
-    tokens = prompt_for(told(), VerbalizerConfig(evidence="tokens"))[1]["content"]
-    assert "warm (0.90)" in tokens and "long (-0.40)" in tokens and "90 %" not in tokens
-    masked = prompt_for(told(), VerbalizerConfig(mask_label=True))[1]["content"]
-    assert "'{placeholder}'" in masked and "'positive'" not in masked
+    assert [one["role"] for one in messages[:2]] == ["system", "user"]
+    asked = messages[-1]["content"]
+    assert "a warm film , too long" in asked and "Verdict: positive" in asked
+    assert "Words for it: [1] warm film" in asked and "Words against it: [2] too long" in asked
+    # The example has as many slots.
+    assert messages[2]["content"] == "The verdict rests on [1]; [2] speaks against it."
+    tokens = prompt_for(told(), VerbalizerConfig(evidence="tokens"))[-1]["content"]
+    assert "[2] warm; [3] film" in tokens and "[6] long" in tokens
+    both = prompt_for(told(), VerbalizerConfig(evidence="both"))[-1]["content"]
+    assert "warm (0.90)" in both and "long (-0.40)" in both and "[1] warm film" in both
+    masked = prompt_for(told(), VerbalizerConfig(mask_label=True))[-1]["content"]
+    assert "{placeholder}" in masked and "positive" not in masked
+    assert "in German why" in prompt_for(told(), VerbalizerConfig(language="de"))[-1]["content"]
 
 
-def test_a_right_answer_is_given_as_it_is():
+def test_a_right_answer_is_filled_in():
     found = answered(GOOD)
-    assert found.text == found.llm_text == GOOD
+    assert found.llm_text == GOOD and found.text == FILLED
     assert found.audit["source"] == "llm" and found.audit["is_faithful"]
     assert "a warm film" in found.prompt
 
@@ -56,8 +64,8 @@ def test_a_right_answer_is_given_as_it_is():
 @pytest.mark.parametrize(
     ("what", "source", "text"),
     [
-        ("flag", "llm, unfaithful", BAD),
-        ("repair", "llm, repaired", 'The word "warm" helps.'),
+        ("flag", "llm, unfaithful", 'It is "superb". “warm film” ('),
+        ("repair", "llm, repaired", "“warm film” (100 % of the evidence) helps."),
         ("fallback_template", "template", TEMPLATE_START),
     ],
 )
@@ -83,7 +91,11 @@ def endpoint(monkeypatch):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             requests.append((self.path, self.headers.get("Authorization"), body))
-            answer = {"choices": [{"message": {"content": f" {GOOD} "}}]}
+            content = f" <think>Is it [2]?</think> {GOOD} "
+            answer = {"choices": [{"message": {"content": content}}]}
+            if body["model"] == "parts":
+                parts = [{"type": "reasoning", "text": "[2]"}, {"type": "text", "text": GOOD}]
+                answer = {"choices": [{"message": {"content": parts}}]}
             if body["model"] == "broken":
                 answer = {"error": "no such model"}
             content = json.dumps(answer).encode()
@@ -109,12 +121,51 @@ def test_an_endpoint_answers(endpoint, monkeypatch):
     monkeypatch.setenv("MY_KEY", "not-a-real-key")
     chat = EndpointChat(url, "small", key_variable="MY_KEY", max_new_tokens=30)
     found = instruct([told()], chat, VerbalizerConfig())[0]
-    assert found.text == GOOD
+    assert found.text == FILLED
     path, authorization, body = requests[0]
     assert path == "/v1/chat/completions" and authorization == "Bearer not-a-real-key"
     assert body["max_tokens"] == 30 and body["temperature"] == 0
     assert body["messages"][0]["role"] == "system"
     assert "not-a-real-key" not in repr(vars(chat))
+    parts = EndpointChat(url, "parts")
+    assert parts.answer([{"role": "user", "content": "?"}]) == GOOD
+
+
+def test_an_endpoint_is_never_sent_the_token_of_the_hub(endpoint, monkeypatch):
+    url, requests = endpoint
+    monkeypatch.setenv("HF_TOKEN", "hf_not_a_real_token")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    EndpointChat(url, "small").answer([{"role": "user", "content": "?"}])
+    assert "hf_not" not in str(requests) and constants.HF_HUB_OFFLINE
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (" Fine. ", "Fine."),
+        ([{"type": "text", "text": "Fi"}, {"type": "text", "text": "ne."}], "Fine."),
+        ([{"type": "thinking", "thinking": "no"}, {"type": "text", "text": "Fine."}], "Fine."),
+        ([{"type": "image_url", "image_url": {"url": "x"}}, "Fine."], "Fine."),
+        ({"role": "assistant", "content": [{"type": "text", "text": "Fine."}]}, "Fine."),
+        ("<think>Well.\n\nHm.</think>\nFine.", "Fine."),
+        ("well, hm</think>Fine.", "Fine."),
+        ("Fine.<think>and", "Fine."),
+    ],
+)
+def test_only_what_is_said_is_an_answer(content, text):
+    assert text_of(content) == text
+    assert CallableChat(lambda _: content).generate([[]]) == [text]
+
+
+@pytest.mark.parametrize(
+    "content", [None, 7, "", "<think>cut off", [], [{"type": "image"}], [None]]
+)
+def test_an_answer_without_a_text_is_none(content):
+    with pytest.raises(RuntimeError, match="The chat model gave no text"):
+        text_of(content)
+    found = instruct([told()], CallableChat(lambda _: content), VerbalizerConfig())[0]
+    assert found.audit["source"] == "template" and found.llm_text is None
 
 
 def test_an_endpoint_that_fails_gives_the_template_unless_strict(endpoint, caplog):
@@ -192,7 +243,7 @@ def test_one_failing_answer_does_not_discard_the_others(caplog):
     asked.clear()
     with pytest.raises(RuntimeError, match="The chat function failed"):
         instruct([told()] * 3, CallableChat(answer), VerbalizerConfig(strict=True))
-    with pytest.raises(RuntimeError, match="must give a text, and gave NoneType"):
+    with pytest.raises(RuntimeError, match="gave no text"):
         CallableChat(lambda messages: None).generate([[]])
 
 

@@ -29,7 +29,7 @@ def test_the_answer_is_that_of_the_pipeline_and_settings_do_not_stay(page):
     assert other[0] == changed(review, contrast="negative").text
     assert json.loads(plain[5])["text"] == plain[0]
     news = page.answer("Oil prices fall again.", "News")
-    assert "'Business'" in news[0]
+    assert news[0].startswith("Classified as Business ")
 
 
 def test_the_code_says_the_same(page, tmp_path, monkeypatch, capsys):
@@ -56,7 +56,7 @@ def test_mistakes_get_one_sentence(page):
         page.answer("  \n ")
     with pytest.raises(ValueError, match="at most 20000 are read here"):
         page.answer("a" * (MOST_CHARACTERS + 1))
-    with pytest.raises(ValueError, match="language must be one of"):
+    with pytest.raises(ValueError, match=r"language.*one of"):
         page.answer("A text.", language="it")
     with pytest.raises(ValueError, match="There is no classifier 'Songs'"):
         page.answer("A text.", "Songs")

@@ -66,7 +66,7 @@ def test_another_class_and_a_contrast(explain):
     other = explain(REVIEW, class_labels="negative")
     assert other.label == "negative" and other.probability < 0.5
     contrast = explain(REVIEW, contrast="negative")
-    assert "'positive' rather than 'negative'" in contrast.text
+    assert contrast.text.startswith("Rated positive rather than negative ")
     assert contrast.to_dict()["contrast"] == "negative"
     with pytest.raises(ValueError, match="compared with itself"):
         explain(REVIEW, class_labels="positive", contrast="positive")
@@ -81,7 +81,7 @@ def test_any_text_is_quoted_to_the_letter(explain, kind, tmp_path):
     assert result.audit["citation_precision"] == 1.0 and result.audit["is_faithful"]
     for phrase in result.phrases:
         for start, end in phrase.char_spans:
-            assert f"» {text[start:end]} «" in result.text
+            assert text[start:end] in result.text
     assert "".join(part for part, _ in result.shaded()) == text
     page = result.save(tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<script" not in page and "<b>" not in page
@@ -107,7 +107,7 @@ def test_files_of_a_result(explain, tmp_path):
 def test_settings_of_the_model(explain):
     german = salhub.pipeline(MOVIES, language="de", max_words=2, max_phrases=1)
     result = german(REVIEW)
-    assert "am wichtigsten" in result.text and result.audit["num_words"] <= 2
+    assert "bewertet, vor allem wegen „" in result.text and result.audit["num_words"] <= 2
     for attribution in ("gradient_x_input", "occlusion", "random"):
         told = salhub.pipeline(MOVIES, attribution=attribution)("A wonderful film.")
         assert told.audit["is_faithful"]
@@ -144,11 +144,11 @@ def test_a_chat_model_explains_and_is_held_to_the_map():
 
     def answer(messages):
         asked.append(messages)
-        return 'It is positive because of "wonderful", which makes 3 % of it.'
+        return "It is positive because of [1], which makes 3 % of it."
 
     told = salhub.pipeline(MOVIES, mode="instruct", chat=answer)("A wonderful film.")
-    assert told.audit["source"] == "template" and told.text.startswith("The ")
-    assert told.audit["before"]["numeric_faithfulness"] == 0.0
+    assert told.audit["source"] == "template" and told.text.startswith("Rated ")
+    assert told.audit["before"]["numeric_faithfulness"] < 1.0
     assert told.to_dict()["llm_text"].endswith("3 % of it.") and len(asked) == 1
     marked = salhub.pipeline(MOVIES, mode="instruct", chat=answer, on_unfaithful="flag")
     assert marked("A wonderful film.").text.endswith("3 % of it.")
