@@ -54,8 +54,9 @@ def compress_blocks(recipe: "BlockRecipe", run: "Run") -> None:
         path = block_path(run.folder, index)
         saved = None if is_new else _read(path, name)
         if saved is None:
-            # Those behind it may have been compressed after another one than it will be.
-            is_new, logged = True, run.log.begin_after(min(index, logged)) or 0
+            if not is_new:
+                # Those behind it may have been compressed after another one than it will be.
+                is_new, logged = True, run.log.begin_after(index) or 0
             began = time.perf_counter()
             torch.manual_seed(mixed_seed(recipe.arguments.seed, index))
             block = recipe.compress_block(run.model, name)

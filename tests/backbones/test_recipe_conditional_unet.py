@@ -1,12 +1,6 @@
-"""Training a diffusion model: steps written out, its average, killed runs, two processes."""
+"""Training a diffusion model: steps written out, its average, interruptions, shared rows."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,14 +12,10 @@ from salhub.backbones.conditional_unet.modeling_conditional_unet import Conditio
 from salhub.data.labelled_split import LabelledSplit
 from salhub.models.salun.configuration_salun_diffusion import SalUnDiffusionConfig
 from salhub.models.salun.modeling_salun_diffusion import SalUnForConditionalDiffusion
-from salhub.results import Results
 from salhub.runner.batches import epoch_order, generator_of, mixed_seed
-from salhub.runner.launch import launch
-from salhub.runner.run import run
 from tests.backbones.small_pictures import (
     CLASSES,
     NETWORK,
-    PLAIN,
     Adam,
     assert_close,
     lines,
@@ -35,6 +25,7 @@ from tests.backbones.small_pictures import (
     weights,
     write_pictures,
 )
+from tests.testers.recipe import TrainingRecipeTester
 
 STEPS = 1000  # of the noise process
 CONFIG = ConditionalUNetConfig(
@@ -45,6 +36,17 @@ CONFIG = ConditionalUNetConfig(
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> str:
     return write_pictures(tmp_path_factory.mktemp("data"))
+
+
+class TestConditionalUNet(TrainingRecipeTester):
+    @pytest.fixture
+    def make(self, data):
+        # 22 pictures in steps of 7 leave one for the last step.
+        settings = {"num_train_images": 22, "batch_size": 7, "num_train_epochs": 2}
+        settings |= {"ema_decay": 0.8, "learning_rate": 0.003, "lr_warmup_steps": 4, **NETWORK}
+        return lambda folder, **options: recipe_of(
+            "salun-ddpm", "train", folder, data, **{**settings, **options}
+        )
 
 
 def drawn(count: int, seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -193,49 +195,3 @@ def test_bad_options_are_refused_in_one_sentence(tmp_path, data):
     with pytest.raises(FileNotFoundError, match="no archive of pictures at"):
         train(tmp_path / "out", str(tmp_path / "none.npz"))
     assert not (tmp_path / "out").exists()
-
-
-def words(folder: Path, data: str, **options) -> list[str]:
-    given = {"output_dir": folder, "data": data, "cpu": "true", **NETWORK, **options}
-    return [f"{name}={value}" for name, value in given.items()]
-
-
-def test_a_killed_run_goes_on_to_the_same_weights_and_log_bit_by_bit(tmp_path, data):
-    """Killed by SIGKILL soon after its first checkpoint, which lies within a line of the log."""
-    options = {"batch_size": 60, "num_train_epochs": 4, "ema_decay": 0.8, "learning_rate": 0.003}
-    options |= {"checkpointing_steps": 3, "logging_steps": 2, "lr_warmup_steps": 4}
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    command = [sys.executable, "-m", "salhub.cli", "train", "salun-ddpm"]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(
-        [*command, *words(killed, data, **options)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    while process.poll() is None and not (killed / "checkpoint-3").exists():
-        time.sleep(0.002)
-    process.kill()
-    _, errors = process.communicate()
-    assert process.returncode == -signal.SIGKILL, errors.decode()
-    assert not (killed / "results.json").exists() and not (killed / "checkpoint-6").exists()
-    for folder, resume in ((killed, "latest"), (whole, None)):
-        settings = {**NETWORK, **options, "resume_from_checkpoint": resume}
-        run(recipe_of("salun-ddpm", "train", folder, data, **settings))
-    assert len(lines(whole)) == 4
-    for name in ("log.jsonl", "model.safetensors", "samples.png", "split.json", "config.json"):
-        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
-
-
-def test_two_processes_learn_what_one_learns(tmp_path, data):
-    # 22 pictures in steps of 7 leave one for the last step, and none for the second process.
-    options = {"num_train_images": 22, "batch_size": 7, "num_train_epochs": 2, "ema_decay": 0.3}
-    options |= PLAIN | {"max_grad_norm": 1.0, "logging_steps": 1}
-    given = words(tmp_path / "two", data, **options)
-    assert launch(["train", "salun-ddpm", *given], 2, cpu=True) == 0
-    train(tmp_path / "one", data, name="salun-ddpm", **options)
-    assert Results.load(tmp_path / "two" / "results.json").data["processes"] == 2
-    assert Results.load(tmp_path / "one" / "results.json").data["processes"] == 1
-    assert_close(weights(tmp_path / "two"), weights(tmp_path / "one"))
-    for two, one in zip(lines(tmp_path / "two"), lines(tmp_path / "one"), strict=True):
-        assert two == pytest.approx(one, abs=1e-3)  # of losses of about 60

@@ -20,6 +20,7 @@ from salhub.backbones.text_classifier.word_vectors import word_vectors
 from salhub.data.labelled_split import LabelledSplit
 from salhub.results import Results
 from salhub.runner.run import run
+from tests.testers.recipe import TrainingRecipeTester
 
 TEXTS = ["It isn't a good film.", "Nicht gut, aber schön!", "एक अच्छी फ़िल्म 电影好看 🎬"]
 
@@ -196,16 +197,26 @@ def reviews(tmp_path_factory):
     return folder
 
 
-def train(reviews, output_dir, **options):
+def recipe_of(reviews, output_dir, **options) -> TextClassifierRecipe:
     settings = {
         "data": str(reviews / "reviews.tsv"), "num_test_texts": 40, "vocab_size": 60,
         "embedding_size": 8, "num_filters": 4, "batch_size": 20, "num_train_epochs": 6,
         "learning_rate": 0.02, "cpu": True, "logging_steps": 1,
     }  # fmt: skip
-    recipe = TextClassifierRecipe(
-        TextClassifierArguments(output_dir=str(output_dir), **{**settings, **options})
-    )
+    arguments = TextClassifierArguments(output_dir=str(output_dir), **{**settings, **options})
+    return TextClassifierRecipe(arguments)
+
+
+def train(reviews, output_dir, **options):
+    recipe = recipe_of(reviews, output_dir, **options)
     return recipe, run(recipe, command="test")
+
+
+class TestTextClassifier(TrainingRecipeTester):
+    @pytest.fixture
+    def make(self, reviews):
+        settings = {"num_train_epochs": 2, "label_smoothing": 0.1, "weight_decay": 0.01}
+        return lambda folder, **options: recipe_of(reviews, folder, **{**settings, **options})
 
 
 def test_it_learns_and_loads_by_the_auto_classes(reviews, tmp_path):
@@ -244,20 +255,6 @@ def test_a_student_learns_what_its_teachers_think_of_texts_without_labels(review
         thoughts.append(model(**tokens).logits.softmax(-1))
     torch.testing.assert_close(recipe.train_targets[20:21], sum(thoughts) / 2)
     assert results.metric("accuracy/test").value > 0.8
-
-
-def test_an_interrupted_run_ends_with_the_same_bits(reviews, tmp_path):
-    train(reviews, tmp_path / "whole")
-    train(reviews, tmp_path / "part", checkpointing_steps=7)
-    (tmp_path / "part" / "results.json").unlink()
-    train(reviews, tmp_path / "part", checkpointing_steps=7, resume_from_checkpoint="latest")
-    whole, part = (
-        (tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "part")
-    )
-    assert whole == part
-    assert (tmp_path / "whole" / "log.jsonl").read_text() == (
-        tmp_path / "part" / "log.jsonl"
-    ).read_text()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from salhub.results import Results
 from salhub.runner.batches import step_batches
 from salhub.runner.image_classification import augmented
 from salhub.runner.run import run
+from tests.testers.recipe import TrainingRecipeTester
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +32,21 @@ def data(tmp_path_factory) -> str:
     return str(path)
 
 
-def train(folder, data, **settings) -> Results:
-    entry = recipe_named("cifar-resnet", "train")
+def recipe_of(folder, data, **settings):
+    kind = recipe_named("cifar-resnet", "train").recipe_class
     options = {"width": 4, "stem_stride": 1, "batch_size": 20, "num_train_epochs": 4, **settings}
-    kind = entry.recipe_class
-    arguments = kind.arguments_class(output_dir=folder, data=data, cpu=True, **options)
-    return run(kind(arguments), command="train")
+    return kind(kind.arguments_class(output_dir=str(folder), data=data, cpu=True, **options))
+
+
+def train(folder, data, **settings) -> Results:
+    return run(recipe_of(folder, data, **settings), command="train")
+
+
+class TestCifarResNet(TrainingRecipeTester):
+    @pytest.fixture
+    def make(self, data):
+        settings = {"augment": True, "num_train_epochs": 2, "per_device_batch_size": 8}
+        return lambda folder, **options: recipe_of(folder, data, **{**settings, **options})
 
 
 def test_it_learns_and_loads_by_its_folder(tmp_path, data):

@@ -1,11 +1,6 @@
 """The loop: the same numbers however the rows are shared, interrupted or cut into passes."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,14 +12,18 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from salhub.results import Results
 from salhub.runner.batches import epoch_order, generator_of, mixed_seed
 from salhub.runner.processes import EXPECTED_PROCESSES
+from salhub.runner.recipe import TrainingRecipe
 from salhub.runner.run import run
 from tests.runner.toy_recipe import ROWS, ToyArguments, ToyRecipe
+from tests.testers.recipe import Stopped, TrainingRecipeTester, counted, products
 
-ROOT = Path(__file__).parents[2]
+
+def recipe_of(folder, **settings):
+    return ToyRecipe(ToyArguments(output_dir=str(folder), cpu=True, **settings))
 
 
 def run_toy(folder, **settings):
-    return run(ToyRecipe(ToyArguments(output_dir=folder, cpu=True, **settings)))
+    return run(recipe_of(folder, **settings))
 
 
 def weights(folder) -> dict[str, torch.Tensor]:
@@ -35,19 +34,12 @@ def lines(folder) -> list[dict]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def start(*words: str, processes: int = 1, **environment: str) -> subprocess.CompletedProcess:
-    """The toy recipe in processes of its own."""
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    variables = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [*command, str(ROOT / "tests/runner/run_toy.py"), *words],
-        env={**os.environ, **variables, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+class TestToy(TrainingRecipeTester):
+    @pytest.fixture
+    def make(self):
+        settings = {"use_two_stages": True, "dropout": 0.3, "max_grad_norm": 1.0}
+        settings |= {"lr_scheduler": "cosine", "validation_steps": 3, "keep_best": True}
+        return lambda folder, **options: recipe_of(folder, **{**settings, **options})
 
 
 def test_equal_to_a_loop_written_out(tmp_path):
@@ -100,53 +92,134 @@ def test_log_holds_means_of_the_rows_since_the_last_line(tmp_path):
     assert found[2]["loss"] == pytest.approx(float(expected.detach()), abs=1e-6)
 
 
-def test_a_killed_run_goes_on_to_the_same_weights_and_log_bit_by_bit(tmp_path):
-    options = ["checkpointing_steps=2", "dropout=0.3", "max_grad_norm=1", "lr_scheduler=cosine"]
-    options += ["use_two_stages=true", "num_train_epochs=3", "checkpoints_total_limit=2"]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert start(f"output_dir={whole}", *options).returncode == 0
-    words = [f"output_dir={killed}", *options, "resume_from_checkpoint=latest"]
-    for step in ("1", "5", "12"):  # before the first checkpoint, and between two lines of the log
-        found = start(*words, KILL_AFTER=step)
-        assert found.returncode == -signal.SIGKILL, found.stderr
-        assert not (killed / "results.json").exists()
-    assert sorted(path.name for path in killed.glob("checkpoint-*")) == [
-        "checkpoint-10", "checkpoint-8",
-    ]  # fmt: skip
+def test_checkpoints_are_the_last_ones_and_halves_are_removed(tmp_path):
+    options = {"checkpointing_steps": 2, "checkpoints_total_limit": 2, "num_train_epochs": 3}
+    run_toy(tmp_path / "whole", **options)
+    recipe, _ = counted(recipe_of(tmp_path / "killed", **options), 12)
+    with pytest.raises(Stopped):
+        run(recipe)
+    left = ["checkpoint-10", "checkpoint-8"]
+    assert sorted(path.name for path in tmp_path.glob("killed/checkpoint-*")) == left
     # A kill while a checkpoint or a line is being written leaves half of it.
-    (killed / ".checkpoint-12").mkdir()
-    with (killed / "log.jsonl").open("a") as file:
+    (tmp_path / "killed" / ".checkpoint-12").mkdir()
+    with (tmp_path / "killed" / "log.jsonl").open("a") as file:
         file.write('{"step": 12, "lo')
-    assert start(*words).returncode == 0
-    assert (killed / "log.jsonl").read_bytes() == (whole / "log.jsonl").read_bytes()
-    assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    assert not list(killed.glob(".*"))
+    run_toy(tmp_path / "killed", resume_from_checkpoint="latest", **options)
+    assert products(tmp_path / "killed") == products(tmp_path / "whole")
+    assert not list(tmp_path.glob("killed/.*"))
 
 
-def test_two_processes_learn_what_one_learns(tmp_path):
-    # 50 rows in steps of 12 leave 2 for the last step: one for each.
-    options = ["per_device_batch_size=4", "use_two_stages=true"]
-    found = start(
-        f"output_dir={tmp_path / 'two'}", *options, processes=2, **{EXPECTED_PROCESSES: "2"}
-    )
-    assert found.returncode == 0, found.stderr
-    assert start(f"output_dir={tmp_path / 'one'}", *options).returncode == 0
-    assert Results.load(tmp_path / "two" / "results.json").data["processes"] == 2
-    for name, values in weights(tmp_path / "two").items():
-        torch.testing.assert_close(values, weights(tmp_path / "one")[name], rtol=0, atol=1e-5)
-    for two, one in zip(lines(tmp_path / "two"), lines(tmp_path / "one"), strict=True):
-        assert two == pytest.approx(one, abs=1e-5)
+@pytest.mark.parametrize("file", ["model.safetensors", "states.safetensors", "states.json", None])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, caplog, file):
+    options = {"checkpointing_steps": 3, "noise": 0.5}
+    run_toy(tmp_path / "whole", **options)
+    recipe, _ = counted(recipe_of(tmp_path / "out", **options), 8)
+    with pytest.raises(Stopped):
+        run(recipe)
+    last = tmp_path / "out" / "checkpoint-6"
+    if file is None:
+        (last / "checkpoint.json").unlink()  # what is written last
+    else:
+        content = bytearray((last / file).read_bytes())
+        content[len(content) // 2] ^= 1
+        (last / file).write_bytes(content)
+    with pytest.raises(ValueError, match=r"checkpoint-6 is damaged; give .*=latest to go on from"):
+        run_toy(tmp_path / "out", resume_from_checkpoint=str(last), **options)
+    recipe, done = counted(recipe_of(tmp_path / "out", resume_from_checkpoint="latest", **options))
+    run(recipe)
+    assert caplog.text.count("is damaged, and passed over") == 1 and str(last) in caplog.text
+    assert len(done) == 10 - 3
+    assert products(tmp_path / "out") == products(tmp_path / "whole")
 
 
-def test_a_process_without_rows_counts_for_nothing(tmp_path):
-    # The last step of an epoch has one row, and a line of the log of its own.
-    options = ["batch_size=7", "max_train_steps=8", "logging_steps=1"]
-    assert start(f"output_dir={tmp_path / 'two'}", *options, processes=2).returncode == 0
-    assert start(f"output_dir={tmp_path / 'one'}", *options).returncode == 0
-    for name, values in weights(tmp_path / "two").items():
-        torch.testing.assert_close(values, weights(tmp_path / "one")[name], rtol=0, atol=1e-5)
-    for two, one in zip(lines(tmp_path / "two"), lines(tmp_path / "one"), strict=True):
-        assert two == pytest.approx(one, abs=1e-5)
+def test_no_file_of_a_checkpoint_is_a_pickle(tmp_path):
+    run_toy(tmp_path, checkpointing_steps=4)
+    suffixes = {path.suffix for path in tmp_path.rglob("checkpoint-*/*")}
+    assert suffixes == {".json", ".safetensors"}
+
+
+# --- validation -----------------------------------------------------------------------------------
+
+
+def test_the_model_of_the_best_validation_is_kept(tmp_path):
+    # So fast that it gets worse.
+    options = {"learning_rate": 0.3, "validation_steps": 2, "num_train_epochs": 3, "seed": 2}
+    run_toy(tmp_path / "last", checkpointing_steps=2, **options)
+    run_toy(tmp_path / "best", keep_best=True, **options)
+    found = {line["step"]: line for line in lines(tmp_path / "best") if "validation/loss" in line}
+    assert list(found) == [2, 4, 6, 8, 10, 12, 14, 15]
+    best = min(found, key=lambda step: found[step]["validation/loss"])
+    assert best < 14
+    expected = weights(tmp_path / "last" / f"checkpoint-{best}")
+    assert all(torch.equal(v, expected[n]) for n, v in weights(tmp_path / "best").items())
+    assert lines(tmp_path / "best") == lines(tmp_path / "last")  # it changes no step
+    recipe = recipe_of(tmp_path)
+    model = recipe.build_model()
+    model.load_state_dict(expected)
+    with torch.no_grad():
+        measured = recipe.validate(model.eval(), Accelerator(cpu=True))
+    assert measured["loss"] == pytest.approx(found[best]["validation/loss"], abs=1e-6)
+
+
+def test_a_run_may_end_before_its_last_step_wherever_it_was_stopped(tmp_path):
+    options = {"validation_steps": 2, "num_train_epochs": 20, "checkpointing_steps": 3}
+    options |= {"stop_below": 1.2, "logging_steps": 11}
+    run_toy(tmp_path / "whole", **options)
+    last = lines(tmp_path / "whole")[-1]
+    assert 4 < last["step"] < 100 and "loss" in last and last["step"] % 11  # the rest of a line
+    losses = [line["validation/loss"] for line in lines(tmp_path / "whole") if len(line) == 4]
+    assert losses[-1] < 1.2 <= min(losses[:-1])
+    recipe, _ = counted(recipe_of(tmp_path / "out", **options), last["step"])
+    with pytest.raises(Stopped):
+        run(recipe)
+    run_toy(tmp_path / "out", resume_from_checkpoint="latest", **options)
+    assert products(tmp_path / "out") == products(tmp_path / "whole")
+
+
+def test_validation_needs_a_recipe_that_can_and_keep_best_needs_validation(tmp_path):
+    with pytest.raises(ValueError, match="give validation_steps"):
+        run_toy(tmp_path, keep_best=True)
+
+    class Blind(ToyRecipe):
+        validate = TrainingRecipe.validate
+
+    with pytest.raises(ValueError, match="'toy' measures nothing while it trains; leave out"):
+        Blind(ToyArguments(output_dir=str(tmp_path), validation_steps=2))
+
+
+def test_a_snapshot_is_a_model_of_its_own_and_changes_no_step(tmp_path):
+    options = {"dropout": 0.3, "checkpointing_steps": 3, "learning_rate": 0.05}
+    run_toy(tmp_path / "plain", **options)
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    run_toy(whole, snapshot_step=6, **options)
+    expected = weights(tmp_path / "plain")
+    assert all(torch.equal(v, expected[n]) for n, v in weights(whole).items())
+    checkpoint = weights(whole / "checkpoint-6")
+    assert all(torch.equal(v, checkpoint[n]) for n, v in weights(whole / "early").items())
+    early = Results.load(whole / "early" / "results.json").metric("accuracy").value
+    assert early != Results.load(whole / "results.json").metric("accuracy").value
+    card = (whole / "early" / "README.md").read_text()
+    assert "# early" in card
+    assert f"| {early:.4g} |" in card
+    # Stopped behind it and resumed there, it is still a part of the run.
+    recipe, _ = counted(recipe_of(out, snapshot_step=6, **options), 8)
+    with pytest.raises(Stopped):
+        run(recipe)
+    run_toy(out, snapshot_step=6, resume_from_checkpoint="latest", **options)
+    assert products(out) == products(whole) and "early/model.safetensors" in products(out)
+    run_toy(out, overwrite=True, **options)
+    assert not list(out.glob("early/*")) and "early/model.safetensors" not in products(out)
+
+
+def test_a_snapshot_takes_the_place_of_nothing(tmp_path):
+    class Named(ToyRecipe):
+        def after_step(self, model, optimizer, step):
+            self.run.snapshot(self.place, model)
+
+    (tmp_path / "mine").mkdir()
+    for Named.place in ("mine", "../up", "options.json", ""):
+        with pytest.raises(ValueError, match="is called by the name of a new folder"):
+            run(Named(ToyArguments(output_dir=str(tmp_path), cpu=True, overwrite=True)))
 
 
 def test_processes_that_do_not_know_of_each_other_are_noticed(tmp_path, monkeypatch):

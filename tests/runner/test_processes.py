@@ -1,45 +1,71 @@
-"""Several processes hold one model, and say how many they are."""
+"""Real processes: killed ones are gone on with, and several hold one model and share the rows."""
 
-import numpy as np
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
-from transformers import AutoImageProcessor, AutoModelForImageClassification
+from safetensors.torch import load_file
 
 from salhub.results import Results
 from salhub.runner.launch import launch
-from salhub.runner.processes import check_whole_weights
-from tests.runner.test_loop import run_toy, start
+from salhub.runner.processes import EXPECTED_PROCESSES, check_whole_weights
+from salhub.runner.run import run
+from tests.runner.run_toys import KINDS, toy
+from tests.runner.test_loop import lines, run_toy
+from tests.testers.recipe import products
 
-CLASSES, NUM_TRAIN, NUM_TEST = 3, 40, 901
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> tuple[str, np.ndarray, np.ndarray]:
-    """An archive of noise as bright as it comes, its test pictures and their classes."""
-    generator = np.random.default_rng(0)
-    labels = np.arange(NUM_TRAIN + NUM_TEST) % CLASSES
-    brightest = generator.integers(2, 256, (len(labels), 1, 1, 3))
-    images = generator.integers(0, brightest, (len(labels), 8, 8, 3), dtype=np.uint8)
-    path = tmp_path_factory.mktemp("data") / "noise.npz"
-    np.savez(
-        path, train_images=images[:NUM_TRAIN], train_labels=labels[:NUM_TRAIN],
-        test_images=images[NUM_TRAIN:], test_labels=labels[NUM_TRAIN:],
-    )  # fmt: skip
-    return str(path), images[NUM_TRAIN:], labels[NUM_TRAIN:]
+ROOT = Path(__file__).parents[2]
 
 
-def test_what_two_processes_report_is_what_the_saved_model_does(tmp_path, pictures, capfd):
-    data, images, labels = pictures
-    words = [f"data={data}", f"output_dir={tmp_path}", "width=4", "stem_stride=1", "batch_size=2"]
-    words += ["num_train_epochs=1", "learning_rate=1e-5", "lr_scheduler=constant"]
-    assert launch(["train", "cifar-resnet", *words], 2, cpu=True) == 0
-    assert capfd.readouterr().err.count("2 processes on cpu") == 1
-    model = AutoModelForImageClassification.from_pretrained(tmp_path).eval()
-    processor = AutoImageProcessor.from_pretrained(tmp_path)
-    with torch.no_grad():
-        logits = model(processor(list(images), return_tensors="pt")["pixel_values"]).logits
-    share = float((logits.argmax(-1).numpy() == labels).mean())
-    assert Results.load(tmp_path / "results.json").metric("accuracy/test").value == share
+def start(folder: Path, what: str, processes: int = 1) -> str:
+    """The toys in processes of their own; returns what they said."""
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    variables = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    found = subprocess.run(
+        [*command, str(ROOT / "tests/runner/run_toys.py"), str(folder), what],
+        env={**os.environ, **variables, EXPECTED_PROCESSES: str(processes)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    return found.stderr
+
+
+def test_what_was_killed_goes_on_to_the_same_bytes(tmp_path):
+    start(tmp_path, "kill")
+    assert [p.name for p in sorted(tmp_path.glob("*/checkpoint-*"))] == [
+        "checkpoint-4", "checkpoint-8",
+    ]  # fmt: skip
+    assert [p.name for p in sorted(tmp_path.glob("*/block-*"))] == [
+        "block-0000.safetensors", "block-0001.safetensors",
+    ]  # fmt: skip
+    for kind in KINDS:
+        assert not (tmp_path / kind / "results.json").exists()
+        run(toy(kind, tmp_path / kind, "latest"))
+        run(toy(kind, tmp_path / "whole"))
+        assert products(tmp_path / kind) == products(tmp_path / "whole")
+        (tmp_path / "whole").rename(tmp_path / f"whole {kind}")
+
+
+def test_two_processes_learn_what_one_learns_wherever_they_were_stopped(tmp_path):
+    said = start(tmp_path, "share", processes=2)
+    assert "2 processes on cpu" in said
+    for kind in KINDS:
+        two, one = tmp_path / kind, tmp_path / f"one {kind}"
+        assert products(two) == products(tmp_path / f"{kind} again")
+        run(toy(kind, one))
+        assert Results.load(two / "results.json").data["processes"] == 2
+        expected = load_file(one / "model.safetensors")
+        for name, values in load_file(two / "model.safetensors").items():
+            torch.testing.assert_close(values, expected[name], rtol=0, atol=1e-5)
+        for line, alone in zip(lines(two), lines(one), strict=True):
+            assert line == pytest.approx(alone, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
@@ -69,6 +95,6 @@ def test_a_command_of_no_process_is_refused():
         launch(["train"], 0)
 
 
-def test_one_process_says_nothing_of_processes(tmp_path):
-    found = start(f"output_dir={tmp_path}", "max_train_steps=1")
-    assert found.returncode == 0 and "process" not in found.stderr
+def test_one_process_says_nothing_of_processes(tmp_path, capfd):
+    run_toy(tmp_path, max_train_steps=1)
+    assert "process" not in capfd.readouterr().err

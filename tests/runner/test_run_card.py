@@ -27,6 +27,13 @@ class DescribedRecipe(ToyRecipe):
         (folder / "config.json").write_text('{"model_type": "salhub_toy"}')
 
 
+def test_the_card_of_a_snapshot_says_where_it_is(tmp_path):
+    run(DescribedRecipe(ToyArguments(output_dir=str(tmp_path / "toy"), cpu=True, snapshot_step=2)))
+    text = (tmp_path / "toy" / "early" / "README.md").read_text()
+    assert "# early" in text and 'load("toy", subfolder="early")' in text
+    assert 'load("toy")' in (tmp_path / "toy" / "README.md").read_text()
+
+
 def card_of(folder, kind=ToyRecipe, **options) -> str:
     run(kind(ToyArguments(output_dir=str(folder), cpu=True, **options)), command="do it | again")
     return (folder / "README.md").read_text()

@@ -1,7 +1,6 @@
 """The folder of a run: nothing in it is lost or taken for something else."""
 
 import json
-import signal
 import subprocess
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -12,7 +11,7 @@ from salhub.results import Results
 from salhub.runner.run import run
 from salhub.runner.run_folder import OPTIONS_NAME, fill_from, is_finished
 from salhub.runner.sources import source_digests
-from tests.runner.test_loop import run_toy, start
+from tests.runner.test_loop import run_toy
 from tests.runner.toy_recipe import ToyArguments, ToyRecipe
 
 
@@ -86,11 +85,15 @@ def test_a_finished_run_is_not_run_again(tmp_path, caplog):
         )  # fmt: skip
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path):
-    options = [f"output_dir={tmp_path}", "resume_from_checkpoint=latest"]
-    assert start(*options, KILL_AFTER="2").returncode == -signal.SIGKILL
-    assert start(*options).returncode == 0
-    assert (tmp_path / "results.json").is_file()
+def test_a_run_of_another_version_is_refused_in_a_sentence(tmp_path):
+    run_toy(tmp_path, checkpointing_steps=4)
+    options = json.loads((tmp_path / OPTIONS_NAME).read_text())
+    del options["keep_best"]
+    (tmp_path / OPTIONS_NAME).write_text(json.dumps(options))
+    for _ in ("finished", "begun"):
+        with pytest.raises(ValueError, match="was begun by a version of salhub with other options"):
+            run_toy(tmp_path, checkpointing_steps=4, resume_from_checkpoint="latest")
+        (tmp_path / "results.json").unlink(missing_ok=True)
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):

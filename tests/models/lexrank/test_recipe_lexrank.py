@@ -9,8 +9,10 @@ from salhub import LexRankConfig, LexRankModel
 from salhub.cli import app
 from salhub.evaluation.summaries import cut_summary
 from salhub.models.lexrank.evaluation_lexrank import evaluate, ranker_of
+from salhub.models.lexrank.recipe_lexrank import LexRankArguments, LexRankRecipe
 from salhub.models.lexrank.summarizing import summarize
 from salhub.results import Results
+from tests.testers.recipe import RecipeTester
 
 TEXTS = ["The old bridge is shut.", "The new bridge is open.", "Cats and dogs sleep.", "Dogs bark."]
 
@@ -20,6 +22,26 @@ def collection(tmp_path):
     path = tmp_path / "texts.txt"
     path.write_text("\n\n".join(TEXTS))
     return path
+
+
+class TestLexRank(RecipeTester):
+    @pytest.fixture
+    def make(self, collection):
+        def recipe(folder, **options):
+            settings = {"data": str(collection), "cpu": True, "min_documents": 1, **options}
+            return LexRankRecipe(LexRankArguments(output_dir=str(folder), **settings))
+
+        return recipe
+
+
+def test_it_takes_no_option_of_training(tmp_path, collection):
+    command = ["train", "lexrank", f"data={collection}", f"output_dir={tmp_path / 'out'}"]
+    said = CliRunner().invoke(app, [*command, "learning_rate=5"])
+    assert said.exit_code == 1 and not (tmp_path / "out").exists()
+    assert said.output.strip() == (
+        "Error: The recipe 'lexrank' has no option 'learning_rate', as it takes no gradient steps; "
+        "leave it out."
+    )
 
 
 def test_a_collection_becomes_a_model_by_one_command(tmp_path, collection):

@@ -1,13 +1,8 @@
-"""Runs from beginning to end: closed weights, reports, files, and runs that were killed."""
+"""Runs from beginning to end: closed weights, reports, and files."""
 
 import io
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -272,7 +267,7 @@ def test_only_a_part_may_be_retained(tmp_path, small):
     assert str(tmp_path) not in json.dumps(found) + (tmp_path / "out/options.json").read_text()
 
 
-# --- files and interruptions ----------------------------------------------------------------------
+# --- files -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [*MASKED, "retrain"])
@@ -346,51 +341,6 @@ def test_a_seed_repeats_a_run_to_the_bit(tmp_path, small):
         unlearn(small, tmp_path / name, "salun", seed=seed, forget="class:red", **options)
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in "abc"]
     assert files[0] == files[1] != files[2]
-
-
-def test_a_killed_run_goes_on_to_the_same_weights_and_log_bit_by_bit(tmp_path, small):
-    options = {
-        "num_train_epochs": 12, "batch_size": 16, "checkpointing_steps": 7, "augment": True,
-        "checkpoints_total_limit": 2, "lr_scheduler": "cosine", "relabel": "uniform_all",
-        "forget": "random:16", "attack": "none",
-    }  # fmt: skip
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    words = [f"{name}={str(value).lower()}" for name, value in options.items()]
-    words += [f"output_dir={killed}", f"model={small.original}", f"data={small.data}", "cpu=true"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "salhub.cli", "unlearn", "salun", *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        cwd=tmp_path,
-    )
-    while process.poll() is None and not list(killed.glob("checkpoint-*")):
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    _, errors = process.communicate()
-    assert process.returncode == -signal.SIGKILL, errors.decode()
-    assert list(killed.glob("checkpoint-*")) and not (killed / "results.json").exists()
-    unlearn(small, whole, "salun", **options)
-    unlearn(small, killed, "salun", resume_from_checkpoint="latest", **options)
-    for name in ("model.safetensors", "log.jsonl", "split.json", "unlearning.json"):
-        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
-    assert WeightMask.from_pretrained(killed) == WeightMask.from_pretrained(whole)
-    assert len((whole / "log.jsonl").read_text().splitlines()) > 24
-
-
-@pytest.mark.parametrize("name", ["salun-soft", "be"])
-def test_a_run_goes_on_from_any_of_its_checkpoints(tmp_path, small, name):
-    options = {"num_train_epochs": 3, "batch_size": 16, "checkpointing_steps": 2}
-    unlearn(small, tmp_path / "whole", name, **options)
-    shutil.copytree(tmp_path / "whole", tmp_path / "part")
-    (tmp_path / "part" / "results.json").unlink()
-    checkpoint = str(tmp_path / "part" / "checkpoint-2")
-    unlearn(small, tmp_path / "part", name, resume_from_checkpoint=checkpoint, **options)
-    for file in ("model.safetensors", "log.jsonl"):
-        assert (tmp_path / "part" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
-    with pytest.raises(ValueError, match=r"has learning_rate=.* and cannot go on with 0\.5"):
-        options |= {"resume_from_checkpoint": "latest", "learning_rate": 0.5}
-        unlearn(small, tmp_path / "part", name, **options)
 
 
 # --- models of transformers -----------------------------------------------------------------------
