@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import functools
 import inspect
-import os
 import re
 from collections.abc import Callable
 from typing import Any, ClassVar, Self, TypeVar
@@ -15,7 +14,7 @@ from transformers import PreTrainedConfig
 from transformers.generation import GenerationConfig
 
 from salhub.errors import check_choice, choices_of, did_you_mean
-from salhub.hub import resolve
+from salhub.hub import LoadedByName
 
 # Keys the base class consumes or that transformers writes into config.json beside the fields.
 _FOREIGN_KEYS = frozenset(
@@ -89,7 +88,7 @@ def _plain_error(error: StrictDataclassError) -> Exception:
 
 
 @strict
-class SaliencyConfig(PreTrainedConfig):
+class SaliencyConfig(LoadedByName, PreTrainedConfig):
     """Base configuration: every field is checked, and a key nobody knows is refused.
 
     Subclasses declare annotated fields with defaults, are decorated with
@@ -120,27 +119,6 @@ class SaliencyConfig(PreTrainedConfig):
                 hint = did_you_mean(key, sorted(fields)) or " Remove it or correct its spelling."
                 raise ValueError(f"{type(self).__name__} has no field '{key}'.{hint}")
         super().__post_init__(**kwargs)
-
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
-    ) -> "SaliencyConfig":
-        """Load a configuration by name: a folder, a model shipped with salhub, or one on the Hub.
-
-        Args:
-            pretrained_model_name_or_path: As for models, such as "salhub/efficientnet-lite0".
-            **kwargs: As in transformers; fields may be overridden by name.
-        """
-        resolved = resolve(pretrained_model_name_or_path, **kwargs)
-        if not resolved.is_bundled:
-            with resolved.explain_missing():
-                return super().from_pretrained(resolved.name, **kwargs)
-        kwargs.pop("revision", None)
-        loaded = super().from_pretrained(resolved.config_folder, **kwargs)
-        config = loaded[0] if isinstance(loaded, tuple) else loaded
-        # A path inside the installation must not show up in cards and messages.
-        config.name_or_path = resolved.name
-        return loaded
 
     @classmethod
     def field_names(cls) -> set[str]:

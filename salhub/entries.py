@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from salhub.errors import UnknownNameError, did_you_mean
+from salhub.hub import read_config
 
 MODEL_TYPE_PREFIX = "salhub_"
 
@@ -209,21 +210,11 @@ def method_of(model_type_or_name: str) -> Method:
     return METHODS[name]
 
 
-def read_model_type(name: str | os.PathLike, /, **hub_arguments: Any) -> str:
+def read_model_type(name: str | os.PathLike, /, **settings: Any) -> str:
     """Return the `model_type` in the config.json of a model, without building anything."""
-    from transformers import PreTrainedConfig
-
-    from salhub.hub import resolve
-
-    keys = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
-    resolved = resolve(name, **hub_arguments)
-    arguments = {key: hub_arguments[key] for key in keys if key in hub_arguments}
-    if resolved.is_bundled:
-        arguments = {}
-    with resolved.explain_missing():
-        content, _ = PreTrainedConfig.get_config_dict(resolved.config_folder, **arguments)
+    content = read_config(name, **settings)
     if "model_type" not in content:
         raise UnknownNameError(
-            f"The config.json of '{resolved.name}' has no model_type; it is no salhub model."
+            f"The config.json of '{os.fspath(name)}' has no model_type; it is no salhub model."
         )
     return content["model_type"]

@@ -3,11 +3,11 @@
 import logging
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from salhub.errors import (
     IntegrityError,
@@ -20,6 +20,9 @@ from salhub.files import put_in_place, scratch_folder, write_text
 from salhub.manifest import NAMESPACE, BundledModel, file_sha256, read_manifest
 
 logger = logging.getLogger(__name__)
+
+# What says where on the Hub a model is; every way of loading takes these.
+HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,7 @@ class Resolved:
         """Turn the Hub client's failure to find a repository into one that says what was tried.
 
         Args:
-            **hub_arguments: The keywords given to `from_pretrained`, where an image processor is
-                loaded; its absence from a repository that is there is then told apart.
+            **hub_arguments: The keywords given to `from_pretrained`.
         """
         try:
             yield
@@ -107,9 +109,9 @@ def bundled_model(name: str) -> BundledModel | None:
 def resolve(name: str | os.PathLike, **hub_arguments: Any) -> Resolved:
     """Decide where the files of a model come from.
 
-    In this order: an existing folder; the Hub when `force_download` or a `revision` other than
-    the bundled one is given; the bundle; the Hub. SALHUB_PREFER_HUB=1 tries the Hub before the
-    bundle.
+    In this order: an existing folder; the Hub when `force_download`, a `subfolder` or a `revision`
+    other than the bundled one is given; the bundle; the Hub. SALHUB_PREFER_HUB=1 tries the Hub
+    before the bundle.
 
     Args:
         name: A folder, "salhub/NAME", or a Hub repository.
@@ -134,6 +136,133 @@ def resolve(name: str | os.PathLike, **hub_arguments: Any) -> Resolved:
     config_folder = str(model.folder_of("config.json"))
     weights_folder = str(model.folder_of("model.safetensors"))
     return Resolved(name, config_folder, weights_folder, "bundle", model.revision)
+
+
+def hub_keywords(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those settings that say where on the Hub a model is."""
+    return {key: settings[key] for key in HUB_KEYWORDS if key in settings}
+
+
+def load(cls: Any, name: str | os.PathLike | None, *arguments: Any, **keywords: Any) -> Any:
+    """Load a model, configuration, image processor or tokenizer by name.
+
+    Args:
+        cls: A class with `from_pretrained`: one of salhub, or any of transformers, Auto classes
+            among them.
+        name: A folder, a shipped name such as "salhub/efficientnet-lite0", or a Hub repository.
+        *arguments, **keywords: As for its `from_pretrained`: `HUB_KEYWORDS`, and fields of the
+            configuration by name.
+
+    Returns:
+        What `from_pretrained` returns; of shipped files, `name_or_path` is `name` and no path of
+        the installation.
+
+    Raises:
+        ModelNotFoundError: Nothing of that name was found.
+        IntegrityError: A shipped or downloaded file is damaged.
+
+    Example:
+        >>> from transformers import AutoConfig
+        >>> load(AutoConfig, "salhub/efficientnet-lite0").name_or_path
+        'salhub/efficientnet-lite0'
+    """
+    if issubclass(cls, LoadedByName):
+        return cls.from_pretrained(name, *arguments, **keywords)
+    return _load(cls, cls.from_pretrained, name, *arguments, **keywords)
+
+
+class LoadedByName:
+    """Makes `from_pretrained` of a class derived from transformers know the shipped models."""
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike | None, *arguments: Any, **kwargs: Any
+    ) -> Self:
+        """Load by name: a folder, what is shipped with salhub, or what is on the Hub.
+
+        Args:
+            pretrained_model_name_or_path: A folder, a shipped name such as
+                "salhub/normgrad-efficientnet-lite0", or a Hub repository.
+            *arguments, **kwargs: As in transformers. Settings may be overridden by name.
+                `revision`, `force_download` or SALHUB_PREFER_HUB=1 ask for the Hub.
+
+        Raises:
+            ModelNotFoundError: Nothing of that name was found.
+            IntegrityError: A shipped or downloaded file is damaged.
+        """
+        read = super().from_pretrained  # ty: ignore[missing-attribute]
+        return _load(cls, read, pretrained_model_name_or_path, *arguments, **kwargs)
+
+
+def _load(
+    cls: Any, read: Callable, name: str | os.PathLike | None, *arguments: Any, **keywords: Any
+) -> Any:
+    if name is None:
+        return read(None, *arguments, **keywords)
+    resolved = resolve(name, **keywords)
+    is_model = hasattr(cls, "from_config") or hasattr(cls, "_from_config")
+    if not resolved.is_bundled:
+        with resolved.explain_missing(**keywords):
+            try:
+                return read(resolved.name, *arguments, **keywords)
+            finally:
+                if is_model:
+                    resolved.verify_download(**keywords)
+    own = {key: value for key, value in keywords.items() if key not in HUB_KEYWORDS}
+    if is_model and own.get("config") is None:
+        own["config"] = _take_config(cls, resolved.config_folder, own)
+    folder = resolved.weights_folder if is_model else resolved.config_folder
+    with without_progress_bar():
+        loaded = read(folder, *arguments, **own)
+    result = loaded[0] if isinstance(loaded, tuple) else loaded
+    # A path inside the installation must not show up in cards and messages.
+    for part in (result, getattr(result, "config", None)):
+        if hasattr(part, "name_or_path"):
+            part.name_or_path = resolved.name
+    return loaded
+
+
+def _take_config(cls: Any, folder: str, settings: dict[str, Any]) -> Any:
+    """Read a configuration that may lie in another folder than the weights; takes its fields."""
+    from transformers import AutoConfig
+
+    config = (getattr(cls, "config_class", None) or AutoConfig).from_pretrained(folder)
+    # transformers itself applies `dtype` to the weights as well as to the configuration.
+    own = {field.name for field in fields(config)} - {"dtype"}
+    taken = {key: settings.pop(key) for key in own & settings.keys()}
+    return type(config).from_pretrained(folder, **taken) if taken else config
+
+
+def read_config(name: str | os.PathLike, /, **settings: Any) -> dict[str, Any]:
+    """Return what stands in the config.json of a model, without building anything.
+
+    Args:
+        name: A folder, a shipped name, or a Hub repository.
+        **settings: Those of `HUB_KEYWORDS` are looked at.
+
+    Raises:
+        ModelNotFoundError: Nothing of that name was found.
+    """
+    from transformers import PreTrainedConfig
+
+    resolved = resolve(name, **settings)
+    where = {} if resolved.is_bundled else hub_keywords(settings)
+    with resolved.explain_missing():
+        return PreTrainedConfig.get_config_dict(resolved.config_folder, **where)[0]
+
+
+@contextmanager
+def without_progress_bar() -> Generator[None]:
+    """Keep transformers from drawing a bar for shipped weights, which load at once."""
+    from transformers.utils import logging as transformers_logging
+
+    was_enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            transformers_logging.enable_progress_bar()
 
 
 def list_models() -> "ModelTable":
@@ -207,7 +336,9 @@ def _shipped(name: str) -> BundledModel:
 
 def _asks_for_hub(model: BundledModel, hub_arguments: dict[str, Any]) -> bool:
     revision = hub_arguments.get("revision")
-    return bool(hub_arguments.get("force_download")) or revision not in (None, model.revision)
+    # What is shipped has no subfolders.
+    wanted = hub_arguments.get("force_download") or hub_arguments.get("subfolder")
+    return bool(wanted) or revision not in (None, model.revision)
 
 
 def _hub_has(name: str, hub_arguments: dict[str, Any]) -> bool:

@@ -1,7 +1,6 @@
 """The model classes every method derives from."""
 
 import copy
-import dataclasses
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, Self
@@ -10,10 +9,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import logging as transformers_logging
 
 from salhub.configuration import SaliencyConfig
-from salhub.hub import resolve
+from salhub.hub import LoadedByName
 
 
 def all_modules(network: nn.Module) -> list[nn.Module]:
@@ -66,19 +64,7 @@ def attribution_scope(module: nn.Module) -> Generator[None]:
             part.training = True
 
 
-@contextmanager
-def without_progress_bar() -> Generator[None]:
-    """Keep transformers from drawing a bar for shipped weights, which load at once."""
-    was_enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            transformers_logging.enable_progress_bar()
-
-
-class SaliencyPreTrainedModel(PreTrainedModel):
+class SaliencyPreTrainedModel(LoadedByName, PreTrainedModel):
     """Base of all salhub models: `from_pretrained` also knows the models shipped with salhub."""
 
     config: SaliencyConfig
@@ -88,33 +74,6 @@ class SaliencyPreTrainedModel(PreTrainedModel):
         # Validators run at construction only, and fields may have been assigned since.
         config.validate()
         super().__init__(config, *arguments, **kwargs)
-
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | None, *arguments: Any, **kwargs: Any
-    ) -> Self:
-        """Load a model by name: a folder, a model shipped with salhub, or one on the Hub.
-
-        Args:
-            pretrained_model_name_or_path: A folder, a shipped name such as
-                "salhub/normgrad-efficientnet-lite0", or a Hub repository.
-            *arguments, **kwargs: As in transformers. Configuration fields may be overridden by
-                name. `revision`, `force_download` or SALHUB_PREFER_HUB=1 ask for the Hub.
-
-        Raises:
-            UnknownNameError: Nothing of that name was found.
-            IntegrityError: A shipped file is damaged.
-        """
-        if pretrained_model_name_or_path is None:
-            return super().from_pretrained(None, *arguments, **kwargs)
-        resolved = resolve(pretrained_model_name_or_path, **kwargs)
-        if not resolved.is_bundled:
-            with resolved.explain_missing():
-                try:
-                    return super().from_pretrained(resolved.name, *arguments, **kwargs)
-                finally:
-                    resolved.verify_download(**kwargs)
-        return cls._from_bundle(resolved, *arguments, **kwargs)
 
     def with_settings(self, **settings: Any) -> Self:
         """Return the model with other settings, on the same weights; it stays as it is.
@@ -138,29 +97,6 @@ class SaliencyPreTrainedModel(PreTrainedModel):
             vars(twin).pop(name, None)
         twin.config = self.config.with_settings(**settings)
         return twin
-
-    @classmethod
-    def _from_bundle(cls, resolved, *arguments, **kwargs):
-        return_info = kwargs.get("output_loading_info", False)
-        config = kwargs.pop("config", None)
-        if config is None:
-            settings = {key: kwargs.pop(key) for key in cls._config_fields() & kwargs.keys()}
-            config = cls.config_class.from_pretrained(resolved.config_folder, **settings)
-        kwargs.pop("revision", None)
-        with without_progress_bar():
-            loaded = super().from_pretrained(
-                resolved.weights_folder, *arguments, config=config, **kwargs
-            )
-        model = loaded[0] if return_info else loaded
-        # A path inside the installation must not show up in cards and messages.
-        model.config.name_or_path = resolved.name
-        model.name_or_path = resolved.name
-        return loaded
-
-    @classmethod
-    def _config_fields(cls) -> set[str]:
-        # transformers itself applies `dtype` to the weights as well as to the configuration.
-        return {field.name for field in dataclasses.fields(cls.config_class)} - {"dtype"}
 
 
 class ParameterFreeModel(SaliencyPreTrainedModel):

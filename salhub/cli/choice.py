@@ -8,10 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from salhub.cli.settings import HUB_SETTINGS, refuse_unknown
+from salhub.cli.settings import refuse_unknown
 from salhub.entries import BACKBONES, METHODS, read_model_type
 from salhub.errors import UnknownNameError, did_you_mean
-from salhub.hub import bundled_model, canonical_name
+from salhub.hub import HUB_KEYWORDS, bundled_model, canonical_name
 from salhub.manifest import NAMESPACE, read_manifest
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Choice:
         keywords = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
         fields = self.method.config_class.field_names()
         calling = set(self.pipeline_class.call_settings)
-        return (fields | keywords | set(HUB_SETTINGS)) - _NOT_SETTINGS - calling, calling
+        return (fields | keywords | set(HUB_KEYWORDS)) - _NOT_SETTINGS - calling, calling
 
     def load(
         self,
@@ -107,7 +107,7 @@ class NetworkChoice:
 
     def setting_names(self) -> tuple[set[str], set[str]]:
         """As of `Choice`; its configuration belongs to its weights, so only the Hub's are left."""
-        return set(HUB_SETTINGS), set()
+        return set(HUB_KEYWORDS), set()
 
     def load(self, settings: Mapping[str, Any], *, device: str | None = None) -> SimpleNamespace:
         """Load the network and its image processor, under the names a pipeline has for them."""

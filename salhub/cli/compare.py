@@ -9,10 +9,11 @@ import typer
 from salhub.cli.choice import Choice, choose
 from salhub.cli.device import DeviceOption
 from salhub.cli.files import echo_json
-from salhub.cli.settings import hub_settings, is_pair, parse_settings, parse_value, refuse_unknown
+from salhub.cli.settings import is_pair, parse_settings, parse_value, refuse_unknown
 from salhub.cli.sources import Source, is_folder, single_source
 from salhub.cli.targets import single_target
 from salhub.files import draft
+from salhub.hub import hub_keywords
 
 # Commas inside [brackets] belong to a list.
 _COMMA = re.compile(r",(?![^\[]*\])")
@@ -79,7 +80,7 @@ def compare_command(
         settings["class_labels"] = class_label
     classifier = classifier or settings.pop("classifier", None)
     names = [name for word in words if not is_pair(word) for name in word.split(",") if name]
-    choices = [choose(name, classifier, **hub_settings(settings)) for name in names]
+    choices = [choose(name, classifier, **hub_keywords(settings)) for name in names]
     _check_comparable(choices)
     variants = _variants(choices, settings, _varied(methods, vary))
     kind = choices[0].pipeline_class

@@ -13,12 +13,12 @@ from salhub.cli.choice import Choice, NetworkChoice, choose_to_measure
 from salhub.cli.device import DeviceOption
 from salhub.cli.files import echo_json, refuse_existing
 from salhub.cli.settings import (
-    hub_settings,
     parse_settings,
     refuse_unknown,
     to_record,
     without_place,
 )
+from salhub.hub import hub_keywords
 
 _DATA = "data_path"
 
@@ -62,7 +62,7 @@ def evaluate_command(
     """  # noqa: D301
     settings = parse_settings(words or [])
     classifier = classifier or settings.pop("classifier", None)
-    choice = choose_to_measure(name, classifier, **hub_settings(settings))
+    choice = choose_to_measure(name, classifier, **hub_keywords(settings))
     evaluate = _evaluation(choice)
     measure, load = _split(choice, evaluate, settings)
     target = output or Path(f"{choice.short_name}.results.json")

@@ -14,7 +14,7 @@ from salhub.cli.choice import Choice, choose
 from salhub.cli.device import DeviceOption
 from salhub.cli.failures import sentence_of
 from salhub.cli.files import echo_bytes, echo_json
-from salhub.cli.settings import hub_settings, parse_settings
+from salhub.cli.settings import parse_settings
 from salhub.cli.sources import (
     STDIN,
     Source,
@@ -32,6 +32,7 @@ from salhub.cli.targets import (
     view_settings,
 )
 from salhub.files import draft, remove_stale_drafts
+from salhub.hub import hub_keywords
 
 # What one bad input can raise; anything else is a defect and stops the run.
 _BAD_INPUT = (ValueError, TypeError, OSError)
@@ -101,7 +102,7 @@ def run_command(
     if class_label is not None:
         settings["class_labels"] = class_label
     classifier = classifier or settings.pop("classifier", None)
-    choice = choose(name, classifier, **hub_settings(settings))
+    choice = choose(name, classifier, **hub_keywords(settings))
     load, call = choice.split(settings)
     suffix = output_suffix(choice, file_format)
     task = _Run(choice, load, call, device, batch_size, view_settings(choice, view), as_json)

@@ -12,10 +12,10 @@ import typer.core
 import yaml
 
 from salhub.errors import did_you_mean
+from salhub.hub import HUB_KEYWORDS
 
-HUB_SETTINGS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
-# A revision says which weights were used; the others are nobody else's business.
-_PRIVATE = frozenset(HUB_SETTINGS) - {"revision"}
+# Revision and subfolder say which weights were used; the others are nobody else's business.
+_PRIVATE = frozenset(HUB_KEYWORDS) - {"revision", "subfolder"}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _PAIR = re.compile(rf"({_NAME.pattern})=(.*)", re.DOTALL)
 # YAML 1.1 takes 1e-3 for text, as it wants a dot.
@@ -189,11 +189,6 @@ def _with_exponents(value: Any) -> Any:
     if isinstance(value, str) and _EXPONENT.fullmatch(value):
         return float(value)
     return value
-
-
-def hub_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those settings that say how to find a model on the Hub."""
-    return {name: settings[name] for name in HUB_SETTINGS if name in settings}
 
 
 def to_record(settings: Mapping[str, Any]) -> dict[str, Any]:

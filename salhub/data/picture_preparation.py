@@ -5,7 +5,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from salhub.hub import resolve
+from salhub.hub import load
 
 # Arithmetic that agrees with the processor to this is used in its place.
 _TOLERANCE = 1e-5
@@ -42,9 +42,7 @@ class PicturePreparation:
         """
         from transformers import AutoImageProcessor
 
-        resolved = resolve(name)
-        with resolved.explain_missing():
-            return cls(AutoImageProcessor.from_pretrained(resolved.config_folder, backend="pil"))
+        return cls(load(AutoImageProcessor, name, backend="pil"))
 
     def __call__(self, images: Tensor) -> Tensor:
         """Prepare pictures.

@@ -15,14 +15,16 @@ class ExplainedClassifierConfig(SaliencyConfig):
         backbone_config: Configuration of the classifier, when its weights are saved with the model.
         backbone: Name of the classifier, a folder or a Hub repository, when they are not.
         backbone_revision: Revision of `backbone`.
+        backbone_subfolder: Folder in the repository of `backbone`.
     """
 
     sub_configs = {"backbone_config": AutoConfig}
-    loaded_fields = frozenset({"backbone", "backbone_revision"})
+    loaded_fields = frozenset({"backbone", "backbone_revision", "backbone_subfolder"})
 
     backbone_config: dict | PreTrainedConfig | None = None
     backbone: str | None = None
     backbone_revision: str | None = None
+    backbone_subfolder: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Turn a dictionary read from config.json into a configuration object."""
@@ -36,6 +38,12 @@ class ExplainedClassifierConfig(SaliencyConfig):
                 )
             self.backbone_config = AutoConfig.for_model(model_type, **fields)
         super().__post_init__(**kwargs)
+
+    @property
+    def backbone_place(self) -> dict[str, str]:
+        """The keywords of loading that find `backbone` on the Hub."""
+        place = {"revision": self.backbone_revision, "subfolder": self.backbone_subfolder}
+        return {key: value for key, value in place.items() if value is not None}
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields, without the folder the classifier was once loaded from."""

@@ -1,10 +1,10 @@
 """Base of the methods that explain a classifier: any of transformers', or any module."""
 
 import copy
+import dataclasses
 import logging
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -14,24 +14,20 @@ from transformers import PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.initialization import no_init_weights
 
-from salhub.errors import IntegrityError, ModelNotFoundError
 from salhub.explaining.configuration_explained_classifier import (
     ExplainedClassifierConfig,
 )
-from salhub.hub import resolve
-from salhub.modeling import SaliencyPreTrainedModel, without_progress_bar
+from salhub.hub import HUB_KEYWORDS, hub_keywords, load, resolve
+from salhub.manifest import NAMESPACE
+from salhub.modeling import SaliencyPreTrainedModel
 
 logger = logging.getLogger(__name__)
 
 # Normalised pixels rarely pass 3; beyond this they are still in 0..255.
 _SUSPICIOUS_PIXEL = 20.0
-# Keywords of loading that mean the same for the explainer and for the classifier it refers to.
-_LOADING = frozenset(
-    {"cache_dir", "device_map", "dtype", "force_download", "local_files_only", "token"}
-)
+# Keywords of loading a classifier, which are no fields of the configuration.
+_LOADING = frozenset({*HUB_KEYWORDS, "device_map", "dtype"})
 _NOTHING_MISSING = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
-# Where the explainer itself lies.
-_OWN_PLACE = frozenset({"config", "output_loading_info", "revision", "subfolder"})
 
 
 class ExplainedClassifierModel(SaliencyPreTrainedModel):
@@ -66,8 +62,6 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
     def from_classifier(
         cls,
         classifier: str | os.PathLike | nn.Module,
-        *,
-        revision: str | None = None,
         **settings: Any,
     ) -> Self:
         """Wrap a classifier of your own.
@@ -75,9 +69,8 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
         Args:
             classifier: A folder, a name ("microsoft/resnet-50", "salhub/efficientnet-lite0"), a
                 transformers classifier, or any module that maps (B, 3, H, W) to logits.
-            revision: Revision of a classifier on the Hub.
             **settings: Fields of the configuration; for a classifier given by name also
-                `dtype`, `device_map` and the keywords of the Hub.
+                `dtype`, `device_map` and the keywords of the Hub, such as `revision`.
 
         A module given as an object is used as it is: it is not copied, converted or put into
         another mode, and its weights are never changed.
@@ -90,6 +83,7 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
             >>> from salhub import NormGradForImageSaliency
             >>> model = NormGradForImageSaliency.from_classifier("salhub/efficientnet-lite0")
         """
+        loading: dict[str, Any] = {}
         if isinstance(classifier, nn.Module):
             if "dtype" in settings:
                 raise ValueError(
@@ -99,15 +93,14 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
             backbone, name = classifier, None
         else:
             loading = {key: settings.pop(key) for key in _LOADING & settings.keys()}
-            backbone = load_classifier(
-                classifier, revision=revision, auto_class=cls.auto_class, **loading
-            )
+            backbone = load_classifier(classifier, auto_class=cls.auto_class, **loading)
             name = os.fspath(classifier)
         config = cls.config_class(
             backbone_config=_own_config(backbone),
             # A folder of this machine means nothing to whoever loads the configuration elsewhere.
             backbone=None if name is None or os.path.isdir(name) else name,
-            backbone_revision=revision,
+            backbone_revision=loading.get("revision"),
+            backbone_subfolder=loading.get("subfolder"),
             dtype=getattr(backbone, "dtype", None),
             **settings,
         )
@@ -118,41 +111,30 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
         cls, pretrained_model_name_or_path: str | os.PathLike, *arguments: Any, **kwargs: Any
     ) -> Self:
         """Load a model by name; see `SaliencyPreTrainedModel.from_pretrained`."""
-        try:
-            return super().from_pretrained(pretrained_model_name_or_path, *arguments, **kwargs)
-        except (IntegrityError, ModelNotFoundError):
-            raise
-        except OSError:
-            # Perhaps saved with save_backbone=False: a configuration and no weight file.
-            config = cls._reference_config(pretrained_model_name_or_path, kwargs)
-            if config is None:
-                raise
-        loading = {key: kwargs[key] for key in kwargs.keys() - cls._config_fields() - _OWN_PLACE}
-        model = cls._from_reference(config, **loading)
-        return (model, _NOTHING_MISSING) if kwargs.get("output_loading_info") else model
-
-    @classmethod
-    def _reference_config(cls, name, kwargs: dict[str, Any]) -> Any:
-        config = kwargs.get("config")
-        if config is None:
-            known = cls._config_fields() | _LOADING | _OWN_PLACE
-            settings = {key: kwargs[key] for key in known & kwargs.keys()}
-            for key in ("device_map", "dtype", "output_loading_info"):
-                settings.pop(key, None)
-            config = cls.config_class.from_pretrained(name, **settings)
-        is_reference = config.backbone is not None and config.backbone_config is None
-        return config if is_reference else None
-
-    @classmethod
-    def _from_reference(cls, config: ExplainedClassifierConfig, **loading: Any) -> Self:
+        if pretrained_model_name_or_path is None:
+            return super().from_pretrained(None, *arguments, **kwargs)
+        config = kwargs.pop("config", None)
+        if not isinstance(config, cls.config_class):
+            own = {field.name for field in dataclasses.fields(cls.config_class)} - {"dtype"}
+            fields = {key: kwargs.pop(key) for key in own & kwargs.keys()}
+            where = hub_keywords(kwargs)
+            config = cls.config_class.from_pretrained(
+                config or pretrained_model_name_or_path, **where, **fields
+            )
+        if config.backbone is None or config.backbone_config is not None:
+            return super().from_pretrained(
+                pretrained_model_name_or_path, *arguments, config=config, **kwargs
+            )
+        # Saved with save_backbone=False: a configuration and no weight file. Revision and subfolder
+        # are those of the explainer, not of the classifier it refers to.
+        loading = {key: kwargs[key] for key in kwargs.keys() - {"revision", "subfolder"}}
+        with_info = loading.pop("output_loading_info", False)
         backbone = load_classifier(
-            config.backbone,
-            revision=config.backbone_revision,
-            auto_class=cls.auto_class,
-            **loading,
+            config.backbone, auto_class=cls.auto_class, **config.backbone_place, **loading
         )
         config.backbone_config = _own_config(backbone)
-        return cls(config, backbone=backbone)
+        model = cls(config, backbone=backbone)
+        return (model, _NOTHING_MISSING) if with_info else model
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, *, save_backbone: bool = True, **kwargs: Any
@@ -304,7 +286,6 @@ def check_class_range(labels: torch.Tensor, num_classes: int) -> None:
 def load_classifier(
     name: str | os.PathLike,
     *,
-    revision: str | None = None,
     auto_class: str = "AutoModelForImageClassification",
     **loading: Any,
 ) -> nn.Module:
@@ -312,30 +293,25 @@ def load_classifier(
 
     Args:
         name: A folder, a shipped name, or a Hub repository.
-        revision: Revision on the Hub.
         auto_class: The Auto class of transformers that loads it.
-        **loading: Keywords of transformers' `from_pretrained`, such as `dtype`.
+        **loading: Keywords of transformers' `from_pretrained`, such as `dtype` and `revision`.
 
     Raises:
         ValueError: The checkpoint is no such classifier, or its head was never trained.
     """
     import transformers
 
-    if revision is not None:
-        loading["revision"] = revision
     resolved = resolve(name, **loading)
-    if resolved.source == "folder" and not (Path(resolved.name) / "config.json").is_file():
+    folder = Path(resolved.name, loading.get("subfolder") or "")
+    if resolved.source == "folder" and not (folder / "config.json").is_file():
         raise ValueError(
-            f"{resolved.name} has no config.json, so it holds no classifier; give the folder that "
+            f"{folder} has no config.json, so it holds no classifier; give the folder that "
             "save_pretrained wrote, or a name on the Hub."
         )
     if resolved.is_bundled:
-        loading.pop("revision", None)
-    quiet = without_progress_bar() if resolved.is_bundled else nullcontext()
-    with resolved.explain_missing(), quiet:
-        model, info = getattr(transformers, auto_class).from_pretrained(
-            resolved.weights_folder, output_loading_info=True, **loading
-        )
+        # An explainer without weights of its own stands for the classifier that has them.
+        name = NAMESPACE + Path(resolved.weights_folder).name
+    model, info = load(getattr(transformers, auto_class), name, output_loading_info=True, **loading)
     missing = sorted(info["missing_keys"])
     if missing:
         raise ValueError(
@@ -343,7 +319,6 @@ def load_classifier(
             f"lacks {', '.join(missing[:3])}; choose one that was fine-tuned for classification "
             f"({auto_class})."
         )
-    model.config.name_or_path = resolved.name
     return model.eval()
 
 

@@ -15,7 +15,8 @@ from transformers.image_processing_utils import BaseImageProcessor
 from salhub.data.text_sources import load_text
 from salhub.entries import Method
 from salhub.errors import did_you_mean
-from salhub.pipelines.image_processors import hub_arguments, load_image_processor
+from salhub.hub import hub_keywords
+from salhub.pipelines.image_processors import load_image_processor
 from salhub.pipelines.result import PICTURE_WRITERS
 from salhub.processing import load_image
 
@@ -236,7 +237,7 @@ class PicturePipeline(TaskPipeline):
         calling = cls._take_calling(settings)
         model = load_model(name, method, dtype, settings)
         if image_processor is None:
-            image_processor = load_image_processor(name, **hub_arguments(settings))
+            image_processor = load_image_processor(name, **hub_keywords(settings))
         parts = {"device": device, "batch_size": batch_size, "image_processor": image_processor}
         return cls(model, **parts, **calling)
 

@@ -14,8 +14,9 @@ from salhub.errors import NoImageProcessorError
 from salhub.explaining.modeling_explained_classifier import (
     ExplainedClassifierModel,
 )
+from salhub.hub import hub_keywords
 from salhub.pipelines.base import PicturePipeline
-from salhub.pipelines.image_processors import hub_arguments, load_image_processor
+from salhub.pipelines.image_processors import load_image_processor
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult
 from salhub.processing import map_to_picture, viewed_box
 
@@ -82,7 +83,7 @@ result.save("explained.png")
                 f"salhub.pipeline('{method.name}', classifier=...)."
             )
         if image_processor is None:
-            where = hub_arguments(settings)
+            where = hub_keywords(settings)
             if name is None:
                 image_processor = load_image_processor(classifier, **where)
             else:
@@ -234,8 +235,7 @@ def _processor_of(model: ExplainedClassifierModel, name: Any, **hub_arguments: A
         except NoImageProcessorError:
             if config.backbone is None:
                 raise
-    # The revision of a model is none of its classifier's.
-    hub_arguments.pop("revision", None)
-    if config.backbone_revision is not None:
-        hub_arguments["revision"] = config.backbone_revision
-    return load_image_processor(config.backbone, **hub_arguments)
+    # The revision and the subfolder of a model are none of its classifier's.
+    for own in ("revision", "subfolder"):
+        hub_arguments.pop(own, None)
+    return load_image_processor(config.backbone, **config.backbone_place, **hub_arguments)

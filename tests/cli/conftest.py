@@ -11,9 +11,9 @@ from typer.testing import CliRunner, Result
 
 import salhub.pipelines
 from salhub.cli import app
-from salhub.cli.settings import HUB_SETTINGS
 from salhub.configuration import SaliencyConfig, strict
 from salhub.entries import METHODS
+from salhub.hub import HUB_KEYWORDS
 from salhub.pipelines.result import PipelineResult
 from salhub.results import Results, Table
 
@@ -98,7 +98,7 @@ class LettersPipeline:
         cls, name: str | None, method: Any, *, device=None, batch_size: int = 1, **settings: Any
     ) -> "LettersPipeline":
         loading = {"name": name, "device": device, "batch_size": batch_size}
-        own = {key: value for key, value in settings.items() if key not in HUB_SETTINGS}
+        own = {key: value for key, value in settings.items() if key not in HUB_KEYWORDS}
         return cls(LettersConfig(**own), loading)
 
     @staticmethod

@@ -4,7 +4,6 @@ Source: the evaluation preprocessing published with EfficientNet-Lite (Apache-2.
 S / (S + 32) of the short side, bicubic to S x S, (value - 127) / 128.
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 
 from salhub.data.picture_arrays import tensor_to_array, to_8_bit
 from salhub.errors import did_you_mean
-from salhub.hub import resolve
+from salhub.hub import LoadedByName
 from salhub.processing import Box, load_image, map_to_picture
 
 _CROP_PADDING = 32
@@ -42,7 +41,7 @@ class EfficientNetLiteImageProcessorKwargs(ImagesKwargs, total=False):
     crop_fraction: float | int
 
 
-class EfficientNetLiteImageProcessor(PilBackend):
+class EfficientNetLiteImageProcessor(LoadedByName, PilBackend):
     """Turn any picture into the input of EfficientNet-Lite, and bring maps back to the picture.
 
     Takes whatever `salhub.processing.load_image` reads, alone or in a list, and batches
@@ -105,23 +104,6 @@ class EfficientNetLiteImageProcessor(PilBackend):
             size={"height": image_size, "width": image_size},
             crop_fraction=image_size / (image_size + _CROP_PADDING),
         )
-
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
-    ) -> "EfficientNetLiteImageProcessor":
-        """Load the settings of a folder, a shipped model or a Hub repository.
-
-        Args:
-            pretrained_model_name_or_path: As for models, such as "salhub/efficientnet-lite0".
-            **kwargs: As in transformers; settings may be overridden by name.
-        """
-        resolved = resolve(pretrained_model_name_or_path, **kwargs)
-        if resolved.is_bundled:
-            kwargs.pop("revision", None)
-            return super().from_pretrained(resolved.config_folder, **kwargs)
-        with resolved.explain_missing():
-            return super().from_pretrained(resolved.name, **kwargs)
 
     def viewed_box(self, picture_size: Sequence[int]) -> Box:
         """Return the part of the picture the network sees.

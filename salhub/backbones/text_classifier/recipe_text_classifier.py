@@ -22,6 +22,7 @@ from salhub.backbones.text_classifier.tokenizer_text_classifier import train_tok
 from salhub.backbones.text_classifier.word_vectors import word_vectors
 from salhub.data.labelled_split import LabelledSplit
 from salhub.data.labelled_texts import LabelledTexts, read_labelled_texts, read_unlabelled_texts
+from salhub.hub import load
 from salhub.results import Results
 from salhub.runner.arguments import Scheduler, TrainingArguments
 from salhub.runner.batches import Batch, generator_of
@@ -340,14 +341,14 @@ def teach(teachers: list[str], texts: list[str], class_names: list[str]) -> Tens
 
     total = torch.zeros(len(texts), len(class_names))
     for teacher in teachers:
-        model = AutoModelForSequenceClassification.from_pretrained(teacher).eval()
+        model = load(AutoModelForSequenceClassification, teacher).eval()
         if list(model.config.id2label.values()) != list(class_names):
             raise ValueError(
                 f"The teacher {Path(teacher).name} has the classes "
                 f"{', '.join(model.config.id2label.values())}, the data "
                 f"{', '.join(class_names)}."
             )
-        tokenizer = AutoTokenizer.from_pretrained(teacher)
+        tokenizer = load(AutoTokenizer, teacher)
         rows = tokenizer(texts, truncation=True)["input_ids"]
         rows = [row or [tokenizer.unk_token_id] for row in rows]
         total += predict(model, rows, torch.device("cpu")).softmax(dim=-1)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from salhub.errors import ModelNotFoundError
-from salhub.modeling import without_progress_bar
+from salhub.hub import load
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +29,8 @@ class SentenceEncoder:
         from transformers import AutoModel, AutoTokenizer
 
         try:
-            with without_progress_bar():
-                self.tokenizer = AutoTokenizer.from_pretrained(name)
-                self.model = AutoModel.from_pretrained(name).eval().to(device)
+            self.tokenizer = load(AutoTokenizer, name)
+            self.model = load(AutoModel, name).eval().to(device)
         except OSError as error:
             raise ModelNotFoundError(
                 f"The sentence encoder '{name}' is not here and could not be fetched; give a "

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from salhub.explaining.modeling_explained_classifier import (
     ExplainedClassifierModel,
 )
-from salhub.hub import resolve
+from salhub.hub import hub_keywords, load
 from salhub.models.salient_relevance.audit import ConservationAudit
 from salhub.models.salient_relevance.configuration_salient_relevance import SalientRelevanceConfig
 from salhub.models.salient_relevance.engine import Relevance, RelevanceEngine
@@ -84,7 +84,6 @@ class SalientRelevanceForImageSaliency(ExplainedClassifierModel):
         cls,
         classifier: str | os.PathLike | nn.Module,
         *,
-        revision: str | None = None,
         image_processor: Any = None,
         **settings: Any,
     ) -> "SalientRelevanceForImageSaliency":
@@ -93,10 +92,10 @@ class SalientRelevanceForImageSaliency(ExplainedClassifierModel):
         Args:
             classifier: A folder, a name, a transformers image classifier, or any module that maps
                 (B, 3, H, W) to logits.
-            revision: Revision of a classifier on the Hub.
             image_processor: Its image processor, which knows the lowest and highest pixel that rule
                 "z_box" needs; found by itself for a classifier given by name.
-            **settings: Fields of the configuration.
+            **settings: As of every explainer: fields of the configuration, and the keywords of
+                loading a classifier by name.
 
         Raises:
             ValueError: No trained classification head, or an unknown setting.
@@ -108,8 +107,8 @@ class SalientRelevanceForImageSaliency(ExplainedClassifierModel):
             ... )
         """
         if image_processor is None and not isinstance(classifier, nn.Module):
-            image_processor = _load_image_processor(classifier, revision)
-        model = super().from_classifier(classifier, revision=revision, **settings)
+            image_processor = _load_image_processor(classifier, **hub_keywords(settings))
+        model = super().from_classifier(classifier, **settings)
         model.adopt_image_processor(image_processor)
         return model
 
@@ -320,15 +319,12 @@ def _read_audits(found: Relevance) -> list[ConservationAudit]:
     ]
 
 
-def _load_image_processor(classifier: str | os.PathLike, revision: str | None) -> Any:
+def _load_image_processor(classifier: str | os.PathLike, **where: Any) -> Any:
     """The classifier's image processor, or None when it has none."""
     from transformers import AutoImageProcessor
 
-    arguments = {} if revision is None else {"revision": revision}
     try:
-        resolved = resolve(classifier, **arguments)
-        arguments = {} if resolved.is_bundled else arguments
-        return AutoImageProcessor.from_pretrained(resolved.config_folder, **arguments)
+        return load(AutoImageProcessor, classifier, **where)
     except (OSError, ValueError) as error:
         logger.info("no image processor for %s: %s", os.fspath(classifier), error)
         return None

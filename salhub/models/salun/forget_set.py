@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedConfig
 from transformers.utils import cached_file
 
 from salhub.data.labelled_split import FILE_NAME, LabelledSplit
 from salhub.data.picture_archive import PictureArchive
 from salhub.data.subset import describe_spec
-from salhub.hub import resolve
+from salhub.hub import read_config, resolve
 from salhub.models.salun.configuration_salun import UnlearnedConfig
 from salhub.models.salun.configuration_salun_diffusion import SalUnDiffusionConfig
 
@@ -88,10 +87,7 @@ def check_kind(name: str, *, is_diffusion: bool) -> None:
     Raises:
         ValueError: Naming what it is and which recipe takes it.
     """
-    resolved = resolve(name)
-    with resolved.explain_missing():
-        content, _ = PreTrainedConfig.get_config_dict(resolved.config_folder)
-    found = content.get("model_type")
+    found = read_config(name).get("model_type")
     if is_diffusion and found != SalUnDiffusionConfig.model_type:
         raise ValueError(
             f"{name} is a model of type '{found}', and this recipe takes diffusion models that "

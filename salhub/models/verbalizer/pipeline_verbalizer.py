@@ -10,7 +10,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from salhub.data.text_sources import load_text
 from salhub.entries import Method
-from salhub.hub import resolve
+from salhub.hub import hub_keywords, load
 from salhub.models.verbalizer.chat import as_chat
 from salhub.models.verbalizer.explaining import TextMap, check_text, explain_texts
 from salhub.models.verbalizer.instruction import instruct
@@ -19,7 +19,6 @@ from salhub.models.verbalizer.result_verbalizer import (
 )
 from salhub.models.verbalizer.verbalizer import Verbalizer
 from salhub.pipelines.base import TextPipeline, load_model, whole_number
-from salhub.pipelines.image_processors import hub_arguments
 
 _TEXTS_TOGETHER = 32
 
@@ -234,7 +233,4 @@ def _load_tokenizer(
             "The classifier was not loaded by name, so its tokenizer is not known; give "
             "tokenizer=..."
         )
-    resolved = resolve(name, **settings)
-    keywords = {} if resolved.is_bundled else hub_arguments(settings)
-    with resolved.explain_missing():
-        return AutoTokenizer.from_pretrained(resolved.config_folder, **keywords)
+    return load(AutoTokenizer, name, **hub_keywords(settings))
