@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 import salhub.auto  # noqa: F401 - fills the entries
-from salhub.entries import BACKBONES, METHODS
+from salhub.entries import MODELS
 from salhub.registration import install_registration
 
 __version__ = "0.1.0"
@@ -30,9 +30,8 @@ _PUBLIC = {
     "pipeline": "salhub.pipelines",
     "seed_cache": "salhub.hub",
 }
-for _entry in (*METHODS.values(), *BACKBONES):
-    _PUBLIC[_entry.config] = f"{_entry.home}.configuration_{_entry.name}"
-    _PUBLIC[_entry.model] = f"{_entry.home}.modeling_{_entry.name}"
+for _entry in MODELS.values():
+    _PUBLIC |= _entry.public_classes()
 
 __all__ = sorted(_PUBLIC)
 

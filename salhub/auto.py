@@ -3,17 +3,9 @@
 import os
 from typing import Any
 
-from salhub.entries import (
-    Backbone,
-    Method,
-    RecipeEntry,
-    Task,
-    method_of,
-    read_model_type,
-    register,
-)
+from salhub.entries import Method, Model, RecipeEntry, Task, entry_of, refuse_network, register
 
-# One line a task, method or backbone, however long.
+# One line a task, method, kind of model or recipe, however long.
 # fmt: off
 _TASKS = (
     Task("image-saliency", "salhub.pipelines.image_saliency", "ImageSaliencyPipeline", page="salhub.ui.image_saliency:ImageSaliencyPage"),
@@ -24,19 +16,24 @@ _TASKS = (
 )
 
 _METHODS = (
-    Method("normgrad", "NormGradConfig", "NormGradForImageSaliency", "image-saliency", "arXiv:2004.02866", "normgrad-efficientnet-lite0"),
-    Method("salient_relevance", "SalientRelevanceConfig", "SalientRelevanceForImageSaliency", "image-saliency", "arXiv:1712.08268", "salient-relevance-efficientnet-lite0"),
-    Method("lexrank", "LexRankConfig", "LexRankModel", "extractive-summarization", "10.1613/jair.1523", "lexrank-news-en"),
-    Method("salun", "SalUnConfig", "SalUnForImageClassification", "image-classification", "arXiv:2310.12508", "salun-resnet8-cifar10", auto_class="AutoModelForImageClassification"),
-    Method("salun_diffusion", "SalUnDiffusionConfig", "SalUnForConditionalDiffusion", "image-generation", "arXiv:2310.12508", "salun-ddpm-mnist", folder="salun"),
-    Method("verbalizer", "VerbalizerConfig", "SaliencyVerbalizerModel", "saliency-verbalization", "arXiv:2210.07222", "verbalizer-movie-reviews"),
+    Method("normgrad", "arXiv:2004.02866", "normgrad-efficientnet-lite0"),
+    Method("salient_relevance", "arXiv:1712.08268", "salient-relevance-efficientnet-lite0"),
+    Method("lexrank", "10.1613/jair.1523", "lexrank-news-en"),
+    Method("salun", "arXiv:2310.12508", "salun-resnet8-cifar10"),
+    Method("verbalizer", "arXiv:2210.07222", "verbalizer-movie-reviews"),
 )
 
-_BACKBONES = (
-    Backbone("efficientnet_lite", "EfficientNetLiteConfig", "EfficientNetLiteForImageClassification", "AutoModelForImageClassification", "EfficientNetLiteImageProcessor"),
-    Backbone("cifar_resnet", "CifarResNetConfig", "CifarResNetForImageClassification", "AutoModelForImageClassification", "CifarResNetImageProcessor"),
-    Backbone("conditional_unet", "ConditionalUNetConfig", "ConditionalUNetForDiffusion", "AutoModel"),
-    Backbone("text_classifier", "TextClassifierConfig", "TextClassifierForSequenceClassification", "AutoModelForSequenceClassification"),
+_MODELS = (
+    Model("normgrad", "normgrad", "image-saliency", "NormGradConfig", "NormGradForImageSaliency"),
+    Model("salient_relevance", "salient_relevance", "image-saliency", "SalientRelevanceConfig", "SalientRelevanceForImageSaliency"),
+    Model("lexrank", "lexrank", "extractive-summarization", "LexRankConfig", "LexRankModel"),
+    Model("salun", "salun", "image-classification", "SalUnConfig", "SalUnForImageClassification", "AutoModelForImageClassification"),
+    Model("salun", "salun_diffusion", "image-generation", "SalUnDiffusionConfig", "SalUnForConditionalDiffusion", default="salun-ddpm-mnist"),
+    Model("verbalizer", "verbalizer", "saliency-verbalization", "VerbalizerConfig", "SaliencyVerbalizerModel"),
+    Model(None, "efficientnet_lite", "image-classification", "EfficientNetLiteConfig", "EfficientNetLiteForImageClassification", "AutoModelForImageClassification", image_processor="EfficientNetLiteImageProcessor"),
+    Model(None, "cifar_resnet", "image-classification", "CifarResNetConfig", "CifarResNetForImageClassification", "AutoModelForImageClassification", image_processor="CifarResNetImageProcessor"),
+    Model(None, "conditional_unet", "image-generation", "ConditionalUNetConfig", "ConditionalUNetForDiffusion"),
+    Model(None, "text_classifier", "text-classification", "TextClassifierConfig", "TextClassifierForSequenceClassification", "AutoModelForSequenceClassification"),
 )
 
 _RECIPES = (
@@ -64,7 +61,7 @@ _RECIPES = (
 )
 # fmt: on
 
-register(tasks=_TASKS, methods=_METHODS, backbones=_BACKBONES, recipes=_RECIPES)
+register(tasks=_TASKS, methods=_METHODS, models=_MODELS, recipes=_RECIPES)
 
 
 class AutoModelForSaliency:
@@ -91,10 +88,13 @@ class AutoModelForSaliency:
             UnknownNameError: The model belongs to no method of salhub.
             ModelNotFoundError: Nothing of that name was found.
         """
-        method = method_of(read_model_type(name, **kwargs))
-        return method.model_class.from_pretrained(name, *arguments, **kwargs)
+        from salhub.hub import load
+
+        entry = entry_of(name, **kwargs)
+        refuse_network(entry, os.fspath(name))
+        return load(entry.model_class, name, *arguments, **kwargs)
 
     @classmethod
     def from_config(cls, config: Any) -> Any:
         """Build a model with fresh weights from a configuration."""
-        return method_of(config.model_type).model_class(config)
+        return entry_of(config).model_class(config)

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from salhub import manifest
-from salhub.entries import BACKBONES, METHODS, Method
+from salhub.entries import entry_of
 from salhub.errors import CardError, UnknownNameError, did_you_mean
 from salhub.manifest import CARD_FILE, NAMESPACE, BundledModel
 from salhub.results import Results, cards_folder, read_results
@@ -109,7 +109,7 @@ def card_files(name: str) -> dict[str, bytes]:
 def card_picture_name(name: str) -> str | None:
     """Return the file name of the picture on a card, or None where the task draws none."""
     model = _shipped(name)
-    pipeline_class = _pipeline_class(model)
+    pipeline_class = entry_of(model).pipeline_class
     if pipeline_class is None or _PICTURE not in pipeline_class.result_class.writers:
         return None
     return model.name + _PICTURE
@@ -164,32 +164,17 @@ def _shipped(name: str) -> BundledModel:
     return models[short]
 
 
-def _entry(model: BundledModel) -> Any:
-    for entry in (*METHODS.values(), *BACKBONES):
-        if entry.model_type == model.model_type:
-            return entry
-    raise UnknownNameError(f"'{model.full_name}' is of no method of salhub.")
-
-
 def _method_folder(model: BundledModel) -> Path:
-    entry = _entry(model)
+    entry = entry_of(model)
     specification = importlib.util.find_spec(entry.home)
     return Path(specification.submodule_search_locations[0])
-
-
-def _pipeline_class(model: BundledModel) -> Any:
-    from salhub.pipelines import pipeline_class
-
-    entry = _entry(model)
-    # A network of ours has a task too, but only methods are run by their name.
-    return pipeline_class(entry.task) if isinstance(entry, Method) else None
 
 
 # --- sections -----------------------------------------------------------------------------------
 
 
 def _head_section(model: BundledModel, facts: dict[str, Any]) -> str:
-    entry = _entry(model)
+    entry = entry_of(model)
     summary = facts.get("summary") or (inspect.getdoc(entry.model_class) or "").partition("\n")[0]
     lines = [f"# {model.name}", paragraph(summary)]
     if "paper" in facts:
@@ -227,13 +212,13 @@ def _compared_with(facts: dict[str, Any]) -> dict[str, str]:
 
 
 def _use_section(model: BundledModel, facts: dict[str, Any]) -> str:
-    example = facts.get("example") or getattr(_pipeline_class(model), "example", None)
+    example = facts.get("example") or getattr(entry_of(model).pipeline_class, "example", None)
     if example is None:
         raise CardError(f"The card of {model.full_name} lacks an example; write it in {CARD_FILE}.")
     code = example.strip().replace("{model}", model.full_name)
     shell = "pip install salhub"
-    if _pipeline_class(model) is not None:
-        shell += f"\nsalhub run {model.full_name} {_pipeline_class(model).sample}"
+    if entry_of(model).pipeline_class is not None:
+        shell += f"\nsalhub run {model.full_name} {entry_of(model).pipeline_class.sample}"
     needs = f"\n\n{paragraph(facts['needs'])}" if "needs" in facts else ""
     return f"## Use\n\n```python\n{code}\n```\n\n```\n{shell}\n```{needs}"
 
@@ -259,7 +244,7 @@ def _origin_section(model: BundledModel, facts: dict[str, Any]) -> str:
     ]
     path = model.folder_of("config.json") / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    shown = sorted((_own_fields(_entry(model)) - _NOT_SHOWN) & config.keys())
+    shown = sorted((_own_fields(entry_of(model)) - _NOT_SHOWN) & config.keys())
     rows = [[f"`{k}`", f"`{json.dumps(config[k])}`"] for k in shown if config[k] is not None]
     if rows:
         parts += ["Settings stored with this model:", plain_table(["setting", "value"], rows)]
@@ -298,7 +283,7 @@ def _front_matter(model: BundledModel, facts: dict[str, Any], results: Results) 
 
 
 def _tags(model: BundledModel, facts: dict[str, Any]) -> list[str]:
-    tags = ["saliency", _entry(model).name.replace("_", "-"), *facts.get("tags", ())]
+    tags = ["saliency", entry_of(model).name.replace("_", "-"), *facts.get("tags", ())]
     if "arxiv" in facts:
         tags.append(f"arxiv:{facts['arxiv']}")
     return list(dict.fromkeys(tags))
@@ -306,7 +291,9 @@ def _tags(model: BundledModel, facts: dict[str, Any]) -> list[str]:
 
 def _pipeline_tag(model: BundledModel, facts: dict[str, Any]) -> str:
     # The Hub knows no saliency task; a pipeline says which of the Hub's is nearest.
-    return facts.get("pipeline_tag") or getattr(_pipeline_class(model), "hub_task", model.task)
+    return facts.get("pipeline_tag") or getattr(
+        entry_of(model).pipeline_class, "hub_task", model.task
+    )
 
 
 def _eval_results(model: BundledModel, facts: dict[str, Any], results: Results) -> list[Any] | None:

@@ -1,48 +1,133 @@
-"""What salhub knows: the entries of methods, networks, tasks and recipes, and looking them up.
+"""What salhub knows: the entries of methods, models, tasks and recipes, and looking them up.
 
 `salhub.auto` fills the registries at `import salhub`; nothing below it names a method.
 """
 
 import importlib
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from salhub.errors import UnknownNameError, did_you_mean
-from salhub.hub import read_config
+from salhub.errors import ModelNotFoundError, UnknownNameError, did_you_mean
 
-MODEL_TYPE_PREFIX = "salhub_"
+if TYPE_CHECKING:
+    from salhub.manifest import BundledModel
+
+PREFIX = "salhub_"
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Method:
+    """One published method.
+
+    Args:
+        name: Folder in `salhub/models`; its main kind of model is called the same.
+        paper: Where it was published.
+        default: Shipped model used when only the method is named, or None.
+    """
+
     name: str
+    paper: str
+    default: str | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """One kind of model: of a method, or a network of ours that methods build on.
+
+    Classes are named as they are in the files of the kind, such as "NormGradConfig" in
+    `configuration_normgrad.py`, or with the module of somebody else's,
+    "transformers.LlamaForCausalLM".
+
+    Args:
+        method: The method, or None for a network by itself.
+        name: Files are named after it, and so is the `model_type` of a configuration of ours, or
+            the `quant_method` where there is a quantizer.
+        task: What it does; `TASKS` lists the tasks that have a pipeline.
+        config: The configuration class.
+        model: The model class.
+        auto_class: The Auto class of transformers that loads it, beside AutoModel; or None.
+        quantizer: The class in `quantization_NAME.py` that loads its packed weights, or None; that
+            of the quantization settings is its attribute `config_class`.
+        image_processor: The class in `image_processing_NAME.py`, or None.
+        default: Shipped model used when only this kind is named; that of the method for its main
+            one.
+    """
+
+    method: str | None
+    name: str
+    task: str
     config: str
     model: str
-    folder: str | None = field(default=None, kw_only=True)
-
-    package: ClassVar[str]
+    auto_class: str | None = None
+    quantizer: str | None = None
+    image_processor: str | None = None
+    default: str | None = None
 
     @property
     def home(self) -> str:
         """The package that its files are in."""
-        return f"{self.package}.{self.folder or self.name}"
+        owner = "backbones" if self.method is None else "models"
+        return f"salhub.{owner}.{self.method or self.name}"
+
+    @property
+    def paper(self) -> str | None:
+        """Where its method was published; None for a network."""
+        return None if self.method is None else METHODS[self.method].paper
+
+    @property
+    def default_model(self) -> str | None:
+        """Shipped model used when only this kind of model is named, or None."""
+        return METHODS[self.name].default if self.name in METHODS else self.default
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether its configuration is a class of salhub."""
+        return "." not in self.config
 
     @property
     def model_type(self) -> str:
         """The `model_type` of its configuration."""
-        return MODEL_TYPE_PREFIX + self.name
+        return PREFIX + self.name if self.is_ours else self.config_class.model_type
+
+    @property
+    def quant_method(self) -> str | None:
+        """The `quant_method` in the `quantization_config` of its configuration, or None."""
+        return None if self.quantizer is None else PREFIX + self.name
 
     @property
     def config_class(self) -> Any:
         """The configuration class, imported when asked for."""
-        return getattr(self.module("configuration"), self.config)
+        return self._class(self.config, "configuration")
 
     @property
     def model_class(self) -> Any:
         """The model class, imported when asked for."""
-        return getattr(self.module("modeling"), self.model)
+        return self._class(self.model, "modeling")
+
+    @property
+    def quantizer_class(self) -> Any:
+        """The quantizer class, imported when asked for; None where there is none."""
+        return self.quantizer and self._class(self.quantizer, "quantization")
+
+    @property
+    def image_processor_class(self) -> Any:
+        """The image processor class, imported when asked for; None where there is none."""
+        return self.image_processor and self._class(self.image_processor, "image_processing")
+
+    @property
+    def pipeline_class(self) -> Any:
+        """The pipeline that runs it, imported when asked for; None for a network by itself."""
+        task = None if self.method is None else TASKS.get(self.task)
+        return task and task.pipeline_class
+
+    @property
+    def required_files(self) -> tuple[str, ...]:
+        """Files that a folder must hold beside configuration and weights to be of use."""
+        if self.pipeline_class is not None:
+            return self.pipeline_class.required_files
+        return () if self.image_processor is None else ("preprocessor_config.json",)
 
     def module(self, kind: str) -> Any:
         """Import one of its files, such as "configuration" or "evaluation".
@@ -52,53 +137,19 @@ class _Entry:
         """
         return importlib.import_module(f"{self.home}.{kind}_{self.name}")
 
+    def public_classes(self) -> dict[str, str]:
+        """Return its classes in files of salhub -> their module."""
+        kinds = {"configuration": self.config, "modeling": self.model}
+        kinds |= {"quantization": self.quantizer} if self.quantizer else {}
+        return {
+            name: f"{self.home}.{kind}_{self.name}"
+            for kind, name in kinds.items()
+            if "." not in name
+        }
 
-@dataclass(frozen=True)
-class Method(_Entry):
-    """One published method.
-
-    Args:
-        name: Files are named after it, `model_type` is built on it, and so is the folder in
-            `salhub/models` unless given.
-        config: Name of the configuration class.
-        model: Name of the model class.
-        task: What it does; `TASKS` lists the tasks.
-        paper: Where it was published.
-        default: Shipped model used when only the method is named, or None.
-        folder: Folder in `salhub/models` of a method with several kinds of model.
-        auto_class: The Auto class of transformers that loads it, beside AutoModel; or None.
-    """
-
-    task: str
-    paper: str
-    default: str | None = None
-    auto_class: str | None = None
-
-    package: ClassVar[str] = "salhub.models"
-
-
-@dataclass(frozen=True)
-class Backbone(_Entry):
-    """A network of ours that methods build on.
-
-    Args:
-        name: Folder in `salhub/backbones`.
-        config: Name of the configuration class.
-        model: Name of the model class.
-        auto_class: The Auto class of transformers that loads it, beside AutoModel.
-        image_processor: Name of the image processor class, or None where no pictures come in.
-    """
-
-    auto_class: str
-    image_processor: str | None = None
-    package: ClassVar[str] = "salhub.backbones"
-
-    @property
-    def image_processor_class(self) -> Any:
-        """The image processor class, imported when asked for; None where there is none."""
-        if self.image_processor is None:
-            return None
-        return getattr(self.module("image_processing"), self.image_processor)
+    def _class(self, name: str, kind: str) -> Any:
+        module, _, own = name.rpartition(".")
+        return getattr(importlib.import_module(module) if module else self.module(kind), own)
 
 
 @dataclass(frozen=True)
@@ -157,7 +208,7 @@ class RecipeEntry:
 
 
 METHODS: dict[str, Method] = {}
-BACKBONES: list[Backbone] = []
+MODELS: dict[str, Model] = {}
 TASKS: dict[str, Task] = {}
 RECIPES: list[RecipeEntry] = []
 
@@ -166,13 +217,13 @@ def register(
     *,
     tasks: Iterable[Task] = (),
     methods: Iterable[Method] = (),
-    backbones: Iterable[Backbone] = (),
+    models: Iterable[Model] = (),
     recipes: Iterable[RecipeEntry] = (),
 ) -> None:
     """Make entries known, in this order."""
     TASKS.update({task.name: task for task in tasks})
     METHODS.update({method.name: method for method in methods})
-    BACKBONES.extend(backbones)
+    MODELS.update({model.name: model for model in models})
     RECIPES.extend(recipes)
 
 
@@ -195,26 +246,118 @@ def recipe_named(name: str, verb: str) -> RecipeEntry:
     return known[name]
 
 
-def method_of(model_type_or_name: str) -> Method:
-    """Return a method by its name or by the `model_type` of a configuration.
+def model_named(name: str) -> Model | None:
+    """Return a kind of model that belongs to a method, by the name a person types, or None.
+
+    Example:
+        >>> model_named("salun-diffusion").task
+        'image-generation'
+    """
+    found = MODELS.get(name.replace("-", "_"))
+    return None if found is None or found.method is None else found
+
+
+def entry_of(model: Any, /, **settings: Any) -> Model:
+    """Return what is known of a model, by its name or its configuration.
+
+    Looked at are the list of shipped models, then `quant_method` in the `quantization_config`, then
+    `model_type`.
+
+    Args:
+        model: A folder, a shipped name with or without "salhub/" or a Hub repository; or a
+            configuration, as an object or as what stands in config.json; or a `BundledModel`.
+        **settings: For a name, those of `salhub.hub.HUB_KEYWORDS` are looked at.
 
     Raises:
-        UnknownNameError: No method is called that.
+        UnknownNameError: It is no model of salhub.
+        ModelNotFoundError: Nothing of that name was found.
+
+    Example:
+        >>> entry_of("salhub/normgrad-efficientnet-lite0").method
+        'normgrad'
     """
-    name = model_type_or_name.removeprefix(MODEL_TYPE_PREFIX)
-    if name not in METHODS:
-        raise UnknownNameError(
-            f"'{model_type_or_name}' is no method of salhub; the methods are "
-            f"{', '.join(METHODS)}.{did_you_mean(name, METHODS)}"
-        )
-    return METHODS[name]
+    from salhub.hub import bundled_model, canonical_name, read_config
+    from salhub.manifest import BundledModel
+
+    if isinstance(model, BundledModel):
+        return _entry_of_shipped(model)
+    is_name = isinstance(model, str | os.PathLike)
+    name = canonical_name(model) if is_name else getattr(model, "name_or_path", "")
+    shipped = bundled_model(name, **settings)
+    if is_name and shipped is not None:
+        return _entry_of_shipped(shipped)
+    config = read_config(name, **settings) if is_name else model
+    if not isinstance(config, Mapping):
+        config = config.to_dict()
+    quantization = config.get("quantization_config") or {}
+    model_type = config.get("model_type")
+    found = _entry_of_types(quantization.get("quant_method"), model_type)
+    if found is not None:
+        return found
+    if shipped is not None:
+        return _entry_of_shipped(shipped)
+    what = f"'{name}'" if name else "The configuration"
+    if model_type is None:
+        raise UnknownNameError(f"{what} has no model_type in its config.json; it is no model.")
+    raise UnknownNameError(
+        f"{what} is a model of type '{model_type}', which is none of salhub's; its methods are "
+        f"{', '.join(METHODS)}.{did_you_mean(model_type, MODELS)}"
+    )
 
 
-def read_model_type(name: str | os.PathLike, /, **settings: Any) -> str:
-    """Return the `model_type` in the config.json of a model, without building anything."""
-    content = read_config(name, **settings)
-    if "model_type" not in content:
+def refuse_network(entry: Model, name: str) -> None:
+    """Raises UnknownNameError where a model is a network by itself, which no pipeline runs."""
+    if entry.method is None:
         raise UnknownNameError(
-            f"The config.json of '{os.fspath(name)}' has no model_type; it is no salhub model."
+            f"'{name}' is a network that methods explain, not a method; use it with a method's "
+            f"name and classifier={name}, or --classifier {name} on the command line."
         )
-    return content["model_type"]
+
+
+def _entry_of_types(*types: str | None) -> Model | None:
+    for kind in filter(None, types):
+        found = MODELS.get(str(kind).removeprefix(PREFIX))
+        if found is not None and kind in (found.quant_method, PREFIX + found.name):
+            return found
+    return None
+
+
+def _entry_of_shipped(shipped: "BundledModel") -> Model:
+    found = _entry_of_types(shipped.quant_method, shipped.model_type)
+    if found is not None:
+        return found
+    # A configuration of transformers' own does not tell; the method does.
+    for entry in MODELS.values():
+        if entry.method == shipped.method and entry.model_type == shipped.model_type:
+            return entry
+    raise UnknownNameError(f"'{shipped.full_name}' is of no method of salhub.")
+
+
+def find_entry(model: str | os.PathLike, /, **settings: Any) -> tuple[str | None, Model]:
+    """Return the name of a model and what is known of it, by what a person typed.
+
+    Args:
+        model: A model, or the name of a method: its default model is taken.
+        **settings: As of `entry_of`; with `classifier`, the name is None where only a method was
+            named.
+
+    Raises:
+        UnknownNameError, ModelNotFoundError: As `entry_of`; also for a network by itself and for a
+            method without a default.
+    """
+    from salhub.hub import canonical_name
+
+    name = canonical_name(model)
+    entry = None if os.path.isdir(name) else model_named(name)
+    if entry is None:
+        entry = entry_of(name, **settings)
+        refuse_network(entry, os.fspath(model))
+        return name, entry
+    if settings.get("classifier") is not None:
+        return None, entry
+    if entry.default_model is None:
+        raise ModelNotFoundError(
+            f"'{name}' is a method without a default model; name a model, or, of a method that "
+            "explains classifiers, the classifier with classifier=..."
+        )
+    return canonical_name(entry.default_model), entry

@@ -101,9 +101,17 @@ def canonical_name(name: str | os.PathLike) -> str:
     return name
 
 
-def bundled_model(name: str) -> BundledModel | None:
-    """Return the shipped model called `name` (with its namespace), or None."""
-    return read_manifest().get(name.removeprefix(NAMESPACE)) if _is_ours(name) else None
+def bundled_model(name: str, **hub_arguments: Any) -> BundledModel | None:
+    """Return the shipped model that a name (with its namespace) means, or None.
+
+    Args:
+        name: The name; a folder that is there is meant before a shipped model.
+        **hub_arguments: The keywords given to `from_pretrained`, which may ask for the Hub.
+    """
+    if not name.startswith(NAMESPACE) or os.path.isdir(name):
+        return None
+    model = read_manifest().get(name.removeprefix(NAMESPACE))
+    return None if model is None or _asks_for_hub(model, hub_arguments) else model
 
 
 def resolve(name: str | os.PathLike, **hub_arguments: Any) -> Resolved:
@@ -123,9 +131,9 @@ def resolve(name: str | os.PathLike, **hub_arguments: Any) -> Resolved:
     name = os.fspath(name)
     if os.path.isdir(name):
         return Resolved(name, name, name, "folder")
-    model = bundled_model(name)
+    model = bundled_model(name, **hub_arguments)
     from_hub = Resolved(name, name, name, "hub")
-    if model is None or _asks_for_hub(model, hub_arguments):
+    if model is None:
         logger.info("%s: from the Hub or its cache", name)
         return from_hub
     if os.environ.get("SALHUB_PREFER_HUB") == "1" and _hub_has(name, hub_arguments):
@@ -318,10 +326,6 @@ def seed_cache(
     models = [_shipped(name) for name in names] if names else list(read_manifest().values())
     root = Path(cache_dir or HF_HUB_CACHE)
     return [_seed_one(model, root) for model in models]
-
-
-def _is_ours(name: str) -> bool:
-    return name.startswith(NAMESPACE)
 
 
 def _shipped(name: str) -> BundledModel:

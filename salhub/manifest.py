@@ -49,21 +49,25 @@ class BundledModel:
 
     Args:
         name: Name without the namespace.
+        method: The method it is of, or None for a network by itself.
         model_type: The `model_type` of its configuration.
         task: What it does, such as "image-saliency".
         trained_on: Data its weights were learnt from.
         source: Where the weights come from.
         license: Licence of the weights (SPDX).
         files: Its files.
+        quant_method: The `quant_method` of its configuration, or None where it is not quantized.
     """
 
     name: str
+    method: str | None
     model_type: str
     task: str
     trained_on: str
     source: str
     license: str
     files: tuple[BundledFile, ...]
+    quant_method: str | None = None
 
     @property
     def full_name(self) -> str:
@@ -147,11 +151,18 @@ def build_manifest() -> dict[str, dict]:
         if "weights_from" in card:
             files["model.safetensors"] = WEIGHTS_ROOT / card["weights_from"] / "model.safetensors"
         manifest[folder.name] = {
+            "method": card.get("method"),
             "model_type": config["model_type"],
+            **_quantization(config),
             **{key: card[key] for key in ("task", "trained_on", "source", "license")},
             "files": [_describe(name, files[name]) for name in sorted(files)],
         }
     return manifest
+
+
+def _quantization(config: dict) -> dict[str, str]:
+    found = config.get("quantization_config") or {}
+    return {"quant_method": found["quant_method"]} if found else {}
 
 
 def _describe(name: str, path: Path) -> dict:

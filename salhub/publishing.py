@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from salhub.entries import BACKBONES, METHODS, Backbone, Method
+from salhub.entries import Model, entry_of
 from salhub.errors import UnknownNameError, did_you_mean
 from salhub.hub import bundled_model, canonical_name
 from salhub.hub_commit import Content, check_login, check_repository, commit_files
@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 
 _WEIGHTS = "model.safetensors"
 _WEIGHTS_INDEX = "model.safetensors.index.json"
-_IMAGE_PROCESSOR = "preprocessor_config.json"
+# File -> what writes it; everything else is of the model.
+_WRITERS = {"preprocessor_config.json": "image_processor", "tokenizer_config.json": "tokenizer"}
 _CARD = "README.md"
 _RESULTS = "results.json"
 # What a run keeps for itself.
@@ -140,7 +141,7 @@ def _generated_card(name: str) -> dict[str, Content]:
     return dict(card_files(name))
 
 
-def _saved_model(folder: Path) -> tuple[dict[str, Content], Method | Backbone | None]:
+def _saved_model(folder: Path) -> tuple[dict[str, Content], Model | None]:
     config = _read_config(folder)
     # A run has made sure that its model is complete, whoever's it is, and has written a card.
     entry = None if _is_of_a_run(folder) else _entry_of(config, folder)
@@ -182,36 +183,26 @@ def _read_config(folder: Path) -> Mapping:
     return config if isinstance(config, dict) else {}
 
 
-def _entry_of(config: Mapping, folder: Path) -> Method | Backbone:
-    model_type = config.get("model_type")
-    for entry in (*METHODS.values(), *BACKBONES):
-        if entry.model_type == model_type:
-            return entry
-    raise ValueError(
-        f"{folder} holds a model of type '{model_type}', which is none of salhub's, and no run of "
-        "salhub made it; push it with its own push_to_hub."
-    )
+def _entry_of(config: Mapping, folder: Path) -> Model:
+    try:
+        return entry_of(config)
+    except UnknownNameError as error:
+        raise ValueError(
+            f"{folder} holds a model of type '{config.get('model_type')}', which is none of "
+            "salhub's, and no run of salhub made it; push it with its own push_to_hub."
+        ) from error
 
 
-def _check_complete(folder: Path, config: Mapping, entry: Method | Backbone | None) -> None:
+def _check_complete(folder: Path, config: Mapping, entry: Model | None) -> None:
     missing = _missing_weights(folder, config)
-    is_prepared = entry is None or (folder / _IMAGE_PROCESSOR).is_file()
-    if not missing and not is_prepared and _takes_pictures(entry):
-        missing = [_IMAGE_PROCESSOR]
+    if entry is not None and not missing:
+        missing = [name for name in entry.required_files if not (folder / name).is_file()]
     if missing:
-        how = "image_processor" if missing == [_IMAGE_PROCESSOR] else "model"
+        how = _WRITERS.get(missing[0], "model")
         raise ValueError(
             f"{folder} is incomplete: it has no {' and no '.join(missing)}; write it with "
             f"{how}.save_pretrained(folder)."
         )
-
-
-def _takes_pictures(entry: Method | Backbone) -> bool:
-    if isinstance(entry, Backbone):
-        return entry.image_processor is not None
-    from salhub.pipelines import pipeline_class
-
-    return pipeline_class(entry.task).input_type == "image"
 
 
 def _missing_weights(folder: Path, config: Mapping) -> list[str]:
@@ -240,10 +231,9 @@ def _existing_card(card: str | os.PathLike) -> Path:
     return path
 
 
-def _plain_card(entry: Method | Backbone, repo_id: str) -> str:
-    is_method = isinstance(entry, Method)
-    tags = ["saliency", entry.name] + ([entry.paper.lower()] if is_method else [])
-    loader = "salhub.AutoModelForSaliency" if is_method else f"salhub.{entry.model}"
+def _plain_card(entry: Model, repo_id: str) -> str:
+    tags = ["saliency", entry.name] + ([entry.paper.lower()] if entry.paper else [])
+    loader = "salhub.AutoModelForSaliency" if entry.method else f"salhub.{entry.model}"
     return f"""---
 library_name: salhub
 tags: {json.dumps(tags)}

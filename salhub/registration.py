@@ -6,38 +6,63 @@ import sys
 from collections.abc import Callable
 
 from salhub.auto import AutoModelForSaliency
-from salhub.entries import BACKBONES, METHODS, TASKS
+from salhub.entries import MODELS, TASKS, Model
+
+
+class _ImportedWhenAsked(dict):
+    """Configuration class -> model class, which is imported when it is asked for."""
+
+    def __getitem__(self, key):
+        found = super().__getitem__(key)
+        return found.model_class if isinstance(found, Model) else found
+
+    def values(self):
+        return [self[key] for key in self]
+
+    def items(self):
+        return [(key, self[key]) for key in self]
 
 
 def _register_configurations() -> None:
     from transformers import AutoConfig
 
-    for entry in (*METHODS.values(), *BACKBONES):
-        AutoConfig.register(entry.model_type, entry.config_class, exist_ok=True)
+    for entry in MODELS.values():
+        if entry.is_ours:
+            AutoConfig.register(entry.model_type, entry.config_class, exist_ok=True)
 
 
 def _register_models() -> None:
     import transformers
 
-    for entry in (*METHODS.values(), *BACKBONES):
-        transformers.AutoModel.register(entry.config_class, entry.model_class, exist_ok=True)
-    for entry in (*METHODS.values(), *BACKBONES):
-        if entry.auto_class is None:
+    for entry in MODELS.values():
+        if not entry.is_ours:
             continue
-        auto_class = getattr(transformers, entry.auto_class)
-        auto_class.register(entry.config_class, entry.model_class, exist_ok=True)
+        for auto_class in {"AutoModel", entry.auto_class} - {None}:
+            mapping = getattr(transformers, auto_class)._model_mapping
+            if not isinstance(mapping._extra_content, _ImportedWhenAsked):
+                mapping._extra_content = _ImportedWhenAsked(mapping._extra_content)
+            mapping._extra_content[entry.config_class] = entry
+
+
+def _register_quantizers() -> None:
+    from transformers.quantizers import auto
+
+    for entry in MODELS.values():
+        name = entry.quant_method
+        if name is not None and name not in auto.AUTO_QUANTIZER_MAPPING:
+            auto.register_quantization_config(name)(entry.quantizer_class.config_class)
+            auto.register_quantizer(name)(entry.quantizer_class)
 
 
 def _register_image_processors() -> None:
     from transformers import AutoImageProcessor
 
-    for entry in BACKBONES:
-        if entry.image_processor is None:
-            continue
-        classes = {"pil": entry.image_processor_class}
-        AutoImageProcessor.register(
-            entry.config_class, image_processor_classes=classes, exist_ok=True
-        )
+    for entry in MODELS.values():
+        if entry.image_processor is not None:
+            classes = {"pil": entry.image_processor_class}
+            AutoImageProcessor.register(
+                entry.config_class, image_processor_classes=classes, exist_ok=True
+            )
 
 
 def _register_pipelines() -> None:
@@ -58,6 +83,8 @@ def _register_pipelines() -> None:
 _REGISTRATIONS: dict[str, Callable[[], None]] = {
     "transformers.models.auto.configuration_auto": _register_configurations,
     "transformers.models.auto.modeling_auto": _register_models,
+    # Not after the import of the quantizers, which happens half-way through that of the models.
+    "transformers.modeling_utils": _register_quantizers,
     "transformers.models.auto.image_processing_auto": _register_image_processors,
     "transformers.pipelines": _register_pipelines,
 }

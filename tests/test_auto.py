@@ -6,25 +6,51 @@ import os
 import pytest
 
 from salhub.auto import AutoModelForSaliency
-from salhub.entries import METHODS, method_of
+from salhub.entries import METHODS, MODELS, entry_of, find_entry
 from salhub.errors import UnknownNameError
+from salhub.hub import read_config
+from salhub.manifest import read_manifest
 from tests.machine import Machine
 
 
-@pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)
-def test_names_follow_from_the_folder(method):
-    assert method.config_class.model_type == method.model_type == f"salhub_{method.name}"
-    assert method.model_class.config_class is method.config_class
+@pytest.mark.parametrize("entry", MODELS.values(), ids=lambda entry: entry.name)
+def test_names_follow_from_the_folder(entry):
+    assert entry.config_class.model_type == entry.model_type == f"salhub_{entry.name}"
+    assert entry.model_class.config_class is entry.config_class
 
 
-def test_an_unknown_method_names_the_near_ones():
-    with pytest.raises(UnknownNameError, match="Did you mean 'normgrad'"):
-        method_of("normgrd")
+@pytest.mark.parametrize("name", METHODS)
+def test_the_main_kind_of_model_is_called_like_its_method(name):
+    assert MODELS[name].method == name
+    assert entry_of(METHODS[name].default) is MODELS[name]
+
+
+@pytest.mark.parametrize("name", read_manifest())
+def test_shipped_models_say_of_which_method_they_are(name):
+    entry = entry_of(name)
+    assert entry.method == read_manifest()[name].method
+    config = read_config(f"salhub/{name}")
+    assert entry_of(config) is entry_of(entry.config_class.from_dict(config)) is entry
+
+
+def test_a_method_may_have_several_kinds_of_model():
+    salun = [entry.name for entry in MODELS.values() if entry.method == "salun"]
+    assert salun == ["salun", "salun_diffusion"]
+    named = find_entry("salun-diffusion")
+    assert named == ("salhub/salun-ddpm-mnist", MODELS["salun_diffusion"])
+    assert find_entry("salun") == ("salhub/salun-resnet8-cifar10", MODELS["salun"])
+
+
+def test_a_network_by_itself_is_no_method():
+    with pytest.raises(UnknownNameError, match="network that methods explain"):
+        find_entry("efficientnet-lite0")
+    with pytest.raises(UnknownNameError, match="network that methods explain"):
+        AutoModelForSaliency.from_pretrained("salhub/efficientnet-lite0")
 
 
 def test_a_foreign_model_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
-    with pytest.raises(UnknownNameError, match="'vit' is no method of salhub"):
+    with pytest.raises(UnknownNameError, match="of type 'vit', which is none of salhub's"):
         AutoModelForSaliency.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UnknownNameError, match="no model_type"):
@@ -55,8 +81,14 @@ def machine():
 def test_transformers_knows_our_classes_in_whatever_order_things_are_imported(
     imports, machine, tmp_path
 ):
-    code = f"""{imports}
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
+    # The pipelines import what they run.
+    pipelines = "early" if "pipeline" in imports else ""
+    code = f"""import sys
+{imports}
+from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
+early = [name for name in sys.modules if name.startswith(("salhub.models.", "salhub.backbones."))]
+assert {pipelines or "not any('.modeling_' in name for name in early), early"}
+from transformers import AutoImageProcessor
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 from transformers.pipelines import PIPELINE_REGISTRY
 config = AutoConfig.for_model("salhub_efficientnet_lite", image_size=32)

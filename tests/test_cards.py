@@ -24,15 +24,13 @@ from salhub.cards import (
 )
 from salhub.cli import app
 from salhub.data.samples import sample_path
-from salhub.entries import METHODS, method_of
+from salhub.entries import entry_of
 from salhub.errors import UnknownNameError
 from salhub.results import Results, Table
 
 NAMES = list(manifest.read_manifest())
 METHOD_NAMES = [
-    name
-    for name, model in manifest.read_manifest().items()
-    if model.model_type.removeprefix("salhub_") in METHODS
+    name for name, model in manifest.read_manifest().items() if model.method is not None
 ]
 NAME = "normgrad-efficientnet-lite0"
 SECTIONS = [
@@ -74,7 +72,8 @@ def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of results files with one in it."""
     folder = tmp_path / "model_cards"
     folder.mkdir()
-    monkeypatch.setattr(salhub.cards, "cards_folder", lambda: folder)
+    for module in (salhub.cards, salhub.results):
+        monkeypatch.setattr(module, "cards_folder", lambda: folder)
     for name in NAMES:
         invented_results(name).save(folder / f"{name}.results.json")
     return folder
@@ -119,7 +118,7 @@ def test_the_hub_can_read_the_front_matter(cards, name):
     assert data.library_name == "salhub"
     assert data.license == manifest.read_manifest()[name].license
     assert "saliency" in data.tags
-    kind = salhub.cards._pipeline_class(manifest.read_manifest()[name])
+    kind = entry_of(name).pipeline_class
     assert data.pipeline_tag == getattr(kind, "hub_task", "image-classification")
 
 
@@ -269,8 +268,8 @@ def test_pictures_of_models_that_it_is_compared_with_go_along():
 
 @pytest.mark.parametrize("model_type", ["salhub_salun", "salhub_salun_diffusion"])
 def test_the_picture_of_every_task_is_made_the_same_twice(model_type, tmp_path, monkeypatch):
-    entry = method_of(model_type)
-    shipped = manifest.BundledModel("toy", model_type, entry.task, "a", "b", "mit", ())
+    entry = entry_of({"model_type": model_type})
+    shipped = manifest.BundledModel("toy", "salun", model_type, entry.task, "a", "b", "mit", ())
     monkeypatch.setattr(manifest, "read_manifest", lambda: {"toy": shipped})
     parts = {"top_k": 2} if entry.name == "salun" else {"num_images": 1, "num_steps": 2}
     if entry.name == "salun":

@@ -14,10 +14,11 @@ import pytest
 
 TESTS = Path(__file__).parent
 NAME = "pixel-gradient-efficientnet-lite0"
-LINE = (
-    'Method("pixel_gradient", "PixelGradientConfig", "PixelGradientForImageSaliency", '
-    f'"image-saliency", "arXiv:1312.6034", "{NAME}"),'
-)
+LINES = {
+    "_METHODS = (": f'Method("pixel_gradient", "arXiv:1312.6034", "{NAME}"),',
+    "_MODELS = (": 'Model("pixel_gradient", "pixel_gradient", "image-saliency", '
+    '"PixelGradientConfig", "PixelGradientForImageSaliency"),',
+}
 SHIP = f"""
 import salhub
 from pathlib import Path
@@ -31,7 +32,8 @@ model.config.save_pretrained(folder)
 processor = AutoImageProcessor.from_pretrained(resolve("salhub/efficientnet-lite0").config_folder)
 processor.save_pretrained(folder)
 (folder / "card.yaml").write_text(
-    "task: image-saliency\\ntrained_on: ImageNet-1k\\nsource: converted\\nlicense: apache-2.0\\n"
+    "method: pixel_gradient\\ntask: image-saliency\\ntrained_on: ImageNet-1k\\n"
+    "source: converted\\nlicense: apache-2.0\\n"
     "weights_from: efficientnet-lite0\\n"
 )
 results = Results(model="{NAME}", command="salhub evaluate {NAME}", seed=0)
@@ -64,10 +66,11 @@ def checkout(tmp_path_factory, salhub_root):
     (root / "model_cards").mkdir()
     shutil.copytree(TESTS / "newcomer" / "pixel_gradient", root / "salhub/models/pixel_gradient")
     auto = root / "salhub" / "auto.py"
-    table = "    for method in (\n"
     text = auto.read_text()
-    assert text.count(table) == 1
-    auto.write_text(text.replace(table, f"{table}        {LINE}\n"))
+    for table, line in LINES.items():
+        assert text.count(table) == 1
+        text = text.replace(table, f"{table}\n    {line}")
+    auto.write_text(text)
     _python(root, "-c", SHIP)
     _python(root, "-m", "salhub.manifest")
     return root
@@ -111,6 +114,6 @@ def test_the_shipped_tester_suite_passes(checkout):
 
 def test_the_guide_says_what_was_done():
     guide = (TESTS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    for step in ("salhub/models/", "METHODS", "card.yaml", "python -m salhub.manifest",
+    for step in ("salhub/models/", "_METHODS", "_MODELS", "card.yaml", "python -m salhub.manifest",
                  "weights_from", "SavingTester", "configuration_", "modeling_"):  # fmt: skip
         assert step in guide, step

@@ -6,16 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from salhub.cli.settings import refuse_unknown
-from salhub.entries import BACKBONES, METHODS, read_model_type
+from salhub.entries import MODELS, Model, entry_of, find_entry, model_named
 from salhub.errors import UnknownNameError, did_you_mean
-from salhub.hub import HUB_KEYWORDS, bundled_model, canonical_name
+from salhub.hub import HUB_KEYWORDS, canonical_name, load
 from salhub.manifest import NAMESPACE, read_manifest
-
-if TYPE_CHECKING:
-    from salhub.entries import Backbone, Method
 
 # Taken from options of their own, or not to be written on a command line.
 _NOT_SETTINGS = frozenset({"batch_size", "device", "image_processor"})
@@ -28,27 +25,25 @@ class Choice:
     Args:
         name: Its full name, a folder or a repository; None where only the method was named, to
             explain `classifier`.
-        method: Its method.
+        entry: What is known of it.
         classifier: The user's own network to explain, or None.
     """
 
     name: str | None
-    method: "Method"
+    entry: Model
     classifier: str | None = None
 
     @property
     def pipeline_class(self) -> Any:
         """The pipeline of its task."""
-        from salhub.pipelines import pipeline_class
-
-        return pipeline_class(self.method.task)
+        return self.entry.pipeline_class
 
     @property
     def short_name(self) -> str:
         """A name fit for a file name."""
         if self.name is not None:
             return Path(self.name).name
-        return f"{self.method.name.replace('_', '-')}-{Path(self.classifier or '').name}"
+        return f"{self.entry.name.replace('_', '-')}-{Path(self.classifier or '').name}"
 
     def split(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Sort settings into those of loading and those of each call.
@@ -67,7 +62,7 @@ class Choice:
         """Return the names that are taken when it is loaded, and those taken by each call."""
         parameters = inspect.signature(self.pipeline_class.from_name).parameters.values()
         keywords = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
-        fields = self.method.config_class.field_names()
+        fields = self.entry.config_class.field_names() if self.entry.is_ours else set()
         calling = set(self.pipeline_class.call_settings)
         return (fields | keywords | set(HUB_KEYWORDS)) - _NOT_SETTINGS - calling, calling
 
@@ -85,7 +80,7 @@ class Choice:
             own["classifier"] = self.classifier
         if batch_size is not None:
             own["batch_size"] = batch_size
-        return self.pipeline_class.from_name(self.name, self.method, device=device, **own)
+        return self.pipeline_class.from_name(self.name, self.entry, device=device, **own)
 
 
 @dataclass(frozen=True)
@@ -94,11 +89,11 @@ class NetworkChoice:
 
     Args:
         name: Its full name, a folder or a repository.
-        method: Its line in `salhub.auto.BACKBONES`.
+        entry: What is known of it.
     """
 
     name: str
-    method: "Backbone"
+    entry: Model
 
     @property
     def short_name(self) -> str:
@@ -112,12 +107,10 @@ class NetworkChoice:
     def load(self, settings: Mapping[str, Any], *, device: str | None = None) -> SimpleNamespace:
         """Load the network and its image processor, under the names a pipeline has for them."""
         quiet_transformers()
-        model_class: Any = self.method.model_class
-        processor_class: Any = self.method.image_processor_class
-        processor = processor_class and processor_class.from_pretrained(self.name, **settings)
+        processor = self.entry.image_processor_class
         return SimpleNamespace(
-            model=model_class.from_pretrained(self.name, **settings).to(device).eval(),
-            image_processor=processor,
+            model=load(self.entry.model_class, self.name, **settings).to(device).eval(),
+            image_processor=processor and load(processor, self.name, **settings),
         )
 
 
@@ -131,11 +124,10 @@ def choose_to_measure(
     """
     check_known(name)
     full_name = canonical_name(name)
-    if classifier is None and name.replace("-", "_") not in METHODS:
-        model_type = read_model_type(full_name, **hub_settings)
-        for backbone in BACKBONES:
-            if backbone.model_type == model_type:
-                return NetworkChoice(full_name, backbone)
+    if classifier is None and model_named(name) is None:
+        entry = entry_of(full_name, **hub_settings)
+        if entry.method is None:
+            return NetworkChoice(full_name, entry)
     return choose(name, classifier, **hub_settings)
 
 
@@ -152,19 +144,10 @@ def choose(name: str, classifier: str | None = None, **hub_settings: Any) -> Cho
         ModelNotFoundError: There is no such folder or repository.
     """
     check_known(name)
-    from salhub.pipelines import find_method
-
-    shipped = bundled_model(canonical_name(name))
-    if shipped is not None and shipped.model_type in {one.model_type for one in BACKBONES}:
-        raise UnknownNameError(
-            f"'{name}' is a network that methods explain, not a method; use it with a method's "
-            f"name and --classifier {name}."
-        )
     quiet_transformers()
     if classifier is not None:
         hub_settings["classifier"] = classifier
-    found, method = find_method(name, **hub_settings)
-    return Choice(found, method, classifier)
+    return Choice(*find_entry(name, **hub_settings), classifier)
 
 
 def check_known(name: str) -> None:
@@ -173,11 +156,12 @@ def check_known(name: str) -> None:
     Raises:
         UnknownNameError: With the nearest names.
     """
-    known = [*read_manifest(), *METHODS]
     plain = name.removeprefix(NAMESPACE)
     # Every repository has an owner, so a name without a slash can only be one of ours.
-    if "/" in plain or os.path.isdir(name) or plain in known or plain.replace("-", "_") in known:
+    is_known = plain in read_manifest() or model_named(plain) is not None
+    if "/" in plain or os.path.isdir(name) or is_known:
         return
+    known = [*read_manifest(), *(one.name for one in MODELS.values() if one.method)]
     raise UnknownNameError(
         f"There is no model or method '{name}', and no such folder; `salhub list` shows the "
         f"models.{did_you_mean(plain, known)}"

@@ -98,7 +98,7 @@ def compare_command(
 def _check_comparable(choices: list[Choice]) -> None:
     if not choices:
         raise typer.BadParameter("Name at least one model or method to compare.")
-    tasks = {choice.method.task for choice in choices}
+    tasks = {choice.entry.task for choice in choices}
     if len(tasks) > 1:
         raise ValueError(
             f"Only models of one task can be compared; these do {' and '.join(sorted(tasks))}."

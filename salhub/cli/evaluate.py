@@ -78,11 +78,11 @@ def evaluate_command(
 
 def _evaluation(choice: Choice | NetworkChoice) -> Callable[..., Any]:
     try:
-        return choice.method.module("evaluation").evaluate
+        return choice.entry.module("evaluation").evaluate
     except ModuleNotFoundError as error:
         if error.name is None or "evaluation_" not in error.name:
             raise
-        raise ValueError(f"The method {choice.method.name} has no evaluation.") from None
+        raise ValueError(f"The method {choice.entry.name} has no evaluation.") from None
 
 
 def _split(

@@ -9,9 +9,8 @@ import typer
 from salhub.cli.choice import Choice, check_known, quiet_transformers
 from salhub.cli.config_fields import config_fields
 from salhub.cli.files import echo_json
-from salhub.entries import BACKBONES, METHODS
-from salhub.errors import UnknownNameError
-from salhub.hub import bundled_model, canonical_name, resolve
+from salhub.entries import Model, entry_of, find_entry, model_named
+from salhub.hub import bundled_model, canonical_name, load
 
 _HASH_DIGITS = 12
 _WIDEST = 100
@@ -64,12 +63,12 @@ def describe(name: str, classifier: str | None = None) -> dict[str, Any]:
     quiet_transformers()
     full_name, entry = _find(name, classifier)
     config = _read_config(full_name, entry)
-    choice = Choice(full_name, entry, classifier) if entry.name in METHODS else None
+    choice = Choice(full_name, entry, classifier) if entry.method else None
     return {
         "name": full_name or entry.name,
         "method": entry.name,
-        "paper": getattr(entry, "paper", None),
-        "task": getattr(entry, "task", None),
+        "paper": entry.paper,
+        "task": entry.task,
         "classifier": classifier,
         **_provenance(full_name),
         "settings": [field._asdict() for field in config_fields(config)],
@@ -78,25 +77,15 @@ def describe(name: str, classifier: str | None = None) -> dict[str, Any]:
     }
 
 
-def _find(name: str, classifier: str | None) -> tuple[str | None, Any]:
-    from salhub.entries import read_model_type
-    from salhub.pipelines import find_method
-
+def _find(name: str, classifier: str | None) -> tuple[str | None, Model]:
+    if model_named(name) is not None:
+        return find_entry(name, classifier=classifier)
     full_name = canonical_name(name)
-    if name.replace("-", "_") in METHODS:
-        settings = {} if classifier is None else {"classifier": classifier}
-        return find_method(name, **settings)
-    model_type = read_model_type(full_name)
-    for entry in (*METHODS.values(), *BACKBONES):
-        if entry.model_type == model_type:
-            return full_name, entry
-    raise UnknownNameError(f"'{name}' is a '{model_type}', which is no model of salhub.")
+    return full_name, entry_of(full_name)
 
 
-def _read_config(name: str | None, entry: Any) -> Any:
-    if name is None:
-        return entry.config_class()
-    return entry.config_class.from_pretrained(resolve(name).config_folder)
+def _read_config(name: str | None, entry: Model) -> Any:
+    return entry.config_class() if name is None else load(entry.config_class, name)
 
 
 def _provenance(name: str | None) -> dict[str, Any]:

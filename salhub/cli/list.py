@@ -21,6 +21,7 @@ def list_command(
             {
                 "name": model.full_name,
                 "task": model.task,
+                "method": model.method,
                 "model_type": model.model_type,
                 "bytes": model.bytes,
                 "trained_on": model.trained_on,

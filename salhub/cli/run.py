@@ -257,7 +257,7 @@ class _Run:
                 result.save(path, **self.saving)
         self.num_done += 1
         if self.as_json:
-            model = self.choice.name or self.choice.method.name
+            model = self.choice.name or self.choice.entry.name
             written = None if target is None else str(target)
             names = {"input": source.text, "output": written, "model": model}
             if self.choice.classifier is not None:

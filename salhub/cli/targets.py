@@ -119,7 +119,7 @@ def mark_folder(folder: Path, choice: Choice, settings: dict[str, Any], overwrit
         ValueError: Files made otherwise are there, and may not be replaced.
     """
     record = {
-        "model": choice.name or choice.method.name,
+        "model": choice.name or choice.entry.name,
         "classifier": choice.classifier,
         "settings": to_record(settings),
     }

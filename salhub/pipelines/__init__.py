@@ -8,14 +8,7 @@ from typing import Any
 import transformers.pipelines  # noqa: F401
 from torch import nn
 
-from salhub.entries import METHODS, TASKS, Method, method_of, read_model_type
-from salhub.errors import ModelNotFoundError
-from salhub.hub import canonical_name
-
-
-def pipeline_class(task: str) -> Any:
-    """Return the pipeline class of a task."""
-    return TASKS[task].pipeline_class
+from salhub.entries import entry_of, find_entry, refuse_network
 
 
 def pipeline(model: str | os.PathLike | nn.Module, /, **settings: Any) -> Any:
@@ -44,24 +37,8 @@ def pipeline(model: str | os.PathLike | nn.Module, /, **settings: Any) -> Any:
         'tiger cat'
     """
     if isinstance(model, nn.Module):
-        method = method_of(model.config.model_type)
-        return pipeline_class(method.task).from_model(model, **settings)
-    name, method = find_method(model, **settings)
-    return pipeline_class(method.task).from_name(name, method, **settings)
-
-
-def find_method(model: str | os.PathLike, /, **settings: Any) -> tuple[str | None, Method]:
-    """Return the name of a model, or None where only its method was named, and its method."""
-    name = canonical_name(model)
-    key = name.replace("-", "_")
-    if key in METHODS and not os.path.isdir(name):
-        method = METHODS[key]
-        if settings.get("classifier") is not None:
-            return None, method
-        if method.default is None:
-            raise ModelNotFoundError(
-                f"'{name}' is a method without a default model; name a model, or, of a method that "
-                "explains classifiers, the classifier with classifier=..."
-            )
-        return canonical_name(method.default), method
-    return name, method_of(read_model_type(name, **settings))
+        entry = entry_of(model.config)
+        refuse_network(entry, model.config.name_or_path)
+        return entry.pipeline_class.from_model(model, **settings)
+    name, entry = find_entry(model, **settings)
+    return entry.pipeline_class.from_name(name, entry, **settings)

@@ -13,9 +13,9 @@ from transformers import Pipeline, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
 from salhub.data.text_sources import load_text
-from salhub.entries import Method
+from salhub.entries import Model
 from salhub.errors import did_you_mean
-from salhub.hub import hub_keywords
+from salhub.hub import hub_keywords, load
 from salhub.pipelines.image_processors import load_image_processor
 from salhub.pipelines.result import PICTURE_WRITERS
 from salhub.processing import load_image
@@ -48,6 +48,8 @@ class TaskPipeline(Pipeline):
     # Keywords of a call, and those that comparisons and cards set where nobody else does.
     call_settings: ClassVar[tuple[str, ...]] = ()
     fixed_settings: ClassVar[Mapping[str, Any]] = {}
+    # What a folder must hold beside configuration and weights to be pushed.
+    required_files: ClassVar[tuple[str, ...]] = ()
     # What cards show, and the nearest task that the Hub knows.
     sample: ClassVar[str]
     example: ClassVar[str]
@@ -62,7 +64,7 @@ class TaskPipeline(Pipeline):
     def from_name(
         cls,
         name: str | None,
-        method: Method,
+        method: Model,
         /,
         *,
         device: str | int | torch.device | None = None,
@@ -201,6 +203,7 @@ class PicturePipeline(TaskPipeline):
     input_suffixes = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
     sample = "sample:cat"
     hub_task = "image-classification"
+    required_files = ("preprocessor_config.json",)
 
     read = staticmethod(load_image)
 
@@ -210,7 +213,7 @@ class PicturePipeline(TaskPipeline):
     def from_name(
         cls,
         name: str | None,
-        method: Method,
+        method: Model,
         /,
         *,
         image_processor: BaseImageProcessor | None = None,
@@ -285,7 +288,7 @@ class TextPipeline(TaskPipeline):
 
 def load_model(
     name: str | os.PathLike | None,
-    method: Method,
+    method: Model,
     dtype: torch.dtype | str | None,
     settings: Mapping[str, Any],
 ) -> PreTrainedModel:
@@ -306,7 +309,7 @@ def load_model(
             "own, without classifier=..."
         )
     precision = {} if dtype is None else {"dtype": dtype}
-    return method.model_class.from_pretrained(name, **precision, **settings)
+    return load(method.model_class, name, **precision, **settings)
 
 
 def whole_number(name: str, value: Any, low: int = 1, limit: int | None = None) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers.image_processing_utils import BaseImageProcessor
 
-from salhub.entries import Method
+from salhub.entries import Model
 from salhub.errors import NoImageProcessorError
 from salhub.explaining.modeling_explained_classifier import (
     ExplainedClassifierModel,
@@ -47,7 +47,7 @@ result.save("explained.png")
     def from_name(
         cls,
         name: str | None,
-        method: Method,
+        method: Model,
         /,
         *,
         classifier: str | os.PathLike | nn.Module | None = None,

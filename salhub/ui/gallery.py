@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import gradio as gr
 
-from salhub.entries import METHODS
+from salhub.entries import MODELS
 from salhub.ui.tasks import build_page, page_class
 
 
@@ -27,7 +27,7 @@ def build_gallery(pages: Mapping[str, gr.Blocks] | None = None) -> gr.Blocks:
         ['Home', 'Salient Relevance', 'LexRank']
     """
     if pages is None:
-        shown = [one.name for one in METHODS.values() if one.default and page_class(one)]
+        shown = [one.name for one in MODELS.values() if one.default_model and page_class(one)]
         pages = {name: build_page(name) for name in shown}
     if not pages:
         raise ValueError("A gallery needs at least one page.")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import gradio as gr
 from gradio.components import Component
 
-from salhub.entries import Method
+from salhub.entries import Model
 from salhub.pipelines import pipeline
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult
 from salhub.ui.assembly import PageAssembly, shown_notice
@@ -48,7 +48,7 @@ class ImageSaliencyPage:
     # Controls whose choices depend on the picture; `class_choices` fills them.
     class_controls: ClassVar[tuple[str, ...]] = ("class_label",)
 
-    def __init__(self, name: str, method: Method) -> None:
+    def __init__(self, name: str, method: Model) -> None:
         self.name = name
         self.method = method
         self.pipeline = pipeline(name)

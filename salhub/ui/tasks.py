@@ -5,12 +5,11 @@ from importlib import import_module
 
 import gradio as gr
 
-from salhub.entries import TASKS, Method
+from salhub.entries import TASKS, Model, find_entry
 from salhub.errors import UnknownNameError
-from salhub.pipelines import find_method
 
 
-def page_class(method: Method) -> type | None:
+def page_class(method: Model) -> type | None:
     """Return the class of a method's page: its own where there is one, else its task's, or None."""
     own = f"{method.home}.page_{method.name}"
     try:
@@ -18,7 +17,8 @@ def page_class(method: Method) -> type | None:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{own}.".startswith(f"{error.name}."):
             raise
-    return TASKS[method.task].page_class
+    task = TASKS.get(method.task)
+    return None if task is None else task.page_class
 
 
 def build_page(name: str | os.PathLike) -> gr.Blocks:
@@ -41,7 +41,7 @@ def build_page(name: str | os.PathLike) -> gr.Blocks:
         >>> page.title
         'NormGrad'
     """
-    full_name, method = find_method(name)
+    full_name, method = find_entry(name)
     page = page_class(method)
     if page is None:
         raise UnknownNameError(

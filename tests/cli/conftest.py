@@ -9,10 +9,9 @@ from typing import Any, Self
 import pytest
 from typer.testing import CliRunner, Result
 
-import salhub.pipelines
 from salhub.cli import app
 from salhub.configuration import SaliencyConfig, strict
-from salhub.entries import METHODS
+from salhub.entries import MODELS
 from salhub.hub import HUB_KEYWORDS
 from salhub.pipelines.result import PipelineResult
 from salhub.results import Results, Table
@@ -150,10 +149,14 @@ def evaluate_letters(model, data_path, *, seed: int = 0, share: float = 0.5, pro
 
 LETTERS = SimpleNamespace(
     name="letters",
+    method="letters",
     model_type="salhub_letters",
+    quant_method=None,
+    is_ours=True,
+    pipeline_class=LettersPipeline,
     task="letter-keeping",
     paper="arXiv:0000.00000",
-    default="toys/letters-en",
+    default_model="toys/letters-en",
     config_class=LettersConfig,
     module=lambda kind: SimpleNamespace(evaluate=evaluate_letters),
 )
@@ -162,13 +165,7 @@ LETTERS = SimpleNamespace(
 @pytest.fixture
 def letters(monkeypatch: pytest.MonkeyPatch) -> type[LettersPipeline]:
     """Add a method of another task; returns its pipeline class."""
-    known = salhub.pipelines.pipeline_class
-    monkeypatch.setitem(METHODS, "letters", LETTERS)
-    monkeypatch.setattr(
-        salhub.pipelines,
-        "pipeline_class",
-        lambda task: LettersPipeline if task == LETTERS.task else known(task),
-    )
+    monkeypatch.setitem(MODELS, "letters", LETTERS)
     monkeypatch.setattr(LettersPipeline, "made", [])
     return LettersPipeline
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from salhub.data.samples import sample_path
-from salhub.entries import METHODS
+from salhub.entries import MODELS
 from salhub.results import Results
 
 
@@ -94,19 +94,18 @@ def test_the_layout_of_the_data_is_in_the_help(call):
     assert "one sub-folder for each class" in words and "WordNet ids" in words
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name, one in MODELS.items() if one.method])
 def test_a_method_measures_parts_of_its_pipeline_on_a_path(name):
-    from salhub.pipelines import pipeline_class
 
-    folder = Path(importlib.util.find_spec(METHODS[name].home).origin).parent
+    folder = Path(importlib.util.find_spec(MODELS[name].home).origin).parent
     if not (folder / f"evaluation_{name}.py").is_file():
         pytest.skip(f"{name} has no evaluation")
-    signature = inspect.signature(METHODS[name].module("evaluation").evaluate)
+    signature = inspect.signature(MODELS[name].module("evaluation").evaluate)
     inputs = {
         argument
         for argument, parameter in signature.parameters.items()
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY
     }
-    pipeline = inspect.signature(pipeline_class(METHODS[name].task).__init__).parameters
+    pipeline = inspect.signature(MODELS[name].pipeline_class.__init__).parameters
     assert {"model", "data_path"} <= inputs
     assert inputs - {"data_path"} <= pipeline.keys()

@@ -72,10 +72,10 @@ def ship() -> None:
 
 def _complete(folder: Path, facts: dict[str, str]) -> None:
     import salhub
-    from salhub.entries import BACKBONES
+    from salhub.entries import MODELS
     from salhub.results import Metric, Results
 
-    BACKBONES[0].image_processor_class.for_image_size(32).save_pretrained(folder)
+    MODELS["efficientnet_lite"].image_processor_class.for_image_size(32).save_pretrained(folder)
     (folder / "card.yaml").write_text(yaml.safe_dump(FACTS | facts))
     (folder / "LICENSE").write_text(LICENCE)
     cards = Path(salhub.__file__).parent / "model_cards"

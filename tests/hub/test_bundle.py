@@ -28,7 +28,7 @@ def shift(model: Any) -> float:
 
 
 def damage_and_load(file_name: str) -> dict[str, Any]:
-    from salhub.entries import BACKBONES
+    from salhub.entries import MODELS
     from salhub.hub import bundled_model, seed_cache
 
     path = bundled_model(CLASSIFIER).folder_of(file_name) / file_name
@@ -40,7 +40,9 @@ def damage_and_load(file_name: str) -> dict[str, Any]:
         answers[damage] = {
             "model": refusal(load),
             "explainer": refusal(load_explainer),
-            "processor": refusal(BACKBONES[0].image_processor_class.from_pretrained, CLASSIFIER),
+            "processor": refusal(
+                MODELS["efficientnet_lite"].image_processor_class.from_pretrained, CLASSIFIER
+            ),
             "seed": refusal(seed_cache),
         }
     path.write_bytes(whole)

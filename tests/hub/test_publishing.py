@@ -33,21 +33,21 @@ def tiny_explainer(shift: float = 0.0) -> Any:
 
 
 def save(folder: str, shift: float) -> str:
-    from salhub.entries import BACKBONES
+    from salhub.entries import MODELS
 
     tiny_explainer(shift).save_pretrained(folder)
-    BACKBONES[0].image_processor_class.for_image_size(32).save_pretrained(folder)
+    MODELS["efficientnet_lite"].image_processor_class.for_image_size(32).save_pretrained(folder)
     return folder
 
 
 def save_reference(folder: str) -> str:
     """An explainer that only names its classifier, one that is shipped."""
     from salhub import NormGradForImageSaliency
-    from salhub.entries import BACKBONES
+    from salhub.entries import MODELS
 
     model = NormGradForImageSaliency.from_classifier(CLASSIFIER, method="grad_cam")
     model.save_pretrained(folder, save_backbone=False)
-    BACKBONES[0].image_processor_class.for_image_size(32).save_pretrained(folder)
+    MODELS["efficientnet_lite"].image_processor_class.for_image_size(32).save_pretrained(folder)
     return folder
 
 

@@ -31,9 +31,9 @@ def load_config(name: str = CLASSIFIER, **keywords: Any) -> Any:
 
 
 def load_processor(name: str = CLASSIFIER, **keywords: Any) -> Any:
-    from salhub.entries import BACKBONES
+    from salhub.entries import MODELS
 
-    return BACKBONES[0].image_processor_class.from_pretrained(name, **keywords)
+    return MODELS["efficientnet_lite"].image_processor_class.from_pretrained(name, **keywords)
 
 
 def shift(model: Any) -> float:

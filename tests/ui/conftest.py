@@ -23,13 +23,13 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """Address of a server with the pages of NormGrad, salient relevance, SalUn and any method."""
-    from salhub.entries import METHODS
+    from salhub.entries import MODELS
     from salhub.ui import build_gallery, build_page, launch
     from salhub.ui.image_saliency import ImageSaliencyPage
 
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))
-    any_method = ImageSaliencyPage("salhub/gradcam-efficientnet-lite0", METHODS["normgrad"])
+    any_method = ImageSaliencyPage("salhub/gradcam-efficientnet-lite0", MODELS["normgrad"])
     gallery = build_gallery(
         {
             "normgrad": build_page("normgrad"),

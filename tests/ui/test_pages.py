@@ -15,7 +15,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from PIL import Image
 
 from salhub.data.samples import sample_path
-from salhub.entries import METHODS, Method
+from salhub.entries import MODELS, Model
 from salhub.errors import MissingExtraError, UnknownNameError
 from salhub.models.normgrad import page_normgrad
 from salhub.models.normgrad.configuration_normgrad import NormGradConfig
@@ -36,13 +36,13 @@ VISIBLE_CONTROLS = (gr.Dropdown, gr.Radio, gr.Slider, gr.Checkbox, gr.Textbox, g
 
 @pytest.fixture(scope="module")
 def normgrad_page():
-    return page_normgrad.Page("salhub/normgrad-efficientnet-lite0", METHODS["normgrad"])
+    return page_normgrad.Page("salhub/normgrad-efficientnet-lite0", MODELS["normgrad"])
 
 
 @pytest.fixture(scope="module")
 def relevance_page():
     name = "salhub/salient-relevance-efficientnet-lite0"
-    return page_salient_relevance.Page(name, METHODS["salient_relevance"])
+    return page_salient_relevance.Page(name, MODELS["salient_relevance"])
 
 
 @pytest.fixture
@@ -59,13 +59,13 @@ def with_settings(query, **settings):
 
 
 def test_a_method_without_a_page_of_its_own_gets_that_of_its_task():
-    toy = Method("toy", "ToyConfig", "Toy", "image-saliency", "arXiv:0000.00000")
+    toy = Model("toy", "toy", "image-saliency", "ToyConfig", "Toy")
     assert page_class(toy) is ImageSaliencyPage
-    assert page_class(METHODS["normgrad"]) is page_normgrad.Page
+    assert page_class(MODELS["normgrad"]) is page_normgrad.Page
 
 
 def test_a_task_without_a_page_says_what_works():
-    toy = Method("toy", "ToyConfig", "Toy", "telepathy", "arXiv:0000.00000")
+    toy = Model("toy", "toy", "telepathy", "ToyConfig", "Toy")
     with pytest.raises(UnknownNameError, match=r"'telepathy' have no page yet.*salhub run"):
         page_class(toy)
 
@@ -104,8 +104,8 @@ def _inside(block) -> list:
 
 def test_a_gallery_has_a_page_for_every_method_and_tells_endpoints_apart(monkeypatch):
     # A method whose task has no page is left out.
-    toy = Method("toy", "ToyConfig", "Toy", "telepathy", "arXiv:0000.00000", "toy-model")
-    monkeypatch.setitem(METHODS, "toy", toy)
+    toy = Model("toy", "toy", "telepathy", "ToyConfig", "Toy", default="toy-model")
+    monkeypatch.setitem(MODELS, "toy", toy)
     gallery = build_gallery()
     titles = [title for _, title, _ in gallery.pages]
     known = ["Salient Relevance", "LexRank", "SalUn", "SalUn for diffusion", "Saliency verbalizer"]
@@ -142,7 +142,7 @@ def test_controls_become_settings_of_the_pipeline(normgrad_page, query, settings
 @pytest.mark.parametrize("method", ["norm_grad", "grad_cam", "gradient_sum", "linear_approx"])
 @pytest.mark.parametrize("layer", ["", "blocks.15"])
 def test_the_code_shown_makes_the_map_shown(model, method, layer, query):
-    page = page_normgrad.Page(f"salhub/{model}", METHODS["normgrad"])
+    page = page_normgrad.Page(f"salhub/{model}", MODELS["normgrad"])
     settings = page.pipeline_settings(with_settings(query, method=method, layer=layer))
     config = NormGradConfig.from_pretrained(f"salhub/{model}", **settings)
     assert config.method == method

@@ -8,7 +8,7 @@ import gradio as gr
 import numpy as np
 
 from salhub.data.text_sources import load_text
-from salhub.entries import Method
+from salhub.entries import Model
 from salhub.models.lexrank.modeling_lexrank import LexRankModel
 from salhub.models.lexrank.result_lexrank import ExtractiveSummarizationResult
 from salhub.models.lexrank.sentence_splitting import split_sentences
@@ -40,7 +40,7 @@ class Page:
     title = "LexRank"
     sentence = "Which sentences carry a text, or a pile of texts: those that many others resemble."
 
-    def __init__(self, name: str, method: Method) -> None:
+    def __init__(self, name: str, method: Model) -> None:
         self.name, self.method = name, method
         self.model = LexRankModel.from_pretrained(name)
         # Settings belong to a request, so one request runs at a time.

@@ -7,7 +7,7 @@ import gradio as gr
 import torch
 from gradio.components import Component
 
-from salhub.entries import Method
+from salhub.entries import Model
 from salhub.models.normgrad.methods import METHODS, method_named
 from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
 from salhub.models.normgrad.page_tabs import ClassesTab, FamilyTab, SensitiveMapTab
@@ -52,7 +52,7 @@ class Page(ImageSaliencyPage):
     class_controls = ("class_label", "other_class")
     method_labels = METHOD_LABELS
 
-    def __init__(self, name: str, method: Method) -> None:
+    def __init__(self, name: str, method: Model) -> None:
         super().__init__(name, method)
         self.classes = RememberedClasses(self.pipeline, self.lock)
 

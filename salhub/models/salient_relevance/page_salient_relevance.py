@@ -9,7 +9,7 @@ from gradio.components import Component
 from PIL import Image
 from scipy import ndimage
 
-from salhub.entries import Method
+from salhub.entries import Model
 from salhub.models.salient_relevance.modeling_salient_relevance import (
     SalientRelevanceForImageSaliency,
     SalientRelevanceOutput,
@@ -68,7 +68,7 @@ class Page(ImageSaliencyPage):
     sentence = "Where does a network look? Its relevance, gathered into the areas that stand out."
     tabs = (StagesTab, ModelsTab)
 
-    def __init__(self, name: str, method: Method) -> None:
+    def __init__(self, name: str, method: Model) -> None:
         super().__init__(name, method)
         self.classes = RememberedClasses(self.pipeline, self.lock)
         self._models: dict[tuple, SalientRelevanceForImageSaliency] = {}

@@ -3,7 +3,7 @@
 import gradio as gr
 
 from salhub.data.samples import sample_path
-from salhub.entries import Method
+from salhub.entries import Model
 from salhub.models.salun.page_families import ClassifierFamily, DiffusionFamily, UnlearningPage
 from salhub.models.salun.page_salun_diffusion import add_digits
 from salhub.ui.bars import BarRow, bar_rows
@@ -27,7 +27,7 @@ class Page(UnlearningPage):
     title = "SalUn"
     sentence = "Make a trained network forget a class by moving only the weights that matter to it."
 
-    def __init__(self, name: str, method: Method) -> None:
+    def __init__(self, name: str, method: Model) -> None:
         super().__init__()
         self.family = ClassifierFamily(name)
         self.digits = DiffusionFamily(DIGITS)

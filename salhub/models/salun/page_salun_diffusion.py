@@ -5,7 +5,7 @@ import threading
 import gradio as gr
 from PIL import Image
 
-from salhub.entries import Method
+from salhub.entries import Model
 from salhub.models.salun.page_families import DiffusionFamily, UnlearningPage
 from salhub.ui.faults import plain_errors
 from salhub.ui.markup import sentence
@@ -25,7 +25,7 @@ class Page(UnlearningPage):
     title = "SalUn for diffusion"
     sentence = "A generator of digits before and after it forgot one of them."
 
-    def __init__(self, name: str, method: Method) -> None:
+    def __init__(self, name: str, method: Model) -> None:
         super().__init__()
         self.family = DiffusionFamily(name)
         self.method = method

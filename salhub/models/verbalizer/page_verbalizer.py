@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from salhub.data.text_sources import load_text
-from salhub.entries import Method
+from salhub.entries import Model
 from salhub.models.verbalizer.configuration_verbalizer import LANGUAGES
 from salhub.models.verbalizer.result_verbalizer import SaliencyVerbalizationResult
 from salhub.pipelines import pipeline
@@ -51,7 +51,7 @@ class Page:
     title = "Saliency verbalizer"
     sentence = "Which words made a classifier decide as it did, in a sentence that is checked."
 
-    def __init__(self, name: str, method: Method) -> None:
+    def __init__(self, name: str, method: Model) -> None:
         self.name, self.method = name, method
         shipped = _SHIPPED if name in _SHIPPED.values() else {name: name}
         self.pipelines = {title: pipeline(model) for title, model in shipped.items()}

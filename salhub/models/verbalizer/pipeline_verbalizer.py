@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from salhub.data.text_sources import load_text
-from salhub.entries import Method
+from salhub.entries import Model
 from salhub.hub import hub_keywords, load
 from salhub.models.verbalizer.chat import as_chat
 from salhub.models.verbalizer.explaining import TextMap, check_text, explain_texts
@@ -46,6 +46,7 @@ print(result.coverage, result.audit["is_faithful"])
 result.save("explained.html")
 """
     hub_task = "text-classification"
+    required_files = ("tokenizer_config.json",)
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ result.save("explained.html")
     def from_name(
         cls,
         name: str | None,
-        method: Method,
+        method: Model,
         /,
         *,
         classifier: Any = None,

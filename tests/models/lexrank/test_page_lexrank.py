@@ -7,7 +7,7 @@ import pytest
 
 import salhub
 from salhub.data.text_sources import load_text
-from salhub.entries import METHODS
+from salhub.entries import MODELS
 from salhub.models.lexrank.page_lexrank import MOST_CHARACTERS, Page
 
 NAME = "salhub/lexrank-news-en"
@@ -15,7 +15,7 @@ NAME = "salhub/lexrank-news-en"
 
 @pytest.fixture(scope="module")
 def page():
-    return Page(NAME, METHODS["lexrank"])
+    return Page(NAME, MODELS["lexrank"])
 
 
 def test_the_answer_is_that_of_the_pipeline_and_settings_do_not_stay(page):

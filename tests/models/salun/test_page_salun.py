@@ -8,7 +8,7 @@ from PIL import Image
 from salhub.backbones.conditional_unet.sampling import sheet_of
 from salhub.cards import read_results
 from salhub.data.samples import sample_path
-from salhub.entries import METHODS
+from salhub.entries import MODELS
 from salhub.models.salun.page_families import DiffusionFamily
 from salhub.models.salun.page_salun import DIGITS, Page
 from salhub.ui.bars import BarRow, bar_rows
@@ -19,7 +19,7 @@ NAME = "salhub/salun-resnet8-cifar10"
 
 @pytest.fixture(scope="module")
 def page():
-    return Page(NAME, METHODS["salun"])
+    return Page(NAME, MODELS["salun"])
 
 
 @pytest.fixture(scope="module")

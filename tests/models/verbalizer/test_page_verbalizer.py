@@ -8,7 +8,7 @@ import pytest
 
 import salhub
 from salhub.data.text_sources import load_text
-from salhub.entries import METHODS
+from salhub.entries import MODELS
 from salhub.models.verbalizer.page_verbalizer import MOST_CHARACTERS, Page, _amount
 
 NAME = "salhub/verbalizer-movie-reviews"
@@ -16,7 +16,7 @@ NAME = "salhub/verbalizer-movie-reviews"
 
 @pytest.fixture(scope="module")
 def page():
-    return Page(NAME, METHODS["verbalizer"])
+    return Page(NAME, MODELS["verbalizer"])
 
 
 def test_the_answer_is_that_of_the_pipeline_and_settings_do_not_stay(page):
