@@ -64,10 +64,11 @@ def test_a_method_without_a_page_of_its_own_gets_that_of_its_task():
     assert page_class(MODELS["normgrad"]) is page_normgrad.Page
 
 
-def test_a_task_without_a_page_says_what_works():
-    toy = Model("toy", "toy", "telepathy", "ToyConfig", "Toy")
+def test_a_task_without_a_page_says_what_works(monkeypatch):
+    toy = Model("toy", "toy", "telepathy", "ToyConfig", "Toy", default="toy-model")
+    monkeypatch.setitem(MODELS, "toy", toy)
     with pytest.raises(UnknownNameError, match=r"'telepathy' have no page yet.*salhub run"):
-        page_class(toy)
+        build_page("toy")
 
 
 def test_an_unknown_name_is_refused_with_a_hint():
