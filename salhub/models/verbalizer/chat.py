@@ -4,8 +4,7 @@ import copy
 import os
 import re
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -127,7 +126,7 @@ class TransformersChat:
                 top_k=None,
                 **settings,
             )
-        return [text_of(one[0]["generated_text"]) for one in answers]
+        return [one[0]["generated_text"].strip() for one in answers]
 
 
 class EndpointChat:
@@ -175,7 +174,7 @@ class EndpointChat:
         key = os.environ.get(self.key_variable) or "none"
         client = InferenceClient(base_url=self.url, api_key=key, timeout=_TIMEOUT_SECONDS)
         try:
-            with _beyond_the_hub():
+            with _BEYOND_THE_HUB:
                 answer = client.chat_completion(
                     messages,
                     model=self.model,
@@ -191,19 +190,26 @@ class EndpointChat:
             ) from error
 
 
-_BEYOND = threading.Lock()
+class _BeyondTheHub:
+    """Lets clients call where HF_HUB_OFFLINE is set: that speaks of the Hub, and they do not."""
+
+    def __init__(self) -> None:
+        self.lock, self.num_calls, self.before = threading.Lock(), 0, False
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.num_calls:
+                self.before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, False
+            self.num_calls += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.num_calls -= 1
+            if not self.num_calls:
+                constants.HF_HUB_OFFLINE = self.before
 
 
-@contextmanager
-def _beyond_the_hub() -> Generator[None]:
-    """Let the client call where HF_HUB_OFFLINE is set: that speaks of the Hub, and this is not."""
-    with _BEYOND:
-        before = constants.HF_HUB_OFFLINE
-        constants.HF_HUB_OFFLINE = False
-        try:
-            yield
-        finally:
-            constants.HF_HUB_OFFLINE = before
+_BEYOND_THE_HUB = _BeyondTheHub()
 
 
 def text_of(content: Any) -> str:
@@ -219,10 +225,18 @@ def text_of(content: Any) -> str:
         >>> text_of([{"type": "image"}, {"type": "text", "text": "<think>well</think> Fine."}])
         'Fine.'
     """
-    found = _THOUGHT.sub("", "".join(_texts(content))).strip()
-    if not found:
+    if not has_text(content):
         raise RuntimeError("The chat model gave no text.")
-    return found
+    return _spoken(content)
+
+
+def has_text(content: Any) -> bool:
+    """Whether an answer holds a text, see `text_of`."""
+    return bool(_spoken(content))
+
+
+def _spoken(content: Any) -> str:
+    return _THOUGHT.sub("", "".join(_texts(content))).strip()
 
 
 def _texts(content: Any) -> Iterator[str]:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 
 from salhub.models.verbalizer.audit import Evidence
-from salhub.models.verbalizer.chat import Chat, Messages
+from salhub.models.verbalizer.chat import Chat, Messages, has_text, text_of
 from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
 from salhub.models.verbalizer.realization import Names
 from salhub.models.verbalizer.slots import (
@@ -164,7 +164,7 @@ def _answers(chat: Chat, prompts: Sequence[Messages], strict: bool) -> list[str 
     """One answer a conversation, None where the chat model failed."""
     if not hasattr(chat, "answer") and len(prompts) > 1:
         try:
-            return list(_asked(chat, prompts))
+            return _asked(chat, prompts, strict)
         except RuntimeError:
             if strict:
                 raise
@@ -173,7 +173,7 @@ def _answers(chat: Chat, prompts: Sequence[Messages], strict: bool) -> list[str 
         # What does not answer at all is not asked for every text.
         is_silent = len(answers) >= _MOST_FAILURES and not any(answers)
         try:
-            answers.append(None if is_silent else _asked(chat, [prompt])[0])
+            answers += [None] if is_silent else _asked(chat, [prompt], strict)
         except RuntimeError as error:
             if strict:
                 raise
@@ -182,20 +182,19 @@ def _answers(chat: Chat, prompts: Sequence[Messages], strict: bool) -> list[str 
     return answers
 
 
-def _asked(chat: Chat, prompts: Sequence[Messages]) -> list[str]:
-    """The answers of a chat model, whose errors all become RuntimeError."""
+def _asked(chat: Chat, prompts: Sequence[Messages], strict: bool) -> list[str | None]:
+    """The answers of a chat model, whose errors all become RuntimeError; None for no text."""
     try:
         answers = list(chat.generate(prompts))
     except RuntimeError:
         raise
     except Exception as error:
         raise RuntimeError(f"The chat model failed ({type(error).__name__}: {error}).") from error
-    if len(answers) != len(prompts) or not all(isinstance(one, str) for one in answers):
+    if len(answers) != len(prompts):
         raise RuntimeError(
-            f"The chat model gave {len(answers)} answers to {len(prompts)} conversations, or some "
-            "that are no text."
+            f"The chat model gave {len(answers)} answers to {len(prompts)} conversations."
         )
-    return answers
+    return [text_of(one) if strict or has_text(one) else None for one in answers]
 
 
 def _held(

@@ -256,6 +256,27 @@ class Grumpy:
         return [GOOD]
 
 
+class Partly:
+    """Answers in parts, and once with nothing."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def generate(self, conversations):
+        self.asked += 1
+        parts = [{"type": "text", "text": f"<think>[9]</think>{GOOD}"}]
+        return [parts, "<think>and so on", GOOD]
+
+
+def test_one_answer_without_a_text_does_not_ask_for_the_others_again():
+    chat = Partly()
+    found = instruct([told()] * 3, chat, VerbalizerConfig())
+    assert [one.audit["source"] for one in found] == ["llm", "template", "llm"]
+    assert chat.asked == 1 and found[0].text == found[2].text == FILLED
+    with pytest.raises(RuntimeError, match="gave no text"):
+        instruct([told()] * 3, chat, VerbalizerConfig(strict=True))
+
+
 class Mute:
     """Never answers."""
 
