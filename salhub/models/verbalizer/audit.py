@@ -179,14 +179,14 @@ def check(text: str, evidence: Evidence, phrases: Sequence[Phrase]) -> Findings:
     for sentence in sentences_of(_without_names(marked, templates, evidence)):
         waiting: list[Phrase] = []
         for clause in clauses(sentence, templates):
-            for sign, phrase, aside in _claims(clause, mentions, templates):
+            claims = _claims(clause, mentions, templates)
+            for sign, phrase, aside in claims:
                 waiting.append(phrase)
                 _check_sign(sign, phrase, evidence, findings)
                 waiting = _check_number(aside, waiting, evidence, templates, findings)
             plain = _OWN_ASIDE.sub("", clause)
-            is_first = finds(templates["first_cues"], plain)
-            if is_first and (said := list(_claims(clause, mentions, templates))):
-                _check_first(said[0][1], own, evidence, findings)
+            if claims and finds(templates["first_cues"], plain):
+                _check_first(claims[0][1], own, evidence, findings)
             waiting = _check_number(plain, waiting, evidence, templates, findings)
     return findings
 
@@ -246,24 +246,24 @@ def clauses(sentence: str, templates: Mapping[str, Any]) -> Iterator[str]:
 
 def _claims(
     clause: str, mentions: Mapping[str, Phrase], templates: Mapping[str, Any]
-) -> Iterator[tuple[str, Phrase, str]]:
-    """Of each mention of a clause: its claimed sign, the phrase, and what is put in parentheses."""
-    for match in _MENTION.finditer(clause):
-        if match[0] not in mentions:
-            continue
+) -> list[tuple[str, Phrase, str]]:
+    """Of each mention of a clause: its claimed sign, the phrase, and what is put in parentheses.
+
+    The sign is "+", "-", or "?" where the clause says both.
+    """
+    found = [match for match in _MENTION.finditer(clause) if match[0] in mentions]
+    if not found:
+        return []
+    plain = _OWN_ASIDE.sub("", clause)
+    is_against, is_for = (finds(templates[f"{side}_cues"], plain) for side in ("against", "for"))
+    said = "?" if is_against and is_for else "-" if is_against else "+" if is_for else ""
+    claims = []
+    for match in found:
         aside = _ASIDE.match(clause, match.end())
         inside = aside[0] if aside else ""
-        yield sign_of(clause, inside, templates), mentions[match[0]], inside
-
-
-def sign_of(clause: str, aside: str, templates: Mapping[str, Any]) -> str:
-    """What a clause says of its mentions: "+", "-", or "?" where it says both."""
-    plain = _OWN_ASIDE.sub("", clause)
-    is_against = finds(templates["against_cues"], plain)
-    is_for = finds(templates["for_cues"], plain)
-    if is_against or is_for:
-        return "?" if is_against and is_for else "-" if is_against else "+"
-    return "-" if finds(templates["against_cues"], aside) else "+"
+        own = "-" if inside and finds(templates["against_cues"], inside) else "+"
+        claims.append((said or own, mentions[match[0]], inside))
+    return claims
 
 
 def _check_sign(sign: str, phrase: Phrase, evidence: Evidence, findings: Findings) -> None:
