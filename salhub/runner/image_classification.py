@@ -1,5 +1,6 @@
 """Training an image classifier: what methods with a classifier of their own build on."""
 
+import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 model = AutoModelForImageClassification.from_pretrained("{model}")
 image_processor = AutoImageProcessor.from_pretrained("{model}")
 """
+logger = logging.getLogger(__name__)
+
 _CROP_PADDING = 4
 _ROWS_TO_EVALUATE = 512
 # Draws of one step are told apart by these.
@@ -201,6 +204,9 @@ class ImageClassificationRecipe(ClassifierRecipe):
             ("train", self.train_images, self.train_labels),
             ("test", self.test_images, self.test_labels),
         ):
+            if not len(labels):
+                logger.warning("There are no %s pictures, so accuracy/%s is left out.", name, name)
+                continue
             logits = self.predict(model, images, accelerator)
             is_right = (logits.argmax(-1) == labels).double().numpy()
             results.add_mean(f"accuracy/{name}", is_right, unit="fraction")

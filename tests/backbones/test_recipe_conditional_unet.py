@@ -147,11 +147,12 @@ def test_the_error_is_measured_on_test_pictures_of_all_classes(tmp_path):
     assert metric.value == pytest.approx(float(((found - noise) ** 2).mean()), rel=1e-4)
 
 
-def test_colour_pictures_without_a_test_set(tmp_path):
+def test_colour_pictures_without_a_test_set(tmp_path, caplog):
     data = write_pictures(tmp_path, num_test=0, channels=3)
     recipe = train(tmp_path / "out", data, batch_size=20, max_train_steps=1)
     assert ConditionalUNetForDiffusion.from_pretrained(tmp_path / "out").config.num_channels == 3
     assert Image.open(tmp_path / "out" / "samples.png").mode == "RGB"
+    assert "There are no test pictures, so noise_error/test is left out." in caplog.text
     assert "noise_error/test" not in {metric.name for metric in recipe.results.metrics}
 
 

@@ -22,7 +22,8 @@ def carry_out(folder: str, **options: Any) -> None:
 
 
 def carry_out_and_push() -> None:
-    carry_out("out", hub_model_id=TARGET, hub_private_repo=True, checkpointing_steps=4)
+    options = {"checkpointing_steps": 4, "snapshot_step": 4}
+    carry_out("out", hub_model_id=TARGET, hub_private_repo=True, **options)
 
 
 def carry_out_where_nothing_can_be_pushed() -> Any:
@@ -42,13 +43,16 @@ def test_model_card_and_results_arrive_in_one_commit_and_nothing_else(server, cl
     client.call(carry_out_and_push)
     repository = server.repository(TARGET)
     files = repository.resolve("main").files
-    assert sorted(files) == [".gitattributes", "README.md", "model.safetensors", "results.json"]
+    of_a_model = ["README.md", "model.safetensors", "results.json"]
+    snapshot = [f"early/{name}" for name in of_a_model]
+    assert set(files) == {".gitattributes", *of_a_model, *snapshot}
     titles = [commit.title for commit in repository.history("main")]
     assert titles == ["Upload out with salhub", "initial commit"]
     assert repository.private
-    for name in ("README.md", "model.safetensors", "results.json"):
+    for name in (*of_a_model, *snapshot):
         assert server.read(TARGET, name) == (client.home / "out" / name).read_bytes()
     assert b"# pushed" in server.read(TARGET, "README.md")
+    assert b"# early" in server.read(TARGET, "early/README.md")
 
 
 @pytest.mark.parametrize(
@@ -91,6 +95,7 @@ def unlearn_a_transformer_and_push_it_afterwards() -> None:
     from typer.testing import CliRunner
 
     from salhub.cli import app
+    from salhub.runner.run_folder import record_exported
 
     labels = dict(enumerate(("red", "green")))
     size = {"image_size": 8, "patch_size": 4, "hidden_size": 8, "intermediate_size": 8}
@@ -107,6 +112,11 @@ def unlearn_a_transformer_and_push_it_afterwards() -> None:
     for more in (["output_dir=by-run", *pushed], ["output_dir=by-hand"]):
         said = CliRunner().invoke(app, ["unlearn", "salun", *words, *more])
         assert said.exit_code == 0, said.output
+    # As a recipe that exports a folder would have left it, beside one that nobody exported.
+    for folder in ("adapter", "mine"):
+        Path("by-hand", folder).mkdir()
+        Path("by-hand", folder, "config.json").write_text("{}")
+    record_exported(Path("by-hand"), [Path("by-hand", "adapter")])
     said = CliRunner().invoke(app, ["push", "by-hand", "owner/by-hand"])
     assert said.exit_code == 0, said.output
 
@@ -116,9 +126,9 @@ def test_the_folder_of_any_run_can_be_pushed_afterwards(server, client):
     files = [
         sorted(server.repository(f"owner/by-{w}").resolve("main").files) for w in ("run", "hand")
     ]
-    assert files[0] == files[1]
+    assert [*files[0], "adapter/config.json"] == sorted(files[1], key=lambda name: "/" in name)
     assert {"unlearning.json", "results.json", "mask.safetensors", "README.md"} <= set(files[0])
-    assert not {"options.json", "log.jsonl"} & set(files[0])
+    assert not {"options.json", "log.jsonl", "exported.json"} & set(files[0])
     folder = client.home / "by-hand"
     assert (folder / "options.json").is_file() and list(folder.glob("checkpoint-*"))
     assert json.loads(server.read("owner/by-hand", "config.json"))["model_type"] == "vit"

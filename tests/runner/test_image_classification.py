@@ -62,6 +62,16 @@ def test_it_learns_and_loads_by_its_folder(tmp_path, data):
     assert int(logits.argmax()) == 2
 
 
+def test_what_cannot_be_measured_is_left_out_and_said(tmp_path, data, caplog):
+    with np.load(data) as content:
+        parts = {name: array[:0] if "test" in name else array for name, array in content.items()}
+    np.savez(tmp_path / "untested.npz", **parts)
+    results = train(tmp_path / "out", str(tmp_path / "untested.npz"), max_train_steps=1)
+    assert "There are no test pictures, so accuracy/test is left out." in caplog.text
+    names = {metric.name for metric in results.metrics}
+    assert "accuracy/train" in names and "accuracy/test" not in names
+
+
 def test_a_seed_repeats_a_run_to_the_bit_and_another_does_not(tmp_path, data):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(tmp_path / name, data, seed=seed, augment=True, num_train_epochs=2)

@@ -1,5 +1,6 @@
 """`salhub train conditional-unet`: a class-conditional diffusion model of small pictures."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from salhub.runner.batches import Batch, step_batches
 from salhub.runner.image_classification import draw_split, named_subset
 from salhub.runner.recipe import Stage, StepLoss, TrainingRecipe
 from salhub.runner.run_card import CardFacts
+
+logger = logging.getLogger(__name__)
 
 _ROWS_TO_EVALUATE = 500
 # Draws of one step are told apart by these, and those of several sets by this distance.
@@ -152,6 +155,7 @@ class ConditionalUNetRecipe(TrainingRecipe):
         results.data = {**self.split.data, "split": self.split.digest[:16]}
         rows = spread_places(len(self.test_images), _ROWS_TO_EVALUATE)
         if not len(rows):
+            logger.warning("There are no test pictures, so noise_error/test is left out.")
             return
         batch = next(step_batches(rows, seed=self.arguments.seed, step=0, epoch=0))
         clean = as_signal(self.test_images[rows].to(accelerator.device))
