@@ -13,8 +13,8 @@ from salhub.cli import app
 
 HEAVY = ("torch", "transformers", "numpy", "scipy", "PIL", "gradio", "huggingface_hub")
 COMMANDS = [
-    ["list"], ["info"], ["run"], ["compare"], ["train"], ["unlearn"], ["evaluate"], ["card"],
-    ["push"], ["demo"], ["cache"], ["cache", "seed"], ["cache", "where"],
+    ["list"], ["info"], ["run"], ["compare"], ["train"], ["unlearn"], ["compress"],
+    ["evaluate"], ["card"], ["push"], ["demo"], ["cache"], ["cache", "seed"], ["cache", "where"],
 ]  # fmt: skip
 
 
