@@ -29,8 +29,8 @@ from benchmarks.report import (
 )
 from salhub.backbones.cifar_resnet.configuration_cifar_resnet import CifarResNetConfig
 from salhub.backbones.cifar_resnet.modeling_cifar_resnet import CifarResNetForImageClassification
-from salhub.metrics.membership_inference import membership_inference
 from salhub.models.salun.masked_optimizer import MaskedOptimizer
+from salhub.models.salun.membership_inference import membership_inference
 from salhub.models.salun.weight_mask import WeightMask, make_mask
 from salhub.models.salun.weight_saliency import compute_saliency
 from salhub.results import Results, Table, measured

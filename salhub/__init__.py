@@ -9,7 +9,7 @@ result.save("explained.png")
 from importlib import import_module
 from typing import Any
 
-import salhub.auto  # noqa: F401 - fills the entries
+import salhub.auto
 from salhub.entries import MODELS
 from salhub.registration import install_registration
 
@@ -23,12 +23,12 @@ _PUBLIC = {
     "SaliencyConfig": "salhub.configuration",
     "SaliencyOutput": "salhub.outputs",
     "SaliencyPreTrainedModel": "salhub.modeling",
-    "context_aware_saliency": "salhub.ops.context_aware_saliency",
     "list_models": "salhub.hub",
     "load_image": "salhub.processing",
     "load_text": "salhub.data.text_sources",
     "pipeline": "salhub.pipelines",
     "seed_cache": "salhub.hub",
+    **salhub.auto.FUNCTIONS,
 }
 for _entry in MODELS.values():
     _PUBLIC |= _entry.public_classes()

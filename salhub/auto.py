@@ -61,6 +61,11 @@ _RECIPES = (
 )
 # fmt: on
 
+# Functions of a method that are useful alone: public name -> module.
+FUNCTIONS = {
+    "context_aware_saliency": "salhub.models.salient_relevance.context_aware_saliency",
+}
+
 register(tasks=_TASKS, methods=_METHODS, models=_MODELS, recipes=_RECIPES)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from salhub.models.normgrad.configuration_normgrad import NormGradConfig
+from salhub.models.normgrad.layer_search import SaliencyLayer
 from salhub.models.normgrad.methods import INPUT_LAYER, METHODS
 from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
-from salhub.models.normgrad.probing import SaliencyLayer
 from salhub.ops.maps import combine_layers, layer_weights
 
 logger = logging.getLogger(__name__)

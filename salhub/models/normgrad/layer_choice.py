@@ -4,8 +4,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from salhub.models.normgrad.layer_search import LayerProbe, SaliencyLayer, default_layer
 from salhub.models.normgrad.methods import INPUT_LAYER
-from salhub.models.normgrad.probing import LayerProbe, SaliencyLayer, default_layer
 
 MAX_SIZES = 8
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from salhub.models.normgrad.seeds import class_scores
+from salhub.models.normgrad.class_scores import class_scores
 
 
 class ParameterizedClassifier(nn.Module):

@@ -15,29 +15,29 @@ from salhub.explaining.modeling_explained_classifier import (
 )
 from salhub.explaining.module_state import unchanged_attributes
 from salhub.modeling import attribution_scope
-from salhub.models.normgrad.capture import LayerCapture
+from salhub.models.normgrad.class_scores import are_probabilities
 from salhub.models.normgrad.configuration_normgrad import NormGradConfig
-from salhub.models.normgrad.finishing import (
+from salhub.models.normgrad.feature_layout import NoPositionsError, infer_layout
+from salhub.models.normgrad.finished_maps import (
     asks_for_several,
     build_output,
     drop_class_axis,
     finish_maps,
 )
-from salhub.models.normgrad.head import logits_of
+from salhub.models.normgrad.layer_capture import LayerCapture
 from salhub.models.normgrad.layer_choice import LayerChoice
-from salhub.models.normgrad.layer_probe import labelled_pictures, leave_one_out_accuracy
-from salhub.models.normgrad.layouts import NoPositionsError, infer_layout
+from salhub.models.normgrad.layer_search import LayerProbe, SaliencyLayer, closest_layers
+from salhub.models.normgrad.linear_head import logits_of
+from salhub.models.normgrad.linear_probe import labelled_pictures, leave_one_out_accuracy
 from salhub.models.normgrad.meta_step import ParameterizedClassifier, stepped_parameters
 from salhub.models.normgrad.methods import INPUT_LAYER, MapMethod, method_of
-from salhub.models.normgrad.passes import (
+from salhub.models.normgrad.saliency_pass import (
     ExplainedNetwork,
     MapRequest,
     PassResult,
     join_results,
     run_by_rule,
 )
-from salhub.models.normgrad.probing import LayerProbe, SaliencyLayer, closest_layers
-from salhub.models.normgrad.seeds import are_probabilities
 from salhub.ops.maps import normalized_weights
 from salhub.outputs import ImageSaliencyOutput
 

@@ -8,10 +8,10 @@ import torch
 from gradio.components import Component
 
 from salhub.entries import Model
+from salhub.models.normgrad.layer_search import SaliencyLayer, default_layer
 from salhub.models.normgrad.methods import METHODS, method_named
 from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
 from salhub.models.normgrad.page_tabs import ClassesTab, FamilyTab, SensitiveMapTab
-from salhub.models.normgrad.probing import SaliencyLayer, default_layer
 from salhub.outputs import ImageSaliencyOutput
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult
 from salhub.ui.classes import RememberedClasses

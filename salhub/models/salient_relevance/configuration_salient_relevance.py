@@ -70,7 +70,7 @@ class SalientRelevanceConfig(ExplainedClassifierConfig):
 
     Source: Li et al. 2019 (arXiv 1712.08268); Goferman et al. 2012 for the second stage, whose
     patch overlap, normalisation and border are open and documented at
-    `salhub.ops.context_aware_saliency`. Presets other than "sr_reference", the default
+    `salhub.context_aware_saliency`. Presets other than "sr_reference", the default
     `relevance_image`, `bias_relevance` and `contrast` are decisions of this library.
     """
 

@@ -29,12 +29,6 @@ from salhub.evaluation.sections import (
     start_evaluation,
 )
 from salhub.metrics.randomization import layer_stages
-from salhub.metrics.regions import (
-    area_fraction,
-    connected_components,
-    top_area_mask,
-    total_variation,
-)
 from salhub.modeling import attribution_scope
 from salhub.models.salient_relevance.evaluation_relevance import (
     FROM_ONE,
@@ -45,6 +39,12 @@ from salhub.models.salient_relevance.evaluation_relevance import (
 from salhub.models.salient_relevance.modeling_salient_relevance import (
     SalientRelevanceForImageSaliency,
     SalientRelevanceOutput,
+)
+from salhub.models.salient_relevance.regions import (
+    area_fraction,
+    connected_components,
+    top_area_mask,
+    total_variation,
 )
 from salhub.results import Results, Table, measured
 

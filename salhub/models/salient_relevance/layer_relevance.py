@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from salhub.models.salient_relevance.functions import PassState, stabilise
-from salhub.models.salient_relevance.layers import Layer
+from salhub.models.salient_relevance.linear_maps import Layer
+from salhub.models.salient_relevance.relevance_functions import PassState, stabilise
 from salhub.models.salient_relevance.rules import CONTRIBUTION_RULES, Part, Rule
 
 

@@ -13,12 +13,15 @@ from salhub.explaining.modeling_explained_classifier import (
     ExplainedClassifierModel,
 )
 from salhub.hub import hub_keywords, load
-from salhub.models.salient_relevance.audit import ConservationAudit
 from salhub.models.salient_relevance.configuration_salient_relevance import SalientRelevanceConfig
-from salhub.models.salient_relevance.engine import Relevance, RelevanceEngine
+from salhub.models.salient_relevance.conservation_audit import ConservationAudit
+from salhub.models.salient_relevance.context_aware_saliency import (
+    ContextAwareSaliency,
+    context_aware_saliency,
+)
 from salhub.models.salient_relevance.pixel_bounds import check_within, pixel_bounds
+from salhub.models.salient_relevance.relevance_engine import Relevance, RelevanceEngine
 from salhub.models.salient_relevance.relevance_image import against_others, relevance_image
-from salhub.ops.context_aware_saliency import ContextAwareSaliency, context_aware_saliency
 from salhub.outputs import ImageSaliencyOutput
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,6 @@ from salhub.data.picture_preparation import PicturePreparation
 from salhub.evaluation.archive_accuracy import add_accuracies
 from salhub.evaluation.sections import name_and_command
 from salhub.explaining.modeling_explained_classifier import load_classifier
-from salhub.metrics.membership_inference import FEATURES
 from salhub.modeling import attribution_scope
 from salhub.models.salun.forget_set import (
     check_reference_split,
@@ -23,6 +22,7 @@ from salhub.models.salun.forget_set import (
     places_digest,
 )
 from salhub.models.salun.masked_optimizer import closed_weights_digest
+from salhub.models.salun.membership_inference import FEATURES
 from salhub.models.salun.modeling_salun import SalUnForImageClassification
 from salhub.models.salun.unlearning_report import Outputs, UnlearningReport, measure_unlearning
 from salhub.models.salun.weight_mask import FILE_NAME, WeightMask, block_of

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from salhub.backbones.conditional_unet.sampling import as_bytes
 from salhub.data.picture_preparation import PicturePreparation
 from salhub.explaining.modeling_explained_classifier import load_classifier
-from salhub.metrics.frechet_distance import frechet_distance
+from salhub.models.salun.frechet_distance import frechet_distance
 from salhub.results import Results
 from salhub.runner.batches import Share, generator_of
 

@@ -12,7 +12,7 @@ from scipy.stats import ks_2samp
 from torch import Tensor
 
 from salhub.errors import require_extra
-from salhub.metrics.membership_inference import (
+from salhub.models.salun.membership_inference import (
     membership_inference_report,
     probabilities_from_logits,
 )

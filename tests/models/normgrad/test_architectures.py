@@ -79,7 +79,7 @@ def test_several_classes_go_backward_together(name, pixels, monkeypatch):
 
     model = explain(family(name))
     model(pixels)  # the probe for the default layer goes backward once by itself
-    monkeypatch.setattr("salhub.models.normgrad.seeds._backward", refuse)
+    monkeypatch.setattr("salhub.models.normgrad.class_scores._backward", refuse)
     assert model(pixels, LABELS).saliency.isfinite().all()
 
 

@@ -17,8 +17,8 @@ from salhub.models.normgrad.evaluation_maps import (
     without_postprocessing,
 )
 from salhub.models.normgrad.evaluation_normgrad import evaluate
+from salhub.models.normgrad.layer_search import SaliencyLayer
 from salhub.models.normgrad.methods import METHODS
-from salhub.models.normgrad.probing import SaliencyLayer
 from salhub.results import Results
 from tests.evaluation.coloured_squares import DeepColourNet, SquareProcessor, make_folder
 

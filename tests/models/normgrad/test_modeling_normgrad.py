@@ -9,7 +9,7 @@ from torch import nn
 from transformers import ResNetConfig
 
 from salhub.models.normgrad.configuration_normgrad import NormGradConfig
-from salhub.models.normgrad.layer_probe import leave_one_out_accuracy
+from salhub.models.normgrad.linear_probe import leave_one_out_accuracy
 from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
 from salhub.ops.maps import combine_layers, gaussian_smooth, min_max, resize_maps
 from tests.models.normgrad.networks import FullyConvolutional, SmallNet, family, spread_weights
@@ -100,7 +100,7 @@ def test_class_labels_in_every_form(network, pixels):
 def test_many_classes_go_in_groups_and_give_the_same(network, pixels, monkeypatch):
     model = explain(network)
     expected = model(pixels, LABELS).saliency
-    monkeypatch.setattr("salhub.models.normgrad.seeds.GRADIENT_BYTES", 1)
+    monkeypatch.setattr("salhub.models.normgrad.class_scores.GRADIENT_BYTES", 1)
     torch.testing.assert_close(model(pixels, LABELS).saliency, expected, rtol=1e-5, atol=1e-6)
 
 

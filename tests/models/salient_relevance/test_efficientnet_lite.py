@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from salhub.data.samples import sample_path
-from salhub.metrics.regions import connected_components, top_area_mask
 from salhub.models.salient_relevance.modeling_salient_relevance import (
     SalientRelevanceForImageSaliency,
 )
+from salhub.models.salient_relevance.regions import connected_components, top_area_mask
 from salhub.models.salient_relevance.rules import PRESETS
 from salhub.processing import load_image
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from salhub.models.salient_relevance.rules import rule_set
-from tests.models.salient_relevance.test_propagation import explain, pixels
+from tests.models.salient_relevance.test_relevance_mode import explain, pixels
 
 
 def flattened(y):

@@ -10,12 +10,12 @@ from torch import nn
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from salhub.models.salient_relevance.configuration_salient_relevance import SalientRelevanceConfig
+from salhub.models.salient_relevance.context_aware_saliency import context_aware_saliency
 from salhub.models.salient_relevance.modeling_salient_relevance import (
     SalientRelevanceForImageSaliency,
 )
 from salhub.models.salient_relevance.relevance_image import relevance_image
 from salhub.models.salient_relevance.rules import PRESETS
-from salhub.ops.context_aware_saliency import context_aware_saliency
 from tests.models.salient_relevance.networks import SmallNet, trained
 from tests.testers import AttributionTester, BatchTester, SavingTester
 

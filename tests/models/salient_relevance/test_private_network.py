@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from salhub.explaining.concurrency import exclusive_use
-from salhub.models.salient_relevance.engine import RelevanceEngine, exact_convolutions
 from salhub.models.salient_relevance.network_state import NetworkState
 from salhub.models.salient_relevance.private_network import PrivateNetwork
+from salhub.models.salient_relevance.relevance_engine import RelevanceEngine, exact_convolutions
 from salhub.models.salient_relevance.rules import rule_set
 from tests.models.salient_relevance.networks import SmallNet, trained
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from salhub.backbones.efficientnet_lite.modeling_efficientnet_lite import Conv2dSame
-from salhub.models.salient_relevance.engine import RelevanceEngine
+from salhub.models.salient_relevance.relevance_engine import RelevanceEngine
 from salhub.models.salient_relevance.rules import PRESETS, RULES, rule_set
 from tests.models.salient_relevance.dense import dense_relevance
 from tests.models.salient_relevance.networks import Flat

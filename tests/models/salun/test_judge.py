@@ -12,8 +12,8 @@ from salhub.backbones.cifar_resnet.configuration_cifar_resnet import CifarResNet
 from salhub.backbones.cifar_resnet.image_processing_cifar_resnet import CifarResNetImageProcessor
 from salhub.backbones.cifar_resnet.modeling_cifar_resnet import CifarResNetForImageClassification
 from salhub.data.picture_preparation import PicturePreparation
-from salhub.metrics.frechet_distance import frechet_distance
 from salhub.models.salun import judge as judge_module
+from salhub.models.salun.frechet_distance import frechet_distance
 from salhub.models.salun.judge import Judge, judge_generation, judge_model
 from salhub.results import Results
 from salhub.runner.batches import Share

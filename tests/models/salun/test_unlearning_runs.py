@@ -19,13 +19,13 @@ from transformers import (
 )
 
 from salhub.data.labelled_split import LabelledSplit
-from salhub.metrics.membership_inference import (
+from salhub.models.salun.forget_set import places_digest
+from salhub.models.salun.masked_optimizer import closed_weights_digest
+from salhub.models.salun.membership_inference import (
     membership_features,
     membership_inference,
     probabilities_from_logits,
 )
-from salhub.models.salun.forget_set import places_digest
-from salhub.models.salun.masked_optimizer import closed_weights_digest
 from salhub.models.salun.weight_delta import apply_delta, state_digest
 from salhub.models.salun.weight_mask import WeightMask
 from salhub.results import Results

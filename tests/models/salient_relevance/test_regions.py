@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from salhub.metrics.regions import (
+from salhub.models.salient_relevance.regions import (
     area_fraction,
     connected_components,
     top_area_mask,

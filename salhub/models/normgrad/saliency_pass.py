@@ -8,14 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from salhub.explaining.modeling_explained_classifier import check_class_range
-from salhub.models.normgrad.capture import LayerCapture
-from salhub.models.normgrad.extract_aggregate import Known, extract_aggregate
-from salhub.models.normgrad.head import LinearHead
-from salhub.models.normgrad.layouts import infer_layout
+from salhub.models.normgrad.class_scores import class_directions, class_scores, layer_gradients
+from salhub.models.normgrad.extract_aggregate import (
+    Known,
+    check_convolution,
+    extract_aggregate,
+    own_convolution_map,
+)
+from salhub.models.normgrad.feature_layout import infer_layout
+from salhub.models.normgrad.layer_capture import LayerCapture
+from salhub.models.normgrad.linear_head import LinearHead
 from salhub.models.normgrad.methods import INPUT_LAYER, MapMethod
-from salhub.models.normgrad.proper import check_convolution, own_convolution_map
 from salhub.models.normgrad.rectifiers import RectifierRule
-from salhub.models.normgrad.seeds import class_directions, class_scores, layer_gradients
 
 
 @dataclass(frozen=True)

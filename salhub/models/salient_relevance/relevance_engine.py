@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from salhub.explaining.concurrency import exclusive_use
 from salhub.explaining.modeling_explained_classifier import check_class_range
-from salhub.models.salient_relevance.audit import Ledger
-from salhub.models.salient_relevance.functions import PassState
+from salhub.models.salient_relevance.conservation_audit import Ledger
 from salhub.models.salient_relevance.network_state import NetworkState
 from salhub.models.salient_relevance.private_network import (
     MAX_LOGIT_DIFFERENCE,
     PrivateNetwork,
     relative_difference,
 )
-from salhub.models.salient_relevance.propagation import RelevanceMode
+from salhub.models.salient_relevance.relevance_functions import PassState
+from salhub.models.salient_relevance.relevance_mode import RelevanceMode
 from salhub.models.salient_relevance.rules import RuleSet
 
 

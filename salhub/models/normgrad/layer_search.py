@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from salhub.models.normgrad.capture import split_output
-from salhub.models.normgrad.head import LinearHead
-from salhub.models.normgrad.layouts import Layout, TransformError, infer_layout
+from salhub.models.normgrad.class_scores import output_seeds
+from salhub.models.normgrad.feature_layout import Layout, TransformError, infer_layout
+from salhub.models.normgrad.layer_capture import split_output
+from salhub.models.normgrad.linear_head import LinearHead
 from salhub.models.normgrad.methods import INPUT_LAYER
-from salhub.models.normgrad.seeds import output_seeds
 
 
 @dataclass(frozen=True)

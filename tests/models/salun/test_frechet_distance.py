@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from salhub.metrics.frechet_distance import frechet_distance
+from salhub.models.salun.frechet_distance import frechet_distance
 
 
 def slow_distance(first: torch.Tensor, second: torch.Tensor) -> float:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from salhub.ops.distance_transform import distance_to_mask
+from salhub.models.salient_relevance.distance_transform import distance_to_mask
 
 
 @pytest.mark.parametrize("density", [0.002, 0.05, 0.6])

@@ -16,15 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from salhub.models.salient_relevance.calls import (
-    changes_input,
-    first_operand,
-    follow_replacements,
-    operands,
-    share_memory,
-    tensors_in,
+from salhub.models.salient_relevance.layer_relevance import LayerRelevance, LayerStep
+from salhub.models.salient_relevance.linear_maps import (
+    CONVOLUTION_NAMES,
+    LinearMap,
+    convolution_arguments,
+    convolution_map,
+    explicit_padding,
 )
-from salhub.models.salient_relevance.functions import (
+from salhub.models.salient_relevance.relevance_functions import (
     AffineRelevance,
     GatedRelevance,
     PassState,
@@ -32,15 +32,8 @@ from salhub.models.salient_relevance.functions import (
     PooledRelevance,
     SumRelevance,
 )
-from salhub.models.salient_relevance.layer_relevance import LayerRelevance, LayerStep
-from salhub.models.salient_relevance.layers import (
-    CONVOLUTION_NAMES,
-    LinearMap,
-    convolution_arguments,
-    convolution_map,
-    explicit_padding,
-)
-from salhub.models.salient_relevance.operations import (
+from salhub.models.salient_relevance.rules import PRESETS, RuleSet
+from salhub.models.salient_relevance.torch_operations import (
     ACTIVATIONS,
     ADDITION,
     GATES,
@@ -49,9 +42,14 @@ from salhub.models.salient_relevance.operations import (
     PRODUCT,
     ROUTING,
     VIEWS,
+    changes_input,
+    first_operand,
+    follow_replacements,
+    operands,
     operation_name,
+    share_memory,
+    tensors_in,
 )
-from salhub.models.salient_relevance.rules import PRESETS, RuleSet
 
 
 class UnsupportedLayerError(ValueError):

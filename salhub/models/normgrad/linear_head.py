@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from salhub.models.normgrad.seeds import check_logits
+from salhub.models.normgrad.class_scores import check_logits
 
 
 class LinearHead:

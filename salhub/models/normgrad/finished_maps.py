@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from salhub.models.normgrad.configuration_normgrad import NormGradConfig
-from salhub.models.normgrad.passes import PassResult
+from salhub.models.normgrad.saliency_pass import PassResult
 from salhub.ops.maps import (
     combine_layers,
     gaussian_smooth,

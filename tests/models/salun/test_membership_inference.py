@@ -10,8 +10,8 @@ import torch
 from sklearn.svm import SVC
 
 from salhub.errors import MissingExtraError
-from salhub.metrics import membership_inference as module
-from salhub.metrics.membership_inference import (
+from salhub.models.salun import membership_inference as module
+from salhub.models.salun.membership_inference import (
     FEATURES,
     membership_features,
     membership_inference,

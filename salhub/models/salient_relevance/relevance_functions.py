@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from salhub.models.salient_relevance.audit import Ledger
-from salhub.models.salient_relevance.layers import Layer
+from salhub.models.salient_relevance.conservation_audit import Ledger
+from salhub.models.salient_relevance.linear_maps import Layer
 from salhub.models.salient_relevance.rules import Part, Rule
 
 

@@ -13,10 +13,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from salhub.ops.color import relative_luminance_to_lightness, srgb_to_lab, srgb_to_linear
-from salhub.ops.distance_transform import distance_to_mask
+from salhub.models.salient_relevance.distance_transform import distance_to_mask
+from salhub.models.salient_relevance.lab_color import (
+    relative_luminance_to_lightness,
+    srgb_to_lab,
+    srgb_to_linear,
+)
+from salhub.models.salient_relevance.patch_grids import (
+    PatchGrid,
+    PatchPyramid,
+    mean_nearest_distance,
+    resize,
+)
 from salhub.ops.maps import min_max
-from salhub.ops.patch_grids import PatchGrid, PatchPyramid, mean_nearest_distance, resize
 
 # Below this range a map is rounding noise, and min-max normalisation would blow it up to [0, 1].
 _FLAT_RANGE = 1e-6

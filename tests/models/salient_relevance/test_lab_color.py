@@ -1,7 +1,11 @@
 import pytest
 import torch
 
-from salhub.ops.color import relative_luminance_to_lightness, srgb_to_lab, srgb_to_linear
+from salhub.models.salient_relevance.lab_color import (
+    relative_luminance_to_lightness,
+    srgb_to_lab,
+    srgb_to_linear,
+)
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from salhub.models.salient_relevance.engine import RelevanceEngine
 from salhub.models.salient_relevance.modeling_salient_relevance import (
     SalientRelevanceForImageSaliency,
 )
+from salhub.models.salient_relevance.relevance_engine import RelevanceEngine
 from salhub.models.salient_relevance.rules import rule_set
 from tests.models.salient_relevance.networks import Gated, Residual, SmallNet, trained
 

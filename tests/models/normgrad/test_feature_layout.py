@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from salhub.models.normgrad.layouts import infer_layout
+from salhub.models.normgrad.feature_layout import infer_layout
 
 CASES = {
     "feature map": ((2, 512, 7, 7), (224, 224), "channels_first", (7, 7), 0),
