@@ -1,18 +1,30 @@
-"""Hook of mkdocs: the site also shows model cards and benchmark results, which lie beside docs."""
+"""Hooks of mkdocs: every method is listed, and the site also shows what lies beside docs."""
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).parent.parent
 GENERATED = ("model_cards/*.md", "model_cards/*.png", "benchmarks/results/*")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
-def on_files(files: Files, config: MkDocsConfig) -> Files:
+def on_config(config: "MkDocsConfig") -> "MkDocsConfig":
+    """List the pages of all methods, which are called by their headings."""
+    [methods] = [section for section in config["nav"] if "Methods" in section]
+    pages = sorted((ROOT / "docs" / "methods").glob("*.md"))
+    methods["Methods"] = [f"methods/{page.name}" for page in pages]
+    return config
+
+
+def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
     """Add the generated pages under the paths that they have in the repository."""
+    from mkdocs.structure.files import File
+
     for pattern in GENERATED:
         for path in sorted(ROOT.glob(pattern)):
             name = path.relative_to(ROOT).as_posix()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from salhub.entries import METHODS
 from salhub.hub import list_models
 
 gr = pytest.importorskip("gradio", reason="the Spaces need the extra 'demo'")
@@ -28,15 +29,14 @@ def _load(space: Path):
 
 
 def test_there_are_spaces():
-    known = {"gallery", "lexrank", "normgrad", "salient_relevance", "salun", "verbalizer"}
-    assert known <= {space.name for space in SPACES}
+    homes = {method.home.split(".")[-1] for method in METHODS.values()}
+    assert {"gallery", *homes} == {space.name for space in SPACES}
 
 
 def test_it_builds_without_being_launched(space):
     page = _load(space).build()
     assert isinstance(page, gr.Blocks)
-    public = {one.api_name for one in page.fns.values() if one.api_visibility == "public"}
-    assert public & {"saliency", "normgrad", "classify", "summarise", "verbalize"}
+    assert any(one.api_visibility == "public" for one in page.fns.values())
     assert not page.is_running
 
 
