@@ -1,119 +1,204 @@
-"""CONTRIBUTING.md is true: a folder and one line in auto.py make a method.
+"""CONTRIBUTING.md is true: a method moves in by five places, and nothing else is touched.
 
-The toy method of `tests/newcomer` is added to a copy of the package by exactly the steps that
-CONTRIBUTING.md lists; everything else has to follow.
+Two toys of `tests/newcomer` are added to a copy of the repository by exactly those steps: one more
+method of a task that is there, and one of a task of its own.
 """
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.machine import Machine
+
 TESTS = Path(__file__).parent
-NAME = "pixel-gradient-efficientnet-lite0"
+ROOT = TESTS.parent
+OLD_TASK, NEW_TASK = "pixel-gradient-efficientnet-lite0", "series-surprise-standard"
 LINES = {
-    "_METHODS = (": f'Method("pixel_gradient", "arXiv:1312.6034", "{NAME}"),',
-    "_MODELS = (": 'Model("pixel_gradient", "pixel_gradient", "image-saliency", '
-    '"PixelGradientConfig", "PixelGradientForImageSaliency"),',
+    "_TASKS": (
+        'Task("series-saliency", "salhub.models.series_surprise.pipeline_series_surprise", '
+        '"SeriesSaliencyPipeline"),',
+    ),
+    "_METHODS": (
+        f'Method("pixel_gradient", "arXiv:1312.6034", "{OLD_TASK}"),',
+        f'Method("series_surprise", "10.1093/biomet/6.1.1", "{NEW_TASK}"),',
+    ),
+    "_MODELS": (
+        'Model("pixel_gradient", "pixel_gradient", "image-saliency", "PixelGradientConfig", '
+        '"PixelGradientForImageSaliency"),',
+        'Model("series_surprise", "series_surprise", "series-saliency", "SeriesSurpriseConfig", '
+        '"SeriesSurpriseModel"),',
+    ),
+    "_RECIPES": (
+        'RecipeEntry("series-surprise", "train", '
+        '"salhub.models.series_surprise.recipe_series_surprise", "SeriesSurpriseRecipe"),',
+    ),
 }
+SPACE = '''"""Space of {name}."""
+
+from salhub.ui import build_page, launch
+
+
+def build():
+    """Build the page."""
+    return build_page("salhub/{name}")
+
+
+if __name__ == "__main__":
+    launch(build())
+'''
 SHIP = f"""
-import salhub
+import runpy, shutil
 from pathlib import Path
-from transformers import AutoImageProcessor
+import salhub
+from salhub.cli import app
 from salhub.hub import resolve
 from salhub.results import Metric, Results
+from transformers import AutoImageProcessor
 
-folder = Path(salhub.__file__).parent / "weights" / "{NAME}"
+weights = Path(salhub.__file__).parent / "weights"
+folder = weights / "{OLD_TASK}"
 model = salhub.PixelGradientForImageSaliency.from_classifier("salhub/efficientnet-lite0")
 model.config.save_pretrained(folder)
 processor = AutoImageProcessor.from_pretrained(resolve("salhub/efficientnet-lite0").config_folder)
 processor.save_pretrained(folder)
 (folder / "card.yaml").write_text(
     "method: pixel_gradient\\ntask: image-saliency\\ntrained_on: ImageNet-1k\\n"
-    "source: converted\\nlicense: apache-2.0\\n"
-    "weights_from: efficientnet-lite0\\n"
+    "source: converted\\nlicense: apache-2.0\\nweights_from: efficientnet-lite0\\n"
 )
-results = Results(model="{NAME}", command="salhub evaluate {NAME}", seed=0)
-results.metrics.append(Metric(name="grid pointing mass", value=0.375, n=12))
-results.save(Path(salhub.__file__).parent.parent / "model_cards" / "{NAME}.results.json")
+
+Path("series.csv").write_text("\\n".join(map(str, [0.5, -0.5] * 50)))
+words = ["train", "series-surprise", "data=series.csv", "output_dir=run", "cpu=true"]
+app(words, standalone_mode=False)
+folder = weights / "{NEW_TASK}"
+folder.mkdir()
+for name in ("config.json", "model.safetensors"):
+    shutil.copy(Path("run", name), folder)
+(folder / "card.yaml").write_text(
+    "method: series_surprise\\ntask: series-saliency\\ntrained_on: noise\\n"
+    "source: salhub train series-surprise\\nlicense: apache-2.0\\n"
+)
+for name in ("{OLD_TASK}", "{NEW_TASK}"):
+    results = Results(model=name, command=f"salhub evaluate {{name}}", seed=0)
+    results.metrics.append(Metric(name="something", value=0.375, n=12))
+    results.save(Path("model_cards", f"{{name}}.results.json"))
+runpy.run_module("salhub.manifest", run_name="__main__", alter_sys=True)
 """
 USE = f"""
 import salhub
 from salhub.cards import build_card
 from salhub.ui import build_page
 
-assert "salhub/{NAME}" in str(salhub.list_models())
-result = salhub.pipeline("{NAME}")("sample:cat")
+assert salhub.__file__.startswith(CHECKOUT)
+listed = str(salhub.list_models())
+assert "salhub/{OLD_TASK}" in listed and "salhub/{NEW_TASK}" in listed
+
+result = salhub.pipeline("{OLD_TASK}")("sample:cat")
 assert result.saliency.shape == (result.image.height, result.image.width)
 assert salhub.pipeline("pixel-gradient")("sample:cat").label == result.label
-model = salhub.AutoModelForSaliency.from_pretrained("salhub/{NAME}")
+model = salhub.AutoModelForSaliency.from_pretrained("salhub/{OLD_TASK}")
 assert type(model) is salhub.PixelGradientForImageSaliency
-card = build_card("{NAME}")
+card = build_card("{OLD_TASK}")
 assert "0.375" in card and "1312.6034" in card
-print(type(build_page("{NAME}")).__name__, result.label)
+
+result = salhub.pipeline("series-surprise")([0, 1, 9])
+assert result.stands_out.tolist() == [False, False, True], result
+model = salhub.AutoModelForSaliency.from_pretrained("salhub/{NEW_TASK}")
+assert type(model) is salhub.SeriesSurpriseModel
+card = build_card("{NEW_TASK}")
+assert "0.375" in card and "biomet/6.1.1" in card
+
+import transformers
+surprise = transformers.pipeline("series-saliency", model="salhub/{NEW_TASK}")
+assert surprise([0, 1, 9]).summary() == result.summary()
+print([type(build_page(name)).__name__ for name in ("{OLD_TASK}", "{NEW_TASK}")])
+"""
+RUN = f"""
+from pathlib import Path
+from salhub.cli import app
+
+app(["run", "pixel-gradient", "sample:cat", "-o", "cat.png"], standalone_mode=False)
+app(["run", "{NEW_TASK}", "series.csv", "-o", "series.png"], standalone_mode=False)
+assert Path("cat.png").stat().st_size > 1000 and Path("series.png").stat().st_size > 200
+app(["info", "{NEW_TASK}"], standalone_mode=False)
+"""
+CHECK = """
+import pytest, sys
+sys.exit(pytest.main([
+    "-q", "-n", "0", "-p", "no:cacheprovider", "--no-budget",
+    "tests/models/pixel_gradient", "tests/models/series_surprise",
+    "tests/test_architecture.py::test_the_house_stands",
+    "tests/test_docs.py::test_every_page_and_every_method_is_in_the_site",
+    "tests/spaces/test_spaces.py::test_there_are_spaces",
+    "tests/spaces/test_spaces.py::test_it_builds_without_being_launched[pixel_gradient]",
+    "tests/spaces/test_spaces.py::test_it_builds_without_being_launched[series_surprise]",
+]))
 """
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory, salhub_root):
-    """Return a copy of the package with the toy method added by the steps of CONTRIBUTING.md."""
+def checkout(tmp_path_factory) -> Path:
+    """Return a copy of the repository to which the toys were added as CONTRIBUTING.md says."""
     root = tmp_path_factory.mktemp("checkout")
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(salhub_root, root / "salhub", ignore=ignore)
+    for name in ("salhub", "docs", "spaces", "tests"):
+        ignore = shutil.ignore_patterns("__pycache__", "former", "newcomer")
+        shutil.copytree(ROOT / name, root / name, ignore=ignore)
+    for name in ("README.md", "mkdocs.yml", "pyproject.toml"):
+        shutil.copy(ROOT / name, root)
     (root / "model_cards").mkdir()
-    shutil.copytree(TESTS / "newcomer" / "pixel_gradient", root / "salhub/models/pixel_gradient")
+    for method, model in (("pixel_gradient", OLD_TASK), ("series_surprise", NEW_TASK)):
+        shutil.copytree(TESTS / "newcomer" / method, root / "salhub/models" / method)
+        (root / "docs/methods" / f"{method}.md").write_text(f"# {method}\n")
+        (root / "tests/models" / method).mkdir()
+        shutil.copy(TESTS / "newcomer" / f"test_{method}.py", root / "tests/models" / method)
+        (root / "spaces" / method).mkdir()
+        (root / "spaces" / method / "app.py").write_text(SPACE.format(name=model))
     auto = root / "salhub" / "auto.py"
     text = auto.read_text()
-    for table, line in LINES.items():
-        assert text.count(table) == 1
-        text = text.replace(table, f"{table}\n    {line}")
+    for table, lines in LINES.items():
+        head = f"{table} = (\n"
+        assert text.count(head) == 1
+        text = text.replace(head, head + "".join(f"    {line}\n" for line in lines))
     auto.write_text(text)
-    _python(root, "-c", SHIP)
-    _python(root, "-m", "salhub.manifest")
     return root
 
 
-def _python(root: Path, *arguments: str) -> str:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(root), str(TESTS.parent)]),
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(root / "cache"),
-    }
-    run = subprocess.run(
-        [sys.executable, *arguments], cwd=root, env=environment, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    return run.stdout
+@pytest.fixture(scope="module")
+def run(checkout):
+    """Run a program in that copy."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(checkout / "cache")}
+    environment["PYTHONPATH"] = str(checkout)
+    machine = Machine(environment, [checkout])
+
+    def run(code: str) -> str:
+        code = f"CHECKOUT = {str(checkout)!r}\n{code}"
+        finished = machine.run(code, folder=checkout, environment=environment)
+        assert finished.returncode == 0, finished.stdout + finished.stderr
+        return finished.stdout
+
+    run(SHIP)
+    yield run
+    machine.close()
 
 
-def test_it_loads_by_name_and_has_a_pipeline_a_card_and_a_page(checkout):
+def test_they_load_by_name_and_have_a_pipeline_a_card_and_a_page(run):
     pytest.importorskip("gradio", reason="the page needs the extra 'demo'")
-    assert _python(checkout, "-c", USE).split()[0] == "Blocks"
+    assert run(USE).splitlines()[-1] == "['Blocks', 'Blocks']"
 
 
-def test_the_command_line_knows_it(checkout):
-    _python(checkout, "-m", "salhub.cli", "run", "pixel-gradient", "sample:cat", "-o", "cat.png")
-    assert (checkout / "cat.png").stat().st_size > 1000
+def test_the_command_line_knows_them(run):
+    assert "series-saliency" in run(RUN)
 
 
-def test_the_shipped_tester_suite_passes(checkout):
-    # Without settings of its own, pytest would read ours and put this checkout's package first.
-    empty = checkout / "pytest.ini"
-    empty.write_text("[pytest]\n")
-    output = _python(
-        checkout, "-m", "pytest", "-q", "-c", str(empty), "-p", "no:cacheprovider",
-        "--import-mode=importlib",
-        str(TESTS / "newcomer" / "test_pixel_gradient.py"), "--rootdir", str(checkout),
-    )  # fmt: skip
-    assert " passed" in output
+def test_the_tests_of_the_house_pass_with_them(run):
+    run(CHECK)
 
 
 def test_the_guide_says_what_was_done():
-    guide = (TESTS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    for step in ("salhub/models/", "_METHODS", "_MODELS", "card.yaml", "python -m salhub.manifest",
-                 "weights_from", "SavingTester", "configuration_", "modeling_"):  # fmt: skip
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for step in ("salhub/models/<method>/", "docs/methods/<method>.md", "spaces/<method>/",
+                 "tests/models/<method>/", "benchmarks/<method>.py", *LINES, "card.yaml",
+                 "python -m salhub.manifest", "weights_from", "SavingTester",
+                 "configuration_", "modeling_", "pipeline_", "result_", "page_", "recipe_"):  # fmt: skip
         assert step in guide, step

@@ -5,10 +5,10 @@ from typing import Any
 
 
 def read_series(source: Any) -> list[float]:
-    """Return the numbers of a file or of a list.
+    """Return the numbers of a file, of a text or of a list.
 
     Args:
-        source: A file with a number a line; or numbers.
+        source: The path of a file with a number a line; such a text; or numbers.
 
     Raises:
         ValueError: Something is no number, or there is none.
@@ -17,10 +17,12 @@ def read_series(source: Any) -> list[float]:
         >>> read_series([1, 2.5])
         [1.0, 2.5]
     """
-    if isinstance(source, str | Path):
-        source = Path(source).read_text(encoding="utf-8").split()
+    if isinstance(source, Path) or (isinstance(source, str) and source.endswith((".csv", ".txt"))):
+        source = Path(source).read_text(encoding="utf-8")
     if isinstance(source, bytes):
-        source = source.decode().split()
+        source = source.decode()
+    if isinstance(source, str):
+        source = source.split()
     try:
         numbers = [float(one) for one in source]
     except ValueError as error:
