@@ -1,10 +1,18 @@
 """Tests of the toy method of a new task, as CONTRIBUTING.md asks for them."""
 
+from functools import partial
+
+import pytest
 import torch
 from salhub.models.series_surprise.configuration_series_surprise import SeriesSurpriseConfig
 from salhub.models.series_surprise.modeling_series_surprise import SeriesSurpriseModel
+from salhub.models.series_surprise.recipe_series_surprise import (
+    SeriesSurpriseArguments,
+    SeriesSurpriseRecipe,
+)
 
 from tests.testers import AttributionTester, BatchTester, SavingTester
+from tests.testers.recipe import RecipeTester
 
 
 class TestSeriesSurprise(SavingTester, BatchTester, AttributionTester):
@@ -22,3 +30,12 @@ class TestSeriesSurprise(SavingTester, BatchTester, AttributionTester):
             ({"values": torch.zeros(3)}, ValueError, r"shape \(B, N\), got \(3,\)"),
             ({"values": torch.full((1, 2), torch.nan)}, ValueError, "must be finite"),
         ]
+
+
+class TestSeriesSurpriseRecipe(RecipeTester):
+    @pytest.fixture
+    def make(self, tmp_path):
+        data = tmp_path / "series.csv"
+        data.write_text("1\n2\n4\n")
+        options = partial(SeriesSurpriseArguments, data=str(data), cpu=True)
+        return lambda folder, **more: SeriesSurpriseRecipe(options(output_dir=str(folder), **more))

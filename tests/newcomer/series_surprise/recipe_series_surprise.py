@@ -35,6 +35,10 @@ class SeriesSurpriseRecipe(FitRecipe):
     name = "series-surprise"
     arguments_class = SeriesSurpriseArguments
 
+    def learned_options(self) -> dict[str, Any]:
+        # Where the series lies does not matter.
+        return {**super().learned_options(), "data": Path(self.arguments.data).name}
+
     def build_model(self) -> nn.Module:
         self.values = torch.tensor(read_series(Path(self.arguments.data)))
         return SeriesSurpriseModel(SeriesSurpriseConfig(threshold=self.arguments.threshold))
