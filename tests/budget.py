@@ -84,6 +84,7 @@ def pytest_addoption(parser):
     group.addoption(
         "--record-seconds", action="store_true", help=f"write the seconds of files to {RECORD.name}"
     )
+    group.addoption("--dearest", type=int, default=0, help="show the tests that cost most work")
 
 
 def pytest_configure(config):
@@ -126,11 +127,13 @@ class _Bookkeeper:
         self.config = config
         self.work: dict[str, float] = defaultdict(float)
         self.clock: dict[str, float] = defaultdict(float)
+        self.tests: dict[str, dict[str, float]] = {}
 
     def pytest_runtest_logreport(self, report):
         if report.when != "teardown":
             return
         seconds = dict(report.user_properties)
+        self.tests[report.nodeid] = seconds
         self.work[report.nodeid.split("::")[0]] += seconds["work"]
         self.clock[report.nodeid.split("::")[0]] += seconds["clock"]
 
@@ -156,5 +159,10 @@ class _Bookkeeper:
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter):
+        dearest = sorted(self.tests.items(), key=lambda test: -test[1]["work"])
+        for name, seconds in dearest[: self.config.getoption("--dearest")]:
+            terminalreporter.write_line(
+                f"{seconds['work']:6.1f} s of work, {seconds['clock']:6.1f} by the clock  {name}"
+            )
         for sentence in self.methods_over_budget():
             terminalreporter.write_line(sentence, red=True)

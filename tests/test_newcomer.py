@@ -197,8 +197,8 @@ def test_the_tests_of_the_house_pass_with_them(run):
 
 def test_the_guide_says_what_was_done():
     guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    for step in ("salhub/models/<method>/", "docs/methods/<method>.md", "spaces/<method>/",
-                 "tests/models/<method>/", "benchmarks/<method>.py", *LINES, "card.yaml",
-                 "python -m salhub.manifest", "weights_from", "SavingTester",
-                 "configuration_", "modeling_", "pipeline_", "result_", "page_", "recipe_"):  # fmt: skip
+    places = ("models", "docs/methods", "benchmarks", "tests/models", "spaces")
+    kinds = ("configuration", "modeling", "pipeline", "result", "page", "recipe", "evaluation")
+    steps = ("card.yaml", "python -m salhub.manifest", "weights_from", "SavingTester", "_TASKS")
+    for step in (*places, *(f"`{kind}_<method>.py`" for kind in kinds), *LINES, *steps):
         assert step in guide, step
