@@ -65,7 +65,7 @@ class Machine:
         self._ask({"environment": dict(environment), "packages": folders, "modules": modules})
 
     def run(
-        self, code: str, *, folder: Path, environment: Mapping[str, str], timeout: float = 120
+        self, code: str, *, folder: Path, environment: Mapping[str, str], timeout: float = 600
     ) -> Finished:
         """Run a program and wait for its end.
 

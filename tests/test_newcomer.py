@@ -110,7 +110,8 @@ card = build_card("{NEW_TASK}")
 assert "0.375" in card and "biomet/6.1.1" in card
 
 import transformers
-surprise = transformers.pipeline("series-saliency", model="salhub/{NEW_TASK}")
+folder = salhub.hub.resolve("salhub/{NEW_TASK}").config_folder
+surprise = transformers.pipeline("series-saliency", model=folder)
 assert surprise([0, 1, 9]).summary() == result.summary()
 print([type(build_page(name)).__name__ for name in ("{OLD_TASK}", "{NEW_TASK}")])
 """
