@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -59,6 +59,17 @@ def put_in_place(path: Path, target: Path) -> None:
             os.replace(path, target)
     else:
         os.replace(path, target)
+
+
+def ending_of(name: str, endings: Iterable[str]) -> str:
+    """Return the longest of some endings that a file name has, in any case, or "" for none.
+
+    Example:
+        >>> ending_of("Chest.NII.GZ", (".gz", ".nii.gz", ".nii"))
+        '.nii.gz'
+    """
+    found = [ending for ending in endings if name.lower().endswith(ending)]
+    return max(found, key=len, default="")
 
 
 def write_bytes(target: Path, content: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from salhub.cli.settings import refuse_unknown
 from salhub.entries import MODELS, Model, entry_of, find_entry, model_named
 from salhub.errors import UnknownNameError, did_you_mean
-from salhub.hub import HUB_KEYWORDS, canonical_name, load
+from salhub.hub import HUB_KEYWORDS, canonical_name, hub_keywords, load
 from salhub.manifest import NAMESPACE, read_manifest
 
 # Taken from options of their own, or not to be written on a command line.
@@ -52,8 +52,7 @@ class Choice:
             typer.BadParameter: Nobody takes a setting.
         """
         loading, calling = self.setting_names()
-        given = settings if self.classifier is None else {**settings, "classifier": self.classifier}
-        refuse_unknown(given, loading | calling, self.short_name)
+        refuse_unknown(settings, loading | calling, self.short_name)
         load = {key: value for key, value in settings.items() if key not in calling}
         call = {key: value for key, value in settings.items() if key in calling}
         return load, call
@@ -63,7 +62,7 @@ class Choice:
         parameters = inspect.signature(self.pipeline_class.from_name).parameters.values()
         keywords = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
         fields = self.entry.config_class.field_names() if self.entry.is_ours else set()
-        calling = set(self.pipeline_class.call_settings)
+        calling = {*self.pipeline_class.call_settings, *self.pipeline_class.companions}
         return (fields | keywords | set(HUB_KEYWORDS)) - _NOT_SETTINGS - calling, calling
 
     def load(
@@ -76,8 +75,6 @@ class Choice:
         """Load the model and everything it needs."""
         quiet_transformers()
         own = dict(settings)
-        if self.classifier is not None:
-            own["classifier"] = self.classifier
         if batch_size is not None:
             own["batch_size"] = batch_size
         return self.pipeline_class.from_name(self.name, self.entry, device=device, **own)
@@ -114,9 +111,7 @@ class NetworkChoice:
         )
 
 
-def choose_to_measure(
-    name: str, classifier: str | None = None, **hub_settings: Any
-) -> Choice | NetworkChoice:
+def choose_to_measure(name: str, settings: Mapping[str, Any]) -> Choice | NetworkChoice:
     """Find a model, a method, or a network of ours, by the name a person typed.
 
     Raises:
@@ -124,20 +119,19 @@ def choose_to_measure(
     """
     check_known(name)
     full_name = canonical_name(name)
-    if classifier is None and model_named(name) is None:
-        entry = entry_of(full_name, **hub_settings)
+    if settings.get("classifier") is None and model_named(name) is None:
+        entry = entry_of(full_name, **hub_keywords(settings))
         if entry.method is None:
             return NetworkChoice(full_name, entry)
-    return choose(name, classifier, **hub_settings)
+    return choose(name, settings)
 
 
-def choose(name: str, classifier: str | None = None, **hub_settings: Any) -> Choice:
+def choose(name: str, settings: Mapping[str, Any]) -> Choice:
     """Find a model or a method by the name a person typed.
 
     Args:
         name: A shipped model with or without "salhub/", a method, a folder or a repository.
-        classifier: The user's own network, by name or folder.
-        **hub_settings: Such as `revision`.
+        settings: All that were given; `classifier` and `revision` say more of what is meant.
 
     Raises:
         UnknownNameError: A plain word that is neither a model nor a method.
@@ -145,9 +139,9 @@ def choose(name: str, classifier: str | None = None, **hub_settings: Any) -> Cho
     """
     check_known(name)
     quiet_transformers()
-    if classifier is not None:
-        hub_settings["classifier"] = classifier
-    return Choice(*find_entry(name, **hub_settings), classifier)
+    classifier = settings.get("classifier")
+    keywords = hub_keywords(settings)
+    return Choice(*find_entry(name, classifier=classifier, **keywords), classifier)
 
 
 def check_known(name: str) -> None:

@@ -10,10 +10,9 @@ from salhub.cli.choice import Choice, choose
 from salhub.cli.device import DeviceOption
 from salhub.cli.files import echo_json
 from salhub.cli.settings import is_pair, parse_settings, parse_value, refuse_unknown
-from salhub.cli.sources import Source, is_folder, single_source
+from salhub.cli.sources import Source, accompanied, folder_sources, single_source
 from salhub.cli.targets import single_target
 from salhub.files import draft
-from salhub.hub import hub_keywords
 
 # Commas inside [brackets] belong to a list.
 _COMMA = re.compile(r",(?![^\[]*\])")
@@ -56,12 +55,6 @@ def compare_command(
         str | None,
         typer.Option(metavar="SETTING=A,B,...", help="Values of any setting, with commas between."),
     ] = None,
-    classifier: Annotated[
-        str | None, typer.Option(help="Your own network to explain: a folder or a Hub name.")
-    ] = None,
-    class_label: Annotated[
-        str | None, typer.Option("--class", help="Class to explain, by name or index.")
-    ] = None,
     device: DeviceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
     overwrite: Annotated[
@@ -70,23 +63,22 @@ def compare_command(
 ) -> None:
     """Put several models, methods or settings side by side in one picture.
 
+    --classifier names your own network to explain, and --class the class, by name or index.
+
     \b
     salhub compare photo.jpg normgrad salient_relevance
     salhub compare photo.jpg normgrad --methods norm_grad,grad_cam,gradient
     salhub compare photo.jpg normgrad --vary layers=blocks.4,blocks.10,blocks.15
     """  # noqa: D301
     settings = parse_settings(word for word in words if is_pair(word))
-    if class_label is not None:
-        settings["class_labels"] = class_label
-    classifier = classifier or settings.pop("classifier", None)
     names = [name for word in words if not is_pair(word) for name in word.split(",") if name]
-    choices = [choose(name, classifier, **hub_keywords(settings)) for name in names]
+    choices = [choose(name, settings) for name in names]
     _check_comparable(choices)
     variants = _variants(choices, settings, _varied(methods, vary))
     kind = choices[0].pipeline_class
-    if is_folder(source, kind):
+    if folder_sources(source, kind) is not None:
         raise typer.BadParameter("compare takes one input, not a folder.")
-    one = single_source(source, kind)
+    one = accompanied(single_source(source, kind), kind, settings)
     default = f"{one.stem}-compare{kind.comparison_suffixes[0]}"
     target = single_target(output, one, default, kind.comparison_suffixes, overwrite)
     results = _results(one, variants, device)
@@ -159,7 +151,8 @@ def _results(source: Source, variants: list[Variant], device: str | None) -> dic
         while title in results:
             title, number = f"{variant.title} ({number})", number + 1
         pipeline = variant.choice.load(load, device=device)
-        results[title] = pipeline(content, **{**kind.fixed_settings, **call})
+        asked = {**dict.fromkeys(kind.companions), **source.companions}
+        results[title] = pipeline(content, **{**kind.fixed_settings, **call, **asked})
     return results
 
 

@@ -18,7 +18,6 @@ from salhub.cli.settings import (
     to_record,
     without_place,
 )
-from salhub.hub import hub_keywords
 
 _DATA = "data_path"
 
@@ -38,9 +37,6 @@ def evaluate_command(
         Path | None,
         typer.Option("-o", "--output", help="File; NAME.results.json by default."),
     ] = None,
-    classifier: Annotated[
-        str | None, typer.Option(help="Your own network to explain: a folder or a Hub name.")
-    ] = None,
     device: DeviceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
     overwrite: Annotated[
@@ -55,14 +51,14 @@ def evaluate_command(
     or in images. Sub-folders called otherwise, such as ImageNet's WordNet ids, are taken in sorted
     order if there is one for every class.
 
-    The numbers of a card come from such a results file.
+    The numbers of a card come from such a results file. --classifier names your own network to
+    explain.
 
     \b
     salhub evaluate normgrad-efficientnet-lite0 --data pictures num_mosaics=20
     """  # noqa: D301
     settings = parse_settings(words or [])
-    classifier = classifier or settings.pop("classifier", None)
-    choice = choose_to_measure(name, classifier, **hub_keywords(settings))
+    choice = choose_to_measure(name, settings)
     evaluate = _evaluation(choice)
     measure, load = _split(choice, evaluate, settings)
     target = output or Path(f"{choice.short_name}.results.json")
@@ -71,7 +67,7 @@ def evaluate_command(
         raise FileNotFoundError(f"There is no data at {data}.")
     pipeline = choice.load(load, device=device)
     results = evaluate(**_inputs(evaluate, pipeline, data), **measure)
-    results.command = _command(name, data, words or [], classifier)
+    results.command = _command(name, data, words or [])
     results.save(target)
     _report(results, target, as_json)
 
@@ -109,17 +105,10 @@ def _inputs(evaluate: Callable[..., Any], pipeline: Any, data: Path) -> dict[str
     return {name: data if name == _DATA else getattr(pipeline, name) for name in sorted(names)}
 
 
-def _command(name: str, data: Path, words: list[str], classifier: str | None) -> str:
+def _command(name: str, data: Path, words: list[str]) -> str:
     # The folder's name is enough to repeat it; a path would be one of this machine.
-    kept = [word for word in words if to_record(parse_settings([word])).keys() - {"classifier"}]
-    kept = list(map(without_place, kept))
-    parts = ["salhub", "evaluate", name, "--data", data.resolve().name, *kept]
-    if classifier is not None:
-        parts += [
-            "--classifier",
-            Path(classifier).name if Path(classifier).exists() else classifier,
-        ]
-    return shlex.join(parts)
+    kept = [without_place(word) for word in words if to_record(parse_settings([word]))]
+    return shlex.join(["salhub", "evaluate", name, "--data", data.resolve().name, *kept])
 
 
 def _report(results: Any, target: Path, as_json: bool) -> None:

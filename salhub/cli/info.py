@@ -72,7 +72,7 @@ def describe(name: str, classifier: str | None = None) -> dict[str, Any]:
         "classifier": classifier,
         **_provenance(full_name),
         "settings": [field._asdict() for field in config_fields(config)],
-        "call_settings": list(choice.pipeline_class.call_settings) if choice else [],
+        "call_settings": _call_settings(choice),
         "choices": _choices(choice),
     }
 
@@ -108,7 +108,12 @@ def _provenance(name: str | None) -> dict[str, Any]:
 def _choices(choice: Choice | None) -> dict[str, list[str]]:
     if choice is None or not hasattr(choice.pipeline_class, "choices"):
         return {}
-    return choice.load({}).choices()
+    return choice.load({"classifier": choice.classifier} if choice.classifier else {}).choices()
+
+
+def _call_settings(choice: Choice | None) -> list[str]:
+    kind = choice and choice.pipeline_class
+    return [*kind.call_settings, *kind.companions] if kind else []
 
 
 def _lines(description: dict[str, Any]) -> list[str]:

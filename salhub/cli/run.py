@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +18,8 @@ from salhub.cli.settings import parse_settings
 from salhub.cli.sources import (
     STDIN,
     Source,
+    accompanied,
     folder_sources,
-    is_folder,
     pile_source,
     single_source,
 )
@@ -31,8 +31,7 @@ from salhub.cli.targets import (
     single_target,
     view_settings,
 )
-from salhub.files import draft, remove_stale_drafts
-from salhub.hub import hub_keywords
+from salhub.files import remove_stale_drafts
 
 # What one bad input can raise; anything else is a defect and stops the run.
 _BAD_INPUT = (ValueError, TypeError, OSError)
@@ -58,13 +57,6 @@ def run_command(
         str | None,
         typer.Option("-o", "--output", help="File to write, folder for a folder, - for stdout."),
     ] = None,
-    classifier: Annotated[
-        str | None,
-        typer.Option(help="Your own network to explain: a folder or a Hub name."),
-    ] = None,
-    class_label: Annotated[
-        str | None, typer.Option("--class", help="Class to explain, by name or index.")
-    ] = None,
     device: DeviceOption = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Inputs, or drawn pictures, worked on together.")
@@ -86,8 +78,10 @@ def run_command(
     """Run a model on one input, or on every file of a folder.
 
     Settings of the model are written --name value or name=value; `salhub info NAME` lists them.
-    A folder is resumed: what is already there is skipped, and an input that cannot be read is
-    reported and left out.
+    --classifier names your own network to explain, a folder or on the Hub, and --class the class,
+    by name or index. Files that belong to an input, such as --transcript of a film, are taken from
+    beside it where they are called like it. A folder is resumed: what is already there is skipped,
+    and an input that cannot be read is reported and left out.
 
     \b
     salhub run normgrad-efficientnet-lite0 sample:cat
@@ -99,31 +93,31 @@ def run_command(
     if as_json and output == STDIN:
         raise typer.BadParameter("--json and -o - both want standard output; give one of them.")
     settings = parse_settings(words or [])
-    if class_label is not None:
-        settings["class_labels"] = class_label
-    classifier = classifier or settings.pop("classifier", None)
-    choice = choose(name, classifier, **hub_keywords(settings))
+    choice = choose(name, settings)
     load, call = choice.split(settings)
-    suffix = output_suffix(choice, file_format)
-    task = _Run(choice, load, call, device, batch_size, view_settings(choice, view), as_json)
     kind = choice.pipeline_class
-    if is_folder(source, kind) and not together:
-        task.run_folder(source, output, suffix, overwrite)
+    suffix = output_suffix(choice, file_format)
+    run = _Run(choice, load, call, device, batch_size, view_settings(choice, view), as_json)
+    sources = None if together else folder_sources(source, kind)
+    if sources is not None:
+        run.run_folder(source, sources, output, suffix, overwrite)
         return
     if together:
-        task.take_together()
+        run.take_together()
     find = pile_source if together else single_source
     if output == STDIN:
-        task.run_to_stdout(find(source, kind), suffix)
+        _, result = run.run_single(source, find, lambda one: None)
+        _print_as_file(result, suffix, run.saving)
         return
     writes = kind.writes_by_default or output is not None or file_format is not None
-    ending = f"-{choice.short_name}{suffix}"
 
     def target_of(one: Source) -> Path | None:
-        default = one.stem + ending
+        default = f"{one.stem}-{choice.short_name}{suffix}"
         return single_target(output, one, default, kind.result_class.writers, overwrite)
 
-    task.run_single(source, find, target_of if writes else lambda one: None)
+    lines, result = run.run_single(source, find, target_of if writes else lambda one: None)
+    if not as_json:
+        typer.echo("\n".join([*lines, result.summary()]))
 
 
 @dataclass
@@ -139,12 +133,16 @@ class _Run:
     num_failed: int = field(default=0, init=False)
     sentences: set[str] = field(default_factory=set, init=False)
 
+    def __post_init__(self) -> None:
+        self.kind = self.choice.pipeline_class
+        self.given = {name: self.call[name] for name in self.kind.companions if name in self.call}
+
     def load_pipeline(self) -> Any:
         return self.choice.load(self.load, device=self.device, batch_size=self.batch_size)
 
     def take_together(self) -> None:
         """Have the pipeline take a list as one input."""
-        if "together" not in self.choice.pipeline_class.call_settings:
+        if "together" not in self.kind.call_settings:
             raise typer.BadParameter(
                 f"{self.choice.short_name} takes one input at a time; leave out --together."
             )
@@ -155,20 +153,23 @@ class _Run:
         text: str,
         find: Callable[[str, Any], Source],
         target_of: Callable[[Source], Path | None],
-    ) -> None:
+    ) -> tuple[list[str], Any]:
+        """Work on one input; return lines that say what was read and written, and the result."""
         with self.told_as_json(text):
-            source = find(text, self.choice.pipeline_class)
+            source = accompanied(find(text, self.kind), self.kind, self.given)
         target = target_of(source)
         with self.told_as_json(text):
-            content = source.read(self.choice.pipeline_class)
+            content = source.read(self.kind)
         pipeline = self.load_pipeline()
         with self.told_as_json(text):
-            result = pipeline(content, **self.call)
+            result = pipeline(content, **self.settings_for(source))
         self.finish(source, target, result)
-        if not self.as_json:
-            if target is not None:
-                typer.echo(f"Wrote {target.resolve()}")
-            typer.echo(result.summary())
+        lines = [f"Took {path} as {name}" for name, path in source.companions.items()]
+        return lines + ([] if target is None else [f"Wrote {target.resolve()}"]), result
+
+    def settings_for(self, source: Source) -> dict[str, Any]:
+        """Return the settings of the call, with the files that belong to an input."""
+        return {**self.call, **dict.fromkeys(self.kind.companions), **source.companions}
 
     @contextmanager
     def told_as_json(self, text: str) -> Generator[None]:
@@ -180,20 +181,23 @@ class _Run:
                 echo_json({"input": text, "error": sentence_of(error)})
             raise
 
-    def run_to_stdout(self, source: Source, suffix: str) -> None:
-        content = source.read(self.choice.pipeline_class)
-        result = self.load_pipeline()(content, **self.call)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"output{suffix}"
-            result.save(path, **self.saving)
-            echo_bytes(path)
-        typer.echo(result.summary(), err=True)
-
-    def run_folder(self, source: str, output: str | None, suffix: str, overwrite: bool) -> None:
+    def run_folder(
+        self,
+        source: str,
+        sources: list[Source],
+        output: str | None,
+        suffix: str,
+        overwrite: bool,
+    ) -> None:
         if output == STDIN:
             raise typer.BadParameter("The outputs of a folder need a folder; give one with -o.")
+        for name, place in self.given.items():
+            if place is not None and Path(str(place)).is_file():
+                raise typer.BadParameter(
+                    f"--{name} names one file for all inputs of {source}; name a folder with a "
+                    "file for each, called like it."
+                )
         folder = folder_target(output, source, self.choice)
-        sources = folder_sources(source, self.choice.pipeline_class.input_suffixes)
         targets = file_targets(folder, sources, self.choice, suffix)
         remove_stale_drafts(folder)
         mark_folder(folder, self.choice, {**self.load, **self.call, **self.saving}, overwrite)
@@ -212,9 +216,11 @@ class _Run:
         from tqdm.auto import tqdm
 
         pipeline, result = self.load_pipeline(), None
+        size = self.batch_size or 1
         # disable=None: no bar where nobody watches a terminal.
         with tqdm(total=len(waiting), unit="file", disable=None) as bar:
-            for chunk in _chunks(waiting, self.batch_size or 1):
+            for start in range(0, len(waiting), size):
+                chunk = waiting[start : start + size]
                 for source, result in self.explain(pipeline, chunk):
                     self.finish(source, targets[source], result)
                 bar.update(len(chunk))
@@ -224,13 +230,18 @@ class _Run:
         read = []
         for source in chunk:
             try:
-                read.append((source, source.read(type(pipeline))))
+                whole = accompanied(source, self.kind, self.given)
+                read.append((whole, whole.read(self.kind)))
             except _BAD_INPUT as error:
                 self.fail(source, error)
         if not read:
             return []
+        beside = {
+            name: [source.companions.get(name) for source, _ in read]
+            for name in self.kind.companions
+        }
         try:
-            results = pipeline([content for _, content in read], **self.call)
+            results = pipeline([content for _, content in read], **{**self.call, **beside})
             return [(source, result) for (source, _), result in zip(read, results, strict=True)]
         except _BAD_INPUT:
             return self.explain_one_by_one(pipeline, read)
@@ -241,7 +252,7 @@ class _Run:
         found, errors = [], []
         for source, content in read:
             try:
-                found.append((source, pipeline(content, **self.call)))
+                found.append((source, pipeline(content, **self.settings_for(source))))
             except _BAD_INPUT as error:
                 errors.append((source, error))
         for source, error in errors:
@@ -253,15 +264,17 @@ class _Run:
 
     def finish(self, source: Source, target: Path | None, result: Any) -> None:
         if target is not None:
-            with draft(target) as path:
-                result.save(path, **self.saving)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            result.save(target, **self.saving)
         self.num_done += 1
         if self.as_json:
             model = self.choice.name or self.choice.entry.name
             written = None if target is None else str(target)
-            names = {"input": source.text, "output": written, "model": model}
+            names: dict[str, Any] = {"input": source.text, "output": written, "model": model}
             if self.choice.classifier is not None:
                 names["classifier"] = self.choice.classifier
+            if self.kind.companions:
+                names |= {"companions": {k: str(path) for k, path in source.companions.items()}}
             # Twice: first to stand in front, then because a result has a name for its model too.
             echo_json({**names, **result.to_dict(), **names})
 
@@ -285,6 +298,7 @@ class _Run:
             typer.echo(f"The last one: {result.summary()}")
 
 
-def _chunks(items: list[Source], size: int) -> Iterator[list[Source]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _print_as_file(result: Any, suffix: str, saving: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        echo_bytes(result.save(Path(folder) / f"output{suffix}", **saving))
+    typer.echo(result.summary(), err=True)

@@ -1,5 +1,6 @@
 """Settings on the command line: `--name value` and `name=value`, whatever a method is set by."""
 
+import json
 import os
 import re
 from collections import deque
@@ -20,6 +21,10 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _PAIR = re.compile(rf"({_NAME.pattern})=(.*)", re.DOTALL)
 # YAML 1.1 takes 1e-3 for text, as it wants a dot.
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+
+
+# Options whose value is a name as it is written, such as a class called "no" -> their settings.
+_NAMES = {"class": "class_labels", "classifier": "classifier"}
 
 
 class SettingsCommand(typer.core.TyperCommand):
@@ -70,7 +75,8 @@ def _as_pair(option: str, rest: deque[str]) -> str:
             f"--{name} needs a value{got}; a switch is turned on with --{name} true, and a value "
             f"that starts with a dash is written --{name}=VALUE."
         )
-    return f"{name}={value}"
+    # JSON is YAML, and a quoted text in it stays text.
+    return f"{_NAMES[name]}={json.dumps(value)}" if name in _NAMES else f"{name}={value}"
 
 
 def _is_number(text: str) -> bool:

@@ -3,7 +3,8 @@
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,8 +13,11 @@ import typer
 
 from salhub.data.samples import PREFIX
 from salhub.errors import did_you_mean
+from salhub.files import ending_of
 
 STDIN = "-"
+# Says in an output folder what made it, so that a resumed run does not mix two settings.
+RUN_FILE = "salhub-run.json"
 _LONGEST_STEM = 40
 _NOT_IN_FILE_NAMES = re.compile(r"[^\w.+-]+")
 
@@ -25,12 +29,16 @@ class Source:
     Args:
         text: How the user wrote it, or the path of a file in the user's folder.
         stem: What files made from it are called.
-        is_file: Whether `text` is the path of a file.
+        is_path: Whether `text` is the path of a file or folder.
+        members: What it is made of, where several things are read as one.
+        companions: Keyword of the call -> file that belongs to it.
     """
 
     text: str
     stem: str
-    is_file: bool = False
+    is_path: bool = False
+    members: tuple["Source", ...] = ()
+    companions: Mapping[str, Path] = field(default_factory=dict, compare=False)
 
     def read(self, pipeline_class: Any) -> Any:
         """Read it as the pipeline wants it.
@@ -38,17 +46,14 @@ class Source:
         Raises:
             OSError, ValueError: It cannot be read; the sentence says why.
         """
+        if self.members:
+            return [member.read(pipeline_class) for member in self.members]
         if self.text != STDIN:
-            return pipeline_class.read(Path(self.text) if self.is_file else self.text)
+            return pipeline_class.read(Path(self.text) if self.is_path else self.text)
         content = typer.get_binary_stream("stdin").read()
         if not content:
             raise ValueError("Standard input is empty; pipe a file into the command.")
         return pipeline_class.read(content)
-
-
-def is_folder(text: str, pipeline_class: Any) -> bool:
-    """Return whether an input names a folder with inputs of a pipeline."""
-    return bool(pipeline_class.input_suffixes) and text != STDIN and os.path.isdir(text)
 
 
 def single_source(text: str, pipeline_class: Any) -> Source:
@@ -74,22 +79,35 @@ def single_source(text: str, pipeline_class: Any) -> Source:
     if colon and len(kind) > 1 and not Path(text).exists():
         return Source(text, rest if kind == "sample" else kind)
     path = Path(text)
+    if pipeline_class.folder_is_one_input and path.is_dir():
+        return Source(text, path.resolve().name, is_path=True)
     if not path.is_file():
         raise FileNotFoundError(_missing(path))
-    return Source(text, path.stem, is_file=True)
+    return Source(text, _stem(path, pipeline_class), is_path=True)
+
+
+def _stem(path: Path, pipeline_class: Any) -> str:
+    if path.is_dir():
+        return path.name
+    ending = ending_of(path.name, pipeline_class.input_suffixes)
+    return path.name[: -len(ending)] if ending else path.stem
 
 
 def _is_literal(text: str, pipeline_class: Any) -> bool:
     """Whether the input is what was written, a text or the name of a class, and no place."""
-    if not pipeline_class.input_suffixes:
+    if not _has_files(pipeline_class):
         return True
     if not pipeline_class.takes_literals or text.startswith(PREFIX):
         return False
     if not text.strip():
         return True
     # A name with the ending of a file is the file that is missing.
-    is_name = len(text.split()) == 1 and text.lower().endswith(pipeline_class.input_suffixes)
+    is_name = len(text.split()) == 1 and ending_of(text, pipeline_class.input_suffixes)
     return not is_name and not _exists(text)
+
+
+def _has_files(pipeline_class: Any) -> bool:
+    return bool(pipeline_class.input_suffixes) or pipeline_class.folder_is_one_input
 
 
 def _exists(text: str) -> bool:
@@ -99,26 +117,56 @@ def _exists(text: str) -> bool:
         return False
 
 
-def folder_sources(folder: str, suffixes: tuple[str, ...]) -> list[Source]:
-    """Return the files of a folder that a pipeline can read, in the order of their names.
+def folder_sources(text: str, pipeline_class: Any) -> list[Source] | None:
+    """Return the inputs that a folder holds, in the order of their names.
 
     Args:
-        folder: The folder; its sub-folders are not entered.
-        suffixes: Lower-case endings of file names.
+        text: What the user wrote.
+        pipeline_class: Who will read them.
+
+    Returns:
+        The files with its endings; and, where a folder is one input, the sub-folders with files.
+        None where the text names no folder, or one that is an input itself.
 
     Raises:
-        FileNotFoundError: None of its files has such an ending.
+        FileNotFoundError: There is no input in the folder.
+        ValueError: It may be one input or hold several.
     """
-    paths = sorted(path for path in Path(folder).iterdir() if path.is_file())
-    paths = [path for path in paths if path.suffix.lower() in suffixes and path.name[0] != "."]
-    if not paths:
-        raise FileNotFoundError(
-            f"The folder {folder} holds no file ending in {', '.join(suffixes)}; sub-folders are "
-            "not entered."
-        )
-    count = Counter(path.stem for path in paths)
+    if text == STDIN or not _has_files(pipeline_class) or not os.path.isdir(text):
+        return None
+    suffixes = pipeline_class.input_suffixes
+    paths = sorted(path for path in Path(text).iterdir() if not _is_passed_over(path))
+    found = [path for path in paths if path.is_file() and ending_of(path.name, suffixes)]
+    if pipeline_class.folder_is_one_input:
+        beside = [ending for endings in pipeline_class.companions.values() for ending in endings]
+        folders = [path for path in paths if path.is_dir() and _holds_files(path)]
+        others = [path for path in paths if path.is_file() and not ending_of(path.name, beside)]
+        if others and not found:
+            if folders:
+                raise ValueError(
+                    f"{text} holds {others[0].name} beside folders such as {folders[0].name}, so "
+                    "it may be one input or several; name the folder that is meant."
+                )
+            return None
+        found = sorted([*found, *folders])
+    if not found:
+        what = f"no file ending in {', '.join(suffixes)}" if suffixes else "no folder with files"
+        raise FileNotFoundError(f"The folder {text} holds {what}; sub-folders are not entered.")
+    stems = [_stem(path, pipeline_class) for path in found]
+    count = Counter(stems)
     # a.jpg and a.png must not write to the same file.
-    return [Source(str(p), p.stem if count[p.stem] == 1 else p.name, True) for p in paths]
+    return [
+        Source(str(path), stem if count[stem] == 1 else path.name, is_path=True)
+        for path, stem in zip(found, stems, strict=True)
+    ]
+
+
+def _is_passed_over(path: Path) -> bool:
+    return path.name.startswith(".") or path.name == RUN_FILE
+
+
+def _holds_files(folder: Path) -> bool:
+    return any(path.is_file() and not _is_passed_over(path) for path in folder.iterdir())
 
 
 def pile_source(text: str, pipeline_class: Any) -> Source:
@@ -128,25 +176,46 @@ def pile_source(text: str, pipeline_class: Any) -> Source:
         NotADirectoryError: It is no folder.
         FileNotFoundError: None of its files can be read by the pipeline.
     """
-    if not is_folder(text, pipeline_class):
+    members = folder_sources(text, pipeline_class)
+    if members is None:
         raise NotADirectoryError(f"--together takes the files of a folder, and {text} is none.")
-    members = folder_sources(text, pipeline_class.input_suffixes)
-    return Pile(text, Path(text).resolve().name, members=tuple(members))
+    return Source(text, Path(text).resolve().name, members=tuple(members))
 
 
-@dataclass(frozen=True)
-class Pile(Source):
-    """Several things that are read as one input.
+def accompanied(source: Source, pipeline_class: Any, given: Mapping[str, Any]) -> Source:
+    """Return a source with the files that belong to it.
 
     Args:
-        members: The things.
+        source: The input.
+        pipeline_class: Says which files there may be.
+        given: Name -> the file that the user named, a folder with a file for each input, or None
+            for none; otherwise a file beside the input is taken that is called like it.
+
+    Raises:
+        FileNotFoundError: A file that was named, or that is needed, is not there.
     """
+    found = {}
+    for name, endings in pipeline_class.companions.items():
+        place = given.get(name, Path(source.text).parent if source.is_path else None)
+        path = None if place is None else Path(str(place))
+        if path is not None and path.is_dir():
+            path = _called_like(_stem(Path(source.text), pipeline_class), path, endings)
+        elif path is not None and not path.is_file():
+            raise FileNotFoundError(_missing(path))
+        if path is not None:
+            found[name] = path
+        elif name in pipeline_class.required_companions and not source.text.startswith(PREFIX):
+            where = f"there is no {source.stem}{' or '.join(endings)} beside it; " * source.is_path
+            raise FileNotFoundError(
+                f"{source.text} needs a {name}; {where}name one with --{name.replace('_', '-')}."
+            )
+    return replace(source, companions=found)
 
-    members: tuple[Source, ...] = ()
 
-    def read(self, pipeline_class: Any) -> list[Any]:
-        """Read all of them."""
-        return [member.read(pipeline_class) for member in self.members]
+def _called_like(stem: str, folder: Path, endings: Iterable[str]) -> Path | None:
+    written = [case for ending in endings for case in (ending, ending.upper())]
+    paths = (folder / f"{stem}{ending}" for ending in written)
+    return next(filter(Path.is_file, paths), None)
 
 
 def _missing(path: Path) -> str:

@@ -11,12 +11,9 @@ import typer
 from salhub.cli.choice import Choice
 from salhub.cli.files import refuse_existing
 from salhub.cli.settings import to_record
-from salhub.cli.sources import Source
+from salhub.cli.sources import RUN_FILE, Source
 from salhub.errors import did_you_mean
-from salhub.files import write_text
-
-# Says in an output folder what made it, so that a resumed run does not mix two settings.
-RUN_FILE = "salhub-run.json"
+from salhub.files import ending_of, write_text
 
 
 def output_suffix(choice: Choice, wanted: str | None) -> str:
@@ -32,12 +29,13 @@ def output_suffix(choice: Choice, wanted: str | None) -> str:
     if wanted is None:
         return choice.pipeline_class.output_suffix
     suffix = "." + wanted.lower().removeprefix(".")
-    _check_suffix(suffix, choice.pipeline_class.result_class.writers)
+    _check_ending(suffix, choice.pipeline_class.result_class.writers)
     return suffix
 
 
-def _check_suffix(suffix: str, writable: Collection[str]) -> None:
-    if suffix.lower() not in writable:
+def _check_ending(name: str, writable: Collection[str]) -> None:
+    if not ending_of(name, writable):
+        suffix = Path(name).suffix or (name if name[0] == "." else "")
         what = f"as '{suffix}'" if suffix else "without an ending"
         raise typer.BadParameter(
             f"The output cannot be written {what}; choose {', '.join(writable)}."
@@ -81,9 +79,14 @@ def single_target(
     target = Path(output or default)
     if output and (target.is_dir() or output.endswith(("/", os.sep))):
         target = target / default
-    _check_suffix(target.suffix, writable)
+    _check_ending(target.name, writable)
     if target.exists() and Path(source.text).exists() and target.samefile(source.text):
         raise ValueError(f"{target} is the input itself; give another place with -o.")
+    if source.is_path and target.resolve().parent == Path(source.text).resolve():
+        raise ValueError(
+            f"{target} lies in the input folder, and would be read as part of it the next time; "
+            "give another place with -o."
+        )
     refuse_existing(target, overwrite)
     return target
 
@@ -121,7 +124,7 @@ def mark_folder(folder: Path, choice: Choice, settings: dict[str, Any], overwrit
     record = {
         "model": choice.name or choice.entry.name,
         "classifier": choice.classifier,
-        "settings": to_record(settings),
+        "settings": to_record({k: v for k, v in settings.items() if k != "classifier"}),
     }
     path = folder / RUN_FILE
     if path.is_file() and not overwrite and _read(path) != record:

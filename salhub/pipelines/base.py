@@ -4,7 +4,9 @@ import math
 import operator
 import os
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self, SupportsIndex
 
@@ -12,6 +14,7 @@ import torch
 from transformers import Pipeline, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
+from salhub.data.samples import PREFIX
 from salhub.data.text_sources import load_text
 from salhub.entries import Model
 from salhub.errors import did_you_mean
@@ -34,6 +37,12 @@ class TaskPipeline(Pipeline):
     input_type: ClassVar[str]
     # Files that `salhub run` takes from a folder; none where inputs are no files.
     input_suffixes: ClassVar[tuple[str, ...]] = ()
+    # Whether a folder is an input, as a series of pictures is; a folder of folders is several.
+    folder_is_one_input: ClassVar[bool] = False
+    # Keywords of a call that are further files of an input -> their endings. `salhub run` takes
+    # those beside an input that are called like it. Without the required ones nothing starts.
+    companions: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    required_companions: ClassVar[tuple[str, ...]] = ()
     # Whether what a person types can be the input itself, as well as a file.
     takes_literals: ClassVar[bool] = False
     # Whether `salhub run` writes a file where nobody asked for one, or only prints.
@@ -106,6 +115,62 @@ class TaskPipeline(Pipeline):
         """
         cls._refuse_loading_settings(settings)
         return cls(model, device=device, batch_size=batch_size, **settings)
+
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+        """Work on one input, or on several.
+
+        Args:
+            inputs: An input, or a list of them.
+            **kwargs: Its companions, of a list a list of each, where None stands for none; settings
+                of the call; and as in transformers.
+
+        Raises:
+            ValueError: A companion is missing.
+        """
+        if isinstance(inputs, list | tuple) and not inputs:
+            return []
+        given = {name: kwargs.pop(name, None) for name in self.companions}
+        add = self._with_own_each if isinstance(inputs, list) else self._with_own
+        return super().__call__(add(inputs, given) if given else inputs, **kwargs)
+
+    def _with_own_each(self, inputs: list, given: Mapping[str, Any]) -> list["WithOwn"]:
+        """Return inputs with keywords of their own.
+
+        Args:
+            inputs: N inputs.
+            given: Keyword -> one value an input; None for none.
+
+        Raises:
+            ValueError: Another number of values, or a companion is missing.
+        """
+        columns = {name: [None] * len(inputs) if v is None else v for name, v in given.items()}
+        for name, values in columns.items():
+            if not isinstance(values, list | tuple) or len(values) != len(inputs):
+                raise ValueError(
+                    f"{len(inputs)} inputs need a list of as many values of {name}; give one for "
+                    "each, or None."
+                )
+        return [
+            self._with_own(one, {name: values[place] for name, values in columns.items()})
+            for place, one in enumerate(inputs)
+        ]
+
+    def _with_own(self, one: Any, own: Mapping[str, Any]) -> Any:
+        is_sample = isinstance(one, str) and one.startswith(PREFIX)
+        for name in self.required_companions:
+            if own.get(name) is None and not is_sample:
+                raise ValueError(f"Every input needs a {name}; give {name}=...")
+        return one if all(value is None for value in own.values()) else WithOwn(one, own)
+
+    def preprocess(self, inputs: Any, **settings: Any) -> dict[str, Any]:
+        """Prepare one input by `prepare`, with its companions."""
+        if isinstance(inputs, WithOwn):
+            inputs, settings = inputs.one, {**settings, **inputs.own}
+        return self.prepare(inputs, **settings)
+
+    @abstractmethod
+    def prepare(self, one: Any, **settings: Any) -> dict[str, Any]:
+        """Return what the network takes of one input; its companions come by name, or None."""
 
     @classmethod
     def compare(cls, results: Mapping[str, Any]) -> Any:
@@ -196,6 +261,19 @@ class TaskPipeline(Pipeline):
         return self.model.config.name_or_path
 
 
+@dataclass(frozen=True)
+class WithOwn:
+    """An input with keywords that belong to it alone.
+
+    Args:
+        one: The input.
+        own: Keyword of `prepare` -> value.
+    """
+
+    one: Any
+    own: Mapping[str, Any]
+
+
 class PicturePipeline(TaskPipeline):
     """Base of the pipelines that take pictures."""
 
@@ -270,7 +348,7 @@ class PicturePipeline(TaskPipeline):
         parts = {"device": device, "batch_size": batch_size, "image_processor": image_processor}
         return cls(model, **parts, **settings)
 
-    def preprocess(self, image: Any) -> dict[str, Any]:
+    def prepare(self, image: Any) -> dict[str, Any]:
         picture = load_image(image)
         inputs = self.image_processor(images=picture, return_tensors="pt")
         return {"pixel_values": inputs["pixel_values"].to(self.dtype), "pictures": [picture]}

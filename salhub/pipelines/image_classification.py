@@ -49,8 +49,6 @@ result.save("classified.png")
             ValueError: A picture cannot be read, or `top_k` is less than 1.
             TypeError: An object that cannot be a picture, or `top_k` is no whole number.
         """
-        if isinstance(images, list) and not images:
-            return []
         return super().__call__(images, **kwargs)
 
     def _sanitize_parameters(self, top_k=None, **unknown):

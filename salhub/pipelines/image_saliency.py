@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -136,8 +136,6 @@ result.save("explained.png")
             ValueError: A picture cannot be read, or there is no such class or setting.
             TypeError: A class that is neither an integer nor a name.
         """
-        if isinstance(images, list) and not images:
-            return []
         if isinstance(class_labels, list | tuple):
             if not isinstance(images, list) or len(images) != len(class_labels):
                 raise ValueError(
@@ -145,7 +143,7 @@ result.save("explained.png")
                     "class, or one for each picture."
                 )
             indices = [self.class_index(label) for label in class_labels]
-            images = [_Asked(*pair) for pair in zip(images, indices, strict=True)]
+            images = self._with_own_each(images, {"class_label": indices})
         elif class_labels is not None:
             kwargs["class_labels"] = class_labels
         return super().__call__(images, **kwargs)
@@ -166,10 +164,8 @@ result.save("explained.png")
             return {}
         return {"layers": [str(layer) for layer in self.model.saliency_layers()]}
 
-    def preprocess(self, image: Any, class_label: int | None = None) -> dict[str, Any]:
-        if isinstance(image, _Asked):
-            image, class_label = image.image, image.class_label
-        return {**super().preprocess(image), "class_labels": [class_label]}
+    def prepare(self, image: Any, class_label: int | None = None) -> dict[str, Any]:
+        return {**super().prepare(image), "class_labels": [class_label]}
 
     def _forward(self, model_inputs, **settings):
         labels = _flat(model_inputs["class_labels"])
@@ -212,13 +208,6 @@ result.save("explained.png")
         # A classifier of the user's gives its name where the method was only wrapped around it.
         own = getattr(getattr(self.model.backbone, "config", None), "name_or_path", "") or ""
         return config.name_or_path or config.backbone or Path(own).name
-
-
-class _Asked(NamedTuple):
-    """A picture and the class to explain in it."""
-
-    image: Any
-    class_label: int
 
 
 def _flat(values: list) -> list:

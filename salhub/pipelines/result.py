@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from salhub.errors import did_you_mean
-from salhub.files import draft, put_in_place, scratch_folder
+from salhub.files import draft, ending_of, put_in_place, scratch_folder
 
 PICTURE_WRITERS = dict.fromkeys((".png", ".jpg", ".jpeg"), "write_picture")
 _PAGE = """<!doctype html>
@@ -74,12 +74,11 @@ class PipelineResult(ABC):
             FileExistsError: A path without an ending is a file.
         """
         path = Path(path)
-        suffix = path.suffix.lower()
-        is_folder = not suffix or path.is_dir()
-        if not is_folder and suffix not in self.writers:
+        is_folder = not path.suffix or path.is_dir()
+        if not is_folder and not ending_of(path.name, self.writers):
             raise ValueError(
                 f"'{path.name}' ends in none of {', '.join(self.writers)}."
-                f"{did_you_mean(suffix, self.writers)}"
+                f"{did_you_mean(path.suffix.lower(), self.writers)}"
             )
         if view is not None and view not in self.views:
             raise ValueError(
@@ -98,7 +97,7 @@ class PipelineResult(ABC):
         return path
 
     def _write(self, path: Path, view: str) -> None:
-        write = getattr(self, self.writers[path.suffix.lower()])
+        write = getattr(self, self.writers[ending_of(path.name, self.writers)])
         if "view" in inspect.signature(write).parameters:
             write(path, view=view)
         else:

@@ -76,6 +76,8 @@ class LettersPipeline:
     input_suffixes = (".txt", ".text")
     output_suffix = ".out"
     result_class = LettersResult
+    folder_is_one_input = False
+    companions = {}
     comparison_suffixes = (".out", ".json")
     call_settings = ("budget",)
     takes_literals = False

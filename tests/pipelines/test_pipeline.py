@@ -98,7 +98,7 @@ def test_unknown_names_settings_and_classes_are_refused(explain):
         salhub.pipeline("salhub/normgrad-efficientnet-lite")
     with pytest.raises(Exception, match="Did you mean 'grad_cam'"):
         salhub.pipeline(NAME, method="gradcam")
-    with pytest.raises(UnknownNameError, match="no method of salhub"):
+    with pytest.raises(UnknownNameError, match="network that methods explain"):
         salhub.pipeline("salhub/efficientnet-lite0")
 
 

@@ -1,7 +1,6 @@
 """The pipeline of the models that choose the sentences of a text that carry it."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,8 +73,6 @@ result.save("summary.html")
             is_one = isinstance(texts, str | bytes | os.PathLike) or hasattr(texts, "read")
             several = [texts] if is_one else list(texts)
             return super().__call__([_Together(several)], **kwargs)[0]
-        if isinstance(texts, Sequence) and not isinstance(texts, str | bytes) and not texts:
-            return []
         return super().__call__(texts, **kwargs)
 
     def _sanitize_parameters(self, **settings):
@@ -88,7 +85,7 @@ result.save("summary.html")
         """Return nothing: there is no list to choose from, for `salhub info`."""
         return {}
 
-    def preprocess(self, text: Any) -> dict[str, Any]:
+    def prepare(self, text: Any) -> dict[str, Any]:
         texts = text.texts if isinstance(text, _Together) else [text]
         return {"documents": [one if isinstance(one, list) else load_text(one) for one in texts]}
 

@@ -88,8 +88,6 @@ result.save("generated.png")
             class_labels = list(class_labels)
         elif getattr(class_labels, "ndim", 0) == 1:
             class_labels = class_labels.tolist()
-        if isinstance(class_labels, list) and not class_labels:
-            return []
         together = self._batch_size if batch_size is None else batch_size
         if together is not None:
             kwargs["together"] = whole_number("batch_size", together)
@@ -105,7 +103,7 @@ result.save("generated.png")
         """Return the classes that can be asked for, for `salhub info`."""
         return {"class_labels": [f"{index} {name}" for index, name in self.class_names.items()]}
 
-    def preprocess(self, class_label: int | str) -> dict[str, Any]:
+    def prepare(self, class_label: int | str) -> dict[str, Any]:
         # A class that is really called so comes first.
         if class_label == EVERY_CLASS and EVERY_CLASS not in self.class_names.values():
             return {"class_labels": sorted(self.class_names)}

@@ -181,7 +181,7 @@ result.save("explained.html")
         names = [f"{index} {name}" for index, name in self.class_names.items()]
         return {"class_labels": names, "contrast": names}
 
-    def preprocess(self, text: Any) -> dict[str, Any]:
+    def prepare(self, text: Any) -> dict[str, Any]:
         content = load_text(text)
         check_text(content)
         return {"texts": [content]}
