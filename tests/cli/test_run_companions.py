@@ -122,7 +122,8 @@ def model(kind, tmp_path, monkeypatch):
     """A saved toy model, and the pipeline of its task."""
     entry = SimpleNamespace(
         name="lines", method="lines", model_type="salhub_lines", quant_method=None, is_ours=True,
-        task="line-marking", paper="", pipeline_class=kind, config_class=LinesConfig, model_class=LinesModel,
+        task="line-marking", paper="", pipeline_class=kind, config_class=LinesConfig,
+        model_class=LinesModel,
     )  # fmt: skip
     monkeypatch.setitem(MODELS, "lines", entry)
     LinesModel(LinesConfig()).save_pretrained(tmp_path / "marker")
