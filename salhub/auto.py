@@ -9,7 +9,7 @@ from salhub.entries import Method, Model, RecipeEntry, Task, entry_of, refuse_ne
 # fmt: off
 _TASKS = (
     Task("image-saliency", "salhub.pipelines.image_saliency", "ImageSaliencyPipeline", page="salhub.ui.image_saliency:ImageSaliencyPage"),
-    Task("image-classification", "salhub.pipelines.image_classification", "ImageClassificationPipeline", is_transformers_own=True),
+    Task("image-classification", "salhub.pipelines.image_classification", "ImageClassificationPipeline", page="salhub.ui.image_classification:ImageClassificationPage", is_transformers_own=True),
     Task("extractive-summarization", "salhub.models.lexrank.pipeline_lexrank", "ExtractiveSummarizationPipeline"),
     Task("image-generation", "salhub.models.salun.pipeline_salun_diffusion", "ImageGenerationPipeline"),
     Task("saliency-verbalization", "salhub.models.verbalizer.pipeline_verbalizer", "SaliencyVerbalizationPipeline"),

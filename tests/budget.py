@@ -39,6 +39,7 @@ BUDGETS = {
     "tests/test_newcomer.py": 40,
     # A browser, and every page.
     "tests/ui": 20,
+    "tests/spaces": 15,
 }
 
 _started = pytest.StashKey[tuple[float, float]]()

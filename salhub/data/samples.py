@@ -43,7 +43,7 @@ def sample_text_names() -> tuple[str, ...]:
 
     Example:
         >>> sample_text_names()
-        ('article', 'review')
+        ('article', 'news', 'review')
     """
     return _names(TEXTS, ".txt")
 

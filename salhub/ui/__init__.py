@@ -7,8 +7,7 @@ from salhub.errors import require_extra
 
 require_extra("gradio", "demo")
 
-from salhub.ui.gallery import build_gallery  # noqa: E402
+from salhub.ui.gallery import build_gallery, build_page  # noqa: E402
 from salhub.ui.launching import launch  # noqa: E402
-from salhub.ui.tasks import build_page  # noqa: E402
 
 __all__ = ["build_gallery", "build_page", "launch"]

@@ -1,11 +1,66 @@
-"""Several pages in one application, each at its own address."""
+"""Which page shows which model, and all pages in one application."""
 
+import os
 from collections.abc import Mapping
+from importlib import import_module
 
 import gradio as gr
 
-from salhub.entries import MODELS
-from salhub.ui.tasks import build_page, page_class
+from salhub.entries import METHODS, TASKS, Model, find_entry
+from salhub.errors import UnknownNameError
+
+
+def page_class(name: str, entry: Model) -> type | None:
+    """Return the class of a model's page: that of its kind where it serves it, else its task's.
+
+    Args:
+        name: The model.
+        entry: What is known of its kind.
+
+    Returns:
+        The class; None where neither has a page.
+    """
+    own = f"{entry.home}.page_{entry.name}"
+    try:
+        page = import_module(own).Page
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{own}.".startswith(f"{error.name}."):
+            raise
+    else:
+        if page.serves(name):
+            return page
+    task = TASKS.get(entry.task)
+    return None if task is None else task.page_class
+
+
+def build_page(name: str | os.PathLike) -> gr.Blocks:
+    """Build the web page of a model, with a sample already explained on it.
+
+    Args:
+        name: What `salhub.pipeline` takes: a shipped name with or without "salhub/", a folder, a
+            Hub repository, or the name of a method.
+
+    Returns:
+        Blocks to hand to `salhub.ui.launch`, or to put into an application of your own.
+
+    Raises:
+        UnknownNameError: The model belongs to no method of salhub, or its task has no page.
+        ModelNotFoundError: Nothing of that name was found.
+
+    Example:
+        >>> from salhub.ui import build_page
+        >>> page = build_page("salhub/normgrad-efficientnet-lite0")
+        >>> page.title
+        'NormGrad'
+    """
+    full_name, entry = find_entry(name)
+    page = page_class(full_name, entry)
+    if page is None:
+        raise UnknownNameError(
+            f"Models of the task '{entry.task}' have no page yet; `salhub run` works for every "
+            "model."
+        )
+    return page(full_name, entry).build()
 
 
 def build_gallery(pages: Mapping[str, gr.Blocks] | None = None) -> gr.Blocks:
@@ -27,8 +82,8 @@ def build_gallery(pages: Mapping[str, gr.Blocks] | None = None) -> gr.Blocks:
         ['Home', 'Salient Relevance', 'LexRank']
     """
     if pages is None:
-        shown = [one.name for one in MODELS.values() if one.default_model and page_class(one)]
-        pages = {name: build_page(name) for name in shown}
+        defaults = [one.name for one in METHODS.values() if one.default]
+        pages = {name: build_page(name) for name in defaults if page_class(*find_entry(name))}
     if not pages:
         raise ValueError("A gallery needs at least one page.")
     for path, page in pages.items():

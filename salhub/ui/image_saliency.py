@@ -1,89 +1,138 @@
 """The page of every model that draws a map over a picture."""
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import gradio as gr
+import torch
 from gradio.components import Component
+from PIL import Image
+from torch import Tensor
 
-from salhub.entries import Model
-from salhub.pipelines import pipeline
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult
-from salhub.ui.assembly import PageAssembly, shown_notice
-from salhub.ui.endpoints import EndpointAnswer, endpoint_answer
-from salhub.ui.map_tab import MapTab
-from salhub.ui.markup import header
-from salhub.ui.models_tab import ModelsTab
-from salhub.ui.picture_input import UploadedPicture
-from salhub.ui.query import Contents, Query
-from salhub.ui.reproducing import pipeline_code
+from salhub.ui.controls import Dropdown, Radio, UploadedPicture
+from salhub.ui.model_comparison import ModelsTab
+from salhub.ui.page import Contents, State, Tab
+from salhub.ui.panes import (
+    Fact,
+    array_file,
+    facts,
+    file_stem,
+    map_pictures,
+    picture_file,
+    picture_pane,
+    pipeline_program,
+    python,
+    sentence,
+)
+from salhub.ui.picture_page import PicturePage, Query
 from salhub.viz import COLORMAPS
 
+# Files of the overlay and of the map, and the facts.
+EndpointAnswer = tuple[str, str, dict[str, Any]]
 Answer = TypeVar("Answer")
 
 # Answers kept, so that another opacity or another tab does not run the network again.
 _REMEMBERED_ANSWERS = 8
+_REMEMBERED_PICTURES = 16
+_GUESSES = 5
 _LONGEST_CLASS = 300
 
 
-class ImageSaliencyPage:
+class MapTab(Tab):
+    """The map of the chosen class, over the photo and alone, what it means, and files of it."""
+
+    title = "Map"
+    # Name and label of each picture, and how they are laid out.
+    pictures: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("overlay", "Map over the photo"),
+        ("map", "Map alone"),
+    )
+    layout: ClassVar[str] = "salhub-panes"
+
+    def panes(self) -> dict[str, Component]:
+        """Build the pictures, the legend, the facts and the downloads."""
+        with gr.Row(elem_classes=self.layout):
+            panes = {name: picture_pane(label) for name, label in self.pictures}
+        panes |= {name: gr.HTML() for name in ("legend", "reading", "facts")}
+        with gr.Row(elem_classes="salhub-buttons"):
+            panes["png"] = gr.DownloadButton("Save figure (.png)", size="md")
+            panes["npy"] = gr.DownloadButton("Save map (.npy)", size="md")
+        return panes
+
+    def contents(self, query: Query) -> Contents:
+        """Explain the chosen class."""
+        result, seconds = self.page.timed_explain(query)
+        return self.show(query, result, [duration(seconds, self.page)])
+
+    def show(self, query: Query, result: ImageSaliencyResult, numbers: list[Fact]) -> Contents:
+        """Return the contents for a result.
+
+        Args:
+            query: What was asked.
+            result: The answer.
+            numbers: Facts for below the map.
+        """
+        stem = file_stem(query.picture_name, self.page.entry.name, result.label)
+        return {
+            **map_pictures(result, query.settings),
+            "reading": {"value": sentence(result.summary())},
+            "facts": {"value": facts(numbers)},
+            "png": {"value": picture_file(result.plot(), stem)},
+            "npy": {"value": array_file(result.saliency, stem)},
+        }
+
+
+class ImageSaliencyPage(PicturePage):
     """A picture, its likely classes, and the map that explains the chosen one.
 
     A method with more to show derives from it: `title`, `sentence` and `tabs` say what is on the
-    page, `main_controls` and `setting_controls` add controls, `explain` runs the model.
-
-    Args:
-        name: The model.
-        method: Its method.
+    page, `main_controls` and `setting_controls` add controls, `pipeline_settings` says what they
+    change.
     """
 
-    title: ClassVar[str | None] = None
-    sentence: ClassVar[str] = (
-        "Which parts of a picture speak for a class, in the eyes of a network."
-    )
-    tabs: ClassVar[tuple[type, ...]] = (MapTab, ModelsTab)
-    # Controls whose choices depend on the picture; `class_choices` fills them.
-    class_controls: ClassVar[tuple[str, ...]] = ("class_label",)
+    sentence = "Which parts of a picture speak for a class, in the eyes of a network."
+    picture_use = "The picture to explain"
+    code_title = "Code that makes this map"
+    tabs = (MapTab, ModelsTab)
+    dependents = {"picture": ("class_label",)}
+    endpoints = {
+        "saliency": (
+            partial(gr.Image, label="Overlay", type="filepath", format="png"),
+            partial(gr.File, label="Map"),
+            partial(gr.JSON, label="Facts"),
+        )
+    }
 
-    def __init__(self, name: str, method: Model) -> None:
-        self.name = name
-        self.method = method
-        self.pipeline = pipeline(name)
-        # Explaining hooks into the network, so that two requests must not do it at one time.
-        self.lock = threading.Lock()
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._answers: OrderedDict[tuple, tuple[Any, float]] = OrderedDict()
+        self._probabilities: OrderedDict[str, Tensor] = OrderedDict()
 
     # --- what a method may replace -------------------------------------------------------------
 
-    def main_controls(self) -> dict[str, Component]:
-        """Build the controls that are always in sight, by the name they have in a query."""
-        return {}
+    def asked(self) -> dict[str, Component]:
+        """Build the picture, samples, and its likely classes."""
+        asked = super().asked()
+        return {
+            **asked,
+            "class_label": Radio(label="Class to explain", elem_classes="salhub-classes"),
+        }
 
     def setting_controls(self) -> dict[str, Component]:
         """Build the controls in the accordion, by the name they have in a query."""
+        colors = [("automatic", ""), *((name, name) for name in COLORMAPS)]
         return {
             "opacity": gr.Slider(0, 1, 0.6, step=0.05, label="Strength of the colours"),
-            "colors": gr.Dropdown(
-                [("automatic", ""), *((name, name) for name in COLORMAPS)],
-                value="",
-                label="Colours",
-            ),
+            "colors": Dropdown(colors, value="", label="Colours"),
         }
 
     def pipeline_settings(self, query: Query) -> dict[str, Any]:
         """Return what differs from the model as it is shipped, for `salhub.pipeline`."""
         return {}
-
-    def explain(self, query: Query) -> ImageSaliencyResult:
-        """Run the model on a query."""
-        return self.pipeline(query.image, class_labels=query.class_label)
-
-    def endpoint_controls(self) -> list[Component]:
-        """Build the components behind the parameters of `saliency` after the first two."""
-        return []
 
     def saliency(self, picture: UploadedPicture | None, class_label: str = "") -> EndpointAnswer:
         """Explain a picture: which of its parts speak for a class.
@@ -110,18 +159,25 @@ class ImageSaliencyPage:
         index = self.pipeline.class_index(text) if text else None
         query = Query.of_upload(picture, index, settings)
         result, _ = self.timed_explain(query)
-        return endpoint_answer(result, query.picture_name, self.method.name)
+        stem = file_stem(query.picture_name, self.entry.name, result.label)
+        overlay = picture_file(result.overlay(), stem)
+        return overlay, array_file(result.saliency, stem), result.to_dict()
 
     # --- answering ------------------------------------------------------------------------------
 
     def timed_explain(self, query: Query) -> tuple[ImageSaliencyResult, float]:
         """Return the result of a query and the seconds the model took for it."""
-        return self.timed(query, lambda: self.explain(query), "explain")
+
+        def explain() -> ImageSaliencyResult:
+            settings = self.pipeline_settings(query)
+            return self.pipeline(query.image, class_labels=query.class_label, **settings)
+
+        return self.timed(query, explain, "explain")
 
     def timed(
         self, query: Query, work: Callable[[], Answer], *question: Any
     ) -> tuple[Answer, float]:
-        """Run the model, alone, and return its answer and the seconds it took.
+        """Run the model and return its answer and the seconds it took.
 
         Args:
             query: What is asked; its picture, class and settings of the model tell it from others.
@@ -135,63 +191,71 @@ class ImageSaliencyPage:
                 start = time.perf_counter()
                 answer = work()
                 self._answers[key] = (answer, time.perf_counter() - start)
-                while len(self._answers) > _REMEMBERED_ANSWERS:
-                    self._answers.popitem(last=False)
+                _forget(self._answers, _REMEMBERED_ANSWERS)
             return self._answers[key]
 
     def code(self, query: Query) -> str:
         """Return the program that makes the map in sight."""
-        label = None if query.class_label is None else self.class_name(query.class_label)
-        return pipeline_code(self.name, query, label, self.pipeline_settings(query))
+        label = query.class_label
+        call = {} if label is None else {"class_labels": label}
+        return pipeline_program(
+            "explain",
+            self.name,
+            python(query.source),
+            ['result.save("explained.png")', 'result.save("explained.npy")'],
+            settings=self.pipeline_settings(query),
+            call=call,
+            comments={name: self.pipeline.class_name(one) for name, one in call.items()},
+        )
 
-    def class_name(self, index: int) -> str:
-        """Return the name of a class."""
-        return self.pipeline.model.id2label.get(index, f"class {index}")
+    def probabilities(self, query: Query) -> Tensor:
+        """Return the probability of every class, (C,); those of the last pictures are kept."""
+        key = query.fingerprint
+        with self.lock, torch.no_grad():
+            if key not in self._probabilities:
+                pixels = self.pipeline.preprocess(query.image)["pixel_values"]
+                logits = self.pipeline.model.classify(pixels.to(self.pipeline.device))
+                self._probabilities[key] = logits[0].float().softmax(-1).cpu()
+                _forget(self._probabilities, _REMEMBERED_PICTURES)
+            return self._probabilities[key]
 
     def guesses(self, query: Query) -> list[tuple[str, int, float]]:
         """Return the likeliest classes of a picture: (name, index, probability)."""
-        with self.lock:
-            return self.pipeline(query.image).predictions
+        probabilities = self.probabilities(query)
+        top = probabilities.topk(min(_GUESSES, len(probabilities)))
+        pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        return [(self.pipeline.class_name(index), index, share) for index, share in pairs]
 
-    def answer(self, tab: Any, query: Query) -> Contents:
-        """Return the contents of a tab and of what stands beside the tabs."""
-        contents = tab.contents(query)
-        return {**contents, "notice": shown_notice(""), "code": {"value": self.code(query)}}
-
-    def class_choices(self, query: Query) -> tuple[Contents, Query]:
-        """Return the class picker for a new picture, and the query for one of its classes.
-
-        Args:
-            query: The picture; its class is taken where it names one, else the likeliest.
-        """
-        guesses = self.guesses(query)
+    def choices(self, state: State) -> Contents:
+        """Return the likeliest classes of the picture, and the one that is explained."""
+        query = self.query(state)
+        guesses, wanted = self.guesses(query), query.class_label
+        if wanted is not None and wanted not in range(len(self.probabilities(query))):
+            raise ValueError(f"The network has no class '{str(wanted)[:40]}'.")
         choices = [(f"{name} {_share(share)}", index) for name, index, share in guesses]
-        wanted = query.class_label
         if wanted is not None and wanted not in [index for _, index, _ in guesses]:
-            choices.append((self.class_name(wanted), wanted))
-        query = query.with_class(guesses[0][1] if wanted is None else wanted)
-        return {"class_label": {"choices": choices, "value": query.class_label}}, query
+            choices.append((self.pipeline.class_name(wanted), wanted))
+        value = guesses[0][1] if wanted is None else wanted
+        return {"class_label": {"choices": choices, "value": value}}
 
-    # --- building -------------------------------------------------------------------------------
 
-    def build(self) -> gr.Blocks:
-        """Build the page, with a sample explained on it."""
-        return PageAssembly(self).build()
-
-    def heading(self) -> str:
-        """Return the head of the page as HTML."""
-        links = []
-        arxiv = self.method.paper.partition("arXiv:")[2]
-        if arxiv:
-            links.append(("The paper.", f"https://arxiv.org/abs/{arxiv}"))
-        return header(self.display_title, self.sentence, links)
-
-    @property
-    def display_title(self) -> str:
-        """The title of the page."""
-        return self.title or self.method.name.replace("_", " ").capitalize()
+def _forget(remembered: OrderedDict, number: int) -> None:
+    while len(remembered) > number:
+        remembered.popitem(last=False)
 
 
 def _share(probability: float) -> str:
     # Bound by a no-break space, so that a narrow screen does not tear the number off its sign.
     return "<1\xa0%" if probability < 0.01 else f"{100 * probability:.0f}\xa0%"
+
+
+def seen_part(picture: Image.Image, result: ImageSaliencyResult) -> Image.Image:
+    """Return the part of a picture that the network saw, for panes with little room."""
+    return picture.crop(tuple(round(edge) for edge in result.viewed_box))
+
+
+def duration(seconds: float, page: ImageSaliencyPage) -> Fact:
+    """Return how long the model ran."""
+    device = page.pipeline.device.type.upper()
+    value = f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+    return Fact(value, "Time", f"to explain this picture, on the {device}")

@@ -16,12 +16,13 @@ from gradio.utils import get_upload_folder
 
 from salhub.data.samples import sample_names, sample_path
 from salhub.errors import did_you_mean
-from salhub.ui.picture_input import UploadedPicture
+from salhub.ui.controls import UploadedPicture
 
 COPY = "Copy a link to this view"
 # Without https a browser lends no clipboard; the address bar does then.
 COPY_SCRIPT = """
 async (query) => {
+    if (!query) return [query, 'This view is too long for a link'];
     const address = new URL(window.location.href);
     address.search = query;
     try {
@@ -41,46 +42,51 @@ READ_SCRIPT = "() => window.location.search"
 # No network has a billion classes, and Python refuses to read numbers of thousands of digits.
 _MOST_DIGITS = 10
 _MOST_SHOWN = 60
+# Longer addresses are cut by what they pass through.
+_MOST_LETTERS = 4000
 _KEPT_PICTURE = re.compile(r"[0-9a-f]{40,128}/[^/\\]+")
 
 
-def link_query(given: Mapping[str, Any], defaults: Mapping[str, Any], tab: str) -> str:
+def link_query(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
     """Return the query of an address for a state of the controls.
 
     Args:
-        given: Value of each control by its name; "picture" is an `UploadedPicture` or None.
-        defaults: What the controls are set to when the page is opened; not repeated in the address.
-        tab: The open tab.
+        state: Value of each control by its name, and the open tab under "tab"; a picture is an
+            `UploadedPicture` or None.
+        defaults: The state in which the page is opened; what is as there is not repeated, but a
+            sample is named.
+
+    Returns:
+        The query; "" where it would be too long for an address.
 
     Example:
-        >>> link_query({"picture": None, "method": "cam"}, {"method": "grad_cam"}, "Map")
-        'method=cam&tab=Map'
+        >>> link_query({"method": "cam", "size": 3}, {"method": "grad_cam", "size": 3})
+        'method=cam'
     """
-    parts = dict(_picture_part(given.get("picture")))
-    for name, value in given.items():
-        if name != "picture" and value is not None and value != defaults.get(name):
+    parts: dict[str, str] = {}
+    for name, value in state.items():
+        if isinstance(value, UploadedPicture):
+            kept = f"{value.path.parent.name}/{value.path.name}"
+            parts |= {name: kept} if value.sample is None else {"sample": value.sample}
+        elif value is not None and value != defaults.get(name):
             parts[name] = str(value)
-    return urlencode({**parts, "tab": tab})
-
-
-def _picture_part(picture: UploadedPicture | None) -> list[tuple[str, str]]:
-    if picture is None:
-        return []
-    sample = picture.sample
-    if sample is not None:
-        return [("sample", sample)]
-    return [("picture", f"{picture.path.parent.name}/{picture.path.name}")]
+    query = urlencode(parts)
+    return query if len(query) <= _MOST_LETTERS else ""
 
 
 def read_link(
-    search: str, controls: Mapping[str, Component], classes: Collection[str] = ()
+    search: str,
+    controls: Mapping[str, Component],
+    dependents: Collection[str] = (),
+    tabs: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return the values that an address gives to controls, and the tab under "tab".
 
     Args:
         search: The query of the address.
         controls: The controls by name.
-        classes: Names of those that hold the index of a class.
+        dependents: Names of those whose choices depend on others; they are checked later.
+        tabs: Titles that there are.
 
     Raises:
         ValueError: A picture that is no longer kept, or a value that a control does not take.
@@ -91,16 +97,15 @@ def read_link(
     """
     given = dict(parse_qsl(search.removeprefix("?")))
     found: dict[str, Any] = {}
-    if "sample" in given and given["sample"] in sample_names():
-        path = sample_path(given["sample"])
-        found["picture"] = UploadedPicture(path, path.name)
-    elif "picture" in given:
-        found["picture"] = _kept_picture(given["picture"])
     for name, control in controls.items():
-        if name != "picture" and name in given:
-            is_class = name in classes
-            found[name] = _class(given[name]) if is_class else _value(control, given[name])
-    if "tab" in given:
+        if isinstance(control, gr.Image):
+            if given.get("sample") in sample_names():
+                found[name] = UploadedPicture.of_sample(sample_path(given["sample"]))
+            elif name in given:
+                found[name] = _kept_picture(given[name])
+        elif name in given:
+            found[name] = _value(control, given[name], name in dependents)
+    if given.get("tab") in tabs:
         found["tab"] = given["tab"]
     return found
 
@@ -133,18 +138,22 @@ def _class(text: str) -> int:
     return int(text)
 
 
-def _value(control: Component, text: str) -> Any:
+def _value(control: Component, text: str, is_checked_later: bool) -> Any:
     if isinstance(control, gr.Checkbox):
         return text == "True"
     if isinstance(control, gr.Slider):
         return _number(control, text)
+    if isinstance(control, gr.Textbox):
+        return text
     options = [value for _, value in control.choices]
-    if text not in options and not control.allow_custom_value:
-        raise ValueError(
-            f"The link asks for '{_short(text)}' as {control.label}, which there is not."
-            f"{did_you_mean(_short(text), map(str, options))}"
-        )
-    return text
+    if any(isinstance(value, int) for value in options):
+        return _class(text)
+    if is_checked_later or text in options or getattr(control, "allow_custom_value", False):
+        return text
+    raise ValueError(
+        f"The link asks for '{_short(text)}' as {control.label}, which there is not."
+        f"{did_you_mean(_short(text), map(str, options))}"
+    )
 
 
 def _number(control: gr.Slider, text: str) -> float:

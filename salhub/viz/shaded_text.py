@@ -12,6 +12,8 @@ Part = tuple[str, float]
 
 # Amber speaks for, blue against; both leave black letters readable at full strength.
 _FOR, _AGAINST = (255, 190, 60), (120, 170, 255)
+# Of the strongest colour in HTML: on a dark ground light letters stay readable above it.
+_MOST_ALPHA = 0.5
 _PADDING = 12
 _LINE_SPACE = 1.6
 
@@ -57,6 +59,8 @@ def shaded_text(parts: Sequence[Part], *, width: int = 760, size: int = 16) -> I
 def shaded_html(parts: Sequence[Part]) -> str:
     """Write text whose parts are shaded as HTML; nothing in the text becomes markup.
 
+    Colours are laid over whatever ground there is, so that it reads in dark mode too.
+
     Args:
         parts: As of `shaded_text`.
 
@@ -71,8 +75,9 @@ def shaded_html(parts: Sequence[Part]) -> str:
     for text, value in parts:
         escaped = html.escape(text)
         if value:
-            red, green, blue = shade(value)
-            style = f"background: rgb({red}, {green}, {blue}); color: black"
+            red, green, blue = _FOR if value > 0 else _AGAINST
+            alpha = _MOST_ALPHA * min(1.0, abs(value))
+            style = f"background: rgb({red} {green} {blue} / {alpha:.2f}); color: inherit"
             escaped = f'<mark style="{style}" title="{value:+.2f}">{escaped}</mark>'
         spans.append(escaped)
     return f'<div style="white-space: pre-wrap" dir="auto">{"".join(spans)}</div>'

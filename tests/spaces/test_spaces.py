@@ -1,7 +1,9 @@
 """Every Space builds, is small, and tells the Hub what it is."""
 
 import importlib.util
+import inspect
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,11 +23,12 @@ def space(request) -> Path:
     return request.param
 
 
-def _load(space: Path):
+@cache
+def _page(space: Path) -> gr.Blocks:
     specification = importlib.util.spec_from_file_location(f"{space.name}_app", space / "app.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    return module
+    return module.build()
 
 
 def test_there_are_spaces():
@@ -33,7 +36,7 @@ def test_there_are_spaces():
 
 
 def test_it_builds_without_being_launched(space):
-    page = _load(space).build()
+    page = _page(space)
     assert isinstance(page, gr.Blocks)
     assert any(one.api_visibility == "public" for one in page.fns.values())
     assert not page.is_running
@@ -61,10 +64,8 @@ def test_the_readme_calls_the_endpoint_as_it_is(space):
     call = re.search(r"client\.predict\((.*?)\n?\)\n", text, re.DOTALL)[1]
     named = set(re.findall(r"(\w+)=", call)) - {"api_name"}
     endpoint = re.search(r'api_name="/(\w+)"', call)[1]
-    page = _load(space).build()
+    page = _page(space)
     [function] = [one for one in page.fns.values() if one.api_name == endpoint]
-    import inspect
-
     assert named <= set(inspect.signature(function.fn).parameters)
 
 

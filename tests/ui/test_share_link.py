@@ -6,7 +6,7 @@ import gradio as gr
 import pytest
 
 from salhub.data.samples import sample_path
-from salhub.ui.picture_input import UploadedPicture
+from salhub.ui.controls import UploadedPicture
 from salhub.ui.share_link import link_query, read_link
 
 CLASSES = ("class_label",)
@@ -37,7 +37,8 @@ def test_what_was_written_is_read(controls):
         "step": 0.002,
         "contrast": True,
     }
-    found = read_link("?" + link_query(given, DEFAULTS, "Models"), controls, CLASSES)
+    query = link_query({**given, "tab": "Models"}, {**DEFAULTS, "tab": "Map"})
+    found = read_link("?" + query, controls, CLASSES, ["Map", "Models"])
     assert found.pop("tab") == "Models"
     assert found.pop("picture").sample == "rocket"
     given.pop("picture")
@@ -45,7 +46,15 @@ def test_what_was_written_is_read(controls):
 
 
 def test_what_is_as_it_was_is_left_out():
-    assert link_query({"picture": None, **DEFAULTS}, DEFAULTS, "Map") == "tab=Map"
+    assert link_query({"picture": None, **DEFAULTS}, DEFAULTS) == ""
+    assert link_query({"tab": "Map"}, {"tab": "Models"}) == "tab=Map"
+
+
+def test_a_text_goes_along_unless_it_is_too_long_for_an_address():
+    box = {"text": gr.Textbox()}
+    query = link_query({"text": "Is <b> & c?"}, {"text": ""})
+    assert read_link(f"?{query}", box) == {"text": "Is <b> & c?"}
+    assert link_query({"text": "long " * 1000}, {"text": ""}) == ""
 
 
 def test_a_visitors_picture_goes_by_its_name_in_the_store(controls, tmp_path, monkeypatch):
@@ -53,7 +62,7 @@ def test_a_visitors_picture_goes_by_its_name_in_the_store(controls, tmp_path, mo
     stored = tmp_path / ("ab" * 32) / "my photo.jpg"
     stored.parent.mkdir()
     stored.write_bytes(b"a picture")
-    query = link_query({"picture": UploadedPicture(stored, stored.name)}, {}, "Map")
+    query = link_query({"picture": UploadedPicture(stored, stored.name)}, {})
     assert dict(parse_qsl(query))["picture"] == f"{'ab' * 32}/my photo.jpg"
     assert read_link(query, controls)["picture"].path == stored
 

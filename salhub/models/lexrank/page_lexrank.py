@@ -1,117 +1,113 @@
 """The page of LexRank: a text, its sentences shaded by how central they are, and a summary."""
 
 import re
-import threading
 from html import escape
+from typing import Any
 
 import gradio as gr
 import numpy as np
+from gradio.components import Component
 
-from salhub.data.text_sources import load_text
-from salhub.entries import Model
-from salhub.models.lexrank.modeling_lexrank import LexRankModel
-from salhub.models.lexrank.result_lexrank import ExtractiveSummarizationResult
 from salhub.models.lexrank.sentence_splitting import split_sentences
-from salhub.models.lexrank.summarizing import Summary, summarize
-from salhub.ui.faults import plain_errors
-from salhub.ui.markup import header, sentence
-from salhub.ui.reproducing import setting_lines
-from salhub.ui.tab import code_pane
+from salhub.models.lexrank.summarizing import Summary
+from salhub.pipelines import pipeline
+from salhub.ui.page import Contents, State
+from salhub.ui.panes import pipeline_program, sentence
+from salhub.ui.text_page import TextPage
 from salhub.viz.shaded_text import shaded_html
 
-PAPER = ("Paper", "https://doi.org/10.1613/jair.1523")
-MOST_CHARACTERS = 200_000
 # Three dashes and no more, as longer lines underline headings.
 _SEPARATOR = re.compile(r"^---\s*$", re.MULTILINE)
-# Seconds between looks for old files, and seconds that they are kept.
-_KEEP = (60 * 60, 2 * 60 * 60)
-
-Answer = tuple[str, str, str, str, str]
 
 
-class Page:
-    """One text, or several, and what carries them.
-
-    Args:
-        name: A model of LexRank.
-        method: Its method.
-    """
+class Page(TextPage):
+    """One text, or several, and what carries them."""
 
     title = "LexRank"
     sentence = "Which sentences carry a text, or a pile of texts: those that many others resemble."
+    verb = "Summarise"
+    help = "Several texts are divided by a line of three dashes."
+    samples = {"Article": "sample:article"}
+    most_characters = 200_000
+    endpoints = {"summarise": (gr.Textbox, gr.HTML, gr.HTML, gr.HTML, gr.Code)}
 
-    def __init__(self, name: str, method: Model) -> None:
-        self.name, self.method = name, method
-        self.model = LexRankModel.from_pretrained(name)
-        # Settings belong to a request, so one request runs at a time.
-        self.lock = threading.Lock()
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.pipeline = pipeline(self.name)
 
-    def build(self) -> gr.Blocks:
-        """Build the page, with the sample text summarised on it."""
-        text = load_text("sample:article")
-        first = self.answer(text)
-        with gr.Blocks(title=self.title, analytics_enabled=False, delete_cache=_KEEP) as blocks:
-            gr.HTML(header(self.title, self.sentence, [PAPER]))
-            with gr.Row(equal_height=False):
-                with gr.Column(min_width=320):
-                    inputs, button = self._add_inputs(text)
-                with gr.Column(min_width=320):
-                    outputs = self._add_outputs(first)
-            for component in inputs:
-                moved = component.submit if isinstance(component, gr.Textbox) else component.input
-                moved(plain_errors(self.answer), inputs, outputs, api_name=False)
-            button.click(
-                plain_errors(self.answer),
-                inputs,
-                outputs,
-                api_name="summarise",
-                api_description="The summary, and HTML of the texts shaded by centrality.",
-            )
-        return blocks
+    def main_controls(self) -> dict[str, Component]:
+        """Build the length of the summary."""
+        return {"num_sentences": gr.Slider(1, 20, 3, step=1, label="Sentences")}
 
-    def _add_inputs(self, text: str) -> tuple[list[gr.components.Component], gr.Button]:
-        box = gr.Textbox(
-            text,
-            label="Text",
-            info="Several texts are divided by a line of three dashes.",
-            lines=12,
-            max_lines=16,
-            max_length=MOST_CHARACTERS,
-        )
-        button = gr.Button("Summarise", variant="primary")
-        controls = [
-            gr.Slider(1, 20, 3, step=1, label="Sentences of the summary"),
-            gr.Textbox("", label="About", info="What it should be about; nothing for anything."),
-            gr.Slider(0, 0.5, 0, step=0.05, label="Threshold", info="0 is the continuous method."),
-            gr.Slider(0.05, 1, 0.85, step=0.05, label="Damping", info="Chance to follow a link."),
-            gr.Checkbox(True, label="Leave out repetitions"),
-        ]
-        return [box, *controls], button
+    def setting_controls(self) -> dict[str, Component]:
+        """Build what the summary is about, and the settings of the model."""
+        config = self.pipeline.model.config
+        return {
+            "about": gr.Textbox(
+                "", label="About", info="What it should be about; nothing for anything."
+            ),
+            "threshold": gr.Slider(
+                0, 0.5, config.threshold or 0, step=0.05, label="Threshold",
+                info="0 is the continuous method.",
+            ),
+            "damping": gr.Slider(
+                0.05, 1, config.damping, step=0.05, label="Damping",
+                info="Chance to follow a link.",
+            ),
+            "leave_out_repetitions": gr.Checkbox(
+                config.redundancy is not None, label="Leave out repetitions"
+            ),
+        }  # fmt: skip
 
-    def _add_outputs(self, first: Answer) -> list[gr.components.Component]:
-        summary = gr.Textbox(
-            first[0], label="Summary", lines=4, interactive=False, buttons=["copy"]
-        )
+    def panes(self) -> dict[str, Component]:
+        """Build the summary and what it rests on."""
+        panes: dict[str, Component] = {
+            "summary": gr.Textbox(label="Summary", lines=4, interactive=False, buttons=["copy"])
+        }
         with gr.Tabs():
-            with gr.Tab("Shaded"):
-                shaded = gr.HTML(first[1])
-            with gr.Tab("Why"):
-                reasons = gr.HTML(first[2])
-            with gr.Tab("Others"):
-                others = gr.HTML(first[3])
-            with gr.Tab("Code"):
-                code = code_pane(first[4], "The same in Python")
-        return [summary, shaded, reasons, others, code]
+            for name, title in (("shaded", "Shaded"), ("reasons", "Why"), ("others", "Others")):
+                with gr.Tab(title):
+                    panes[name] = gr.HTML()
+        return panes
 
-    def answer(
+    def contents(self, query: State) -> Contents:
+        """Summarise."""
+        documents = _documents(query["text"])
+        result = self.pipeline(
+            documents, together=True, **_call_settings(query), **self._changed(query)
+        )
+        shaded = "<hr>".join(shaded_html(result.shaded(n)) for n in range(len(documents)))
+        language = self.pipeline.model.config.language
+        return {
+            "summary": {"value": result.text},
+            "shaded": {"value": shaded},
+            "reasons": {"value": _reasons(result.found)},
+            "others": {"value": _others(documents, len(result.chosen), language)},
+        }
+
+    def code(self, query: State) -> str:
+        """Return the program that writes the summary."""
+        number = len(_documents(query["text"]))
+        paths = [f'Path("text{n + 1}.txt")' for n in range(number)]
+        several = {"together": True} if number > 1 else {}
+        return pipeline_program(
+            "summarise",
+            self.name,
+            f"[{', '.join(paths)}]" if several else 'Path("text.txt")',
+            ["print(result.text)"],
+            settings=self._changed(query),
+            call={**several, **_call_settings(query)},
+        )
+
+    def summarise(
         self,
         text: str,
-        num_sentences: int = 3,
+        num_sentences: float = 3,
         query: str = "",
         threshold: float = 0.0,
         damping: float = 0.85,
         leave_out_repetitions: bool = True,
-    ) -> Answer:
+    ) -> tuple[str, ...]:
         """Summarise a text, or several with a line of three dashes between them.
 
         Args:
@@ -126,57 +122,39 @@ class Page:
             The summary; HTML of the shaded texts, of the reasons and of what others would choose;
             and a program that does the same.
         """
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError("There is no text; write or paste one.")
-        if len(text) > MOST_CHARACTERS:
-            raise ValueError(
-                f"The text has {len(text)} characters, and at most {MOST_CHARACTERS} are read "
-                "here; salhub run takes more."
-            )
-        settings = {
-            "threshold": float(threshold) or None,
-            "damping": float(damping),
-            "redundancy": "cosine" if leave_out_repetitions else None,
+        state = {
+            "text": text,
+            "num_sentences": num_sentences,
+            "about": query,
+            "threshold": threshold,
+            "damping": damping,
+            "leave_out_repetitions": leave_out_repetitions,
         }
-        documents = [part for part in _SEPARATOR.split(text) if part.strip()]
-        with self.lock:
-            before = {name: getattr(self.model.config, name) for name in settings}
-            try:
-                self._set(settings)
-                found = summarize(
-                    self.model, documents, budget=int(num_sentences), query=query.strip() or None
-                )
-            finally:
-                self._set(before)
-        result = ExtractiveSummarizationResult(found, self.name)
-        shaded = "<hr>".join(shaded_html(result.shaded(n)) for n in range(len(documents)))
-        changed = {name: value for name, value in settings.items() if value != before[name]}
-        return (
-            found.text,
-            shaded,
-            _reasons(found),
-            _others(documents, len(found.chosen), self.model.config.language),
-            self._code(changed, int(num_sentences), query.strip(), len(documents)),
-        )
+        return self.values_of(state, "summary", "shaded", "reasons", "others", "code")
 
-    def _set(self, settings: dict) -> None:
-        for name, value in settings.items():
-            setattr(self.model.config, name, value)
-        self.model.config.validate()
+    def _changed(self, query: State) -> dict[str, Any]:
+        """What the controls change of the shipped model."""
+        shipped = self.pipeline.model.config
+        wanted = {
+            "threshold": float(query["threshold"]) or None,
+            "damping": float(query["damping"]),
+            "redundancy": (shipped.redundancy or "cosine")
+            if query["leave_out_repetitions"]
+            else None,
+        }
+        return {name: one for name, one in wanted.items() if one != getattr(shipped, name)}
 
-    def _code(self, settings: dict, num_sentences: int, query: str, num_texts: int) -> str:
-        loading = "".join(f", {line[:-1]}" for line in setting_lines(settings))
-        calling = {"budget": num_sentences} | ({"query": query} if query else {})
-        call = "".join(f", {line[:-1]}" for line in setting_lines(calling))
-        texts = 'Path("text.txt")'
-        if num_texts > 1:
-            names = ", ".join(f'Path("text{n + 1}.txt")' for n in range(num_texts))
-            texts, call = f"[{names}]", f", together=True{call}"
-        return (
-            "from pathlib import Path\n\nimport salhub\n\n"
-            f'summarise = salhub.pipeline("{self.name}"{loading})\n'
-            f"print(summarise({texts}{call}).text)"
-        )
+
+def _documents(text: str) -> list[str]:
+    return [part for part in _SEPARATOR.split(text) if part.strip()]
+
+
+def _call_settings(query: State) -> dict[str, Any]:
+    about = (query["about"] or "").strip()
+    number = query["num_sentences"]
+    # Numbers of the web have no kind; half a sentence is refused by the pipeline.
+    budget = int(number) if number == int(number) else number
+    return {"budget": budget, **({"query": about} if about else {})}
 
 
 def _reasons(found: Summary) -> str:

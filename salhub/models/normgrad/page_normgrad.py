@@ -7,19 +7,17 @@ import gradio as gr
 import torch
 from gradio.components import Component
 
-from salhub.entries import Model
 from salhub.models.normgrad.layer_search import SaliencyLayer, default_layer
 from salhub.models.normgrad.methods import METHODS, method_named
 from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
 from salhub.models.normgrad.page_tabs import ClassesTab, FamilyTab, SensitiveMapTab
 from salhub.outputs import ImageSaliencyOutput
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult
-from salhub.ui.classes import RememberedClasses
-from salhub.ui.endpoints import EndpointAnswer
-from salhub.ui.image_saliency import ImageSaliencyPage
-from salhub.ui.models_tab import ModelsTab
-from salhub.ui.picture_input import UploadedPicture
-from salhub.ui.query import Contents, Query
+from salhub.ui.controls import Dropdown, UploadedPicture
+from salhub.ui.image_saliency import EndpointAnswer, ImageSaliencyPage
+from salhub.ui.model_comparison import ModelsTab
+from salhub.ui.page import Contents, State
+from salhub.ui.picture_page import Query
 
 METHOD_LABELS = {
     "norm_grad": "NormGrad",
@@ -49,18 +47,13 @@ class Page(ImageSaliencyPage):
     title = "NormGrad"
     sentence = "What in a picture speaks for a class? A family of answers, at every depth."
     tabs = (SensitiveMapTab, FamilyTab, ClassesTab, ModelsTab)
-    class_controls = ("class_label", "other_class")
+    dependents = {"picture": ("class_label", "other_class")}
     method_labels = METHOD_LABELS
-
-    def __init__(self, name: str, method: Model) -> None:
-        super().__init__(name, method)
-        self.classes = RememberedClasses(self.pipeline, self.lock)
 
     @cached_property
     def all_layers(self) -> list[SaliencyLayer]:
         """Every layer of the network that can be explained, shallow to deep."""
-        with self.lock:
-            return self.pipeline.model.saliency_layers(blocks_only=False)
+        return self.pipeline.model.saliency_layers(blocks_only=False)
 
     @cached_property
     def stages(self) -> list[SaliencyLayer]:
@@ -72,19 +65,32 @@ class Page(ImageSaliencyPage):
 
     def main_controls(self) -> dict[str, Component]:
         """Build the pickers of the method and of the depth."""
-        return {"method": self._method_picker(), "layer": self._layer_picker()}
+        methods = [(METHOD_LABELS.get(name, name), name) for name in METHODS]
+        method = self.pipeline.model.config.method
+        words = _DEPTH_WORDS[-len(self.stages) :]
+        depths = [("Automatic", OWN_DEPTH)]
+        depths += [
+            (f"{word.capitalize()}: {layer.name}", layer.name)
+            for word, layer in zip(words, self.stages, strict=True)
+        ]
+        if len(self.stages) > 1:
+            depths.append((f"All {len(self.stages)} joined", JOINED))
+        return {
+            "method": Dropdown(methods, value=method, label="Method"),
+            "layer": Dropdown(depths, value=OWN_DEPTH, label="Depth"),
+        }
 
     def setting_controls(self) -> dict[str, Component]:
         """Build the meta step and the settings of every page."""
-        return {"meta_step": _meta_slider(), **super().setting_controls()}
-
-    def endpoint_controls(self) -> list[Component]:
-        """Build the components behind the further parameters of "/saliency"."""
-        return [
-            self._method_picker(allow_custom_value=True),
-            gr.Textbox(OWN_DEPTH, label="Layer"),
-            gr.Number(0.0, label="Meta step"),
-        ]
+        meta_step = gr.Slider(
+            0,
+            LARGEST_META_STEP,
+            0,
+            step=0.0005,
+            label="Meta step",
+            info="The network first learns the class from this picture by one step of this size",
+        )
+        return {"meta_step": meta_step, **super().setting_controls()}
 
     def saliency(
         self,
@@ -139,93 +145,43 @@ class Page(ImageSaliencyPage):
             return shipped.layers
         return [default_layer(self.all_layers, method_named(method).layer)]
 
-    def guesses(self, query: Query) -> list[tuple[str, int, float]]:
-        """Return the likeliest classes from a forward pass alone."""
-        return self.classes.guesses(query)
+    def least_likely(self, query: Query) -> int:
+        """Return the class the network believes in least."""
+        return int(self.probabilities(query).argmin())
 
-    def class_choices(self, query: Query) -> tuple[Contents, Query]:
-        """Return the class pickers for a new picture, and the query for one of its classes."""
-        picker, query = super().class_choices(query)
-        return {**picker, "other_class": self.other_class_choices(query)}, query
-
-    def other_class_choices(self, query: Query) -> dict[str, Any]:
-        """Return the choices of a class to compare with: the guesses, and the least likely one."""
-        guesses = self.guesses(query)
-        least = self.classes.least_likely(query)
-        choices = [(name, index) for name, index, _ in guesses]
-        choices.append((f"{self.class_name(least)} (the least likely)", least))
-        return {"choices": choices, "value": guesses[1][1]}
-
-    def explain(self, query: Query) -> ImageSaliencyResult:
-        """Explain the class of a query with the method of its controls."""
-        label = query.class_label
-        outputs = self.run(query, None if label is None else [label])
-        return self.result_of(query, outputs, 0)
+    def choices(self, state: State) -> Contents:
+        """Return those of both classes: the guesses, and for the other one the least likely too."""
+        query = self.query(state)
+        guesses, least = self.guesses(query), self.least_likely(query)
+        others = [(name, index) for name, index, _ in guesses]
+        others.append((f"{self.pipeline.class_name(least)} (the least likely)", least))
+        other = state["other_class"]
+        if other not in [index for _, index in others]:
+            other = guesses[1][1]
+        return {**super().choices(state), "other_class": {"choices": others, "value": other}}
 
     def timed_run(self, query: Query, class_labels: list[int]) -> tuple[ImageSaliencyOutput, float]:
-        """Return the output of `run`, and the seconds it took."""
-        return self.timed(query, lambda: self.run(query, class_labels), *class_labels)
-
-    def run(self, query: Query, class_labels: list[int] | None) -> ImageSaliencyOutput:
-        """Run the network once for some classes of one picture; the caller holds the lock.
+        """Run the network once for some classes of one picture.
 
         Returns:
-            `saliency` (1, T, H, W), `class_labels` and `degenerate` (1, T), `logits` (1, C).
+            `saliency` (1, T, H, W), `class_labels` and `degenerate` (1, T), `logits` (1, C); and
+            the seconds it took.
         """
-        pixels = self.pipeline.preprocess(query.image)["pixel_values"]
-        labels = None if class_labels is None else torch.tensor([class_labels])
-        outputs = self.model_for(query)(pixels, class_labels=labels)
-        if labels is None:
-            for key in _PER_CLASS:
-                outputs[key] = outputs[key][:, None]
-        return outputs
+
+        def run() -> ImageSaliencyOutput:
+            pixels = self.pipeline.preprocess(query.image)["pixel_values"]
+            return self.model_for(query)(pixels, class_labels=torch.tensor([class_labels]))
+
+        return self.timed(query, run, *class_labels)
 
     def result_of(
         self, query: Query, outputs: ImageSaliencyOutput, place: int
     ) -> ImageSaliencyResult:
         """Return the result of one of the classes of a run."""
-        return self.pipeline.postprocess(
-            {
-                "pictures": [query.image],
-                "logits": outputs.logits,
-                **{key: outputs[key][:, place] for key in _PER_CLASS},
-            }
-        )
+        per_class = {key: outputs[key][:, place] for key in _PER_CLASS}
+        given = {"pictures": [query.image], "logits": outputs.logits, **per_class}
+        return self.pipeline.postprocess(given)
 
     def model_for(self, query: Query) -> NormGradForImageSaliency:
-        """Return the shipped model, or the same network with the settings of a query."""
-        changed = self.pipeline_settings(query)
-        shipped = self.pipeline.model
-        if not changed:
-            return shipped
-        kept = {key: getattr(shipped.config, key) for key in ("method", "layers", "combine")}
-        model = NormGradForImageSaliency.from_classifier(shipped.backbone, **{**kept, **changed})
-        model.config.name_or_path = shipped.config.name_or_path
-        return model
-
-    def _method_picker(self, **properties: Any) -> gr.Dropdown:
-        choices = [(METHOD_LABELS.get(name, name), name) for name in METHODS]
-        method = self.pipeline.model.config.method
-        return gr.Dropdown(choices, value=method, label="Method", **properties)
-
-    def _layer_picker(self) -> gr.Dropdown:
-        words = _DEPTH_WORDS[-len(self.stages) :]
-        choices = [("Automatic", OWN_DEPTH)]
-        choices += [
-            (f"{word.capitalize()}: {layer.name}", layer.name)
-            for word, layer in zip(words, self.stages, strict=True)
-        ]
-        if len(self.stages) > 1:
-            choices.append((f"All {len(self.stages)} joined", JOINED))
-        return gr.Dropdown(choices, value=OWN_DEPTH, label="Depth")
-
-
-def _meta_slider() -> gr.Slider:
-    return gr.Slider(
-        0,
-        LARGEST_META_STEP,
-        0,
-        step=0.0005,
-        label="Meta step",
-        info="The network first learns the class from this picture by one step of this size",
-    )
+        """Return the network with the settings of a query."""
+        return self.pipeline.model.with_settings(**self.pipeline_settings(query))

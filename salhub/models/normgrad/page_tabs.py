@@ -15,18 +15,20 @@ from salhub.models.normgrad.methods import METHODS
 from salhub.outputs import ImageSaliencyOutput
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult
 from salhub.processing import viewed_box
-from salhub.ui.map_tab import MapTab, duration, map_pictures, seen_part
-from salhub.ui.markup import (
-    PICK_ON_CLICK,
+from salhub.ui.controls import Dropdown
+from salhub.ui.image_saliency import MapTab, duration, seen_part
+from salhub.ui.page import Contents, State, Tab
+from salhub.ui.panes import (
     Fact,
     PictureCell,
     facts,
     legend,
+    map_pictures,
+    picture_pane,
     picture_table,
     sentence,
 )
-from salhub.ui.query import Contents, Query
-from salhub.ui.tab import Tab, picture_pane
+from salhub.ui.picture_page import Query
 from salhub.viz import DIVERGING, ColorBar, overlay
 
 # Rows of the table over depth: those that mean something at every layer and need no other pass.
@@ -40,10 +42,10 @@ class SensitiveMapTab(MapTab):
     def contents(self, query: Query) -> Contents:
         """Explain the chosen class and the least likely one, which share a forward pass."""
         page = self.page
-        other = page.classes.least_likely(query)
+        other = page.least_likely(query)
         outputs, seconds = page.timed_run(query, [query.class_label, other])
         result = page.result_of(query, outputs, 0)
-        numbers = [sensitivity(outputs, page.class_name(other)), duration(seconds, page)]
+        numbers = [sensitivity(outputs, page.pipeline.class_name(other)), duration(seconds, page)]
         return self.show(query, result, numbers)
 
 
@@ -53,19 +55,16 @@ class FamilyTab(Tab):
     title = "All methods"
     pickable = ("by_depth",)
 
-    def panes(self, contents: Contents) -> dict[str, Component]:
+    def panes(self) -> dict[str, Component]:
         """Build the two tables."""
-        for name in ("family_reading", "by_depth", "by_pair"):
-            script = PICK_ON_CLICK if name in self.pickable else None
-            self.components[name] = gr.HTML(js_on_load=script, **contents.get(name, {}))
-        return self.components
+        return {name: gr.HTML() for name in ("family_reading", "by_depth", "by_pair")}
 
-    def picked(self, pick: str) -> dict[str, str]:
-        """Return the method and the layer of a map that was pressed."""
+    def picked(self, pick: str, state: State) -> State:
+        """Open the map of the method and the layer that were pressed."""
         method, _, layer = pick.partition(" ")
         if method not in FAMILY or layer not in [stage.name for stage in self.page.stages]:
-            return super().picked(pick)
-        return {"method": method, "layer": layer}
+            return super().picked(pick, state)
+        return {"method": method, "layer": layer, "tab": MapTab.title}
 
     def contents(self, query: Query) -> Contents:
         """Run the family."""
@@ -73,12 +72,11 @@ class FamilyTab(Tab):
         pairs = [(extract, aggregate) for extract in EXTRACTS for aggregate in AGGREGATES]
         stages = [layer.name for layer in page.stages]
         pixels = page.pipeline.preprocess(query.image)["pixel_values"]
-        with page.lock:
-            start = time.perf_counter()
-            found = page.model_for(query).forward_grid(
-                pixels, [query.class_label], methods=[*FAMILY, *pairs], layers=stages
-            )
-            seconds = time.perf_counter() - start
+        start = time.perf_counter()
+        found = page.model_for(query).forward_grid(
+            pixels, [query.class_label], methods=[*FAMILY, *pairs], layers=stages
+        )
+        seconds = time.perf_counter() - start
         chosen = page.layers_for(query) or stages
         layer = chosen[-1] if chosen[-1] in stages else stages[-1]
         view = _small_view(query.image, page.pipeline.image_processor)
@@ -142,23 +140,20 @@ class ClassesTab(Tab):
 
     title = "Classes"
 
-    def controls(self, query: Query) -> dict[str, Component]:
+    def controls(self) -> dict[str, Component]:
         """Build the picker of the other class."""
-        choice = self.page.other_class_choices(query)
-        return {"other_class": gr.Dropdown(**choice, label="Compare with the class")}
+        return {"other_class": Dropdown(label="Compare with the class")}
 
-    def panes(self, contents: Contents) -> dict[str, Component]:
+    def panes(self) -> dict[str, Component]:
         """Build the three pictures, their legend and the numbers."""
         with gr.Row(elem_classes="salhub-panes salhub-trio"):
-            for name, label in (
-                ("first_class", "The class"),
-                ("second_class", "The other class"),
-                ("difference", "Difference"),
-            ):
-                self.components[name] = picture_pane(label, contents.get(name, {}))
-        for name in ("difference_legend", "classes_reading", "classes_facts"):
-            self.components[name] = gr.HTML(**contents.get(name, {}))
-        return self.components
+            panes: dict[str, Component] = {
+                "first_class": picture_pane("The class"),
+                "second_class": picture_pane("The other class"),
+                "difference": picture_pane("Difference"),
+            }
+        below = ("difference_legend", "classes_reading", "classes_facts")
+        return {**panes, **{name: gr.HTML() for name in below}}
 
     def contents(self, query: Query) -> Contents:
         """Explain both classes from one forward pass."""
@@ -194,7 +189,7 @@ def sensitivity(outputs: ImageSaliencyOutput, other: str) -> Fact:
 
 def _family_sentence(page, query: Query, found: Mapping, seconds: float) -> str:
     maps = len(found)
-    name = page.class_name(query.class_label)
+    name = page.pipeline.class_name(query.class_label)
     step = query.settings.get("meta_step")
     after = f" after a meta step of {step:g}" if step else ""
     return (
@@ -225,7 +220,7 @@ def _cell(
 
 
 def _titled(result: ImageSaliencyResult, query: Query) -> dict:
-    pane = map_pictures(result, query)["overlay"]
+    pane = map_pictures(result, query.settings)["overlay"]
     return {**pane, "value": seen_part(pane["value"], result), "label": result.label}
 
 

@@ -9,21 +9,18 @@ from gradio.components import Component
 from PIL import Image
 from scipy import ndimage
 
-from salhub.entries import Model
 from salhub.models.salient_relevance.modeling_salient_relevance import (
     SalientRelevanceForImageSaliency,
     SalientRelevanceOutput,
 )
 from salhub.models.salient_relevance.rules import PRESETS
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult
-from salhub.ui.classes import RememberedClasses
-from salhub.ui.endpoints import EndpointAnswer
-from salhub.ui.image_saliency import ImageSaliencyPage
-from salhub.ui.map_tab import MapTab, duration, seen_part
-from salhub.ui.markup import Fact
-from salhub.ui.models_tab import ModelsTab
-from salhub.ui.picture_input import UploadedPicture
-from salhub.ui.query import Contents, Query
+from salhub.ui.controls import Dropdown, UploadedPicture
+from salhub.ui.image_saliency import EndpointAnswer, ImageSaliencyPage, MapTab, duration, seen_part
+from salhub.ui.model_comparison import ModelsTab
+from salhub.ui.page import Contents
+from salhub.ui.panes import Fact
+from salhub.ui.picture_page import Query
 from salhub.viz import paint
 
 PRESET_LABELS = {
@@ -68,14 +65,15 @@ class Page(ImageSaliencyPage):
     sentence = "Where does a network look? Its relevance, gathered into the areas that stand out."
     tabs = (StagesTab, ModelsTab)
 
-    def __init__(self, name: str, method: Model) -> None:
-        super().__init__(name, method)
-        self.classes = RememberedClasses(self.pipeline, self.lock)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._models: dict[tuple, SalientRelevanceForImageSaliency] = {}
 
     def main_controls(self) -> dict[str, Component]:
         """Build the picker of the relevance rules."""
-        return {"preset": self._preset_picker()}
+        choices = [(PRESET_LABELS.get(name, name), name) for name in PRESETS]
+        preset = self.pipeline.model.config.preset
+        return {"preset": Dropdown(choices, value=preset, label="Rules of the relevance")}
 
     def setting_controls(self) -> dict[str, Component]:
         """Build the contrast and the settings of every page."""
@@ -85,11 +83,6 @@ class Page(ImageSaliencyPage):
             info="Subtracts the relevance of the mean of all others",
         )
         return {"contrast": contrast, **super().setting_controls()}
-
-    def endpoint_controls(self) -> list[Component]:
-        """Build the components behind the further parameters of "/saliency"."""
-        contrast = gr.Checkbox(label="Against the other classes")
-        return [self._preset_picker(allow_custom_value=True), contrast]
 
     def saliency(
         self,
@@ -123,19 +116,10 @@ class Page(ImageSaliencyPage):
         }
         return {key: value for key, value in wanted.items() if value != getattr(shipped, key)}
 
-    def guesses(self, query: Query) -> list[tuple[str, int, float]]:
-        """Return the likeliest classes from a forward pass alone."""
-        return self.classes.guesses(query)
-
-    def explain(self, query: Query) -> ImageSaliencyResult:
-        """Explain the class of a query with the rules of its controls."""
-        return self.result_of(query, self.run(query))
-
     def run(self, query: Query) -> SalientRelevanceOutput:
-        """Run both stages on a picture; the caller holds the lock."""
+        """Run both stages on a picture."""
         pixels = self.pipeline.preprocess(query.image)["pixel_values"]
-        label = query.class_label
-        return self.model_for(query)(pixels, class_labels=None if label is None else [label])
+        return self.model_for(query)(pixels, class_labels=[query.class_label])
 
     def result_of(self, query: Query, outputs: SalientRelevanceOutput) -> ImageSaliencyResult:
         """Return the result of a run."""
@@ -144,29 +128,15 @@ class Page(ImageSaliencyPage):
         return self.pipeline.postprocess({"pictures": [query.image], **given})
 
     def model_for(self, query: Query) -> SalientRelevanceForImageSaliency:
-        """Return the shipped model, or the same network with the settings of a query.
+        """Return the network with the settings of a query.
 
         They are kept, because each folds a copy of the network at its first call.
         """
         changed = self.pipeline_settings(query)
-        shipped = self.pipeline.model
-        if not changed:
-            return shipped
         key = tuple(sorted(changed.items()))
         if key not in self._models:
-            kept = {name: getattr(shipped.config, name) for name in ("preset", "contrast")}
-            self._models[key] = SalientRelevanceForImageSaliency.from_classifier(
-                shipped.backbone,
-                image_processor=self.pipeline.image_processor,
-                **{**kept, **changed},
-            )
-            self._models[key].config.name_or_path = shipped.config.name_or_path
+            self._models[key] = self.pipeline.model.with_settings(**changed)
         return self._models[key]
-
-    def _preset_picker(self, **properties: Any) -> gr.Dropdown:
-        choices = [(PRESET_LABELS.get(name, name), name) for name in PRESETS]
-        preset = self.pipeline.model.config.preset
-        return gr.Dropdown(choices, value=preset, label="Rules of the relevance", **properties)
 
 
 def _stages(query: Query, result: ImageSaliencyResult, outputs: SalientRelevanceOutput) -> Contents:

@@ -1,70 +1,187 @@
 """The page of SalUn: forget a class, and see what it costs and which weights it takes."""
 
-import gradio as gr
+from functools import cached_property
+from typing import Any
 
-from salhub.data.samples import sample_path
-from salhub.entries import Model
-from salhub.models.salun.page_families import ClassifierFamily, DiffusionFamily, UnlearningPage
-from salhub.models.salun.page_salun_diffusion import add_digits
-from salhub.ui.bars import BarRow, bar_rows
-from salhub.ui.faults import plain_errors
-from salhub.ui.markup import Fact, facts, sentence
-from salhub.ui.picture_input import PictureInput, UploadedPicture
-from salhub.ui.tab import code_pane
+import gradio as gr
+from gradio.components import Component
+
+from salhub.errors import CardError
+from salhub.models.salun.page_salun_diffusion import (
+    ORIGINAL,
+    DiffusionFamily,
+    DigitsTab,
+    DrawingPage,
+)
+from salhub.models.salun.unlearning_report import UnlearningReport
+from salhub.pipelines import pipeline
+from salhub.results import Results, read_results
+from salhub.ui.controls import Radio, UploadedPicture, open_picture, picture_input
+from salhub.ui.page import Contents, State, Tab
+from salhub.ui.panes import BarRow, Fact, bar_rows, facts, pipeline_program, python, sentence
+from salhub.ui.picture_page import Query
 
 DIGITS = "salhub/salun-ddpm-mnist"
-_TOP = 5
+_FORGET = "forget/"
 
 
-class Page(UnlearningPage):
+class ClassifierFamily:
+    """An unlearned classifier, the original, and what was measured of both.
+
+    Args:
+        name: The unlearned one, a shipped model.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.results: Results = read_results(name)
+        self.values = {metric.name: metric.value for metric in self.results.metrics}
+
+    @cached_property
+    def after(self) -> Any:
+        """The pipeline of the unlearned model."""
+        return pipeline(self.name)
+
+    @cached_property
+    def before(self) -> Any:
+        """The pipeline of the original."""
+        return pipeline(self.name + ORIGINAL)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes, in order."""
+        return list(self.after.class_names.values())
+
+    @property
+    def forgotten(self) -> str:
+        """The class that the shipped model has forgotten."""
+        return str(self.after.model.config.forget).removeprefix("class:")
+
+    def accuracies(self, forgotten: str) -> list[tuple[str, float, float]]:
+        """Class, and the share of its test pictures that are recognised before and after."""
+        return [
+            (
+                name,
+                self.values[f"original/accuracy/{name}"],
+                self.values[f"{_FORGET}{forgotten}/accuracy/{name}"],
+            )
+            for name in self.class_names
+        ]
+
+    def densities(self, forgotten: str) -> list[tuple[str, float]]:
+        """Part of the network, and the share of its weights that could move."""
+        start = f"{_FORGET}{forgotten}/density/"
+        return [
+            (name.removeprefix(start), value)
+            for name, value in self.values.items()
+            if name.startswith(start)
+        ]
+
+    def report(self, whose: str = "") -> UnlearningReport:
+        """UA, RA, TA and MIA of "" (the shipped model), "original" or "retrained"."""
+        prefix = f"{whose}/" if whose else ""
+        numbers = [self.values[f"{prefix}{name}"] for name in ("UA", "RA", "TA")]
+        return UnlearningReport(*numbers, membership={"confidence": self.values[f"{prefix}MIA"]})
+
+
+class ForgetTab(Tab):
+    """Each class in turn: what forgetting it costs, and which weights it took."""
+
+    title = "Forget a class"
+    code_language = "shell"
+
+    def controls(self) -> dict[str, Component]:
+        """Build the picker of the class."""
+        family = self.page.family
+        picker = Radio(family.class_names, value=family.forgotten, label="Class to forget")
+        return {"forgotten": picker}
+
+    def panes(self) -> dict[str, Component]:
+        """Build the bars, and what was measured of the shipped model."""
+        with gr.Row(equal_height=False):
+            with gr.Column(min_width=320):
+                accuracies = gr.HTML()
+            with gr.Column(min_width=320):
+                densities = gr.HTML()
+                gr.HTML(_shipped(self.page.family))
+        return {"accuracies": accuracies, "densities": densities}
+
+    def contents(self, query: State) -> Contents:
+        """Return the bars of a class."""
+        accuracies, densities, _ = self.page.forget(query["forgotten"])
+        return {"accuracies": {"value": accuracies}, "densities": {"value": densities}}
+
+    def code(self, query: State) -> str:
+        """Return the command that forgets the class."""
+        return self.page.forget(query["forgotten"])[-1]
+
+
+class PictureTab(Tab):
+    """What both classifiers take a picture for."""
+
+    title = "Try a picture"
+
+    def controls(self) -> dict[str, Component]:
+        """Build the picture."""
+        gr.HTML(
+            sentence(
+                f"The original and the model that forgot '{self.page.family.forgotten}' look at "
+                "the same picture. Both see only 32 x 32 pixels of it, and know ten classes."
+            )
+        )
+        return {"picture": picture_input("cat", "The picture to classify")}
+
+    def panes(self) -> dict[str, Component]:
+        """Build the bars."""
+        return {"classes": gr.HTML()}
+
+    def contents(self, query: State) -> Contents:
+        """Classify the picture."""
+        before, after = self.page.classify(query["picture"])
+        rows = [BarRow(name, (before[name], after[name])) for name in before]
+        caption = "Probability of each class, before and after forgetting."
+        return {"classes": {"value": bar_rows(caption, ["before", "after"], rows)}}
+
+    def code(self, query: State) -> str:
+        """Return the program that asks the unlearned model."""
+        source = Query.of_upload(query["picture"]).source
+        last = ["print(result.summary())"]
+        return pipeline_program("classify", self.page.name, python(source), last)
+
+
+class Page(DrawingPage):
     """Three tabs: each class of CIFAR-10 in turn, a picture of the visitor's, and digits.
 
     Args:
         name: The unlearned classifier, a shipped model.
-        method: Its method.
+        entry: What is known of its kind.
     """
 
     title = "SalUn"
     sentence = "Make a trained network forget a class by moving only the weights that matter to it."
+    code_title = "The same on your computer"
+    tabs = (ForgetTab, PictureTab, DigitsTab)
+    endpoints = {
+        "forget": (gr.HTML, gr.HTML, gr.Code),
+        "classify": (gr.Label, gr.Label),
+        "draw": (gr.Image, gr.Image, gr.Code),
+    }
 
-    def __init__(self, name: str, method: Model) -> None:
-        super().__init__()
-        self.family = ClassifierFamily(name)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.family = ClassifierFamily(self.name)
         self.digits = DiffusionFamily(DIGITS)
-        self.method = method
 
-    def add_content(self) -> None:
-        with gr.Tabs():
-            with gr.Tab("Forget a class"):
-                self._add_classes()
-            with gr.Tab("Try a picture"):
-                self._add_picture()
-            with gr.Tab("Digits"):
-                add_digits(self.digits, self.lock)
+    @classmethod
+    def serves(cls, name: str) -> bool:
+        """Whether a model was unlearned class by class; of others its task's page shows more."""
+        try:
+            metrics = read_results(name).metrics
+        except CardError:
+            return False
+        return any(metric.name.startswith(_FORGET) for metric in metrics)
 
-    # --- each class in turn -----------------------------------------------------------------------
-
-    def _add_classes(self) -> None:
-        first = self.family.forgotten
-        chosen = gr.Radio(self.family.class_names, value=first, label="Class to forget")
-        shown = self.show_class(first)
-        with gr.Row(equal_height=False):
-            with gr.Column(min_width=320):
-                accuracy = gr.HTML(shown[0])
-            with gr.Column(min_width=320):
-                density = gr.HTML(shown[1])
-                code = code_pane(shown[2], "The command that does it", "shell")
-                gr.HTML(self._shipped())
-        chosen.input(
-            plain_errors(self.show_class),
-            chosen,
-            [accuracy, density, code],
-            api_name="forget",
-            api_description="Bars of accuracy and of the mask's density, and the command.",
-            show_progress="hidden",
-        )
-
-    def show_class(self, forgotten: str) -> tuple[str, str, str]:
+    def forget(self, forgotten: str) -> tuple[str, str, str]:
         """What forgetting a class costs.
 
         Args:
@@ -92,66 +209,12 @@ class Page(UnlearningPage):
             ["open"],
             [BarRow(name, (share,)) for name, share in self.family.densities(forgotten)],
         )
-        return accuracies, densities, self._command(forgotten)
-
-    def _command(self, forgotten: str) -> str:
-        return (
+        command = (
             f"salhub unlearn salun model={self.family.name}-original data=cifar10_jpeg.npz "
             f"forget=class:{forgotten} retain=random:10000 augment=true batch_size=128 "
             "num_train_epochs=2"
         )
-
-    def _shipped(self) -> str:
-        own, other = self.family.report(), self.family.report("retrained")
-        gap = f"{own.average_gap(other):.2f} points"
-        names = {
-            "UA": "forgotten pictures not recognised",
-            "RA": "retained pictures recognised",
-            "TA": "test pictures of other classes recognised",
-            "MIA": "forgotten pictures that look never seen to an attack",
-        }
-        items = [
-            Fact(f"{value:.1f} %", name, f"{names[name]}; retrained: {other.headline[name]:.1f} %")
-            for name, value in own.headline.items()
-        ]
-        text = (
-            f"The shipped model forgot '{self.family.forgotten}' with all retained pictures. "
-            "It should be like a model that was trained without them from the beginning; the mean "
-            f"distance from that one is {gap}. This is approximate: it proves no removal, and "
-            "fine-tuning can bring a class back."
-        )
-        return sentence(text) + facts(items)
-
-    # --- a picture --------------------------------------------------------------------------------
-
-    def _add_picture(self) -> None:
-        sample = sample_path("cat")
-        upload = UploadedPicture(sample, sample.name)
-        before, after = self.classify(upload)
-        gr.HTML(
-            sentence(
-                f"The original and the model that forgot '{self.family.forgotten}' look at the "
-                "same picture. Both see only 32 x 32 pixels of it, and know ten classes."
-            )
-        )
-        with gr.Row(equal_height=False):
-            picture = PictureInput(
-                sample,
-                label="Picture",
-                sources=["upload", "clipboard"],
-                buttons=[],
-                height=240,
-                alt_text="The picture to classify",
-            )
-            first = gr.Label(before, label="Before forgetting", num_top_classes=_TOP)
-            second = gr.Label(after, label="After forgetting", num_top_classes=_TOP)
-        picture.upload(
-            plain_errors(self.classify),
-            picture,
-            [first, second],
-            api_name="classify",
-            api_description="Probabilities of the classes before and after unlearning.",
-        )
+        return accuracies, densities, command
 
     def classify(
         self, picture: UploadedPicture | None
@@ -164,9 +227,27 @@ class Page(UnlearningPage):
         Returns:
             Class -> probability, of the original and of the unlearned model.
         """
-        if picture is None:
-            raise ValueError("There is no picture; choose one.")
-        image = picture.open()
-        with self.lock:
-            results = [one(image, top_k=10) for one in (self.family.before, self.family.after)]
-        return [dict(zip(one.labels, one.scores, strict=True)) for one in results]
+        image = open_picture(picture)
+        results = [one(image, top_k=10) for one in (self.family.before, self.family.after)]
+        return tuple(dict(zip(one.labels, one.scores, strict=True)) for one in results)
+
+
+def _shipped(family: ClassifierFamily) -> str:
+    own, other = family.report(), family.report("retrained")
+    names = {
+        "UA": "forgotten pictures not recognised",
+        "RA": "retained pictures recognised",
+        "TA": "test pictures of other classes recognised",
+        "MIA": "forgotten pictures that look never seen to an attack",
+    }
+    items = [
+        Fact(f"{value:.1f} %", name, f"{names[name]}; retrained: {other.headline[name]:.1f} %")
+        for name, value in own.headline.items()
+    ]
+    text = (
+        f"The shipped model forgot '{family.forgotten}' with all retained pictures. It should be "
+        "like a model that was trained without them from the beginning; the mean distance from "
+        f"that one is {own.average_gap(other):.2f} points. This is approximate: it proves no "
+        "removal, and fine-tuning can bring a class back."
+    )
+    return sentence(text) + facts(items)

@@ -1,26 +1,23 @@
 """The page of the verbalizer: a text, its words shaded by score, and a sentence that says why."""
 
 import json
-import threading
 from html import escape
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from salhub.data.text_sources import load_text
-from salhub.entries import Model
 from salhub.models.verbalizer.configuration_verbalizer import LANGUAGES
 from salhub.models.verbalizer.result_verbalizer import SaliencyVerbalizationResult
 from salhub.pipelines import pipeline
-from salhub.ui.faults import plain_errors
-from salhub.ui.markup import header
-from salhub.ui.reproducing import setting_lines
-from salhub.ui.tab import code_pane
+from salhub.ui.controls import Dropdown, Radio
+from salhub.ui.page import Contents, State
+from salhub.ui.panes import BarRow, bar_rows, code_pane, pipeline_program
+from salhub.ui.text_page import TextPage
 from salhub.viz.shaded_text import shaded_html
 from salhub.viz.text import percentage
 
-PAPER = ("Paper", "https://arxiv.org/abs/2210.07222")
-MOST_CHARACTERS = 20_000
 NOTHING = "nothing"
 _SHIPPED = {
     "Film reviews": "salhub/verbalizer-movie-reviews",
@@ -34,119 +31,119 @@ _AUDIT_ROWS = {
     "coverage": "Share of the positive evidence that is named",
     "share_of_best": "That, by the most that as many words could carry",
 }
-# Seconds between looks for old files, and seconds that they are kept.
-_KEEP = (60 * 60, 2 * 60 * 60)
-
-Answer = tuple[str, str, str, str, str, str]
 
 
-class Page:
+class Page(TextPage):
     """One text, its class, and why.
 
     Args:
         name: A verbalizer; where it is one that comes with salhub, the others can be chosen too.
-        method: Its method.
+        entry: What is known of its kind.
     """
 
     title = "Saliency verbalizer"
     sentence = "Which words made a classifier decide as it did, in a sentence that is checked."
+    verb = "Explain"
+    samples = {"Film reviews": "sample:review", "News": "sample:news"}
+    most_characters = 20_000
+    dependents = {"classifier": ("contrast",)}
+    endpoints = {"verbalize": (gr.Textbox, gr.HTML, gr.HTML, gr.HTML, gr.Code, gr.Code)}
 
-    def __init__(self, name: str, method: Model) -> None:
-        self.name, self.method = name, method
+    def __init__(self, name: str, *arguments: Any) -> None:
+        super().__init__(name, *arguments)
         shipped = _SHIPPED if name in _SHIPPED.values() else {name: name}
         self.pipelines = {title: pipeline(model) for title, model in shipped.items()}
         self.first = next(title for title, model in shipped.items() if model == name)
-        # Settings belong to a request, so one request runs at a time.
-        self.lock = threading.Lock()
+        own = self.samples.get(self.first)
+        # The page opens with a text for its own classifier.
+        self.samples = {self.first: own, **self.samples} if own else self.samples
 
-    def build(self) -> gr.Blocks:
-        """Build the page, with the sample text explained on it."""
-        text = load_text("sample:review")
-        first = self.answer(text, self.first)
-        with gr.Blocks(title=self.title, analytics_enabled=False, delete_cache=_KEEP) as blocks:
-            gr.HTML(header(self.title, self.sentence, [PAPER]))
-            with gr.Row(equal_height=False):
-                with gr.Column(min_width=320):
-                    inputs, button = self._add_inputs(text)
-                with gr.Column(min_width=320):
-                    outputs = self._add_outputs(first)
-            classifier, contrast = inputs[1], inputs[2]
-            classifier.input(self._classes, classifier, contrast, api_name=False)
-            for component in inputs:
-                moved = component.submit if isinstance(component, gr.Textbox) else component.input
-                moved(plain_errors(self.answer), inputs, outputs, api_name=False)
-            button.click(
-                plain_errors(self.answer),
-                inputs,
-                outputs,
-                api_name="verbalize",
-                api_description="The explanation, HTML of the shaded text, of the phrases and of "
-                "the audit, a program that does the same, and everything as JSON.",
-            )
-        return blocks
+    def picked(self, pick: str, state: State) -> State:
+        """Open a sample with the classifier that it is for."""
+        chosen = {"classifier": pick} if pick in self.pipelines else {}
+        return {**super().picked(pick, state), **chosen}
 
-    def _add_inputs(self, text: str) -> tuple[list[gr.components.Component], gr.Button]:
-        box = gr.Textbox(
-            text,
-            label="Text",
-            lines=7,
-            max_lines=16,
-            max_length=MOST_CHARACTERS,
-            elem_id="verbalizer-text",
-        )
-        button = gr.Button("Explain", variant="primary")
-        controls = [
-            gr.Radio(list(self.pipelines), value=self.first, label="Classifier"),
-            gr.Dropdown(
-                self._contrasts(self.first),
-                value=NOTHING,
-                label="Rather than",
-                info="Why the class of the text and not another one.",
+    def consequences(self, state: State, moved: list[str]) -> State:
+        """Another classifier gets a sample of its own, unless the text is the visitor's."""
+        texts = [load_text(sample) for sample in self.samples.values()]
+        sample = self.samples.get(state["classifier"])
+        if "classifier" not in moved or sample is None or state["text"] not in texts:
+            return {}
+        return {"text": load_text(sample)}
+
+    def main_controls(self) -> dict[str, Component]:
+        """Build the picker of the classifier."""
+        return {"classifier": Radio(list(self.pipelines), value=self.first, label="Classifier")}
+
+    def setting_controls(self) -> dict[str, Component]:
+        """Build what the class is compared with, and the settings of the sentence."""
+        config = self.pipelines[self.first].model.config
+        return {
+            "contrast": Dropdown(
+                label="Rather than", info="Why the class of the text and not another one."
             ),
-            gr.Slider(1, 30, 12, step=1, label="Most words named"),
-            gr.Dropdown(list(LANGUAGES), value="en", label="Language of the sentence"),
-        ]
-        return [box, *controls], button
+            "max_words": gr.Slider(1, 30, config.max_words, step=1, label="Most words named"),
+            "language": Dropdown(
+                list(LANGUAGES), value=config.language, label="Language of the sentence"
+            ),
+        }
 
-    def _add_outputs(self, first: Answer) -> list[gr.components.Component]:
-        said = gr.Textbox(
-            first[0],
-            label="Explanation",
-            lines=4,
-            interactive=False,
-            buttons=["copy"],
-            elem_id="verbalizer-explanation",
-        )
+    def choices(self, state: State) -> Contents:
+        """Return the classes that the class of a text can be compared with."""
+        classes = [NOTHING, *self._explain(state).class_names.values()]
+        choices = [(name, name) for name in classes]
+        return {"contrast": {"choices": choices, "value": state["contrast"] or NOTHING}}
+
+    def panes(self) -> dict[str, Component]:
+        """Build the sentence and what it rests on."""
+        panes: dict[str, Component] = {
+            "said": gr.Textbox(
+                label="Explanation",
+                lines=4,
+                interactive=False,
+                buttons=["copy"],
+                elem_classes="salhub-said",
+            )
+        }
         with gr.Tabs():
-            with gr.Tab("Words"):
-                shaded = gr.HTML(first[1])
-            with gr.Tab("Phrases"):
-                phrases = gr.HTML(first[2])
-            with gr.Tab("Audit"):
-                audit = gr.HTML(first[3])
-            with gr.Tab("Code"):
-                code = code_pane(first[4], "The same in Python")
+            for name, title in (("shaded", "Words"), ("phrases", "Phrases"), ("audit", "Audit")):
+                with gr.Tab(title):
+                    panes[name] = gr.HTML()
             with gr.Tab("JSON"):
-                record = gr.Code(
-                    first[5], language="json", interactive=False, wrap_lines=True,
-                    buttons=["copy", "download"], max_lines=20, label="Everything that was found",
-                )  # fmt: skip
-        return [said, shaded, phrases, audit, code, record]
+                panes["record"] = code_pane("json", buttons=["copy", "download"], max_lines=20)
+        return panes
 
-    def _contrasts(self, classifier: str) -> list[str]:
-        return [NOTHING, *self.pipelines[classifier].class_names.values()]
+    def contents(self, query: State) -> Contents:
+        """Explain the class of the text."""
+        result = self._explain(query)(query["text"], **_rival(query), **self._changed(query))
+        record = json.dumps(result.to_dict(), indent=2, ensure_ascii=False)
+        return {
+            "said": {"value": result.text},
+            "shaded": {"value": _verdict(result) + shaded_html(result.shaded())},
+            "phrases": {"value": _phrase_bars(result)},
+            "audit": {"value": _audit_table(result)},
+            "record": {"value": record},
+        }
 
-    def _classes(self, classifier: str) -> Any:
-        return gr.Dropdown(choices=self._contrasts(classifier), value=NOTHING)
+    def code(self, query: State) -> str:
+        """Return the program that says the same."""
+        return pipeline_program(
+            "explain",
+            self._explain(query).model.config.name_or_path,
+            'Path("text.txt")',
+            ["print(result.text)"],
+            settings=self._changed(query),
+            call=_rival(query),
+        )
 
-    def answer(
+    def verbalize(
         self,
         text: str,
         classifier: str = "",
         contrast: str = NOTHING,
-        max_words: int = 12,
+        max_words: float = 12,
         language: str = "en",
-    ) -> Answer:
+    ) -> tuple[str, ...]:
         """Explain the class of a text.
 
         Args:
@@ -160,44 +157,34 @@ class Page:
             The explanation; HTML of the shaded text, of the phrases and of the audit; a program
             that does the same; and everything as JSON.
         """
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError("There is no text; write or paste one.")
-        if len(text) > MOST_CHARACTERS:
-            raise ValueError(
-                f"The text has {len(text)} characters, and at most {MOST_CHARACTERS} are read "
-                "here; salhub run takes more."
-            )
-        explain = self.pipelines.get(classifier or self.first)
-        if explain is None:
+        state = {
+            "text": text,
+            "classifier": classifier or self.first,
+            "contrast": contrast,
+            "max_words": max_words,
+            "language": language,
+        }
+        return self.values_of(state, "said", "shaded", "phrases", "audit", "code", "record")
+
+    def _explain(self, state: State) -> Any:
+        classifier = state["classifier"]
+        if classifier not in self.pipelines:
             raise ValueError(
                 f"There is no classifier '{classifier}'; choose one of {', '.join(self.pipelines)}."
             )
-        settings = {"max_words": int(max_words), "language": language}
-        known = contrast in explain.class_names.values()
-        rival = {"contrast": contrast} if known else {}
-        with self.lock:
-            config = explain.model.config
-            before = {name: getattr(config, name) for name in settings}
-            try:
-                _set(config, settings)
-                result = explain(text, **rival)
-            finally:
-                _set(config, before)
-        changed = {name: value for name, value in settings.items() if value != before[name]}
-        return (
-            result.text,
-            _verdict(result) + shaded_html(result.shaded()),
-            _phrase_table(result),
-            _audit_table(result),
-            _code(config.name_or_path, changed, rival),
-            json.dumps(result.to_dict(), indent=2, ensure_ascii=False),
-        )
+        return self.pipelines[classifier]
+
+    def _changed(self, query: State) -> dict[str, Any]:
+        """What the controls change of the shipped model."""
+        shipped, words = self._explain(query).model.config, query["max_words"]
+        # Numbers of the web have no kind; half a word is refused by the configuration.
+        words = int(words) if words == int(words) else words
+        wanted = {"max_words": words, "language": query["language"]}
+        return {name: one for name, one in wanted.items() if one != getattr(shipped, name)}
 
 
-def _set(config: Any, settings: dict[str, Any]) -> None:
-    for name, value in settings.items():
-        setattr(config, name, value)
-    config.validate()
+def _rival(query: State) -> dict[str, str]:
+    return {} if query["contrast"] in (NOTHING, "", None) else {"contrast": query["contrast"]}
 
 
 def _verdict(result: SaliencyVerbalizationResult) -> str:
@@ -207,23 +194,15 @@ def _verdict(result: SaliencyVerbalizationResult) -> str:
     )
 
 
-def _phrase_table(result: SaliencyVerbalizationResult) -> str:
+def _phrase_bars(result: SaliencyVerbalizationResult) -> str:
+    if not result.phrases:
+        return "<p>No word stands out.</p>"
     rows = []
     for phrase in result.phrases:
-        width = round(100 * min(1.0, abs(phrase.coverage)))
-        color = "rgb(255, 190, 60)" if phrase.sign == "+" else "rgb(120, 170, 255)"
-        bar = f'<div style="background: {color}; width: {width}%; height: 0.8rem"></div>'
-        rows.append(
-            f'<tr><td dir="auto">{escape(phrase.text)}</td>'
-            f"<td>{_amount(phrase.coverage)}</td>"
-            f'<td style="width: 40%">{bar}</td></tr>'
-        )
-    head = "<tr><th>Words</th><th>Share</th><th>Of the positive evidence</th></tr>"
-    return f"<table>{head}{''.join(rows)}</table>" if rows else "<p>No word stands out.</p>"
-
-
-def _amount(share: float) -> str:
-    return "more than all that speaks for it" if share < -1 else f"{round(100 * share)} %"
+        share, is_for = abs(phrase.coverage), phrase.sign == "+"
+        rows.append(BarRow(phrase.text, (share, None) if is_for else (None, share)))
+    caption = "How much each phrase weighs, as a share of all that speaks for the class."
+    return bar_rows(caption, ["for the class", "against it"], rows)
 
 
 def _audit_table(result: SaliencyVerbalizationResult) -> str:
@@ -235,13 +214,3 @@ def _audit_table(result: SaliencyVerbalizationResult) -> str:
     found = "".join(f"<li>{escape(problem)}</li>" for problem in result.audit["problems"])
     faults = f"<ul>{found}</ul>" if found else "<p>Everything it says is what the scores show.</p>"
     return f"<table>{''.join(rows)}</table>{faults}"
-
-
-def _code(name: str, settings: dict[str, Any], call: dict[str, Any]) -> str:
-    loading = "".join(f", {line[:-1]}" for line in setting_lines(settings))
-    calling = "".join(f", {line[:-1]}" for line in setting_lines(call))
-    return (
-        "from pathlib import Path\n\nimport salhub\n\n"
-        f'explain = salhub.pipeline("{name}"{loading})\n'
-        f'print(explain(Path("text.txt"){calling}).text)'
-    )

@@ -9,10 +9,9 @@ from salhub.backbones.conditional_unet.sampling import sheet_of
 from salhub.cards import read_results
 from salhub.data.samples import sample_path
 from salhub.entries import MODELS
-from salhub.models.salun.page_families import DiffusionFamily
 from salhub.models.salun.page_salun import DIGITS, Page
-from salhub.ui.bars import BarRow, bar_rows
-from salhub.ui.picture_input import UploadedPicture
+from salhub.models.salun.page_salun_diffusion import DiffusionFamily
+from salhub.ui.controls import UploadedPicture
 
 NAME = "salhub/salun-resnet8-cifar10"
 
@@ -27,16 +26,9 @@ def digits():
     return DiffusionFamily(DIGITS)
 
 
-def test_bars_are_as_long_as_their_shares_and_text_is_escaped():
-    html = bar_rows("<b>", ["before", "after"], [BarRow("<i>", (0.25, 1.5), is_marked=True)])
-    assert "width: 25.0%" in html and "width: 100.0%" in html
-    assert "25 %" in html and "150 %" in html
-    assert "<b>" not in html.replace("<b>25", "").replace("<b>150", "") and "&lt;i&gt;" in html
-
-
 @pytest.mark.parametrize("forgotten", ["cat", "truck"])
 def test_a_class_shows_the_numbers_of_the_results_file(page, forgotten):
-    accuracies, densities, command = page.show_class(forgotten)
+    accuracies, densities, command = page.forget(forgotten)
     values = {metric.name: metric.value for metric in read_results(NAME).metrics}
     for name in page.family.class_names:
         for key in (f"original/accuracy/{name}", f"forget/{forgotten}/accuracy/{name}"):
@@ -47,7 +39,12 @@ def test_a_class_shows_the_numbers_of_the_results_file(page, forgotten):
 
 def test_an_unknown_class_is_refused(page):
     with pytest.raises(ValueError, match="'unicorn' is no class; choose one of airplane"):
-        page.show_class("unicorn")
+        page.forget("unicorn")
+
+
+def test_only_a_model_that_was_unlearned_class_by_class_has_this_page():
+    assert Page.serves(NAME)
+    assert not Page.serves(f"{NAME}-original") and not Page.serves("somebody/else")
 
 
 def test_a_cat_is_no_cat_after_forgetting(page):
@@ -56,7 +53,7 @@ def test_a_cat_is_no_cat_after_forgetting(page):
     assert max(before, key=before.get) == "cat"
     assert after["cat"] < 0.05
     assert sum(after.values()) == pytest.approx(1, abs=1e-3)
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(ValueError, match="no picture yet"):
         page.classify(None)
 
 
@@ -93,7 +90,7 @@ def test_the_code_beside_the_digits_draws_them(digits, monkeypatch):
 def test_the_stored_sheets_are_what_their_code_draws(digits):
     """Column by column, one digit of each model, as all would take a minute."""
     assert "num_images=8, num_steps=25, seed=0" in digits.stored_sheets_code()
-    for model, sheet in zip(digits.models.values(), digits.stored_sheets(), strict=True):
+    for model, sheet in zip(digits.models, digits.stored_sheets(), strict=True):
         label = 5
         pictures = model.generate(
             torch.full((8,), label), num_steps=25, generator=torch.Generator().manual_seed(0)

@@ -1,8 +1,8 @@
-"""The picture a visitor gives, read by salhub's own reader and not by gradio's."""
+"""Controls that hand on what a visitor sends, to be read and answered by us and not by gradio."""
 
 import hashlib
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,11 @@ class UploadedPicture:
 
     path: Path
     name: str
+
+    @classmethod
+    def of_sample(cls, sample: Path) -> "UploadedPicture":
+        """Take a bundled photo as if it was sent."""
+        return cls(sample, sample.name)
 
     @property
     def stem(self) -> str:
@@ -86,8 +91,9 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+@lru_cache(maxsize=8)
 def open_picture(picture: UploadedPicture | None) -> Image.Image:
-    """Read the picture of a request.
+    """Read the picture of a request; the last ones are kept, as files are named by their content.
 
     Raises:
         ValueError: There is none, or it cannot be read.
@@ -135,3 +141,46 @@ class PictureInput(gr.Image):
             path = save_bytes_to_cache(value.read_bytes(), value.name, self.GRADIO_CACHE)
             return ImageData(path=path, orig_name=value.name)
         return super().postprocess(value)
+
+
+def picture_input(sample: str, alt_text: str) -> PictureInput:
+    """Build the place for a picture, with a bundled photo in it.
+
+    Args:
+        sample: Name of the photo.
+        alt_text: What the picture is for.
+    """
+    return PictureInput(
+        sample_path(sample),
+        label="Picture",
+        sources=["upload", "clipboard"],
+        buttons=[],
+        height=240,
+        elem_classes="salhub-photo",
+        alt_text=alt_text,
+        placeholder="Drop a picture here\n- or -\nClick to choose one",
+    )
+
+
+class Radio(gr.Radio):
+    """Radio buttons that hand on any value.
+
+    gradio refuses a value that is none of its choices, such as one of a page that stayed open while
+    they changed, with a sentence that is not written for people.
+    """
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        """Return what was sent."""
+        return payload
+
+
+class Dropdown(gr.Dropdown):
+    """A list that hands on any value; see `Radio`."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        """Return what was sent."""
+        return payload

@@ -1,21 +1,28 @@
 """Pieces of HTML: escaped, readable by screen readers, nothing fetched."""
 
+import ast
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from salhub.ui.markup import (
+from salhub.ui.panes import (
+    BarRow,
     Fact,
     PictureCell,
+    bar_rows,
     facts,
     header,
     legend,
     notice,
     picture_buttons,
     picture_table,
+    pipeline_program,
+    python,
     sentence,
+    text_buttons,
 )
 from salhub.viz import DIVERGING, ColorBar, colorize
 
@@ -44,7 +51,7 @@ class Reader(HTMLParser):
 @pytest.mark.parametrize(
     "html",
     [
-        header(NASTY, NASTY, [(NASTY, NASTY)]),
+        header(NASTY, NASTY, NASTY),
         notice(NASTY),
         legend(ColorBar("viridis", NASTY, NASTY, NASTY)),
         facts([Fact(NASTY, NASTY, NASTY)]),
@@ -91,3 +98,34 @@ def test_samples_are_buttons_with_names():
     html = picture_buttons("Samples", [("cat", Image.new("RGB", (40, 20)))])
     [button] = Reader(html).all("button")
     assert (button["data-pick"], button["aria-label"]) == ("cat", "Sample: cat")
+
+
+def test_words_to_press_are_escaped():
+    [button] = Reader(text_buttons("Samples", [NASTY])).all("button")
+    assert button["data-pick"] == NASTY
+
+
+def test_bars_are_as_long_as_their_shares_and_text_is_escaped():
+    html = bar_rows("<b>", ["before", "after"], [BarRow("<i>", (0.25, 1.5), is_marked=True)])
+    assert "width: 25.0%" in html and "width: 100.0%" in html
+    assert "25 %" in html and "over 100 %" in html
+    assert "&lt;b&gt;" in html and "&lt;i&gt;" in html
+    assert bar_rows("a", ["for", "against"], [BarRow("b", (None, 0.4))]).count("width: ") == 1
+
+
+def test_a_program_quotes_any_file_name():
+    name, calls = 'a "b" \\ c.jpg', []
+    code = pipeline_program("explain", "salhub/model", python(name), [])
+    fake = SimpleNamespace(pipeline=lambda model: calls.append)
+    exec(compile(code.replace("import salhub", ""), "page", "exec"), {"salhub": fake})
+    assert calls == [name]
+
+
+@pytest.mark.parametrize("label", ["cat\nimport os", "cat\r import os", "cat\u2028import\0 os"])
+def test_a_label_starts_no_line_of_a_program(label):
+    code = pipeline_program(
+        "explain", "m", '"x"', [], call={"class_labels": 281}, comments={"class_labels": label}
+    )
+    assert "class_labels=281,  # cat import os" in code
+    imports = [one for one in ast.walk(ast.parse(code)) if isinstance(one, ast.Import)]
+    assert [alias.name for one in imports for alias in one.names] == ["salhub"]

@@ -4,6 +4,7 @@ import logging
 import re
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import torch
@@ -16,10 +17,10 @@ from salhub.metrics.correlation import rank_correlation
 from salhub.pipelines import pipeline
 from salhub.pipelines.image_saliency import ImageSaliencyPipeline
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult
-from salhub.ui.map_tab import map_pictures
-from salhub.ui.markup import Fact, facts, sentence
-from salhub.ui.query import Contents, Query
-from salhub.ui.tab import Tab, picture_pane
+from salhub.ui.controls import Dropdown
+from salhub.ui.page import Contents, Tab
+from salhub.ui.panes import Fact, facts, map_pictures, picture_pane, sentence
+from salhub.ui.picture_page import Query
 
 logger = logging.getLogger(__name__)
 
@@ -36,15 +37,20 @@ class ModelsTab(Tab):
 
     title = "Models"
 
-    def controls(self, query: Query) -> dict[str, Component]:
+    def __init__(self, page: Any) -> None:
+        super().__init__(page)
+        # Of this page alone: explaining hooks into networks, and its lock is for one page.
+        self.load_other = lru_cache(_KEPT_MODELS)(load_other)
+
+    def controls(self) -> dict[str, Component]:
         """Build the picker of the other model."""
         others = [
             model.full_name
             for model in list_models()
-            if model.task == self.page.method.task and model.full_name != self.page.name
+            if model.task == self.page.entry.task and model.full_name != self.page.name
         ]
         return {
-            "other_model": gr.Dropdown(
+            "other_model": Dropdown(
                 others,
                 value=others[0] if others else None,
                 label="Compare with",
@@ -53,22 +59,21 @@ class ModelsTab(Tab):
             )
         }
 
-    def panes(self, contents: Contents) -> dict[str, Component]:
+    def panes(self) -> dict[str, Component]:
         """Build the two maps and the numbers below."""
         with gr.Row(elem_classes="salhub-panes"):
-            for name, label in (("this_map", "This model"), ("other_map", "The other model")):
-                self.components[name] = picture_pane(label, contents.get(name, {}))
-        for name in ("models_reading", "models_facts"):
-            self.components[name] = gr.HTML(**contents.get(name, {}))
-        return self.components
+            panes = {
+                "this_map": picture_pane("This model"),
+                "other_map": picture_pane("The other model"),
+            }
+        return {**panes, "models_reading": gr.HTML(), "models_facts": gr.HTML()}
 
     def contents(self, query: Query) -> Contents:
         """Explain the chosen class with both models."""
         name = query.text("other_model")
-        other = load_other(name, self.page.method.name)
+        other = self.load_other(name, self.page.entry.name)
         mine, _ = self.page.timed_explain(query)
-        with self.page.lock:
-            theirs = _explain_same_class(other, query, mine)
+        theirs = _explain_same_class(other, query, mine)
         return {
             "this_map": _pane(mine, query, self.page.name),
             "other_map": _pane(theirs, query, name),
@@ -77,7 +82,7 @@ class ModelsTab(Tab):
         }
 
 
-def load_other(name: str | None, method: str) -> ImageSaliencyPipeline:
+def load_other(name: str, method: str) -> ImageSaliencyPipeline:
     """Load a model of salhub by name, or a classifier of the Hub to explain with a method.
 
     Args:
@@ -87,9 +92,9 @@ def load_other(name: str | None, method: str) -> ImageSaliencyPipeline:
     Raises:
         ValueError: It is no such name. Folders are refused: they would be the server's own.
     """
-    text = (name or "").strip()
+    text = name.strip()
     if canonical_name(text) in {model.full_name for model in list_models()}:
-        return _load_shipped(canonical_name(text))
+        return pipeline(canonical_name(text))
     if not _HUB_NAME.fullmatch(text) or Path(text).exists():
         raise ValueError(
             f"'{text}' names no model; choose one of the list, or write the name of an image "
@@ -98,12 +103,6 @@ def load_other(name: str | None, method: str) -> ImageSaliencyPipeline:
     return _load_classifier(text, method)
 
 
-@lru_cache(maxsize=_KEPT_MODELS)
-def _load_shipped(name: str) -> ImageSaliencyPipeline:
-    return pipeline(name)
-
-
-@lru_cache(maxsize=_KEPT_MODELS)
 def _load_classifier(name: str, method: str) -> ImageSaliencyPipeline:
     try:
         # Without a token: what the server's owner may see is not for every visitor.
@@ -155,7 +154,7 @@ def _explain_same_class(
 
 
 def _pane(result: ImageSaliencyResult, query: Query, name: str) -> dict:
-    picture = map_pictures(result, query)["overlay"]
+    picture = map_pictures(result, query.settings)["overlay"]
     return {**picture, "label": f"{name.rpartition('/')[2]} · {result.label}"}
 
 

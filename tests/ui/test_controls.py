@@ -1,4 +1,4 @@
-"""Pictures that visitors send."""
+"""Controls that hand on what visitors send."""
 
 import os
 from pathlib import Path
@@ -9,10 +9,12 @@ from gradio.data_classes import ImageData
 from PIL import Image
 
 from salhub.data.samples import sample_path
-from salhub.ui.picture_input import (
+from salhub.ui.controls import (
     MAX_FILE_BYTES,
     MAX_SIDE,
+    Dropdown,
     PictureInput,
+    Radio,
     UploadedPicture,
     open_picture,
 )
@@ -111,3 +113,11 @@ def test_a_sample_is_shown_byte_for_byte():
     shown = PictureInput().postprocess(sample_path("cat"))
     assert shown.orig_name == "cat.jpg"
     assert Path(shown.path).read_bytes() == sample_path("cat").read_bytes()
+
+
+@pytest.mark.parametrize("kind", [Radio, Dropdown])
+def test_a_value_that_is_no_longer_a_choice_is_handed_on(kind):
+    control = kind(["cat"], value="cat", render=False)
+    assert control.preprocess("dog") == "dog"
+    assert control.preprocess(["a", 1]) == ["a", 1]
+    assert control.get_block_name() == kind.__name__.lower()
