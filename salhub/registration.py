@@ -6,14 +6,16 @@ import sys
 from collections.abc import Callable
 
 from salhub.auto import AutoModelForSaliency
-from salhub.entries import MODELS, TASKS, Model
+from salhub.entries import MODELS, TASKS, Model, Task
 
 
 class _ImportedWhenAsked(dict):
-    """Configuration class -> model class, which is imported when it is asked for."""
+    """Gives the class of a model or a task, which is imported when it is asked for."""
 
     def __getitem__(self, key):
         found = super().__getitem__(key)
+        if isinstance(found, Task):
+            return found.pipeline_class
         return found.model_class if isinstance(found, Model) else found
 
     def values(self):
@@ -72,12 +74,10 @@ def _register_pipelines() -> None:
         if task.is_transformers_own:
             # Whoever uses transformers' pipeline with other models must go on getting it.
             continue
-        cls = task.pipeline_class
-        PIPELINE_REGISTRY.register_pipeline(
-            task.name, pipeline_class=cls, pt_model=AutoModelForSaliency, type=cls.input_type
-        )
-        # With it `save_pretrained` writes a copy of our code, which transformers cannot load again.
-        del cls._registered_impl
+        # Not by `register_pipeline`, which imports the class now, perhaps half-way through its own
+        # import, and has `save_pretrained` write a copy of our code that cannot be loaded again.
+        entry = {"impl": task, "pt": (AutoModelForSaliency,)}
+        PIPELINE_REGISTRY.supported_tasks[task.name] = _ImportedWhenAsked(entry)
 
 
 _REGISTRATIONS: dict[str, Callable[[], None]] = {

@@ -3,9 +3,6 @@
 import os
 from typing import Any
 
-# Imported first: it makes salhub register its pipelines, which must not happen half-way through
-# the import of one of them.
-import transformers.pipelines  # noqa: F401
 from torch import nn
 
 from salhub.entries import entry_of, find_entry, refuse_network

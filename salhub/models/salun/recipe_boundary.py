@@ -3,7 +3,6 @@
 Source: Chen et al., "Boundary Unlearning", 2023 (arXiv 2303.11570), sections 4.1 and 4.2.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,6 @@ from salhub.models.salun.unlearning import UnlearningArguments, UnlearningRecipe
 from salhub.models.salun.weight_mask import WeightMask
 from salhub.runner.arguments import check_positive
 from salhub.runner.batches import Batch
-from salhub.runner.recipe import Stage
 
 
 @dataclass(kw_only=True)
@@ -46,9 +44,6 @@ class BoundaryExpandingRecipe(UnlearningRecipe):
         }
         inner = {f"classifier.{name}": tensor for name, tensor in mask.tensors.items()}
         return WeightMask(inner | opened, mask.saliency, mask.ratio)
-
-    def stages(self, epoch: int) -> Iterable[Stage]:
-        return [self.forget_stage]
 
     def fetch_forget(self, batch: Batch) -> dict[str, Tensor]:
         inputs = super().fetch_forget(batch)
@@ -152,9 +147,6 @@ class BoundaryShrinkRecipe(UnlearningRecipe):
             moved = images + self.arguments.attack_step * gradient.sign()
             moved = (moved.clamp(0, 1) * 255).round() / 255
             return self.base_model(self.preparation.normalized(moved)).logits.argmax(-1)
-
-    def stages(self, epoch: int) -> Iterable[Stage]:
-        return [self.forget_stage]
 
     def fetch_forget(self, batch: Batch) -> dict[str, Tensor]:
         return {**super().fetch_forget(batch), "labels": self.nearest_labels[batch.rows]}

@@ -87,9 +87,6 @@ class GradientAscentRecipe(UnlearningRecipe):
     arguments_class = GradientAscentArguments
     learns_retained = False
 
-    def stages(self, epoch: int) -> Iterable[Stage]:
-        return [self.forget_stage]
-
     def loss_of(self, logits: Tensor, inputs: Mapping[str, Tensor], batch: Batch) -> StepLoss:
         return StepLoss(-F.cross_entropy(logits, inputs["labels"], reduction="none"))
 

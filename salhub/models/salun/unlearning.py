@@ -305,7 +305,7 @@ class UnlearningRecipe(ForgettingRecipe, MaskedTrainingRecipe, ClassifierRecipe)
         return ClassifierRecipe.build_optimizer(self, model)
 
     def stages(self, epoch: int) -> Iterable[Stage]:
-        return [self.retain_stage]
+        return [self.retain_stage if self.learns_retained else self.forget_stage]
 
     @property
     def forget_stage(self) -> Stage:
