@@ -19,7 +19,6 @@ from torch import Tensor
 
 from benchmarks.experiments import CARDS, add_to_results
 from salhub.data.labelled_texts import read_labelled_texts
-from salhub.hub import resolve
 from salhub.metrics.bootstrap import bootstrap_mean
 from salhub.models.verbalizer.evaluation_verbalizer import (
     named_words,
@@ -28,7 +27,7 @@ from salhub.models.verbalizer.evaluation_verbalizer import (
     told_of,
 )
 from salhub.models.verbalizer.explaining import explain_texts
-from salhub.models.verbalizer.modeling_verbalizer import SaliencyVerbalizerModel
+from salhub.pipelines import pipeline
 from salhub.results import Results, Table
 
 _WORD = re.compile(r"\w+")
@@ -60,10 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def add_guesses(results: Results, name: str, data: Path, num_texts: int) -> None:
     """Let students read what is named, random phrases, or everything."""
-    from transformers import AutoTokenizer
-
-    model = SaliencyVerbalizerModel.from_pretrained(name)
-    tokenizer = AutoTokenizer.from_pretrained(resolve(name).config_folder)
+    explain = pipeline(name)
+    model, tokenizer = explain.model, explain.tokenizer
     texts = test_texts(model, read_labelled_texts(data))
     places = np.random.default_rng(results.seed).permutation(len(texts))[:num_texts]
     read = texts.part(places.tolist()).texts
