@@ -17,6 +17,7 @@ import torch
 import salhub
 from tests.budget import (  # noqa: F401
     pytest_addoption,
+    pytest_collection_finish,
     pytest_collection_modifyitems,
     pytest_configure,
     pytest_runtest_makereport,
