@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from salhub.errors import did_you_mean
+from salhub.errors import check_choice
 
 COMBINATIONS = ("product", "sum", "plain_product")
 
@@ -138,9 +138,7 @@ def layer_weights(weighting: str, count: int) -> list[float]:
     """
     if count < 1:
         raise ValueError(f"count must be 1 or more layers, got {count}.")
-    if weighting not in ("uniform", "linear"):
-        hint = did_you_mean(weighting, ("uniform", "linear"))
-        raise ValueError(f"weighting must be 'uniform' or 'linear', got {weighting!r}.{hint}")
+    check_choice("weighting", weighting, ("uniform", "linear"))
     raw = [1.0] * count if weighting == "uniform" else [index + 1.0 for index in range(count)]
     return [value / sum(raw) for value in raw]
 
@@ -202,9 +200,7 @@ def combine_layers(
 
     Source: Rebuffi et al. 2020; "sum" and "plain_product" are in the code published with it.
     """
-    if rule not in COMBINATIONS:
-        hint = did_you_mean(rule, COMBINATIONS)
-        raise ValueError(f"combine must be one of {', '.join(COMBINATIONS)}, got {rule!r}.{hint}")
+    check_choice("combine", rule, COMBINATIONS)
     if len({tuple(layer.shape) for layer in maps}) != 1:
         raise ValueError(
             f"maps must be of one shape, got {[tuple(layer.shape) for layer in maps]}."

@@ -11,15 +11,18 @@ Methods", CVPR 2020, the extract and aggregate phases.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from salhub.errors import did_you_mean
+from salhub.errors import check_choice
 
-EXTRACTS = ("bias", "scaling", "conv1x1", "conv3x3", "conv3x3_depthwise")
-AGGREGATES = ("sum", "norm", "filter_norm", "max", "max_abs", "abs_sum")
+Extract = Literal["bias", "scaling", "conv1x1", "conv3x3", "conv3x3_depthwise"]
+Aggregate = Literal["sum", "norm", "filter_norm", "max", "max_abs", "abs_sum"]
+EXTRACTS: tuple[str, ...] = get_args(Extract)
+AGGREGATES: tuple[str, ...] = get_args(Aggregate)
 
 # Numbers in intermediate values that exist at one time (a channel at least): they stay in the
 # processor's cache, and memory stays O(H W) for any width.
@@ -115,7 +118,7 @@ def aggregate_channels(values: Tensor, aggregate: str, scale: Tensor | None = No
 
     Source: Rebuffi et al. 2020, aggregate phase.
     """
-    _check_name("aggregate", aggregate, AGGREGATES)
+    check_choice("aggregate", aggregate, AGGREGATES)
     # A vector is an outer product with the scalar 1: the first factor alone is its aggregate.
     name = _FACTORS[aggregate][0][0]
     if scale is None:
@@ -171,7 +174,7 @@ def convolution_map(
     Source: Rebuffi et al. 2020, extract phase. The grouped form is ours: the Frobenius norm of the
     block-diagonal gradient, sqrt(sum_G ||g_G||^2 ||x_G,N(u)||^2).
     """
-    _check_name("aggregate", aggregate, AGGREGATES)
+    check_choice("aggregate", aggregate, AGGREGATES)
     window = _Window(kernel_size, stride, padding, dilation, padding_mode)
     _check_convolution(layer_input, gradient, groups, window)
     inputs = layer_input.unflatten(-3, (groups, -1))  # (B, G, C/G, H, W)
@@ -338,15 +341,8 @@ def _accurate_dtype(values: Tensor) -> torch.dtype:
 
 def check_pair(extract: str, aggregate: str) -> None:
     """Raises ValueError unless both names are known."""
-    _check_name("extract", extract, EXTRACTS)
-    _check_name("aggregate", aggregate, AGGREGATES)
-
-
-def _check_name(kind: str, name: str, known: tuple[str, ...]) -> None:
-    if name not in known:
-        raise ValueError(
-            f"{kind} must be one of {', '.join(known)}, got {name!r}.{did_you_mean(name, known)}"
-        )
+    check_choice("extract", extract, EXTRACTS)
+    check_choice("aggregate", aggregate, AGGREGATES)
 
 
 def _check_same_grid(activation: Tensor, gradient: Tensor) -> None:

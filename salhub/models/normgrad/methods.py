@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from salhub.errors import UnknownNameError, did_you_mean
 from salhub.models.normgrad.extract_aggregate import check_pair
 
-RELU_RULES = ("deconvnet", "guided")
 INPUT_LAYER = "input"
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from salhub.errors import did_you_mean
+from salhub.errors import check_choice
 
 
 @dataclass(frozen=True)
@@ -185,11 +185,7 @@ def rule_set(
         >>> rule_set("epsilon_plus").linear.name
         'epsilon'
     """
-    if preset not in PRESETS:
-        raise ValueError(
-            f"preset must be one of {', '.join(PRESETS)}, got '{preset}'."
-            f"{did_you_mean(preset, PRESETS)}"
-        )
+    check_choice("preset", preset, PRESETS)
     names, (own_alpha, own_beta) = PRESETS[preset]
     alpha = own_alpha if alpha is None else alpha
     beta = own_beta if beta is None else beta
@@ -212,10 +208,7 @@ def rule_set(
 
 
 def _check_rule(field: str, name: str) -> None:
-    if name not in RULES:
-        raise ValueError(
-            f"{field} must be one of {', '.join(RULES)}, got '{name}'.{did_you_mean(name, RULES)}"
-        )
+    check_choice(field, name, RULES)
     if name == "z_box" and field != "first_rule":
         raise ValueError(
             f"{field}='z_box' needs bounded inputs, and only pixels have bounds; use it as "
