@@ -8,21 +8,22 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, ClassVar, Self, SupportsIndex
 
 import torch
-from transformers import Pipeline, PreTrainedModel
+from transformers import AutoImageProcessor, Pipeline, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
 from salhub.data.samples import PREFIX
 from salhub.data.text_sources import load_text
 from salhub.entries import Model
-from salhub.errors import did_you_mean
-from salhub.hub import hub_keywords, load
-from salhub.pipelines.image_processors import load_image_processor
+from salhub.errors import NoImageProcessorError, did_you_mean
+from salhub.hub import hub_keywords, load, resolve
 from salhub.pipelines.result import PICTURE_WRITERS
 from salhub.processing import load_image
 
+_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 # An index written as text; no model has more classes than nine digits tell.
 _INDEX = re.compile(r"[0-9]{1,9}")
 
@@ -352,6 +353,34 @@ class PicturePipeline(TaskPipeline):
         picture = load_image(image)
         inputs = self.image_processor(images=picture, return_tensors="pt")
         return {"pixel_values": inputs["pixel_values"].to(self.dtype), "pictures": [picture]}
+
+
+def load_image_processor(source: Any, **hub_arguments: Any) -> BaseImageProcessor:
+    """Load the image processor that was saved with a model.
+
+    Args:
+        source: The name of the model: a folder, a shipped name, or a Hub repository.
+        **hub_arguments: As in `from_pretrained`.
+
+    Raises:
+        NoImageProcessorError: The model is there, and no image processor with it.
+        ModelNotFoundError: Nothing of that name was found.
+        ValueError: It has no name, such as a module.
+    """
+    if not source or isinstance(source, torch.nn.Module):
+        raise ValueError(
+            "The pictures must be prepared as the classifier wants them; give its image_processor."
+        )
+    resolved = resolve(source, **hub_arguments)
+    folder = Path(resolved.name, hub_arguments.get("subfolder") or "")
+    if resolved.source == "folder" and not any(
+        (folder / name).is_file() for name in _PROCESSOR_FILES
+    ):
+        raise NoImageProcessorError(
+            f"{folder} has no preprocessor_config.json, which says how pictures are prepared; "
+            f"save it there with image_processor.save_pretrained('{folder}')."
+        )
+    return load(AutoImageProcessor, source, backend="pil", **hub_arguments)
 
 
 class TextPipeline(TaskPipeline):

@@ -15,8 +15,7 @@ from salhub.explaining.modeling_explained_classifier import (
     ExplainedClassifierModel,
 )
 from salhub.hub import hub_keywords
-from salhub.pipelines.base import PicturePipeline
-from salhub.pipelines.image_processors import load_image_processor
+from salhub.pipelines.base import PicturePipeline, load_image_processor
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult
 from salhub.processing import map_to_picture, viewed_box
 

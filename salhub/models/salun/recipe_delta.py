@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoImageProcessor
+from transformers import AutoConfig, AutoImageProcessor
 
 from salhub.data.labelled_split import FILE_NAME as SPLIT_NAME
-from salhub.entries import read_model_type
 from salhub.explaining.modeling_explained_classifier import load_classifier
-from salhub.hub import canonical_name
+from salhub.hub import canonical_name, load
 from salhub.models.salun.configuration_salun_diffusion import SalUnDiffusionConfig
 from salhub.models.salun.forget_set import find_file
 from salhub.models.salun.masked_recipe import RECORD_NAME
@@ -80,7 +79,7 @@ class DeltaRecipe(FitRecipe):
                     f"{delta} has no {file}; give what `salhub unlearn ... save_delta=true` wrote."
                 )
         self.image_processor = None
-        if read_model_type(name) == SalUnDiffusionConfig.model_type:
+        if load(AutoConfig, name).model_type == SalUnDiffusionConfig.model_type:
             return SalUnForConditionalDiffusion.from_pretrained(name, dtype=torch.float32)
         self.image_processor = AutoImageProcessor.from_pretrained(name)
         return load_classifier(name)
