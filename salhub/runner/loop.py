@@ -195,7 +195,8 @@ class _Descent:
         is_due = self.progress.step % self.arguments.logging_steps == 0
         if not (is_due or step.ends_stage or is_last):
             return
-        means = self.progress.take_means(self.accelerator)
+        # Those of the main process: all have to end alike where they are no numbers.
+        [means] = broadcast_object_list([self.progress.take_means(self.accelerator)])
         self._check_finite({"loss": means.get("loss", 0.0)}, step)
         self._log(step, {**means, "learning_rate": self.scheduler.get_last_lr()[0]})
 
