@@ -20,6 +20,34 @@ _UNNAMED_PICTURES = """
 """
 
 
+# Contrast of letters with what is behind them, its layers laid over each other by alpha.
+_CONTRASTS = """
+(selector) => {
+    const parse = (text) => {
+        const [r, g, b, a = 1] = text.match(/[0-9.]+/g).map(Number);
+        return text.startsWith('color') ? [r * 255, g * 255, b * 255, a] : [r, g, b, a];
+    };
+    const over = (top, below) => [0, 1, 2].map((i) => top[i] * top[3] + below[i] * (1 - top[3]));
+    const light = (color) => color.map((c) => c / 255)
+        .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+    const ground = (one) => {
+        if (!one) return [255, 255, 255];
+        const own = parse(getComputedStyle(one).backgroundColor);
+        return own[3] === 1 ? own.slice(0, 3) : over(own, ground(one.parentElement));
+    };
+    return [...document.querySelectorAll(selector)]
+        .filter((one) => one.checkVisibility() && one.innerText.trim())
+        .map((one) => {
+            const behind = ground(one);
+            const lights = [light(over(parse(getComputedStyle(one).color), behind)), light(behind)];
+            const [low, high] = lights.sort((a, b) => a - b);
+            return [one.innerText.trim().slice(0, 40), (high + 0.05) / (low + 0.05)];
+        });
+}
+"""
+
+
 class Visit:
     """One visitor on one page.
 
@@ -33,6 +61,7 @@ class Visit:
         self.host = host
         self.errors: list[str] = []
         self.outside: list[str] = []
+        self.asked: list[str] = []
         page.set_default_timeout(PATIENCE_MS)
         page.on("console", self._hear)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
@@ -71,6 +100,14 @@ class Visit:
         lines = self.page.locator(".cm-content .cm-line").all_inner_texts()
         return "\n".join(line.replace("\n", "") for line in lines)
 
+    def contrasts(self, selector: str) -> list[tuple[str, float]]:
+        """Text of the visible elements, and how far it stands out of its ground, 1 to 21."""
+        return self.page.evaluate(_CONTRASTS, selector)
+
+    def top_of(self, selector: str) -> float:
+        """Where something begins on the page, in pixels."""
+        return self.page.locator(selector).first.bounding_box()["y"]
+
     def take_picture(self, name: str) -> None:
         """Keep what is on screen, where SALHUB_SCREENSHOTS names a folder for it."""
         folder = os.environ.get("SALHUB_SCREENSHOTS")
@@ -94,6 +131,8 @@ class Visit:
         address = urlsplit(request.url)
         if address.scheme not in _OWN_SCHEMES and address.netloc != self.host:
             self.outside.append(request.url)
+        if address.path.endswith("/queue/join"):
+            self.asked.append(request.url)
 
     def _check(self, response) -> None:
         if response.status >= 400:
