@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -111,6 +112,7 @@ def _server() -> str:
             [sys.executable, "-c", code],
             cwd=_ROOT,
             env={**environment, "PYTHONPATH": str(_ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -131,7 +133,8 @@ def serve(address: str) -> None:
     listener.bind(address)
     listener.listen()
     print("ready", flush=True)
-    while True:
+    # Its end of the pipe closes with whoever started this process, however that ends.
+    while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
