@@ -12,6 +12,7 @@ from salhub.errors import UnknownNameError, did_you_mean
 from salhub.hub import bundled_model, canonical_name
 from salhub.hub_commit import Content, check_login, check_repository, commit_files
 from salhub.manifest import NAMESPACE, read_manifest
+from salhub.model_card import Facts, card_text
 from salhub.results import Results
 from salhub.runner.run_folder import EXPORTED_NAME, exported_files
 
@@ -232,19 +233,11 @@ def _existing_card(card: str | os.PathLike) -> Path:
 
 
 def _plain_card(entry: Model, repo_id: str) -> str:
-    tags = ["saliency", entry.name] + ([entry.paper.lower()] if entry.paper else [])
     loader = "salhub.AutoModelForSaliency" if entry.method else f"salhub.{entry.model}"
-    return f"""---
-library_name: salhub
-tags: {json.dumps(tags)}
----
-# {repo_id.split("/")[1]}
-
-A model of class `{entry.model}`, saved with salhub.
-
-```python
-import salhub
-
-model = {loader}.from_pretrained("{repo_id}")
-```
-"""
+    return card_text(
+        repo_id.split("/")[1],
+        Facts(summary=f"A model of class `{entry.model}`, saved with salhub."),
+        library="salhub",
+        tags=["saliency", entry.name] + ([entry.paper.lower()] if entry.paper else []),
+        code=f'import salhub\n\nmodel = {loader}.from_pretrained("{repo_id}")',
+    )

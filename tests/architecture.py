@@ -8,7 +8,7 @@ from pathlib import Path
 FLOORS = (
     ("errors", "files"),
     ("metrics", "ops"),
-    ("results", "results_markdown", "manifest", "hub", "hub_commit", "entries"),
+    ("results", "results_markdown", "model_card", "manifest", "hub", "hub_commit", "entries"),
     ("configuration", "modeling", "outputs", "processing", "data", "viz"),
     ("explaining", "quantization"),
     ("evaluation",),

@@ -26,6 +26,7 @@ from salhub.cli import app
 from salhub.data.samples import sample_path
 from salhub.entries import entry_of
 from salhub.errors import UnknownNameError
+from salhub.model_card import Facts
 from salhub.results import Results, Table
 
 NAMES = list(manifest.read_manifest())
@@ -188,8 +189,8 @@ def test_regenerating_gives_the_same_bytes(cards, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_code_on_the_card_runs(cards, name, tmp_path, monkeypatch):
-    if "needs" in read_facts(name):
-        pytest.skip(f"{name} needs the network: {read_facts(name)['needs']}")
+    if read_facts(name).needs:
+        pytest.skip(f"{name} needs the network: {read_facts(name).needs}")
     monkeypatch.chdir(tmp_path)
     shutil.copy(sample_path("cat"), tmp_path / "photo.jpg")
     [code] = re.findall(r"```python\n(.*?)```", build_card(name), flags=re.DOTALL)
@@ -238,8 +239,8 @@ def test_a_fact_of_the_model_wins_over_that_of_its_method(cards, tmp_path, monke
         if file.name != "card.yaml":
             shutil.copy(file, tmp_path / NAME)
     monkeypatch.setattr(manifest, "WEIGHTS_ROOT", tmp_path)
-    assert read_facts(NAME)["limits"] == "Only mine."
-    assert read_facts(NAME)["not_for"] == facts["not_for"]
+    assert read_facts(NAME).limits == "Only mine."
+    assert read_facts(NAME).not_for == facts.not_for
     assert "## Limits and biases\n\nOnly mine.\n" in build_card(NAME)
 
 
@@ -308,3 +309,13 @@ def test_the_published_card_is_the_generated_one(name):
     )
     picture = card_picture_name(name)
     assert picture is None or (folder / picture).is_file()
+
+
+def test_a_fact_that_no_card_shows_is_refused(tmp_path):
+    path = tmp_path / "card.yaml"
+    path.write_text("intended_uses: tests")
+    with pytest.raises(CardError, match=r"'intended_uses', which is no fact.*'intended_use'"):
+        Facts.read(path)
+    path.write_text("year: soon")
+    with pytest.raises(CardError, match="'year'"):
+        Facts.read(path)

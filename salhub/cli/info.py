@@ -63,7 +63,7 @@ def describe(name: str, classifier: str | None = None) -> dict[str, Any]:
     quiet_transformers()
     full_name, entry = _find(name, classifier)
     config = _read_config(full_name, entry)
-    choice = Choice(full_name, entry, classifier) if entry.method else None
+    choice = Choice(full_name, entry, classifier) if entry.pipeline_class else None
     return {
         "name": full_name or entry.name,
         "method": entry.name,

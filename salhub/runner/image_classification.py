@@ -15,11 +15,11 @@ from transformers import PreTrainedModel
 from salhub.data.labelled_split import LabelledSplit, balanced_places
 from salhub.data.picture_archive import PictureArchive, as_rgb, resize_bytes
 from salhub.data.subset import Subset, choose_subset, describe_spec
+from salhub.model_card import Facts
 from salhub.results import Results
 from salhub.runner.arguments import RunArguments, Scheduler, TrainingArguments
 from salhub.runner.batches import Batch, generator_of
 from salhub.runner.recipe import Recipe, Stage, StepLoss, TrainingRecipe
-from salhub.runner.run_card import CardFacts
 
 USAGE = """
 from transformers import AutoImageProcessor, AutoModelForImageClassification
@@ -216,14 +216,14 @@ class ImageClassificationRecipe(ClassifierRecipe):
         self.image_processor.save_pretrained(folder)
         self.split.save(folder)
 
-    def card_facts(self) -> CardFacts:
+    def card_facts(self) -> Facts:
         learned = f"{len(self.split.train)} pictures of {self.split.data['name']}"
         left_out = self.arguments.leave_out
         end = "" if left_out is None else f" It never saw {describe_spec(left_out)}."
-        return CardFacts(
+        return Facts(
             summary=f"An image classifier trained on {learned}.{end}",
-            usage=USAGE,
-            task="image-classification",
+            example=USAGE,
+            pipeline_tag="image-classification",
         )
 
 

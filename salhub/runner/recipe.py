@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from salhub.model_card import Facts
 from salhub.runner.arguments import CIRCUMSTANCES, RunArguments, TrainingArguments
 from salhub.runner.batches import Batch, mixed_seed
 from salhub.runner.blocks import CompressedBlock, compress_blocks
 from salhub.runner.loop import descend
 from salhub.runner.plan import describe_machine, describe_training
-from salhub.runner.run_card import CardFacts
 from salhub.runner.sources import source_digests
 
 if TYPE_CHECKING:
@@ -140,9 +140,9 @@ class Recipe(ABC):
         """
         raise NotImplementedError(f"the recipe '{cls.name}' cannot say which run is best.")
 
-    def card_facts(self) -> CardFacts:
+    def card_facts(self) -> Facts:
         """What the card says beside numbers and options; asked for after `evaluate`."""
-        return CardFacts()
+        return Facts()
 
 
 class FitRecipe(Recipe):

@@ -14,7 +14,6 @@ CLASSIFIER = "salhub/tiny-lite"
 EXPLAINER = "salhub/normgrad-tiny-lite"
 LICENCE = "Apache License 2.0"
 FACTS = {
-    "title": "Tiny",
     "summary": "A tiny model of random numbers.",
     "pipeline_tag": "image-classification",
     "example": 'import salhub\n\nname = "{model}"',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -335,3 +336,16 @@ def test_what_the_hub_refuses_is_said_in_one_sentence(hub_server, site, tmp_path
 def test_pushing_from_nowhere_says_what_is_missing(site, tmp_path, settings, words):
     kind, message = HubClient(None, tmp_path, [site]).call(push_here, **settings)
     assert kind == "PushError" and words in message and "\n" not in message
+
+
+def test_a_verbalizer_is_not_pushed_without_its_tokenizer(tmp_path):
+    from salhub.publishing import files_to_push
+
+    former = Path(__file__).parents[1] / "former" / "verbalizer"
+    ignore = shutil.ignore_patterns("tokenizer*")
+    folder = shutil.copytree(former, tmp_path / "verbalizer", ignore=ignore)
+    with pytest.raises(
+        ValueError, match=r"it has no tokenizer_config.json; write it with tokenizer"
+    ):
+        files_to_push(folder, "me/verbalizer")
+    assert "tokenizer_config.json" in files_to_push(former, "me/verbalizer")

@@ -1,18 +1,22 @@
 """Models of transformers' own classes, with a quantizer of ours: found, loaded, shown, pushed."""
 
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 
 import salhub
-from salhub import entries, registration
+from salhub import cards, entries, hub, manifest, registration, results
+from salhub.cli.info import describe
 from salhub.entries import Method, Model, entry_of
 from salhub.errors import UnknownNameError
 from salhub.publishing import files_to_push
+from salhub.results import Results
 from tests.quantization.rounded_weights import RoundedWeightsQuantizer, save_rounded
 
 ENTRY = Model(
@@ -84,3 +88,37 @@ def test_it_is_pushed_with_a_card(folders):
     assert 'salhub.AutoModelForSaliency.from_pretrained("me/packed")' in card
     with pytest.raises(ValueError, match="none of salhub's"):
         files_to_push(folders[0], "me/plain")
+
+
+def test_it_is_shown_with_its_method(folders):
+    shown = describe(str(folders[1]))
+    assert (shown["method"], shown["task"]) == ("rounded_weights", "text-generation")
+
+
+@pytest.fixture
+def shipped(folders, tmp_path, monkeypatch) -> Iterator[str]:
+    """The plain model as one that ships with salhub: only its method says what it is."""
+    folder = tmp_path / "weights" / "plain-llama"
+    shutil.copytree(folders[0], folder)
+    texts = dict.fromkeys(("intended_use", "not_for", "limits", "citation", "trained_on"), "None.")
+    facts = {"method": ENTRY.name, "task": ENTRY.task, "source": "made", "license": "mit", **texts}
+    (folder / "card.yaml").write_text(json.dumps({**facts, "example": 'load("{model}")'}))
+    monkeypatch.setattr(manifest, "WEIGHTS_ROOT", folder.parent)
+    monkeypatch.setattr(cards, "_method_folder", lambda model: tmp_path)
+    for module in (cards, results):
+        monkeypatch.setattr(module, "cards_folder", lambda: tmp_path)
+    manifest.write_manifest()
+    name = "salhub/plain-llama"
+    Results(model=name, command="measure", seed=0).save(tmp_path / "plain-llama.results.json")
+    yield name
+    monkeypatch.undo()
+    manifest.read_manifest.cache_clear()
+
+
+def test_a_shipped_model_of_transformers_has_an_entry_a_card_and_is_pushed(shipped):
+    assert entry_of(shipped) is ENTRY
+    assert type(salhub.AutoModelForSaliency.from_pretrained(shipped)) is LlamaForCausalLM
+    assert entry_of(hub.load(AutoConfig, shipped)) is ENTRY
+    card = cards.build_card(shipped)
+    assert "rounded-weights" in card and "| `vocab_size` | `20` |" in card
+    assert files_to_push(shipped, "me/plain").keys() >= {"README.md", "model.safetensors"}

@@ -2,23 +2,23 @@
 
 from huggingface_hub import ModelCard
 
+from salhub.model_card import Facts
 from salhub.results import Results
 from salhub.runner.run import run
-from salhub.runner.run_card import CardFacts
 from tests.runner.toy_recipe import ToyArguments, ToyRecipe
 
 
 class DescribedRecipe(ToyRecipe):
     """Says everything that a card can say."""
 
-    def card_facts(self) -> CardFacts:
-        return CardFacts(
+    def card_facts(self) -> Facts:
+        return Facts(
             summary="Knows the largest of eight numbers.",
-            usage='load("{model}")',
-            task="tabular-classification",
+            example='load("{model}")',
+            pipeline_tag="tabular-classification",
             base_model="me/base",
             tags=("toys",),
-            notes=("It is a toy.",),
+            cautions=("It is a toy.",),
             pictures={"curve.png": "How it learned."},
         )
 

@@ -18,12 +18,12 @@ from salhub.backbones.conditional_unet.sampling import save_sample_sheet
 from salhub.data.labelled_split import spread_places
 from salhub.data.picture_archive import PictureArchive, resize_bytes
 from salhub.data.subset import describe_spec
+from salhub.model_card import Facts
 from salhub.results import Results
 from salhub.runner.arguments import Scheduler, TrainingArguments
 from salhub.runner.batches import Batch, step_batches
 from salhub.runner.image_classification import draw_split, named_subset
 from salhub.runner.recipe import Stage, StepLoss, TrainingRecipe
-from salhub.runner.run_card import CardFacts
 
 logger = logging.getLogger(__name__)
 
@@ -170,11 +170,11 @@ class ConditionalUNetRecipe(TrainingRecipe):
         self.split.save(folder)
         save_sample_sheet(model, folder / "samples.png", seed=self.arguments.seed)
 
-    def card_facts(self) -> CardFacts:
+    def card_facts(self) -> Facts:
         learned = f"{len(self.split.train)} pictures of {self.split.data['name']}"
-        return CardFacts(
+        return Facts(
             summary=f"A class-conditional diffusion model trained on {learned}.",
-            task="unconditional-image-generation",
+            pipeline_tag="unconditional-image-generation",
             pictures={"samples.png": "Pictures of every class, one row each."},
         )
 

@@ -23,11 +23,11 @@ from salhub.backbones.text_classifier.word_vectors import word_vectors
 from salhub.data.labelled_split import LabelledSplit
 from salhub.data.labelled_texts import LabelledTexts, read_labelled_texts, read_unlabelled_texts
 from salhub.hub import load
+from salhub.model_card import Facts
 from salhub.results import Results
 from salhub.runner.arguments import Scheduler, TrainingArguments
 from salhub.runner.batches import Batch, generator_of
 from salhub.runner.recipe import Stage, StepLoss, TrainingRecipe
-from salhub.runner.run_card import CardFacts
 
 USAGE = """
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -274,12 +274,12 @@ class TextClassifierRecipe(TrainingRecipe):
         self.tokenizer.save_pretrained(folder)
         self.split.save(folder)
 
-    def card_facts(self) -> CardFacts:
+    def card_facts(self) -> Facts:
         learned = f"{len(self.train)} texts of {self.texts.name}"
-        return CardFacts(
+        return Facts(
             summary=f"A text classifier trained on {learned}.",
-            usage=USAGE,
-            task="text-classification",
+            example=USAGE,
+            pipeline_tag="text-classification",
         )
 
 

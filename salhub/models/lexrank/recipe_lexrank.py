@@ -7,12 +7,12 @@ from typing import Any
 from torch import nn
 
 from salhub.data.text_collection import fingerprint, read_texts
+from salhub.model_card import Facts
 from salhub.models.lexrank.configuration_lexrank import LexRankConfig
 from salhub.models.lexrank.modeling_lexrank import LexRankModel
 from salhub.results import Results
 from salhub.runner.arguments import RunArguments
 from salhub.runner.recipe import FitRecipe
-from salhub.runner.run_card import CardFacts
 
 
 @dataclass(kw_only=True)
@@ -80,10 +80,10 @@ class LexRankRecipe(FitRecipe):
     def export(self, model: Any, folder: Path) -> None:
         model.save_pretrained(folder)
 
-    def card_facts(self) -> CardFacts:
+    def card_facts(self) -> Facts:
         name = Path(self.arguments.data).name
-        return CardFacts(
+        return Facts(
             summary=f"LexRank with the rareness of words counted in {name}.",
-            usage='summarise = salhub.pipeline("{model}")\nprint(summarise("A text.").text)',
-            task="summarization",
+            example='summarise = salhub.pipeline("{model}")\nprint(summarise("A text.").text)',
+            pipeline_tag="summarization",
         )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from salhub.data.labelled_split import LabelledSplit
 from salhub.data.subset import describe_spec
 from salhub.hub import canonical_name
+from salhub.model_card import Facts
 from salhub.models.salun.forget_set import places_digest
 from salhub.models.salun.masked_optimizer import MaskedOptimizer, closed_weights_digest
 from salhub.models.salun.weight_delta import FILE_NAME as DELTA_NAME
@@ -25,7 +26,6 @@ from salhub.models.salun.weight_saliency import Kind
 from salhub.results import Results, without_nan
 from salhub.runner.arguments import RunArguments
 from salhub.runner.recipe import Recipe, TrainingRecipe
-from salhub.runner.run_card import CardFacts
 
 RECORD_NAME = "unlearning.json"
 # Options that name models, with or without "salhub/" where they are shipped.
@@ -217,14 +217,14 @@ class MaskedRecipe(Recipe):
         text = json.dumps(without_nan(record), indent=2, allow_nan=False)
         (folder / RECORD_NAME).write_text(text + "\n", encoding="utf-8")
 
-    def card_facts(self) -> CardFacts:
+    def card_facts(self) -> Facts:
         name = self.arguments.model
-        return CardFacts(
+        return Facts(
             summary=f"Made from {Path(name).name} to forget {describe_spec(self.arguments.forget)} "
             f"({len(self.forget_places)} training pictures) by the method {self.name}.",
             base_model=None if Path(name).exists() else name,
             tags=("machine-unlearning",),
-            notes=(
+            cautions=(
                 "Unlearning of this kind is approximate and removes nothing for certain; "
                 "fine-tuning on a few of the forgotten pictures, or quantisation, may bring them "
                 "back.",

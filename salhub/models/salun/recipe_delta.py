@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor
+from transformers import AutoImageProcessor
 
 from salhub.data.labelled_split import FILE_NAME as SPLIT_NAME
 from salhub.explaining.modeling_explained_classifier import load_classifier
-from salhub.hub import canonical_name, load
+from salhub.hub import canonical_name, load, read_config
+from salhub.model_card import Facts
 from salhub.models.salun.configuration_salun_diffusion import SalUnDiffusionConfig
 from salhub.models.salun.forget_set import find_file
 from salhub.models.salun.masked_recipe import RECORD_NAME
@@ -23,7 +24,6 @@ from salhub.results import Results
 from salhub.runner.arguments import RunArguments
 from salhub.runner.image_classification import USAGE
 from salhub.runner.recipe import FitRecipe
-from salhub.runner.run_card import CardFacts
 
 # What a run of unlearning writes beside the weights.
 _BESIDE = (MASK_NAME, DELTA_NAME, SPLIT_NAME, RECORD_NAME)
@@ -79,9 +79,9 @@ class DeltaRecipe(FitRecipe):
                     f"{delta} has no {file}; give what `salhub unlearn ... save_delta=true` wrote."
                 )
         self.image_processor = None
-        if load(AutoConfig, name).model_type == SalUnDiffusionConfig.model_type:
+        if read_config(name).get("model_type") == SalUnDiffusionConfig.model_type:
             return SalUnForConditionalDiffusion.from_pretrained(name, dtype=torch.float32)
-        self.image_processor = AutoImageProcessor.from_pretrained(name)
+        self.image_processor = load(AutoImageProcessor, name)
         return load_classifier(name)
 
     def fit(self, model: Any, accelerator: Any) -> None:
@@ -101,13 +101,15 @@ class DeltaRecipe(FitRecipe):
             if path is not None:
                 shutil.copyfile(path, folder / file)
 
-    def card_facts(self) -> CardFacts:
+    def card_facts(self) -> Facts:
         model, delta = (Path(name).name for name in (self.arguments.model, self.arguments.delta))
         is_classifier = self.image_processor is not None
-        return CardFacts(
+        return Facts(
             summary=f"Made from {model} by the open weights of {delta}, to the bit.",
-            usage=USAGE if is_classifier else "",
-            task="image-classification" if is_classifier else "unconditional-image-generation",
+            example=USAGE if is_classifier else "",
+            pipeline_tag="image-classification"
+            if is_classifier
+            else "unconditional-image-generation",
             base_model=None if Path(self.arguments.model).exists() else self.arguments.model,
             tags=("machine-unlearning",),
         )

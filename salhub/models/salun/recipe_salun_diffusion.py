@@ -25,6 +25,7 @@ from salhub.backbones.conditional_unet.sampling import save_sample_sheet
 from salhub.data.labelled_split import spread_places
 from salhub.data.picture_archive import PictureArchive, resize_bytes
 from salhub.errors import check_choice
+from salhub.model_card import Facts
 from salhub.models.salun.forget_set import (
     check_class_names,
     check_forget_and_retain,
@@ -42,7 +43,6 @@ from salhub.runner.batches import Batch, generator_of
 from salhub.runner.image_classification import as_rgb, named_subset
 from salhub.runner.plan import share_of
 from salhub.runner.recipe import Stage, StepLoss
-from salhub.runner.run_card import CardFacts
 
 logger = logging.getLogger(__name__)
 
@@ -308,15 +308,15 @@ class DiffusionUnlearningRecipe(MaskedTrainingRecipe):
             folder, reports={name: vars(report) for name, report in self.reports.items()}
         )
 
-    def card_facts(self) -> CardFacts:
+    def card_facts(self) -> Facts:
         pictures = {
             "samples_before.png": "Before: pictures of every class, one row each, by the original.",
             "samples.png": "After: the same draws by this model.",
         }
         return dataclasses.replace(
             super().card_facts(),
-            usage=_USAGE,
-            task="unconditional-image-generation",
+            example=_USAGE,
+            pipeline_tag="unconditional-image-generation",
             pictures=pictures,
         )
 

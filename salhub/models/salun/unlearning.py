@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from salhub.data.picture_archive import PictureArchive, as_rgb
 from salhub.data.picture_preparation import PicturePreparation
 from salhub.explaining.modeling_explained_classifier import load_classifier
+from salhub.model_card import Facts
 from salhub.models.salun.forget_set import (
     check_class_names,
     check_forget_and_retain,
@@ -46,7 +47,6 @@ from salhub.runner.image_classification import (
     named_subset,
 )
 from salhub.runner.recipe import Stage, StepLoss
-from salhub.runner.run_card import CardFacts
 
 REST = "rest"
 # Draws of a run are told apart by these.
@@ -279,12 +279,15 @@ class ForgettingRecipe(MaskedRecipe, PictureRecipe):
     def choose(cls, runs: Sequence[Results]) -> int:
         return choose_setting(runs)
 
-    def card_facts(self) -> CardFacts:
+    def card_facts(self) -> Facts:
         facts = super().card_facts()
         is_changed = self._norm_statistics_changed(self.base_model)
         notes = ("Running statistics of batch normalisation have changed.",) if is_changed else ()
         return dataclasses.replace(
-            facts, usage=USAGE, task="image-classification", notes=(*facts.notes, *notes)
+            facts,
+            example=USAGE,
+            pipeline_tag="image-classification",
+            cautions=(*facts.cautions, *notes),
         )
 
     def _norm_statistics_changed(self, model: nn.Module) -> bool:

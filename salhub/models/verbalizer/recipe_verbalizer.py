@@ -7,8 +7,8 @@ from salhub.backbones.text_classifier.recipe_text_classifier import (
     TextClassifierRecipe,
     save_in_half_precision,
 )
+from salhub.model_card import Facts
 from salhub.models.verbalizer.modeling_verbalizer import SaliencyVerbalizerModel
-from salhub.runner.run_card import CardFacts
 
 USAGE = """
 explain = salhub.pipeline("{model}")
@@ -28,10 +28,10 @@ class VerbalizerRecipe(TextClassifierRecipe):
         super().export(model, folder)
         save_in_half_precision(SaliencyVerbalizerModel.from_classifier(model), folder)
 
-    def card_facts(self) -> CardFacts:
+    def card_facts(self) -> Facts:
         learned = f"{len(self.train)} texts of {self.texts.name}"
-        return CardFacts(
+        return Facts(
             summary=f"A text classifier trained on {learned}, and what explains it in words.",
-            usage=USAGE,
-            task="text-classification",
+            example=USAGE,
+            pipeline_tag="text-classification",
         )
