@@ -10,10 +10,10 @@ from salhub.models.series_surprise.modeling_series_surprise import SeriesSurpris
 from salhub.models.series_surprise.series import read_series
 from torch import nn
 
+from salhub.model_card import Facts
 from salhub.results import Results
 from salhub.runner.arguments import RunArguments
 from salhub.runner.recipe import FitRecipe
-from salhub.runner.run_card import CardFacts
 
 
 @dataclass(kw_only=True)
@@ -56,8 +56,8 @@ class SeriesSurpriseRecipe(FitRecipe):
     def export(self, model: Any, folder: Path) -> None:
         model.save_pretrained(folder)
 
-    def card_facts(self) -> CardFacts:
-        return CardFacts(
+    def card_facts(self) -> Facts:
+        return Facts(
             summary="Says which values of a series are unlike those that were seen.",
-            usage='pipe = salhub.pipeline("{model}")\nprint(pipe("series.csv").summary())',
+            example='pipe = salhub.pipeline("{model}")\nprint(pipe("series.csv").summary())',
         )
