@@ -8,6 +8,7 @@ import gradio as gr
 import numpy as np
 from gradio.components import Component
 
+import salhub.pipelines  # noqa: F401 - registers all pipelines before one is imported
 from salhub.models.lexrank.sentence_splitting import split_sentences
 from salhub.models.lexrank.summarizing import Summary
 from salhub.pipelines import pipeline

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+import salhub.pipelines  # noqa: F401 - registers all pipelines before one is imported
 from salhub.data.text_sources import load_text
 from salhub.models.verbalizer.configuration_verbalizer import LANGUAGES
 from salhub.models.verbalizer.result_verbalizer import SaliencyVerbalizationResult
