@@ -35,13 +35,13 @@ from benchmarks.report import (
     finish,
 )
 from salhub import LexRankModel
-from salhub.evaluation.summaries import (
+from salhub.models.lexrank.evaluation_lexrank import ranker_of
+from salhub.models.lexrank.evaluation_summaries import (
     Ranker,
     SummarizationItem,
     compare_rankers,
     read_summarization_set,
 )
-from salhub.models.lexrank.evaluation_lexrank import ranker_of
 from salhub.results import Results, Table, measured
 
 MODEL = "salhub/lexrank-news-en"

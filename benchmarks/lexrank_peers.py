@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from salhub.evaluation.summaries import Ranker
+from salhub.models.lexrank.evaluation_summaries import Ranker
 
 # sumy's own tokenizer has to be downloaded; it gets the words that we read.
 _WORDS = re.compile(r"[^\W_]+")

@@ -101,6 +101,20 @@ class Results:
     metrics: list[Metric] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
 
+    @classmethod
+    def of_model(cls, model: torch.nn.Module, data_name: str, seed: int) -> "Results":
+        """New results of a loaded model, with the command that measures it again; never a path.
+
+        Args:
+            model: Its name is that in its configuration, or else its class.
+            data_name: What it is measured on, as `--data` may be called.
+            seed: Seed of every random choice.
+        """
+        name = getattr(model.config, "name_or_path", "") or type(model).__name__
+        if name.startswith(("/", ".")) or "\\" in name:
+            name = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+        return cls(name, f"salhub evaluate {name} --data {data_name} seed={seed}", seed)
+
     def add_metric(
         self,
         name: str,

@@ -6,8 +6,8 @@ import torch
 
 from salhub.data.image_folder import LabelledImageFolder
 from salhub.data.mosaic import confident_pictures, draw_mosaics
-from salhub.evaluation.classified_sample import ClassifiedSample
-from salhub.evaluation.image_saliency import (
+from salhub.evaluation.image_saliency.classified_sample import ClassifiedSample
+from salhub.evaluation.image_saliency.scores import (
     explain_all,
     measure_class_sensitivity,
     measure_grid_game,

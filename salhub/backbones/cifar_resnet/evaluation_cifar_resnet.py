@@ -6,8 +6,7 @@ from typing import Any
 from salhub.backbones.cifar_resnet.modeling_cifar_resnet import CifarResNetForImageClassification
 from salhub.data.picture_archive import PictureArchive, as_rgb
 from salhub.data.picture_preparation import PicturePreparation
-from salhub.evaluation.archive_accuracy import add_accuracies
-from salhub.evaluation.sections import name_and_command
+from salhub.evaluation.image_classification import add_accuracies
 from salhub.modeling import attribution_scope
 from salhub.results import Results, measured
 
@@ -39,8 +38,8 @@ def evaluate(
             f"{archive.path.name} has {len(archive.class_names)} classes and the model "
             f"{model.config.num_labels}; give the data that it was trained on."
         )
-    name, command = name_and_command(model, archive.path.stem, seed)
-    results = Results(model=name, command=command, seed=seed, data=archive.describe())
+    results = Results.of_model(model, archive.path.stem, seed)
+    results.data = archive.describe()
     places = archive.is_test.nonzero()[:, 0]
     with measured(results), attribution_scope(model):
         preparation = PicturePreparation(image_processor)

@@ -9,8 +9,7 @@ from salhub.backbones.efficientnet_lite.modeling_efficientnet_lite import (
     EfficientNetLiteForImageClassification,
 )
 from salhub.data.image_folder import LabelledImageFolder
-from salhub.evaluation.classified_sample import ClassifiedSample
-from salhub.evaluation.sections import name_and_command
+from salhub.evaluation.image_saliency.classified_sample import ClassifiedSample
 from salhub.modeling import attribution_scope
 from salhub.results import Results, Table, measured
 
@@ -46,8 +45,8 @@ def evaluate(
         >>> results = evaluate(model, processor, "pictures")  # doctest: +SKIP
     """
     folder = LabelledImageFolder(data_path, id2label=model.config.id2label)
-    name, command = name_and_command(model, folder.describe()["name"], seed)
-    results = Results(model=name, command=command, seed=seed, data=folder.describe())
+    results = Results.of_model(model, folder.describe()["name"], seed)
+    results.data = folder.describe()
 
     def classify(pixel_values: Tensor) -> Tensor:
         return model(pixel_values.to(model.device, model.dtype)).logits

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from salhub.evaluation.sections import name_and_command
-from salhub.evaluation.summaries import Ranker, compare_rankers, read_summarization_set
+from salhub.models.lexrank.evaluation_summaries import (
+    Ranker,
+    compare_rankers,
+    read_summarization_set,
+)
 from salhub.models.lexrank.modeling_lexrank import LexRankModel
 from salhub.models.lexrank.summarizing import summarize
 from salhub.results import Results, measured
@@ -62,8 +65,7 @@ def evaluate(
     if clusters is not None:
         sets["Clusters"] = (clusters, cluster_budget)
     items = {name: read_summarization_set(path, half) for name, (path, _) in sets.items()}
-    name, command = name_and_command(model, Path(data_path).stem, seed)
-    results = Results(model=name, command=command, seed=seed)
+    results = Results.of_model(model, Path(data_path).stem, seed)
     results.data = {
         "name": Path(data_path).stem,
         "half": half,

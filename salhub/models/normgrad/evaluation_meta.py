@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from salhub.evaluation.image_saliency import measure_class_sensitivity
-from salhub.evaluation.sections import Evaluation
+from salhub.evaluation.image_saliency.evaluation import Evaluation
+from salhub.evaluation.image_saliency.scores import measure_class_sensitivity
 from salhub.models.normgrad.evaluation_maps import without_postprocessing
 from salhub.models.normgrad.meta_step import ParameterizedClassifier, stepped_parameters
 from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency

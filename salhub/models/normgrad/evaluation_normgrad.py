@@ -3,25 +3,19 @@
 import os
 from typing import Any
 
-from salhub.data.image_folder import LabelledImageFolder
-from salhub.evaluation.classified_sample import ClassifiedSample
-from salhub.evaluation.controls import RANDOM_MAP, random_maps
-from salhub.evaluation.image_saliency import (
+from salhub.evaluation.image_saliency.controls import RANDOM_MAP, random_maps
+from salhub.evaluation.image_saliency.evaluation import (
+    Evaluation,
+    add_grid,
+    add_summary,
+    evaluation_of,
+)
+from salhub.evaluation.image_saliency.scores import (
     measure_class_sensitivity,
     measure_perturbation,
     record_table,
 )
-from salhub.evaluation.sections import (
-    Evaluation,
-    add_grid,
-    add_summary,
-    classifier_of,
-    muted_warnings,
-    name_and_command,
-    start_evaluation,
-)
 from salhub.metrics.bootstrap import Estimate
-from salhub.modeling import attribution_scope
 from salhub.models.normgrad.evaluation_maps import (
     Family,
     LayerCombinations,
@@ -32,7 +26,7 @@ from salhub.models.normgrad.evaluation_meta import evaluate_meta_step
 from salhub.models.normgrad.evaluation_randomization import evaluate_randomization
 from salhub.models.normgrad.methods import INPUT_LAYER
 from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
-from salhub.results import Results, Table, measured
+from salhub.results import Results, Table
 
 OWN_MAP = "this model"
 NUM_COMBINED = 4
@@ -86,21 +80,18 @@ def evaluate(
     Source: metrics and protocol after Rebuffi et al. 2020 (class sensitivity), Boehle et al. 2021
     (grid game), Petsiuk et al. 2018 (insertion, deletion), Adebayo et al. 2018 (randomisation).
     """
-    folder = LabelledImageFolder(data_path, id2label=model.id2label)
-    name, command = name_and_command(model, folder.describe()["name"], seed)
-    results = Results(model=name, command=command, seed=seed)
-    with measured(results), attribution_scope(model), muted_warnings(type(model)):
-        sample = ClassifiedSample(folder, image_processor, classifier_of(model), progress=progress)
-        run = start_evaluation(
-            results,
-            sample,
-            num_mosaics=num_mosaics,
-            num_images=num_images,
-            grid_size=grid_size,
-            min_probability=min_probability,
-            progress=progress,
-        )
-        depths = choose_depths(model.saliency_layers(tuple(results.data["picture_size"])))
+    with evaluation_of(
+        model,
+        image_processor,
+        data_path,
+        seed=seed,
+        num_mosaics=num_mosaics,
+        num_images=num_images,
+        grid_size=grid_size,
+        min_probability=min_probability,
+        progress=progress,
+    ) as run:
+        depths = choose_depths(model.saliency_layers(tuple(run.results.data["picture_size"])))
         family = Family(model, run.first_mosaic, depths)
         with run.timed("grid_game"):
             _evaluate_grid_game(run, model, family)
@@ -113,7 +104,7 @@ def evaluate(
         with run.timed("randomization"):
             evaluate_randomization(run, model, family, num_random_images)
         _add_summary(run, family)
-    return results
+    return run.results
 
 
 def _evaluate_grid_game(run: Evaluation, model: NormGradForImageSaliency, family: Family) -> None:

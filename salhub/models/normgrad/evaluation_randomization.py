@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from salhub.evaluation.image_saliency import Explainer, ScoreTable, measure_randomization
-from salhub.evaluation.sections import Evaluation, add_grid, classifier_of
+from salhub.evaluation.image_saliency.evaluation import Evaluation, add_grid, classifier_of
+from salhub.evaluation.image_saliency.scores import Explainer, ScoreTable, measure_randomization
 from salhub.metrics.bootstrap import Estimate
 from salhub.metrics.randomization import layer_stages
 from salhub.models.normgrad.evaluation_maps import (

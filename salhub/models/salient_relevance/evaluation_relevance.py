@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from salhub.evaluation.image_saliency import measure_class_sensitivity, record_table
-from salhub.evaluation.sections import Evaluation
+from salhub.evaluation.image_saliency.evaluation import Evaluation
+from salhub.evaluation.image_saliency.scores import measure_class_sensitivity, record_table
 from salhub.models.salient_relevance.modeling_salient_relevance import (
     SalientRelevanceForImageSaliency,
 )

@@ -7,10 +7,20 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from salhub.data.image_folder import LabelledImageFolder
-from salhub.evaluation.classified_sample import ClassifiedSample
-from salhub.evaluation.controls import RANDOM_DISC, RANDOM_MAP, random_discs, random_maps
-from salhub.evaluation.image_saliency import (
+from salhub.evaluation.image_saliency.controls import (
+    RANDOM_DISC,
+    RANDOM_MAP,
+    random_discs,
+    random_maps,
+)
+from salhub.evaluation.image_saliency.evaluation import (
+    Evaluation,
+    add_grid,
+    add_summary,
+    classifier_of,
+    evaluation_of,
+)
+from salhub.evaluation.image_saliency.scores import (
     Explainer,
     Scores,
     ScoreTable,
@@ -19,17 +29,7 @@ from salhub.evaluation.image_saliency import (
     measure_randomization,
     record_table,
 )
-from salhub.evaluation.sections import (
-    Evaluation,
-    add_grid,
-    add_summary,
-    classifier_of,
-    muted_warnings,
-    name_and_command,
-    start_evaluation,
-)
 from salhub.metrics.randomization import layer_stages
-from salhub.modeling import attribution_scope
 from salhub.models.salient_relevance.evaluation_relevance import (
     FROM_ONE,
     evaluate_conservation,
@@ -46,7 +46,7 @@ from salhub.models.salient_relevance.regions import (
     top_area_mask,
     total_variation,
 )
-from salhub.results import Results, Table, measured
+from salhub.results import Results, Table
 
 SALIENT, CONTEXT, RELEVANCE = "salient relevance", "without foci", "relevance alone"
 TOP_AREA = 0.05  # share of the picture whose connected regions are counted
@@ -102,21 +102,18 @@ def evaluate(
     Source: the paper (Li et al. 2019) has no numbers of this kind; all metrics are additions of
     this library, as defined in `salhub.metrics`.
     """
-    folder = LabelledImageFolder(data_path, id2label=model.id2label)
-    name, command = name_and_command(model, folder.describe()["name"], seed)
-    results = Results(model=name, command=command, seed=seed)
     measuring = with_settings(model)
-    with measured(results), attribution_scope(model), muted_warnings(type(model)):
-        sample = ClassifiedSample(folder, image_processor, classifier_of(model), progress=progress)
-        run = start_evaluation(
-            results,
-            sample,
-            num_mosaics=num_mosaics,
-            num_images=num_images,
-            grid_size=grid_size,
-            min_probability=min_probability,
-            progress=progress,
-        )
+    with evaluation_of(
+        model,
+        image_processor,
+        data_path,
+        seed=seed,
+        num_mosaics=num_mosaics,
+        num_images=num_images,
+        grid_size=grid_size,
+        min_probability=min_probability,
+        progress=progress,
+    ) as run:
         with run.timed("grid_game"):
             _evaluate_grid_game(run, measuring)
         with run.timed("class_sensitivity_and_regions"):
@@ -131,7 +128,7 @@ def evaluate(
             _evaluate_randomization(run, measuring, num_random_images)
         _time_stages(run, measuring)
         _add_summary(run)
-    return results
+    return run.results
 
 
 def stages(model: SalientRelevanceForImageSaliency) -> Explainer:

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from salhub.data.labelled_split import LabelledSplit
 from salhub.data.picture_archive import PictureArchive, as_rgb
 from salhub.data.picture_preparation import PicturePreparation
-from salhub.evaluation.archive_accuracy import add_accuracies
-from salhub.evaluation.sections import name_and_command
+from salhub.evaluation.image_classification import add_accuracies
 from salhub.explaining.modeling_explained_classifier import load_classifier
 from salhub.modeling import attribution_scope
 from salhub.models.salun.forget_set import (
@@ -86,8 +85,7 @@ def start(
     """The data of a model that was, or can be, unlearned, and results that say which they are."""
     archive = PictureArchive(data_path)
     split = evaluated_split(model.config.name_or_path, archive)
-    name, command = name_and_command(model, archive.path.stem, seed)
-    results = Results(model=name, command=command, seed=seed)
+    results = Results.of_model(model, archive.path.stem, seed)
     results.data = {**split.data, "split": split.digest[:16]}
     return archive, split, results
 

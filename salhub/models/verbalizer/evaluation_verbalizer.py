@@ -11,7 +11,6 @@ import numpy as np
 
 from salhub.data.labelled_split import FILE_NAME, LabelledSplit
 from salhub.data.labelled_texts import LabelledTexts, read_labelled_texts
-from salhub.evaluation.sections import name_and_command
 from salhub.hub import resolve
 from salhub.models.verbalizer.audit import Evidence
 from salhub.models.verbalizer.candidates import find_candidates
@@ -74,9 +73,8 @@ def evaluate(
         DeYoung et al. 2020 (arXiv 1911.03429) for removing words; the audit is ours.
     """
     texts = test_texts(model, read_labelled_texts(data_path))
-    name, command = name_and_command(model, Path(data_path).name, seed)
-    results = Results(model=name, command=command, seed=seed, data=texts.describe())
-    results.data |= {"num_explained": min(num_texts, len(texts))}
+    results = Results.of_model(model, Path(data_path).name, seed)
+    results.data = texts.describe() | {"num_explained": min(num_texts, len(texts))}
     with measured(results):
         places = np.random.default_rng(seed).permutation(len(texts))[:num_texts]
         drawn = texts.part(places.tolist()).texts

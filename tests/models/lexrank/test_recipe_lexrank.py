@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 
 from salhub import LexRankConfig, LexRankModel
 from salhub.cli import app
-from salhub.evaluation.summaries import cut_summary
 from salhub.models.lexrank.evaluation_lexrank import evaluate, ranker_of
+from salhub.models.lexrank.evaluation_summaries import cut_summary
 from salhub.models.lexrank.recipe_lexrank import LexRankArguments, LexRankRecipe
 from salhub.models.lexrank.summarizing import summarize
 from salhub.results import Results

@@ -8,7 +8,7 @@ from scipy import stats
 
 from salhub import NormGradForImageSaliency
 from salhub.data.image_folder import LabelledImageFolder
-from salhub.evaluation.classified_sample import ClassifiedSample
+from salhub.evaluation.image_saliency.classified_sample import ClassifiedSample
 from salhub.metrics.randomization import randomized_models
 from salhub.models.normgrad.evaluation_maps import (
     Family,

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from salhub.evaluation.image_saliency import Explainer
+from salhub.evaluation.image_saliency.scores import Explainer
 
 RANDOM_MAP = "random map (control)"
 RANDOM_DISC = "random disc (control)"

@@ -14,7 +14,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from salhub.data.mosaic import Mosaic, assemble
-from salhub.evaluation.classified_sample import ClassifiedSample, Classify
+from salhub.evaluation.image_saliency.classified_sample import ClassifiedSample, Classify
 from salhub.metrics.bootstrap import Estimate
 from salhub.metrics.class_sensitivity import class_sensitivity
 from salhub.metrics.grid_pointing_game import grid_pointing_game

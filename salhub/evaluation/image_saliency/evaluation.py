@@ -1,6 +1,7 @@
 """What the evaluations of image explainers share: their set-up, clock and table layout."""
 
 import logging
+import os
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,15 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from salhub.data.image_folder import LabelledImageFolder
 from salhub.data.mosaic import Mosaic, confident_pictures, draw_mosaics
-from salhub.evaluation.classified_sample import ClassifiedSample, Classify
-from salhub.evaluation.image_saliency import (
+from salhub.evaluation.image_saliency.classified_sample import ClassifiedSample, Classify
+from salhub.evaluation.image_saliency.scores import (
     Explainers,
     ScoreTable,
     measure_grid_game,
     mosaic_pixels,
 )
-from salhub.results import Results, Table
+from salhub.modeling import attribution_scope
+from salhub.results import Results, Table, measured
 
 logger = logging.getLogger(__name__)
 
@@ -82,21 +85,27 @@ class Evaluation:
         logger.info("%s took %.1f s, %.1f s of processor", section, seconds, cpu_seconds)
 
 
-def start_evaluation(
-    results: Results,
-    sample: ClassifiedSample,
+@contextmanager
+def evaluation_of(
+    model: Any,
+    image_processor: Any,
+    data_path: str | os.PathLike[str],
     *,
+    seed: int,
     num_mosaics: int,
     num_images: int,
     grid_size: int,
     min_probability: float,
     progress: bool,
-) -> Evaluation:
-    """Draw the pictures and mosaics and record what the classifier is worth on them.
+) -> Generator[Evaluation]:
+    """Classify a folder of pictures, draw from it, and record what is measured inside.
 
     Args:
-        results: New results with model, command and seed.
-        sample: The classified pictures.
+        model: An `ExplainedClassifierModel`, in evaluation mode inside, and mute about maps that
+            are constant.
+        image_processor: The classifier's own image processor.
+        data_path: Folder of labelled pictures, see `LabelledImageFolder`.
+        seed: Seed of every draw.
         num_mosaics: Mosaics of the grid game.
         num_images: Pictures of the other measurements.
         grid_size: Tiles on a side.
@@ -104,28 +113,33 @@ def start_evaluation(
         progress: Whether to show bars.
 
     Raises:
-        ValueError: If too few pictures are classified right for a mosaic.
+        FileNotFoundError, ValueError: The folder is missing, or has too few pictures that are
+            classified right for a mosaic.
     """
-    confident = confident_pictures(sample.probabilities, sample.class_labels, min_probability)
-    sample.check_confident(confident, min_probability, grid_size)
-    mosaics = draw_mosaics(
-        confident, sample.class_labels, num_mosaics, grid_size=grid_size, seed=results.seed
-    )
-    picture_size = tuple(sample.pixel_values([0]).shape[-2:])
-    mosaic_size = _mosaic_size(sample.classify, picture_size, grid_size)
-    results.data = sample.folder.describe() | {
-        "num_mosaics": num_mosaics,
-        "grid_size": grid_size,
-        "min_probability": min_probability,
-        "num_confident_images": len(confident),
-        "num_measured_images": num_images,
-        "picture_size": list(picture_size),
-        "mosaic_size": list(mosaic_size or (side * grid_size for side in picture_size)),
-    }
-    for k in (1, 5):
-        results.add_metric(f"top{k}", sample.top_accuracy(k), n=len(sample), unit="fraction")
-    positions = sample.draw(num_images, results.seed)
-    return Evaluation(results, sample, confident, mosaics, positions, mosaic_size, progress)
+    folder = LabelledImageFolder(data_path, id2label=model.id2label)
+    results = Results.of_model(model, folder.describe()["name"], seed)
+    with measured(results), attribution_scope(model), _muted_warnings(type(model)):
+        sample = ClassifiedSample(folder, image_processor, classifier_of(model), progress=progress)
+        confident = confident_pictures(sample.probabilities, sample.class_labels, min_probability)
+        sample.check_confident(confident, min_probability, grid_size)
+        mosaics = draw_mosaics(
+            confident, sample.class_labels, num_mosaics, grid_size=grid_size, seed=seed
+        )
+        picture_size = tuple(sample.pixel_values([0]).shape[-2:])
+        mosaic_size = _mosaic_size(sample.classify, picture_size, grid_size)
+        results.data = folder.describe() | {
+            "num_mosaics": num_mosaics,
+            "grid_size": grid_size,
+            "min_probability": min_probability,
+            "num_confident_images": len(confident),
+            "num_measured_images": num_images,
+            "picture_size": list(picture_size),
+            "mosaic_size": list(mosaic_size or (side * grid_size for side in picture_size)),
+        }
+        for k in (1, 5):
+            results.add_metric(f"top{k}", sample.top_accuracy(k), n=len(sample), unit="fraction")
+        positions = sample.draw(num_images, seed)
+        yield Evaluation(results, sample, confident, mosaics, positions, mosaic_size, progress)
 
 
 def _mosaic_size(
@@ -156,14 +170,6 @@ def classifier_of(model: Any) -> Classify:
     return classify
 
 
-def name_and_command(model: torch.nn.Module, folder_name: str, seed: int) -> tuple[str, str]:
-    """Name of a loaded model, and the command that repeats its evaluation; never a path."""
-    name = getattr(model.config, "name_or_path", "") or type(model).__name__
-    if name.startswith(("/", ".")) or "\\" in name:
-        name = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-    return name, f"salhub evaluate {name} --data {folder_name} seed={seed}"
-
-
 def add_summary(
     results: Results, rows: Sequence[tuple[str, str, float | None]], note: str = ""
 ) -> None:
@@ -192,7 +198,7 @@ def add_summary(
 
 
 @contextmanager
-def muted_warnings(model_class: type) -> Generator[None]:
+def _muted_warnings(model_class: type) -> Generator[None]:
     """No warning a picture about constant maps from a model's file: the evaluation counts them."""
     model_logger = logging.getLogger(model_class.__module__)
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from salhub.evaluation.summaries import (
+from salhub.models.lexrank.evaluation_summaries import (
     Rouge,
     SummarizationItem,
     compare_rankers,

@@ -1,0 +1,1 @@
+"""Measuring explainers of image classifiers: one folder of pictures, one set of protocols."""
