@@ -126,7 +126,7 @@ class TransformersChat:
                 top_k=None,
                 **settings,
             )
-        return [one[0]["generated_text"].strip() for one in answers]
+        return [str(one[0]["generated_text"]).strip() for one in answers]
 
 
 class EndpointChat:
