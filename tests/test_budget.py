@@ -93,4 +93,4 @@ def test_a_method_has_a_budget_of_its_own(run, pytester):
     found = run("tests/models/slow")
     found.assert_outcomes(passed=1)
     assert found.ret == pytest.ExitCode.TESTS_FAILED
-    found.stdout.re_match_lines([r"The tests of slow took 0 s of work; a method has 0\.01 s\."])
+    found.stdout.re_match_lines([r"The tests of slow took 0 s of work; it has 0\.01 s\."])

@@ -158,7 +158,7 @@ def test_an_evaluation_trains_nothing_but_the_probe(tmp_path, small, monkeypatch
         {"model": small.original, "data": small.data, "forget": "class:green", "attack": "none"},
         command="",
     )
-    monkeypatch.setattr("salhub.runner.loop.run", lambda *arguments: pytest.fail("a run"))
+    monkeypatch.setattr("salhub.runner.run.run", lambda *arguments: pytest.fail("a run"))
     model = SalUnForImageClassification.from_pretrained(tmp_path / "out")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     processor = AutoImageProcessor.from_pretrained(tmp_path / "out")

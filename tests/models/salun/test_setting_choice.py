@@ -156,13 +156,24 @@ def test_the_folder_of_the_model_is_not_where_settings_are_tried(tmp_path, small
     assert not (folder / "tried").exists()
 
 
-def test_two_processes_show_their_plans_and_try_what_diverges(tmp_path, small, capfd):
+def test_processes_that_work_together_try_what_diverges(tmp_path, small, monkeypatch):
+    # What they do together is shown of the toy recipe; here one process stands for both.
+    asked = []
+
+    def launch(words, processes, *, cpu, quiet, command):
+        asked.append((processes, quiet))
+        with monkeypatch.context() as patch:
+            patch.setenv("SALHUB_COMMAND", command)
+            return CliRunner().invoke(app, words).exit_code
+
+    monkeypatch.setattr("salhub.runner.launch.launch", launch)
     tried = ["--nproc", "2", "--try", "learning_rate=1e-3,1e30"]
     assert invoke(small, tmp_path / "out", *tried, "--dry-run").exit_code == 0
-    assert capfd.readouterr().out.count('"processes": 2') == 2
+    assert asked == [(2, False)] * 2  # plans are shown
     assert not (tmp_path / "out").exists()
     said = invoke(small, tmp_path / "out", *tried, "--json")
     assert said.exit_code == 0, said.output
+    assert asked[2:] == [(2, True)] * 2
     assert "learning_rate=1e+30" in json.loads(said.stdout)["failed"]
     assert_made_as_typed(tmp_path / "out", "--try learning_rate=1e-3,1e30 --nproc 2")
 

@@ -3,35 +3,43 @@
 from typing import Any
 
 import gradio as gr
-from PIL import Image
+from gradio.components import Component
 
 from salhub.pipelines import pipeline
+from salhub.ui.text_page import TextPage
 
 
-class Page:
-    """Numbers, and those that stand out.
+class Page(TextPage):
+    """Numbers, and those that stand out."""
 
-    Args:
-        name: The model.
-        method: Its entry.
-    """
+    title = "Series surprise"
+    sentence = "Which values of a series are unlike those seen before."
+    verb = "Look"
+    help = "A number a line."
+    samples = {"Pulse": "60\n62\n61\n140\n63"}
+    most_characters = 10_000
+    endpoints = {"look": (gr.Textbox,)}
 
-    def __init__(self, name: str, method: Any) -> None:
-        self.name, self.method = name, method
-        self.pipeline = pipeline(name)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.pipeline = pipeline(self.name)
 
-    def build(self) -> gr.Blocks:
-        """Build the page, with numbers looked at already."""
-        numbers = "60\n62\n61\n140\n63"
-        found, bars = self.look(numbers)
-        with gr.Blocks(title="Series surprise", analytics_enabled=False) as blocks:
-            text = gr.Textbox(numbers, label="A number a line", lines=7)
-            button = gr.Button("Look", variant="primary")
-            outputs = [gr.Textbox(found, label="Found"), gr.Image(bars, label="Surprise")]
-            button.click(self.look, [text], outputs, api_name="look")
-        return blocks
+    def panes(self) -> dict[str, Component]:
+        """Build what is said, and the bars."""
+        return {"summary": gr.Textbox(label="Found"), "bars": gr.Image(label="Surprise")}
 
-    def look(self, text: str) -> tuple[str, Image.Image]:
-        """Say how many values stand out, and draw them."""
-        result = self.pipeline([float(one) for one in text.split()])
-        return result.summary(), result.plot()
+    def contents(self, query: dict[str, Any]) -> dict[str, Any]:
+        """Look at the numbers."""
+        result = self.pipeline([float(one) for one in query["text"].split()])
+        return {"summary": {"value": result.summary()}, "bars": {"value": result.plot()}}
+
+    def look(self, text: str) -> tuple[str, ...]:
+        """Look for surprises.
+
+        Args:
+            text: A number a line.
+
+        Returns:
+            How many values stand out.
+        """
+        return self.values_of({"text": text}, "summary")

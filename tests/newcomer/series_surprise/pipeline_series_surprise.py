@@ -45,7 +45,7 @@ print(result.summary())
         """Return nothing: there is no list to choose from."""
         return {}
 
-    def preprocess(self, values: list[float]) -> dict[str, Any]:
+    def prepare(self, values: list[float]) -> dict[str, Any]:
         return {"values": torch.tensor([values])}
 
     def _forward(self, model_inputs):
