@@ -385,7 +385,7 @@ def _add_chat(
     results.data["chat_model"] = name
     note = (
         f"Answers of {name}, which writes around numbered slots that are filled from the scores; "
-        "the prompt shows two examples with as many slots. Sentences that fail are left out, and "
+        "the prompt shows one example with as many slots. Sentences that fail are left out, and "
         "where too little is left the template stands in. Below, what it writes freely when it is "
         "told the same phrases, measured by its quotations and numbers alone. "
         f"{_AUDIT_NOTE}"
