@@ -78,6 +78,9 @@ class SaliencyPreTrainedModel(LoadedByName, PreTrainedModel):
     def with_settings(self, **settings: Any) -> Self:
         """Return the model with other settings, on the same weights; it stays as it is.
 
+        The networks inside are the very same objects: who trains, moves or converts one of them
+        changes both models. Parts that either model is given later belong to it alone.
+
         Args:
             **settings: Fields of the configuration, see `SaliencyConfig.with_settings`.
 
@@ -95,6 +98,14 @@ class SaliencyPreTrainedModel(LoadedByName, PreTrainedModel):
         # What compilers and dispatchers put in place of `forward` is bound to this very object.
         for name in ("forward", "_old_forward", "_hf_hook", "_compiled_call_impl"):
             vars(twin).pop(name, None)
+        # The tables of parts and hooks, so that what one of the two is given is not the other's.
+        tables = {key: table for key, table in vars(twin).items() if isinstance(table, dict | set)}
+        vars(twin).update({key: copy.copy(table) for key, table in tables.items()})
+        for name, parameter in self._parameters.items():
+            if parameter is not None:
+                # Converting a module swaps the data of its parameters.
+                learns = parameter.requires_grad and not parameter.is_inference()
+                twin._parameters[name] = nn.Parameter(parameter.detach(), learns)
         twin.config = self.config.with_settings(**settings)
         return twin
 

@@ -141,6 +141,44 @@ def test_weights_are_shared(explain):
     assert twin.config.backbone_config is explain.model.config.backbone_config
 
 
+def test_what_the_copy_is_given_is_not_the_models(tmp_path):
+    texts = ["The old bridge is shut.", "The new bridge is open.", "Cats sleep.", "Dogs bark."]
+    model = LexRankModel(LexRankConfig()).fit_idf(texts, min_documents=1)
+    twin = model.with_settings(stopwords="en").fit_idf(texts * 2, min_documents=3)
+    assert twin.vocabulary.keys() < model.vocabulary.keys()
+    twin.half().register_forward_hook(lambda *_: pytest.fail("the hook is of the copy"))
+    assert (twin.idf.dtype, twin.dtype) == (torch.float16, torch.float16)
+    assert (model.idf.dtype, model.dtype) == (torch.float32, torch.float32)
+    model.save_pretrained(tmp_path)
+    wanted = LexRankModel.from_pretrained(tmp_path).rank(texts).scores
+    assert torch.equal(model.rank(texts).scores, wanted)
+
+
+def test_the_copy_reads_layers_in_its_own_way():
+    def positions(output):
+        """Leaves the deeper layers, of eight channels, without positions."""
+        return output.mean((-2, -1), keepdim=True) if output.shape[1] == 8 else output
+
+    torch.manual_seed(0)
+    deep = torch.nn.Conv2d(4, 8, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), *deep)
+    pixels = torch.rand(1, 3, 12, 12)
+    of_class = NormGradForImageSaliency.from_classifier
+    wanted, plain = of_class(network, method="grad_cam"), of_class(network, method="grad_cam")
+    wanted.reshape_transform = positions
+    expected = wanted(pixels).native_saliency, plain(pixels).native_saliency
+    assert expected[0].shape != expected[1].shape
+    model = of_class(network)
+    model(pixels)
+    twin = model.with_settings(method="grad_cam")
+    twin.reshape_transform = positions
+    other = twin.with_settings(normalize="minmax")
+    twin.reshape_transform = None
+    other = other.with_settings(normalize=wanted.config.normalize)
+    assert torch.equal(other(pixels).native_saliency, expected[0])
+    assert torch.equal(twin(pixels).native_saliency, expected[1])
+
+
 def test_a_network_that_cannot_be_saved_takes_settings_too():
     network = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()

@@ -1,8 +1,10 @@
 """Which layer a method is used at when none is named, remembered between pictures."""
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 from salhub.models.normgrad.layer_search import LayerProbe, SaliencyLayer, default_layer
 from salhub.models.normgrad.methods import INPUT_LAYER
@@ -52,11 +54,11 @@ class LayerChoice:
         self._by_size: OrderedDict[tuple[str, Size], str] = OrderedDict()
         self._lists: OrderedDict[Size, list[SaliencyLayer]] = OrderedDict()
 
-    def clear(self) -> None:
-        """Forgets everything; the layouts are read in another way from now on."""
-        self._general.clear()
-        self._by_size.clear()
-        self._lists.clear()
+    def probed_by(self, probe: Callable[[int, int], LayerProbe]) -> Self:
+        """The same choices, which both remember, found by another probe of the same network."""
+        other = copy.copy(self)
+        other._probe = probe
+        return other
 
     def all_layers(self, size: Size) -> list[SaliencyLayer]:
         """Every layer that can be explained at that size, see `LayerProbe.with_gradients`."""

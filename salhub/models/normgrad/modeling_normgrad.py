@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -99,7 +99,14 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
                 f"channels, height, width), got {type(transform).__name__}."
             )
         vars(self)["_reshape_transform"] = transform
-        self._choice.clear()
+        # Layouts are read in another way from now on.
+        self._choice = LayerChoice(self._probe)
+
+    def with_settings(self, **settings: Any) -> Self:
+        """As of every model; the layers found so far are known to both."""
+        twin = super().with_settings(**settings)
+        twin._choice = self._choice.probed_by(twin._probe)
+        return twin
 
     def forward(
         self,
