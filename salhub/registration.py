@@ -3,26 +3,21 @@
 import importlib.abc
 import importlib.machinery
 import sys
+from collections import UserDict
 from collections.abc import Callable
 
 from salhub.auto import AutoModelForSaliency
 from salhub.entries import MODELS, TASKS, Model, Task
 
 
-class _ImportedWhenAsked(dict):
+class _ImportedWhenAsked(UserDict):
     """Gives the class of a model or a task, which is imported when it is asked for."""
 
     def __getitem__(self, key):
-        found = super().__getitem__(key)
+        found = self.data[key]
         if isinstance(found, Task):
             return found.pipeline_class
         return found.model_class if isinstance(found, Model) else found
-
-    def values(self):
-        return [self[key] for key in self]
-
-    def items(self):
-        return [(key, self[key]) for key in self]
 
 
 def _register_configurations() -> None:

@@ -1,12 +1,16 @@
 """Finding a class for a name, and registration with transformers."""
 
+import copy
 import json
 import os
+import pickle
 
 import pytest
+from transformers import AutoModel
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from salhub.auto import AutoModelForSaliency
-from salhub.entries import METHODS, MODELS, entry_of, find_entry
+from salhub.entries import METHODS, MODELS, TASKS, entry_of, find_entry
 from salhub.errors import UnknownNameError
 from salhub.hub import read_config
 from salhub.manifest import read_manifest
@@ -60,6 +64,27 @@ def test_a_foreign_model_is_refused(tmp_path):
 def test_the_auto_class_is_not_built_directly():
     with pytest.raises(OSError, match="from_pretrained"):
         AutoModelForSaliency()
+
+
+def pickled(mapping):
+    return pickle.loads(pickle.dumps(mapping))
+
+
+def own_copy(mapping):
+    return mapping.copy()
+
+
+@pytest.mark.parametrize("copied", [dict, copy.copy, copy.deepcopy, pickled, own_copy])
+def test_what_is_registered_gives_classes_however_it_is_read(copied):
+    config, model = MODELS["lexrank"].config_class, MODELS["lexrank"].model_class
+    models = AutoModel._model_mapping._extra_content
+    task = PIPELINE_REGISTRY.supported_tasks["image-saliency"]
+    for mapping in (models, copied(models)):
+        assert mapping[config] is mapping.get(config) is {**mapping}[config] is model
+        assert (config, model) in mapping.items() and model in mapping.values()
+    for mapping in (task, copied(task)):
+        assert mapping["impl"] is mapping.get("impl") is TASKS["image-saliency"].pipeline_class
+    assert task.get("none") is None
 
 
 @pytest.fixture(scope="module")

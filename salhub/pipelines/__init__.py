@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from salhub.entries import entry_of, find_entry, refuse_network
+from salhub.entries import Model, entry_of, find_entry, refuse_network
+from salhub.errors import UnknownNameError
 
 
 def pipeline(model: str | os.PathLike | nn.Module, /, **settings: Any) -> Any:
@@ -24,7 +25,7 @@ def pipeline(model: str | os.PathLike | nn.Module, /, **settings: Any) -> Any:
         `ExtractiveSummarizationPipeline` or a `SaliencyVerbalizationPipeline`.
 
     Raises:
-        UnknownNameError: The model belongs to no method of salhub.
+        UnknownNameError: The model belongs to no method of salhub, or to one without a pipeline.
         ModelNotFoundError: Nothing of that name was found.
 
     Example:
@@ -36,6 +37,25 @@ def pipeline(model: str | os.PathLike | nn.Module, /, **settings: Any) -> Any:
     if isinstance(model, nn.Module):
         entry = entry_of(model.config)
         refuse_network(entry, model.config.name_or_path)
-        return entry.pipeline_class.from_model(model, **settings)
+        return pipeline_class_of(entry, model.config.name_or_path).from_model(model, **settings)
     name, entry = find_entry(model, **settings)
-    return entry.pipeline_class.from_name(name, entry, **settings)
+    return pipeline_class_of(entry, name).from_name(name, entry, **settings)
+
+
+def pipeline_class_of(entry: Model, name: str | None) -> Any:
+    """Return the pipeline class that runs a model.
+
+    Args:
+        entry: What is known of its kind.
+        name: The model, or None where only the kind is known.
+
+    Raises:
+        UnknownNameError: Its task has none, as for models of transformers' own classes.
+    """
+    found = entry.pipeline_class
+    if found is None:
+        raise UnknownNameError(
+            f"'{name or entry.name}' is made for '{entry.task}', of which salhub has no pipeline; "
+            f"load it with {entry.auto_class or 'salhub.AutoModelForSaliency'}.from_pretrained."
+        )
+    return found

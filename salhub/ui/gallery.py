@@ -8,6 +8,7 @@ import gradio as gr
 
 from salhub.entries import METHODS, TASKS, Model, find_entry
 from salhub.errors import UnknownNameError
+from salhub.pipelines import pipeline_class_of
 
 
 def page_class(name: str, entry: Model) -> type | None:
@@ -56,6 +57,7 @@ def build_page(name: str | os.PathLike) -> gr.Blocks:
     full_name, entry = find_entry(name)
     page = page_class(full_name, entry)
     if page is None:
+        pipeline_class_of(entry, full_name)
         raise UnknownNameError(
             f"Models of the task '{entry.task}' have no page yet; `salhub run` works for every "
             "model."

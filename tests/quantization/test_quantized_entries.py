@@ -9,9 +9,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
+from typer.testing import CliRunner
 
 import salhub
 from salhub import cards, entries, hub, manifest, registration, results
+from salhub.cli import app
 from salhub.cli.info import describe
 from salhub.entries import Method, Model, entry_of
 from salhub.errors import UnknownNameError
@@ -93,6 +95,18 @@ def test_it_is_pushed_with_a_card(folders):
 def test_it_is_shown_with_its_method(folders):
     shown = describe(str(folders[1]))
     assert (shown["method"], shown["task"]) == ("rounded_weights", "text-generation")
+
+
+def test_what_no_pipeline_runs_is_refused_in_one_sentence(folders):
+    packed = str(folders[1])
+    sentence = "is made for 'text-generation', of which salhub has no pipeline; load it with salhub"
+    for model in (packed, AutoModelForCausalLM.from_pretrained(packed)):
+        with pytest.raises(UnknownNameError, match=f"{packed}' {sentence}"):
+            salhub.pipeline(model)
+    words = (["run", packed, "hello"], ["compare", "hello", packed, packed], ["demo", packed])
+    for command in words:
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 1 and sentence in result.stderr
 
 
 @pytest.fixture
