@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from salhub.explaining.concurrency import exclusive_use
-from salhub.explaining.modeling_explained_classifier import (
-    ExplainedClassifierModel,
-)
+from salhub.explaining.modeling_explained_classifier import ExplainedClassifierModel
 from salhub.explaining.module_state import unchanged_attributes
 from salhub.modeling import attribution_scope
 from salhub.models.normgrad.class_scores import are_probabilities
@@ -99,8 +97,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
                 f"channels, height, width), got {type(transform).__name__}."
             )
         vars(self)["_reshape_transform"] = transform
-        # Layouts are read in another way from now on.
-        self._choice = LayerChoice(self._probe)
+        self._choice = LayerChoice(self._probe)  # layouts are read in another way from now on
 
     def with_settings(self, **settings: Any) -> Self:
         """As of every model; the layers found so far are known to both."""
