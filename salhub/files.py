@@ -1,6 +1,8 @@
 """The one writer of files and folders: whoever looks sees the old one or the whole new one."""
 
 import os
+import platform
+import re
 import shutil
 import tempfile
 import time
@@ -8,8 +10,11 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_DRAFTS = ".salhub-"  # and the number of the process
-_LONGEST_DRAFT = 3600  # seconds
+_HOST = re.sub(r"\W", "_", platform.node())
+# The number of the process and its machine; the latter was left out once.
+_DRAFT = re.compile(r"\.salhub-(\d+)(?:@(\w*))?-[^-]*", re.ASCII)
+_REPLACED = ".replaced"
+_LONGEST_DRAFT = 3600  # seconds without a change
 
 
 @contextmanager
@@ -37,28 +42,38 @@ def draft(target: Path) -> Generator[Path]:
 @contextmanager
 def scratch_folder(folder: Path) -> Generator[Path]:
     """Give an empty folder in `folder`, on the same disk, that vanishes when the block ends."""
-    prefix = f"{_DRAFTS}{os.getpid()}-"
-    with tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as scratch:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_prefix()) as scratch:
         yield Path(scratch)
 
 
 def put_in_place(path: Path, target: Path) -> None:
     """Give a finished file or folder the name of another one, which it replaces.
 
+    A folder is replaced in two steps. On a failure the old one is back; after a kill between them
+    `remove_stale_drafts` puts it back.
+
     Args:
         path: What was written, on the same disk; it is on the disk before it gets its new name.
         target: Its new name.
+
+    Raises:
+        IsADirectoryError: A file would take the place of a folder.
     """
+    if target.is_dir() and not path.is_dir():
+        raise IsADirectoryError(f"{target} is a folder; name a file in it.")
     for file in [path] if path.is_file() else filter(Path.is_file, path.rglob("*")):
         with file.open("rb+") as written:
             os.fsync(written)
-    if target.is_dir():
-        # A folder with content is not replaced in one step, so that it is moved out of the way.
-        with scratch_folder(target.parent) as scratch:
-            os.replace(target, scratch / target.name)
-            os.replace(path, target)
-    else:
+    if not target.is_dir():
         os.replace(path, target)
+        return
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=_prefix()))
+    try:
+        (scratch / _REPLACED).mkdir()
+        os.replace(target, scratch / _REPLACED / target.name)
+        os.replace(path, target)
+    finally:
+        _put_back(scratch)
 
 
 def ending_of(name: str, endings: Iterable[str]) -> str:
@@ -89,20 +104,41 @@ def remove_stale_drafts(folder: Path) -> None:
     Args:
         folder: The folder; it need not exist.
     """
-    for scratch in folder.glob(f"{_DRAFTS}*-*"):
+    for scratch in folder.glob(".salhub-*"):
         with suppress(FileNotFoundError):  # another run may have just finished it
             if scratch.is_dir() and not _may_be_written(scratch):
-                shutil.rmtree(scratch, ignore_errors=True)
+                _put_back(scratch)
+
+
+def _prefix() -> str:
+    return f".salhub-{os.getpid()}@{_HOST}-"
+
+
+def _put_back(scratch: Path) -> None:
+    """Remove a scratch folder; a folder that was to be replaced, and was not, gets its name back.
+
+    Where it cannot get it, it stays in the scratch folder.
+    """
+    for old in scratch.glob(f"{_REPLACED}/*"):
+        if not os.path.lexists(scratch.parent / old.name):
+            os.replace(old, scratch.parent / old.name)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _may_be_written(scratch: Path) -> bool:
-    process = scratch.name.removeprefix(_DRAFTS).partition("-")[0]
-    if not process.isdecimal():
+    name = _DRAFT.fullmatch(scratch.name)
+    if name is None:
         return True  # not named by us
-    if os.name == "posix" and not _is_running(int(process)):
-        return False
-    # A number is given to another process in time, and no file takes this long to write.
-    return time.time() - scratch.stat().st_mtime < _LONGEST_DRAFT
+    process, host = int(name[1]), name[2]
+    if os.name == "posix" and host in (None, _HOST):
+        if not _is_running(process):
+            return False
+        # In a container, the next process may well have the number of the one that was killed.
+        if host is not None and process != os.getpid():
+            return True
+    # Of another machine only the time is known; a file that grows leaves its folder's time alone.
+    changed = max(path.lstat().st_mtime for path in (scratch, *scratch.rglob("*")))
+    return time.time() - changed < _LONGEST_DRAFT
 
 
 def _is_running(process: int) -> bool:

@@ -1,10 +1,12 @@
 """Files and folders appear whole or not at all."""
 
 import os
+import subprocess
+import time
 
 import pytest
 
-from salhub.files import draft, put_in_place, write_text
+from salhub.files import draft, put_in_place, remove_stale_drafts, scratch_folder, write_text
 
 
 def test_a_file_appears_when_the_block_ends_in_a_folder_made_for_it(tmp_path):
@@ -71,3 +73,90 @@ def test_a_draft_that_several_processes_wrote_gets_its_name(tmp_path):
     put_in_place(shared, tmp_path / "checkpoint-3")
     assert (tmp_path / "checkpoint-3" / "state").read_text() == "new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint-3"]
+
+
+def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("five years of work")
+    with pytest.raises(IsADirectoryError, match="mine is a folder; name a file in it"):
+        write_text(folder, "card")
+    assert (folder / "thesis.tex").read_text() == "five years of work"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def replace_model(folder):
+    with draft(folder / "model") as path:
+        path.mkdir()
+        (path / "weights").write_text("new")
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("old")
+    replace, done = os.replace, []
+
+    def fail_once(*places):
+        done.append(places)
+        if len(done) == 2:
+            raise OSError("disk full")
+        replace(*places)
+
+    monkeypatch.setattr(os, "replace", fail_once)
+    with pytest.raises(OSError, match="disk full"):
+        replace_model(tmp_path)
+    assert (tmp_path / "model" / "weights").read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_comes_back_after_a_kill_while_it_was_replaced(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("old")
+    child = os.fork()
+    if not child:
+        replace, done = os.replace, []
+
+        def die_at_the_second(*places):
+            done.append(places)
+            if len(done) == 2:
+                os._exit(9)
+            replace(*places)
+
+        os.replace = die_at_the_second
+        replace_model(tmp_path)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert not (tmp_path / "model").exists()
+    remove_stale_drafts(tmp_path)
+    assert (tmp_path / "model" / "weights").read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
+
+
+def age(folder, *more):
+    for path in (folder, *more):
+        os.utime(path, (time.time() - 7200,) * 2)
+
+
+def test_drafts_stay_while_somebody_may_write_them(tmp_path):
+    with subprocess.Popen(["sleep", "60"]) as other:
+        with scratch_folder(tmp_path) as mine:
+            host = mine.name.partition("@")[2].rpartition("-")[0]
+            names = (
+                f".salhub-{other.pid}@{host}-a",
+                ".salhub-1@elsewhere-b",
+                ".salhub-1@elsewhere-c",
+            )
+            living, growing, old = folders = [tmp_path / name for name in names]
+            for folder in folders:
+                folder.mkdir()
+                (folder / "half").touch()
+            (mine / "half").touch()
+            age(mine)  # whose file has grown since
+            age(living, living / "half")
+            age(growing)
+            age(old, old / "half")
+            remove_stale_drafts(tmp_path)
+            assert set(tmp_path.iterdir()) == {mine, living, growing}
+        other.kill()
+        other.wait()
+    remove_stale_drafts(tmp_path)
+    assert list(tmp_path.iterdir()) == [growing]

@@ -23,6 +23,8 @@ def card_command(
 
     text = build_card(name)
     target = output or _default_target(name)
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder; name a file in it.")
     written = [target]
     picture_name = card_picture_name(name)
     if picture and picture_name is not None:

@@ -99,8 +99,7 @@ def _check(call: RecipeCall, grid: Mapping[str, list[Any]]) -> None:
 
 
 def _make_room(call: RecipeCall, folder: Path) -> None:
-    from salhub.runner.run_folder import check_unused
-    from salhub.runner.sources import check_output
+    from salhub.runner.run_folder import check_output, check_unused
 
     arguments = call.arguments()
     check_output(arguments, call.recipe_class.sources)

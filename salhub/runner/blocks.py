@@ -1,6 +1,7 @@
 """One block after another: each is compressed once and saved, or taken as it was saved."""
 
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -19,6 +21,8 @@ from salhub.files import draft
 from salhub.runner.batches import mixed_seed
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from salhub.runner.recipe import BlockRecipe
     from salhub.runner.run import Run
 
@@ -41,8 +45,10 @@ class CompressedBlock:
 def compress_blocks(recipe: "BlockRecipe", run: "Run") -> None:
     """Compress the blocks of a recipe, those that the folder of the run holds left out."""
     accelerator, names = run.accelerator, list(recipe.block_names(run.model))
-    is_new, seconds = False, 0.0
-    logged = run.log.begin_after(len(names)) or 0
+    # The main one decides before any block is written, as a slow process would find more of them.
+    [whole] = broadcast_object_list([_count_whole(run.folder, names, accelerator)])
+    seconds = 0.0
+    logged = run.log.begin_after(whole) or 0
     for index, name in enumerate(
         tqdm(
             names,
@@ -52,11 +58,7 @@ def compress_blocks(recipe: "BlockRecipe", run: "Run") -> None:
         )
     ):
         path = block_path(run.folder, index)
-        saved = None if is_new else _read(path, name)
-        if saved is None:
-            if not is_new:
-                # Those behind it may have been compressed after another one than it will be.
-                is_new, logged = True, run.log.begin_after(index) or 0
+        if index >= whole:
             began = time.perf_counter()
             torch.manual_seed(mixed_seed(recipe.arguments.seed, index))
             block = recipe.compress_block(run.model, name)
@@ -64,16 +66,31 @@ def compress_blocks(recipe: "BlockRecipe", run: "Run") -> None:
             if accelerator.is_main_process:
                 _write(path, name, block, time.perf_counter() - began)
             accelerator.wait_for_everyone()
-            saved = _read(path, name)
-            if saved is None:
-                raise OSError(f"{path} is not what was just written there; check the disk.")
+        saved = _read(path, name)
+        if saved is None:
+            raise OSError(f"{path} is not what was just written there; check the disk.")
         block, spent = saved
         seconds += spent
+        if index < whole:
+            run.earlier_seconds += spent
+        torch.manual_seed(mixed_seed(recipe.arguments.seed, index, 1))
         recipe.take_block(run.model, name, block)
         if index + 1 > logged:
             accelerator.log({"block": name, **block.measures}, step=index + 1)
         run.remove_when_finished(path)
     run.results.add_metric("seconds/blocks", seconds, n=len(names), unit="s")
+
+
+def _count_whole(folder: Path, names: list[str], accelerator: "Accelerator") -> int:
+    """How many blocks are there as they were written, up to the first one that is not.
+
+    Those behind it may have been compressed after another one than it will be.
+    """
+    if not accelerator.is_main_process:
+        return 0
+    paths = [block_path(folder, index) for index in range(len(names))]
+    is_whole = (_read(path, name) is not None for path, name in zip(paths, names, strict=True))
+    return sum(itertools.takewhile(bool, is_whole))
 
 
 def block_path(folder: Path, index: int) -> Path:

@@ -11,14 +11,14 @@ from typing import Any
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
-from salhub.files import put_in_place
+from salhub.files import draft
 from salhub.manifest import file_sha256
 from salhub.runner.arguments import LATEST
 
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"checkpoint-(\d+)")
-_DRAFT = ".checkpoint-"
+_FORMER_DRAFT = ".checkpoint-"
 _MODEL, _TENSORS, _STATES = "model.safetensors", "states.safetensors", "states.json"
 # Digests of the other files, written last.
 _WHOLE = "checkpoint.json"
@@ -46,16 +46,15 @@ def save_checkpoint(
         states: What else there is: objects with a `state_dict` of tensors and of what JSON holds.
         limit: Checkpoints kept, the latest ones; None for all.
     """
-    draft = target.with_name(f".{target.name}")
-    draft.mkdir()
-    save_model(model, str(draft / _MODEL))
-    tensors: dict[str, Tensor] = {}
-    packed = {name: _packed(state.state_dict(), tensors) for name, state in states.items()}
-    save_file(tensors, draft / _TENSORS)
-    (draft / _STATES).write_text(json.dumps(packed), encoding="utf-8")
-    digests = {path.name: file_sha256(path) for path in draft.iterdir()}
-    (draft / _WHOLE).write_text(json.dumps(digests), encoding="utf-8")
-    put_in_place(draft, target)
+    with draft(target) as folder:
+        folder.mkdir()
+        save_model(model, str(folder / _MODEL))
+        tensors: dict[str, Tensor] = {}
+        packed = {name: _packed(state.state_dict(), tensors) for name, state in states.items()}
+        save_file(tensors, folder / _TENSORS)
+        (folder / _STATES).write_text(json.dumps(packed), encoding="utf-8")
+        digests = {path.name: file_sha256(path) for path in folder.iterdir()}
+        (folder / _WHOLE).write_text(json.dumps(digests), encoding="utf-8")
     for old in checkpoint_steps(target.parent)[: -limit if limit else 0]:
         shutil.rmtree(checkpoint_path(target.parent, old))
 
@@ -95,16 +94,16 @@ def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def remove_checkpoint_drafts(folder: Path) -> None:
-    """Remove the checkpoints that a killed run had begun to save."""
-    for draft in folder.glob(f"{_DRAFT}*"):
-        shutil.rmtree(draft)
+    """Remove the checkpoints that a killed run of a former version had begun to save."""
+    for begun in folder.glob(f"{_FORMER_DRAFT}*"):
+        shutil.rmtree(begun)
 
 
-def remove_checkpoints(folder: Path) -> None:
-    """Remove all checkpoints of a folder, and those that a killed run had begun to save."""
-    remove_checkpoint_drafts(folder)
+def remove_checkpoints(folder: Path, after: int = -1) -> None:
+    """Remove the checkpoints of a folder that are of later steps than one; all by default."""
     for step in checkpoint_steps(folder):
-        shutil.rmtree(checkpoint_path(folder, step))
+        if step > after:
+            shutil.rmtree(checkpoint_path(folder, step))
 
 
 def find_checkpoint(folder: Path, wanted: str | None) -> Path | None:
@@ -151,6 +150,6 @@ def find_checkpoint(folder: Path, wanted: str | None) -> Path | None:
 def _is_whole(path: Path) -> bool:
     try:
         digests = json.loads((path / _WHOLE).read_text(encoding="utf-8"))
-        return all(file_sha256(path / name) == digest for name, digest in digests.items())
-    except (OSError, ValueError):
+        return all(file_sha256(path / n) == digests[n] for n in (_MODEL, _TENSORS, _STATES))
+    except (OSError, ValueError, TypeError, LookupError):
         return False

@@ -1,6 +1,7 @@
 """The descent of a `TrainingRecipe`: steps, checkpoints, validations and the log."""
 
 import copy
+import logging
 import math
 import time
 from collections.abc import Generator
@@ -11,17 +12,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from salhub.runner.batches import Batch, mixed_seed, step_batches
-from salhub.runner.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
+from salhub.runner.checkpoint import (
+    checkpoint_path,
+    load_checkpoint,
+    remove_checkpoints,
+    save_checkpoint,
+)
 from salhub.runner.plan import Step, count_steps, share_of, steps_after, to_device
 from salhub.runner.progress import Progress
 
 if TYPE_CHECKING:
     from salhub.runner.recipe import TrainingRecipe
     from salhub.runner.run import Run
+
+logger = logging.getLogger(__name__)
 
 
 def descend(recipe: "TrainingRecipe", run: "Run") -> None:
@@ -110,6 +119,9 @@ class _Descent:
             load_checkpoint(self.run.checkpoint, self.run.model, self.states)
             self.progress.share_out(self.accelerator)
             self.run.earlier_seconds = self.progress.seconds
+        if self.accelerator.is_main_process:
+            # Later ones are of steps that are taken anew.
+            remove_checkpoints(self.run.folder, after=self.progress.step)
         self.run.log.begin_after(self.progress.step)
 
     def take_steps(self) -> None:
@@ -136,7 +148,7 @@ class _Descent:
 
     def end(self) -> None:
         """Leave the model as it is to be finished."""
-        path = self._save()
+        path = self._save(is_needed=False)
         self.run.remove_when_finished(path)
         seconds, count = self.progress.seconds, self.progress.step
         self.run.results.add_metric("seconds/steps", seconds, n=count, unit="s")
@@ -212,14 +224,20 @@ class _Descent:
                     f"'{step.stage.name}'); use a smaller learning_rate, or set max_grad_norm."
                 )
 
-    def _save(self, limit: int | None = None) -> Path:
+    def _save(self, limit: int | None = None, *, is_needed: bool = True) -> Path:
         now = time.perf_counter()
         self.progress.seconds += now - self.began
         self.began = now
         self.progress.gather(self.accelerator)
         path = checkpoint_path(self.run.folder, self.progress.step)
         if self.accelerator.is_main_process:
-            save_checkpoint(path, self.run.model, self.states, limit)
+            try:
+                save_checkpoint(path, self.run.model, self.states, limit)
+            except (OSError, SafetensorError) as error:
+                if is_needed:
+                    raise
+                # The disk may be full for it, and not for the finished model.
+                logger.warning("The last checkpoint could not be saved (%s).", error)
         self.accelerator.wait_for_everyone()
         return path
 

@@ -22,25 +22,30 @@ from salhub.runner.checkout import checkout_version
 from salhub.runner.loop import evaluation_mode
 from salhub.runner.processes import check_processes, check_whole_weights, copy_from_main
 from salhub.runner.recipe import Recipe
-from salhub.runner.run_card import CARD_NAME, run_card
+from salhub.runner.run_card import run_card
 from salhub.runner.run_folder import (
+    CARD_NAME,
     LOG_NAME,
     RESULTS_NAME,
+    check_output,
     exported_files,
     fill_from,
     is_finished,
+    is_of_a_run,
+    is_taken,
     open_folder,
     record_exported,
     record_failure,
     remove_drafts,
     start_folder,
 )
-from salhub.runner.sources import check_output
 from salhub.runner.trackers import JsonLinesTracker, check_trackers, plain_values
 
 logger = logging.getLogger(__name__)
 
 _SNAPSHOT = re.compile(r"[A-Za-z0-9][\w.-]*")
+# A model, its settings and its card have files with these endings.
+_OF_FILES = (".json", ".jsonl", ".md", ".safetensors", ".txt")
 
 
 class DivergedError(SalhubError, ValueError):
@@ -174,9 +179,14 @@ class Run:
         Raises:
             ValueError: `name` is no name of a folder, or is taken by something of the run.
         """
-        is_ours = any(file.startswith(f"{name}/") for file in exported_files(self.folder))
-        if _SNAPSHOT.fullmatch(name) is None or ((self.folder / name).exists() and not is_ours):
+        if (
+            _SNAPSHOT.fullmatch(name) is None
+            or name.endswith(_OF_FILES)
+            or is_of_a_run(name)
+            or is_taken(self.folder, self.folder / name)
+        ):
             raise ValueError(f"A snapshot is called by the name of a new folder, got {name!r}.")
+        self.accelerator.wait_for_everyone()  # before there is such a folder
         results = Results(self.results.model, self.results.command, self.results.seed)
         with measured(results), evaluation_mode(model):
             self.keep(model, results, name)
@@ -188,6 +198,8 @@ class Run:
         folder = self.folder / snapshot
         copy_from_main(model, self.accelerator)
         if self.accelerator.is_main_process:
+            if snapshot:  # a run that is killed meanwhile has to know the folder as its own
+                record_exported(self.folder, [folder / RESULTS_NAME])
             folder.mkdir(exist_ok=True)
             # A card of an earlier model would tell of another one.
             stale = (CARD_NAME, RESULTS_NAME, *self.recipe.optional_files)
@@ -218,10 +230,10 @@ class Run:
         record_exported(self.folder, [folder / CARD_NAME, folder / RESULTS_NAME])
         if not snapshot:
             for path in self._leftovers:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def _export(self, folder: Path, export: Any, stale: tuple[str, ...] = ()) -> None:
-        record_exported(self.folder, fill_from(folder, export, stale))
+        fill_from(folder, export, stale, of_run=self.folder)
 
     def remove_when_finished(self, path: Path) -> None:
         """Remember a file or folder that is only there to go on from."""

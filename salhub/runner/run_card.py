@@ -10,8 +10,6 @@ from salhub.results import Results
 if TYPE_CHECKING:
     from salhub.runner.recipe import Recipe
 
-CARD_NAME = "README.md"
-
 
 def run_card(recipe: "Recipe", results: Results, folder: Path, snapshot: str = "") -> str:
     """The card as Markdown with front matter; only numbers of the results file are in it.

@@ -1,8 +1,10 @@
 """The folder of a run: what it holds, whether it may be used, and files that appear whole."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from contextlib import suppress
+from pathlib import Path, PurePath
 from typing import Any
 
 from salhub.files import put_in_place, remove_stale_drafts, scratch_folder, write_text
@@ -16,6 +18,14 @@ RESULTS_NAME = "results.json"
 FAILURE_NAME = "failure.json"
 # Names of the files that the run has exported, those in folders among them.
 EXPORTED_NAME = "exported.json"
+CARD_NAME = "README.md"
+_RUN_NAMES = (OPTIONS_NAME, RESULTS_NAME, CARD_NAME, LOG_NAME, FAILURE_NAME, EXPORTED_NAME)
+_WORK = re.compile(r"checkpoint-\d+|block-\d+\.safetensors")
+
+
+def is_of_a_run(name: str) -> bool:
+    """Whether a run writes, and may remove, a file or folder of this name in its own folder."""
+    return name in _RUN_NAMES or _WORK.fullmatch(name) is not None
 
 
 def open_folder(
@@ -47,7 +57,14 @@ def open_folder(
 
 
 def check_unused(folder: Path, *, overwrite: bool) -> None:
-    """Raises FileExistsError where a folder holds a run or a model that may not be replaced."""
+    """Refuse a folder that holds what may not be replaced.
+
+    Raises:
+        FileExistsError: It holds a run, a model, or files named like those of a run; or it is a
+            file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"output_dir={folder} is a file; give the name of a folder.")
     if overwrite:
         return
     if any((folder / name).exists() for name in (OPTIONS_NAME, RESULTS_NAME)):
@@ -59,6 +76,12 @@ def check_unused(folder: Path, *, overwrite: bool) -> None:
         raise FileExistsError(
             f"{folder} holds a model that no run has written there; choose another output_dir, or "
             "replace it with overwrite=true."
+        )
+    found = sorted(path.name for path in folder.glob("*") if is_of_a_run(path.name))
+    if found:
+        raise FileExistsError(
+            f"{folder} holds {', '.join(found)}, which a run would replace or remove; choose "
+            "another output_dir, or replace what is there with overwrite=true."
         )
 
 
@@ -103,18 +126,34 @@ def clear_folder(folder: Path) -> None:
     of_folders = [name for name in exported_files(folder) if "/" in name]
     for name in (RESULTS_NAME, FAILURE_NAME, LOG_NAME, EXPORTED_NAME, *of_folders):
         (folder / name).unlink(missing_ok=True)
+    parents = {folder / parent for name in of_folders for parent in PurePath(name).parents[:-1]}
+    for parent in sorted(parents, key=lambda path: -len(path.parts)):
+        remove_stale_drafts(parent)
+        with suppress(OSError):  # something else is in it
+            parent.rmdir()
 
 
 def exported_files(folder: Path) -> list[str]:
-    """Names of the files that a run has exported to its folder, those in folders among them."""
+    """Names of the files that a run has exported to its folder, those in folders among them.
+
+    One that leads out of the folder is none: a list that came with a model can name anything. A
+    run that was killed may not have written all of them.
+    """
     path = folder / EXPORTED_NAME
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    listed = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return [name for name in listed or () if isinstance(name, str) and _is_inside(folder, name)]
+
+
+def _is_inside(folder: Path, name: str) -> bool:
+    home, parts = folder.resolve(), PurePath(name).parts
+    place = (home / name).resolve()
+    return bool(parts) and ".." not in parts and place != home and place.is_relative_to(home)
 
 
 def record_exported(folder: Path, paths: Iterable[Path]) -> None:
-    """Remember files or folders that a run has exported."""
+    """Remember files or folders that a run has exported, or is about to."""
     files = [f for path in paths for f in (path.rglob("*") if path.is_dir() else [path])]
-    names = {file.relative_to(folder).as_posix() for file in files if file.is_file()}
+    names = {file.relative_to(folder).as_posix() for file in files if not file.is_dir()}
     listed = sorted(names | set(exported_files(folder)))
     write_text(folder / EXPORTED_NAME, json.dumps(listed, indent=2) + "\n")
 
@@ -126,7 +165,10 @@ def remove_drafts(folder: Path) -> None:
 
 
 def fill_from(
-    folder: Path, export: Callable[[Path], None], optional: Iterable[str] = ()
+    folder: Path,
+    export: Callable[[Path], None],
+    optional: Iterable[str] = (),
+    of_run: Path | None = None,
 ) -> list[Path]:
     """Let `export` write into an empty folder, and move what it wrote into `folder`.
 
@@ -134,13 +176,27 @@ def fill_from(
         folder: Where the files go, each in one step.
         export: Takes the empty folder.
         optional: Files that are removed, after all others are there, unless they were written.
+        of_run: The folder of the run, which remembers what was exported; `folder` by default.
 
     Returns:
         What is in `folder` because of it.
+
+    Raises:
+        FileExistsError: A folder that the run has not written has the name of one that it exports.
     """
+    of_run = of_run or folder
     remove_drafts(folder)
     with scratch_folder(folder) as scratch:
         export(scratch)
+        for path in scratch.iterdir():
+            if path.is_dir() and is_taken(of_run, folder / path.name):
+                raise FileExistsError(
+                    f"{folder / path.name} is a folder that this run has not written; move it "
+                    "away, and go on with resume_from_checkpoint=latest."
+                )
+        files = [path for path in scratch.rglob("*") if path.is_file()]
+        # Before they are there: a run that is killed meanwhile has to know them as its own.
+        record_exported(of_run, [folder / path.relative_to(scratch) for path in files])
         written = []
         # The results come last: they say that a run is finished.
         for path in sorted(scratch.iterdir(), key=lambda p: (p.name == RESULTS_NAME, p.name)):
@@ -151,6 +207,46 @@ def fill_from(
         if folder / name not in written:
             (folder / name).unlink(missing_ok=True)
     return written
+
+
+def is_taken(folder: Path, path: Path) -> bool:
+    """Whether something is at a path in the folder of a run that the run has not exported."""
+    inside = f"{path.relative_to(folder).as_posix()}/"
+    if any(name.startswith(inside) for name in exported_files(folder)):
+        return False
+    return path.exists() and not (path.is_dir() and not any(path.iterdir()))
+
+
+def check_output(arguments: Any, sources: Mapping[str, str]) -> None:
+    """Refuse to write into a folder that is read, or over a file that is read.
+
+    Args:
+        arguments: The options.
+        sources: Option -> which files of a folder count. One that is named in full may lie in
+            `output_dir`, unless the run has another file of its name.
+
+    Raises:
+        ValueError: Naming the option.
+    """
+    target = Path(arguments.output_dir)
+    for name, pattern in sources.items():
+        value = getattr(arguments, name, None)
+        for one in value if isinstance(value, list) else [value]:
+            if not isinstance(one, str | Path) or not Path(one).exists():
+                continue
+            is_folder = "*" in pattern and target.is_dir() and target.samefile(one)
+            home, place = target.resolve(), Path(one).resolve()
+            inside = place.relative_to(home).parts if place.is_relative_to(home) else ()
+            if is_folder:
+                raise ValueError(
+                    f"output_dir is the folder of {name}={one}, whose files would be lost; choose "
+                    "another output_dir."
+                )
+            if inside and is_of_a_run(inside[0]):
+                raise ValueError(
+                    f"{name}={one} would be lost, as a run has a {inside[0]} of its own in "
+                    "output_dir; choose another output_dir."
+                )
 
 
 def _holds(name: str, folder: Path, options: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""The files that a run reads: what is in them, and that none of them is overwritten."""
+"""The files that a run reads, and what is in them."""
 
 import hashlib
 from collections.abc import Mapping
@@ -30,28 +30,6 @@ def source_digests(arguments: Any, sources: Mapping[str, str]) -> dict[str, str]
         if files:
             found[f"{name}{SUFFIX}"] = _digest(files)
     return found
-
-
-def check_output(arguments: Any, sources: Mapping[str, str]) -> None:
-    """Refuse to write into a folder that is read.
-
-    Args:
-        arguments: The options.
-        sources: Option -> which files of a folder count. One that is named in full may lie in
-            `output_dir`.
-
-    Raises:
-        ValueError: Naming the option.
-    """
-    target = Path(arguments.output_dir)
-    for name, pattern in sources.items():
-        value = getattr(arguments, name, None)
-        is_whole_folder = isinstance(value, str) and "*" in pattern and Path(value).is_dir()
-        if is_whole_folder and target.is_dir() and target.samefile(value):
-            raise ValueError(
-                f"output_dir is the folder of {name}={value}, whose files would be lost; choose "
-                "another output_dir."
-            )
 
 
 def _files(path: Path, pattern: str) -> list[Path]:

@@ -207,8 +207,31 @@ def test_a_snapshot_is_a_model_of_its_own_and_changes_no_step(tmp_path):
         run(recipe)
     run_toy(out, snapshot_step=6, resume_from_checkpoint="latest", **options)
     assert products(out) == products(whole) and "early/model.safetensors" in products(out)
+    run_toy(out, overwrite=True, snapshot_step=6, **options)
+    assert products(out) == products(whole)
     run_toy(out, overwrite=True, **options)
-    assert not list(out.glob("early/*")) and "early/model.safetensors" not in products(out)
+    assert not (out / "early").exists() and "early/model.safetensors" not in products(out)
+
+
+@pytest.mark.parametrize("moment", ["before", "within", "after"])
+def test_a_run_that_ends_while_a_snapshot_is_saved_goes_on(tmp_path, moment):
+    class Killed(ToyRecipe):
+        def export(self, model, folder):
+            if moment == "before":
+                raise Stopped
+            super().export(model, folder)
+            if moment == "within":
+                (folder.parent / "left").touch()  # as a kill leaves what was being written
+                raise Stopped
+
+        def evaluate(self, *_):
+            raise Stopped
+
+    options = {"output_dir": str(tmp_path), "cpu": True, "snapshot_step": 6}
+    with pytest.raises(Stopped):
+        run(Killed(ToyArguments(**options, checkpointing_steps=3)))
+    run(ToyRecipe(ToyArguments(**options, checkpointing_steps=3, resume_from_checkpoint="latest")))
+    assert (tmp_path / "early" / "results.json").is_file()
 
 
 def test_a_snapshot_takes_the_place_of_nothing(tmp_path):
@@ -217,7 +240,9 @@ def test_a_snapshot_takes_the_place_of_nothing(tmp_path):
             self.run.snapshot(self.place, model)
 
     (tmp_path / "mine").mkdir()
-    for Named.place in ("mine", "../up", "options.json", ""):
+    (tmp_path / "mine" / "thesis.tex").touch()
+    taken = ("checkpoint-5", "results.json", "model.safetensors", "block-0001.safetensors")
+    for Named.place in ("mine", "../up", "options.json", "", *taken):
         with pytest.raises(ValueError, match="is called by the name of a new folder"):
             run(Named(ToyArguments(output_dir=str(tmp_path), cpu=True, overwrite=True)))
 

@@ -9,7 +9,7 @@ import pytest
 
 from salhub.results import Results
 from salhub.runner.run import run
-from salhub.runner.run_folder import OPTIONS_NAME, fill_from, is_finished
+from salhub.runner.run_folder import OPTIONS_NAME, exported_files, fill_from, is_finished
 from salhub.runner.sources import source_digests
 from tests.runner.test_loop import run_toy
 from tests.runner.toy_recipe import ToyArguments, ToyRecipe
@@ -64,6 +64,76 @@ def test_a_model_that_is_read_is_never_replaced(tmp_path):
     assert (folder / "model.safetensors").read_bytes() == b"weights"
     (folder / "mask.safetensors").touch()  # a file of the folder may be read there
     assert read(folder, mask=str(folder), overwrite=True) is not None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["checkpoint-500/weights.bin", "README.md", "log.jsonl", "failure.json", "exported.json"],
+)
+def test_files_named_like_those_of_a_run_are_not_lost(tmp_path, name):
+    theirs = tmp_path / "out" / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("[]")
+    said = f"holds {name.partition('/')[0]}, which a run would replace"
+    for resume in (None, "latest"):
+        with pytest.raises(FileExistsError, match=said):
+            run_toy(tmp_path / "out", resume_from_checkpoint=resume)
+    assert theirs.read_text() == "[]"
+    run_toy(tmp_path / "out", overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "checkpoint-5/texts.txt"])
+def test_a_file_that_is_read_is_not_one_of_the_run(tmp_path, name):
+    data = tmp_path / name
+    data.parent.mkdir(exist_ok=True)
+    data.write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match=r"data=.* would be lost, as a run has a .* of its"):
+            read(tmp_path, data=str(data), overwrite=overwrite)
+    assert data.read_text() == "mine"
+
+
+def test_an_output_that_is_a_file_is_refused_in_a_sentence(tmp_path):
+    (tmp_path / "out").touch()
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match="is a file; give the name of a folder"):
+            run_toy(tmp_path / "out", overwrite=overwrite)
+
+
+def test_a_list_of_exported_files_names_none_outside_of_its_folder(tmp_path):
+    outside, folder = tmp_path / "outside", tmp_path / "out"
+    for path in (outside, folder):
+        path.mkdir()
+    precious = outside / "precious.txt"
+    precious.touch()
+    (folder / "link").symlink_to(outside)
+    names = ["../outside/precious.txt", str(precious), "link/precious.txt", "a/../b", ".", "", 3]
+    (folder / "exported.json").write_text(json.dumps([*names, "early/model.safetensors"]))
+    assert exported_files(folder) == ["early/model.safetensors"]
+    run_toy(folder, overwrite=True)
+    assert precious.exists()
+
+
+def test_a_folder_of_somebody_else_is_not_replaced_by_an_exported_one(tmp_path):
+    (tmp_path / "extra").mkdir()
+    (tmp_path / "extra" / "thesis.tex").touch()
+
+    class Exporting(ToyRecipe):
+        def export(self, model, folder):
+            super().export(model, folder)
+            (folder / "extra").mkdir()
+            (folder / "extra" / "part").touch()
+
+    def make(**options):
+        return Exporting(ToyArguments(output_dir=str(tmp_path), cpu=True, **options))
+
+    with pytest.raises(FileExistsError, match=r"move it away, and go on with resume_from"):
+        run(make())
+    (tmp_path / "extra").rename(tmp_path / "moved")
+    assert run(make(resume_from_checkpoint="latest")) is not None
+    assert [path.name for path in tmp_path.glob("*/thesis.tex")] == ["thesis.tex"]
+    run(make(overwrite=True))
+    assert [path.name for path in (tmp_path / "extra").iterdir()] == ["part"]
 
 
 # --- going on -------------------------------------------------------------------------------------
@@ -158,7 +228,8 @@ def test_what_is_not_written_any_more_goes_after_the_rest_has_come(tmp_path):
         (scratch / "mask").write_text("new")
 
     written = fill_from(tmp_path, export, optional=("mask", "delta"))
-    assert written == [tmp_path / "mask"] == list(tmp_path.iterdir())
+    assert written == [tmp_path / "mask"]
+    assert {path.name for path in tmp_path.iterdir()} == {"mask", "exported.json"}
 
 
 def test_the_commit_of_a_checkout_is_recorded(tmp_path, monkeypatch):
