@@ -103,11 +103,25 @@ class TransformersChat:
                 "one that was trained for instructions."
             )
         # The pipeline pads on the left, and the tokenizer may be somebody else's too.
-        tokenizer = copy.copy(tokenizer)
+        tokenizer = copy.deepcopy(tokenizer)
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-        self.pipeline = TextGenerationPipeline(model=model.eval(), tokenizer=tokenizer)
+        # Without a device the pipeline would move the model; what accelerate placed stays too.
+        device = None if hasattr(model, "hf_device_map") else model.device
+        self.pipeline = TextGenerationPipeline(
+            model=model.eval(), tokenizer=tokenizer, device=device
+        )
         self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
         self.temperature, self.seed = temperature, seed
+
+    @property
+    def model(self) -> Any:
+        """The model that answers."""
+        return self.pipeline.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer, a copy of the one that was given."""
+        return self.pipeline.tokenizer
 
     def generate(self, conversations: Sequence[Messages]) -> list[str]:
         """See `Chat`."""

@@ -51,11 +51,12 @@ def prompt_for(
     """
     evidence = evidence_of(told, config)
     slots = told_slots(told, evidence) if slots is None else slots
-    names, label = evidence.names, evidence.names.shown[0] or "this class"
+    names, (label, rival) = evidence.names, evidence.names.shown
+    verdict = f"{label or 'this class'} rather than {rival}" if rival else label or "this class"
     own = [names.masked(", ".join(one.text for one in slot.phrases)) for slot in slots]
     signs = [slot.sign for slot in slots]
     language = f" in {_LANGUAGES[config.language]}" if config.language in _LANGUAGES else ""
-    asked = _question(names.masked(told.words.text), label, own, signs, language)
+    asked = _question(names.masked(told.words.text), verdict, own, signs, language)
     if config.evidence == "both":
         asked = f"All words with their scores:\n{scored_words(told, evidence)}\n\n{asked}"
     messages = [{"role": "system", "content": _ROLE}, *_example(signs)]

@@ -35,8 +35,11 @@ _QUOTATION = re.compile(
     "\uff02`\u201a\u2018]|(?<!\\w)'[^'\n]{1,80}'(?!\\w)"
 )
 _DIGITS = re.compile(r"\d+")
+_BEFORE_NAME, _AFTER_NAME = "[\"'\u2018\u201c\u201a\u201e*_]*", "[\"'\u2019\u201d\u2018\u201c*_]*"
 # Longer lists would fill the window of a small model.
 MOST_WORDS = 60
+# What would be printed as 0 %, or has no direction at all, is no word to explain with.
+LEAST_SHARE = 0.005
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,16 @@ def slots_of(phrases: Sequence[Phrase]) -> list[Slot]:
 
 
 def word_slots(evidence: Evidence) -> list[Slot]:
-    """A slot for each of the first words of a text, whatever it weighs."""
-    found = []
-    for place in range(min(len(evidence.words), MOST_WORDS)):
+    """A slot for each of the first words of a text that weighs half a percent or more."""
+    found: list[Slot] = []
+    for place in range(len(evidence.words)):
+        if len(found) == MOST_WORDS or abs(evidence.share([place])) < LEAST_SHARE:
+            continue
         share, sign = evidence.share([place]), "+" if evidence.scores[place] >= 0 else "-"
         phrase = make_phrase(
             evidence.words, [place], evidence.scores, coverage=share, sign=sign, rank=0
         )
-        found.append(Slot(place + 1, (phrase,), share))
+        found.append(Slot(len(found) + 1, (phrase,), share))
     return found
 
 
@@ -129,8 +134,16 @@ def faults(
     own = [name for name in (names.label, names.other) if name]
     if names.is_masked and any(named(name).search(plain) for name in own):
         found.append(("", "it names the class, which is masked"))
-    for name in [*own, *filter(None, names.shown)]:
-        plain = named(name, "[\"'\u2018\u201c]?", "[\"'\u2019\u201d]?").sub(" ", plain)
+    label, rival = names.shown
+    if rival:
+        # "rather than negative" is the only thing to say of the class that it is compared with.
+        longest_first = sorted(templates["rival_cues"], key=len, reverse=True)
+        units = "|".join(re.escape(unit) for unit in longest_first)
+        plain = named(rival, rf"(?:{units})\s*{_BEFORE_NAME}", _AFTER_NAME).sub(" ", plain)
+        if named(rival).search(plain):
+            found.append(("", f"it names the class '{rival}', which is not explained"))
+    for name in filter(None, (label, rival)):
+        plain = named(name, _BEFORE_NAME, _AFTER_NAME).sub(" ", plain)
     for name in {*class_names} - {*own}:
         if named(name).search(plain):
             found.append(("", f"it names the class '{name}', which is not explained"))
@@ -153,11 +166,14 @@ def audited(
     """The filled text, and its audit together with the faults of the prose."""
     text, phrases = filled(prose, slots, evidence)
     findings, own = check(text, evidence, phrases), faults(prose, slots, evidence, class_names)
-    if slots:
-        # What carries most for the class, or where nothing does, the first that speaks against it.
-        required = max(slots, key=lambda one: (one.sign == "+") * one.share)
-        if required.phrases[0] not in phrases:
-            own.append(("", f"slot [{required.number}], which matters most, is missing"))
+    if not any(one.sign == evidence.config.sign.replace("any", "+") for one in slots):
+        own.append(("", "no word speaks for it, so that prose has nothing to rest on"))
+    else:
+        # The first phrase is the most important one; words that nobody has ranked go by share.
+        ranked = [one for one in slots if one.phrases[0].rank]
+        most = ranked[0] if ranked else max(slots, key=lambda one: (one.sign == "+") * one.share)
+        if most.phrases[0] not in phrases:
+            own.append(("", f"slot [{most.number}], which matters most, is missing"))
     for kind, _ in own:
         if kind:
             (findings.citations if kind == "citation" else findings.numbers).add(False)

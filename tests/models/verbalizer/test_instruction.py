@@ -46,12 +46,29 @@ def test_the_prompt_holds_the_text_the_class_and_the_evidence():
     # The example has as many slots.
     assert messages[2]["content"] == "The verdict rests on [1]; [2] speaks against it."
     tokens = prompt_for(told(), VerbalizerConfig(evidence="tokens"))[-1]["content"]
-    assert "[2] warm; [3] film" in tokens and "[6] long" in tokens
+    assert "[1] warm; [2] film" in tokens and "[4] long" in tokens
     both = prompt_for(told(), VerbalizerConfig(evidence="both"))[-1]["content"]
     assert "warm (0.90)" in both and "long (-0.40)" in both and "[1] warm film" in both
     masked = prompt_for(told(), VerbalizerConfig(mask_label=True))[-1]["content"]
     assert "{placeholder}" in masked and "positive" not in masked
     assert "in German why" in prompt_for(told(), VerbalizerConfig(language="de"))[-1]["content"]
+
+
+def test_the_prompt_names_the_class_that_it_is_compared_with():
+    told = Verbalizer().verbalize(TOKENS, SCORES, "positive", "mixed")
+    asked = prompt_for(told, VerbalizerConfig())[-1]["content"]
+    assert "Verdict: positive rather than mixed" in asked
+    assert "why the verdict is positive rather than mixed." in asked
+
+
+@pytest.mark.parametrize("scores", [[0.0] * 6, [-0.5, -0.2, 0, 0, 0, -0.1]])
+@pytest.mark.parametrize("prose", ["It is positive: everybody loves it.", "[1] is against it."])
+@pytest.mark.parametrize("evidence", ["phrases", "tokens"])
+def test_where_no_word_speaks_for_the_class_the_template_says_so(scores, prose, evidence):
+    config = VerbalizerConfig(evidence=evidence)
+    told = Verbalizer(config).verbalize(TOKENS, scores, "positive")
+    found = instruct([told], CallableChat(lambda _: prose), config)[0]
+    assert found.text == told.text and found.audit["source"] == "template"
 
 
 def test_a_right_answer_is_filled_in():
@@ -208,8 +225,18 @@ def test_a_chat_model_of_transformers_answers_a_batch_as_one_by_one(tmp_path):
     assert together == [chat.generate([talk])[0] for talk in talks] and all(together)
     network.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
+    # What was given is as it was.
+    assert chat.model is network and chat.tokenizer is not tokenizer
     named = as_chat(str(tmp_path), max_new_tokens=5)
     assert named.generate(talks) == together
+
+
+def test_a_tokenizer_that_is_given_stays_as_it_was():
+    network, tokenizer = chat_model()
+    tokenizer.pad_token, tokenizer.eos_token = None, "[SEP]"
+    chat = TransformersChat(network, tokenizer)
+    assert tokenizer.pad_token is None and chat.tokenizer.pad_token == "[SEP]"
+    assert chat.model.device == network.device
 
 
 def test_what_holds_no_conversation_is_refused():

@@ -109,6 +109,41 @@ def test_directions_hold_in_every_language(language):
     assert sum("does not speak" in one for one in problems) == 2, problems
 
 
+def test_the_verdict_is_never_given_to_the_class_that_it_is_compared_with():
+    for prose in (
+        "It is positive rather than negative because of [1].",
+        "It is “positive”, not “negative”: [1].",
+        "[1] makes it positive instead of negative.",
+    ):
+        assert answered(prose, other="negative")[1]["problems"] == [], prose
+    for prose in (
+        "It is negative: [1].",
+        "It is negative rather than positive because of [1].",
+        "Rated “negative” because of [1].",
+    ):
+        problems = answered(prose, other="negative")[1]["problems"]
+        assert "it names the class 'negative', which is not explained" in problems, prose
+    lie = "It is {other} because of [1]."
+    assert not answered(lie, other="negative", mask_label=True)[1]["is_faithful"]
+    right = "It is {placeholder} rather than {other}: [1]."
+    assert answered(right, other="negative", mask_label=True)[1]["problems"] == []
+    units = {"de": "und nicht als", "fr": "plutôt que", "es": "en lugar de", "zh": "而不是"}
+    for language, unit in units.items():
+        prose = f"positive {unit} negative: [1]."
+        assert answered(prose, other="negative", language=language)[1]["problems"] == [], prose
+
+
+def test_the_strongest_phrase_matters_most_and_not_a_list_that_weighs_more():
+    tokens, scores = ["fine", *["b"] * 5, "good", *["b"] * 5, "fun"], [0.35, *[-0.1] * 5]
+    scores = [*scores, 0.3, *[-0.1] * 5, 0.3]
+    told = Verbalizer(VerbalizerConfig(max_phrases=1)).verbalize(tokens, scores, "positive")
+    evidence = Evidence(told.words, told.scores, VerbalizerConfig(), Names("positive"))
+    slots = slots_of(told.phrases)
+    assert slots[1].share > slots[0].share
+    assert audited("[1] carries the verdict.", slots, evidence)[1]["problems"] == []
+    assert not audited("[2] carry the verdict.", slots, evidence)[1]["is_faithful"]
+
+
 def test_a_masked_class_is_neither_named_nor_quoted():
     text, found = answered("It is {placeholder} because of [1].", mask_label=True)
     assert found["is_faithful"] and "{placeholder}" in text
@@ -139,13 +174,16 @@ def test_single_words_of_the_list_share_a_slot():
     assert "“good” and “fun” (40 %) helps" in text and found["problems"] == []
 
 
-def test_every_word_may_be_a_slot():
-    words = Words.of_tokens(TOKENS)
-    evidence = Evidence(words, np.array(SCORES), VerbalizerConfig(), Names("positive"))
+def test_every_word_that_weighs_something_may_be_a_slot():
+    words = Words.of_tokens([*TOKENS, "."])
+    scores = np.array([*SCORES, 0.001])
+    evidence = Evidence(words, scores, VerbalizerConfig(), Names("positive"))
     slots = word_slots(evidence)
-    assert [slot.number for slot in slots] == list(range(1, len(TOKENS) + 1))
-    text, found = audited("[2] supports it; [16] softens it.", slots, evidence)
-    assert text.startswith("“wonderful” (56 % of the evidence) supports it; “slow” (offsets 33 %")
+    # The first word weighs nothing, and the last one 0 %.
+    assert [slot.phrases[0].indices[0] for slot in slots] == list(range(1, len(TOKENS)))
+    assert [slot.number for slot in slots] == list(range(1, len(TOKENS)))
+    text, found = audited("[1] supports it; [15] softens it.", slots, evidence)
+    assert text.startswith("“wonderful” (55 % of the evidence) supports it; “slow” (offsets 33 %")
     assert found["problems"] == []
     assert not audited("[3] supports it.", slots, evidence)[1]["is_faithful"]
 
