@@ -14,7 +14,7 @@ from salhub.hub_commit import Content, check_login, check_repository, commit_fil
 from salhub.manifest import NAMESPACE, read_manifest
 from salhub.model_card import Facts, card_text
 from salhub.results import Results
-from salhub.runner.run_folder import EXPORTED_NAME, exported_files
+from salhub.runner.run_folder import OPTIONS_NAME, exported_files, is_of_a_run
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -27,8 +27,6 @@ _WEIGHTS_INDEX = "model.safetensors.index.json"
 _WRITERS = {"preprocessor_config.json": "image_processor", "tokenizer_config.json": "tokenizer"}
 _CARD = "README.md"
 _RESULTS = "results.json"
-# What a run keeps for itself.
-_OF_THE_RUN = ("options.json", "failure.json", EXPORTED_NAME)
 # What a model folder is made of; optimizer states, pickles and logs stay at home.
 _PUSHED_SUFFIXES = (".json", ".safetensors", ".md", ".txt", ".model", ".jinja")
 _PUSHED_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".svg")
@@ -147,12 +145,15 @@ def _saved_model(folder: Path) -> tuple[dict[str, Content], Model | None]:
     # A run has made sure that its model is complete, whoever's it is, and has written a card.
     entry = None if _is_of_a_run(folder) else _entry_of(config, folder)
     _check_complete(folder, config, entry)
+    # A run knows what it has made, snapshots in folders among it; notes beside it stay at home.
+    exported = {name for name in exported_files(folder) if (folder / name).is_file()}
     files: dict[str, Content] = {
-        path.name: path for path in sorted(folder.iterdir()) if _belongs_to_model(path)
+        path.name: path
+        for path in sorted(folder.iterdir())
+        if _belongs_to_model(path)
+        and (not exported or path.name in exported or path.name.startswith(_PUSHED_NAMES))
     }
-    # What a run has exported to folders, such as its snapshots.
-    inside = (name for name in exported_files(folder) if "/" in name)
-    files |= {name: folder / name for name in inside if (folder / name).is_file()}
+    files |= {name: folder / name for name in sorted(exported)}
     skipped = sorted({path.name for path in folder.iterdir()} - files.keys())
     if skipped:
         logger.info("%s: not pushed: %s", folder, ", ".join(skipped))
@@ -188,6 +189,11 @@ def _entry_of(config: Mapping, folder: Path) -> Model:
     try:
         return entry_of(config)
     except UnknownNameError as error:
+        if (folder / OPTIONS_NAME).is_file():
+            raise ValueError(
+                f"The run in {folder} was not measured yet, and has no card; go on with its "
+                "command and resume_from_checkpoint=latest."
+            ) from error
         raise ValueError(
             f"{folder} holds a model of type '{config.get('model_type')}', which is none of "
             "salhub's, and no run of salhub made it; push it with its own push_to_hub."
@@ -219,7 +225,9 @@ def _missing_weights(folder: Path, config: Mapping) -> list[str]:
 
 
 def _belongs_to_model(path: Path) -> bool:
-    if not path.is_file() or path.name.startswith(".") or path.name in _OF_THE_RUN:
+    if not path.is_file() or path.name.startswith("."):
+        return False
+    if is_of_a_run(path.name) and path.name not in (_CARD, _RESULTS):
         return False
     is_known = path.name.startswith(_PUSHED_NAMES)
     return is_known or path.suffix.lower() in (*_PUSHED_SUFFIXES, *_PUSHED_PICTURES)

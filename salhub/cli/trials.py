@@ -153,10 +153,11 @@ def _known_outcome(call: RecipeCall) -> "Results | str | None":
 
     arguments = call.arguments()
     folder = Path(arguments.output_dir)
-    options = call.recipe_class(arguments).recorded_options()
-    if is_finished(folder, options):
+    recipe = call.recipe_class(arguments)
+    options, defaults = recipe.recorded_options(), recipe.default_options()
+    if is_finished(folder, options, defaults):
         return Results.load(folder / RESULTS_NAME)
-    return failure_of(folder, options)
+    return failure_of(folder, options, defaults)
 
 
 def _keep_best(

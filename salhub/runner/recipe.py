@@ -76,6 +76,15 @@ class Recipe(ABC):
         """The same with digests of the files that they name, which decide as well."""
         return {**self.learned_options(), **source_digests(self.arguments, self.sources)}
 
+    def default_options(self) -> dict[str, Any]:
+        """What the options are where nobody gives them; those that have to be given are left out.
+
+        A run that a former version has finished knows nothing of an option that came later.
+        """
+        fields, missing = dataclasses.fields(self.arguments), dataclasses.MISSING
+        made = {f.name: f.default_factory() for f in fields if f.default_factory is not missing}
+        return made | {f.name: f.default for f in fields if f.default is not missing}
+
     @abstractmethod
     def build_model(self) -> nn.Module:
         """The model to work on, on the CPU; the seed is set when this is called.

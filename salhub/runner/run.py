@@ -18,6 +18,7 @@ from salhub.hub_commit import PushError, check_writer, commit_files
 from salhub.results import Results, measured
 from salhub.runner.arguments import RunArguments
 from salhub.runner.batches import mixed_seed
+from salhub.runner.blocks import remove_blocks
 from salhub.runner.checkout import checkout_version
 from salhub.runner.loop import evaluation_mode
 from salhub.runner.processes import check_processes, check_whole_weights, copy_from_main
@@ -80,14 +81,15 @@ def run(recipe: Recipe, command: str = "") -> Results | None:
     check_trackers(arguments.report_to)
     check_whole_weights()
     check_output(arguments, recipe.sources)
-    options = recipe.recorded_options()
+    options, defaults = recipe.recorded_options(), recipe.default_options()
     goes_on, checkpoint = open_folder(
         folder,
         options,
         resume=arguments.resume_from_checkpoint,
         overwrite=arguments.overwrite or arguments.dry_run,
+        defaults=defaults,
     )
-    is_done = goes_on and not arguments.dry_run and is_finished(folder, options)
+    is_done = goes_on and not arguments.dry_run and is_finished(folder, options, defaults)
     if arguments.push_to_hub:
         _check_push(arguments, is_done=is_done)
     log = JsonLinesTracker(folder / LOG_NAME)
@@ -120,6 +122,8 @@ def run(recipe: Recipe, command: str = "") -> Results | None:
         recipe.prepare(model, accelerator)
         results.add_metric("seconds/preparation", time.perf_counter() - began, unit="s")
         recipe.work(this)
+        # As of one that did all its work at once, whatever was drawn before.
+        torch.manual_seed(mixed_seed(arguments.seed, 0, 2))
         finished = recipe.finish(model).eval()
         this.keep(finished, results)
     results.wall_seconds = round(results.wall_seconds + this.earlier_seconds, 2)
@@ -205,6 +209,7 @@ class Run:
             stale = (CARD_NAME, RESULTS_NAME, *self.recipe.optional_files)
             self._export(folder, lambda scratch: self.recipe.export(model, scratch), stale)
         self.accelerator.wait_for_everyone()
+        torch.manual_seed(mixed_seed(self.recipe.arguments.seed, 0, 3))
         try:
             self.recipe.evaluate(model, self.accelerator, results)
         except Exception:
@@ -278,6 +283,7 @@ def _results_of(folder: Path, accelerator: Accelerator) -> Results:
     """What a finished run has measured."""
     if accelerator.is_main_process:
         logger.warning("The run in %s is finished already; its results are those given.", folder)
+        remove_blocks(folder)  # where it was killed between its results and this
     accelerator.end_training()
     return Results.load(folder / RESULTS_NAME)
 

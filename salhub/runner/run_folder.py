@@ -29,7 +29,12 @@ def is_of_a_run(name: str) -> bool:
 
 
 def open_folder(
-    folder: Path, options: Mapping[str, Any], *, resume: str | None, overwrite: bool
+    folder: Path,
+    options: Mapping[str, Any],
+    *,
+    resume: str | None,
+    overwrite: bool,
+    defaults: Mapping[str, Any] | None = None,
 ) -> tuple[bool, Path | None]:
     """Decide whether to start or to go on; looks only, and changes nothing.
 
@@ -38,6 +43,7 @@ def open_folder(
         options: What decides about the result of the run, as JSON would hold it.
         resume: "latest", the folder of a checkpoint, or None.
         overwrite: Whether a run or a model that is there may be replaced.
+        defaults: What options are that a finished run, of a former version, did not know.
 
     Returns:
         Whether to go on with the run that is there, and the checkpoint to go on from, if any.
@@ -50,7 +56,7 @@ def open_folder(
     checkpoint = find_checkpoint(folder, resume)
     is_begun = checkpoint is not None or (folder / OPTIONS_NAME).exists()
     if resume is not None and is_begun:
-        _check_options(folder / OPTIONS_NAME, options)
+        is_finished(folder, options, defaults) or _check_options(folder / OPTIONS_NAME, options)
         return True, checkpoint
     check_unused(folder, overwrite=overwrite)
     return False, None
@@ -85,22 +91,34 @@ def check_unused(folder: Path, *, overwrite: bool) -> None:
         )
 
 
-def is_finished(folder: Path, options: Mapping[str, Any]) -> bool:
+def is_finished(
+    folder: Path, options: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> bool:
     """Whether a folder holds a finished run with these options.
 
+    Args:
+        folder: Of the run.
+        options: As in `open_folder`.
+        defaults: What options are that a run of a former version did not know; without them the
+            run has to know the same ones.
+
     Raises:
         ValueError: It has other options.
     """
-    return _holds(RESULTS_NAME, folder, options)
+    return _holds(RESULTS_NAME, folder, options, defaults)
 
 
-def failure_of(folder: Path, options: Mapping[str, Any]) -> str | None:
+def failure_of(
+    folder: Path, options: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> str | None:
     """The sentence that the run in a folder ended with because of its options, or None.
 
+    Takes the arguments of `is_finished`.
+
     Raises:
         ValueError: It has other options.
     """
-    if not _holds(FAILURE_NAME, folder, options):
+    if not _holds(FAILURE_NAME, folder, options, defaults):
         return None
     return json.loads((folder / FAILURE_NAME).read_text(encoding="utf-8"))["failure"]
 
@@ -249,20 +267,27 @@ def check_output(arguments: Any, sources: Mapping[str, str]) -> None:
                 )
 
 
-def _holds(name: str, folder: Path, options: Mapping[str, Any]) -> bool:
+def _holds(
+    name: str, folder: Path, options: Mapping[str, Any], defaults: Mapping[str, Any] | None
+) -> bool:
     if not (folder / name).is_file():
         return False
-    _check_options(folder / OPTIONS_NAME, options)
+    _check_options(folder / OPTIONS_NAME, options, defaults)
     return True
 
 
-def _check_options(path: Path, options: Mapping[str, Any]) -> None:
+def _check_options(
+    path: Path, options: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> None:
     if not path.is_file():
         raise ValueError(
             f"{path.parent} has checkpoints or results and no {OPTIONS_NAME}, so it is not known "
             "what run they are of; start anew with overwrite=true."
         )
     before = json.loads(path.read_text(encoding="utf-8"))
+    if defaults is not None:
+        known = {**defaults, **before}
+        before = {n: v for n, v in known.items() if n in options or n.endswith(SUFFIX)}
     names = [{n for n in one if not n.endswith(SUFFIX)} for one in (before, options)]
     if names[0] != names[1]:
         raise ValueError(

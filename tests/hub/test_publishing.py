@@ -349,3 +349,30 @@ def test_a_verbalizer_is_not_pushed_without_its_tokenizer(tmp_path):
     ):
         files_to_push(folder, "me/verbalizer")
     assert "tokenizer_config.json" in files_to_push(former, "me/verbalizer")
+
+
+def test_of_a_run_what_it_has_exported_is_pushed_and_nothing_else(tmp_path):
+    from salhub.publishing import files_to_push
+    from tests.runner.test_loop import run_toy
+
+    run_toy(tmp_path, snapshot_step=3, max_train_steps=4, checkpointing_steps=2)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "foreign"}))
+    (tmp_path / "notes.md").touch()
+    (tmp_path / "LICENSE").touch()
+    (tmp_path / "precious.txt").touch()
+    listed = json.loads((tmp_path / "exported.json").read_text())
+    secret = tmp_path.parent / f"{tmp_path.name}.txt"
+    secret.touch()
+    named = [*listed, f"../{secret.name}", str(secret)]
+    (tmp_path / "exported.json").write_text(json.dumps(named))
+    files = files_to_push(tmp_path, "me/toy")
+    assert set(files) == {*listed, "LICENSE"}
+    assert {"model.safetensors", "README.md", "results.json", "early/README.md"} <= set(files)
+    # A run of a former version has no list.
+    (tmp_path / "exported.json").unlink()
+    (tmp_path / "block-0003.safetensors").touch()
+    files = files_to_push(tmp_path, "me/toy")
+    assert not {"block-0003.safetensors", "options.json", "log.jsonl"} & set(files)
+    (tmp_path / "results.json").unlink()
+    with pytest.raises(ValueError, match=r"was not measured yet.*resume_from_checkpoint=latest"):
+        files_to_push(tmp_path, "me/toy")

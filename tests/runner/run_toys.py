@@ -7,6 +7,7 @@ twice on all processes, once at a stretch and once stopped and resumed.
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -66,6 +67,14 @@ def kill(kind: str, folder: Path) -> int:
 
 def share(kind: str, folder: Path) -> None:
     """Carry out a recipe, and again with a stop in between."""
+    names = ToyBlockRecipe.block_names
+
+    def late(self, model):
+        # A process that looks for blocks when another one may have written some.
+        time.sleep(0.5 * self.run.accelerator.process_index)
+        return names(self, model)
+
+    ToyBlockRecipe.block_names = late
     Accelerator.end_training = lambda _: None  # after it, processes know no more of each other
     run(toy(kind, folder / kind))
     recipe, _ = counted(toy(kind, folder / f"{kind} again"), STOPS[kind])

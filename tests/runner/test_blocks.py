@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from salhub.cli import app
@@ -84,6 +85,54 @@ def test_a_line_of_the_log_a_block_and_blocks_as_written_out(tmp_path):
     # Every row has few values, as it was rounded.
     assert max(len(row.unique()) for row in weights["3.weight"]) <= 2 * 4 + 1
     assert (tmp_path / "steps" / "levels.txt").read_text() == "3"
+
+
+def test_what_the_blocks_that_were_there_have_taken_counts(tmp_path):
+    stop(tmp_path, 3)
+    for name in (0, 1):
+        path = tmp_path / f"block-000{name}.safetensors"
+        with safe_open(path, framework="pt") as file:
+            record = {**file.metadata(), "seconds": "1000"}
+        save_file(load_file(path), path, metadata=record)
+    found = run(recipe_of(tmp_path, resume_from_checkpoint="latest"))
+    assert found.wall_seconds > 2000 and found.metric("seconds/blocks").value > 2000
+
+
+class Drawing(ToyBlockRecipe):
+    """Adds what it draws to the stream between its blocks, and to its measurement."""
+
+    def take_block(self, model, name, block):
+        super().take_block(model, name, block)
+        self.stream = self.stream + 0.1 * torch.randn_like(self.stream)
+
+    def finish(self, model):
+        with torch.no_grad():
+            model[3].bias += torch.rand(8)
+        return model
+
+    def evaluate(self, model, accelerator, results):
+        super().evaluate(model, accelerator, results)
+        results.add_metric("drawn", torch.rand(()))
+
+
+def test_what_is_drawn_beside_the_blocks_is_the_same_however_often_it_was_stopped(tmp_path):
+    def make(folder, **options):
+        return Drawing(ToyBlockArguments(output_dir=str(tmp_path / folder), cpu=True, **options))
+
+    whole = run(make("whole"))
+    recipe, _ = counted(make("out"), 3)
+    with pytest.raises(Stopped):
+        run(recipe)
+    found = run(make("out", resume_from_checkpoint="latest"))
+    assert products(tmp_path / "out") == products(tmp_path / "whole")
+    assert found.metric("drawn").value == whole.metric("drawn").value
+
+
+def test_blocks_left_by_a_kill_at_the_very_end_go_when_the_run_is_met_again(tmp_path):
+    run(recipe_of(tmp_path))
+    (tmp_path / "block-0001.safetensors").touch()
+    run(recipe_of(tmp_path, resume_from_checkpoint="latest"))
+    assert not list(tmp_path.glob("block-*"))
 
 
 def test_an_error_that_is_no_number_ends_the_run(tmp_path):

@@ -132,6 +132,48 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, caplog, file):
     assert products(tmp_path / "out") == products(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", "null"])
+def test_a_checkpoint_that_does_not_say_what_is_in_it_is_damaged(tmp_path, caplog, content):
+    run_toy(tmp_path, checkpointing_steps=3)
+    (tmp_path / "results.json").unlink()
+    (tmp_path / "checkpoint-9" / "checkpoint.json").write_text(content)
+    options = {"checkpointing_steps": 3, "resume_from_checkpoint": "latest"}
+    recipe, done = counted(recipe_of(tmp_path, **options))
+    run(recipe)
+    assert "checkpoint-9 is damaged, and passed over" in caplog.text and len(done) == 10 - 6
+
+
+def test_checkpoints_behind_the_one_gone_on_from_are_of_another_life(tmp_path):
+    options = {"checkpointing_steps": 2, "checkpoints_total_limit": 3}
+    run_toy(tmp_path / "whole", **options)
+    out = tmp_path / "out"
+    recipe, _ = counted(recipe_of(out, **options), 9)
+    with pytest.raises(Stopped):
+        run(recipe)
+    again = {**options, "resume_from_checkpoint": str(out / "checkpoint-4")}
+    recipe, _ = counted(recipe_of(out, **again), 1)
+    with pytest.raises(Stopped):
+        run(recipe)
+    assert [path.name for path in out.glob("checkpoint-*")] == ["checkpoint-4"]
+    run_toy(out, **{**options, "resume_from_checkpoint": "latest"})
+    assert products(out) == products(tmp_path / "whole")
+
+
+def test_a_trained_model_is_saved_where_its_last_checkpoint_cannot_be(
+    tmp_path, monkeypatch, caplog
+):
+    def fail(*_):
+        raise OSError("No space left on device")
+
+    run_toy(tmp_path / "whole")
+    monkeypatch.setattr("salhub.runner.loop.save_checkpoint", fail)
+    run_toy(tmp_path / "out")
+    assert products(tmp_path / "out") == products(tmp_path / "whole")
+    assert "The last checkpoint could not be saved (No space left on device)" in caplog.text
+    with pytest.raises(OSError, match="No space left"):  # one that was asked for
+        run_toy(tmp_path / "other", checkpointing_steps=2)
+
+
 def test_no_file_of_a_checkpoint_is_a_pickle(tmp_path):
     run_toy(tmp_path, checkpointing_steps=4)
     suffixes = {path.suffix for path in tmp_path.rglob("checkpoint-*/*")}

@@ -155,15 +155,19 @@ def test_a_finished_run_is_not_run_again(tmp_path, caplog):
         )  # fmt: skip
 
 
-def test_a_run_of_another_version_is_refused_in_a_sentence(tmp_path):
-    run_toy(tmp_path, checkpointing_steps=4)
+def test_a_run_of_another_version_gives_its_results_and_is_not_gone_on_with(tmp_path):
+    again = {"checkpointing_steps": 4, "resume_from_checkpoint": "latest"}
+    first = run_toy(tmp_path, checkpointing_steps=4)
     options = json.loads((tmp_path / OPTIONS_NAME).read_text())
-    del options["keep_best"]
-    (tmp_path / OPTIONS_NAME).write_text(json.dumps(options))
-    for _ in ("finished", "begun"):
-        with pytest.raises(ValueError, match="was begun by a version of salhub with other options"):
-            run_toy(tmp_path, checkpointing_steps=4, resume_from_checkpoint="latest")
-        (tmp_path / "results.json").unlink(missing_ok=True)
+    del options["validation_steps"]  # which came later
+    (tmp_path / OPTIONS_NAME).write_text(json.dumps({**options, "gone": 3}))
+    found = run_toy(tmp_path, **again)
+    assert found.metric("accuracy").value == first.metric("accuracy").value
+    with pytest.raises(ValueError, match="has validation_steps=None and cannot go on with 2"):
+        run_toy(tmp_path, validation_steps=2, **again)
+    (tmp_path / "results.json").unlink()
+    with pytest.raises(ValueError, match="was begun by a version of salhub with other options"):
+        run_toy(tmp_path, **again)
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
