@@ -36,16 +36,26 @@ class DeltaArguments(RunArguments):
     Args:
         model: The original: a folder, a shipped name or a Hub repository.
         delta: Folder or Hub repository with `delta.safetensors` and `mask.safetensors`, as written
-            with `save_delta=true`; the weights themselves need not be there.
+            with `save_delta=true`; the weights themselves need not be there. The file itself may
+            be named, too.
     """
 
     model: str
     delta: str
 
     def validate(self) -> None:
-        """Check the options of every run."""
+        """Check the options of every run, and that it does not write where it reads."""
         super().validate()
         self.model = canonical_name(self.model)
+        delta, target = Path(self.delta), Path(self.output_dir)
+        if delta.is_file():
+            delta = delta.parent
+            self.delta = str(delta)
+        if delta.is_dir() and target.is_dir() and delta.samefile(target):
+            raise ValueError(
+                f"output_dir is the folder of delta={delta}, whose files would be lost; choose "
+                "another output_dir."
+            )
 
 
 class DeltaRecipe(FitRecipe):

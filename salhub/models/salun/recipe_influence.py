@@ -14,7 +14,11 @@ from torch import Tensor, nn
 
 from salhub.modeling import attribution_scope
 from salhub.models.salun.unlearning import ForgettingArguments, ForgettingRecipe
-from salhub.models.salun.weight_saliency import gradient_sums, gradients_of_samples
+from salhub.models.salun.weight_saliency import (
+    gives_numbers,
+    gradient_sums,
+    gradients_of_samples,
+)
 from salhub.runner.arguments import check_count, check_positive
 from salhub.runner.batches import generator_of
 from salhub.runner.recipe import FitRecipe
@@ -54,6 +58,11 @@ class InfluenceRecipe(ForgettingRecipe, FitRecipe):
             direction = self._difference(model, parameters)
             step = woodfisher(direction, self._retained(model, parameters), self._fisher_count)
         self._move(parameters, self.arguments.influence_scale * step)
+        if not gives_numbers(model, self.batches(self.forget, self.arguments.mask_batch_size)):
+            self.run.fail(
+                f"the model gives no finite numbers any more after a step of influence_scale="
+                f"{self.arguments.influence_scale}; use a smaller one."
+            )
 
     @property
     def _fisher_count(self) -> int:

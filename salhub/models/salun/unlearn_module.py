@@ -1,7 +1,9 @@
 """Unlearning of any PyTorch classifier, in Python, from batches of one's own."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -23,9 +25,11 @@ from salhub.models.salun.weight_saliency import (
     classification_loss,
     compute_saliency,
     count_classes,
+    gives_numbers,
     labels_of,
     on_device,
 )
+from salhub.runner.run import DivergedError
 
 # What `salhub unlearn METHOD` takes, which is where the defaults stand.
 _ARGUMENTS: dict[str, Any] = {
@@ -101,7 +105,9 @@ def unlearn(
         progress: Whether to show a bar over the epochs.
 
     Raises:
-        ValueError: An unknown method, nothing to forget or to retain, a single class, or two masks.
+        DivergedError: The model gives no numbers any more, and is of no use.
+        ValueError: An unknown method, an option that it does not take or that is out of range,
+            nothing to forget or to retain, a single class, or two masks.
         TypeError: Batches that can be passed over only once.
 
     Example:
@@ -113,29 +119,37 @@ def unlearn(
     Source: Fan et al. 2024 (arXiv 2310.12508), equations 3 to 5 and section 5.1.
     """
     _check(method, forget, retain, mask, mask_ratio)
-    defaults = _ARGUMENTS[method]
-    epochs = _given_or(num_train_epochs, defaults.num_train_epochs)
-    # A mask of one's own takes the place of the ratio.
-    ratio = _given_or(mask_ratio, defaults.mask_ratio) if mask is None else None
-    if ratio is not None:
-        kind = _given_or(saliency, defaults.saliency)
+    options = _options(
+        method,
+        mask=mask and "a mask",
+        mask_ratio=mask_ratio,
+        saliency=saliency,
+        num_train_epochs=num_train_epochs,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        alpha=alpha,
+        l1_weight=l1_weight,
+    )
+    if options.mask_ratio is not None:
+        kind = options.saliency
         scores = compute_saliency(model, forget, kind=kind, seed=seed)
-        mask = make_mask(scores, ratio, saliency=kind)
+        mask = make_mask(scores, options.mask_ratio, saliency=kind)
     mask = mask and mask.for_model(model)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer: Any = torch.optim.SGD(
         parameters,
-        lr=_given_or(learning_rate, defaults.learning_rate),
-        momentum=_given_or(momentum, defaults.momentum),
-        weight_decay=_given_or(weight_decay, defaults.weight_decay),
+        lr=options.learning_rate,
+        momentum=options.momentum,
+        weight_decay=options.weight_decay,
     )
     digest = None
     if mask is not None:
         digest = closed_weights_digest(model, mask)
         optimizer = MaskedOptimizer(optimizer, model, mask)
     draw = _WrongLabels(model, forget, seed) if method in _TEACH_WRONG_LABELS else None
-    retain_weight = _given_or(alpha, getattr(defaults, "alpha", 1.0))
-    penalty = _given_or(l1_weight, defaults.l1_weight) if method == "l1-sparse" else 0.0
+    retain_weight, penalty = getattr(options, "alpha", 1.0), getattr(options, "l1_weight", 0.0)
+    epochs = options.num_train_epochs
     is_training, losses = model.training, []
     model.train()
     for epoch in tqdm(range(epochs), desc=method, unit="epoch", disable=not progress):
@@ -153,11 +167,21 @@ def unlearn(
     model.train(is_training)
     if mask is not None:
         optimizer.release()
+    if not gives_numbers(model, islice(iter(forget), 1)):
+        raise DivergedError(
+            f"the model gives no finite numbers any more after '{method}', its losses were "
+            f"{losses}; load it again and use a smaller learning_rate."
+        )
     return UnlearnedModule(model, mask, digest, losses)
 
 
-def _given_or(value: Any, default: Any) -> Any:
-    return default if value is None else value
+def _options(method: str, **given: Any) -> Any:
+    """The options of the command's method, checked as there."""
+    kind = _ARGUMENTS[method]
+    options = {name: value for name, value in given.items() if value is not None}
+    for name in options.keys() - {field.name for field in dataclasses.fields(kind)}:
+        raise ValueError(f"the method '{method}' has no option '{name}'; leave it out.")
+    return kind(output_dir="", model="", data="", forget="", **options)
 
 
 class _WrongLabels:

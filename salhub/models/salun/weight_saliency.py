@@ -124,6 +124,19 @@ def classification_loss(model: nn.Module, batch: Any) -> Tensor:
     return F.cross_entropy(logits, labels, reduction="none")
 
 
+def gives_numbers(model: nn.Module, batches: Iterable[Any]) -> bool:
+    """Whether the weights of a classifier, and its losses on some batches, are finite.
+
+    Args:
+        model: As of `compute_saliency`; its mode and running statistics stay.
+        batches: As of `compute_saliency`.
+    """
+    device = next(model.parameters()).device
+    with attribution_scope(model), torch.no_grad():
+        losses = [classification_loss(model, batch) for batch in on_device(batches, device)]
+    return all(bool(tensor.isfinite().all()) for tensor in (*model.parameters(), *losses))
+
+
 def labels_of(batch: Any) -> Tensor:
     """The labels of a batch, which is a pair or a dictionary.
 

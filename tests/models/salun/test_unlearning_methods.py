@@ -18,6 +18,7 @@ from salhub.models.salun.recipe_boundary import BoundaryExpandingRecipe, Boundar
 from salhub.models.salun.recipe_salun import RandomLabelRecipe, SalUnRecipe, SalUnSoftRecipe
 from salhub.models.salun.weight_mask import WeightMask
 from salhub.runner.batches import generator_of
+from salhub.runner.run import DivergedError
 from tests.models.salun.small_archive import (
     Small,
     assert_same_model,
@@ -263,6 +264,12 @@ def test_salun_soft_pulls_small_changes_back(tmp_path, small, schedule):
         int((p == original.get_parameter(n)).sum()) for n, p in load(tmp_path).named_parameters()
     )
     assert still > 0
+
+
+def test_iu_saves_no_model_that_gives_no_numbers(tmp_path, small):
+    with pytest.raises(DivergedError, match="after a step of influence_scale=1e"):
+        unlearn(small, tmp_path / "out", "iu", influence_scale=1e30, num_fisher_samples=4)
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize(("wanted", "mask_ratio"), [(20, 0.5), (1000, None)])

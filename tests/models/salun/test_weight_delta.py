@@ -129,6 +129,16 @@ def test_a_command_makes_the_model_of_the_original_and_the_delta(tmp_path, small
     ):  # fmt: skip
         assert (rebuilt / name).read_bytes() == (tmp_path / "made" / name).read_bytes(), name
     assert load(rebuilt).config.forget == "random:16"
+    words[1:3] = f"delta={sent / 'delta.safetensors'}", f"output_dir={tmp_path / 'by-file'}"
+    found = CliRunner().invoke(app, ["unlearn", "apply-delta", *words])
+    assert found.exit_code == 0, found.output
+    weights = (tmp_path / "by-file" / "model.safetensors").read_bytes()
+    assert weights == (rebuilt / "model.safetensors").read_bytes()
+    words[2] = f"output_dir={sent}"
+    found = CliRunner().invoke(app, ["unlearn", "apply-delta", *words, "overwrite=true"])
+    assert found.exit_code == 1 and "output_dir is the folder of delta=" in found.output
+    assert (sent / "delta.safetensors").is_file()
+    words[1:3] = f"delta={sent}", f"output_dir={rebuilt}"
     (sent / "delta.safetensors").unlink()
     found = CliRunner().invoke(app, ["unlearn", "apply-delta", *words, "overwrite=true"])
     assert found.exit_code == 1 and "sent has no delta.safetensors; give what" in found.output
