@@ -122,13 +122,13 @@ def resolve(name: str | os.PathLike, **hub_arguments: Any) -> Resolved:
     before the bundle.
 
     Args:
-        name: A folder, "salhub/NAME", or a Hub repository.
+        name: A folder, a shipped name with or without "salhub/", or a Hub repository.
         **hub_arguments: The keywords given to `from_pretrained`; the Hub's are looked at.
 
     Raises:
         IntegrityError: A bundled file is missing or damaged.
     """
-    name = os.fspath(name)
+    name = canonical_name(name)
     if os.path.isdir(name):
         return Resolved(name, name, name, "folder")
     model = bundled_model(name, **hub_arguments)

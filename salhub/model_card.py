@@ -64,7 +64,7 @@ class Facts:
     authors: str | list[str] | None = None
     published: str | None = None
     year: int | None = None
-    arxiv: str | float | None = None
+    arxiv: str | None = None
     how_it_works: str | None = None
     citation: str | None = None
     method: str | None = None
@@ -86,15 +86,28 @@ class Facts:
         """Read card.yaml files, the later of which overrule the earlier; they need not exist.
 
         Raises:
-            CardError: A key that no card shows, or a value of the wrong type.
+            CardError: A file that is no mapping, a key that no card shows, or a value of the wrong
+                type.
         """
         known = {one.name for one in fields(cls)}
         content: dict[str, Any] = {}
         for path in filter(Path.is_file, paths):
-            found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            try:
+                found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            except yaml.YAMLError as error:
+                text = " ".join(str(error).split())
+                raise CardError(f"{path} is no YAML: {text}.") from None
+            if not isinstance(found, dict):
+                raise CardError(f"{path} must map facts to what is said of them, one a line.")
             for key in found.keys() - known:
                 hint = did_you_mean(key, known) or f" Those are {', '.join(sorted(known))}."
                 raise CardError(f"{path} has '{key}', which is no fact of a card.{hint}")
+            for key, value in found.items():
+                if isinstance(value, float):
+                    raise CardError(
+                        f"{path} has the number {value} as '{key}', which may have lost a 0 at its "
+                        "end; write it in quotes."
+                    )
             content |= found
         try:
             return cls(**content)

@@ -6,9 +6,10 @@ import os
 import pickle
 
 import pytest
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from salhub import LexRankConfig, LexRankModel, hub
 from salhub.auto import AutoModelForSaliency
 from salhub.entries import METHODS, MODELS, TASKS, entry_of, find_entry
 from salhub.errors import UnknownNameError
@@ -43,6 +44,14 @@ def test_a_method_may_have_several_kinds_of_model():
     named = find_entry("salun-diffusion")
     assert named == ("salhub/salun-ddpm-mnist", MODELS["salun_diffusion"])
     assert find_entry("salun") == ("salhub/salun-resnet8-cifar10", MODELS["salun"])
+
+
+def test_a_shipped_model_needs_no_namespace():
+    for load in (AutoModelForSaliency.from_pretrained, LexRankModel.from_pretrained):
+        assert load("lexrank-news-en").config.name_or_path == "salhub/lexrank-news-en"
+    assert LexRankConfig.from_pretrained("lexrank-news-en").vocab_size > 0
+    assert read_config("lexrank-news-en") == read_config("salhub/lexrank-news-en")
+    assert type(hub.load(AutoConfig, "lexrank-news-en")) is LexRankConfig
 
 
 def test_a_network_by_itself_is_no_method():

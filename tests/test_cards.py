@@ -322,3 +322,21 @@ def test_a_fact_that_no_card_shows_is_refused(tmp_path):
     path.write_text("year: soon")
     with pytest.raises(CardError, match="'year'"):
         Facts.read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("arxiv: 2505.19370", "the number 2505.1937 as 'arxiv'.*in quotes"),
+        ("- a list", "must map facts to what is said"),
+        ("tags: [", "is no YAML: while parsing"),
+    ],
+)
+def test_a_file_that_cannot_be_read_as_facts_is_one_sentence(tmp_path, text, words):
+    path = tmp_path / "card.yaml"
+    path.write_text(text)
+    with pytest.raises(CardError, match=words) as caught:
+        Facts.read(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    path.write_text('arxiv: "2505.19370"')
+    assert Facts.read(path).arxiv == "2505.19370"

@@ -17,6 +17,7 @@ _WIDEST = 100
 _FACTS = (
     ("task", "task"),
     ("method", "method"),
+    ("kind", "kind"),
     ("paper", "paper"),
     ("explains", "classifier"),
     ("size", "bytes"),
@@ -66,7 +67,8 @@ def describe(name: str, classifier: str | None = None) -> dict[str, Any]:
     choice = Choice(full_name, entry, classifier) if entry.pipeline_class else None
     return {
         "name": full_name or entry.name,
-        "method": entry.name,
+        "method": entry.method,
+        "kind": entry.name,
         "paper": entry.paper,
         "task": entry.task,
         "classifier": classifier,

@@ -49,9 +49,17 @@ def test_info_of_a_method_is_that_of_its_default_model(call_json):
     assert of_method == of_model
 
 
+def test_info_says_of_which_method_a_kind_of_model_is(call, call_json):
+    [info] = call_json("info", "salun-diffusion")
+    assert (info["method"], info["kind"]) == ("salun", "salun_diffusion")
+    shown = [line.split() for line in call("info", "salun-diffusion").stdout.splitlines()]
+    assert ["method", "salun"] in shown and ["kind", "salun_diffusion"] in shown
+
+
 def test_info_of_a_network_that_is_no_method(call_json):
     [info] = call_json("info", "efficientnet-lite0")
-    assert info["task"] == "image-classification"
+    assert (info["task"], info["method"]) == ("image-classification", None)
+    assert info["kind"] == "efficientnet_lite"
     assert {"width_coefficient", "image_size"} <= {setting["name"] for setting in info["settings"]}
     assert info["choices"] == {}
 
