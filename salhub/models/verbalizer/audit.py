@@ -3,14 +3,22 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
-from salhub.models.verbalizer.realization import Names, Phrase, cues_of, named, quoted
+from salhub.models.verbalizer.realization import (
+    Names,
+    Phrase,
+    cues_of,
+    finds,
+    named,
+    pattern_of,
+    quoted,
+)
 from salhub.models.verbalizer.words import Words
 
 # Half a percentage point.
@@ -168,8 +176,13 @@ def report(text: str, evidence: Evidence, findings: Findings) -> dict[str, Any]:
     }
 
 
-def check(text: str, evidence: Evidence, phrases: Sequence[Phrase]) -> Findings:
-    """Read a finished explanation, and check every claim; see `audit`."""
+def check(
+    text: str, evidence: Evidence, phrases: Sequence[Phrase], *, is_prose: bool = False
+) -> Findings:
+    """Read a finished explanation, and check every claim; see `audit`.
+
+    In prose that is not of a template, what is said of a phrase speaks for it unless it says so.
+    """
     findings = Findings()
     templates, own = cues_of(evidence.config), dict.fromkeys(phrases)
     marked, mentions = _marked(text, evidence, phrases, findings)
@@ -179,7 +192,7 @@ def check(text: str, evidence: Evidence, phrases: Sequence[Phrase]) -> Findings:
     for sentence in sentences_of(_without_names(marked, templates, evidence)):
         waiting: list[Phrase] = []
         for clause in clauses(sentence, templates):
-            claims = _claims(clause, mentions, templates)
+            claims = _claims(clause, mentions, templates, is_prose)
             for sign, phrase, aside in claims:
                 waiting.append(phrase)
                 _check_sign(sign, phrase, evidence, findings)
@@ -245,7 +258,7 @@ def clauses(sentence: str, templates: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _claims(
-    clause: str, mentions: Mapping[str, Phrase], templates: Mapping[str, Any]
+    clause: str, mentions: Mapping[str, Phrase], templates: Mapping[str, Any], is_prose: bool
 ) -> list[tuple[str, Phrase, str]]:
     """Of each mention of a clause: its claimed sign, the phrase, and what is put in parentheses.
 
@@ -257,6 +270,9 @@ def _claims(
     plain = _OWN_ASIDE.sub("", clause)
     is_against, is_for = (finds(templates[f"{side}_cues"], plain) for side in ("against", "for"))
     said = "?" if is_against and is_for else "-" if is_against else "+" if is_for else ""
+    # A verb that nobody has listed claims, and only a bare slot does not.
+    rest = _JOINT.sub(" ", pattern_of(templates["turn_cues"]).sub(" ", _MENTION.sub(" ", plain)))
+    said = said or ("+" if is_prose and re.search(r"\w", rest) else "")
     claims = []
     for match in found:
         aside = _ASIDE.match(clause, match.end())
@@ -352,28 +368,6 @@ def has_words(words: Words, scores: np.ndarray, sign: str) -> bool:
     """
     direction = -1 if sign == "-" else 1
     return bool(((direction * scores > 0) & ~words.is_punctuation).any())
-
-
-def finds(cues: Sequence[str], text: str) -> bool:
-    """Whether a text holds one of the words, or with a * the beginning or end of one."""
-    return pattern_of(cues).search(text) is not None
-
-
-def pattern_of(cues: Sequence[str]) -> re.Pattern[str]:
-    """Finds whole words, or where a * says so beginnings or ends of some."""
-    return _compiled(tuple(cues))
-
-
-@lru_cache(maxsize=64)
-def _compiled(cues: tuple[str, ...]) -> re.Pattern[str]:
-    parts = []
-    for cue in cues:
-        word = re.escape(cue.strip("*")).replace("'", "['\u2019]")
-        is_part = cue.startswith("*") or cue == "n't"
-        begin = r"(?<!\w)" if cue[0].isalpha() and cue[0] < "\u3000" and not is_part else ""
-        end = r"(?!\w)" if cue[-1].isalpha() and cue[-1] < "\u3000" else ""
-        parts.append(f"{begin}{word}{end}")
-    return re.compile("|".join(parts), re.IGNORECASE)
 
 
 def _kendall(shares: list[float]) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
+from salhub.models.verbalizer.configuration_verbalizer import LANGUAGES, VerbalizerConfig
 from salhub.models.verbalizer.selection import runs_of
 from salhub.models.verbalizer.words import Words
 
@@ -21,6 +21,8 @@ _PLACEHOLDERS = {
     **dict.fromkeys(("first", "first_minor", "also_one", "also_many", "against"), _SENTENCE),
     **dict.fromkeys(("lacking", "lacking_against"), ("prediction", "verdict")),
 }
+# Parts of words in scripts that put spaces between them.
+_WORD_PART, _LETTER = r"[^\W\u3040-\u9fff]", r"[^\W\d_\u3040-\u9fff]"
 # A phrase below this share is not what a decision is "mainly" about.
 _HALF = 0.495
 
@@ -168,9 +170,55 @@ class Names:
         return _named(templates["verdict_contrast"], label, other).replace("{verdict}", verdict)
 
 
-def named(name: str, before: str = "", after: str = "") -> re.Pattern[str]:
-    """Finds a name of a class as a whole word, and patterns around it."""
-    return re.compile(rf"{before}(?<!\w){re.escape(name)}(?!\w){after}", re.IGNORECASE)
+def finds(cues: Sequence[str], text: str) -> bool:
+    """Whether a text holds one of the words, or with a * the beginning or end of one."""
+    return pattern_of(cues).search(text) is not None
+
+
+def pattern_of(cues: Sequence[str]) -> re.Pattern[str]:
+    """Finds whole words, or where a * says so all that begin or end so; … is a gap."""
+    return _compiled(tuple(cues))
+
+
+@lru_cache(maxsize=64)
+def _compiled(cues: tuple[str, ...]) -> re.Pattern[str]:
+    parts = []
+    for cue in cues:
+        word = re.escape(cue.strip("*")).replace("'", "['\u2019]")
+        word = word.replace(re.escape(" … "), r"\b[^,;.()]{1,60}?\b")
+        word += r"\w*" if cue.endswith("*") else ""
+        is_part = cue.startswith("*") or cue == "n't"
+        begin = r"(?<!\w)" if cue[0].isalpha() and cue[0] < "\u3000" and not is_part else ""
+        end = r"(?!\w)" if cue[-1].isalpha() and cue[-1] < "\u3000" else ""
+        parts.append(f"{begin}{word}{end}")
+    return re.compile("|".join(parts), re.IGNORECASE)
+
+
+def named(
+    name: str, before: str = "", after: str = "", *, is_exact: bool = False
+) -> re.Pattern[str]:
+    """Finds a class, and patterns around it.
+
+    It is found by its name with an ending of up to three letters, and where it is a rating, such as
+    "positive", by other words for it in all languages; only by its name where `is_exact`.
+    """
+    words = [re.escape(name)]
+    if not is_exact:
+        words[0] += f"{_LETTER}{{0,3}}" if len(name) > 3 and name[-1].isalpha() else ""
+        words += _rating_words(name)
+    return re.compile(
+        rf"{before}(?<!{_WORD_PART})(?:{'|'.join(words)})(?!{_WORD_PART}){after}", re.IGNORECASE
+    )
+
+
+@lru_cache(maxsize=64)
+def _rating_words(name: str) -> list[str]:
+    """Patterns of what a rating is called in all languages; none of what is no rating."""
+    for kind in ("positive", "negative", "neutral", "mixed"):
+        cues = [cue for one in LANGUAGES for cue in _language(one)[f"{kind}_cues"]]
+        if pattern_of(cues).match(name):
+            return [pattern_of(cues).pattern]
+    return []
 
 
 def _named(sentence: str, label: str, other: str = "") -> str:

@@ -5,37 +5,38 @@ a short list, and every item of it is looked for.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from salhub.models.verbalizer.audit import (
-    Evidence,
-    check,
-    finds,
-    pattern_of,
-    report,
-    sentences_of,
-)
+from salhub.models.verbalizer.audit import Evidence, check, report, sentences_of
 from salhub.models.verbalizer.realization import (
     Phrase,
     cues_of,
+    finds,
     listed,
     make_phrase,
     named,
+    pattern_of,
     quoted,
     share_of,
 )
 
 _SLOT = re.compile(r"\[\s*(\d{1,3})\s*\]")
+_SLOTS = re.compile(r"\[\s*\d{1,3}(?:[ \t]*(?:[,;]|\][ \t]*\[)[ \t]*\d{1,3})+\s*\]")
 _LINE_NUMBER = re.compile(r"^\s*(?:\d{1,2}[.)]|[-*\u2022])\s+", re.MULTILINE)
 # An apostrophe, straight or typographic, is no quotation mark.
 _QUOTATION = re.compile(
     '["\u201c\u201d\u201e\u00ab\u00bb\u2039\u203a\u300c\u300d\u300e\u300f\u300a\u300b\u3008\u3009'
     "\uff02`\u201a\u2018]|(?<!\\w)'[^'\n]{1,80}'(?!\\w)"
+    # Emphasis of Markdown quotes too.
+    "|\\*\\w[^*\n]{0,80}\\*|(?<!\\w)_[^_\n]{1,80}_(?!\\w)"
 )
 _DIGITS = re.compile(r"\d+")
-_BEFORE_NAME, _AFTER_NAME = "[\"'\u2018\u201c\u201a\u201e*_]*", "[\"'\u2019\u201d\u2018\u201c*_]*"
+_BEFORE_NAME, _AFTER_NAME = (
+    r"[\"'\u2018\u201c\u201a\u201e\u00ab\u00bb\u300c\u00a0*_]*",
+    r"[\"'\u2019\u201d\u2018\u201c\u00ab\u00bb\u300d\u00a0*_]*",
+)
 # Longer lists would fill the window of a small model.
 MOST_WORDS = 60
 # What would be printed as 0 %, or has no direction at all, is no word to explain with.
@@ -137,18 +138,23 @@ def faults(
     label, rival = names.shown
     if rival:
         # "rather than negative" is the only thing to say of the class that it is compared with.
-        longest_first = sorted(templates["rival_cues"], key=len, reverse=True)
-        units = "|".join(re.escape(unit) for unit in longest_first)
-        plain = named(rival, rf"(?:{units})\s*{_BEFORE_NAME}", _AFTER_NAME).sub(" ", plain)
-        if named(rival).search(plain):
-            found.append(("", f"it names the class '{rival}', which is not explained"))
-    for name in filter(None, (label, rival)):
-        plain = named(name, _BEFORE_NAME, _AFTER_NAME).sub(" ", plain)
-    for name in {*class_names} - {*own}:
-        if named(name).search(plain):
-            found.append(("", f"it names the class '{name}', which is not explained"))
+        cues: list[str] = templates["rival_cues"]
+        units = "|".join(re.escape(one) for one in sorted(cues, key=len, reverse=True))
+        before = rf"(?:{units})\s*(?:(?:an?|the)\s+)?{_BEFORE_NAME}"
+        plain = named(rival, before, _AFTER_NAME).sub(" ", plain)
+    others = {*class_names, *filter(None, [rival])} - {label, names.label}
+    told = sorted({*others, *filter(None, [label])}, key=len, reverse=True)
+    for is_exact in (True, False):
+        for name in told:
+            pattern = named(name, _BEFORE_NAME, _AFTER_NAME, is_exact=is_exact)
+            # "negatively" says the direction.
+            read = plain if is_exact else pattern_of(templates["against_cues"]).sub(" ", plain)
+            if name in others and pattern.search(read):
+                found.append(("", f"it names the class '{name}', which is not explained"))
+            plain = pattern.sub(" ", plain) if is_exact or name not in others else plain
     if _QUOTATION.search(plain):
         found.append(("citation", "it has quotation marks of its own"))
+    plain = pattern_of(templates["harmless_cues"]).sub(" ", plain)
     if _DIGITS.search(plain) or finds(templates["amount_cues"], plain):
         found.append(("number", "it has numbers of its own"))
     if "[" in plain or "{" in plain:
@@ -160,12 +166,26 @@ def faults(
     return found
 
 
+def _tidied(prose: str, templates: Mapping[str, Any]) -> str:
+    """Slots as they are asked for: "(1)", "[1, 2]", "[1][2]" and "slot [1]" are meant so too."""
+    if not re.search(r"\[\s*\d", prose):
+        prose = re.sub(r"\((\d{1,2})\)", r"[\1]", prose)
+    prose = re.sub(r"\b(?:the\s+)?(?:slot|number)s?\s+(?=\[\s*\d)", "", prose, flags=re.IGNORECASE)
+    return _SLOTS.sub(
+        lambda match: listed([f"[{one}]" for one in _DIGITS.findall(match[0])], templates), prose
+    )
+
+
 def audited(
     prose: str, slots: Sequence[Slot], evidence: Evidence, class_names: Sequence[str] = ()
 ) -> tuple[str, dict[str, Any]]:
     """The filled text, and its audit together with the faults of the prose."""
+    prose = _tidied(prose, cues_of(evidence.config))
     text, phrases = filled(prose, slots, evidence)
-    findings, own = check(text, evidence, phrases), faults(prose, slots, evidence, class_names)
+    findings, own = (
+        check(text, evidence, phrases, is_prose=True),
+        faults(prose, slots, evidence, class_names),
+    )
     if not any(one.sign == evidence.config.sign.replace("any", "+") for one in slots):
         own.append(("", "no word speaks for it, so that prose has nothing to rest on"))
     else:
@@ -186,9 +206,9 @@ def repaired(
 ) -> str:
     """The sentences that have a slot and no fault, "" where they say too little."""
     kept = []
-    for sentence in sentences_of(prose):
+    for sentence in sentences_of(_tidied(prose, cues_of(evidence.config))):
         text, phrases = filled(sentence, slots, evidence)
         is_right = phrases and not faults(sentence, slots, evidence, class_names)
-        if is_right and not check(text, evidence, phrases).problems:
+        if is_right and not check(text, evidence, phrases, is_prose=True).problems:
             kept.append(sentence.strip())
     return " ".join(kept)

@@ -15,6 +15,7 @@ _MARKS = frozenset({"Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "Sc", "Sk", "Sm"})
 # Part of the positive evidence that a function word must carry to be named alone; ours.
 FUNCTION_WORD_GAIN = 0.02
 _APOSTROPHES = "'\u2019"
+_ENDING = re.compile("'(?:s|re|ve|ll|d|m|t)")
 # Han, kana, Thai, Lao, Tibetan, Burmese and Khmer, which put no spaces between words.
 _WITHOUT_SPACES = re.compile(
     "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
@@ -79,8 +80,8 @@ class Words:
             scores: Of the words, above 0 for what they are named for, (n,).
         """
         least = FUNCTION_WORD_GAIN * np.maximum(scores, 0).sum()
-        is_piece = np.array([word[0] in _APOSTROPHES for word in self.strings], dtype=bool)
-        return self.is_punctuation | (self.is_function_word & ((scores < least) | is_piece))
+        is_piece = np.array([_is_piece(word) for word in self.strings], dtype=bool)
+        return self.is_punctuation | is_piece | (self.is_function_word & (scores < least))
 
     @classmethod
     def of_tokens(cls, tokens: Sequence[str]) -> "Words":
@@ -226,6 +227,12 @@ def _tidied(text: str, offsets: np.ndarray) -> np.ndarray:
             end += 1
         trimmed[index] = start, end
     return trimmed
+
+
+def _is_piece(word: str) -> bool:
+    """Whether a word is the cut off end of one, such as "'s" and "n't"."""
+    plain = word.lower().replace("\u2019", "'")
+    return plain == "n't" or bool(_ENDING.fullmatch(plain))
 
 
 def _is_punctuation(word: str) -> bool:

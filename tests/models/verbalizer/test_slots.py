@@ -86,6 +86,23 @@ def test_what_is_right_passes(prose):
         ("[1] doesn’t matter.", "denies or doubts"),
         ("[2] matters more than [1].", "a comparison cannot be checked"),
         ("It is negative because of [1].", "names the class 'negative'"),
+        ("It is a bad review because of [1].", "names the class 'negative'"),
+        ("The review is unfavourable because of [1].", "names the class 'negative'"),
+        ("[1] undercuts the verdict.", "does not speak against it"),
+        ("[1] drags the verdict down.", "does not speak against it"),
+        ("[1] hinders the verdict.", "does not speak against it"),
+        ("[1] spoils it, [2] as well.", "does not speak against it"),
+        ("The verdict rests on [3], and on [1].", "does not speak for it"),
+        ("[1] and [3] are there.", "does not speak for it"),
+        ("[3] makes the film worth seeing, and so does [1].", "does not speak for it"),
+        ("[2] is the decisive factor, [1] a mere footnote.", "is not the most important"),
+        ("[2] is the main reason, [1] a side note.", "is not the most important"),
+        ("[2] is the key, [1] is a detail.", "is not the most important"),
+        ("Nearly all of the evidence is [2]; [1] is there too.", "numbers of its own"),
+        ("[1] makes up two out of five parts of it.", "numbers of its own"),
+        ("[1] is ½ of it.", "numbers of its own"),
+        ("[1] is **superb**.", "quotation marks of its own"),
+        ("[1] is _superb_.", "quotation marks of its own"),
     ],
 )
 def test_what_is_wrong_is_refused(prose, problem):
@@ -144,6 +161,91 @@ def test_the_strongest_phrase_matters_most_and_not_a_list_that_weighs_more():
     assert not audited("[2] carry the verdict.", slots, evidence)[1]["is_faithful"]
 
 
+LIES = {
+    "de": ("Die Kritik ist negativ wegen [1].", "[1] trägt ein Fünftel bei.", "Wegen [3] und [1]."),
+    "fr": ("Elle est négative grâce à [1].", "[1] pèse un cinquième.", "C’est grâce à [3] et [1]."),
+    "es": ("Es negativa debido a [1].", "[1] aporta un quinto.", "Destacan [3] y [1]."),
+    "zh": ("这是负面评价，主要因为[1]。", "[1]占了三成。", "[3]很好，[1]也是。"),
+}
+
+
+@pytest.mark.parametrize("language", LIES)
+def test_lies_are_refused_in_other_languages(language):
+    rival, amount, direction = LIES[language]
+    assert "names the class 'negative'" in str(answered(rival, language=language)[1]["problems"])
+    assert "numbers of its own" in str(answered(amount, language=language)[1]["problems"])
+    assert "does not speak for it" in str(answered(direction, language=language)[1]["problems"])
+
+
+@pytest.mark.parametrize(
+    ("language", "prose"),
+    [
+        ("en", "Not only [1] but also [2] support it; no wonder."),
+        ("en", "The third point, [2], supports it, after [1]."),
+        ("en", "**[1]** carries the verdict, and [3] affects it negatively."),
+        ("de", "[1] trägt die Bewertung, dazu kommt noch [2]."),
+        ("de", "[1] und ebenso [2] stützen die Bewertung."),
+        ("de", "[1] hebt das Gute hervor, nicht zuletzt auch [2]."),
+        ("fr", "[1] est sans doute le plus important, [2] aide."),
+        ("fr", "Sans surprise, [1] soutient ce choix."),
+        ("es", "[1] lo apoya; sin embargo, [3] está en contra."),
+        ("es", "[1] es, sin duda, lo más importante."),
+        ("zh", "毫无疑问，主要因为[1]，不过[3]与之相反。"),
+        ("zh", "[1]非常重要，比较明显。"),
+    ],
+)
+def test_turns_of_speech_deny_and_compare_nothing(language, prose):
+    assert answered(prose, language=language)[1]["problems"] == []
+
+
+@pytest.mark.parametrize(
+    "prose",
+    [
+        "[1, 2] carry it.",
+        "[1][2] carry it.",
+        "(1) and (2) carry it.",
+        "Slots [1] and [2] carry it.",
+    ],
+)
+def test_slots_may_be_written_in_other_ways(prose):
+    text, found = answered(prose)
+    assert text == "“wonderful film” (67 % of the evidence) and “touching” (33 %) carry it."
+    assert found["problems"] == []
+
+
+MASKED = {
+    "en": ("It reads positively because of [1].", "Its positivity rests on [1]."),
+    "de": ("Als positiv bewertet wegen [1].", "Die positive Wertung beruht auf [1]."),
+    "fr": ("Jugé positif à cause de [1].",),
+    "es": ("Es positivo gracias a [1].",),
+    "zh": ("正面评价，因为[1]。",),
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_masked_rating_is_not_named_in_other_words(language):
+    for prose in MASKED[language]:
+        problems = answered(prose, language=language, mask_label=True)[1]["problems"]
+        assert problems == ["it names the class, which is masked"], prose
+    config = VerbalizerConfig(mask_label=True, language=language)
+    told = Verbalizer(config).verbalize(["positively", "charming"], [0.9, 0.5], "positive")
+    assert "positiv" not in told.text and told.audit["is_faithful"]
+
+
+def test_a_class_whose_name_holds_another_name_is_still_itself():
+    config = VerbalizerConfig()
+    told = Verbalizer(config).verbalize(TOKENS, SCORES, "class 1")
+    evidence = Evidence(told.words, told.scores, config, Names("class 1"))
+    names = ("class 1", "class 10", "very class 1")
+    for prose, is_right in (
+        ("It is class 1 because of [1].", True),
+        ("It is class 10 because of [1].", False),
+        ("It is very class 1 because of [1].", False),
+    ):
+        found = audited(prose, slots_of(told.phrases), evidence, names)[1]
+        assert found["is_faithful"] is is_right, prose
+
+
 def test_a_masked_class_is_neither_named_nor_quoted():
     text, found = answered("It is {placeholder} because of [1].", mask_label=True)
     assert found["is_faithful"] and "{placeholder}" in text
@@ -157,8 +259,8 @@ def test_a_masked_class_is_neither_named_nor_quoted():
 
 
 def test_without_shares_the_direction_is_said_in_words():
-    text, found = answered("[1] and [3] are there.", show_coverage=False)
-    assert text == "“wonderful film” and “half hour is slow” (against it) are there."
+    text, found = answered("[1] is there, but [3].", show_coverage=False)
+    assert text == "“wonderful film” is there, but “half hour is slow” (against it)."
     assert found["problems"] == []
 
 

@@ -126,3 +126,14 @@ def test_a_token_over_two_words_joins_them():
     offsets, special = np.array([[0, 3], [3, 6]]), np.zeros(2, dtype=bool)
     words = Words.of_encoding("a b cd", offsets, [0, 0], special)
     assert words.strings == ["a b", "cd"] and words.token_words.tolist() == [0, 1]
+
+
+def test_the_end_of_a_word_is_not_named_alone():
+    words = Words.of_tokens(["is", "n't", "it", "'s", "good"])
+    assert words.are_weak(np.array([0, 0.9, 0, 0.5, 0.4])).tolist() == [
+        True,
+        True,
+        True,
+        True,
+        False,
+    ]
