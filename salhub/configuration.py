@@ -146,10 +146,14 @@ class SaliencyConfig(LoadedByName, PreTrainedConfig):
         names = self.field_names()
         for name in settings:
             if name not in names - self.loaded_fields:
-                why = "is set when a model is loaded" if name in names else "is no setting"
+                if name in names:
+                    raise ValueError(
+                        f"'{name}' can only be set when the model is loaded: "
+                        f"salhub.pipeline(..., {name}=...)."
+                    )
                 raise ValueError(
-                    f"'{name}' {why} of {type(self).__name__}, so that a call cannot change it."
-                    f"{did_you_mean(name, names - self.loaded_fields - {name})}"
+                    f"'{name}' is no setting of {type(self).__name__}, so that a call cannot "
+                    f"change it.{did_you_mean(name, names - self.loaded_fields)}"
                 )
         changed, bare = copy.copy(self), copy.copy(self)
         # Networks inside stay as they are, and checking their class names again would take long.

@@ -14,7 +14,7 @@ from salhub.cli.choice import Choice, choose
 from salhub.cli.device import DeviceOption
 from salhub.cli.failures import sentence_of
 from salhub.cli.files import echo_bytes, echo_json
-from salhub.cli.settings import parse_settings
+from salhub.cli.settings import as_written, parse_settings
 from salhub.cli.sources import (
     STDIN,
     Source,
@@ -96,6 +96,7 @@ def run_command(
     choice = choose(name, settings)
     load, call = choice.split(settings)
     kind = choice.pipeline_class
+    call |= as_written(words or [], kind.companions)
     suffix = output_suffix(choice, file_format)
     run = _Run(choice, load, call, device, batch_size, view_settings(choice, view), as_json)
     sources = None if together else folder_sources(source, kind)

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
 # Options whose value is a name as it is written, such as a class called "no" -> their settings.
-_NAMES = {"class": "class_labels", "classifier": "classifier"}
+_NAMES = {"class": "class_labels", "classifier": "classifier", "contrast": "contrast"}
 
 
 class SettingsCommand(typer.core.TyperCommand):
@@ -118,8 +118,31 @@ def parse_settings(words: Iterable[str]) -> dict[str, Any]:
         name = match[1].replace("-", "_")
         if name in settings:
             raise typer.BadParameter(f"'{name}' is given twice.")
-        settings[name] = parse_value(match[2], name)
+        value = parse_value(match[2], name)
+        settings[name] = match[2] if name in _NAMES.values() and isinstance(value, bool) else value
     return settings
+
+
+def as_written(words: Iterable[str], names: Collection[str]) -> dict[str, Any]:
+    """Return settings that are places, where 007 is no number and no is no switch.
+
+    Args:
+        words: The words, all `name=value`.
+        names: Those that are wanted.
+
+    Returns:
+        Name -> text, or None where the value is null.
+
+    Example:
+        >>> as_written(["transcript=007", "seed=3"], ["transcript"])
+        {'transcript': '007'}
+    """
+    pairs = ((word.partition("=")[0].replace("-", "_"), word.partition("=")[2]) for word in words)
+    given = {name: (text, parse_value(text, name)) for name, text in pairs if name in names}
+    return {
+        name: value if value is None or isinstance(value, str) else text
+        for name, (text, value) in given.items()
+    }
 
 
 def without_place(word: str) -> str:

@@ -80,6 +80,8 @@ def single_target(
     if output and (target.is_dir() or output.endswith(("/", os.sep))):
         target = target / default
     _check_ending(target.name, writable)
+    if target.name.lower() in writable:
+        raise typer.BadParameter(f"'{target.name}' is only an ending; give the file a name.")
     if target.exists() and Path(source.text).exists() and target.samefile(source.text):
         raise ValueError(f"{target} is the input itself; give another place with -o.")
     if source.is_path and target.resolve().parent == Path(source.text).resolve():

@@ -211,8 +211,10 @@ class TaskPipeline(Pipeline):
         """
         if not settings:
             return self.model
-        known = sorted(self.model.config.field_names())
-        self._refuse_unknown([name for name in settings if name not in known], known)
+        config = self.model.config
+        known = config.field_names()
+        unknown = [name for name in settings if name not in known]
+        self._refuse_unknown(unknown, sorted(known - config.loaded_fields))
         return self.model.with_settings(**settings)
 
     @property

@@ -71,10 +71,13 @@ class PipelineResult(ABC):
         Raises:
             ValueError: Another ending or view.
             FileNotFoundError: The folder to write in does not exist.
-            FileExistsError: A path without an ending is a file.
+            FileExistsError: A path without an ending is a file, or a folder is called like a file
+                that would be written.
         """
         path = Path(path)
         is_folder = not path.suffix or path.is_dir()
+        if is_folder and not path.is_dir() and path.name.lower() in self.writers:
+            raise ValueError(f"'{path.name}' is only an ending; give the file a name.")
         if not is_folder and not ending_of(path.name, self.writers):
             raise ValueError(
                 f"'{path.name}' ends in none of {', '.join(self.writers)}."
@@ -103,16 +106,31 @@ class PipelineResult(ABC):
         else:
             write(path)
 
-    def _write_folder(self, folder: Path, view: str | None) -> None:
+    def _names_in_folder(self, view: str | None) -> dict[str, str]:
+        """Name of each file that `save` writes into a folder -> the view it shows."""
         # The first ending of each kind: a .jpg says nothing that the .png does not.
         first = {name: suffix for suffix, name in reversed(list(self.writers.items()))}
+        names = {}
+        for name, suffix in first.items():
+            takes_view = "view" in inspect.signature(getattr(self, name)).parameters
+            shown = ([view] if view else self.views) if takes_view else ["result"]
+            names |= {f"{one}{suffix}": one for one in shown}
+        return names
+
+    def _write_folder(self, folder: Path, view: str | None) -> None:
+        names = self._names_in_folder(view)
+        for name in names:
+            if (folder / name).is_dir():
+                raise FileExistsError(
+                    f"'{folder / name}' is a folder, and a file of that name is written; rename "
+                    "it, or save elsewhere."
+                )
+        folder = folder.resolve()  # "." and ".." are no names
         with scratch_folder(folder if folder.is_dir() else folder.parent) as scratch:
             whole = scratch / folder.name
             whole.mkdir()
-            for name, suffix in first.items():
-                takes_view = "view" in inspect.signature(getattr(self, name)).parameters
-                for one in ([view] if view else self.views) if takes_view else ["result"]:
-                    self._write(whole / f"{one}{suffix}", one)
+            for name, one in names.items():
+                self._write(whole / name, one)
             if folder.is_dir():
                 for path in whole.iterdir():
                     put_in_place(path, folder / path.name)

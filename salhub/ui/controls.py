@@ -1,12 +1,15 @@
 """Controls that hand on what a visitor sends, to be read and answered by us and not by gradio."""
 
 import hashlib
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import gradio as gr
+from gradio.components import Component
 from gradio.data_classes import ImageData
 from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
@@ -14,11 +17,13 @@ from PIL import Image
 
 from salhub.data.picture_decoding import decode_picture, to_upright_rgb
 from salhub.data.samples import sample_names, sample_path
+from salhub.pipelines.base import number
 
 # A page shows a picture at some hundred pixels and a network sees 224; more only costs time.
 MAX_SIDE = 1024
 # Pictures from phones are 3 to 12 MB; what is larger is refused before it is read.
 MAX_FILE_BYTES = 32 * 1024 * 1024
+_ENDPOINT_INPUTS = {str: gr.Textbox, int: gr.Number, float: gr.Number, bool: gr.Checkbox}
 NO_PICTURE = "There is no picture yet; choose or drop one, or take a sample."
 
 
@@ -184,3 +189,69 @@ class Dropdown(gr.Dropdown):
     def preprocess(self, payload: Any) -> Any:
         """Return what was sent."""
         return payload
+
+
+class Slider(gr.Slider):
+    """A slider that hands on any value; see `Radio`."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        """Return what was sent."""
+        return payload
+
+    def check(self, value: Any) -> None:
+        """Refuse what cannot be set here; a program may send anything.
+
+        Raises:
+            TypeError: No finite number.
+            ValueError: Out of reach.
+        """
+        if not self.minimum <= number(str(self.label), value) <= self.maximum:
+            raise ValueError(
+                f"{self.label} goes from {self.minimum} to {self.maximum}, got {value}."
+            )
+
+
+def slider(minimum: float, maximum: float, value: float, **settings: Any) -> Slider:
+    """Build a slider that reaches as far as its first value, which a model was saved with.
+
+    Args:
+        minimum: The smallest value, where the first one is not smaller.
+        maximum: The largest value, where the first one is not larger.
+        value: The first one.
+        **settings: As of `gradio.Slider`.
+    """
+    return Slider(min(minimum, value), max(maximum, value), value, **settings)
+
+
+def sent_number(name: str, value: Any) -> int | float:
+    """Return a number of the web, where numbers have no kind: a whole one as an integer.
+
+    Args:
+        name: What it is called.
+        value: What was sent.
+
+    Raises:
+        TypeError: No finite number.
+
+    Example:
+        >>> sent_number("top_k", 3.0)
+        3
+    """
+    found = number(name, value)
+    return int(found) if found.is_integer() else found
+
+
+def endpoint_inputs(function: Callable[..., Any]) -> list[Component]:
+    """Build a component for each parameter of what programs can call."""
+    kinds, inputs = get_type_hints(function), []
+    for name, parameter in inspect.signature(function).parameters.items():
+        label = name.replace("_", " ").capitalize()
+        if kinds[name] in _ENDPOINT_INPUTS:
+            given = parameter.default is not parameter.empty
+            value = {"value": parameter.default} if given else {}
+            inputs.append(_ENDPOINT_INPUTS[kinds[name]](label=label, **value))
+        else:
+            inputs.append(PictureInput(label=label))
+    return inputs

@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from salhub.ui.controls import UploadedPicture
+from salhub.ui.controls import UploadedPicture, sent_number, slider
 from salhub.ui.page import Contents
 from salhub.ui.panes import BarRow, bar_rows, pipeline_program, python, sentence
 from salhub.ui.picture_page import PicturePage, Query
@@ -30,7 +30,7 @@ class ImageClassificationPage(PicturePage):
     def main_controls(self) -> dict[str, Component]:
         """Build the number of classes."""
         most = min(20, max(2, len(self.pipeline.class_names)))
-        number = gr.Slider(1, most, min(5, most), step=1, label="Classes to name")
+        number = slider(1, most, min(5, most), step=1, label="Classes to name")
         return {"top_k": number}
 
     def panes(self) -> dict[str, Component]:
@@ -39,7 +39,8 @@ class ImageClassificationPage(PicturePage):
 
     def contents(self, query: Query) -> Contents:
         """Classify the picture."""
-        result = self.pipeline(query.image, top_k=int(query.settings["top_k"]))
+        number = sent_number("top_k", query.settings["top_k"])
+        result = self.pipeline(query.image, top_k=number)
         shares = zip(result.labels, result.scores, strict=True)
         rows = [BarRow(name, (score,), place == 0) for place, (name, score) in enumerate(shares)]
         return {
@@ -54,7 +55,7 @@ class ImageClassificationPage(PicturePage):
             self.name,
             python(query.source),
             ["print(result.summary())", 'result.save("classified.png")'],
-            call={"top_k": int(query.settings["top_k"])},
+            call={"top_k": sent_number("top_k", query.settings["top_k"])},
         )
 
     def classify(
@@ -70,6 +71,5 @@ class ImageClassificationPage(PicturePage):
             Class -> probability, and all that was found.
         """
         query = Query.of_upload(picture)
-        number = int(top_k) if top_k == int(top_k) else top_k
-        result = self.pipeline(query.image, top_k=number)
+        result = self.pipeline(query.image, top_k=sent_number("top_k", top_k))
         return dict(zip(result.labels, result.scores, strict=True)), result.to_dict()

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult
-from salhub.ui.controls import Dropdown, Radio, UploadedPicture
+from salhub.ui.controls import Dropdown, Radio, UploadedPicture, slider
 from salhub.ui.model_comparison import ModelsTab
 from salhub.ui.page import Contents, State, Tab
 from salhub.ui.panes import (
@@ -126,7 +126,7 @@ class ImageSaliencyPage(PicturePage):
         """Build the controls in the accordion, by the name they have in a query."""
         colors = [("automatic", ""), *((name, name) for name in COLORMAPS)]
         return {
-            "opacity": gr.Slider(0, 1, 0.6, step=0.05, label="Strength of the colours"),
+            "opacity": slider(0, 1, 0.6, step=0.05, label="Strength of the colours"),
             "colors": Dropdown(colors, value="", label="Colours"),
         }
 

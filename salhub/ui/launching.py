@@ -14,6 +14,8 @@ _STYLE = Path(__file__).with_name("style.css")
 _SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica", "sans-serif"]
 _SYSTEM_MONOSPACE = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 _WAITING_VISITORS = 16
+# A state holds all that a visitor wrote; who comes back later is asked to load the page again.
+_KEPT_VISITS = 300
 
 
 def launch(page: gr.Blocks, **settings: Any) -> tuple[Any, str, str]:
@@ -41,6 +43,7 @@ def launch(page: gr.Blocks, **settings: Any) -> tuple[Any, str, str]:
         "head": page_head(),
         "footer_links": ["api", "settings"],
         "max_file_size": MAX_FILE_BYTES,
+        "state_session_capacity": _KEPT_VISITS,
         # Rendering on the server needs node, which most machines lack.
         "ssr_mode": False,
         "show_error": True,

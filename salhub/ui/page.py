@@ -3,12 +3,12 @@
 A page says its controls, its panes and its answer; everything else is here.
 """
 
-import inspect
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
-from typing import Any, ClassVar, get_type_hints
+from secrets import token_hex
+from typing import Any, ClassVar
 
 import gradio as gr
 from gradio.components import Component
@@ -16,7 +16,7 @@ from gradio.utils import get_icon_path
 
 from salhub.entries import Model
 from salhub.errors import did_you_mean
-from salhub.ui.controls import PictureInput, UploadedPicture
+from salhub.ui.controls import PictureInput, Slider, UploadedPicture, endpoint_inputs
 from salhub.ui.panes import PICK_ON_CLICK, code_pane, header, notice
 from salhub.ui.share_link import (
     COPY,
@@ -31,16 +31,17 @@ logger = logging.getLogger(__name__)
 
 # Properties of components by the component's name: what gradio takes to build or to update it.
 Contents = dict[str, dict[str, Any]]
-# The value of every control by its name, and the title of the open tab under "tab".
+# The value of every control by its name, the title of the open tab under "tab", and under "visit"
+# what tells this visit from others, from the first answer on.
 State = dict[str, Any]
 
 OUR_FAULT = (
     "This went wrong on our side, and it has been written to the log; try another input or other "
     "settings."
 )
+FORGOTTEN = "The server has forgotten what this page shows; load the page again."
 # Seconds between looks for old files, and seconds that they are kept.
 _KEEP_FILES = (60 * 60, 2 * 60 * 60)
-_ENDPOINT_INPUTS = {str: gr.Textbox, int: gr.Number, float: gr.Number, bool: gr.Checkbox}
 
 
 class View:
@@ -204,7 +205,8 @@ class Page(View):
                         self._add_view(title, view)
         else:
             self._add_view(*next(iter(self.views.items())))
-        self.components["link"] = gr.Textbox("", visible="hidden")
+        for name in ("link", "visit"):
+            self.components[name] = gr.Textbox("", visible="hidden")
         icon = get_icon_path("link.svg")
         self.link_button = gr.Button(COPY, size="md", icon=icon, elem_classes="salhub-link")
         with gr.Accordion(self.code_title, open=True):
@@ -227,7 +229,7 @@ class Page(View):
     def _fill(self) -> None:
         """Show the first answer."""
         state: State = {name: one.value for name, one in self.inputs.items()}
-        state["tab"] = next(iter(self.views))
+        state |= {"tab": next(iter(self.views)), "visit": ""}
         for name, control in self.inputs.items():
             if isinstance(control, PictureInput):
                 state[name] = UploadedPicture.of_sample(control.constructor_args["value"])
@@ -311,9 +313,18 @@ class Page(View):
     def _ask(
         self, event: Callable, function: Callable, inputs: list[Component], trigger_mode="multiple"
     ) -> None:
+        @wraps(function)
+        def respond(*arguments: Any) -> dict[Component, Any]:
+            *arguments, visit = arguments
+            # gradio drops states, and then hands out the first one. Of presses that did not wait
+            # for the first answer, none knows the visit yet.
+            if visit and visit != arguments[-1 - len(inputs)]["visit"]:
+                return {self.outputs["notice"]: gr.update(**_shown_notice(FORGOTTEN))}
+            return function(*arguments)
+
         event(
-            self._guarded(function),
-            [self.state, *inputs],
+            self._guarded(respond),
+            [self.state, *inputs, self.components["visit"]],
             [self.state, *self.outputs.values()],
             show_progress="minimal",
             show_progress_on=[next(iter(panes.values())) for panes in self.panes_of.values()],
@@ -326,11 +337,11 @@ class Page(View):
     def _alone(self) -> dict[str, Any]:
         return {"concurrency_limit": 1, "concurrency_id": f"page-{id(self)}"}
 
-    def _open_tab(self, event: gr.SelectData, state: State) -> dict[Component, Any]:
+    def _open_tab(self, event: gr.SelectData, state: State, *_: Any) -> dict[Component, Any]:
         title = event.value if event.value in self.views else state["tab"]
         return self._respond(state, {"tab": title})
 
-    def _open_link(self, state: State, search: str) -> dict[Component, Any]:
+    def _open_link(self, state: State, search: str, *_: Any) -> dict[Component, Any]:
         try:
             found = read_link(search, self.inputs, self.all_dependents, list(self.views))
         except ValueError as error:
@@ -346,7 +357,7 @@ class Page(View):
             shown: Those whose component does not show the change yet.
         """
         shown = shown or {}
-        given = {**state, **changes}
+        given = {**state, **changes, "visit": state["visit"] or token_hex(8)}
         moved = [name for name in changes if given[name] != state.get(name)]
         shown = {**shown, **self.consequences(given, moved)}
         given |= shown
@@ -358,7 +369,11 @@ class Page(View):
             value = value.path if isinstance(value, UploadedPicture) else value
             key = "selected" if name == "tab" else "value"
             contents[name] = {key: value, **contents.get(name, {})}
-        contents["link"] = {"value": link_query(given, self.defaults)}
+        visit = {"visit": given["visit"]}
+        contents |= {
+            "link": {"value": link_query(given, {**self.defaults, **visit})},
+            "visit": {"value": given["visit"]},
+        }
         updates = {self.outputs[name]: gr.update(**one) for name, one in contents.items()}
         return {self.state: given, **updates}
 
@@ -376,8 +391,10 @@ class Page(View):
         return {**contents, **(picker or {name: {"choices": [], "value": None} for name in reset})}
 
     def _check_choices(self, given: State) -> None:
-        """Refuse what is no choice: a page that stayed open, or a program, may send anything."""
+        """Refuse what is no choice: a page that stayed open, or a program, may send any."""
         for name, control in self.inputs.items():
+            if isinstance(control, Slider):
+                control.check(given[name])
             if not hasattr(control, "choices") or name in self.all_dependents:
                 continue
             options = [value for _, value in control.choices]
@@ -412,7 +429,7 @@ class Page(View):
                 function = getattr(self, name)
                 gr.Button().click(
                     self._guarded(function),
-                    _endpoint_inputs(function),
+                    endpoint_inputs(function),
                     [one() for one in outputs],
                     api_name=name,
                     **self._alone,
@@ -450,19 +467,6 @@ def plain_sentence(error: Exception) -> str:
         return str(error)
     logger.error("A page failed on a request.", exc_info=error)
     return OUR_FAULT
-
-
-def _endpoint_inputs(function: Callable[..., Any]) -> list[Component]:
-    kinds, inputs = get_type_hints(function), []
-    for name, parameter in inspect.signature(function).parameters.items():
-        label = name.replace("_", " ").capitalize()
-        if kinds[name] in _ENDPOINT_INPUTS:
-            given = parameter.default is not parameter.empty
-            value = {"value": parameter.default} if given else {}
-            inputs.append(_ENDPOINT_INPUTS[kinds[name]](label=label, **value))
-        else:
-            inputs.append(PictureInput(label=label))
-    return inputs
 
 
 def _shown_notice(sentence: str) -> dict[str, Any]:

@@ -83,6 +83,12 @@ def test_an_existing_output_is_replaced_only_when_asked(call, letters, tmp_path)
     assert target.read_text() == "a"
 
 
+def test_an_ending_alone_is_no_output(call, letters, tmp_path):
+    error = call("run", "letters", "sample:abc", "-o", ".out", code=2).stderr
+    assert "'.out' is only an ending" in error
+    assert letters.made == [] and list(tmp_path.glob(".out*")) == []
+
+
 def test_the_input_is_never_overwritten(call, letters, tmp_path):
     source = tmp_path / "input.out"
     source.write_text("abc")

@@ -4,6 +4,7 @@ import pytest
 import typer
 
 from salhub.cli.settings import (
+    as_written,
     parse_settings,
     parse_value,
     refuse_unknown,
@@ -81,3 +82,14 @@ def test_no_folder_of_this_machine_stays_in_a_setting(tmp_path, monkeypatch):
     ):
         assert without_place(word) == kept
     assert try_without_place("mask=/nowhere/one,in/a") == "mask=one,a"
+
+
+def test_a_class_called_no_and_a_place_called_007_stay_as_they_are_written():
+    assert parse_settings(["contrast=no", "class-labels=on", "contrasts=no"]) == {
+        "contrast": "no",
+        "class_labels": "on",
+        "contrasts": False,
+    }
+    words = ["my-notes=007", "film=null", "mask='a b'", "seed=1"]
+    places = {"my_notes": "007", "film": None, "mask": "a b"}
+    assert as_written(words, [*places]) == places

@@ -90,7 +90,7 @@ def test_a_verbalization_with_settings_of_its_own():
     assert found.text == german(text).text != before == explain(text).text
     with pytest.raises(ValueError, match="needs a chat model"):
         explain(text, mode="instruct")
-    with pytest.raises(ValueError, match="'llm' is set when a model is loaded"):
+    with pytest.raises(ValueError, match="'llm' can only be set when the model is loaded"):
         explain(text, llm="me/chat")
 
 
@@ -112,8 +112,10 @@ def test_calls_with_different_settings_at_the_same_time(summarise):
     [
         ({"treshold": 0.1}, "takes no 'treshold'; it takes budget.* mean 'threshold'"),
         ({"budgets": 2}, "takes no 'budgets'.* mean 'budget'"),
+        # What no call can set is not proposed either.
+        ({"vocab_sizes": 2}, r"takes no 'vocab_sizes'(?!.*'vocab_size')"),
         ({"threshold": 2}, "threshold must be"),
-        ({"vocab_size": 3}, "'vocab_size' is set when a model is loaded"),
+        ({"vocab_size": 3}, r"loaded: salhub\.pipeline\(\.\.\., vocab_size=\.\.\.\)\.$"),
     ],
 )
 def test_what_no_call_can_set_is_refused_before_a_text_is_read(summarise, settings, message):

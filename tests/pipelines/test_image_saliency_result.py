@@ -289,3 +289,28 @@ def test_a_folder_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch, is_
     with pytest.raises(OSError, match="no space"):
         result().save(folder)
     assert list(tmp_path.rglob("*")) == ([folder] if is_there else [])
+
+
+def test_a_folder_of_the_users_is_not_replaced_by_a_file(tmp_path):
+    theirs = tmp_path / "result.json"
+    theirs.mkdir()
+    (theirs / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"result\.json' is a folder"):
+        result().save(tmp_path)
+    assert names_in(tmp_path) == ["result.json"]
+    assert names_in(theirs) == ["notes.txt"]
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_folder_without_a_name_is_written_into(tmp_path, monkeypatch, name):
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    monkeypatch.chdir(inner)
+    result().save(name, view="map")
+    assert {"map.png", "result.json", "result.npy"} <= {*names_in(tmp_path / "inner" / name)}
+
+
+def test_an_ending_alone_is_no_name(tmp_path):
+    with pytest.raises(ValueError, match=r"'\.PNG' is only an ending"):
+        result().save(tmp_path / ".PNG")
+    assert names_in(tmp_path) == []

@@ -17,6 +17,7 @@ from salhub.ui.controls import (
     Radio,
     UploadedPicture,
     open_picture,
+    slider,
 )
 
 
@@ -121,3 +122,16 @@ def test_a_value_that_is_no_longer_a_choice_is_handed_on(kind):
     assert control.preprocess("dog") == "dog"
     assert control.preprocess(["a", 1]) == ["a", 1]
     assert control.get_block_name() == kind.__name__.lower()
+
+
+def test_a_slider_reaches_as_far_as_its_first_value_and_hands_on_any():
+    control = slider(1, 30, 40, label="Words", render=False)
+    assert (control.minimum, control.maximum, control.value) == (1, 40, 40)
+    assert [control.preprocess(value) for value in (41, None)] == [41, None]
+    config = control.get_config()
+    assert (config["name"], config["label"], config["maximum"]) == ("slider", "Words", 40)
+    control.check(40)
+    with pytest.raises(ValueError, match="Words goes from 1 to 40, got 41"):
+        control.check(41)
+    with pytest.raises(TypeError, match="Words must be a number, got None"):
+        control.check(None)

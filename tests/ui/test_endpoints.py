@@ -128,6 +128,7 @@ def test_no_other_file_of_the_server_is_read(server, sample, tmp_path, capfd, en
     [
         (["", ["norm_grad"], "", 0], "method must be one of"),
         (["", 7, "", 0], "method must be one of"),
+        (["", "", "", 1e300], "meta_step must be at most"),
         (["²", "", "", 0], "no class"),
         (["9" * 5000, "", "", 0], "No class has a name of 5000 letters"),
     ],
@@ -139,6 +140,23 @@ def test_a_value_of_another_kind_gets_one_sentence(client, sample, server, capfd
     answer = json.loads(_post(server, "/normgrad", [given, *values]).partition("data: ")[2])
     assert words in answer["error"]
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "values", "words"),
+    [
+        ("/summarise", ["A text.", None, "", 0, 0.85, True], "num_sentences must be a number"),
+        ("/summarise", ["A text.", 1, "", None, 0.85, True], "threshold must be a number"),
+        ("/summarise", ["A text.", 1, "", 0, None, True], "damping must be a number"),
+        ("/verbalize", ["A text.", "", "", None, "en"], "max_words must be a number"),
+        ("/draw", [None], "seed must be a number"),
+        ("/draw", [2.5], "seed must be a whole number"),
+        ("/draw", [10_000], "seed must be at least 0 and below 10000"),
+    ],
+)
+def test_a_number_that_is_none_gets_one_sentence(server, endpoint, values, words):
+    answer = json.loads(_post(server, endpoint, values).partition("data: ")[2])
+    assert words in answer["error"]
 
 
 def test_every_file_that_a_page_takes_is_checked():

@@ -12,6 +12,7 @@ import salhub.pipelines  # noqa: F401 - registers all pipelines before one is im
 from salhub.models.lexrank.sentence_splitting import split_sentences
 from salhub.models.lexrank.summarizing import Summary
 from salhub.pipelines import pipeline
+from salhub.ui.controls import sent_number, slider
 from salhub.ui.page import Contents, State
 from salhub.ui.panes import pipeline_program, sentence
 from salhub.ui.text_page import TextPage
@@ -38,7 +39,7 @@ class Page(TextPage):
 
     def main_controls(self) -> dict[str, Component]:
         """Build the length of the summary."""
-        return {"num_sentences": gr.Slider(1, 20, 3, step=1, label="Sentences")}
+        return {"num_sentences": slider(1, 20, 3, step=1, label="Sentences")}
 
     def setting_controls(self) -> dict[str, Component]:
         """Build what the summary is about, and the settings of the model."""
@@ -47,11 +48,11 @@ class Page(TextPage):
             "about": gr.Textbox(
                 "", label="About", info="What it should be about; nothing for anything."
             ),
-            "threshold": gr.Slider(
+            "threshold": slider(
                 0, 0.5, config.threshold or 0, step=0.05, label="Threshold",
                 info="0 is the continuous method.",
             ),
-            "damping": gr.Slider(
+            "damping": slider(
                 0.05, 1, config.damping, step=0.05, label="Damping",
                 info="Chance to follow a link.",
             ),
@@ -137,8 +138,8 @@ class Page(TextPage):
         """What the controls change of the shipped model."""
         shipped = self.pipeline.model.config
         wanted = {
-            "threshold": float(query["threshold"]) or None,
-            "damping": float(query["damping"]),
+            "threshold": float(sent_number("threshold", query["threshold"])) or None,
+            "damping": float(sent_number("damping", query["damping"])),
             "redundancy": (shipped.redundancy or "cosine")
             if query["leave_out_repetitions"]
             else None,
@@ -152,9 +153,8 @@ def _documents(text: str) -> list[str]:
 
 def _call_settings(query: State) -> dict[str, Any]:
     about = (query["about"] or "").strip()
-    number = query["num_sentences"]
-    # Numbers of the web have no kind; half a sentence is refused by the pipeline.
-    budget = int(number) if number == int(number) else number
+    # Half a sentence is refused by the pipeline.
+    budget = sent_number("num_sentences", query["num_sentences"])
     return {"budget": budget, **({"query": about} if about else {})}
 
 

@@ -3,7 +3,6 @@
 from functools import cached_property
 from typing import Any
 
-import gradio as gr
 import torch
 from gradio.components import Component
 
@@ -13,7 +12,7 @@ from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
 from salhub.models.normgrad.page_tabs import ClassesTab, FamilyTab, SensitiveMapTab
 from salhub.outputs import ImageSaliencyOutput
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult
-from salhub.ui.controls import Dropdown, UploadedPicture
+from salhub.ui.controls import Dropdown, UploadedPicture, sent_number, slider
 from salhub.ui.image_saliency import EndpointAnswer, ImageSaliencyPage
 from salhub.ui.model_comparison import ModelsTab
 from salhub.ui.page import Contents, State
@@ -37,6 +36,7 @@ METHOD_LABELS = {
 OWN_DEPTH = ""
 JOINED = "joined"
 LARGEST_META_STEP = 0.01
+_LARGEST_NUMBER = torch.finfo(torch.float32).max
 _DEPTH_WORDS = ("shallow", "middle", "deep", "deepest")
 _PER_CLASS = ("saliency", "class_labels", "degenerate")
 
@@ -82,7 +82,7 @@ class Page(ImageSaliencyPage):
 
     def setting_controls(self) -> dict[str, Component]:
         """Build the meta step and the settings of every page."""
-        meta_step = gr.Slider(
+        meta_step = slider(
             0,
             LARGEST_META_STEP,
             0,
@@ -119,10 +119,13 @@ class Page(ImageSaliencyPage):
     def pipeline_settings(self, query: Query) -> dict[str, Any]:
         """Return what the controls change of the shipped model."""
         shipped = self.pipeline.model.config
+        meta_step = float(sent_number("meta_step", query.settings.get("meta_step") or 0.0))
+        if meta_step > _LARGEST_NUMBER:
+            raise ValueError(f"meta_step must be at most {_LARGEST_NUMBER:.0e}, got {meta_step}.")
         wanted = {
             "method": query.text("method") or shipped.method,
             "layers": self.layers_for(query),
-            "meta_step": query.settings.get("meta_step") or 0.0,
+            "meta_step": meta_step,
         }
         # Another method forgets the layers that the model ships with, so they have to be named.
         named = {"layers"} if wanted["method"] != shipped.method else set()

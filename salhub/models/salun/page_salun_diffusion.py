@@ -11,6 +11,8 @@ from PIL import Image
 from salhub.backbones.conditional_unet.sampling import sheet_of
 from salhub.hub import canonical_name, resolve
 from salhub.pipelines import pipeline
+from salhub.pipelines.base import whole_number
+from salhub.ui.controls import sent_number, slider
 from salhub.ui.page import Contents, State, Tab
 from salhub.ui.page import Page as Frame
 from salhub.ui.panes import python, sentence
@@ -92,12 +94,12 @@ class DigitsTab(Tab):
 
     def controls(self) -> dict[str, Component]:
         """Build the seed and the button."""
-        seed = gr.Slider(0, _LARGEST_SEED, 0, step=1, label="Seed of the noise")
+        seed = slider(0, _LARGEST_SEED, 0, step=1, label="Seed of the noise")
         return {"seed": seed, "draw_others": gr.Button("Draw others", variant="primary")}
 
     def picked(self, pick: str, state: State) -> State:
         """Draw from the next seed."""
-        return {"seed": (state["seed"] + 1) % (_LARGEST_SEED + 1)}
+        return {"seed": (_checked_seed(state["seed"]) + 1) % (_LARGEST_SEED + 1)}
 
     def panes(self) -> dict[str, Component]:
         """Build the sheets."""
@@ -158,10 +160,8 @@ class Page(DrawingPage):
         self.digits = DiffusionFamily(self.name)
 
 
-def _checked_seed(seed: float) -> int:
-    if not 0 <= seed <= _LARGEST_SEED or seed != int(seed):
-        raise ValueError(f"seed must be a whole number from 0 to {_LARGEST_SEED}.")
-    return int(seed)
+def _checked_seed(seed: Any) -> int:
+    return whole_number("seed", sent_number("seed", seed), low=0, limit=_LARGEST_SEED + 1)
 
 
 def _sheet(title: str) -> gr.Image:

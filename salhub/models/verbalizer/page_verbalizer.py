@@ -12,7 +12,7 @@ from salhub.data.text_sources import load_text
 from salhub.models.verbalizer.configuration_verbalizer import LANGUAGES
 from salhub.models.verbalizer.result_verbalizer import SaliencyVerbalizationResult
 from salhub.pipelines import pipeline
-from salhub.ui.controls import Dropdown, Radio
+from salhub.ui.controls import Dropdown, Radio, sent_number, slider
 from salhub.ui.page import Contents, State
 from salhub.ui.panes import BarRow, bar_rows, code_pane, pipeline_program
 from salhub.ui.text_page import TextPage
@@ -67,10 +67,11 @@ class Page(TextPage):
     def consequences(self, state: State, moved: list[str]) -> State:
         """Another classifier gets a sample of its own, unless the text is the visitor's."""
         texts = [load_text(sample) for sample in self.samples.values()]
-        sample = self.samples.get(state["classifier"])
-        if "classifier" not in moved or sample is None or state["text"] not in texts:
+        # Anything may have been sent, a list too.
+        chosen = [sample for name, sample in self.samples.items() if name == state["classifier"]]
+        if "classifier" not in moved or not chosen or state["text"] not in texts:
             return {}
-        return {"text": load_text(sample)}
+        return {"text": load_text(chosen[0])}
 
     def main_controls(self) -> dict[str, Component]:
         """Build the picker of the classifier."""
@@ -83,7 +84,7 @@ class Page(TextPage):
             "contrast": Dropdown(
                 label="Rather than", info="Why the class of the text and not another one."
             ),
-            "max_words": gr.Slider(1, 30, config.max_words, step=1, label="Most words named"),
+            "max_words": slider(1, 30, config.max_words, step=1, label="Most words named"),
             "language": Dropdown(
                 list(LANGUAGES), value=config.language, label="Language of the sentence"
             ),
@@ -169,7 +170,7 @@ class Page(TextPage):
 
     def _explain(self, state: State) -> Any:
         classifier = state["classifier"]
-        if classifier not in self.pipelines:
+        if not isinstance(classifier, str) or classifier not in self.pipelines:
             raise ValueError(
                 f"There is no classifier '{classifier}'; choose one of {', '.join(self.pipelines)}."
             )
@@ -177,9 +178,9 @@ class Page(TextPage):
 
     def _changed(self, query: State) -> dict[str, Any]:
         """What the controls change of the shipped model."""
-        shipped, words = self._explain(query).model.config, query["max_words"]
-        # Numbers of the web have no kind; half a word is refused by the configuration.
-        words = int(words) if words == int(words) else words
+        shipped = self._explain(query).model.config
+        # Half a word is refused by the configuration.
+        words = sent_number("max_words", query["max_words"])
         wanted = {"max_words": words, "language": query["language"]}
         return {name: one for name, one in wanted.items() if one != getattr(shipped, name)}
 

@@ -85,3 +85,20 @@ def test_a_rival_of_another_classifier_is_let_go(page):
     stale = page._respond(answer[page.state], {"contrast": "negative"})
     assert "has no class &#x27;negative&#x27;" in stale[page.outputs["notice"]]["value"]
     assert stale[page.outputs["said"]]["value"] == ""
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf"), [3]])
+def test_a_number_that_is_none_gets_one_sentence(page, value):
+    with pytest.raises(TypeError, match="max_words must be a number, got"):
+        page.verbalize("A wonderful text.", max_words=value)
+    page.build()
+    answer = page._respond(page.first_state, {"max_words": value})
+    assert "Most words named must be a number" in answer[page.outputs["notice"]]["value"]
+
+
+def test_a_list_of_classifiers_gets_one_sentence(page):
+    with pytest.raises(ValueError, match=r"There is no classifier '\['News'\]'"):
+        page.verbalize("A wonderful text.", ["News"])
+    page.build()
+    answer = page._respond(page.first_state, {"classifier": ["News"]})
+    assert "to choose as Classifier" in answer[page.outputs["notice"]]["value"]

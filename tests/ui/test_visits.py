@@ -1,0 +1,79 @@
+"""What a page says when the server has dropped the state of a visit."""
+
+import json
+
+import httpx
+import pytest
+
+from salhub.ui import build_page, launch
+from salhub.ui.page import FORGOTTEN
+
+# gradio asks pandas for what pandas is about to drop.
+pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")
+
+
+class _Visit:
+    """What a browser does: it keeps what each component shows, and sends it with every event."""
+
+    def __init__(self, address: str, config: dict, session: str) -> None:
+        self.address, self.config, self.session = address, config, session
+        self.components = {one["id"]: one for one in config["components"]}
+        self.shown = {one: made["props"].get("value") for one, made in self.components.items()}
+
+    def find(self, label: str) -> int:
+        return next(k for k, v in self.components.items() if v["props"].get("label") == label)
+
+    def see(self, label: str):
+        return self.shown[self.find(label)]
+
+    def move(self, label: str, value) -> str:
+        """Move a control; return what the server sent, as JSON."""
+        control = self.find(label)
+        self.shown[control] = value
+        event = next(one for one in self.config["dependencies"] if one["targets"][0][0] == control)
+        data = [None if self.is_state(one) else self.shown[one] for one in event["inputs"]]
+        asked = {"data": data, "fn_index": event["id"], "session_hash": self.session}
+        api = f"{self.address.rstrip('/')}/gradio_api/queue"
+        httpx.post(f"{api}/join", json=asked, timeout=60)
+        with httpx.stream(
+            "GET", f"{api}/data", params={"session_hash": self.session}, timeout=60
+        ) as lines:
+            messages = (json.loads(one[5:]) for one in lines.iter_lines() if one[:5] == "data:")
+            done = next(one for one in messages if one["msg"] == "process_completed")
+        for component, sent in zip(event["outputs"], done["output"]["data"], strict=True):
+            if isinstance(sent, dict) and "value" in sent:
+                self.shown[component] = sent["value"]
+        return json.dumps(done["output"]["data"])
+
+    def is_state(self, component: int) -> bool:
+        return self.components[component]["type"] == "state"
+
+
+@pytest.fixture(scope="module")
+def page():
+    page = build_page("salun-resnet8-cifar10")
+    yield page, *launch(page, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    page.close(verbose=False)
+
+
+def test_a_visit_that_the_server_has_dropped_is_not_answered_for_the_first_state(page):
+    blocks, _, address, _ = page
+    first = _Visit(address, blocks.get_config_file(), "first")
+    first.move("Class to forget", "dog")
+    assert FORGOTTEN not in first.move("Class to forget", "frog")
+    blocks.app.state_holder.session_data.pop("first")
+    for name in ("horse", "ship"):
+        answer = first.move("Class to forget", name)
+        assert FORGOTTEN in answer
+        assert name not in answer
+    second = _Visit(address, blocks.get_config_file(), "second")
+    assert FORGOTTEN not in second.move("Class to forget", "ship")
+
+
+def test_presses_that_did_not_wait_for_the_first_answer_are_answered(page):
+    blocks, _, address, _ = page
+    visit = _Visit(address, blocks.get_config_file(), "quick")
+    before = dict(visit.shown)
+    visit.move("Class to forget", "dog")
+    visit.shown = before
+    assert FORGOTTEN not in visit.move("Class to forget", "ship")
