@@ -5,11 +5,13 @@ method of a task that is there, and one of a task of its own.
 """
 
 import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.architecture import FLOORS
 from tests.machine import Machine
 
 TESTS = Path(__file__).parent
@@ -194,6 +196,15 @@ def test_the_command_line_knows_them(run):
 
 def test_the_tests_of_the_house_pass_with_them(run):
     run(CHECK)
+
+
+def test_the_guide_shows_the_floors_that_are_checked():
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", guide, flags=re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(len(FLOORS)))
+    for (_, row), names in zip(rows, FLOORS, strict=True):
+        named = {name.partition("/")[0] for name in re.findall("`([^`]+)`", row)}
+        assert named == set(names) - {"__init__"}, row
 
 
 def test_the_guide_says_what_was_done():
