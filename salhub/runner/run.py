@@ -45,6 +45,8 @@ from salhub.runner.trackers import JsonLinesTracker, check_trackers, plain_value
 logger = logging.getLogger(__name__)
 
 _SNAPSHOT = re.compile(r"[A-Za-z0-9][\w.-]*")
+# Folders of trackers such as TensorBoard.
+_TRACKED = "salhub"
 # A model, its settings and its card have files with these endings.
 _OF_FILES = (".json", ".jsonl", ".md", ".safetensors", ".txt")
 
@@ -116,7 +118,7 @@ def run(recipe: Recipe, command: str = "") -> Results | None:
         if accelerator.is_main_process:
             remove_drafts(folder) if goes_on else start_folder(folder, options)
         accelerator.wait_for_everyone()
-        accelerator.init_trackers("salhub", config=plain_values(options))
+        accelerator.init_trackers(_TRACKED, config=plain_values(options))
         this = recipe.run = Run(recipe, model, accelerator, log, results, checkpoint)
         began = time.perf_counter()
         recipe.prepare(model, accelerator)
@@ -186,6 +188,7 @@ class Run:
         if (
             _SNAPSHOT.fullmatch(name) is None
             or name.endswith(_OF_FILES)
+            or name == _TRACKED
             or is_of_a_run(name)
             or is_taken(self.folder, self.folder / name)
         ):

@@ -283,7 +283,13 @@ def test_a_snapshot_takes_the_place_of_nothing(tmp_path):
 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
-    taken = ("checkpoint-5", "results.json", "model.safetensors", "block-0001.safetensors")
+    taken = (
+        "salhub",
+        "checkpoint-5",
+        "results.json",
+        "model.safetensors",
+        "block-0001.safetensors",
+    )
     for Named.place in ("mine", "../up", "options.json", "", *taken):
         with pytest.raises(ValueError, match="is called by the name of a new folder"):
             run(Named(ToyArguments(output_dir=str(tmp_path), cpu=True, overwrite=True)))
