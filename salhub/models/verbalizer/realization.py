@@ -216,7 +216,7 @@ def _rating_words(name: str) -> list[str]:
     """Patterns of what a rating is called in all languages; none of what is no rating."""
     for kind in ("positive", "negative", "neutral", "mixed"):
         cues = [cue for one in LANGUAGES for cue in _language(one)[f"{kind}_cues"]]
-        if pattern_of(cues).match(name):
+        if pattern_of(cues).fullmatch(name):
             return [pattern_of(cues).pattern]
     return []
 

@@ -234,6 +234,10 @@ def test_a_masked_rating_is_not_named_in_other_words(language):
 
 def test_a_class_whose_name_holds_another_name_is_still_itself():
     config = VerbalizerConfig()
+    # "mixed" alone is a rating, and not in the name of a sport.
+    plain = VerbalizerConfig(mask_label=True)
+    sport = Verbalizer(plain).verbalize(["mixed", "feelings"], [0.9, 0.8], "Mixed martial arts")
+    assert "“mixed”" in sport.text
     told = Verbalizer(config).verbalize(TOKENS, SCORES, "class 1")
     evidence = Evidence(told.words, told.scores, config, Names("class 1"))
     names = ("class 1", "class 10", "very class 1")
