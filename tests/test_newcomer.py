@@ -126,6 +126,17 @@ app(["run", "{NEW_TASK}", "series.csv", "-o", "series.png"], standalone_mode=Fal
 assert Path("cat.png").stat().st_size > 1000 and Path("series.png").stat().st_size > 200
 app(["info", "{NEW_TASK}"], standalone_mode=False)
 """
+MEASURE = """
+from benchmarks import pixel_gradient
+from benchmarks.report import RESULTS
+from salhub.results import Results
+
+assert pixel_gradient.__file__.startswith(CHECKOUT)
+pixel_gradient.main(["--rounds", "1"])
+tables = Results.load(RESULTS / "pixel_gradient.json").tables
+[agreement] = [table for table in tables if table.title == "Agreement"]
+print(agreement.rows[0][-1])
+"""
 CHECK = """
 import pytest, sys
 sys.exit(pytest.main([
@@ -144,7 +155,7 @@ sys.exit(pytest.main([
 def checkout(tmp_path_factory) -> Path:
     """Return a copy of the repository to which the toys were added as CONTRIBUTING.md says."""
     root = tmp_path_factory.mktemp("checkout")
-    for name in ("salhub", "docs", "spaces", "tests"):
+    for name in ("salhub", "docs", "spaces", "tests", "benchmarks"):
         ignore = shutil.ignore_patterns("__pycache__", "former", "newcomer")
         shutil.copytree(ROOT / name, root / name, ignore=ignore)
     for name in ("README.md", "mkdocs.yml", "pyproject.toml"):
@@ -157,6 +168,8 @@ def checkout(tmp_path_factory) -> Path:
         shutil.copy(TESTS / "newcomer" / f"test_{method}.py", root / "tests/models" / method)
         (root / "spaces" / method).mkdir()
         (root / "spaces" / method / "app.py").write_text(SPACE.format(name=model))
+    benchmark = "pixel_gradient.py"
+    shutil.copy(TESTS / "newcomer" / f"benchmark_{benchmark}", root / "benchmarks" / benchmark)
     auto = root / "salhub" / "auto.py"
     text = auto.read_text()
     for table, lines in LINES.items():
@@ -192,6 +205,10 @@ def test_they_load_by_name_and_have_a_pipeline_a_card_and_a_page(run):
 
 def test_the_command_line_knows_them(run):
     assert "series-saliency" in run(RUN)
+
+
+def test_its_benchmark_runs_beside_the_others(run):
+    assert run(MEASURE).splitlines()[-1] == "met"
 
 
 def test_the_tests_of_the_house_pass_with_them(run):
