@@ -194,12 +194,14 @@ def accompanied(source: Source, pipeline_class: Any, given: Mapping[str, Any]) -
     Raises:
         FileNotFoundError: A file that was named, or that is needed, is not there.
     """
-    found = {}
+    found, own = {}, Path(source.text)
+    if source.is_path and own.name in ("", ".."):  # "." and ".." are called by their place
+        own = own.resolve()
     for name, endings in pipeline_class.companions.items():
-        place = given.get(name, Path(source.text).parent if source.is_path else None)
+        place = given.get(name, own.parent if source.is_path else None)
         path = None if place is None else Path(str(place))
         if path is not None and path.is_dir():
-            path = _called_like(_stem(Path(source.text), pipeline_class), path, endings)
+            path = _called_like(_stem(own, pipeline_class), path, endings)
         elif path is not None and not path.is_file():
             raise FileNotFoundError(_missing(path))
         if path is not None:
@@ -213,7 +215,8 @@ def accompanied(source: Source, pipeline_class: Any, given: Mapping[str, Any]) -
 
 
 def _called_like(stem: str, folder: Path, endings: Iterable[str]) -> Path | None:
-    written = [case for ending in endings for case in (ending, ending.upper())]
+    cases = (str.lower, str.upper, str.title)
+    written = [case(ending) for ending in endings for case in cases]
     paths = (folder / f"{stem}{ending}" for ending in written)
     return next(filter(Path.is_file, paths), None)
 

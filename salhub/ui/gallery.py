@@ -88,8 +88,9 @@ def build_gallery(pages: Mapping[str, gr.Blocks] | None = None) -> gr.Blocks:
         pages = {name: build_page(name) for name in defaults if page_class(*find_entry(name))}
     if not pages:
         raise ValueError("A gallery needs at least one page.")
+    taken: set[str] = set()
     for path, page in pages.items():
-        _name_endpoint(page, path)
+        _name_endpoints(page, path, taken)
     (_, first), *others = pages.items()
     with gr.Blocks(
         title="salhub", analytics_enabled=False, delete_cache=first.delete_cache
@@ -103,8 +104,12 @@ def build_gallery(pages: Mapping[str, gr.Blocks] | None = None) -> gr.Blocks:
     return home
 
 
-def _name_endpoint(page: gr.Blocks, path: str) -> None:
-    # Every page calls its endpoint "/saliency"; side by side they are told apart by their page.
+def _name_endpoints(page: gr.Blocks, path: str, taken: set[str]) -> None:
+    # Pages of a task call their endpoints alike; side by side they are told apart by their page.
     for function in page.fns.values():
-        if function.api_name == "saliency":
-            function.api_name = path
+        if function.api_visibility != "public" or not isinstance(function.api_name, str):
+            continue
+        name = function.api_name
+        if name == "saliency" or name in taken:
+            function.api_name = f"{path}_{name}" if path in taken else path
+        taken.add(function.api_name)

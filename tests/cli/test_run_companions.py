@@ -183,6 +183,16 @@ def test_a_film_on_the_command_line(films, model, call, call_json, tmp_path):
     assert record["lines"] == ["> A spoken"] * 2
     assert record["companions"] == {"transcript": "films/a.SRT"}
     call("run", model, "films/b.film.gz", "-o", "-", "--end-titles", "null", "--format", "film")
+    (tmp_path / "films" / "a.SRT").rename(tmp_path / "films" / "a.Srt")
+    [record] = call_json("run", model, "films/a.film", "-o", "c.film")
+    assert record["companions"] == {"transcript": "films/a.Srt"}
+    # A file called 007 is no number, and one called no is no switch.
+    for name in ("007", "no"):
+        (tmp_path / name).write_text(f"in {name}")
+        [record] = call_json(
+            "run", model, "films/a.film", "-o", f"d{name}.film", f"transcript={name}"
+        )
+        assert record["lines"] == [f"> A in {name}"]
 
 
 def test_a_folder_of_films(films, model, call, call_json, tmp_path):
@@ -284,6 +294,17 @@ def test_a_folder_may_be_one_input(patients, model, call, call_json):
     assert record["companions"] == {"markers": "ward/berta.2.json"}
     error = call("run", model, "ward/anna", "-o", "ward/anna", code=1).stderr
     assert "lies in the input folder" in error
+
+
+@pytest.mark.parametrize("kind", [SeriesPipeline])
+def test_the_folder_one_is_in_is_an_input_with_what_lies_beside_it(
+    patients, model, call_json, monkeypatch
+):
+    model = str(Path(model).resolve())
+    monkeypatch.chdir(patients / "ward" / "berta.2")
+    [record] = call_json("run", model, ".", "-o", "../../b.film")
+    assert record["companions"] == {"markers": str(patients / "ward" / "berta.2.json")}
+    assert record["lines"] == ["> b1 marked"]
 
 
 @pytest.mark.parametrize("kind", [SeriesPipeline])

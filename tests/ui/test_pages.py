@@ -95,6 +95,13 @@ def test_a_gallery_has_a_page_for_every_method_and_tells_endpoints_apart(monkeyp
         build_gallery({})
 
 
+def test_pages_of_a_task_side_by_side_keep_their_endpoints_apart():
+    names = ("salun-resnet8-cifar10-original", "salun-resnet8-cifar10-retrained")
+    blocks = build_gallery({name: build_page(name) for name in names})
+    public = [one.api_name for one in blocks.fns.values() if one.api_visibility == "public"]
+    assert public == ["classify", "salun-resnet8-cifar10-retrained"]
+
+
 # --- two models -------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from gradio.components import Component
 from PIL import Image
 
 from salhub.backbones.conditional_unet.sampling import sheet_of
-from salhub.hub import canonical_name, resolve
+from salhub.hub import bundled_model, canonical_name, resolve
 from salhub.pipelines import pipeline
 from salhub.pipelines.base import whole_number
 from salhub.ui.controls import sent_number, slider
@@ -36,7 +36,9 @@ class DiffusionFamily:
     def __init__(self, name: str) -> None:
         self.name = canonical_name(name)
         original = self.name.removesuffix(_RETRAINED).removesuffix(ORIGINAL) + ORIGINAL
-        self.names = list(dict.fromkeys([original, self.name]))
+        # Of a model of somebody's own there need not be one.
+        is_here = bundled_model(original) is not None or Path(original).is_dir()
+        self.names = list(dict.fromkeys([*([original] if is_here else []), self.name]))
         self.models = [pipeline(one).model for one in self.names]
 
     @property

@@ -59,6 +59,12 @@ class Page(TextPage):
         # The page opens with a text for its own classifier.
         self.samples = {self.first: own, **self.samples} if own else self.samples
 
+    def build(self) -> gr.Blocks:
+        """Build the page; a link to it need not say that a class is compared with nothing."""
+        blocks = super().build()
+        self.defaults["contrast"] = NOTHING
+        return blocks
+
     def picked(self, pick: str, state: State) -> State:
         """Open a sample with the classifier that it is for."""
         chosen = {"classifier": pick} if pick in self.pipelines else {}

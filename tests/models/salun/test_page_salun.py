@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+import salhub
 from salhub.backbones.conditional_unet.sampling import sheet_of
 from salhub.cards import read_results
 from salhub.data.samples import sample_path
@@ -101,3 +102,13 @@ def test_the_stored_sheets_are_what_their_code_draws(digits):
         # Sums are rounded otherwise on another kind of machine.
         assert np.abs(found - expected).mean() < 2
         assert isinstance(sheet, Image.Image)
+
+
+def test_a_diffusion_model_of_somebodys_own_needs_no_original(tmp_path):
+    copy = tmp_path / "mine"
+    salhub.AutoModelForSaliency.from_pretrained(DIGITS).save_pretrained(copy)
+    assert DiffusionFamily(copy).names == [str(copy)]
+    copy.rename(tmp_path / "mine-original")
+    assert DiffusionFamily(tmp_path / "mine-original").names == [str(tmp_path / "mine-original")]
+    salhub.AutoModelForSaliency.from_pretrained(DIGITS).save_pretrained(copy)
+    assert len(DiffusionFamily(copy).names) == 2

@@ -102,3 +102,11 @@ def test_a_list_of_classifiers_gets_one_sentence(page):
     page.build()
     answer = page._respond(page.first_state, {"classifier": ["News"]})
     assert "to choose as Classifier" in answer[page.outputs["notice"]]["value"]
+
+
+def test_a_link_says_only_what_was_changed(page):
+    page.build()
+    answer = page._respond(page.first_state, {"max_words": 5})
+    assert answer[page.outputs["link"]]["value"] == "max_words=5"
+    answer = page._respond(answer[page.state], {"contrast": "negative"})
+    assert "contrast=negative" in answer[page.outputs["link"]]["value"]
