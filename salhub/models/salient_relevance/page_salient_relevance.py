@@ -65,10 +65,6 @@ class Page(ImageSaliencyPage):
     sentence = "Where does a network look? Its relevance, gathered into the areas that stand out."
     tabs = (StagesTab, ModelsTab)
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._models: dict[tuple, SalientRelevanceForImageSaliency] = {}
-
     def main_controls(self) -> dict[str, Component]:
         """Build the picker of the relevance rules."""
         choices = [(PRESET_LABELS.get(name, name), name) for name in PRESETS]
@@ -128,15 +124,8 @@ class Page(ImageSaliencyPage):
         return self.pipeline.postprocess({"pictures": [query.image], **given})
 
     def model_for(self, query: Query) -> SalientRelevanceForImageSaliency:
-        """Return the network with the settings of a query.
-
-        They are kept, because each folds a copy of the network at its first call.
-        """
-        changed = self.pipeline_settings(query)
-        key = tuple(sorted(changed.items()))
-        if key not in self._models:
-            self._models[key] = self.pipeline.model.with_settings(**changed)
-        return self._models[key]
+        """Return the network with the settings of a query."""
+        return self.pipeline.model.with_settings(**self.pipeline_settings(query))
 
 
 def _stages(query: Query, result: ImageSaliencyResult, outputs: SalientRelevanceOutput) -> Contents:
