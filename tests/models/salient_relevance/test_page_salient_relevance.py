@@ -43,7 +43,9 @@ def test_areas_are_counted_with_corners():
     assert not page_salient_relevance.largest(values, 0).any()
 
 
-def test_a_preset_is_built_once(relevance_page, query):
+def test_another_preset_takes_the_same_network(relevance_page, query):
     asked = replace(query, settings={**query.settings, "preset": "epsilon_plus"})
-    assert relevance_page.model_for(asked) is relevance_page.model_for(asked)
+    model = relevance_page.model_for(asked)
+    assert model.backbone is relevance_page.pipeline.model.backbone
+    assert model.config.preset == "epsilon_plus"
     assert relevance_page.pipeline.model.config.preset != "epsilon_plus"
