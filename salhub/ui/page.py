@@ -315,12 +315,12 @@ class Page(View):
     ) -> None:
         @wraps(function)
         def respond(*arguments: Any) -> dict[Component, Any]:
-            *arguments, visit = arguments
+            *given, visit = arguments
             # gradio drops states, and then hands out the first one. Of presses that did not wait
             # for the first answer, none knows the visit yet.
-            if visit and visit != arguments[-1 - len(inputs)]["visit"]:
+            if visit and visit != given[-1 - len(inputs)]["visit"]:
                 return {self.outputs["notice"]: gr.update(**_shown_notice(FORGOTTEN))}
-            return function(*arguments)
+            return function(*given)
 
         event(
             self._guarded(respond),

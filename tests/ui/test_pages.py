@@ -41,11 +41,16 @@ def test_models_that_a_page_does_not_serve_get_that_of_their_task():
 
 
 def test_a_task_without_a_page_says_what_works(monkeypatch):
-    toy = Model("toy", "toy", "telepathy", "ToyConfig", "Toy")
-    assert page_class("toy", toy) is None
-    monkeypatch.setattr(gallery, "find_entry", lambda name: (name, toy))
-    with pytest.raises(UnknownNameError, match=r"'telepathy' have no page yet.*salhub run"):
-        build_page("toy")
+    sentences = {
+        "image-generation": r"'image-generation' have no page yet.*salhub run",
+        "telepathy": "of which salhub has no pipeline; load it with",
+    }
+    for task, sentence in sentences.items():
+        toy = Model("toy", "toy", task, "ToyConfig", "Toy")
+        monkeypatch.setattr(gallery, "find_entry", lambda name, toy=toy: (name, toy))
+        with pytest.raises(UnknownNameError, match=sentence):
+            build_page("toy")
+    assert page_class("toy", Model("toy", "toy", "image-generation", "", "")) is None
 
 
 def test_an_unknown_name_is_refused_with_a_hint():
