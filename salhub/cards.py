@@ -63,7 +63,7 @@ def build_card(name: str) -> str:
         raise CardError(f"The card of {model.full_name} lacks an example; write it in {CARD_FILE}.")
     shell = "pip install salhub"
     if pipeline_class is not None:
-        shell += f"\nsalhub run {model.full_name} {pipeline_class.sample}"
+        shell += f"\nsalhub run {model.full_name} {facts.sample or pipeline_class.sample}"
     # The Hub knows no saliency task; a pipeline says which of the Hub's is nearest.
     tag = facts.pipeline_tag or getattr(pipeline_class, "hub_task", model.task)
     summary = facts.summary or (inspect.getdoc(entry.model_class) or "").partition("\n")[0]
@@ -121,7 +121,7 @@ def card_picture_name(name: str) -> str | None:
 
 
 def save_picture(name: str, path: str | os.PathLike) -> None:
-    """Run a model on the sample of its task and save the result as the picture of its card.
+    """Run a model on its sample and save the result as the picture of its card.
 
     Args:
         name: A shipped model, with or without "salhub/".
@@ -133,7 +133,8 @@ def save_picture(name: str, path: str | os.PathLike) -> None:
     run = pipeline(model.full_name)
     kind = type(run)
     # Made again, the picture is the same.
-    run(kind.sample, **kind.fixed_settings).save(path)
+    sample = Facts.read(*_fact_files(model)).sample or kind.sample
+    run(sample, **kind.fixed_settings).save(path)
 
 
 def is_installed() -> bool:
@@ -148,7 +149,7 @@ def read_facts(name: str) -> Facts:
         CardError: A fact that every card needs is in neither file, or one that no card has.
     """
     model = _shipped(name)
-    files = [_method_folder(model) / CARD_FILE, manifest.WEIGHTS_ROOT / model.name / CARD_FILE]
+    files = _fact_files(model)
     facts = Facts.read(*files)
     missing = [fact for fact in REQUIRED_FACTS if not getattr(facts, fact)]
     if missing:
@@ -166,10 +167,11 @@ def _shipped(name: str) -> BundledModel:
     return models[short]
 
 
-def _method_folder(model: BundledModel) -> Path:
-    entry = entry_of(model)
-    specification = importlib.util.find_spec(entry.home)
-    return Path(specification.submodule_search_locations[0])
+def _fact_files(model: BundledModel) -> list[Path]:
+    """Facts of its method, and its own, which overrule them."""
+    specification = importlib.util.find_spec(entry_of(model).home)
+    method_folder = Path(specification.submodule_search_locations[0])
+    return [method_folder / CARD_FILE, manifest.WEIGHTS_ROOT / model.name / CARD_FILE]
 
 
 def _pictures(model: BundledModel, facts: Facts) -> Iterator[str]:

@@ -41,6 +41,7 @@ class Facts:
         method: Method of a shipped model.
         task: What a shipped model does.
         weights_from: Shipped model whose weight file it shares.
+        sample: What a shipped model is shown on; the sample of its task by default.
 
     The others are sections or lines of the card, called alike.
     """
@@ -74,6 +75,7 @@ class Facts:
     notes: str | None = None
     recipe: str | None = None
     weights_from: str | None = None
+    sample: str | None = None
     license: str | None = None
     data_license: str | None = None
     reference_code: str | None = None
