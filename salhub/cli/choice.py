@@ -13,7 +13,6 @@ from salhub.entries import MODELS, Model, entry_of, find_entry, model_named
 from salhub.errors import UnknownNameError, did_you_mean
 from salhub.hub import HUB_KEYWORDS, canonical_name, hub_keywords, load
 from salhub.manifest import NAMESPACE, read_manifest
-from salhub.pipelines import pipeline_class_of
 
 # Taken from options of their own, or not to be written on a command line.
 _NOT_SETTINGS = frozenset({"batch_size", "device", "image_processor"})
@@ -37,6 +36,8 @@ class Choice:
     @property
     def pipeline_class(self) -> Any:
         """The pipeline of its task."""
+        from salhub.pipelines import pipeline_class_of
+
         return pipeline_class_of(self.entry, self.name)
 
     @property

@@ -221,7 +221,8 @@ def test_what_a_killed_run_left_is_removed_when_it_is_resumed(call, letters, tex
     for folder in (stale, live, forgotten, foreign):
         folder.mkdir(parents=True)
         (folder / "half.out").write_text("half")
-    os.utime(forgotten, (0, 0))
+    for path in (forgotten / "half.out", forgotten):
+        os.utime(path, (0, 0))
     call("run", "letters", "texts", "-o", "kept")
     assert not stale.exists() and not forgotten.exists()
     assert live.exists() and foreign.exists()
