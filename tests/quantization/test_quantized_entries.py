@@ -118,7 +118,7 @@ def shipped(folders, tmp_path, monkeypatch) -> Iterator[str]:
     facts = {"method": ENTRY.name, "task": ENTRY.task, "source": "made", "license": "mit", **texts}
     (folder / "card.yaml").write_text(json.dumps({**facts, "example": 'load("{model}")'}))
     monkeypatch.setattr(manifest, "WEIGHTS_ROOT", folder.parent)
-    monkeypatch.setattr(cards, "_method_folder", lambda model: tmp_path)
+    monkeypatch.setattr(cards, "_fact_files", lambda model: [folder / "card.yaml"])
     for module in (cards, results):
         monkeypatch.setattr(module, "cards_folder", lambda: tmp_path)
     manifest.write_manifest()
