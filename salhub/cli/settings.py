@@ -119,7 +119,10 @@ def parse_settings(words: Iterable[str]) -> dict[str, Any]:
         if name in settings:
             raise typer.BadParameter(f"'{name}' is given twice.")
         value = parse_value(match[2], name)
-        settings[name] = match[2] if name in _NAMES.values() and isinstance(value, bool) else value
+        if name in _NAMES.values() and value is not None and not isinstance(value, str):
+            # A class called "3" or "no" is asked for by its name.
+            value = yaml.load(match[2], Loader=yaml.BaseLoader)
+        settings[name] = value
     return settings
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from salhub.data.class_names import ClassNames
 from salhub.errors import did_you_mean
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif")
@@ -142,8 +143,8 @@ def _read_class_folders(folder: Path, id2label: Mapping[int, str] | None) -> lis
 def _class_indices(
     folder: Path, names: Sequence[str], id2label: Mapping[int, str]
 ) -> dict[str, int]:
-    classes = _classes_by_name(id2label)
-    found = {name: classes.get(_plain(name), []) for name in names}
+    classes = ClassNames(id2label)
+    found = {name: classes.find(name) if id2label else [] for name in names}
     unknown = [name for name in names if not found[name]]
     if len(unknown) == len(names) and len(names) == (len(id2label) or len(names)):
         return {name: index for index, name in enumerate(names)}
@@ -159,28 +160,12 @@ def _class_indices(
     return {name: indices[0] for name, indices in found.items()}
 
 
-def _classes_by_name(id2label: Mapping[int, str]) -> dict[str, list[int]]:
-    """Class indices by what a folder may be called: a name, or else the index itself."""
-    classes: dict[str, list[int]] = {}
-    for index, label in id2label.items():
-        # Labels such as "tench, Tinca tinca" list synonyms; the first is the usual name.
-        for name in {_plain(label), _plain(label.partition(",")[0])}:
-            classes.setdefault(name, []).append(int(index))
-    for index in id2label:
-        classes.setdefault(str(index), [int(index)])
-    return classes
-
-
-def _plain(name: str) -> str:
-    return name.strip().lower().replace("_", " ")
-
-
 def _unknown_classes(folder: Path, unknown: Sequence[str], id2label: Mapping[int, str]) -> str:
     shown = ", ".join(map(repr, unknown[:_NUM_SHOWN]))
     if len(unknown) > _NUM_SHOWN:
         shown += f" and {len(unknown) - _NUM_SHOWN} more sub-folders"
     verb = "is no class" if len(unknown) == 1 else "are no classes"
-    hint = did_you_mean(_plain(unknown[0]), list(id2label.values()))
+    hint = did_you_mean(unknown[0].lower(), list(id2label.values()))
     return (
         f"{shown} {verb} of the classifier.{hint} Call each sub-folder of {str(folder)!r} by a "
         f"class name or index, or have one for each of the {len(id2label)} classes in sorted "

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salhub.errors import did_you_mean
+from salhub.data.class_names import ClassNames
 
 KINDS = ("class", "random", "indices", "file")
 _FORMS = (
@@ -77,19 +77,10 @@ def choose_subset(
 
 
 def _classes(value: str, class_names: Sequence[str]) -> tuple[int, ...]:
-    names = list(class_names)
-    words = [value] if value in names else [word.strip() for word in value.split(",")]
-    return tuple(sorted({_class_index(word, names) for word in words}))
-
-
-def _class_index(word: str, names: list[str]) -> int:
-    if word in names:
-        return names.index(word)
-    if word.isdecimal() and int(word) < len(names):
-        return int(word)
-    raise ValueError(
-        f"'{word}' is no class; give a name or 0 to {len(names) - 1}.{did_you_mean(word, names)}"
-    )
+    names = ClassNames(class_names)
+    # A name may have commas in it.
+    words = [value] if value in class_names else [word.strip() for word in value.split(",")]
+    return tuple(sorted({names.index_of(word) for word in words}))
 
 
 def _count(value: str, available: int) -> int:

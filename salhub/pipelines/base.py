@@ -1,20 +1,19 @@
 """What the pipelines of all tasks share: loading, names of classes, and what a call takes."""
 
 import math
-import operator
 import os
-import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, ClassVar, Self, SupportsIndex
+from typing import Any, ClassVar, Self
 
 import torch
 from transformers import AutoImageProcessor, Pipeline, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
+from salhub.data.class_names import ClassNames
 from salhub.data.samples import PREFIX
 from salhub.data.text_sources import load_text
 from salhub.entries import Model
@@ -24,8 +23,6 @@ from salhub.pipelines.result import PICTURE_WRITERS
 from salhub.processing import load_image
 
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-# An index written as text; no model has more classes than nine digits tell.
-_INDEX = re.compile(r"[0-9]{1,9}")
 
 
 class TaskPipeline(Pipeline):
@@ -227,38 +224,13 @@ class TaskPipeline(Pipeline):
         return self.class_names.get(index, f"class {index}")
 
     def class_index(self, class_label: int | str) -> int:
-        """Return the index of a class given by index or by name.
+        """Return the index of a class given by index or by name, see `ClassNames`.
 
         Raises:
             ValueError: The model has no class of that name, or several.
             TypeError: Neither an integer nor a text.
         """
-        if isinstance(class_label, str):
-            is_index = _INDEX.fullmatch(class_label) is not None
-            return int(class_label) if is_index else self._index_of_name(class_label)
-        try:
-            if isinstance(class_label, SupportsIndex) and not isinstance(class_label, bool):
-                return operator.index(class_label)
-        except TypeError:
-            pass  # An array of one number says it can be an index, and then is a fraction.
-        raise TypeError(f"A class is given by index or name, got {class_label!r}.")
-
-    def _index_of_name(self, class_label: str) -> int:
-        labels = self.class_names
-        names = {index: name.lower() for index, name in labels.items()}
-        found = [index for index, name in labels.items() if name == class_label]
-        found = found or [i for i, name in names.items() if name == class_label.lower()]
-        if not found:
-            raise ValueError(
-                f"The model has no class '{class_label}'."
-                f"{did_you_mean(class_label.lower(), names.values())} Give a name or an index."
-            )
-        if len(found) > 1:
-            raise ValueError(
-                f"{len(found)} classes are called '{class_label}'; give an index, one of "
-                f"{', '.join(map(str, found))}."
-            )
-        return found[0]
+        return ClassNames(self.class_names).index_of(class_label)
 
     def _model_name(self) -> str:
         return self.model.config.name_or_path

@@ -90,6 +90,11 @@ def test_a_class_called_no_and_a_place_called_007_stay_as_they_are_written():
         "class_labels": "on",
         "contrasts": False,
     }
+    assert parse_settings(["class_labels=3", "contrast=[1e3, 2]", "classifier=null"]) == {
+        "class_labels": "3",
+        "contrast": ["1e3", "2"],
+        "classifier": None,
+    }
     words = ["my-notes=007", "film=null", "mask='a b'", "seed=1"]
     places = {"my_notes": "007", "film": None, "mask": "a b"}
     assert as_written(words, [*places]) == places

@@ -352,7 +352,7 @@ BAD = [
     ("rl-diffusion", {"forget": "class:top,bottom"}, "forgets one class at a time"),
     ("rl-diffusion", {"forget": "random:0.1"}, "forgets one class at a time"),
     ("rl-diffusion", {"forget": "indices:40,41"}, "forgets one class at a time"),
-    ("rl-diffusion", {"forget": "class:3"}, "'3' is no class; give a name or 0 to 2"),  # the null
+    ("rl-diffusion", {"forget": "class:3"}, "no class '3'. Give a name, or an index"),  # the null
     ("rl-diffusion", {"forget": "class:botom"}, "Did you mean 'bottom'"),
     ("rl-diffusion", {"target": 1}, "target must be another class than 1, 0 to 2, got 1"),
     ("rl-diffusion", {"target": "3"}, "target must be another class than 1, 0 to 2, got 3"),

@@ -127,7 +127,7 @@ def test_methods_with_and_without_retained_pictures(small, tmp_path, refused, na
 )
 def test_words_that_name_no_pictures(refused, option, words):
     refused(words, **{option: "klass:red"})
-    refused("'gren' is no class.* Did you mean 'green'", **{option: "class:gren"})
+    refused("no class 'gren'.* Did you mean 'green'", **{option: "class:gren"})
     refused("There is no file of places at", FileNotFoundError, **{option: "file:none.txt"})
 
 

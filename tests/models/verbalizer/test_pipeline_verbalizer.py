@@ -124,6 +124,9 @@ def test_a_classifier_of_your_own(tmp_path):
     own = salhub.pipeline("verbalizer", classifier=network, tokenizer=bert_tokenizer())
     result = own("a good plot.")
     assert result.label in ("negative", "positive", "mixed") and result.audit["is_faithful"]
+    own.model.config.backbone_config.id2label = {0: "1", 1: "2", 2: "0"}
+    asked = own("a good plot.", class_labels="2", contrast="0")
+    assert (asked.label_id, asked.to_dict()["contrast"]) == (1, "0")
     network.save_pretrained(tmp_path)
     bert_tokenizer().save_pretrained(tmp_path)
     named = salhub.pipeline("verbalizer", classifier=str(tmp_path), n_steps=25)
