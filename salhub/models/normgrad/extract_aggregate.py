@@ -10,6 +10,7 @@ Source: Rebuffi, Fong, Ji, Vedaldi, "There and Back Again: Revisiting Backpropag
 Methods", CVPR 2020, the extract and aggregate phases.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
@@ -84,7 +85,12 @@ def extract_aggregate(
         total = _once(known, ("gradient", 0, 1, name), lambda: _channel_statistic(one_group, name))
         return _finish(total.squeeze(-3), aggregate, gradient)
     if extract == "scaling":
-        return aggregate_channels(gradient, aggregate, scale=activation)
+        if known is None or gradient.numel() > NUMBERS_AT_ONCE:
+            return aggregate_channels(gradient, aggregate, scale=activation)
+        product = _once(
+            known, ("product",), lambda: gradient.to(_accurate_dtype(gradient)) * activation
+        )
+        return aggregate_channels(product, aggregate)
     size = 1 if extract == "conv1x1" else 3
     groups = activation.shape[-3] if extract == "conv3x3_depthwise" else 1
     return convolution_map(
@@ -214,11 +220,12 @@ def _grouped_products(
         return _once(known, (window.key, *key), lambda: window.fold(statistic, _fold_of(name)))
 
     products = [of_gradient(left) * of_window(right) for left, right in _FACTORS[aggregate]]
-    if aggregate == "max":  # exact for any signs: an extreme product has extreme factors
-        return torch.stack(products).amax(0).amax(-3)
-    if aggregate == "max_abs":
-        return products[0].amax(-3)
-    return sum(product.sum(-3) for product in products)
+    # For "max" exact for any signs: an extreme product has extreme factors.
+    fold = torch.maximum if aggregate.startswith("max") else torch.add
+    total = functools.reduce(fold, products)
+    if total.shape[-3] == 1:
+        return total.squeeze(-3)
+    return total.amax(-3) if aggregate.startswith("max") else total.sum(-3)
 
 
 def _once(known: Known | None, key: tuple, compute: Callable[[], Tensor]) -> Tensor:
@@ -255,12 +262,13 @@ def _reduce_block(block: Tensor, name: str) -> Tensor:
         return block.abs().sum(-3, dtype=_accurate_dtype(block))
     if name == "max_abs":
         return block.abs().amax(-3).to(_accurate_dtype(block))
-    if name != "square_sum":
-        is_positive = name == "positive_square_sum"
-        block = block.clamp(min=0) if is_positive else block.clamp(max=0)
     # Gradients of 1e-20 occur in deep networks, and their squares are 0 in float32.
     dtype = torch.float32 if block.device.type == "mps" else torch.float64
-    return block.to(dtype).square().sum(-3)
+    numbers = block.to(dtype, copy=True)
+    if name != "square_sum":
+        is_positive = name == "positive_square_sum"
+        numbers = numbers.clamp_(min=0) if is_positive else numbers.clamp_(max=0)
+    return numbers.square_().sum(-3)
 
 
 def _finish(total: Tensor, aggregate: str, *inputs: Tensor) -> Tensor:
@@ -306,6 +314,8 @@ class _Window:
 
     def fold(self, statistic: Tensor, operation: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Folds (..., H, W) over the window, rows then columns: sums and extremes are separable."""
+        if self.kernel_size == self.stride == (1, 1) and not any(self.padding):
+            return statistic
         height, width = self.output_size(*statistic.shape[-2:])
         padded = self._pad(statistic)
         for axis, size, index in ((-2, height, 0), (-1, width, 1)):
