@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig
 from salhub import manifest
 from salhub.entries import Model, entry_of
 from salhub.errors import CardError, UnknownNameError, did_you_mean
+from salhub.files import to_bytes
 from salhub.manifest import CARD_FILE, NAMESPACE, BundledModel
 from salhub.model_card import Facts, card_text
 from salhub.results import Results, cards_folder, read_results
@@ -96,7 +97,7 @@ def card_files(name: str) -> dict[str, bytes]:
         UnknownNameError, CardError: As `build_card`; also when the picture was never made.
     """
     model = _shipped(name)
-    files = {"README.md": build_card(name).encode()}
+    files = {"README.md": to_bytes(build_card(name))}
     for other in (name, *read_facts(name).compared_with):
         picture = card_picture_name(other)
         if picture is None:

@@ -13,6 +13,8 @@ from pathlib import Path
 _HOST = re.sub(r"\W", "_", platform.node())
 # The number of the process and its machine; the latter was left out once.
 _DRAFT = re.compile(r"\.salhub-(\d+)(?:@(\w*))?-[^-]*", re.ASCII)
+# How a stream or a file of text takes names that are no text; see `to_bytes`.
+NAME_ERRORS = "backslashreplace"
 _REPLACED = ".replaced"
 _LONGEST_DRAFT = 3600  # seconds without a change
 
@@ -94,8 +96,21 @@ def write_bytes(target: Path, content: bytes) -> None:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a text file as a whole."""
-    write_bytes(target, text.encode())
+    """Write a text file as a whole, by `to_bytes`."""
+    write_bytes(target, to_bytes(text))
+
+
+def to_bytes(text: str) -> bytes:
+    r"""Return a text in UTF-8, where names of files need not be text.
+
+    Python holds their other bytes as lone surrogates, which are written \udce9, as in JSON: there,
+    whoever reads it gets the name back.
+
+    Example:
+        >>> to_bytes("caf\udce9.jpg")
+        b'caf\\udce9.jpg'
+    """
+    return text.encode(errors=NAME_ERRORS)
 
 
 def remove_stale_drafts(folder: Path) -> None:

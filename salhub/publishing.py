@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from salhub.entries import Model, entry_of
 from salhub.errors import UnknownNameError, did_you_mean
+from salhub.files import to_bytes
 from salhub.hub import bundled_model, canonical_name
 from salhub.hub_commit import Content, check_login, check_repository, commit_files
 from salhub.manifest import NAMESPACE, read_manifest
@@ -101,7 +102,7 @@ def files_to_push(
     name = canonical_name(name_or_folder)
     if os.path.isdir(name):
         files, entry = _saved_model(Path(name))
-        generated = {} if entry is None else {_CARD: _plain_card(entry, repo_id).encode()}
+        generated = {} if entry is None else {_CARD: to_bytes(_plain_card(entry, repo_id))}
     else:
         files = _shipped_model(name)
         generated = _generated_card(name) if card is None else {}

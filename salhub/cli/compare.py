@@ -11,7 +11,7 @@ from salhub.cli.device import DeviceOption
 from salhub.cli.files import echo_json
 from salhub.cli.settings import is_pair, parse_settings, parse_value, refuse_unknown
 from salhub.cli.sources import Source, accompanied, folder_sources, single_source
-from salhub.cli.targets import single_target
+from salhub.cli.targets import output_name, single_target
 from salhub.files import draft
 
 # Commas inside [brackets] belong to a list.
@@ -79,7 +79,7 @@ def compare_command(
     if folder_sources(source, kind) is not None:
         raise typer.BadParameter("compare takes one input, not a folder.")
     one = accompanied(single_source(source, kind), kind, settings)
-    default = f"{one.stem}-compare{kind.comparison_suffixes[0]}"
+    default = output_name(one.stem, f"-compare{kind.comparison_suffixes[0]}")
     target = single_target(output, one, default, kind.comparison_suffixes, overwrite)
     results = _results(one, variants, device)
     with draft(target) as path:

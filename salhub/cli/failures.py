@@ -1,11 +1,14 @@
 """What the command line says when something goes wrong: one sentence, never a traceback."""
 
+import io
 import logging
+import sys
 
 import typer
 import typer.core
 
 from salhub.errors import SalhubError
+from salhub.files import NAME_ERRORS
 
 # What a person can cause; anything else is a defect and says how to see more.
 _EXPECTED = (SalhubError, ValueError, TypeError, OSError, ImportError, KeyError)
@@ -28,6 +31,10 @@ class CommandGroup(typer.core.TyperGroup):
         Raises:
             typer.Exit: With code 1 after a failure, 130 after Ctrl-C.
         """
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                # Names of files need not be text, and not every terminal knows all letters.
+                stream.reconfigure(errors=NAME_ERRORS)
         is_debug = ctx.params.get("debug", False)
         if is_debug:
             logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")

@@ -1,5 +1,6 @@
 """`salhub run`: a model on a file, a folder, an address, a sample or standard input."""
 
+import errno
 import sys
 import tempfile
 from collections.abc import Callable, Generator
@@ -17,6 +18,7 @@ from salhub.cli.files import echo_bytes, echo_json
 from salhub.cli.settings import as_written, parse_settings
 from salhub.cli.sources import (
     STDIN,
+    FolderSources,
     Source,
     accompanied,
     folder_sources,
@@ -26,15 +28,17 @@ from salhub.cli.sources import (
 from salhub.cli.targets import (
     file_targets,
     folder_target,
-    mark_folder,
+    output_name,
     output_suffix,
     single_target,
     view_settings,
 )
+from salhub.data.folder_listing import describe_left_out
 from salhub.files import remove_stale_drafts
 
 # What one bad input can raise; anything else is a defect and stops the run.
 _BAD_INPUT = (ValueError, TypeError, OSError)
+_BAD_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 
 
 def run_command(
@@ -99,9 +103,9 @@ def run_command(
     call |= as_written(words or [], kind.companions)
     suffix = output_suffix(choice, file_format)
     run = _Run(choice, load, call, device, batch_size, view_settings(choice, view), as_json)
-    sources = None if together else folder_sources(source, kind)
-    if sources is not None:
-        run.run_folder(source, sources, output, suffix, overwrite)
+    found = None if together else folder_sources(source, kind)
+    if found is not None:
+        run.run_folder(source, found, output, suffix, overwrite)
         return
     if together:
         run.take_together()
@@ -113,7 +117,7 @@ def run_command(
     writes = kind.writes_by_default or output is not None or file_format is not None
 
     def target_of(one: Source) -> Path | None:
-        default = f"{one.stem}-{choice.short_name}{suffix}"
+        default = output_name(one.stem, f"-{choice.short_name}{suffix}")
         return single_target(output, one, default, kind.result_class.writers, overwrite)
 
     lines, result = run.run_single(source, find, target_of if writes else lambda one: None)
@@ -166,6 +170,7 @@ class _Run:
             result = pipeline(content, **self.settings_for(source))
         self.finish(source, target, result)
         lines = [f"Took {path} as {name}" for name, path in source.companions.items()]
+        lines += filter(None, [source.left_out])
         return lines + ([] if target is None else [f"Wrote {target.resolve()}"]), result
 
     def settings_for(self, source: Source) -> dict[str, Any]:
@@ -185,7 +190,7 @@ class _Run:
     def run_folder(
         self,
         source: str,
-        sources: list[Source],
+        found: FolderSources,
         output: str | None,
         suffix: str,
         overwrite: bool,
@@ -198,18 +203,22 @@ class _Run:
                     f"--{name} names one file for all inputs of {source}; name a folder with a "
                     "file for each, called like it."
                 )
+        sources = found.sources
         folder = folder_target(output, source, self.choice)
-        targets = file_targets(folder, sources, self.choice, suffix)
         remove_stale_drafts(folder)
-        mark_folder(folder, self.choice, {**self.load, **self.call, **self.saving}, overwrite)
+        settings = {**self.load, **self.call, **self.saving}
+        targets = file_targets(folder, sources, self.choice, suffix, settings, overwrite)
         waiting = [one for one in sources if overwrite or not targets[one].exists()]
         if self.as_json:
             for one in sources:
                 if one not in waiting:
                     echo_json({"input": one.text, "output": str(targets[one]), "skipped": True})
         result = self.work_through(waiting, targets) if waiting else None
+        left_out = describe_left_out(found.left_out, found.folders)
         if not self.as_json:
             self.report(folder, len(sources) - len(waiting), result)
+        if left_out:
+            typer.echo(left_out, err=self.as_json)
         if self.num_failed:
             raise typer.Exit(1)
 
@@ -223,7 +232,7 @@ class _Run:
             for start in range(0, len(waiting), size):
                 chunk = waiting[start : start + size]
                 for source, result in self.explain(pipeline, chunk):
-                    self.finish(source, targets[source], result)
+                    self.finish_or_fail(source, targets[source], result)
                 bar.update(len(chunk))
         return result
 
@@ -262,6 +271,15 @@ class _Run:
                 raise error
             self.fail(source, error)
         return found
+
+    def finish_or_fail(self, source: Source, target: Path, result: Any) -> None:
+        """Write a result; a name that the file system refuses costs this input alone."""
+        try:
+            self.finish(source, target, result)
+        except OSError as error:
+            if error.errno not in _BAD_NAME:
+                raise
+            self.fail(source, error)
 
     def finish(self, source: Source, target: Path | None, result: Any) -> None:
         if target is not None:

@@ -2,8 +2,7 @@
 
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from salhub.data.folder_listing import describe_left_out, is_companion, list_folder
 from salhub.data.samples import PREFIX
 from salhub.errors import did_you_mean
 from salhub.files import ending_of
@@ -20,6 +20,7 @@ STDIN = "-"
 RUN_FILE = "salhub-run.json"
 _LONGEST_STEM = 40
 _NOT_IN_FILE_NAMES = re.compile(r"[^\w.+-]+")
+_MOST_ENDINGS = 6
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Source:
         is_path: Whether `text` is the path of a file or folder.
         members: What it is made of, where several things are read as one.
         companions: Keyword of the call -> file that belongs to it.
+        left_out: A sentence of what lies beside its members; "" for nothing.
     """
 
     text: str
@@ -39,6 +41,7 @@ class Source:
     is_path: bool = False
     members: tuple["Source", ...] = ()
     companions: Mapping[str, Path] = field(default_factory=dict, compare=False)
+    left_out: str = ""
 
     def read(self, pipeline_class: Any) -> Any:
         """Read it as the pipeline wants it.
@@ -103,22 +106,31 @@ def _is_literal(text: str, pipeline_class: Any) -> bool:
         return True
     # A name with the ending of a file is the file that is missing.
     is_name = len(text.split()) == 1 and ending_of(text, pipeline_class.input_suffixes)
-    return not is_name and not _exists(text)
+    # Unlike Path.exists, this takes a text that no path can be.
+    return not is_name and not os.path.exists(text)  # noqa: PTH110
 
 
 def _has_files(pipeline_class: Any) -> bool:
     return bool(pipeline_class.input_suffixes) or pipeline_class.folder_is_one_input
 
 
-def _exists(text: str) -> bool:
-    try:
-        return Path(text).exists()
-    except (OSError, ValueError):  # longer than a path can be, or with a zero byte
-        return False
+@dataclass(frozen=True)
+class FolderSources:
+    """What a folder holds.
+
+    Args:
+        sources: The inputs, in the order of their names.
+        left_out: Files that are none, and belong to none.
+        folders: Sub-folders, which are not entered.
+    """
+
+    sources: list[Source]
+    left_out: list[Path]
+    folders: list[Path]
 
 
-def folder_sources(text: str, pipeline_class: Any) -> list[Source] | None:
-    """Return the inputs that a folder holds, in the order of their names.
+def folder_sources(text: str, pipeline_class: Any) -> FolderSources | None:
+    """Return the inputs that a folder holds.
 
     Args:
         text: What the user wrote.
@@ -134,39 +146,40 @@ def folder_sources(text: str, pipeline_class: Any) -> list[Source] | None:
     """
     if text == STDIN or not _has_files(pipeline_class) or not os.path.isdir(text):
         return None
-    suffixes = pipeline_class.input_suffixes
-    paths = sorted(path for path in Path(text).iterdir() if not _is_passed_over(path))
-    found = [path for path in paths if path.is_file() and ending_of(path.name, suffixes)]
+    listing = list_folder(text, pipeline_class.input_suffixes)
+    found, folders = list(listing.files), [path for path in listing.folders if _holds_files(path)]
+    others = [path for path in listing.left_out if path.name != RUN_FILE]
+    beside = [ending for endings in pipeline_class.companions.values() for ending in endings]
     if pipeline_class.folder_is_one_input:
-        beside = [ending for endings in pipeline_class.companions.values() for ending in endings]
-        folders = [path for path in paths if path.is_dir() and _holds_files(path)]
-        others = [path for path in paths if path.is_file() and not ending_of(path.name, beside)]
-        if others and not found:
-            if folders:
-                raise ValueError(
-                    f"{text} holds {others[0].name} beside folders such as {folders[0].name}, so "
-                    "it may be one input or several; name the folder that is meant."
-                )
+        is_series = not found and any(not ending_of(path.name, beside) for path in others)
+        if is_series and folders:
+            raise ValueError(
+                f"{text} holds {others[0].name} beside folders such as {folders[0].name}, so "
+                "it may be one input or several; name the folder that is meant."
+            )
+        if is_series:
             return None
-        found = sorted([*found, *folders])
+        found, folders = sorted([*found, *folders]), []
     if not found:
-        what = f"no file ending in {', '.join(suffixes)}" if suffixes else "no folder with files"
-        raise FileNotFoundError(f"The folder {text} holds {what}; sub-folders are not entered.")
-    stems = [_stem(path, pipeline_class) for path in found]
-    count = Counter(stems)
-    # a.jpg and a.png must not write to the same file.
-    return [
-        Source(str(path), stem if count[stem] == 1 else path.name, is_path=True)
-        for path, stem in zip(found, stems, strict=True)
-    ]
+        raise FileNotFoundError(_no_input(text, pipeline_class, others))
+    sources = [Source(str(path), _stem(path, pipeline_class), is_path=True) for path in found]
+    stems = {one.stem for one in sources}
+    ends = {path: ending_of(path.name, beside) for path in others}
+    foreign = [p for p, end in ends.items() if not end or p.name[: -len(end)] not in stems]
+    return FolderSources(sources, foreign, folders)
 
 
-def _is_passed_over(path: Path) -> bool:
-    return path.name.startswith(".") or path.name == RUN_FILE
+def _no_input(text: str, pipeline_class: Any, others: Sequence[Path]) -> str:
+    endings = pipeline_class.input_suffixes
+    what = f"file ending in {', '.join(endings)}" if endings else "folder with files"
+    if len(endings) > _MOST_ENDINGS:
+        what = f"{pipeline_class.input_type} that can be read"
+    seen = f", only {others[0].name} and the like" if others else ""
+    return f"The folder {text} holds no {what}{seen}; sub-folders are not entered."
 
 
 def _holds_files(folder: Path) -> bool:
-    return any(path.is_file() and not _is_passed_over(path) for path in folder.iterdir())
+    return any(path.is_file() and not is_companion(path.name) for path in folder.iterdir())
 
 
 def pile_source(text: str, pipeline_class: Any) -> Source:
@@ -176,10 +189,15 @@ def pile_source(text: str, pipeline_class: Any) -> Source:
         NotADirectoryError: It is no folder.
         FileNotFoundError: None of its files can be read by the pipeline.
     """
-    members = folder_sources(text, pipeline_class)
-    if members is None:
+    found = folder_sources(text, pipeline_class)
+    if found is None:
         raise NotADirectoryError(f"--together takes the files of a folder, and {text} is none.")
-    return Source(text, Path(text).resolve().name, members=tuple(members))
+    return Source(
+        text,
+        Path(text).resolve().name,
+        members=tuple(found.sources),
+        left_out=describe_left_out(found.left_out, found.folders),
+    )
 
 
 def accompanied(source: Source, pipeline_class: Any, given: Mapping[str, Any]) -> Source:
@@ -218,7 +236,8 @@ def _called_like(stem: str, folder: Path, endings: Iterable[str]) -> Path | None
     cases = (str.lower, str.upper, str.title)
     written = [case(ending) for ending in endings for case in cases]
     paths = (folder / f"{stem}{ending}" for ending in written)
-    return next(filter(Path.is_file, paths), None)
+    # Unlike Path.is_file, this takes a name that is too long.
+    return next((path for path in paths if os.path.isfile(path)), None)  # noqa: PTH113
 
 
 def _missing(path: Path) -> str:

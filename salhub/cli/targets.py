@@ -1,8 +1,12 @@
 """Where a command writes: named after the input and the model, never over what it read."""
 
+import hashlib
+import itertools
 import json
 import os
-from collections.abc import Collection, Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,11 @@ from salhub.cli.settings import to_record
 from salhub.cli.sources import RUN_FILE, Source
 from salhub.errors import did_you_mean
 from salhub.files import ending_of, write_text
+
+# Of a name, on most file systems.
+_MOST_BYTES = 255
+# In the record of a folder: name of an input -> what its outputs are called.
+_NAMES = "names"
 
 
 def output_suffix(choice: Choice, wanted: str | None) -> str:
@@ -82,7 +91,8 @@ def single_target(
     _check_ending(target.name, writable)
     if target.name.lower() in writable:
         raise typer.BadParameter(f"'{target.name}' is only an ending; give the file a name.")
-    if target.exists() and Path(source.text).exists() and target.samefile(source.text):
+    # Unlike Path.exists, this takes a text that no path can be.
+    if target.exists() and os.path.exists(source.text) and target.samefile(source.text):  # noqa: PTH110
         raise ValueError(f"{target} is the input itself; give another place with -o.")
     if source.is_path and target.resolve().parent == Path(source.text).resolve():
         raise ValueError(
@@ -99,7 +109,7 @@ def folder_target(output: str | None, source: str, choice: Choice) -> Path:
     Raises:
         ValueError: It is the input folder, or a file.
     """
-    folder = Path(output or f"{Path(source).resolve().name}-{choice.short_name}")
+    folder = Path(output or output_name(Path(source).resolve().name, f"-{choice.short_name}"))
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; the outputs of a folder need a folder.")
     if folder.is_dir() and folder.samefile(source):
@@ -110,15 +120,42 @@ def folder_target(output: str | None, source: str, choice: Choice) -> Path:
     return folder
 
 
+def output_name(stem: str, end: str) -> str:
+    """Return the name of an output, shortened to what file systems take.
+
+    Args:
+        stem: What the input is called.
+        end: What comes behind it, the ending among it.
+
+    Example:
+        >>> output_name("cat", "-normgrad.png"), len(output_name("c" * 300, "-normgrad.png"))
+        ('cat-normgrad.png', 255)
+    """
+    return _shortened(stem, _MOST_BYTES - len(os.fsencode(end))) + end
+
+
+def _shortened(text: str, room: int) -> str:
+    """A name of at most `room` bytes; what is cut off is told by a digest."""
+    if len(os.fsencode(text)) <= room:
+        return text
+    digest = "~" + hashlib.sha256(os.fsencode(text)).hexdigest()[:8]
+    while text and len(os.fsencode(text)) > room - len(digest):
+        text = text[:-1]
+    return text + digest
+
+
 def file_targets(
-    folder: Path, sources: Sequence[Source], choice: Choice, suffix: str
+    folder: Path,
+    sources: Sequence[Source],
+    choice: Choice,
+    suffix: str,
+    settings: dict[str, Any],
+    overwrite: bool,
 ) -> dict[Source, Path]:
-    """Return the file that each input of a folder goes to."""
-    return {source: folder / f"{source.stem}-{choice.short_name}{suffix}" for source in sources}
+    """Return the file that each input of a folder goes to, one for each.
 
-
-def mark_folder(folder: Path, choice: Choice, settings: dict[str, Any], overwrite: bool) -> None:
-    """Record what the files of an output folder are made with.
+    What the files are made with is recorded in the folder, and so is what each input is called
+    there: a folder that is resumed after other inputs came to it keeps those names.
 
     Raises:
         ValueError: Files made otherwise are there, and may not be replaced.
@@ -129,16 +166,46 @@ def mark_folder(folder: Path, choice: Choice, settings: dict[str, Any], overwrit
         "settings": to_record({k: v for k, v in settings.items() if k != "classifier"}),
     }
     path = folder / RUN_FILE
-    if path.is_file() and not overwrite and _read(path) != record:
+    found = _read(path) if path.is_file() else {}
+    recorded = found.pop(_NAMES, {})
+    if path.is_file() and not overwrite and found != record:
         raise ValueError(
             f"{folder} holds outputs of another model or other settings, see {path.name} in it; "
             "give another folder with -o, or --overwrite to make all of them anew."
         )
-    write_text(path, json.dumps(record, indent=1, default=str) + "\n")
+    names = recorded | _distinct_names(sources, recorded)
+    content = json.dumps({**record, _NAMES: names}, indent=1, default=str)
+    write_text(path, content + "\n")
+    end = _shortened(f"-{choice.short_name}", _MOST_BYTES // 2) + suffix
+    return {one: folder / output_name(names[Path(one.text).name], end) for one in sources}
 
 
-def _read(path: Path) -> Any:
+def _distinct_names(sources: Sequence[Source], recorded: Mapping[str, str]) -> dict[str, str]:
+    """Name of each input -> what its output is called, distinct on every file system."""
+    shared = Counter(_key(one.stem) for one in sources)
+    taken = set(map(_key, recorded.values()))
+    names = {}
+    for one in sources:
+        name = Path(one.text).name
+        if name in recorded:
+            continue
+        # a.jpg and a.png must not write to the same file, nor a.jpg.png and both of them.
+        numbered = (f"{name}-{number}" for number in itertools.count(2))
+        first = [one.stem] if shared[_key(one.stem)] == 1 else []
+        candidates = itertools.chain(first, [name], numbered)
+        names[name] = next(one for one in candidates if _key(one) not in taken)
+        taken.add(_key(names[name]))
+    return names
+
+
+def _key(name: str) -> str:
+    """What file systems may take for the same name."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError:
-        return None
+        found = None
+    return found if isinstance(found, dict) else {}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from salhub.data.class_names import ClassNames
+from salhub.data.folder_listing import describe_left_out, list_folder
+from salhub.data.picture_decoding import picture_endings
 from salhub.errors import did_you_mean
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif")
+logger = logging.getLogger(__name__)
+
 _NUM_SHOWN = 5
 _ENTRY_KEYS = ("file", "index", "name")
 
@@ -39,6 +43,11 @@ class LabelledImageFolder:
         id2label: Name of each class by its index, e.g. `model.config.id2label`; only for the
             layout without an index.
 
+    Attributes:
+        images: The pictures.
+        left_out: What else lies there, which is counted and named in a warning; companions that
+            systems make, see `list_folder`, are not.
+
     Raises:
         FileNotFoundError: If the folder or an indexed picture does not exist.
         ValueError: If there is no labelled picture, an index entry is malformed, or a sub-folder
@@ -51,6 +60,7 @@ class LabelledImageFolder:
 
     path: Path
     images: tuple[LabelledImage, ...]
+    left_out: tuple[Path, ...]
 
     def __init__(
         self, path: str | os.PathLike[str], *, id2label: Mapping[int, str] | None = None
@@ -62,14 +72,20 @@ class LabelledImageFolder:
                 "sub-folder of pictures a class."
             )
         index = folder / "index.json"
-        images = _read_index(index) if index.is_file() else _read_class_folders(folder, id2label)
+        if index.is_file():
+            images, left_out = _read_index(index), []
+        else:
+            images, left_out = _read_class_folders(folder, id2label)
         if not images:
             raise ValueError(
                 f"no labelled picture in {str(folder)!r}; expected an index.json, or one "
-                f"sub-folder a class holding files that end in {', '.join(PICTURE_SUFFIXES)}."
+                "sub-folder a class holding pictures, such as .jpg or .png."
             )
         object.__setattr__(self, "path", folder)
         object.__setattr__(self, "images", tuple(images))
+        object.__setattr__(self, "left_out", tuple(left_out))
+        if left_out:
+            logger.warning("%s: %s", folder, describe_left_out(left_out))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -84,12 +100,14 @@ class LabelledImageFolder:
         """Name, size and fingerprint for a results file; holds no path of this machine."""
         digest = hashlib.sha256()
         for image in self.images:
-            digest.update(f"{image.path.name}\0{image.class_index}\0".encode())
+            digest.update(os.fsencode(image.path.name) + f"\0{image.class_index}\0".encode())
             digest.update(f"{image.path.stat().st_size}\n".encode())
+        left_out = {"num_left_out": len(self.left_out)} if self.left_out else {}
         return {
             "name": self.path.resolve().name,
             "num_images": len(self.images),
             "num_classes": len({image.class_index for image in self.images}),
+            **left_out,
             "fingerprint": digest.hexdigest()[:16],
         }
 
@@ -128,16 +146,21 @@ def _read_entry(index: Path, position: int, entry: Any) -> LabelledImage:
     )
 
 
-def _read_class_folders(folder: Path, id2label: Mapping[int, str] | None) -> list[LabelledImage]:
-    names = sorted(child.name for child in folder.iterdir() if child.is_dir())
-    names = [name for name in names if not name.startswith(".")]
-    indices = _class_indices(folder, names, id2label or {})
-    return [
+def _read_class_folders(
+    folder: Path, id2label: Mapping[int, str] | None
+) -> tuple[list[LabelledImage], list[Path]]:
+    """Return the pictures, and what lies beside or below them and is none of them."""
+    endings = picture_endings()
+    whole = list_folder(folder, endings)
+    classes = {one.name: list_folder(one, endings) for one in whole.folders}
+    indices = _class_indices(folder, list(classes), id2label or {})
+    images = [
         LabelledImage(file, indices[name], name)
-        for name in names
-        for file in sorted((folder / name).iterdir())
-        if file.suffix.lower() in PICTURE_SUFFIXES
+        for name, listing in classes.items()
+        for file in listing.files
     ]
+    inside = [path for one in classes.values() for path in (*one.left_out, *one.folders)]
+    return images, [*whole.files, *whole.left_out, *inside]
 
 
 def _class_indices(

@@ -7,7 +7,7 @@ import re
 import warnings
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 
 from salhub.data.picture_arrays import array_to_image
 
@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 # The number of pixels from which Pillow itself warns of a decompression bomb: 268 MB as RGB.
 MAX_PIXELS = 89_478_485
 
+# PostScript is a program, which Pillow would hand to Ghostscript; of films it knows only the size.
+_NOT_DECODED = frozenset({"EPS", "MPEG"})
 _WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 _SIGNATURES = (
@@ -37,6 +39,26 @@ _PICTURE_STARTS = (
 )
 
 
+def picture_endings() -> tuple[str, ...]:
+    """Return the endings of the files that are read as pictures: those that Pillow opens.
+
+    A package that teaches Pillow another format, such as pillow-heif, adds its endings.
+
+    Example:
+        >>> {".jpg", ".jfif", ".avif"} <= set(picture_endings()), ".pdf" in picture_endings()
+        (True, False)
+    """
+    found = Image.registered_extensions()
+    return tuple(sorted(ending for ending, kind in found.items() if _is_decoded(kind)))
+
+
+def _is_decoded(kind: str) -> bool:
+    # Of some formats Pillow only writes files, and of others it only knows the name.
+    opener = Image.OPEN.get(kind, (None, None))[0]
+    is_stub = isinstance(opener, type) and issubclass(opener, ImageFile.StubImageFile)
+    return opener is not None and not is_stub and kind not in _NOT_DECODED
+
+
 def decode_picture(data: bytes, name: str) -> Image.Image:
     """Decode the first frame of a picture, after looking at its size.
 
@@ -52,7 +74,6 @@ def decode_picture(data: bytes, name: str) -> Image.Image:
     image = _open(data, name)
     _check_pixels(*image.size, name)
     if image.format == "EPS":
-        # Pillow would hand PostScript, which is a program, to Ghostscript.
         raise ValueError(f"{name} is not a picture that can be read: {_SIGNATURES[1][1]}.")
     _load(image, name)
     return image

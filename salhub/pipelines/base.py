@@ -14,6 +14,7 @@ from transformers import AutoImageProcessor, Pipeline, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
 from salhub.data.class_names import ClassNames
+from salhub.data.picture_decoding import picture_endings
 from salhub.data.samples import PREFIX
 from salhub.data.text_sources import load_text
 from salhub.entries import Model
@@ -253,7 +254,7 @@ class PicturePipeline(TaskPipeline):
     """Base of the pipelines that take pictures."""
 
     input_type = "image"
-    input_suffixes = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+    input_suffixes = picture_endings()
     sample = "sample:cat"
     hub_task = "image-classification"
     required_files = ("preprocessor_config.json",)

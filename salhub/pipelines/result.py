@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from salhub.errors import did_you_mean
-from salhub.files import draft, ending_of, put_in_place, scratch_folder
+from salhub.files import draft, ending_of, put_in_place, scratch_folder, to_bytes
 
 PICTURE_WRITERS = dict.fromkeys((".png", ".jpg", ".jpeg"), "write_picture")
 _PAGE = """<!doctype html>
@@ -147,7 +147,7 @@ class PipelineResult(ABC):
     def write_json(self, path: Path) -> None:
         """Write `to_dict()`."""
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-        path.write_text(f"{text}\n", encoding="utf-8")
+        path.write_bytes(to_bytes(f"{text}\n"))
 
     def write_array(self, path: Path) -> None:
         """Write `raw()` as a NumPy file."""
@@ -180,12 +180,12 @@ class TextResult(PipelineResult):
 
     def write_text(self, path: Path) -> None:
         """Write what was said."""
-        path.write_text(f"{self.text}\n", encoding="utf-8")
+        path.write_bytes(to_bytes(f"{self.text}\n"))
 
     def write_html(self, path: Path) -> None:
         """Write a page that stands by itself."""
         page = _PAGE.format(title=escape(type(self).__name__), body=self.html())
-        path.write_text(page, encoding="utf-8")
+        path.write_bytes(to_bytes(page))
 
     def _repr_html_(self) -> str:
         return self.html()

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from salhub.data.folder_listing import is_companion
+from salhub.files import to_bytes
 from salhub.manifest import file_sha256
 
 # How a digest is called beside the option whose files it is of.
@@ -34,12 +36,12 @@ def source_digests(arguments: Any, sources: Mapping[str, str]) -> dict[str, str]
 
 def _files(path: Path, pattern: str) -> list[Path]:
     found = sorted(path.glob(pattern)) if path.is_dir() else [path]
-    return [file for file in found if file.is_file()]
+    return [file for file in found if file.is_file() and not is_companion(file.name)]
 
 
 def _digest(files: list[Path]) -> str:
     digests = [file_sha256(file) for file in files]
     if len(digests) > 1:
         listed = "".join(f"{d}  {f.name}\n" for d, f in zip(digests, files, strict=True))
-        digests = [hashlib.sha256(listed.encode()).hexdigest()]
+        digests = [hashlib.sha256(to_bytes(listed)).hexdigest()]
     return digests[0][:_DIGITS]
