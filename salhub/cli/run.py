@@ -1,6 +1,7 @@
 """`salhub run`: a model on a file, a folder, an address, a sample or standard input."""
 
 import errno
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Generator
@@ -208,7 +209,8 @@ class _Run:
         remove_stale_drafts(folder)
         settings = {**self.load, **self.call, **self.saving}
         targets = file_targets(folder, sources, self.choice, suffix, settings, overwrite)
-        waiting = [one for one in sources if overwrite or not targets[one].exists()]
+        # Unlike Path.exists, this takes a name that no file can have.
+        waiting = [s for s in sources if overwrite or not os.path.exists(targets[s])]  # noqa: PTH110
         if self.as_json:
             for one in sources:
                 if one not in waiting:

@@ -73,9 +73,9 @@ class LabelledImageFolder:
             )
         index = folder / "index.json"
         if index.is_file():
-            images, left_out = _read_index(index), []
+            images, files, folders = _read_index(index), [], []
         else:
-            images, left_out = _read_class_folders(folder, id2label)
+            images, files, folders = _read_class_folders(folder, id2label)
         if not images:
             raise ValueError(
                 f"no labelled picture in {str(folder)!r}; expected an index.json, or one "
@@ -83,9 +83,9 @@ class LabelledImageFolder:
             )
         object.__setattr__(self, "path", folder)
         object.__setattr__(self, "images", tuple(images))
-        object.__setattr__(self, "left_out", tuple(left_out))
-        if left_out:
-            logger.warning("%s: %s", folder, describe_left_out(left_out))
+        object.__setattr__(self, "left_out", (*files, *folders))
+        if self.left_out:
+            logger.warning("%s: %s", folder, describe_left_out(files, folders))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -148,8 +148,8 @@ def _read_entry(index: Path, position: int, entry: Any) -> LabelledImage:
 
 def _read_class_folders(
     folder: Path, id2label: Mapping[int, str] | None
-) -> tuple[list[LabelledImage], list[Path]]:
-    """Return the pictures, and what lies beside or below them and is none of them."""
+) -> tuple[list[LabelledImage], list[Path], list[Path]]:
+    """Return the pictures, and files and folders among them that are none."""
     endings = picture_endings()
     whole = list_folder(folder, endings)
     classes = {one.name: list_folder(one, endings) for one in whole.folders}
@@ -159,8 +159,9 @@ def _read_class_folders(
         for name, listing in classes.items()
         for file in listing.files
     ]
-    inside = [path for one in classes.values() for path in (*one.left_out, *one.folders)]
-    return images, [*whole.files, *whole.left_out, *inside]
+    files = [path for one in classes.values() for path in one.left_out]
+    folders = [path for one in classes.values() for path in one.folders]
+    return images, [*whole.files, *whole.left_out, *files], folders
 
 
 def _class_indices(

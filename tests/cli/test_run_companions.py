@@ -336,3 +336,18 @@ def test_a_folder_that_may_be_one_input_or_several_is_asked_about(patients, mode
     (patients / "nothing").mkdir()
     error = call("run", model, "nothing", code=1).stderr
     assert "holds no file ending in .nii, .nii.gz" in error
+
+
+@pytest.mark.parametrize("kind", [SeriesPipeline])
+def test_loose_files_beside_series_are_said(patients, model, call):
+    (patients / "scans" / "eve").mkdir()
+    for name in ("eve/1.dcm", "loose.dcm", "zoe.json", ".DS_Store"):
+        (patients / "scans" / name).write_text("e")
+    output = call("run", model, "scans", "-o", "out").stdout
+    assert "Wrote 3 to" in output
+    assert "Left out 2 files of another kind (loose.dcm, zoe.json)." in output
+
+
+def test_a_transcript_of_no_film_is_said(films, model, call):
+    (films / "cc.srt").write_text("of nothing")
+    assert "(cc.srt, notes.txt)" in call("run", model, "films", "-o", "out", code=1).stdout

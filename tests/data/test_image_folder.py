@@ -1,6 +1,7 @@
 """Labelled folders in both layouts."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -124,3 +125,26 @@ def test_reads_the_sample(imagenet_sample):
     folder = LabelledImageFolder(imagenet_sample)
     assert len(folder) == 1000
     assert [image.class_index for image in folder] == list(range(1000))
+
+
+def test_a_folder_copied_from_a_mac_and_what_is_left_out(tmp_path, caplog):
+    for name in ("hen/x.jpg", "hen/y.jfif", "cock/z.PPM", "loose.png"):
+        save_picture(tmp_path / name)
+    for name in ("hen/._x.jpg", "hen/Thumbs.db", "__MACOSX/hen/._x.jpg", "hen/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0\5\26\7")
+    (tmp_path / "cock" / "raw").mkdir()
+    folder = LabelledImageFolder(tmp_path, id2label={0: "hen", 1: "cock"})
+    assert [image.path.name for image in folder] == ["z.PPM", "x.jpg", "y.jfif"]
+    assert {path.name for path in folder.left_out} == {"loose.png", "notes.txt", "raw"}
+    assert "Left out 2 files of another kind (loose.png, notes.txt)" in caplog.text
+    assert "1 sub-folder (raw)" in caplog.text
+    assert folder.describe()["num_left_out"] == 3
+
+
+def test_names_that_are_no_text_are_described(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    save_picture(folder / "hen" / os.fsdecode(b"na\xefve.png"))
+    described = LabelledImageFolder(folder).describe()
+    assert described["num_images"] == 1
+    assert json.loads(json.dumps(described))["name"] == folder.name
