@@ -13,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 from transformers.generation import GenerationConfig
 
+from salhub.config_fields import check_fields
 from salhub.errors import check_choice, choices_of, did_you_mean
 from salhub.hub import LoadedByName
 
@@ -118,6 +119,8 @@ class SaliencyConfig(LoadedByName, PreTrainedConfig):
             if key not in accepted and not key.startswith("_"):
                 hint = did_you_mean(key, sorted(fields)) or " Remove it or correct its spelling."
                 raise ValueError(f"{type(self).__name__} has no field '{key}'.{hint}")
+        own = {name: getattr(self, name) for name in fields}
+        check_fields({**own, **kwargs}, type(self).__name__)
         super().__post_init__(**kwargs)
 
     @classmethod

@@ -1,6 +1,7 @@
 """The model classes every method derives from."""
 
 import copy
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, Self
@@ -12,6 +13,7 @@ from transformers import initialization as init
 
 from salhub.configuration import SaliencyConfig
 from salhub.hub import LoadedByName
+from salhub.saving import check_rebuilds, plain_state
 
 
 def all_modules(network: nn.Module) -> list[nn.Module]:
@@ -74,6 +76,26 @@ class SaliencyPreTrainedModel(LoadedByName, PreTrainedModel):
         # Validators run at construction only, and fields may have been assigned since.
         config.validate()
         super().__init__(config, *arguments, **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Save the model as one that loads again to the same weights.
+
+        Args:
+            save_directory: Folder to write.
+            **kwargs: As in transformers.
+
+        Raises:
+            ValueError: The configuration does not build the network that is to be saved, as where
+                its head was replaced, or it was pruned, quantized or given adapters. Nothing is
+                written then.
+        """
+        # How a network inside is run, compiled or on several devices, is not saved.
+        state = kwargs.pop("state_dict", None) or plain_state(self)
+        # A quantizer builds other layers than the configuration alone, and loads them too.
+        if getattr(self, "hf_quantizer", None) is None:
+            check_rebuilds(self, state)
+            kwargs["state_dict"] = state
+        super().save_pretrained(save_directory, **kwargs)
 
     def with_settings(self, **settings: Any) -> Self:
         """Return the model with other settings, on the same weights; it stays as it is.

@@ -8,8 +8,10 @@ from pathlib import Path
 FLOORS = (
     ("errors", "files"),
     ("metrics", "ops"),
-    ("results", "results_markdown", "model_card", "manifest", "hub", "hub_commit", "entries"),
-    ("configuration", "modeling", "outputs", "processing", "data", "viz"),
+    ("results", "results_markdown", "model_card", "manifest", "config_fields", "hub", "hub_faults",
+     "hub_commit", "entries"),
+    ("configuration", "network_inside", "modeling", "saving", "outputs", "processing", "data",
+     "viz"),
     ("explaining", "quantization"),
     ("evaluation",),
     ("backbones", "runner"),
@@ -19,7 +21,7 @@ FLOORS = (
     ("auto", "registration"),
     ("cards", "publishing"),
     ("cli", "__init__"),
-)
+)  # fmt: skip
 # Inside a folder of `models` or `backbones`, a kind of file imports only earlier kinds.
 KINDS = (
     "configuration", "image_processing", "processing", "modeling", "evaluation", "recipe",

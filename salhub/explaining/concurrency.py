@@ -7,6 +7,8 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from salhub.saving import unwrapped
+
 _LOCKS: "WeakKeyDictionary[nn.Module, threading.RLock]" = WeakKeyDictionary()
 _LOCKS_LOCK = threading.Lock()
 
@@ -28,7 +30,7 @@ def exclusive_use(network: nn.Module) -> Generator[None]:
         >>> with exclusive_use(nn.Linear(2, 2)):
         ...     pass
     """
-    network = getattr(network, "_orig_mod", network)
+    network = unwrapped(network)
     with _LOCKS_LOCK:
         lock = _LOCKS.setdefault(network, threading.RLock())
     with lock:

@@ -20,6 +20,7 @@ from salhub.explaining.configuration_explained_classifier import (
 from salhub.hub import HUB_KEYWORDS, hub_keywords, load, resolve
 from salhub.manifest import NAMESPACE
 from salhub.modeling import SaliencyPreTrainedModel
+from salhub.saving import unwrapped
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,8 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
                 `dtype`, `device_map` and the keywords of the Hub, such as `revision`.
 
         A module given as an object is used as it is: it is not copied, converted or put into
-        another mode, and its weights are never changed.
+        another mode, and its weights are never changed. Of a compiled one, or one that is spread
+        over devices by `DataParallel`, the network inside is explained.
 
         Raises:
             ValueError: The named checkpoint has no trained classification head, or a setting is
@@ -90,7 +92,7 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
                     "dtype is for classifiers loaded by name; convert the module yourself, with "
                     "module.to(dtype)."
                 )
-            backbone, name = classifier, None
+            backbone, name = unwrapped(classifier), None
         else:
             loading = {key: settings.pop(key) for key in _LOADING & settings.keys()}
             backbone = load_classifier(classifier, auto_class=cls.auto_class, **loading)

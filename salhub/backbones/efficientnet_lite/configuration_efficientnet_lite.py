@@ -36,6 +36,9 @@ _STAGES = (
     _Stage(1, 3, 1, 6, 320),
 )
 
+# Of the family of EfficientNets, the largest is scaled by 4.3 and 5.3.
+_LARGEST_COEFFICIENT = 32
+
 # width coefficient, depth coefficient, input size in pixels, dropout rate
 VARIANTS: dict[str, tuple[float, float, int, float]] = {
     "lite0": (1.0, 1.0, 224, 0.2),
@@ -87,6 +90,11 @@ class EfficientNetLiteConfig(SaliencyConfig):
         for name in ("width_coefficient", "depth_coefficient", "image_size", "num_channels"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
+        for name in ("width_coefficient", "depth_coefficient"):
+            if getattr(self, name) > _LARGEST_COEFFICIENT:
+                raise ValueError(
+                    f"{name} must be at most {_LARGEST_COEFFICIENT}, got {getattr(self, name)}."
+                )
         if not 0 <= self.dropout_rate < 1:
             raise ValueError(f"dropout_rate must be in [0, 1), got {self.dropout_rate}.")
 

@@ -1,14 +1,13 @@
 """Configuration of classifiers that were, or can be, unlearned, and what their unlearning was."""
 
-from typing import Any, ClassVar
+from typing import Any
 
-from transformers import AutoConfig, PreTrainedConfig
-
-from salhub.configuration import SaliencyConfig, strict
+from salhub.configuration import strict
+from salhub.network_inside import NetworkInsideConfig
 
 
 @strict
-class UnlearnedConfig(SaliencyConfig):
+class UnlearnedConfig(NetworkInsideConfig):
     """What was forgotten, and how; every field is None for a model that was only trained.
 
     Args:
@@ -29,10 +28,6 @@ class UnlearnedConfig(SaliencyConfig):
     Both Image Classification and Generation", 2024 (arXiv 2310.12508).
     """
 
-    sub_configs = {"backbone_config": AutoConfig}
-    default_backbone: ClassVar[str]
-
-    backbone_config: dict | PreTrainedConfig | None = None
     unlearn_method: str | None = None
     forget: str | None = None
     num_forgotten: int | None = None
@@ -41,23 +36,6 @@ class UnlearnedConfig(SaliencyConfig):
     saliency: str | None = None
     scope: str | None = None
     closed_weights_sha256: str | None = None
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        """Turn a dictionary read from config.json into a configuration object."""
-        if self.backbone_config is None:
-            self.backbone_config = AutoConfig.for_model(self.default_backbone)
-        elif isinstance(self.backbone_config, dict):
-            fields = dict(self.backbone_config)
-            model_type = fields.pop("model_type", self.default_backbone)
-            self.backbone_config = AutoConfig.for_model(model_type, **fields)
-        super().__post_init__(**kwargs)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all fields, without the folder the network was once loaded from."""
-        fields = super().to_dict()
-        if isinstance(fields.get("backbone_config"), dict):
-            fields["backbone_config"].pop("_name_or_path", None)
-        return fields
 
 
 @strict

@@ -12,6 +12,7 @@ from transformers.utils import ModelOutput
 from salhub.modeling import SaliencyPreTrainedModel
 from salhub.models.salun.configuration_salun import SalUnConfig
 from salhub.ops.values import is_any
+from salhub.saving import unwrapped
 
 # Normalised pixels rarely pass 3.
 _LARGEST_PIXEL = 20.0
@@ -69,6 +70,7 @@ class SalUnForImageClassification(SaliencyPreTrainedModel):
             >>> SalUnForImageClassification.from_classifier(network).config.num_labels
             10
         """
+        classifier = unwrapped(classifier)
         model = cls(SalUnConfig(backbone_config=classifier.config))
         model.backbone = classifier
         return model

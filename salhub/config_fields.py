@@ -1,0 +1,131 @@
+"""What may stand in a configuration, whoever wrote it: kinds of values, and how large they are."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from salhub.errors import did_you_mean
+
+PRECISIONS = ("float32", "float16", "bfloat16", "float64")
+_KINDS: dict[str, tuple[type, ...]] = {
+    "model_type": (str,),
+    "id2label": (dict,),
+    "label2id": (dict,),
+    "num_labels": (int,),
+    "architectures": (list, tuple),
+    "auto_map": (dict,),
+    "quantization_config": (dict,),
+    "problem_type": (str,),
+    "_name_or_path": (str,),
+}
+# Names of what is repeated while a network is built, and of what tensors are made in the size of.
+_COUNT = re.compile(r"(layers?|blocks?|depths?|stages?|heads?|repeats)(_|$)")
+_SIZE = re.compile(
+    r"(size|dim|length|positions?|width|height|channels?|features|filters|labels|classes|"
+    r"embeddings?|resolution|hidden|intermediate|timesteps)s?(_|$)"
+)
+# Far above every network that there is; lists of layers are as long as there are layers.
+LARGEST_COUNT, LARGEST_SIZE, LARGEST_NUMBER, MOST_CLASSES = 2**11, 2**26, 2**32, 2**20
+
+
+def check_fields(fields: Any, where: str = "config.json") -> None:
+    """Refuse a configuration that cannot be meant, before anything is built of it.
+
+    Looked at are the fields that all configurations of transformers have, and the size of every
+    whole number, in nested configurations too.
+
+    Args:
+        fields: What stands in config.json, or the fields of a configuration.
+        where: Where they stand, for the message.
+
+    Raises:
+        TypeError: A field that holds another kind of value.
+        ValueError: A number beyond all reason, or a precision that there is not.
+
+    Example:
+        >>> check_fields({"model_type": "resnet", "num_labels": 2**63})
+        Traceback (most recent call last):
+        ValueError: num_labels in config.json must be at most 1,048,576, got 9223372036854775808.
+    """
+    if not isinstance(fields, Mapping):
+        raise TypeError(f"{where} must hold names and values, got {_shown(fields)}.")
+    for name, value in fields.items():
+        place = f"{name} in {where}"
+        kinds = _KINDS.get(name)
+        is_number = kinds == (int,) and isinstance(value, bool)
+        if kinds and value is not None and (not isinstance(value, kinds) or is_number):
+            names = {"dict": "a mapping", "str": "a text", "int": "a whole number"}
+            raise TypeError(
+                f"{place} must be {names.get(kinds[0].__name__, 'a list')}, got {_shown(value)}."
+            )
+        if name in ("dtype", "torch_dtype") and isinstance(value, str):
+            check_precision(value.removeprefix("torch."), place)
+        if name in ("id2label", "label2id") and value is not None:
+            _check_classes(place, value, is_by_index=name == "id2label")
+            continue
+        _check_sizes(str(name), value, place, where)
+
+
+def check_precision(name: str, place: str = "dtype") -> None:
+    """Refuse the name of a precision that weights cannot have.
+
+    Args:
+        name: Such as "bfloat16"; "auto" for that of the file.
+        place: What it was given for, for the message.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    if name == "auto" or name in PRECISIONS or name.startswith("float8_"):
+        return
+    short = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32"}
+    hint = f" Did you mean '{short[name]}'?" if name in short else did_you_mean(name, PRECISIONS)
+    raise ValueError(f"{place} must be one of {', '.join(PRECISIONS)} or auto, got {name!r}.{hint}")
+
+
+def _check_classes(place: str, value: Mapping, *, is_by_index: bool) -> None:
+    if len(value) > MOST_CLASSES:
+        raise ValueError(f"{place} must name at most {MOST_CLASSES:,} classes, got {len(value):,}.")
+    for key, one in value.items():
+        index, name = (key, one) if is_by_index else (one, key)
+        is_index = isinstance(index, int) or (isinstance(index, str) and index.strip().isdigit())
+        if not is_index or not isinstance(name, str | int | float):
+            raise TypeError(f"{place} must map numbers and names of classes, got {key!r}: {one!r}.")
+
+
+def _check_sizes(name: str, value: Any, place: str, where: str) -> None:
+    if isinstance(value, Mapping):
+        if name.endswith("_config"):
+            check_fields(value, name if where == "config.json" else f"{name} of {where}")
+            return
+        for key, one in value.items():
+            _check_sizes(str(key), one, f"{key} of {place}", where)
+    elif isinstance(value, list | tuple):
+        if len(value) > LARGEST_COUNT and (_COUNT.search(name) or _SIZE.search(name)):
+            raise ValueError(
+                f"{place} must have at most {LARGEST_COUNT:,} values, got {len(value):,}."
+            )
+        for one in value:
+            _check_sizes(name, one, place, where)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        most = _largest(name, is_whole=isinstance(value, int))
+        if most is not None and abs(value) > most:
+            raise ValueError(f"{place} must be at most {most:,}, got {value}.")
+
+
+def _largest(name: str, *, is_whole: bool) -> int | None:
+    """The largest number that a field may hold, or None where it may be any."""
+    if "seed" in name:
+        return None
+    if name == "num_labels":
+        return MOST_CLASSES
+    if _COUNT.search(name):
+        return LARGEST_COUNT
+    if not is_whole:
+        return None
+    return LARGEST_SIZE if _SIZE.search(name) else LARGEST_NUMBER
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
