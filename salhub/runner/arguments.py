@@ -161,7 +161,8 @@ class TrainingArguments(RunArguments):
         checkpointing_steps: Optimizer steps between checkpoints; None for none.
         checkpoints_total_limit: Checkpoints kept, the latest ones; None for all.
         logging_steps: Optimizer steps between lines of the log.
-        validation_steps: Optimizer steps between validations; None for none.
+        validation_steps: Optimizer steps between measurements on what is held out; None for one
+            at the end of every epoch, where the recipe has something held out; 0 for none.
         keep_best: The model is that of the best validation instead of the last step.
 
     Raises:
@@ -197,7 +198,6 @@ class TrainingArguments(RunArguments):
             "max_train_steps",
             "checkpointing_steps",
             "checkpoints_total_limit",
-            "validation_steps",
         ):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
@@ -211,8 +211,12 @@ class TrainingArguments(RunArguments):
                 "lr_scheduler='constant' has no warm-up; use 'constant_with_warmup', or leave "
                 "lr_warmup_steps at 0."
             )
-        if self.keep_best and self.validation_steps is None:
-            raise ValueError("keep_best needs validations to choose among; give validation_steps.")
+        if self.validation_steps:
+            check_count("validation_steps", self.validation_steps)
+        if self.keep_best and self.validation_steps == 0:
+            raise ValueError(
+                "keep_best needs validations to choose among; leave out validation_steps=0."
+            )
 
 
 def read_settings_file(path: str | Path) -> dict[str, Any]:

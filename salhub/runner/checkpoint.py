@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
@@ -60,12 +61,26 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path, model: nn.Module, states: Mapping[str, Any]) -> None:
-    """Put back what `save_checkpoint` saved, into the same kinds of objects."""
-    load_model(model, path / _MODEL)
-    tensors = load_file(path / _TENSORS)
-    packed = json.loads((path / _STATES).read_text(encoding="utf-8"))
-    for name, state in states.items():
-        state.load_state_dict(_unpacked(packed[name], tensors))
+    """Put back what `save_checkpoint` saved, into the same kinds of objects.
+
+    Safetensors and JSON are all that is read: whatever else lies there, no code of it is run.
+
+    Raises:
+        ValueError: It is whole, and not of such a run.
+    """
+    try:
+        load_model(model, path / _MODEL)
+        tensors = load_file(path / _TENSORS)
+        packed = json.loads((path / _STATES).read_text(encoding="utf-8"))
+        for name, state in states.items():
+            state.load_state_dict(_unpacked(packed[name], tensors))
+    except (SafetensorError, ArithmeticError, AttributeError, LookupError, RuntimeError,
+            TypeError, ValueError) as error:  # fmt: skip
+        why = " ".join(str(error).split())
+        raise ValueError(
+            f"{path} holds another thing than a checkpoint of this run ({type(error).__name__}: "
+            f"{why[:200]}); remove it, and go on with resume_from_checkpoint=latest."
+        ) from error
 
 
 def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:

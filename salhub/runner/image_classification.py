@@ -19,6 +19,7 @@ from salhub.model_card import Facts
 from salhub.results import Results
 from salhub.runner.arguments import RunArguments, Scheduler, TrainingArguments
 from salhub.runner.batches import Batch, generator_of
+from salhub.runner.classification import classification_numbers
 from salhub.runner.recipe import Recipe, Stage, StepLoss, TrainingRecipe
 
 USAGE = """
@@ -156,6 +157,7 @@ class ImageClassificationRecipe(ClassifierRecipe):
     """
 
     arguments_class = ImageClassificationArguments
+    larger_is_better = True
 
     @abstractmethod
     def build_classifier(self, class_names: list[str]) -> PreTrainedModel:
@@ -197,6 +199,13 @@ class ImageClassificationRecipe(ClassifierRecipe):
         samples = F.cross_entropy(logits, inputs["labels"], reduction="none")
         is_right = (logits.argmax(-1) == inputs["labels"]).float()
         return StepLoss(samples, measures={"accuracy": is_right})
+
+    def can_validate(self) -> bool:
+        return len(self.test_labels) > 0
+
+    def validate(self, model: nn.Module, accelerator: Any) -> dict[str, float]:
+        logits = self.predict(model, self.test_images, accelerator)
+        return classification_numbers(logits, self.test_labels)
 
     def evaluate(self, model: nn.Module, accelerator: Any, results: Results) -> None:
         results.data = {**self.split.data, "split": self.split.digest[:16]}

@@ -23,7 +23,14 @@ from salhub.runner.checkpoint import (
     remove_checkpoints,
     save_checkpoint,
 )
-from salhub.runner.plan import Step, count_steps, share_of, steps_after, to_device
+from salhub.runner.plan import (
+    Step,
+    count_steps,
+    share_of,
+    steps_after,
+    steps_of_epoch,
+    to_device,
+)
 from salhub.runner.progress import Progress
 
 if TYPE_CHECKING:
@@ -139,7 +146,8 @@ class _Descent:
                     break
                 self._take(step)
                 bar.update()
-                self._validate(step)
+                if self._is_to_validate(step):
+                    bar.set_postfix_str(_in_words(self._validate(step)))
                 is_last = self.progress.step == self.total or self.recipe.is_done()
                 self._record(step, is_last=is_last)
                 every = self.arguments.checkpointing_steps
@@ -154,6 +162,18 @@ class _Descent:
         self.run.results.add_metric("seconds/steps", seconds, n=count, unit="s")
         if self.arguments.keep_best:
             self.best.restore()
+        self.run.course = self._course()
+
+    def _course(self) -> dict[str, float]:
+        """What the results say of the way that was taken."""
+        arguments = self.arguments
+        sizes = {steps_of_epoch(self.recipe, n) for n in range(arguments.num_train_epochs)}
+        course: dict[str, float] = {"steps": self.progress.step}
+        if len(sizes) == 1 and (per_epoch := sizes.pop()):
+            course["epochs"] = round(self.progress.step / per_epoch, 3)
+        if arguments.keep_best and self.best.step is not None:
+            course["best_step"] = self.best.step
+        return course
 
     def _take(self, step: Step) -> None:
         seed, index = self.arguments.seed, self.accelerator.process_index
@@ -189,10 +209,14 @@ class _Descent:
         for name, values in found.items():
             self.progress.add(name, torch.zeros_like(values) if count == 0 else values, count)
 
-    def _validate(self, step: Step) -> None:
+    def _is_to_validate(self, step: Step) -> bool:
         every = self.arguments.validation_steps
-        if every is None or (self.progress.step % every and self.progress.step != self.total):
-            return
+        if every == 0 or not self.recipe.can_validate():
+            return False
+        is_due = step.ends_epoch if every is None else self.progress.step % every == 0
+        return is_due or self.progress.step == self.total
+
+    def _validate(self, step: Step) -> dict[str, float]:
         with evaluation_mode(self.run.model), torch.no_grad():
             measured = self.recipe.validate(self.run.model, self.accelerator)
         # Those of the main process: all have to decide alike.
@@ -201,7 +225,8 @@ class _Descent:
         self.progress.validations.append(numbers)
         self._log(step, {f"validation/{name}": value for name, value in numbers.items()})
         if self.arguments.keep_best:
-            self.best.look_at(next(iter(numbers.values())))
+            self.best.look_at(next(iter(numbers.values())), self.progress.step)
+        return numbers
 
     def _record(self, step: Step, *, is_last: bool) -> None:
         is_due = self.progress.step % self.arguments.logging_steps == 0
@@ -249,11 +274,12 @@ class _Best:
         self._states, self._sign = states, 1 if larger_is_better else -1
         self._value: float | None = None
         self._kept: Any = None
+        self.step: int | None = None
 
-    def look_at(self, value: float) -> None:
+    def look_at(self, value: float, step: int) -> None:
         """Keep everything as it is, where no validation had such a good value."""
         if self._value is None or self._sign * value > self._sign * self._value:
-            self._value = value
+            self._value, self.step = value, step
             self._kept = _on_cpu([state.state_dict() for state in self._states])
 
     def restore(self) -> None:
@@ -263,11 +289,16 @@ class _Best:
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"value": self._value, "kept": self._kept}
+        return {"value": self._value, "kept": self._kept, "step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """From a checkpoint."""
         self._value, self._kept = state["value"], state["kept"]
+        self.step = state.get("step")  # which a former version did not keep
+
+
+def _in_words(numbers: dict[str, float]) -> str:
+    return ", ".join(f"held-out {name} {value:.4g}" for name, value in numbers.items())
 
 
 def _on_cpu(value: Any) -> Any:

@@ -27,6 +27,7 @@ class Step:
         stage: Where its rows come from.
         rows: Their numbers, int64 (n,).
         ends_stage: True for the last step of a stage.
+        ends_epoch: True for the last step of an epoch.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Step:
     stage: "Stage"
     rows: Tensor
     ends_stage: bool
+    ends_epoch: bool
 
 
 def steps_of_epoch(recipe: "TrainingRecipe", epoch: int) -> int:
@@ -57,8 +59,9 @@ def steps_after(recipe: "TrainingRecipe", done: int) -> Iterator[Step]:
     """
     arguments, number, total = recipe.arguments, 0, count_steps(recipe)
     for epoch in range(arguments.num_train_epochs):
-        if number + steps_of_epoch(recipe, epoch) <= done:
-            number += steps_of_epoch(recipe, epoch)
+        end = number + steps_of_epoch(recipe, epoch)
+        if end <= done:
+            number = end
             continue
         for place, stage in enumerate(recipe.stages(epoch)):
             order = epoch_order(stage.size, arguments.seed, epoch, place)
@@ -66,9 +69,10 @@ def steps_after(recipe: "TrainingRecipe", done: int) -> Iterator[Step]:
             for index, rows in enumerate(parts):
                 if number >= total:
                     return
-                if number >= done:
-                    yield Step(number, epoch, stage, rows, index + 1 == len(parts))
                 number += 1
+                if number > done:
+                    is_last = index + 1 == len(parts)
+                    yield Step(number - 1, epoch, stage, rows, is_last, number == end)
 
 
 def describe_machine(

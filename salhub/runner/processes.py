@@ -43,6 +43,19 @@ def check_processes(accelerator: Accelerator) -> None:
         sys.stderr.write(f"{count} processes on {accelerator.device.type}\n")
 
 
+def check_precision(precision: str, accelerator: Accelerator) -> None:
+    """Refuse a precision that a device computes without a word in another one.
+
+    Raises:
+        ValueError: Half precision on a CPU.
+    """
+    if precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError(
+            "mixed_precision=fp16 needs a GPU, and this run is on the CPU, which would compute in "
+            "float32; use mixed_precision=bf16, or leave it out."
+        )
+
+
 @torch.no_grad()
 def copy_from_main(model: nn.Module, accelerator: Accelerator) -> None:
     """Give every process the weights and buffers of the main one, which are those to be saved.

@@ -92,6 +92,9 @@ class Recipe(ABC):
         Bad options and missing data are refused here, before any work is done.
         """
 
+    def check_built(self) -> None:  # noqa: B027 - most recipes have nothing to add
+        """Refuse options that cannot be followed with what `build_model` has found."""
+
     def plan(self, model: nn.Module, accelerator: "Accelerator") -> dict[str, Any]:
         """What `dry_run` prints; nothing is changed by it."""
         return describe_machine(self, model, accelerator)
@@ -263,10 +266,20 @@ class TrainingRecipe(Recipe):
 
     def __init__(self, arguments: Any) -> None:
         super().__init__(arguments)
-        if arguments.validation_steps and type(self).validate is TrainingRecipe.validate:
+        is_wanted = arguments.validation_steps or arguments.keep_best
+        if is_wanted and type(self).validate is TrainingRecipe.validate:
             raise ValueError(
                 f"The recipe '{self.name}' measures nothing while it trains; leave out "
                 "validation_steps and keep_best."
+            )
+
+    def check_built(self) -> None:
+        if (self.arguments.validation_steps or self.arguments.keep_best) and (
+            not self.can_validate()
+        ):
+            raise ValueError(
+                f"The recipe '{self.name}' has nothing held out to measure on with these options; "
+                "hold something out, or leave out validation_steps and keep_best."
             )
 
     @abstractmethod
@@ -302,15 +315,22 @@ class TrainingRecipe(Recipe):
     def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         """What follows every optimizer step, such as a proximal step; nothing by default."""
 
+    def can_validate(self) -> bool:
+        """Whether there is something held out to validate on; asked for after `build_model`."""
+        return type(self).validate is not TrainingRecipe.validate
+
     def validate(self, model: nn.Module, accelerator: "Accelerator") -> Mapping[str, float]:
-        """Measure the model every `validation_steps` steps, on every process.
+        """Measure the model on what is held out, on every process.
+
+        It is called every `validation_steps` steps, or at the end of every epoch.
 
         Args:
             model: As it is by now, not wrapped, in evaluation mode and without gradients.
             accelerator: To share the rows, as by `gather_for_metrics`.
 
         Returns:
-            Name -> finite number, for the log; the first one decides about `keep_best`.
+            Name -> finite number, for the log; the first one decides about `keep_best`. One that
+            is called like a number of `StepLoss` is drawn beside it.
         """
         raise NotImplementedError
 

@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from salhub.model_card import card_text
 from salhub.results import Results
+from salhub.runner.run_folder import CURVES_NAME
 
 if TYPE_CHECKING:
     from salhub.runner.recipe import Recipe
+
+_CURVES = "The course of the training. Every point is the mean of the steps since the last one."
+_HELD_OUT = " What was held out was measured by itself, and not learned."
 
 
 def run_card(recipe: "Recipe", results: Results, folder: Path, snapshot: str = "") -> str:
@@ -21,6 +25,9 @@ def run_card(recipe: "Recipe", results: Results, folder: Path, snapshot: str = "
         snapshot: Name of the snapshot that the model is, if it is one.
     """
     facts, name = recipe.card_facts(), model_name(recipe)
+    pictures = dict(facts.pictures)
+    if (folder / CURVES_NAME).is_file():
+        pictures[CURVES_NAME] = _CURVES + (_HELD_OUT if getattr(recipe, "validations", ()) else "")
     is_ours = _model_type(folder).startswith("salhub")
     code = facts.example or ""
     if snapshot:
@@ -33,7 +40,7 @@ def run_card(recipe: "Recipe", results: Results, folder: Path, snapshot: str = "
         library="salhub" if is_ours else "transformers",
         tags=("saliency", "salhub", recipe.name, *facts.tags),
         code=code.replace("{model}", name),
-        pictures=[f"![{text}]({file})\n\n{text}" for file, text in facts.pictures.items()],
+        pictures=[f"![{text}]({file})\n\n{text}" for file, text in pictures.items()],
         results=results,
         all_metrics=True,
         options=_option_rows(recipe),

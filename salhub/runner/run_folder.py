@@ -1,6 +1,7 @@
 """The folder of a run: what it holds, whether it may be used, and files that appear whole."""
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -10,7 +11,10 @@ from typing import Any
 from salhub.files import put_in_place, remove_stale_drafts, scratch_folder, write_text
 from salhub.runner.blocks import remove_blocks
 from salhub.runner.checkpoint import find_checkpoint, remove_checkpoint_drafts, remove_checkpoints
+from salhub.runner.settings_file import SETTINGS_NAME
 from salhub.runner.sources import SUFFIX
+
+logger = logging.getLogger(__name__)
 
 OPTIONS_NAME = "options.json"
 LOG_NAME = "log.jsonl"
@@ -19,7 +23,17 @@ FAILURE_NAME = "failure.json"
 # Names of the files that the run has exported, those in folders among them.
 EXPORTED_NAME = "exported.json"
 CARD_NAME = "README.md"
-_RUN_NAMES = (OPTIONS_NAME, RESULTS_NAME, CARD_NAME, LOG_NAME, FAILURE_NAME, EXPORTED_NAME)
+CURVES_NAME = "curves.png"
+_RUN_NAMES = (
+    OPTIONS_NAME,
+    SETTINGS_NAME,
+    RESULTS_NAME,
+    CARD_NAME,
+    CURVES_NAME,
+    LOG_NAME,
+    FAILURE_NAME,
+    EXPORTED_NAME,
+)
 _WORK = re.compile(r"checkpoint-\d+|block-\d+\.safetensors")
 
 
@@ -120,7 +134,7 @@ def failure_of(
     """
     if not _holds(FAILURE_NAME, folder, options, defaults):
         return None
-    return json.loads((folder / FAILURE_NAME).read_text(encoding="utf-8"))["failure"]
+    return _read_json(folder / FAILURE_NAME, dict).get("failure")
 
 
 def record_failure(folder: Path, sentence: str) -> None:
@@ -128,10 +142,17 @@ def record_failure(folder: Path, sentence: str) -> None:
     write_text(folder / FAILURE_NAME, json.dumps({"failure": sentence}) + "\n")
 
 
-def start_folder(folder: Path, options: Mapping[str, Any]) -> None:
-    """Make the folder, remove what an earlier run left there, and write the options down."""
+def start_folder(folder: Path, options: Mapping[str, Any], settings: str) -> None:
+    """Make the folder, remove what an earlier run left there, and write the options down.
+
+    Args:
+        folder: Of the run.
+        options: What decides about its result.
+        settings: Text of the file that repeats it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     clear_folder(folder)
+    write_text(folder / SETTINGS_NAME, settings)
     write_text(folder / OPTIONS_NAME, json.dumps(options, indent=2) + "\n")
 
 
@@ -158,8 +179,8 @@ def exported_files(folder: Path) -> list[str]:
     run that was killed may not have written all of them.
     """
     path = folder / EXPORTED_NAME
-    listed = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    return [name for name in listed or () if isinstance(name, str) and _is_inside(folder, name)]
+    listed = _read_json(path, list) if path.is_file() else []
+    return [name for name in listed if isinstance(name, str) and _is_inside(folder, name)]
 
 
 def _is_inside(folder: Path, name: str) -> bool:
@@ -270,10 +291,23 @@ def check_output(arguments: Any, sources: Mapping[str, str]) -> None:
 def _holds(
     name: str, folder: Path, options: Mapping[str, Any], defaults: Mapping[str, Any] | None
 ) -> bool:
-    if not (folder / name).is_file():
+    # One that is damaged says nothing, and is written anew in the end.
+    if not (folder / name).is_file() or not _read_json(folder / name, dict):
         return False
     _check_options(folder / OPTIONS_NAME, options, defaults)
     return True
+
+
+def _read_json(path: Path, kind: type) -> Any:
+    """What is in a file; nothing, with a warning, where it is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if isinstance(content, kind):
+        return content
+    logger.warning("%s is damaged, and passed over.", path)
+    return kind()
 
 
 def _check_options(
@@ -284,7 +318,12 @@ def _check_options(
             f"{path.parent} has checkpoints or results and no {OPTIONS_NAME}, so it is not known "
             "what run they are of; start anew with overwrite=true."
         )
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = _read_json(path, dict)
+    if not before:
+        raise ValueError(
+            f"{path} is damaged, so it is not known what run is in {path.parent}; start anew with "
+            "overwrite=true, or choose another output_dir."
+        )
     if defaults is not None:
         known = {**defaults, **before}
         before = {n: v for n, v in known.items() if n in options or n.endswith(SUFFIX)}

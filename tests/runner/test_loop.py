@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from salhub.results import Results
 from salhub.runner.batches import epoch_order, generator_of, mixed_seed
+from salhub.runner.disk import DiskFullError
 from salhub.runner.processes import EXPECTED_PROCESSES
 from salhub.runner.recipe import TrainingRecipe
 from salhub.runner.run import run
@@ -79,7 +80,7 @@ def test_passes_of_few_rows_add_up_to_the_step(tmp_path):
 
 
 def test_log_holds_means_of_the_rows_since_the_last_line(tmp_path):
-    run_toy(tmp_path, learning_rate=1e-12, noise=0.0, use_two_stages=True)
+    run_toy(tmp_path, learning_rate=1e-12, noise=0.0, use_two_stages=True, validation_steps=0)
     found = lines(tmp_path)
     # 2 + 5 steps an epoch: every third one, and the ends of stages.
     assert [line["step"] for line in found] == [2, 3, 6, 7, 9, 12, 14]
@@ -170,7 +171,7 @@ def test_a_trained_model_is_saved_where_its_last_checkpoint_cannot_be(
     run_toy(tmp_path / "out")
     assert products(tmp_path / "out") == products(tmp_path / "whole")
     assert "The last checkpoint could not be saved (No space left on device)" in caplog.text
-    with pytest.raises(OSError, match="No space left"):  # one that was asked for
+    with pytest.raises(DiskFullError, match="disk full"):  # one that was asked for
         run_toy(tmp_path / "other", checkpointing_steps=2)
 
 
@@ -219,14 +220,42 @@ def test_a_run_may_end_before_its_last_step_wherever_it_was_stopped(tmp_path):
 
 
 def test_validation_needs_a_recipe_that_can_and_keep_best_needs_validation(tmp_path):
-    with pytest.raises(ValueError, match="give validation_steps"):
-        run_toy(tmp_path, keep_best=True)
+    with pytest.raises(ValueError, match="leave out validation_steps=0"):
+        run_toy(tmp_path, keep_best=True, validation_steps=0)
 
     class Blind(ToyRecipe):
         validate = TrainingRecipe.validate
 
-    with pytest.raises(ValueError, match="'toy' measures nothing while it trains; leave out"):
-        Blind(ToyArguments(output_dir=str(tmp_path), validation_steps=2))
+    for option in ({"validation_steps": 2}, {"keep_best": True}):
+        with pytest.raises(ValueError, match="'toy' measures nothing while it trains; leave out"):
+            Blind(ToyArguments(output_dir=str(tmp_path), **option))
+
+    class Empty(ToyRecipe):
+        def can_validate(self):
+            return False
+
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match="'toy' has nothing held out to measure on with these"):
+        run(Empty(ToyArguments(output_dir=str(out), cpu=True, keep_best=True)))
+    assert not out.exists()
+    run(Empty(ToyArguments(output_dir=str(out), cpu=True)))
+    assert not any("validation/loss" in line for line in lines(out))
+
+
+def test_what_is_held_out_is_measured_once_an_epoch_unless_said_otherwise(tmp_path):
+    def steps(folder, **options) -> list[int]:
+        run_toy(folder, num_train_epochs=3, **options)
+        return [line["step"] for line in lines(folder) if "validation/loss" in line]
+
+    assert steps(tmp_path / "one", use_two_stages=True) == [7, 14, 21]
+    assert steps(tmp_path / "two", max_train_steps=12) == [5, 10, 12]
+    assert steps(tmp_path / "three", validation_steps=4) == [4, 8, 12, 15]
+    assert steps(tmp_path / "none", validation_steps=0) == []
+    # It changes no weight.
+    assert all(
+        torch.equal(value, weights(tmp_path / "none")[name])
+        for name, value in weights(tmp_path / "three").items()
+    )
 
 
 def test_a_snapshot_is_a_model_of_its_own_and_changes_no_step(tmp_path):
@@ -357,4 +386,9 @@ def test_tensorboard_gets_the_same_numbers_as_the_log(tmp_path):
     events = EventAccumulator(str(tmp_path / "salhub"))
     events.Reload()
     found = {event.step: event.value for event in events.Scalars("loss")}
-    assert found == pytest.approx({line["step"]: line["loss"] for line in lines(tmp_path)})
+    logged = lines(tmp_path)
+    assert found == pytest.approx({line["step"]: line["loss"] for line in logged if "loss" in line})
+    held_out = {event.step: event.value for event in events.Scalars("validation/loss")}
+    assert held_out == pytest.approx(
+        {line["step"]: line["validation/loss"] for line in logged if "validation/loss" in line}
+    )

@@ -27,6 +27,8 @@ from salhub.model_card import Facts
 from salhub.results import Results
 from salhub.runner.arguments import Scheduler, TrainingArguments
 from salhub.runner.batches import Batch, generator_of
+from salhub.runner.classification import classification_numbers
+from salhub.runner.loop import evaluation_mode
 from salhub.runner.recipe import Stage, StepLoss, TrainingRecipe
 
 USAGE = """
@@ -133,6 +135,7 @@ class TextClassifierRecipe(TrainingRecipe):
 
     name = "text-classifier"
     arguments_class = TextClassifierArguments
+    larger_is_better = True
     sources = {
         **TrainingRecipe.sources,
         **dict.fromkeys(("test_data", "unlabelled_data"), "*"),
@@ -250,6 +253,17 @@ class TextClassifierRecipe(TrainingRecipe):
 
     def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         self._average.update_parameters(model)
+
+    def can_validate(self) -> bool:
+        return bool(self.tests)
+
+    def validate(self, model: nn.Module, accelerator: Any) -> dict[str, float]:
+        # The average is what the run ends with.
+        average = self._average.module
+        rows = self._tokens([text for part in self.tests for text in part.texts])
+        labels = torch.tensor([label for part in self.tests for label in part.labels])
+        with evaluation_mode(average):
+            return classification_numbers(predict(average, rows, accelerator.device), labels)
 
     def finish(self, model: nn.Module) -> nn.Module:
         # Measured as it is kept.
