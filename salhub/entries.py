@@ -4,6 +4,7 @@
 """
 
 import importlib
+import inspect
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -282,6 +283,8 @@ def entry_of(model: Any, /, **settings: Any) -> Model:
     if isinstance(model, BundledModel):
         return _entry_of_shipped(model)
     is_name = isinstance(model, str | os.PathLike)
+    if is_name:
+        refuse_unknown_word(os.fspath(model))
     name = canonical_name(model) if is_name else getattr(model, "name_or_path", "")
     shipped = bundled_model(name, **settings)
     if is_name and shipped is not None:
@@ -302,6 +305,28 @@ def entry_of(model: Any, /, **settings: Any) -> Model:
     raise UnknownNameError(
         f"{what} is a model of type '{model_type}', which is none of salhub's; its methods are "
         f"{', '.join(METHODS)}.{did_you_mean(model_type, MODELS)}"
+    )
+
+
+def refuse_unknown_word(name: str) -> None:
+    """Refuse a plain word that is no folder, no model and no method, without asking the Hub.
+
+    Args:
+        name: What a person typed; every repository has an owner, so a name without a slash can only
+            be one of ours.
+
+    Raises:
+        ModelNotFoundError: With the nearest names.
+    """
+    from salhub.manifest import read_manifest
+
+    is_known = name in read_manifest() or model_named(name) is not None
+    if "/" in name or os.path.isdir(name) or is_known:
+        return
+    known = [*read_manifest(), *(one.name for one in MODELS.values() if one.method)]
+    raise ModelNotFoundError(
+        f"There is no model or method '{name}', and no such folder; `salhub list` shows the "
+        f"models.{did_you_mean(name, known)}"
     )
 
 
@@ -331,6 +356,22 @@ def _entry_of_shipped(shipped: "BundledModel") -> Model:
         if entry.method == shipped.method and entry.model_type == shipped.model_type:
             return entry
     raise UnknownNameError(f"'{shipped.full_name}' is of no method of salhub.")
+
+
+def setting_names(entry: Model, pipeline_class: Any) -> tuple[set[str], set[str]]:
+    """Return the names that are taken when a model is loaded, and those taken by each call.
+
+    Args:
+        entry: What is known of its kind.
+        pipeline_class: The pipeline that runs it.
+    """
+    from salhub.hub import HUB_KEYWORDS
+
+    parameters = inspect.signature(pipeline_class.from_name).parameters.values()
+    keywords = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    fields = entry.config_class.field_names() if entry.is_ours else set()
+    calling = {*pipeline_class.call_settings, *pipeline_class.companions}
+    return (fields | keywords | set(HUB_KEYWORDS)) - calling, calling
 
 
 def find_entry(model: str | os.PathLike, /, **settings: Any) -> tuple[str | None, Model]:

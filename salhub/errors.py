@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import re
 from collections.abc import Iterable
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -17,6 +18,21 @@ class MissingExtraError(SalhubError, ImportError):
 
 class UnknownNameError(SalhubError, ValueError):
     """A model, method, sample or metric name that nobody knows."""
+
+
+class UnknownSettingError(SalhubError, ValueError, TypeError):
+    """A keyword that neither a model nor its configuration takes.
+
+    Args:
+        owner: Who does not take it.
+        name: The keyword.
+        accepted: Keywords that are taken.
+    """
+
+    def __init__(self, owner: str, name: str, accepted: Iterable[str]) -> None:
+        super().__init__(f"{owner} has no setting '{name}'.{did_you_mean(name, sorted(accepted))}")
+        self.owner = owner
+        self.name = name
 
 
 class ModelNotFoundError(SalhubError, OSError):
@@ -38,6 +54,10 @@ class CardError(SalhubError, ValueError):
 def did_you_mean(name: str, options: Iterable[str], limit: int = 3) -> str:
     """Return " Did you mean 'x'?" for the nearest options, or "" when none is near.
 
+    Nearest is what differs in case and separators alone, then what the name is a short form of: its
+    first letters, one or more of its words, or its beginning; and only where there is none of these
+    what is spelled alike.
+
     Args:
         name: What the caller wrote.
         options: The accepted spellings.
@@ -46,11 +66,53 @@ def did_you_mean(name: str, options: Iterable[str], limit: int = 3) -> str:
     Example:
         >>> did_you_mean("norm_gard", ["norm_grad", "cam"])
         " Did you mean 'norm_grad'?"
+        >>> did_you_mean("cat", ["crate", "tiger cat"]), did_you_mean("lr", ["learning_rate"])
+        (" Did you mean 'tiger cat'?", " Did you mean 'learning_rate'?")
     """
-    near = difflib.get_close_matches(str(name), list(options), n=limit, cutoff=0.5)
+    near = _nearest(str(name), [one for one in dict.fromkeys(options) if one != name])[:limit]
     if not near:
         return ""
     return " Did you mean " + " or ".join(f"'{option}'" for option in near) + "?"
+
+
+def _nearest(name: str, options: list[str]) -> list[str]:
+    written = _words(name)
+    for is_meant in (_is_same, _is_initials, _is_among_words, _is_beginning):
+        found = [option for option in options if written and is_meant(written, _words(option))]
+        if found:
+            return sorted(found, key=len)
+    return difflib.get_close_matches(name, options, n=len(options) or 1, cutoff=0.5)
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[^\W_]+", name.lower())
+
+
+def _is_same(written: list[str], words: list[str]) -> bool:
+    return "".join(written) == "".join(words)
+
+
+def plain_letters(name: str) -> str:
+    """Return a name without case and separators, in which people's spellings differ.
+
+    Example:
+        >>> plain_letters("Grad-CAM") == plain_letters("grad_cam")
+        True
+    """
+    return "".join(_words(name))
+
+
+def _is_initials(written: list[str], words: list[str]) -> bool:
+    return len(words) > 1 and "".join(written) == "".join(word[0] for word in words)
+
+
+def _is_among_words(written: list[str], words: list[str]) -> bool:
+    return set(written) <= set(words) or "".join(written) in words
+
+
+def _is_beginning(written: list[str], words: list[str]) -> bool:
+    start = "".join(written)
+    return len(start) > 2 and "".join(words).startswith(start)
 
 
 def check_choice(name: str, value: object, choices: Iterable[str | None]) -> None:

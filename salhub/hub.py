@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from salhub.errors import (
     ModelNotFoundError,
     NoImageProcessorError,
     UnknownNameError,
+    UnknownSettingError,
     did_you_mean,
 )
 from salhub.files import put_in_place, scratch_folder, write_text
@@ -21,6 +23,7 @@ from salhub.manifest import NAMESPACE, BundledModel, file_sha256, read_manifest
 
 logger = logging.getLogger(__name__)
 
+_UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
 # What says where on the Hub a model is; every way of loading takes these.
 HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 
@@ -203,6 +206,21 @@ class LoadedByName:
 
 
 def _load(
+    cls: Any, read: Callable, name: str | os.PathLike | None, *arguments: Any, **keywords: Any
+) -> Any:
+    try:
+        return _load_by_name(cls, read, name, *arguments, **keywords)
+    except TypeError as error:
+        # What is no field of the configuration ends in the constructor of the network.
+        unknown = _UNEXPECTED.search(str(error))
+        if unknown is None or unknown[1] not in keywords:
+            raise
+        config_class = getattr(cls, "config_class", None)
+        known = {field.name for field in fields(config_class)} if config_class else set()
+        raise UnknownSettingError(cls.__name__, unknown[1], known) from error
+
+
+def _load_by_name(
     cls: Any, read: Callable, name: str | os.PathLike | None, *arguments: Any, **keywords: Any
 ) -> Any:
     if name is None:
@@ -401,11 +419,19 @@ def _is_missing_repository(error: BaseException | None) -> bool:
 def _missing_message(name: str) -> str:
     from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE
 
-    hint = did_you_mean(name.removeprefix(NAMESPACE), read_manifest())
+    short = name.removeprefix(NAMESPACE)
+    shipped = read_manifest().get(short) if name.startswith(NAMESPACE) else None
+    if shipped is not None:
+        return (
+            f"'{name}' was asked for from the Hub by revision, subfolder or force_download, and is "
+            f"neither in the cache {HF_HUB_CACHE} nor to be had from {ENDPOINT} (missing, private "
+            f"or unreachable); leave these out to load it as it is shipped with salhub, revision "
+            f"{shipped.revision}."
+        )
     return (
         f"No model '{name}' was found: it is no folder, not shipped with salhub, not in the cache "
         f"{HF_HUB_CACHE}, and not to be had from {ENDPOINT} (missing, private or unreachable)."
-        f"{hint} `salhub list` shows the shipped models."
+        f"{did_you_mean(short, read_manifest())} `salhub list` shows the shipped models."
     )
 
 

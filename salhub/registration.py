@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from salhub.auto import AutoModelForSaliency
 from salhub.entries import MODELS, TASKS, Model, Task
+from salhub.manifest import NAMESPACE
 
 
 class _ImportedWhenAsked(UserDict):
@@ -72,6 +73,10 @@ def _register_pipelines() -> None:
         # Not by `register_pipeline`, which imports the class now, perhaps half-way through its own
         # import, and has `save_pretrained` write a copy of our code that cannot be loaded again.
         entry = {"impl": task, "pt": (AutoModelForSaliency,)}
+        models = (one.default_model for one in MODELS.values() if one.task == task.name)
+        default = next(filter(None, models), None)
+        if default is not None:
+            entry["default"] = {"model": (NAMESPACE + default, "main")}
         PIPELINE_REGISTRY.supported_tasks[task.name] = _ImportedWhenAsked(entry)
 
 

@@ -8,11 +8,12 @@ import pickle
 import pytest
 from transformers import AutoConfig, AutoModel
 from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.pipelines.base import get_default_model_and_revision
 
 from salhub import LexRankConfig, LexRankModel, hub
 from salhub.auto import AutoModelForSaliency
 from salhub.entries import METHODS, MODELS, TASKS, entry_of, find_entry
-from salhub.errors import UnknownNameError
+from salhub.errors import ModelNotFoundError, UnknownNameError, UnknownSettingError
 from salhub.hub import read_config
 from salhub.manifest import read_manifest
 from tests.machine import Machine
@@ -125,6 +126,7 @@ assert {pipelines or "not any('.modeling_' in name for name in early), early"}
 from transformers import AutoImageProcessor
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.pipelines.base import get_default_model_and_revision
 config = AutoConfig.for_model("salhub_efficientnet_lite", image_size=32)
 assert type(config) in IMAGE_PROCESSOR_MAPPING
 print(type(AutoModelForImageClassification.from_config(config)).__name__)
@@ -132,3 +134,35 @@ print("image-saliency" in PIPELINE_REGISTRY.get_supported_tasks())
 """
     run = machine.run(code, folder=tmp_path, environment=os.environ)
     assert run.stdout.split() == ["EfficientNetLiteForImageClassification", "True"], run.stderr
+
+
+def test_a_task_of_ours_has_a_default_model_in_transformers():
+    for name, model in (
+        ("image-saliency", "salhub/normgrad-efficientnet-lite0"),
+        ("extractive-summarization", "salhub/lexrank-news-en"),
+        ("image-generation", "salhub/salun-ddpm-mnist"),
+        ("saliency-verbalization", "salhub/verbalizer-movie-reviews"),
+    ):
+        task = PIPELINE_REGISTRY.supported_tasks[name]
+        assert get_default_model_and_revision(task, None) == (model, "main")
+        assert find_entry(model)[1].task == name
+
+
+def test_a_word_that_nobody_knows_is_refused_without_asking_the_hub(monkeypatch):
+    monkeypatch.setattr("salhub.hub.read_config", lambda *_, **__: pytest.fail("was asked"))
+    for load in (AutoModelForSaliency.from_pretrained, entry_of, find_entry):
+        with pytest.raises(ModelNotFoundError, match="Did you mean 'gradcam-efficientnet-lite0'"):
+            load("gradcam")
+
+
+def test_a_shipped_name_is_never_suggested_for_itself():
+    sentence = hub._missing_message("salhub/normgrad-efficientnet-lite0")
+    assert "Did you mean" not in sentence and "leave these out to load it" in sentence
+    sentence = hub._missing_message("salhub/normgrad-efficientnet-lite9")
+    assert "Did you mean 'normgrad-efficientnet-lite0'" in sentence
+
+
+def test_a_setting_that_nobody_takes_is_named_with_the_nearest():
+    for load in (AutoModelForSaliency.from_pretrained, LexRankModel.from_pretrained):
+        with pytest.raises(UnknownSettingError, match=r"no setting 'treshold'.*'threshold'"):
+            load("lexrank-news-en", treshold=0.1)

@@ -1,21 +1,31 @@
 """The model a command works on: found by name, its settings sorted, loaded when everything fits."""
 
-import inspect
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from salhub.cli.config_fields import docstring_arguments
 from salhub.cli.settings import refuse_unknown
-from salhub.entries import MODELS, Model, entry_of, find_entry, model_named
-from salhub.errors import UnknownNameError, did_you_mean
+from salhub.entries import (
+    MODELS,
+    Model,
+    entry_of,
+    find_entry,
+    model_named,
+    refuse_unknown_word,
+    setting_names,
+)
+from salhub.errors import ModelNotFoundError, plain_letters
 from salhub.hub import HUB_KEYWORDS, canonical_name, hub_keywords, load
-from salhub.manifest import NAMESPACE, read_manifest
+from salhub.manifest import NAMESPACE
 
 # Taken from options of their own, or not to be written on a command line.
 _NOT_SETTINGS = frozenset({"batch_size", "device", "image_processor"})
+_QUOTED = re.compile(r'"(\w+)"')
 
 
 @dataclass(frozen=True)
@@ -61,11 +71,8 @@ class Choice:
 
     def setting_names(self) -> tuple[set[str], set[str]]:
         """Return the names that are taken when it is loaded, and those taken by each call."""
-        parameters = inspect.signature(self.pipeline_class.from_name).parameters.values()
-        keywords = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
-        fields = self.entry.config_class.field_names() if self.entry.is_ours else set()
-        calling = {*self.pipeline_class.call_settings, *self.pipeline_class.companions}
-        return (fields | keywords | set(HUB_KEYWORDS)) - _NOT_SETTINGS - calling, calling
+        loading, calling = setting_names(self.entry, self.pipeline_class)
+        return loading - _NOT_SETTINGS, calling
 
     def load(
         self,
@@ -117,7 +124,7 @@ def choose_to_measure(name: str, settings: Mapping[str, Any]) -> Choice | Networ
     """Find a model, a method, or a network of ours, by the name a person typed.
 
     Raises:
-        UnknownNameError, ModelNotFoundError: As `choose`.
+        ModelNotFoundError: As `choose`.
     """
     check_known(name)
     full_name = canonical_name(name)
@@ -136,8 +143,7 @@ def choose(name: str, settings: Mapping[str, Any]) -> Choice:
         settings: All that were given; `classifier` and `revision` say more of what is meant.
 
     Raises:
-        UnknownNameError: A plain word that is neither a model nor a method.
-        ModelNotFoundError: There is no such folder or repository.
+        ModelNotFoundError: There is no such model, method, folder or repository.
     """
     check_known(name)
     quiet_transformers()
@@ -150,18 +156,25 @@ def check_known(name: str) -> None:
     """Refuse a plain word that is no model and no method, without asking the Hub.
 
     Raises:
-        UnknownNameError: With the nearest names.
+        ModelNotFoundError: With the nearest names, and a setting that is called so.
     """
-    plain = name.removeprefix(NAMESPACE)
-    # Every repository has an owner, so a name without a slash can only be one of ours.
-    is_known = plain in read_manifest() or model_named(plain) is not None
-    if "/" in plain or os.path.isdir(name) or is_known:
-        return
-    known = [*read_manifest(), *(one.name for one in MODELS.values() if one.method)]
-    raise UnknownNameError(
-        f"There is no model or method '{name}', and no such folder; `salhub list` shows the "
-        f"models.{did_you_mean(plain, known)}"
-    )
+    plain = name if os.path.isdir(name) else name.removeprefix(NAMESPACE)
+    try:
+        refuse_unknown_word(plain)
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(f"{error}{_setting_called(plain)}") from None
+
+
+def _setting_called(word: str) -> str:
+    """Say which method has a setting of that value, as its configuration's help names them."""
+    for entry in MODELS.values():
+        if entry.method is None or not entry.is_ours:
+            continue
+        for field, text in docstring_arguments(entry.config_class).items():
+            for value in _QUOTED.findall(text):
+                if plain_letters(value) == plain_letters(word):
+                    return f" '{value}' is also a setting: {entry.name} with {field}={value}."
+    return ""
 
 
 def quiet_transformers() -> None:

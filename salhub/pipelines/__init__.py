@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from salhub.entries import Model, entry_of, find_entry, refuse_network
-from salhub.errors import UnknownNameError
+from salhub.entries import MODELS, Model, entry_of, find_entry, refuse_network, setting_names
+from salhub.errors import UnknownNameError, UnknownSettingError
 
 
 def pipeline(model: str | os.PathLike | nn.Module, /, **settings: Any) -> Any:
@@ -26,6 +26,7 @@ def pipeline(model: str | os.PathLike | nn.Module, /, **settings: Any) -> Any:
 
     Raises:
         UnknownNameError: The model belongs to no method of salhub, or to one without a pipeline.
+        UnknownSettingError: A keyword that nobody takes.
         ModelNotFoundError: Nothing of that name was found.
 
     Example:
@@ -35,11 +36,39 @@ def pipeline(model: str | os.PathLike | nn.Module, /, **settings: Any) -> Any:
         'tiger cat'
     """
     if isinstance(model, nn.Module):
-        entry = entry_of(model.config)
+        entry = _entry_of_network(model)
         refuse_network(entry, model.config.name_or_path)
         return pipeline_class_of(entry, model.config.name_or_path).from_model(model, **settings)
+    if not isinstance(model, str | os.PathLike):
+        raise TypeError(
+            "A pipeline is made of a name, a folder or a model, got "
+            f"{'None' if model is None else type(model).__name__}; `salhub.list_models()` shows "
+            "the names."
+        )
     name, entry = find_entry(model, **settings)
-    return pipeline_class_of(entry, name).from_name(name, entry, **settings)
+    kind = pipeline_class_of(entry, name)
+    try:
+        return kind.from_name(name, entry, **settings)
+    except UnknownSettingError as error:
+        # Only here it is known what a call takes too.
+        accepted = set[str]().union(*setting_names(entry, kind))
+        raise UnknownSettingError(os.fspath(model), error.name, accepted) from error
+
+
+def _entry_of_network(network: Any) -> Model:
+    config = getattr(network, "config", None)
+    try:
+        if hasattr(config, "to_dict"):
+            return entry_of(config)
+    except UnknownNameError:
+        pass
+    kinds = [one for one in MODELS.values() if one.is_ours and one.pipeline_class is not None]
+    names = [one.name for one in kinds if "classifier" in setting_names(one, one.pipeline_class)[0]]
+    raise UnknownNameError(
+        f"A {type(network).__name__} is a network, and no model of a method; to explain it, name "
+        f"a method ({', '.join(names)}) and give it as classifier=... with the image processor or "
+        "tokenizer that it was trained with."
+    )
 
 
 def pipeline_class_of(entry: Model, name: str | None) -> Any:

@@ -82,3 +82,14 @@ def test_usage_errors_have_exit_code_2_and_load_nothing(call, letters, words, me
     result = call(*words, code=2)
     assert message in result.stderr
     assert letters.made == []
+
+
+def test_a_word_that_is_a_setting_is_said_to_be_one(call):
+    error = call("run", "gradcam", "sample:cat", code=1).stderr
+    assert "Did you mean 'gradcam-efficientnet-lite0'?" in error
+    assert "'grad_cam' is also a setting: normgrad with method=grad_cam." in error
+
+
+def test_short_forms_of_options_are_understood(call):
+    error = " ".join(call("train", "cifar-resnet", "data=x.npz", "lr=0.1", code=1).stderr.split())
+    assert "Did you mean 'learning_rate'" in error

@@ -233,3 +233,30 @@ def test_an_explainer_saved_alone_prepares_pictures_as_its_classifier_does(tmp_p
 def test_odd_numbers_are_no_classes(explain, label):
     with pytest.raises(ValueError, match="no class"):
         explain("sample:cat", class_labels=label)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "meant"),
+    [
+        (NAME, {"mehtod": "cam"}, "method"),
+        ("salun", {"tok_k": 3}, "top_k"),
+        ("lexrank", {"buget": 3}, "budget"),
+        ("verbalizer", {"max_wrods": 3}, "max_words"),
+    ],
+)
+def test_a_misspelled_setting_is_named_with_the_one_that_is_meant(name, settings, meant):
+    with pytest.raises(ValueError, match=f"no setting '{next(iter(settings))}'.*'{meant}'") as said:
+        salhub.pipeline(name, **settings)
+    assert isinstance(said.value, TypeError) and "__init__" not in str(said.value)
+
+
+def test_what_no_pipeline_is_made_of_gets_one_sentence():
+    with pytest.raises(UnknownNameError, match=r"A Linear is a network.*normgrad.*classifier="):
+        salhub.pipeline(torch.nn.Linear(2, 2))
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    network = ViTForImageClassification(ViTConfig(**sizes, intermediate_size=8))
+    with pytest.raises(UnknownNameError, match=r"is a network, and no model of a method"):
+        salhub.pipeline(network)
+    for what, said in ((None, "got None"), (3, "got int")):
+        with pytest.raises(TypeError, match=f"a name, a folder or a model, {said}"):
+            salhub.pipeline(what)
