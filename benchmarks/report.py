@@ -191,28 +191,29 @@ def record_versions(results: Results, peers: dict[str, Peer]) -> None:
         logger.info("torchvision is not installed.")
 
 
-def save_results(results: Results, path: Path) -> list[Path]:
+def save_results(results: Results, path: Path, title: str | None = None) -> list[Path]:
     """Write the results file, and its tables as a page beside it.
 
     Args:
         results: What was found.
         path: The .json file; the page is called the same with .md.
+        title: Of the page; "MODEL beside its peers" by default.
 
     Returns:
         Both paths.
     """
     page = path.with_suffix(".md")
     results.save(path)
-    page.write_text(markdown(results), encoding="utf-8")
+    page.write_text(markdown(results, title), encoding="utf-8")
     return [path, page]
 
 
-def markdown(results: Results) -> str:
-    """Write the tables of a results file as a page for people."""
+def markdown(results: Results, title: str | None = None) -> str:
+    """Write the tables of a results file as a page for people, see `save_results`."""
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     machine = results.machine
     lines = [
-        f"# {results.model} beside its peers",
+        f"# {title or f'{results.model} beside its peers'}",
         "",
         f"Made by `{results.command}` from [the results file]({results.model}.json), by nobody's "
         "hand. Only ratios carry over to another machine.",

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from salhub.hub import load
+from salhub.ops.normalization import single_values_normalized
 
 # Arithmetic that agrees with the processor to this is used in its place.
 _TOLERANCE = 1e-5
@@ -79,6 +80,8 @@ class PicturePreparation:
             images: uint8 (N, C, H, W).
             batch_size: Pictures that pass through it at once.
         """
+        if not len(images):  # a network may not take a batch of none
+            return torch.empty(0, network.config.num_labels)
         device = next(network.parameters()).device
         parts = images.split(batch_size)
         return torch.cat([network(self(part.to(device))).logits.float().cpu() for part in parts])
@@ -91,7 +94,7 @@ class PicturePreparation:
         """
         training = network.training
         try:
-            with torch.no_grad():
+            with torch.no_grad(), single_values_normalized(network):
                 network.eval()(self(images[:1]))
         except (RuntimeError, ValueError, TypeError) as error:
             raise ValueError(

@@ -97,6 +97,8 @@ class PictureRecipe(Recipe):
             images: uint8 (N, C, H, W).
             accelerator: Of the run.
         """
+        if not len(images):  # a network may not take a batch of none
+            return torch.empty(0, model.config.num_labels)
         places = torch.arange(len(images))
         with accelerator.split_between_processes(places, apply_padding=True) as own:
             parts = [

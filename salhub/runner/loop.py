@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from salhub.ops.normalization import single_values_normalized
 from salhub.runner.batches import Batch, mixed_seed, step_batches
 from salhub.runner.checkpoint import (
     checkpoint_path,
@@ -134,13 +135,14 @@ class _Descent:
     def take_steps(self) -> None:
         """Take all steps that are left."""
         self.model.train()
-        with tqdm(
+        bar = tqdm(
             total=self.total,
             initial=self.progress.step,
             desc=f"{self.recipe.verb} {self.recipe.name}",
             unit="step",
             disable=not self.accelerator.is_local_main_process,
-        ) as bar:
+        )
+        with bar, single_values_normalized(self.run.model):
             for step in steps_after(self.recipe, self.progress.step):
                 if self.recipe.is_done():
                     break

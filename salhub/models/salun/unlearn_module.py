@@ -29,6 +29,7 @@ from salhub.models.salun.weight_saliency import (
     labels_of,
     on_device,
 )
+from salhub.ops.normalization import single_values_normalized
 from salhub.runner.run import DivergedError
 
 # What `salhub unlearn METHOD` takes, which is where the defaults stand.
@@ -152,18 +153,19 @@ def unlearn(
     epochs = options.num_train_epochs
     is_training, losses = model.training, []
     model.train()
-    for epoch in tqdm(range(epochs), desc=method, unit="epoch", disable=not progress):
-        left = penalty * (1 - epoch / epochs)
-        found = []
-        for batch, weight in _steps(model, method, forget, retain, retain_weight, draw):
-            loss = weight * classification_loss(model, batch).mean()
-            if left:
-                loss = loss + left * sum(p.abs().sum() for p in parameters)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            found.append(float(loss.detach()))
-        losses.append(sum(found) / len(found))
+    with single_values_normalized(model):
+        for epoch in tqdm(range(epochs), desc=method, unit="epoch", disable=not progress):
+            left = penalty * (1 - epoch / epochs)
+            found = []
+            for batch, weight in _steps(model, method, forget, retain, retain_weight, draw):
+                loss = weight * classification_loss(model, batch).mean()
+                if left:
+                    loss = loss + left * sum(p.abs().sum() for p in parameters)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                found.append(float(loss.detach()))
+            losses.append(sum(found) / len(found))
     model.train(is_training)
     if mask is not None:
         optimizer.release()
