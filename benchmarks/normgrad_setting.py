@@ -24,8 +24,10 @@ import salhub
 from benchmarks.classifier import EXPLAINER
 from benchmarks.interleaved import Contender, race, use_one_thread
 from benchmarks.report import RESULTS, add_race, print_tables, save_results
-from salhub.data.mosaic import Mosaic, draw_mosaics
-from salhub.evaluation.image_saliency.evaluation import Evaluation, evaluation_of
+from salhub.data.image_folder import LabelledImageFolder
+from salhub.data.mosaic import Mosaic, confident_pictures, draw_mosaics
+from salhub.evaluation.image_saliency.classified_sample import ClassifiedSample
+from salhub.evaluation.image_saliency.evaluation import Evaluation, classifier_of
 from salhub.evaluation.image_saliency.scores import (
     measure_class_sensitivity,
     measure_grid_game,
@@ -34,16 +36,19 @@ from salhub.evaluation.image_saliency.scores import (
 )
 from salhub.metrics.class_sensitivity import class_sensitivity
 from salhub.metrics.grid_pointing_game import grid_pointing_game
+from salhub.modeling import attribution_scope
 from salhub.models.normgrad.evaluation_maps import choose_depths, without_postprocessing
 from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
 from salhub.ops.maps import combine_layers, layer_weights
-from salhub.results import Results, Table
+from salhub.results import Results, Table, measured
 
 METHODS = ("norm_grad", "norm_grad_selective")
 JOINS = (("product", "uniform"), ("product", "linear"), ("sum", "uniform"), ("sum", "linear"))
-STEPS = (0.0, 1e-3, 2.5e-3, 5e-3)
+# 2.5e-3 is that of the published class sensitivity; others stand in the card's table.
+STEPS = (0.0, 2.5e-3)
 # Maps of these sides are finer than any layer that is tried, and quick to rank.
 SIDE, MOSAIC_SIDE = 56, 112
+CHANCE, MIN_PROBABILITY = 0.25, 0.85
 RULE = (
     "The setting with the largest sum of standardised scores, z(mass) - z(|rho|), over all that "
     "were tried is chosen. Left out are those with an empty map or an undefined rho, and a meta "
@@ -112,22 +117,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.data.is_dir():
         raise SystemExit(f"There is no folder {options.data}; --data names labelled pictures.")
     pipeline = salhub.pipeline(EXPLAINER, device="cpu")
-    with evaluation_of(
-        pipeline.model,
-        pipeline.image_processor,
-        options.data,
+    results = Results(
+        "normgrad_setting",
+        f"python -m benchmarks.normgrad_setting --data {options.data.name}",
         seed=0,
-        num_mosaics=options.held_out_mosaics,
-        num_images=options.held_out_images,
-        grid_size=2,
-        min_probability=0.85,
-        progress=True,
-    ) as run:
-        results = run.results
-        results.model = "normgrad_setting"
-        results.command = f"python -m benchmarks.normgrad_setting --data {options.data.name}"
-        halves = torch.randperm(len(run.sample), generator=torch.Generator().manual_seed(0))
-        development, held_out = halves.tensor_split(2)
+    )
+    with measured(results), attribution_scope(pipeline.model):
+        run = drawn_pictures(pipeline, results, options)
+        development, held_out = torch.arange(len(run.sample)).tensor_split(2)
         layers = candidate_layers(pipeline.model)
         with run.timed("search"):
             found = search(
@@ -158,6 +155,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"Wrote {written}")
 
 
+def drawn_pictures(pipeline: Any, results: Results, options: argparse.Namespace) -> Evaluation:
+    """Pictures of the folder in an order drawn by the seed, and what the network says of them."""
+    folder = LabelledImageFolder(options.data, id2label=pipeline.model.id2label)
+    order = torch.randperm(len(folder), generator=torch.Generator().manual_seed(results.seed))
+    drawn = [folder[place] for place in order[: 2 * options.half].tolist()]
+    classify = classifier_of(pipeline.model)
+    sample = ClassifiedSample(drawn, pipeline.image_processor, classify)
+    confident = confident_pictures(sample.probabilities, sample.class_labels, MIN_PROBABILITY)
+    results.data = folder.describe() | {"num_drawn": len(drawn), "num_confident": len(confident)}
+    return Evaluation(results, sample, confident, [], [])
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.normgrad_setting",
@@ -165,11 +174,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of labelled pictures")
-    parser.add_argument("--mosaics", type=int, default=16, help="of the development half")
-    parser.add_argument("--images", type=int, default=60, help="of the development half")
-    parser.add_argument("--held-out-mosaics", type=int, default=40)
-    parser.add_argument("--held-out-images", type=int, default=80)
-    parser.add_argument("--rounds", type=int, default=15, help="rounds of the race")
+    parser.add_argument("--half", type=int, default=160, help="pictures drawn for each half")
+    parser.add_argument("--mosaics", type=int, default=10, help="of the development half")
+    parser.add_argument("--images", type=int, default=40, help="of the development half")
+    parser.add_argument("--held-out-mosaics", type=int, default=20)
+    parser.add_argument("--held-out-images", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=10, help="rounds of the race")
     parser.add_argument("--output", type=Path, default=RESULTS / "normgrad_setting.json")
     return parser.parse_args(arguments)
 
@@ -274,7 +284,7 @@ def add_search(
         rows.append([str(setting), *(round(float(number), 4) for number in numbers), score, mark])
     note = (
         f"{RULE} {len(found)} settings, {counts[0]} cells of mosaics and {counts[1]} pictures; "
-        f"chance of mass and arg-max {run.chance:.2f}. A plain product is not tried: it ranks "
+        f"chance of mass and arg-max {CHANCE:.2f}. A plain product is not tried: it ranks "
         "places as the uniform product does."
     )
     columns = ["setting", "grid mass", "arg-max", "|rho|", "score", ""]
@@ -315,7 +325,7 @@ def measure_held_out(
         gains.append(f"{run.results.add_mean(name, change, groups=pairs[0].groups):.3f}")
     rows.append(["chosen - former", *gains])
     note = (
-        f"{len(mosaics)} mosaics (chance {run.chance:.2f}) and {len(positions)} pictures of the "
+        f"{len(mosaics)} mosaics (chance {CHANCE:.2f}) and {len(positions)} pictures of the "
         "half that was not searched; mean and 95 % bootstrap interval, mosaics drawn whole."
     )
     columns = ["setting", "grid mass", "arg-max", "|rho|"]

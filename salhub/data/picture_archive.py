@@ -124,6 +124,8 @@ class _JpegFiles:
         self.labels, self.is_test = content["labels"], content["is_test"]
 
     def read(self, indices: np.ndarray) -> np.ndarray:
+        if not len(indices):  # of their shape
+            return self.read(np.array([0]))[:0]
         # Decoding lets go of the interpreter, so threads share the work.
         with ThreadPoolExecutor() as pool:
             pictures = list(pool.map(self._decode, indices.tolist(), chunksize=256))

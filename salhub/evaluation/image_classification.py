@@ -1,10 +1,13 @@
 """Accuracy of a classifier on an archive of labelled pictures."""
 
+import logging
 from collections.abc import Mapping
 
 from torch import Tensor
 
 from salhub.results import Results, Table
+
+logger = logging.getLogger(__name__)
 
 
 def add_accuracies(
@@ -19,6 +22,9 @@ def add_accuracies(
     """
     rows = []
     for name, (logits, labels) in outputs.items():
+        if not len(labels):
+            logger.warning("There are no %s, so accuracy/%s is left out.", titles[name], name)
+            continue
         right = (logits.argmax(-1) == labels).double().numpy()
         found = results.add_mean(f"accuracy/{name}", right, unit="fraction")
         cell = f"{100 * found.mean:.2f} [{100 * found.low:.2f}, {100 * found.high:.2f}]"

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from salhub.files import draft
+from salhub.ops.tensor_files import write_tensors
 from salhub.runner.batches import mixed_seed
 
 if TYPE_CHECKING:
@@ -112,8 +111,7 @@ def _write(path: Path, name: str, block: CompressedBlock, seconds: float) -> Non
         "seconds": str(seconds),
         "sha256": _digest(tensors),
     }
-    with draft(path) as target:
-        save_file(tensors, target, metadata=record)
+    write_tensors(tensors, path, record)
 
 
 def _read(path: Path, name: str) -> tuple[CompressedBlock, float] | None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from salhub.files import draft
 from salhub.manifest import file_sha256
+from salhub.ops.tensor_files import sort_metadata
 from salhub.runner.arguments import LATEST
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ def save_checkpoint(
     with draft(target) as folder:
         folder.mkdir()
         save_model(model, str(folder / _MODEL))
+        sort_metadata(folder / _MODEL)  # names of tied weights
         tensors: dict[str, Tensor] = {}
         packed = {name: _packed(state.state_dict(), tensors) for name, state in states.items()}
         save_file(tensors, folder / _TENSORS)

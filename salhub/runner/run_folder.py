@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePath
@@ -34,12 +35,23 @@ _RUN_NAMES = (
     FAILURE_NAME,
     EXPORTED_NAME,
 )
-_WORK = re.compile(r"checkpoint-\d+|block-\d+\.safetensors")
+_WORK = re.compile(r"checkpoint-\d+|block-\d+\.safetensors|prepared-[\w-]+")
+_PREPARED = "prepared-"
 
 
 def is_of_a_run(name: str) -> bool:
     """Whether a run writes, and may remove, a file or folder of this name in its own folder."""
     return name in _RUN_NAMES or _WORK.fullmatch(name) is not None
+
+
+def prepared_path(folder: Path, name: str) -> Path:
+    """A folder for what a run prepares once and need not make again when it goes on.
+
+    Args:
+        folder: Of the run.
+        name: Letters, digits, "-" and "_"; say in it what it was made of.
+    """
+    return folder / f"{_PREPARED}{name}"
 
 
 def open_folder(
@@ -161,6 +173,9 @@ def clear_folder(folder: Path) -> None:
     remove_drafts(folder)
     remove_checkpoints(folder)
     remove_blocks(folder)
+    for path in folder.glob(f"{_PREPARED}*"):
+        if is_of_a_run(path.name) and path.is_dir():
+            shutil.rmtree(path)
     # Exported folders, such as snapshots, may have other names the next time.
     of_folders = [name for name in exported_files(folder) if "/" in name]
     for name in (RESULTS_NAME, FAILURE_NAME, LOG_NAME, EXPORTED_NAME, *of_folders):

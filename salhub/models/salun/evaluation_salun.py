@@ -138,8 +138,6 @@ class _Sets:
             "retain": split.train[order],
             "test": split.test,
         }
-        # An original has forgotten nothing, and there is no picture without a place.
-        places = {name: part for name, part in places.items() if len(part)}
         self.images = {name: as_rgb(archive.images(part)) for name, part in places.items()}
         self.labels = {name: archive.labels[part] for name, part in places.items()}
         self.split, self.preparation = split, preparation
@@ -189,7 +187,7 @@ def _add_unlearning(
 
 def _relearned(sets: _Sets, models: dict[str, nn.Module]) -> dict[str, int | None]:
     """Pictures that each model needs until it knows nine tenths of what the original knew."""
-    if _ORIGINAL not in models:
+    if _ORIGINAL not in models or len(sets.labels["forget"]) < 2:  # a half to learn, one to ask
         return {}
     logits, labels = sets.outputs(models[_ORIGINAL], "forget")
     wanted = 0.9 * float((logits.argmax(-1) == labels).double().mean())

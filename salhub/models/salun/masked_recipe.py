@@ -1,6 +1,8 @@
 """What unlearning recipes of all kinds of models have in common: the mask and its certificate."""
 
 import json
+import logging
+import shutil
 import time
 from abc import abstractmethod
 from collections.abc import Iterable
@@ -9,23 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast
+from accelerate.utils import broadcast, broadcast_object_list
 from torch import Tensor, nn
 
 from salhub.data.labelled_split import LabelledSplit
 from salhub.data.subset import describe_spec
+from salhub.files import draft
 from salhub.hub import canonical_name
 from salhub.model_card import Facts
 from salhub.models.salun.forget_set import places_digest
 from salhub.models.salun.masked_optimizer import MaskedOptimizer, closed_weights_digest
 from salhub.models.salun.weight_delta import FILE_NAME as DELTA_NAME
-from salhub.models.salun.weight_delta import save_delta
+from salhub.models.salun.weight_delta import save_delta, state_digest
 from salhub.models.salun.weight_mask import FILE_NAME as MASK_NAME
 from salhub.models.salun.weight_mask import Scope, WeightMask, check_ratio, make_mask
 from salhub.models.salun.weight_saliency import Kind
 from salhub.results import Results, without_nan
 from salhub.runner.arguments import RunArguments
 from salhub.runner.recipe import Recipe, TrainingRecipe
+from salhub.runner.run_folder import prepared_path
+
+logger = logging.getLogger(__name__)
 
 RECORD_NAME = "unlearning.json"
 # Options that name models, with or without "salhub/" where they are shipped.
@@ -173,12 +179,22 @@ class MaskedRecipe(Recipe):
             return (self._own_mask or self._read_mask()).for_model(self.base_model)
         if options.mask_ratio is None:
             return None
+        kept = prepared_path(self.run.folder, f"mask-{state_digest(self.base_state)[:16]}")
+        [mask] = broadcast_object_list(
+            [_kept_mask(kept) if accelerator.is_main_process else None]
+        )
+        if mask is None:
+            mask = self._ranked(self.score_weights())
         # Weights that are frozen now have to stay closed when the mask is used again.
-        mask = self._ranked(self.score_weights()).for_model(self.base_model)
+        mask = mask.for_model(self.base_model)
         # That of the first process, as sums on GPUs differ in their last bits.
         for name, opened in mask.tensors.items():
             bits = opened.to(accelerator.device, torch.uint8)
             mask.tensors[name] = broadcast(bits).to(opened.device, torch.bool)
+        if accelerator.is_main_process and not kept.exists():
+            with draft(kept) as folder:
+                mask.save_pretrained(folder)
+        self.run.remove_when_finished(kept)
         return mask
 
     def finish(self, model: nn.Module) -> nn.Module:
@@ -306,6 +322,18 @@ class MaskedTrainingRecipe(MaskedRecipe, TrainingRecipe):
         if self._masked is not None:
             self._masked.release()
         return super().finish(model)
+
+
+def _kept_mask(folder: Path) -> WeightMask | None:
+    """The mask that this run has made before it was interrupted, or None where there is none."""
+    try:
+        return WeightMask.from_pretrained(folder)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        logger.warning("The mask is made again: %s", error)
+        shutil.rmtree(folder)
+        return None
 
 
 def batches_of(count: int, size: int) -> Iterable[Tensor]:

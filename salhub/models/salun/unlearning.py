@@ -1,6 +1,7 @@
 """What every way of unlearning a classifier has in common: model, sets, mask, report."""
 
 import dataclasses
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,8 @@ from salhub.runner.image_classification import (
     named_subset,
 )
 from salhub.runner.recipe import Stage, StepLoss
+
+logger = logging.getLogger(__name__)
 
 REST = "rest"
 # Draws of a run are told apart by these.
@@ -169,6 +172,13 @@ class ForgettingRecipe(MaskedRecipe, PictureRecipe):
         self.forget, self.retain, self.test = (
             self._pictures(archive, places) for places in (subset.places, retained, base.test)
         )
+        for part, measures in ((self.retain, "RA"), (self.test, "TA, the confidence distance")):
+            if not len(part):
+                logger.warning(
+                    "There are no %s pictures, so %s and the membership attack are left out.",
+                    "retained" if part is self.retain else "test",
+                    measures,
+                )
         # Most models have forgotten nothing before, and no picture has no place.
         is_second = len(base.forgotten) > 0
         self.earlier = self._pictures(archive, base.forgotten) if is_second else None

@@ -74,9 +74,14 @@ class UnlearningReport:
         return found
 
     def average_gap(self, reference: "UnlearningReport") -> float:
-        """Mean distance from a retrained model over UA, RA, TA and MIA, in points."""
+        """Mean distance from a retrained model over UA, RA, TA and MIA, in points.
+
+        What was not measured of both, such as TA where there are no test pictures, is left out.
+        """
         own, other = self.headline, reference.headline
-        return sum(abs(own[name] - other[name]) for name in own) / len(own)
+        gaps = [abs(own[name] - other[name]) for name in own if name in other]
+        known = [gap for gap in gaps if not math.isnan(gap)]
+        return sum(known) / len(known)
 
     def add_to(self, results: Results, prefix: str = "") -> None:
         """Write the numbers into a results file."""

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from salhub.models.salun.weight_mask import WeightMask, read_known, write_whole
+from salhub.models.salun.weight_mask import WeightMask, read_known
+from salhub.ops.tensor_files import write_tensors
 
 FILE_NAME = "delta.safetensors"
 _FORMAT = "salhub-weight-delta-1"
@@ -66,7 +67,7 @@ def save_delta(
     digests = {"base": state_digest(base_state), "result": state_digest(model.state_dict())}
     mask.save_pretrained(folder)
     metadata = {"format": _FORMAT, **digests}
-    return write_whole(opened | buffers, Path(folder) / FILE_NAME, metadata)
+    return write_tensors(opened | buffers, Path(folder) / FILE_NAME, metadata)
 
 
 @torch.no_grad()

@@ -12,11 +12,10 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from salhub.errors import check_choice
-from salhub.files import write_bytes
+from salhub.ops.tensor_files import write_tensors
 
 Scope = Literal["global", "per_tensor", "per_block"]
 FILE_NAME = "mask.safetensors"
@@ -199,7 +198,7 @@ class WeightMask:
             "shapes": json.dumps(shapes),
             "sha256": _packed_digest(packed, shapes),
         }
-        return write_whole(packed, Path(folder) / FILE_NAME, metadata)
+        return write_tensors(packed, Path(folder) / FILE_NAME, metadata)
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> "WeightMask":
@@ -423,19 +422,6 @@ def _packed_digest(packed: Mapping[str, Tensor], shapes: Mapping[str, list[int]]
     for name in shapes:
         digest.update(packed[name].numpy())
     return digest.hexdigest()
-
-
-def write_whole(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> Path:
-    """Write a safetensors file as a whole, the same bytes for the same content."""
-    content = save(dict(tensors), metadata=metadata)
-    # safetensors keeps metadata in a table whose order differs from write to write.
-    size = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + size])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    write_bytes(path, len(text).to_bytes(8, "little") + text + content[8 + size :])
-    return path
 
 
 def read_known(path: Path, file_format: str, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:

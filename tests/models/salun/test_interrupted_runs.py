@@ -12,12 +12,14 @@ import pytest
 
 from salhub.data.labelled_split import LabelledSplit
 from salhub.models.salun.masked_optimizer import closed_weights_digest
+from salhub.models.salun.recipe_salun import SalUnRecipe
 from salhub.models.salun.weight_mask import WeightMask
 from salhub.results import Results
 from salhub.runner.launch import launch
+from salhub.runner.run import run
 from tests.models.salun.small_archive import load, recipe_of, record, unlearn
 from tests.models.salun.test_unlearning_runs import by_hand
-from tests.testers.recipe import RecipeTester, TrainingRecipeTester
+from tests.testers.recipe import RecipeTester, Stopped, TrainingRecipeTester, counted
 
 ROOT = Path(__file__).parents[3]
 
@@ -50,6 +52,35 @@ def test_a_killed_run_goes_on_to_the_same_weights_and_log_bit_by_bit(tmp_path, s
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
     assert WeightMask.from_pretrained(killed) == WeightMask.from_pretrained(whole)
     assert len((whole / "log.jsonl").read_text().splitlines()) > 24
+
+
+@pytest.mark.parametrize("damage", [None, "bits", "another model"])
+def test_a_run_that_goes_on_takes_the_mask_that_it_made(tmp_path, small, monkeypatch, damage, caplog):
+    options = {"num_train_epochs": 2, "batch_size": 16, "checkpointing_steps": 2}
+    unlearn(small, tmp_path / "whole", "salun", **options)
+    out, made = tmp_path / "out", []
+    with pytest.raises(Stopped):
+        run(counted(recipe_of(small, out, "salun", **options), 4)[0])
+    [kept] = out.glob("prepared-mask-*")
+    if damage == "bits":
+        file = kept / "mask.safetensors"
+        file.write_bytes(file.read_bytes()[:-1] + b"\x77")
+    elif damage == "another model":
+        kept.rename(out / "prepared-mask-0123456789abcdef")
+    ranked = SalUnRecipe.score_weights
+    monkeypatch.setattr(
+        SalUnRecipe, "score_weights", lambda self: made.append(self) or ranked(self)
+    )
+    unlearn(small, out, "salun", resume_from_checkpoint="latest", **options)
+    assert len(made) == (damage is not None)
+    assert ("The mask is made again" in caplog.text) == (damage == "bits")
+    for name in ("model.safetensors", "mask.safetensors", "log.jsonl"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert damage == "another model" or not list(out.glob("prepared-*"))
+    # One that begins anew makes its own.
+    kept.mkdir(exist_ok=True)
+    unlearn(small, out, "salun", overwrite=True, **options)
+    assert len(made) == 1 + (damage is not None) and not list(out.glob("prepared-*"))
 
 
 class TestTraining(TrainingRecipeTester):
