@@ -302,9 +302,9 @@ def measure_held_out(
     explainers = {}
     for name, setting in shown.items():
         measured = setting.model(model)
-        explainers[name] = lambda pixels, labels, measured=measured: measured(
-            pixels, labels
-        ).saliency
+        explainers[name] = lambda pixels, labels, measured=measured: (
+            measured(pixels, labels).saliency
+        )
     grid = measure_grid_game(explainers, run.sample, mosaics, picture_size=run.mosaic_size)
     rho = measure_class_sensitivity(explainers, run.sample, positions)
     masses = record_table(run.results, "held_out", grid, ["mass", "hit"], unit="fraction")

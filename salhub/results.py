@@ -22,6 +22,12 @@ from salhub.manifest import NAMESPACE
 from salhub.metrics.bootstrap import Estimate, bootstrap_mean
 
 _PACKAGE = Path(__file__).parent
+# What files of former versions call by another name: a high number never meant sensitive.
+_FORMER_WORDS = (
+    ("class_sensitivity", "class_similarity"),
+    ("Class sensitivity", "Class similarity"),
+    ("class sensitivity", "class similarity"),
+)
 RECORDED_PACKAGES = ("salhub", "torch", "transformers", "numpy", "scipy", "pillow")
 
 
@@ -157,7 +163,8 @@ class Results:
         return found
 
     def metric(self, name: str) -> Metric:
-        """The metric of this name; a KeyError names near matches."""
+        """The metric of this name, a former one too; a KeyError names near matches."""
+        name = _with_present_words(name)
         for known in self.metrics:
             if known.name == name:
                 return known
@@ -186,7 +193,8 @@ class Results:
             ValueError: If the file is not JSON or not a results file.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            text = Path(path).read_text(encoding="utf-8")
+            content = json.loads(_with_present_words(text))
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"{path} is not JSON ({error}); expected a salhub results file."
@@ -203,6 +211,12 @@ class Results:
         content["metrics"] = [_metric(entry) for entry in content.get("metrics", [])]
         content["tables"] = [Table(**entry) for entry in content.get("tables", [])]
         return cls(**content)
+
+
+def _with_present_words(text: str) -> str:
+    for former, present in _FORMER_WORDS:
+        text = text.replace(former, present)
+    return text
 
 
 def cards_folder() -> Path:

@@ -77,3 +77,16 @@ def test_a_mean_has_the_interval_of_its_groups_and_counts_what_is_undefined():
     assert results.metric("mass") == Metric("mass", 0.625, (found.low, found.high), 4, "fraction")
     assert results.metric("mass/not_finite") == Metric("mass/not_finite", 1.0, None, 5, "count")
     assert f"{found:.3f}" == f"0.625 [{found.low:.3f}, {found.high:.3f}], 1 of 5 undefined"
+
+
+def test_a_file_of_a_former_version_is_read_with_the_present_words(tmp_path):
+    # A high number never meant that a map is sensitive to the class.
+    former = make_results()
+    former.add_metric("class_sensitivity/rho/a", 0.9, n=3, unit="rho")
+    former.tables.append(Table("Class sensitivity: rho", "", ["map"], [["class sensitivity, rho"]]))
+    found = Results.load(former.save(tmp_path / "former.json"))
+    assert found.metric("class_similarity/rho/a").value == 0.9
+    assert found.metric("class_sensitivity/rho/a").value == 0.9  # by the word of a former program
+    assert found.tables[-1].title == "Class similarity: rho"
+    assert found.tables[-1].rows == [["class similarity, rho"]]
+    assert "sensitivity" not in found.save(tmp_path / "present.json").read_text()

@@ -1,4 +1,4 @@
-"""Class sensitivity: how alike are the maps of the most and of the least likely class?"""
+"""Class sensitivity, by its opposite: how alike are the maps of two classes?"""
 
 from dataclasses import dataclass
 

@@ -38,7 +38,7 @@ def test_every_method_is_there_at_three_depths_with_an_interval(family):
             mass = family.metric(f"grid/mass/{method}/{depth}")
             assert mass.n == 4 * family.data["num_mosaics"]
             assert mass.interval[0] <= mass.value <= mass.interval[1]
-            family.metric(f"class_sensitivity/rho/{method}/{depth}")
+            family.metric(f"class_similarity/rho/{method}/{depth}")
 
 
 @pytest.mark.parametrize("method", ANCHORS)

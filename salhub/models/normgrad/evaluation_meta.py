@@ -63,7 +63,7 @@ def evaluate_meta_step(
             rows.append([method, depth, f"{step:g}", *texts, *probability])
     rows.sort(key=lambda row: (METHODS.index(row[0]), depths.index(row[1])))
     note = (
-        f"Class sensitivity on {len(positions)} pictures, grid mass of the true class on "
+        f"Class similarity on {len(positions)} pictures, grid mass of the true class on "
         f"{num_mosaics} mosaics (chance {run.chance:.2f}), 95 % bootstrap intervals. Step 0 is the "
         "method without a step. The last columns say what the step does to the probability of the "
         "class it is taken for: where that of the least likely class leaps, rho falls because "

@@ -95,7 +95,7 @@ def evaluate(
         family = Family(model, run.first_mosaic, depths)
         with run.timed("grid_game"):
             _evaluate_grid_game(run, model, family)
-        with run.timed("class_sensitivity"):
+        with run.timed("class_similarity"):
             _evaluate_class_sensitivity(run, model, family)
         with run.timed("meta_step"):
             evaluate_meta_step(run, model, depths, num_meta_mosaics, num_meta_images)
@@ -141,7 +141,7 @@ def _evaluate_class_sensitivity(
     explainers = {OWN_MAP: own_maps(model), "family": family}
     scores = measure_class_sensitivity(explainers, run.sample, run.positions, progress=run.progress)
     found = record_table(
-        run.results, "class_sensitivity", scores, ["rho", "absolute_rho"], unit="rho"
+        run.results, "class_similarity", scores, ["rho", "absolute_rho"], unit="rho"
     )
     note = (
         f"{len(run.positions)} pictures; mean Spearman correlation of the maps of the most and the "
@@ -149,8 +149,8 @@ def _evaluate_class_sensitivity(
         "Undefined: one of the two maps is constant, so that there is nothing to correlate."
     )
     for metric, title in (
-        ("rho", "Class sensitivity: rho"),
-        ("absolute_rho", "Class sensitivity: |rho|"),
+        ("rho", "Class similarity: rho"),
+        ("absolute_rho", "Class similarity: |rho|"),
     ):
         cells = {_place(name, family): f"{e[metric]:.3f}" for name, e in found.items()}
         add_grid(run.results, title, note, cells, [INPUT_LAYER, *family.depths])
@@ -206,7 +206,7 @@ def _add_summary(run: Evaluation, family: Family) -> None:
     rows = [
         ("grid game, mass", f"grid/mass/{OWN_MAP}", run.chance),
         ("grid game, arg-max", f"grid/hit/{OWN_MAP}", run.chance),
-        ("class sensitivity, rho", f"class_sensitivity/rho/{OWN_MAP}", None),
+        ("class similarity, rho", f"class_similarity/rho/{OWN_MAP}", None),
     ]
     for metric in ("deletion", "insertion"):
         own, control = (f"perturbation/{metric}/{name}" for name in (OWN_MAP, RANDOM_MAP))

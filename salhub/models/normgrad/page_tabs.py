@@ -181,10 +181,10 @@ def sensitivity(outputs: ImageSaliencyOutput, other: str) -> Fact:
     rho = float(class_sensitivity(first, second).rho)
     if rho != rho:
         return Fact(
-            "undefined", "Class sensitivity", f"the map of '{other}' or this one is constant"
+            "undefined", "Class similarity", f"the map of '{other}' or this one is constant"
         )
     meaning = f"rank correlation with the map of '{other}'; 1 means that the class does not matter"
-    return Fact(f"{rho:.2f}", "Class sensitivity", meaning)
+    return Fact(f"{rho:.2f}", "Class similarity", meaning)
 
 
 def _family_sentence(page, query: Query, found: Mapping, seconds: float) -> str:

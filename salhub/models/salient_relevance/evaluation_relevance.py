@@ -95,7 +95,7 @@ def evaluate_rules(
         "intervals. Against others: minus the map of the mean of all other classes."
     )
     columns = ["rules", "rho", "grid mass", "arg-max in tile"]
-    run.results.tables.append(Table("Class sensitivity by preset", note, columns, rows))
+    run.results.tables.append(Table("Class similarity by preset", note, columns, rows))
 
 
 def evaluate_conservation(

@@ -116,7 +116,7 @@ def evaluate(
     ) as run:
         with run.timed("grid_game"):
             _evaluate_grid_game(run, measuring)
-        with run.timed("class_sensitivity_and_regions"):
+        with run.timed("class_similarity_and_regions"):
             _evaluate_pictures(run, measuring)
         with run.timed("perturbation"):
             _evaluate_perturbation(run, measuring, num_deletion_images)
@@ -168,7 +168,7 @@ def _evaluate_pictures(run: Evaluation, model: SalientRelevanceForImageSaliency)
     explainers = {"stages": stages(with_settings(model, **_comparable_start(model)))}
     scores = measure_class_sensitivity(explainers, run.sample, run.positions, progress=run.progress)
     found = record_table(
-        run.results, "class_sensitivity", scores, ["rho", "absolute_rho"], unit="rho"
+        run.results, "class_similarity", scores, ["rho", "absolute_rho"], unit="rho"
     )
     rows = [
         [name, *(f"{estimate:.3f}" for estimate in estimates.values())]
@@ -180,7 +180,7 @@ def _evaluate_pictures(run: Evaluation, model: SalientRelevanceForImageSaliency)
         "class. Relevance starts at 1 for both: started at its score, the least likely class would "
         "get the same map with the other sign."
     )
-    run.results.tables.append(Table("Class sensitivity", note, ["map", "rho", "|rho|"], rows))
+    run.results.tables.append(Table("Class similarity", note, ["map", "rho", "|rho|"], rows))
     _evaluate_regions(run, model)
 
 
@@ -323,7 +323,7 @@ def _add_summary(run: Evaluation) -> None:
     rows = [
         ("grid game, mass", f"grid/mass/{SALIENT}", run.chance),
         ("grid game, arg-max", f"grid/hit/{SALIENT}", run.chance),
-        ("class sensitivity, rho", f"class_sensitivity/rho/{SALIENT}", None),
+        ("class similarity, rho", f"class_similarity/rho/{SALIENT}", None),
         ("fewer regions than relevance, factor", "regions/reduction", None),
     ]
     for metric in ("deletion", "insertion"):

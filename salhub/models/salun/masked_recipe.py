@@ -180,9 +180,7 @@ class MaskedRecipe(Recipe):
         if options.mask_ratio is None:
             return None
         kept = prepared_path(self.run.folder, f"mask-{state_digest(self.base_state)[:16]}")
-        [mask] = broadcast_object_list(
-            [_kept_mask(kept) if accelerator.is_main_process else None]
-        )
+        [mask] = broadcast_object_list([_kept_mask(kept) if accelerator.is_main_process else None])
         if mask is None:
             mask = self._ranked(self.score_weights())
         # Weights that are frozen now have to stay closed when the mask is used again.

@@ -58,7 +58,7 @@ def test_every_method_is_measured_at_every_depth(results):
         for name in expected:
             assert 0 <= results.metric(f"grid/mass/{name}").value <= 1
             assert results.metric(f"grid/mass/{name}").n == 12
-            assert results.metric(f"class_sensitivity/rho/{name}").unit == "rho"
+            assert results.metric(f"class_similarity/rho/{name}").unit == "rho"
     assert results.metric("top1").value == 1.0
 
 
@@ -70,12 +70,12 @@ def test_numbers_are_right_where_the_answer_is_known(results):
     # At the last block the gradient is the same everywhere: constant maps, counted and scored 0.
     assert results.metric("grid/mass/gradient/blocks.2").value == 0.0
     assert results.metric("grid/empty/gradient/blocks.2").value == 12
-    assert math.isnan(results.metric("class_sensitivity/rho/gradient/blocks.2").value)
-    assert results.metric("class_sensitivity/rho/gradient/blocks.2/not_finite").value == 4
+    assert math.isnan(results.metric("class_similarity/rho/gradient/blocks.2").value)
+    assert results.metric("class_similarity/rho/gradient/blocks.2/not_finite").value == 4
 
 
 def test_own_map_is_the_models_own(results):
-    for metric in ("grid/mass", "grid/hit", "class_sensitivity/rho"):
+    for metric in ("grid/mass", "grid/hit", "class_similarity/rho"):
         own = results.metric(f"{metric}/this model")
         assert own.value == results.metric(f"{metric}/norm_grad/blocks.1").value
 

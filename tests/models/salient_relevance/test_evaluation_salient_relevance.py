@@ -64,7 +64,7 @@ def test_relevance_of_an_unlikely_class_is_not_called_sensitive_for_its_sign(res
     rho = results.metric("rules/rho/deep_taylor")
     assert math.isfinite(rho.value)
     undefined = [m.name for m in results.metrics if m.name.endswith("/not_finite")]
-    assert "class_sensitivity/rho/relevance alone/not_finite" not in undefined
+    assert "class_similarity/rho/relevance alone/not_finite" not in undefined
 
 
 def test_regions_and_controls_are_recorded(results):

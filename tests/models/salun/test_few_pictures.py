@@ -65,7 +65,9 @@ def test_a_batch_of_one_where_the_network_is_at_1_x_1(tmp_path, small, networks,
     assert "has a single value a channel in a pass" in caplog.text
     before = load_file(f"{networks['resnet']}/model.safetensors")
     after = load_file(tmp_path / "model.safetensors")
-    assert all(bool(value.isfinite().all()) for value in after.values() if value.is_floating_point())
+    assert all(
+        bool(value.isfinite().all()) for value in after.values() if value.is_floating_point()
+    )
     assert any(not torch.equal(value, after[name]) for name, value in before.items())
 
 

@@ -55,7 +55,9 @@ def test_a_killed_run_goes_on_to_the_same_weights_and_log_bit_by_bit(tmp_path, s
 
 
 @pytest.mark.parametrize("damage", [None, "bits", "another model"])
-def test_a_run_that_goes_on_takes_the_mask_that_it_made(tmp_path, small, monkeypatch, damage, caplog):
+def test_a_run_that_goes_on_takes_the_mask_that_it_made(
+    tmp_path, small, monkeypatch, damage, caplog
+):
     options = {"num_train_epochs": 2, "batch_size": 16, "checkpointing_steps": 2}
     unlearn(small, tmp_path / "whole", "salun", **options)
     out, made = tmp_path / "out", []
