@@ -13,6 +13,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 logger = logging.getLogger(__name__)
 
 _WATCHED = (_BatchNorm, _InstanceNorm, nn.GroupNorm)
+_HELD = "_held_for_one_pass"
 
 
 @contextmanager
@@ -71,11 +72,11 @@ def _hold(module: nn.Module, inputs: tuple[Any, ...], *, name: str, said: list[s
             kind,
         )
     module.training = False
-    module._was_held = True
+    vars(module)[_HELD] = True
 
 
 def _let_go(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-    if module.__dict__.pop("_was_held", False):
+    if vars(module).pop(_HELD, False):
         module.training = True
 
 
