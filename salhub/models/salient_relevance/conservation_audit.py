@@ -1,7 +1,9 @@
 """Where relevance goes, layer by layer: the conservation audit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from salhub.results import Table
@@ -13,11 +15,13 @@ class AuditRow:
 
     Args:
         name: path of the module; sums and poolings carry that of the module they happen in.
-        layer_type: "linear", "convolution", "affine", "sum" or "pooling".
+        layer_type: "linear", "convolution", "normalisation", "affine", "sum", "pooling", "product"
+            (of two signals, as in attention), "softmax", or "constant" (joined to a signal, such as
+            a class token).
         rule: the rule that was used.
         relevance_out: relevance that arrived at its outputs.
         relevance_in: relevance handed down to its inputs.
-        bias_share: relevance that its bias absorbed.
+        bias_share: relevance that its bias absorbed, or whatever else is there whatever the picture.
         stabiliser_share: relevance that the epsilon of the denominators took, and what outputs
             without any contribution of the demanded sign could not hand down.
     """
@@ -43,7 +47,11 @@ class AuditRow:
 
 
 class Ledger:
-    """Collects the sums of every step of a pass, for each item of the batch, in float64."""
+    """Collects the sums of every step of a pass, over the whole batch, in float64.
+
+    Whole tensors are summed, because their first axis need not be the batch: it may count stacked
+    branches, windows or tokens. The books of one picture need a pass of that picture alone.
+    """
 
     def __init__(self) -> None:
         self.entries: list[tuple[str, str, str, list[Tensor]]] = []
@@ -54,30 +62,30 @@ class Ledger:
         layer_type: str,
         rule: str,
         relevance_out: Tensor,
-        relevance_in: Tensor,
+        relevance_in: Tensor | Sequence[Tensor],
         bias_share: Tensor | None,
         stabiliser_share: Tensor | None,
     ) -> None:
-        """Book one step; the tensors have the batch as their first axis."""
+        """Book one step; what it hands to several inputs is one tensor each."""
+        handed = (relevance_in,) if isinstance(relevance_in, Tensor) else relevance_in
+        nothing = relevance_out.new_zeros((), dtype=torch.float64)
         sums = [
-            relevance_out.new_zeros(relevance_out.shape[0]).double()
-            if part is None
-            else part.flatten(1).double().sum(dim=1)
-            for part in (relevance_out, relevance_in, bias_share, stabiliser_share)
+            sum((part.sum(dtype=torch.float64) for part in parts if part is not None), nothing)
+            for parts in ((relevance_out,), handed, (bias_share,), (stabiliser_share,))
         ]
         self.entries.append((name, layer_type, rule, sums))
 
-    def rows(self, item: int) -> tuple[AuditRow, ...]:
-        """The books of one item of the batch, from the logits to the pixels."""
+    def rows(self) -> tuple[AuditRow, ...]:
+        """The books, from the logits to the pixels."""
         return tuple(
-            AuditRow(name, layer_type, rule, *(float(part[item]) for part in sums))
+            AuditRow(name, layer_type, rule, *(float(part) for part in sums))
             for name, layer_type, rule, sums in self.entries
         )
 
     def first_not_finite(self) -> str | None:
         """Path of the first layer, from the logits down, that hands down NaN or infinity."""
         for name, _, _, sums in self.entries:
-            if not all(bool(part.isfinite().all()) for part in sums):
+            if not all(bool(part.isfinite()) for part in sums):
                 return name
         return None
 
@@ -107,6 +115,16 @@ class ConservationAudit:
     def largest_accounted_error(self) -> float:
         """The largest share of a layer's relevance that no column of its row explains."""
         return max((row.accounted_error for row in self.rows), default=0.0)
+
+    @property
+    def accounted_error(self) -> float:
+        """|start - reached - biases - stabilisers| relative to the largest sum of a layer.
+
+        It closes the books of the whole way: a step that loses relevance without a row shows here.
+        """
+        taken = sum(row.bias_share + row.stabiliser_share for row in self.rows)
+        largest = max((abs(row.relevance_out) for row in self.rows), default=0.0)
+        return abs(self.start - self.reached - taken) / max(abs(self.start), largest, 1e-30)
 
     @property
     def bias_share(self) -> float:

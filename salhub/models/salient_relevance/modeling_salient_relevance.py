@@ -316,7 +316,7 @@ def _read_audits(found: Relevance) -> list[ConservationAudit]:
             int(found.class_labels[0, index]),
             float(found.start[0, index]),
             float(found.relevance[0, index].double().sum()),
-            ledger.rows(0),
+            ledger.rows(),
         )
         for index, ledger in enumerate(found.ledgers)
     ]

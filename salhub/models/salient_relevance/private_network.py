@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from salhub.explaining.module_state import unchanged_attributes
 from salhub.modeling import attribution_scope
-from salhub.models.salient_relevance.relevance_mode import ModulePath
+from salhub.models.salient_relevance.module_path import ModulePath
 from salhub.models.salient_relevance.torch_operations import tensors_in
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ output, it returns the relevance of the inputs. One `torch.autograd.grad` over a
 these is a relevance pass, through any graph of sums, branches and reshapes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -72,18 +72,83 @@ class PassThrough(torch.autograd.Function):
         return relevance.sum_to_size(ctx.shape), None
 
 
-class GatedRelevance(torch.autograd.Function):
-    """A product with a gate, which counts as a constant: the gated signal keeps its relevance."""
+class ProductRelevance(torch.autograd.Function):
+    """A product of two, element by element; a gate without a gradient counts as a constant.
+
+    Two signals get half of the relevance each: the uniform rule of Achtibat et al. 2024 (AttnLRP).
+    """
 
     @staticmethod
     def forward(ctx, signal: Tensor, gate: Tensor) -> Tensor:
-        ctx.shape = signal.shape
+        ctx.shapes = signal.shape, gate.shape
         return signal * gate
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, relevance: Tensor) -> tuple[Tensor, None]:
-        return relevance.sum_to_size(ctx.shape), None
+    def backward(ctx, relevance: Tensor) -> tuple[Tensor, Tensor | None]:
+        if not ctx.needs_input_grad[1]:
+            return relevance.sum_to_size(ctx.shapes[0]), None
+        first, second = ((relevance / 2).sum_to_size(shape) for shape in ctx.shapes)
+        return first, second
+
+
+class Normaliser(torch.autograd.Function):
+    """A size of a signal, by which it may be divided; any other use of it has no rule."""
+
+    @staticmethod
+    def forward(
+        ctx, inputs: Tensor, function: Callable[[Tensor], Tensor], error: Exception
+    ) -> Tensor:
+        ctx.error = error
+        return function(inputs)
+
+    @staticmethod
+    def backward(ctx, relevance: Tensor) -> tuple[None, ...]:
+        raise ctx.error
+
+
+class JoinedRelevance(torch.autograd.Function):
+    """An arrangement of signals and constants: what arrives at a constant stays there."""
+
+    @staticmethod
+    def forward(
+        ctx, function: Callable[..., Tensor], state: PassState, name: str, *signals: Tensor
+    ) -> Tensor:
+        ctx.function, ctx.state, ctx.name = function, state, name
+        ctx.save_for_backward(*signals)
+        return function(*signals)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, relevance: Tensor) -> tuple[Tensor | None, ...]:
+        signals, state = ctx.saved_tensors, ctx.state
+        given, kept = relevance, None
+        if state.bias_relevance == "uniform" or state.ledger is not None:
+            ones = ctx.function(*(torch.ones_like(signal) for signal in signals))
+            is_signal = ones - ctx.function(*(torch.zeros_like(signal) for signal in signals))
+            is_signal = is_signal.nan_to_num()  # masks may hold an infinity
+            kept = relevance * (1 - is_signal)
+            if state.bias_relevance == "uniform":
+                given = relevance + _spread_beside(kept, is_signal)
+                kept = given * (1 - is_signal)
+        shares = transpose_of(ctx.function, signals, given)
+        if state.ledger is not None:
+            state.ledger.enter(ctx.name, "constant", "absorb", relevance, shares, kept, None)
+        return None, None, None, *shares
+
+
+def _spread_beside(kept: Tensor, is_signal: Tensor) -> Tensor:
+    """What constants kept, in equal shares for the signals beside them, and away from them."""
+    axes = [
+        axis
+        for axis in range(1, kept.dim())  # never from one picture to another
+        if bool((is_signal.amin(axis) != is_signal.amax(axis)).any())
+    ]
+    if not axes:
+        return torch.zeros_like(kept)
+    count = is_signal.sum(axes, keepdim=True)
+    share = kept.sum(axes, keepdim=True) / count.clamp(min=1)
+    return torch.where(count > 0, share * is_signal - kept, 0)
 
 
 class SumRelevance(torch.autograd.Function):
@@ -113,46 +178,106 @@ class SumRelevance(torch.autograd.Function):
             if state.bias_relevance == "uniform":
                 shares, lost = [share + lost / 2 for share in shares], None
             if state.ledger is not None:
-                state.ledger.enter(ctx.name, "sum", "split", relevance, sum(shares), None, lost)
+                state.ledger.enter(ctx.name, "sum", "split", relevance, shares, None, lost)
         shares = [share.sum_to_size(term.shape) for share, term in zip(shares, terms, strict=True)]
         return None, None, None, *shares
 
 
-class PooledRelevance(torch.autograd.Function):
-    """A mean or sum over positions: each position gets relevance in proportion to its value."""
+class MultilinearRelevance(torch.autograd.Function):
+    """A function that is linear in each of its signals: a pooling, or a product of two signals.
+
+    Each signal gets an equal share (the uniform rule of AttnLRP for products), and in it every
+    element in proportion to what it contributed.
+    """
 
     @staticmethod
     def forward(
-        ctx, inputs: Tensor, pool: Callable[[Tensor], Tensor], state: PassState, name: str
+        ctx,
+        function: Callable[..., Tensor],
+        state: PassState,
+        name: str,
+        layer_type: str,
+        *signals: Tensor,
     ) -> Tensor:
-        ctx.pool, ctx.state, ctx.name = pool, state, name
-        outputs = pool(inputs)
-        ctx.save_for_backward(inputs, outputs)
+        ctx.function, ctx.state, ctx.name, ctx.layer_type = function, state, name, layer_type
+        outputs = function(*signals)
+        ctx.save_for_backward(outputs, *signals)
         return outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx, relevance: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, outputs = ctx.saved_tensors
+        outputs, *signals = ctx.saved_tensors
         state: PassState = ctx.state
         signal = relevance / stabilise(outputs, state.epsilon)
-        result = inputs * transpose_of(ctx.pool, inputs, signal)
+        if len(signals) > 1:
+            signal = signal / len(signals)
+        handed = transpose_of(ctx.function, signals, signal)
+        shares = [share * values for share, values in zip(handed, signals, strict=True)]
         if state.bias_relevance == "uniform" or state.ledger is not None:
-            lost = relevance - signal * outputs
+            lost = relevance - signal * outputs * len(signals)
             if state.bias_relevance == "uniform":
-                ones = ctx.pool(torch.ones_like(inputs))
-                result, lost = result + transpose_of(ctx.pool, inputs, lost / ones), None
+                ones = [torch.ones_like(values) for values in signals]
+                even = lost / len(signals) / ctx.function(*ones).clamp(min=1e-30)
+                spread = transpose_of(ctx.function, ones, even)
+                shares = [share + more for share, more in zip(shares, spread, strict=True)]
+                lost = None
             if state.ledger is not None:
-                entry = (relevance, result, None, lost)
-                state.ledger.enter(ctx.name, "pooling", "proportional", *entry)
-        return result, None, None, None
+                rule = "proportional" if len(signals) == 1 else "uniform"
+                entry = (relevance, shares, None, lost)
+                state.ledger.enter(ctx.name, ctx.layer_type, rule, *entry)
+        return None, None, None, None, *shares
 
 
-def transpose_of(function: Callable[[Tensor], Tensor], inputs: Tensor, signal: Tensor) -> Tensor:
-    """The transposed map of a linear function."""
+def transpose_of(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor], signal: Tensor
+) -> tuple[Tensor, ...]:
+    """The transposed maps of a function that is linear in each input, at the other inputs."""
     with torch.enable_grad():
-        probe = torch.zeros_like(inputs).requires_grad_()
-        return torch.autograd.grad(function(probe), probe, signal)[0]
+        probes = [values.detach().requires_grad_() for values in inputs]
+        return torch.autograd.grad(function(*probes), probes, signal)
+
+
+class SoftmaxRelevance(torch.autograd.Function):
+    """Softmax by its Taylor expansion at the scores: R_i = x_i (R_i - s_i sum of all R).
+
+    The constant of the expansion, s_j (1 - x_j + sum_k s_k x_k), takes its share like a bias.
+    """
+
+    @staticmethod
+    def forward(
+        ctx,
+        scores: Tensor,
+        function: Callable[[Tensor], Tensor],
+        axis: int,
+        state: PassState,
+        name: str,
+    ) -> Tensor:
+        ctx.axis, ctx.state, ctx.name = axis, state, name
+        shares = function(scores)
+        ctx.save_for_backward(scores, shares)
+        return shares
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, relevance: Tensor) -> tuple[Tensor | None, ...]:
+        scores, shares = ctx.saved_tensors
+        state: PassState = ctx.state
+        finite = scores.masked_fill(scores == -torch.inf, 0)  # masked scores get nothing
+        total = relevance.sum(ctx.axis, keepdim=True)
+        result = finite * (relevance - shares * total)
+        if state.bias_relevance == "uniform" or state.ledger is not None:
+            constant = 1 - finite + (shares * finite).sum(ctx.axis, keepdim=True)
+            absorbed = relevance * constant
+            if state.bias_relevance == "uniform":
+                real = (shares > 0).to(result.dtype)
+                count = real.sum(ctx.axis, keepdim=True).clamp(min=1)
+                result = result + absorbed.sum(ctx.axis, keepdim=True) / count * real
+                absorbed = None
+            if state.ledger is not None:
+                entry = (relevance, result, absorbed, None)
+                state.ledger.enter(ctx.name, "softmax", "taylor", *entry)
+        return result.to(scores.dtype), None, None, None, None
 
 
 class AffineRelevance(torch.autograd.Function):
@@ -170,21 +295,24 @@ class AffineRelevance(torch.autograd.Function):
         ctx.state, ctx.name, ctx.shape = state, name, inputs.shape
         scaled = inputs if scale is None else inputs * scale
         outputs = scaled + shift
-        ctx.save_for_backward(outputs, shift)
+        ctx.save_for_backward(scaled, outputs, shift)
         return outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx, relevance: Tensor) -> tuple[Tensor | None, ...]:
-        outputs, shift = ctx.saved_tensors
+        scaled, outputs, shift = ctx.saved_tensors
         state: PassState = ctx.state
         result, signal = relevance, None
         if state.bias_relevance == "absorb":
             signal = relevance / stabilise(outputs, state.epsilon)
-            result = (outputs - shift) * signal
+            result = scaled * signal
         if state.ledger is not None:
-            absorbed = None if signal is None else shift * signal
-            lost = None if signal is None else relevance - outputs * signal
+            absorbed = lost = None
+            if signal is not None:
+                # where a mask has put an infinity no relevance is left to book
+                absorbed = (shift * signal).nan_to_num()
+                lost = relevance - (outputs * signal).nan_to_num()
             entry = (relevance, result, absorbed, lost)
             state.ledger.enter(ctx.name, "affine", "epsilon", *entry)
         return result.sum_to_size(ctx.shape), None, None, None, None

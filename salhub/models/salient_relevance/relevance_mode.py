@@ -8,14 +8,16 @@ is refused by name.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from salhub.models.salient_relevance.composed_operations import COMPOSED
 from salhub.models.salient_relevance.layer_relevance import LayerRelevance, LayerStep
 from salhub.models.salient_relevance.linear_maps import (
     CONVOLUTION_NAMES,
@@ -24,30 +26,42 @@ from salhub.models.salient_relevance.linear_maps import (
     convolution_map,
     explicit_padding,
 )
+from salhub.models.salient_relevance.module_path import ModulePath
+from salhub.models.salient_relevance.normalisation import NORMALISATIONS
 from salhub.models.salient_relevance.relevance_functions import (
     AffineRelevance,
-    GatedRelevance,
+    JoinedRelevance,
+    MultilinearRelevance,
+    Normaliser,
     PassState,
     PassThrough,
-    PooledRelevance,
+    ProductRelevance,
+    SoftmaxRelevance,
     SumRelevance,
 )
-from salhub.models.salient_relevance.rules import PRESETS, RuleSet
+from salhub.models.salient_relevance.rules import PRESETS, Rule, RuleSet
 from salhub.models.salient_relevance.torch_operations import (
     ACTIVATIONS,
     ADDITION,
+    EXTREMES,
     GATES,
+    JOINING,
     MATRIX_PRODUCT,
+    NORMALISERS,
+    PADDING,
     POOLING,
     PRODUCT,
     ROUTING,
+    SCALINGS,
     VIEWS,
+    as_function_of_signals,
     changes_input,
     first_operand,
     follow_replacements,
     operands,
     operation_name,
     share_memory,
+    softmax_axis,
     tensors_in,
 )
 
@@ -57,45 +71,13 @@ class UnsupportedLayerError(ValueError):
 
 
 @dataclass
-class ModulePath:
-    """Which module of the network is running, kept by hooks on the private copy."""
-
-    stack: list[tuple[str, nn.Module]]
-
-    @classmethod
-    def watch(cls, network: nn.Module) -> "ModulePath":
-        """Follow the modules of a network that belongs to us."""
-        path = cls([])
-        for name, module in network.named_modules():
-            module.register_forward_pre_hook(path._enter(name))
-            module.register_forward_hook(path._leave)
-        return path
-
-    def _enter(self, name: str) -> Callable:
-        return lambda module, arguments: self.stack.append((name, module))
-
-    def _leave(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        self.stack.pop()
-
-    @property
-    def name(self) -> str:
-        """Dotted path of the running module."""
-        return self.stack[-1][0] if self.stack else ""
-
-    def describe(self) -> str:
-        """Path and type for messages."""
-        if not self.stack:
-            return "the network"
-        name, module = self.stack[-1]
-        return f"'{name}' ({type(module).__name__})" if name else f"the {type(module).__name__}"
-
-
-@dataclass
 class _Origin:
     """What is known of a tensor beyond its values.
 
     tensor: kept, so that its id is not given to another one. bounds: lowest and highest values of
-    a tensor that is still pixels. support: 0 where it is padding. is_gate: output of a sigmoid.
+    a tensor that is still pixels. support: 0 where it is padding. is_gate: it may only scale: a
+    sigmoid, or a size to divide by. root: the tensor of which each element is a function of the
+    same element, as in x * relu6(x + 3) / 6.
     family: ids of all tensors that share its memory, or do under another memory layout.
     spoilt_by: the in-place operation that has changed it through another one of its family.
     """
@@ -104,6 +86,7 @@ class _Origin:
     bounds: tuple[Tensor, Tensor] | None = None
     support: Tensor | None = None
     is_gate: bool = False
+    root: Tensor | None = None
     family: set[int] = field(default_factory=set)
     spoilt_by: str | None = None
 
@@ -154,7 +137,8 @@ class RelevanceMode(TorchFunctionMode):
         if not carriers or not torch.is_grad_enabled():  # as inside a custom function
             return func(*args, **kwargs)
         name = operation_name(func)
-        result = self._interpret(name, func, args, kwargs, carriers)
+        with _saved_by_us():
+            result = self._interpret(name, func, args, kwargs, carriers)
         if isinstance(result, Tensor) and changes_input(func, args, kwargs):
             self._take_the_place(args[0], result, name)
         return result
@@ -173,6 +157,11 @@ class RelevanceMode(TorchFunctionMode):
         for tensor in tensors:
             if id(tensor) not in self.origins:
                 maker = type(tensor.grad_fn).__name__
+                if maker.startswith("CheckpointFunction"):
+                    raise self._unsupported(
+                        "torch.utils.checkpoint with use_reentrant=True, which hides what runs in "
+                        "it (pass use_reentrant=False, or turn checkpointing off)"
+                    )
                 raise self._unsupported(f"a custom or compiled function ({maker})")
             if self.origins[id(tensor)].spoilt_by is not None:
                 raise UnsupportedLayerError(
@@ -190,9 +179,17 @@ class RelevanceMode(TorchFunctionMode):
             if name in names:
                 self.check_seen(carriers)
                 return self._remember(handler(self, name, func, args, kwargs))
+        if name in COMPOSED:
+            with self:
+                return COMPOSED[name](*args, **kwargs)
         # convolutions run channels last, where a view that was possible may need a copy
         func = _COPYING.get(name, func)
-        result = func(*args, **kwargs)
+        if self._joins_constants(name, args, kwargs, carriers):
+            self.check_seen(carriers)
+            signals, call = as_function_of_signals(func, args, kwargs)
+            result = JoinedRelevance.apply(call, self.state, self.path.name, *signals)
+        else:
+            result = func(*args, **kwargs)
         made = [t for t in tensors_in((result,)) if t.requires_grad]
         if not made:  # a question about the tensor, such as its shape
             return result
@@ -205,6 +202,16 @@ class RelevanceMode(TorchFunctionMode):
     def _remember(self, result: Tensor) -> Tensor:
         self.origins.setdefault(id(result), _Origin(result))
         return result
+
+    def _joins_constants(
+        self, name: str, args: tuple, kwargs: dict, carriers: list[Tensor]
+    ) -> bool:
+        if name in PADDING:  # of pixels, padding is known by its support
+            return carriers[0] is args[0] and self.origins[id(args[0])].bounds is None
+        if name == "where":
+            return len((*args, *kwargs)) == 3 and len(carriers) == 1
+        tensors = tensors_in((*args, *kwargs.values()))
+        return name in JOINING and any(not tensor.requires_grad for tensor in tensors)
 
     def _route(
         self, func: Callable, args: tuple, kwargs: dict, carriers: list[Tensor], made: list[Tensor]
@@ -227,7 +234,9 @@ class RelevanceMode(TorchFunctionMode):
                 continue
             shares = is_view or share_memory(tensor, carriers[0])
             family = source.family if shares else set()
-            self.origins[id(tensor)] = _Origin(tensor, bounds, support, is_gate, family)
+            is_same = len(carriers) == 1 and operation_name(func) in _UNMOVED
+            root = self._root(carriers[0]) if is_same else None
+            self.origins[id(tensor)] = _Origin(tensor, bounds, support, is_gate, root, family)
 
     def _support(self, tensor: Tensor) -> Tensor:
         known = self.origins[id(tensor)].support
@@ -236,9 +245,9 @@ class RelevanceMode(TorchFunctionMode):
     def _unsupported(self, what: str) -> UnsupportedLayerError:
         return UnsupportedLayerError(
             f"{self.path.describe()} uses {what}, which has no relevance rule. The presets "
-            f"({', '.join(PRESETS)}) cover convolutions, linear layers, batch normalisation, "
-            "pooling, residual sums, gates and elementwise activations; explain networks with "
-            "attention, layer normalisation or recurrence with NormGrad instead."
+            f"({', '.join(PRESETS)}) cover convolutions, linear layers, normalisation, attention, "
+            "pooling, residual sums, gates and elementwise activations; explain other networks, "
+            "such as recurrent ones, with NormGrad instead."
         )
 
     # --- one handler for each kind of operation ------------------------------------------------
@@ -262,15 +271,27 @@ class RelevanceMode(TorchFunctionMode):
             **dict(zip(("input", "weight", "bias"), args, strict=False)),
             **kwargs,
         }
-        self._check_fixed(call["weight"], name)
-        return self._layer(LinearMap(call["weight"], call["bias"], self.path.name), call["input"])
+        inputs, weight, bias = (call[key] for key in ("input", "weight", "bias"))
+        if weight.requires_grad or not inputs.requires_grad:
+            with self:
+                outputs = torch.matmul(inputs, weight.mT)
+                return outputs if bias is None else outputs + bias
+        return self._layer(LinearMap(weight, bias, self.path.name), inputs)
 
     def _matrix_product(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
-        inputs, matrix = (*args, *kwargs.values())[:2]
-        if name == "rmatmul" or not inputs.requires_grad or matrix.dim() != 2:
-            raise self._unsupported("a product of matrices (attention)")
-        self._check_fixed(matrix, name)
-        return self._layer(LinearMap(matrix.t(), None, self.path.name), inputs)
+        if name in ("matmul", "mm", "rmatmul"):
+            first, second = (*args, *kwargs.values())[:2]
+            first, second = (second, first) if name == "rmatmul" else (first, second)
+            if not second.requires_grad and second.dim() == 2:
+                return self._layer(LinearMap(second.t(), None, self.path.name), first)
+            if not first.requires_grad and first.dim() == 2 <= second.dim():
+                with self:
+                    return F.linear(second.mT, first).mT
+        signals, call = as_function_of_signals(func, args, kwargs)
+        return self._multilinear(call, "product", signals)
+
+    def _multilinear(self, call: Callable, layer_type: str, signals: list[Tensor]) -> Tensor:
+        return MultilinearRelevance.apply(call, self.state, self.path.name, layer_type, *signals)
 
     def _layer(self, layer: Any, inputs: Tensor) -> Tensor:
         origin = self.origins[id(inputs)]
@@ -302,10 +323,39 @@ class RelevanceMode(TorchFunctionMode):
         shape = (-1, *(1,) * (inputs.dim() - 2))
         return self._affine(inputs, scale.view(shape), shift.view(shape))
 
+    def _normalisation(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
+        uses_picture = kwargs.get("use_input_stats", args[5] if len(args) > 5 else True)
+        if name == "instance_norm" and not uses_picture:
+            return self._batch_norm(name, func, args, kwargs)
+        layer = NORMALISATIONS[name](self.path.name, *args, **kwargs)
+        inputs = kwargs.get("input", args[0] if args else None)
+        step = LayerStep(layer, Rule("epsilon", self.state.epsilon), self.state)
+        return LayerRelevance.apply(inputs, step)
+
+    def _softmax(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
+        scores, call = first_operand(func, args, kwargs)
+        axis = softmax_axis(args, kwargs, scores)
+        return SoftmaxRelevance.apply(scores, call, axis, self.state, self.path.name)
+
+    def _normaliser(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
+        inputs, call = first_operand(func, args, kwargs)
+        error = self._unsupported(f"the operation '{name}' other than to divide by it")
+        result = Normaliser.apply(inputs, call, error)
+        self.origins[id(result)] = _Origin(result, is_gate=True)
+        return result
+
+    def _scaling(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
+        return PassThrough.apply(*first_operand(func, args, kwargs))
+
+    def _extreme(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
+        signals, call = as_function_of_signals(func, args, kwargs)
+        return call(*signals) if len(signals) == 2 else PassThrough.apply(signals[0], call)
+
     def _affine(self, inputs: Tensor, scale: Tensor | None, shift: Tensor) -> Tensor:
         bounds = self.origins[id(inputs)].bounds
         if bounds is None:
-            return AffineRelevance.apply(inputs, scale, shift, self.state, self.path.name)
+            result = AffineRelevance.apply(inputs, scale, shift, self.state, self.path.name)
+            return self._element_of(inputs, result)
         return self._rescale_pixels(inputs, lambda x: (x if scale is None else x * scale) + shift)
 
     def _rescale_pixels(self, pixels: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
@@ -318,17 +368,31 @@ class RelevanceMode(TorchFunctionMode):
 
     def _activation(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         inputs, call = first_operand(func, args, kwargs)
+        if not isinstance(inputs, Tensor) or not inputs.requires_grad:
+            raise self._unsupported(f"the operation '{name}' with a signal as its setting")
         if changes_input(func, args, kwargs):
             # the layer before has stored this very tensor and needs its values later
             result = PassThrough.apply(inputs, lambda x: call(x.clone()))
         else:
             result = PassThrough.apply(inputs, call)
-        self.origins[id(result)] = _Origin(result, is_gate=name in GATES)
+        root = self._root(inputs)
+        self.origins[id(result)] = _Origin(result, is_gate=name in GATES, root=root)
+        return result
+
+    def _root(self, tensor: Tensor) -> Tensor:
+        root = self.origins[id(tensor)].root
+        return tensor if root is None else root
+
+    def _element_of(self, inputs: Tensor, result: Tensor) -> Tensor:
+        """Remember a result that differs from the inputs by constants only."""
+        root = self._root(inputs) if result.shape == inputs.shape else None
+        is_gate = self.origins[id(inputs)].is_gate
+        self.origins[id(result)] = _Origin(result, is_gate=is_gate, root=root)
         return result
 
     def _pooling(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         inputs, call = first_operand(func, args, kwargs)
-        return PooledRelevance.apply(inputs, call, self.state, self.path.name)
+        return self._multilinear(call, "pooling", [inputs])
 
     def _addition(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         alpha = kwargs.get("alpha", 1)
@@ -338,7 +402,10 @@ class RelevanceMode(TorchFunctionMode):
             weights = (-alpha, 1.0)
         carries = [isinstance(term, Tensor) and term.requires_grad for term in (first, second)]
         if all(carries):
-            return SumRelevance.apply(self.state, self.path.name, weights, first, second)
+            result = SumRelevance.apply(self.state, self.path.name, weights, first, second)
+            if self._root(first) is self._root(second):
+                self.origins[id(result)] = _Origin(result, root=self._root(first))
+            return result
         (inputs, scale), (constant, factor) = zip((first, second), weights, strict=True)
         if carries[1]:
             (inputs, scale), (constant, factor) = (constant, factor), (inputs, scale)
@@ -349,30 +416,50 @@ class RelevanceMode(TorchFunctionMode):
         if name in ("neg", "negative"):
             return self._scaled(args[0], torch.neg)
         first, second = operands(args, kwargs)
+        first, second = (second, first) if name == "rdiv" else (first, second)
         carries = [isinstance(term, Tensor) and term.requires_grad for term in (first, second)]
-        if name in ("mul", "multiply"):
-            if all(carries):
-                signal, gate = self._signal_and_gate(first, second)
-                # detached, so that nothing below the gate is run for relevance it never gets
-                return GatedRelevance.apply(signal, gate.detach())
-            inputs, constant = (first, second) if carries[0] else (second, first)
-            return self._scaled(inputs, lambda x: x * constant)
-        if carries[1] or name == "rdiv":
-            raise self._unsupported("a division by a signal")
-        return self._scaled(first, lambda x: x / second)
+        is_product = name in ("mul", "multiply")
+        if all(carries) and self._root(first) is self._root(second):
+            # an activation in several steps: relevance passes it in one
+            call = torch.mul if is_product else torch.div
+            result = PassThrough.apply(self._root(first), lambda _: call(first, second))
+            return self._element_of(self._root(first), result)
+        if not is_product:
+            return self._quotient(first, second, carries)
+        if all(carries):
+            signal, gate = self._signal_and_gate(first, second)
+            return ProductRelevance.apply(signal, gate)
+        inputs, constant = (first, second) if carries[0] else (second, first)
+        return self._scaled(inputs, lambda x: x * constant)
+
+    def _quotient(self, first: Any, second: Any, carries: list[bool]) -> Tensor:
+        if not carries[0]:
+            return self._normaliser("div", lambda x: first / x, (second,), {})
+        # what a signal is divided by counts as a constant, as the deviation in a normalisation
+        divisor = second.detach() if carries[1] else second
+        return self._scaled(first, lambda x: x / divisor)
 
     def _scaled(self, inputs: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         if self.origins[id(inputs)].bounds is not None:
             return self._rescale_pixels(inputs, function)
-        return PassThrough.apply(inputs, function)
+        return self._element_of(inputs, PassThrough.apply(inputs, function))
 
     def _signal_and_gate(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """What keeps the relevance, and a constant; two signals when neither is a gate."""
         gates = [self.origins[id(tensor)].is_gate for tensor in (first, second)]
         if gates[0] == gates[1]:  # a gate also shows by being one number a channel
             gates = [first.numel() < second.numel(), second.numel() < first.numel()]
         if gates[0] == gates[1]:
-            raise self._unsupported("a product of two signals of which neither is a gate")
-        return (second, first) if gates[0] else (first, second)
+            return first, second
+        # detached, so that nothing below the gate is run for relevance it never gets
+        return (second, first.detach()) if gates[0] else (first, second.detach())
+
+
+def _saved_by_us() -> AbstractContextManager:
+    """Inside torch.utils.checkpoint, keep tensors: it would run its part again, unwatched."""
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is None:
+        return nullcontext()
+    return torch.autograd.graph.saved_tensors_hooks(Tensor.detach, lambda tensor: tensor)
 
 
 _HANDLERS: tuple[tuple[frozenset[str], Callable], ...] = (
@@ -384,7 +471,14 @@ _HANDLERS: tuple[tuple[frozenset[str], Callable], ...] = (
     (PRODUCT, RelevanceMode._product),
     (frozenset({"batch_norm"}), RelevanceMode._batch_norm),
     (MATRIX_PRODUCT, RelevanceMode._matrix_product),
+    (frozenset(NORMALISATIONS), RelevanceMode._normalisation),
+    (frozenset({"softmax"}), RelevanceMode._softmax),
+    (SCALINGS, RelevanceMode._scaling),
+    (NORMALISERS, RelevanceMode._normaliser),
+    (EXTREMES, RelevanceMode._extreme),
 )
+# Of the operations that route, those after which every element is still in its place.
+_UNMOVED = frozenset({"clone", "contiguous", "to", "float", "double", "type", "type_as", "dropout"})
 
 
 _COPYING = {"view": torch.Tensor.reshape, "view_as": torch.Tensor.reshape_as}

@@ -11,12 +11,18 @@ ACTIVATIONS = frozenset(
     {
         "relu", "relu6", "hardtanh", "leaky_relu", "rrelu", "prelu", "elu", "selu", "celu",
         "gelu", "silu", "mish", "softplus", "softsign", "hardswish", "hardshrink", "softshrink",
-        "tanhshrink", "threshold", "logsigmoid", "clamp", "clamp_min", "clamp_max", "tanh",
-        "sigmoid", "hardsigmoid",
+        "tanhshrink", "threshold", "logsigmoid", "clamp", "clamp_min", "clamp_max", "clip", "tanh",
+        "sigmoid", "hardsigmoid", "erf", "abs", "absolute", "square", "pow", "nan_to_num",
     }
 )  # fmt: skip
 # Their outputs may be the constant factor of a product (squeeze-excite, x * sigmoid(x)).
-GATES = frozenset({"sigmoid", "hardsigmoid", "tanh"})
+GATES = frozenset({"sigmoid", "hardsigmoid", "tanh", "erf"})
+# Their outputs may scale a signal, as a constant, and nothing else.
+NORMALISERS = frozenset(
+    {"rsqrt", "sqrt", "reciprocal", "var", "std", "norm", "linalg_norm", "linalg_vector_norm"}
+)
+# Divide a signal by its own size, and multiply it with constants: element by element for relevance.
+SCALINGS = frozenset({"rms_norm", "normalize", "local_response_norm"})
 
 # The output copies, selects or arranges inputs: autograd already sends relevance home. The largest
 # of a pooling window takes all.
@@ -34,10 +40,18 @@ ROUTING = frozenset(
         "adaptive_max_pool2d", "adaptive_max_pool3d", "max_pool1d_with_indices",
         "max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool1d_with_indices",
         "adaptive_max_pool2d_with_indices", "adaptive_max_pool3d_with_indices", "amax", "max",
-        "cpu", "cuda",
+        "cpu", "cuda", "split_with_sizes", "swapdims", "moveaxis", "broadcast_to", "tril", "triu",
+        "where", "masked_fill", "min", "amin", "topk", "sort", "masked_select", "take",
     }
 )  # fmt: skip
-# Of these, the ones whose output is (or with another memory layout would be) a view of the input.
+# Of these, the ones that put constants beside what they copy, or in its place.
+JOINING = frozenset(
+    {"cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "where", "masked_fill"}
+)
+PADDING = frozenset({"pad", "constant_pad_nd"})
+# The larger or smaller of two signals takes all; beside a constant they are activations.
+EXTREMES = frozenset({"maximum", "minimum", "fmax", "fmin"})
+# Of what routes, the ones whose output is (or in another memory layout would be) a view of the input.
 VIEWS = frozenset(
     {
         "reshape", "view", "view_as", "reshape_as", "flatten", "unflatten", "ravel", "permute",
@@ -49,12 +63,15 @@ VIEWS = frozenset(
 POOLING = frozenset(
     {
         "mean", "sum", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
-        "adaptive_avg_pool2d", "adaptive_avg_pool3d", "interpolate", "upsample",
+        "adaptive_avg_pool2d", "adaptive_avg_pool3d", "interpolate", "upsample", "nansum", "cumsum",
+        "fold",
     }
 )  # fmt: skip
 ADDITION = frozenset({"add", "sub", "subtract", "rsub"})
 PRODUCT = frozenset({"mul", "multiply", "div", "divide", "true_divide", "rdiv", "neg", "negative"})
-MATRIX_PRODUCT = frozenset({"matmul", "mm", "rmatmul"})
+MATRIX_PRODUCT = frozenset(
+    {"matmul", "mm", "rmatmul", "bmm", "mv", "dot", "inner", "outer", "einsum", "tensordot"}
+)
 
 _SPELLINGS = {
     "iadd": "add",
@@ -115,11 +132,41 @@ def first_operand(
     return kwargs.get("input", kwargs.get("self")), lambda x: func(x, **rest)
 
 
+def as_function_of_signals(
+    func: Callable, args: tuple, kwargs: dict
+) -> tuple[list[Tensor], Callable[..., Any]]:
+    """The signals (tensors with a gradient) of a call, and the call as a function of them."""
+
+    def fill(value: Any, given: Iterator[Tensor]) -> Any:
+        if isinstance(value, Tensor):
+            return next(given) if value.requires_grad else value
+        if type(value) in (list, tuple):
+            return type(value)(fill(item, given) for item in value)
+        return value
+
+    def call(*signals: Tensor) -> Any:
+        given = iter(signals)
+        if changes_input(func, args, kwargs):
+            given = (signal.clone() for signal in signals)
+        filled = fill(args, given)
+        return func(*filled, **{key: fill(value, given) for key, value in kwargs.items()})
+
+    return [t for t in tensors_in((*args, *kwargs.values())) if t.requires_grad], call
+
+
 def operands(args: tuple, kwargs: dict) -> tuple[Any, Any]:
     """Both sides of a sum or product, by position or by name."""
     named = [kwargs[key] for key in ("input", "self", "other") if key in kwargs]
     first, second = (*args, *named)[:2]
     return first, second
+
+
+def softmax_axis(args: tuple, kwargs: dict[str, Any], scores: Tensor) -> int:
+    """The axis of a call of softmax; functional calls without one choose it by the old rule."""
+    axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
+    if axis is None:
+        return 0 if scores.dim() in (0, 1, 3) else 1
+    return axis
 
 
 def changes_input(func: Callable, args: tuple, kwargs: dict) -> bool:

@@ -62,7 +62,7 @@ def test_batch_norm_without_a_layer_before_it_is_an_affine_step():
     engine = RelevanceEngine(identity)
     found = engine.propagate(network, pixels(), None, RULES, with_audit=True)
     torch.testing.assert_close(found.logits, network(pixels()), rtol=1e-5, atol=1e-5)
-    rows = found.ledgers[0].rows(0)
+    rows = found.ledgers[0].rows()
     assert [row.layer_type for row in rows] == ["linear", "affine", "convolution"]
     assert all(row.accounted_error < 1e-4 for row in rows)
 

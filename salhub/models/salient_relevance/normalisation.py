@@ -1,0 +1,126 @@
+"""Layer, group and instance normalisation: linear maps once the deviation is held constant."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class NormalisationMap:
+    """y = w (x - mean) / deviation + b, the deviation of this very input counting as a constant.
+
+    Args:
+        weight: w, shaped so that it broadcasts over the inputs, or None for 1.
+        bias: b likewise, or None for 0.
+        name: path of the module it belongs to.
+        rows: sizes in front of the values that share a mean.
+        precision: 1 / deviation, of shape (*rows, 1).
+
+    Source: Achtibat et al. 2024 (AttnLRP, arXiv 2402.05602), proposition 3.4.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+    name: str
+    rows: tuple[int, ...]
+    precision: Tensor
+    layer_type: str = field(default="normalisation", init=False)
+
+    @classmethod
+    def of(
+        cls,
+        inputs: Tensor,
+        rows: tuple[int, ...],
+        epsilon: float,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        name: str,
+    ) -> "NormalisationMap":
+        """The map that normalises these inputs."""
+        variance = inputs.detach().reshape(*rows, -1).var(dim=-1, unbiased=False, keepdim=True)
+        return cls(weight, bias, name, rows, torch.rsqrt(variance + epsilon))
+
+    def apply(self, inputs: Tensor, weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
+        """The layer with these weights."""
+        values = inputs.reshape(*self.rows, -1)
+        centred = values - values.mean(dim=-1, keepdim=True)
+        outputs = (centred * self.precision).reshape(inputs.shape)
+        outputs = outputs if weight is None else outputs * weight
+        return outputs if bias is None else outputs + bias
+
+    def transpose(
+        self,
+        signal: Tensor,
+        weight: Tensor | None,
+        like: Tensor,
+        *,
+        scale: float = 1.0,
+        onto: Tensor | None = None,
+    ) -> Tensor:
+        """The transposed map times `scale`, added in place to `onto`; of the shape of `like`."""
+        scaled = signal if weight is None else signal * weight
+        scaled = scaled.reshape(*self.rows, -1) * (self.precision * scale)
+        result = (scaled - scaled.mean(dim=-1, keepdim=True)).reshape(like.shape)
+        return result if onto is None else onto.add_(result)
+
+    def align_bias(self, bias: Tensor) -> Tensor:
+        """The bias, shaped so that it broadcasts over outputs."""
+        return bias
+
+    def spread(self, amount: Tensor, like: Tensor, support: Tensor | None = None) -> Tensor:
+        """Give what every output has to the values it was normalised with, in equal shares."""
+        values = amount.reshape(*self.rows, -1)
+        return values.mean(dim=-1, keepdim=True).expand_as(values).reshape(like.shape)
+
+
+def layer_norm(
+    name: str,
+    input: Tensor,
+    normalized_shape: tuple[int, ...],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> NormalisationMap:
+    """The map of a call of `torch.nn.functional.layer_norm` in the module called `name`."""
+    rows = input.shape[: input.dim() - len(tuple(normalized_shape))]
+    return NormalisationMap.of(input, tuple(rows), eps, weight, bias, name)
+
+
+def group_norm(
+    name: str,
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> NormalisationMap:
+    """The map of a call of `torch.nn.functional.group_norm`."""
+    shape = (-1, *(1,) * (input.dim() - 2))
+    weight, bias = (None if value is None else value.view(shape) for value in (weight, bias))
+    return NormalisationMap.of(input, (len(input), num_groups), eps, weight, bias, name)
+
+
+def instance_norm(
+    name: str,
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> NormalisationMap:
+    """The map of a call of `torch.nn.functional.instance_norm` that normalises by the picture."""
+    return group_norm(name, input, input.shape[1], weight, bias, eps)
+
+
+NORMALISATIONS = {
+    "layer_norm": layer_norm,
+    "group_norm": group_norm,
+    "instance_norm": instance_norm,
+}
