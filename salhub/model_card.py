@@ -79,6 +79,7 @@ class Facts:
     license: str | None = None
     data_license: str | None = None
     reference_code: str | None = None
+    patents: str | None = None
     datasets: list[str] | None = None
     language: str | list[str] | None = None
     metrics: list[str] | None = None
@@ -232,5 +233,6 @@ def _licence(facts: Facts) -> str:
         return ""
     lines = [f"- weights: {facts.license}", "- code: apache-2.0"]
     others = {"data": facts.data_license, "reference code": facts.reference_code}
+    others["patents"] = facts.patents
     lines += [f"- {title}: {paragraph(text)}" for title, text in others.items() if text]
     return "## Licence\n\n" + "\n".join(lines)

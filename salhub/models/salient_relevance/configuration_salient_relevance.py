@@ -29,7 +29,9 @@ class SalientRelevanceConfig(ExplainedClassifierConfig):
         beta: Weight of negative ones; alpha - beta must be 1.
         bias_relevance: What becomes of the relevance that a bias earns: "absorb" keeps it out of
             the map, "ignore" leaves biases out of the denominators, "uniform" spreads it over the
-            layer's inputs, which conserves all of it.
+            layer's inputs, which conserves all of it. The constant of a softmax counts as a bias
+            that is never left out; what joins a signal as a constant, such as a class token, keeps
+            its share, or with "uniform" gives it to what stands beside it.
         start: Relevance of the explained class at the output: "logit" (its score), "one", or
             "softmax_contrast" (1, minus the softmax over all other classes).
         contrast: "others" subtracts, pixel by pixel, the map of the mean of all other classes,
@@ -62,7 +64,8 @@ class SalientRelevanceConfig(ExplainedClassifierConfig):
         >>> SalientRelevanceConfig(preset="epsilon_plus").rules.convolution.name
         'z_plus'
 
-    Source: Li et al. 2019 (arXiv 1712.08268); Goferman et al. 2012 for the second stage, whose
+    Source: Li et al. 2019 (arXiv 1712.08268), and Achtibat et al. 2024 (arXiv 2402.05602) for
+    attention and normalisation; Goferman et al. 2012 for the second stage, whose
     patch overlap, normalisation and border are open and documented at
     `salhub.context_aware_saliency`. Presets other than "sr_reference", the default
     `relevance_image`, `bias_relevance` and `contrast` are decisions of this library.

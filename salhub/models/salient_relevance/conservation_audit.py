@@ -21,7 +21,7 @@ class AuditRow:
         rule: the rule that was used.
         relevance_out: relevance that arrived at its outputs.
         relevance_in: relevance handed down to its inputs.
-        bias_share: relevance that its bias absorbed, or whatever else is there whatever the picture.
+        bias_share: relevance that its bias absorbed, or another constant.
         stabiliser_share: relevance that the epsilon of the denominators took, and what outputs
             without any contribution of the demanded sign could not hand down.
     """
@@ -36,9 +36,10 @@ class AuditRow:
 
     @property
     def accounted_error(self) -> float:
-        """|out - in - bias - stabiliser| relative to |out|: what no book explains."""
+        """|out - in - bias - stabiliser|, of the largest of them: what no book explains."""
         rest = self.relevance_out - self.relevance_in - self.bias_share - self.stabiliser_share
-        return abs(rest) / max(abs(self.relevance_out), 1e-30)
+        columns = (self.relevance_out, self.relevance_in, self.bias_share, self.stabiliser_share)
+        return abs(rest) / max(1e-30, *(abs(column) for column in columns))
 
     @property
     def conservation_error(self) -> float:
@@ -150,6 +151,6 @@ class ConservationAudit:
         note = (
             f"Class {self.class_label}: of {self.start:.4g} at the logits {self.reached:.4g} "
             "reached the pixels. Out minus in is what bias and stabiliser took; the last column is "
-            "what remains unexplained, relative to out."
+            "what remains unexplained, relative to the largest of them."
         )
         return Table("Where relevance goes", note, [*columns, "unexplained"], rows)

@@ -9,7 +9,6 @@ is refused by name.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -40,6 +39,7 @@ from salhub.models.salient_relevance.relevance_functions import (
     SumRelevance,
 )
 from salhub.models.salient_relevance.rules import PRESETS, Rule, RuleSet
+from salhub.models.salient_relevance.tensor_origin import Origin, common_root
 from salhub.models.salient_relevance.torch_operations import (
     ACTIVATIONS,
     ADDITION,
@@ -70,30 +70,6 @@ class UnsupportedLayerError(ValueError):
     """The network does something that relevance has no rule for."""
 
 
-@dataclass
-class _Origin:
-    """What is known of a tensor beyond its values.
-
-    tensor: kept, so that its id is not given to another one. bounds: lowest and highest values of
-    a tensor that is still pixels. support: 0 where it is padding. is_gate: it may only scale: a
-    sigmoid, or a size to divide by. root: the tensor of which each element is a function of the
-    same element, as in x * relu6(x + 3) / 6.
-    family: ids of all tensors that share its memory, or do under another memory layout.
-    spoilt_by: the in-place operation that has changed it through another one of its family.
-    """
-
-    tensor: Tensor
-    bounds: tuple[Tensor, Tensor] | None = None
-    support: Tensor | None = None
-    is_gate: bool = False
-    root: Tensor | None = None
-    family: set[int] = field(default_factory=set)
-    spoilt_by: str | None = None
-
-    def __post_init__(self) -> None:
-        self.family.add(id(self.tensor))
-
-
 class RelevanceMode(TorchFunctionMode):
     """Replaces the backward pass of everything that runs inside by relevance rules.
 
@@ -117,14 +93,14 @@ class RelevanceMode(TorchFunctionMode):
         self.rules = rules
         self.state = state
         self.path = path
-        self.origins: dict[int, _Origin] = {}
+        self.origins: dict[int, Origin] = {}
         self.replacements: dict[int, Tensor] = {}
         # without bounds the pixels stand in for them: what is still pixels is known by having any
         low, high = bounds if bounds is not None else (pixels.detach(), pixels.detach())
         # as large as the pixels, since they go through the same reshapes, batch size included
         ends = (low.expand_as(pixels).contiguous(), high.expand_as(pixels).contiguous())
         self.has_bounds = bounds is not None
-        self.origins[id(pixels)] = _Origin(pixels, bounds=ends)
+        self.origins[id(pixels)] = Origin(pixels, bounds=ends)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -148,7 +124,7 @@ class RelevanceMode(TorchFunctionMode):
         if result is changed:
             return
         self.replacements[id(changed)] = result
-        origin = self.origins.setdefault(id(changed), _Origin(changed))
+        origin = self.origins.setdefault(id(changed), Origin(changed))
         for other in origin.family - {id(changed)}:  # views, and what this is a view of
             self.origins[other].spoilt_by = f"'{name}' in place ({self.path.describe()})"
 
@@ -184,6 +160,9 @@ class RelevanceMode(TorchFunctionMode):
                 return COMPOSED[name](*args, **kwargs)
         # convolutions run channels last, where a view that was possible may need a copy
         func = _COPYING.get(name, func)
+        if name == "where" and len(carriers) > 1:
+            self.check_seen(carriers)
+            return self._remember(self._choice(name, func, args, kwargs))
         if self._joins_constants(name, args, kwargs, carriers):
             self.check_seen(carriers)
             signals, call = as_function_of_signals(func, args, kwargs)
@@ -200,7 +179,7 @@ class RelevanceMode(TorchFunctionMode):
         return result
 
     def _remember(self, result: Tensor) -> Tensor:
-        self.origins.setdefault(id(result), _Origin(result))
+        self.origins.setdefault(id(result), Origin(result))
         return result
 
     def _joins_constants(
@@ -229,14 +208,14 @@ class RelevanceMode(TorchFunctionMode):
             elif made[0].shape == carriers[0].shape:
                 support = source.support
         is_view = operation_name(func) in VIEWS
+        is_unmoved = operation_name(func) in _UNMOVED
         for tensor in made:
             if id(tensor) in self.origins:
                 continue
             shares = is_view or share_memory(tensor, carriers[0])
             family = source.family if shares else set()
-            is_same = len(carriers) == 1 and operation_name(func) in _UNMOVED
-            root = self._root(carriers[0]) if is_same else None
-            self.origins[id(tensor)] = _Origin(tensor, bounds, support, is_gate, root, family)
+            root = self._common_root(carriers, tensor.shape) if is_unmoved else None
+            self.origins[id(tensor)] = Origin(tensor, bounds, support, is_gate, root, family)
 
     def _support(self, tensor: Tensor) -> Tensor:
         known = self.origins[id(tensor)].support
@@ -307,7 +286,7 @@ class RelevanceMode(TorchFunctionMode):
 
     def _check_fixed(self, weight: Tensor, name: str) -> None:
         if weight.requires_grad:
-            raise self._unsupported(f"a '{name}' whose weights depend on the picture (attention)")
+            raise self._unsupported(f"a '{name}' whose weights depend on the picture")
 
     def _batch_norm(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         names = ("input", "running_mean", "running_var", "weight", "bias", "training")
@@ -339,17 +318,22 @@ class RelevanceMode(TorchFunctionMode):
 
     def _normaliser(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         inputs, call = first_operand(func, args, kwargs)
-        error = self._unsupported(f"the operation '{name}' other than to divide by it")
-        result = Normaliser.apply(inputs, call, error)
-        self.origins[id(result)] = _Origin(result, is_gate=True)
+        error = self._unsupported(f"the operation '{name}' other than to scale another signal")
+        result = self._element_of(inputs, Normaliser.apply(inputs, call, error))
+        self.origins[id(result)].is_gate = True
         return result
 
     def _scaling(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         return PassThrough.apply(*first_operand(func, args, kwargs))
 
-    def _extreme(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
+    def _choice(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         signals, call = as_function_of_signals(func, args, kwargs)
-        return call(*signals) if len(signals) == 2 else PassThrough.apply(signals[0], call)
+        if len(signals) == 1:
+            return self._element_of(signals[0], PassThrough.apply(signals[0], call))
+        root = self._common_root(signals, signals[0].shape)
+        if root is not None:
+            return self._activation_in_steps(root, lambda: call(*signals))
+        return call(*signals)  # the one that is taken takes all
 
     def _affine(self, inputs: Tensor, scale: Tensor | None, shift: Tensor) -> Tensor:
         bounds = self.origins[id(inputs)].bounds
@@ -363,7 +347,7 @@ class RelevanceMode(TorchFunctionMode):
         result = PassThrough.apply(pixels, function)
         ends = [function(bound) for bound in self.origins[id(pixels)].bounds]
         bounds = (torch.minimum(*ends), torch.maximum(*ends))
-        self.origins[id(result)] = _Origin(result, bounds, self.origins[id(pixels)].support)
+        self.origins[id(result)] = Origin(result, bounds, self.origins[id(pixels)].support)
         return result
 
     def _activation(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
@@ -375,19 +359,24 @@ class RelevanceMode(TorchFunctionMode):
             result = PassThrough.apply(inputs, lambda x: call(x.clone()))
         else:
             result = PassThrough.apply(inputs, call)
-        root = self._root(inputs)
-        self.origins[id(result)] = _Origin(result, is_gate=name in GATES, root=root)
+        root = self._common_root([inputs], result.shape)
+        self.origins[id(result)] = Origin(result, is_gate=name in GATES, root=root)
         return result
 
-    def _root(self, tensor: Tensor) -> Tensor:
-        root = self.origins[id(tensor)].root
-        return tensor if root is None else root
+    def _common_root(self, inputs: list[Tensor], shape: torch.Size) -> Tensor | None:
+        return common_root([self.origins[id(tensor)] for tensor in inputs], shape)
+
+    def _activation_in_steps(self, root: Tensor, call: Callable[[], Tensor]) -> Tensor:
+        """What several operations make of each element: relevance passes them in one step."""
+        result = PassThrough.apply(root, lambda _: call())
+        self.origins[id(result)] = Origin(result, root=root)
+        return result
 
     def _element_of(self, inputs: Tensor, result: Tensor) -> Tensor:
         """Remember a result that differs from the inputs by constants only."""
-        root = self._root(inputs) if result.shape == inputs.shape else None
+        root = self._common_root([inputs], result.shape)
         is_gate = self.origins[id(inputs)].is_gate
-        self.origins[id(result)] = _Origin(result, is_gate=is_gate, root=root)
+        self.origins[id(result)] = Origin(result, is_gate=is_gate, root=root)
         return result
 
     def _pooling(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
@@ -402,10 +391,12 @@ class RelevanceMode(TorchFunctionMode):
             weights = (-alpha, 1.0)
         carries = [isinstance(term, Tensor) and term.requires_grad for term in (first, second)]
         if all(carries):
-            result = SumRelevance.apply(self.state, self.path.name, weights, first, second)
-            if self._root(first) is self._root(second):
-                self.origins[id(result)] = _Origin(result, root=self._root(first))
-            return result
+            root = self._common_root([first, second], first.shape)
+            if root is not None:
+                return self._activation_in_steps(
+                    root, lambda: weights[0] * first + weights[1] * second
+                )
+            return SumRelevance.apply(self.state, self.path.name, weights, first, second)
         (inputs, scale), (constant, factor) = zip((first, second), weights, strict=True)
         if carries[1]:
             (inputs, scale), (constant, factor) = (constant, factor), (inputs, scale)
@@ -419,11 +410,10 @@ class RelevanceMode(TorchFunctionMode):
         first, second = (second, first) if name == "rdiv" else (first, second)
         carries = [isinstance(term, Tensor) and term.requires_grad for term in (first, second)]
         is_product = name in ("mul", "multiply")
-        if all(carries) and self._root(first) is self._root(second):
-            # an activation in several steps: relevance passes it in one
+        root = self._common_root([first, second], first.shape) if all(carries) else None
+        if root is not None:
             call = torch.mul if is_product else torch.div
-            result = PassThrough.apply(self._root(first), lambda _: call(first, second))
-            return self._element_of(self._root(first), result)
+            return self._activation_in_steps(root, lambda: call(first, second))
         if not is_product:
             return self._quotient(first, second, carries)
         if all(carries):
@@ -475,10 +465,23 @@ _HANDLERS: tuple[tuple[frozenset[str], Callable], ...] = (
     (frozenset({"softmax"}), RelevanceMode._softmax),
     (SCALINGS, RelevanceMode._scaling),
     (NORMALISERS, RelevanceMode._normaliser),
-    (EXTREMES, RelevanceMode._extreme),
+    (EXTREMES, RelevanceMode._choice),
 )
 # Of the operations that route, those after which every element is still in its place.
-_UNMOVED = frozenset({"clone", "contiguous", "to", "float", "double", "type", "type_as", "dropout"})
+_UNMOVED = frozenset(
+    {
+        "clone",
+        "contiguous",
+        "to",
+        "float",
+        "double",
+        "type",
+        "type_as",
+        "dropout",
+        "where",
+        "masked_fill",
+    }
+)
 
 
 _COPYING = {"view": torch.Tensor.reshape, "view_as": torch.Tensor.reshape_as}

@@ -17,10 +17,13 @@ ACTIVATIONS = frozenset(
 )  # fmt: skip
 # Their outputs may be the constant factor of a product (squeeze-excite, x * sigmoid(x)).
 GATES = frozenset({"sigmoid", "hardsigmoid", "tanh", "erf"})
-# Their outputs may scale a signal, as a constant, and nothing else.
+# Their outputs may scale a signal, as a constant or in an activation of several steps; no more.
 NORMALISERS = frozenset(
-    {"rsqrt", "sqrt", "reciprocal", "var", "std", "norm", "linalg_norm", "linalg_vector_norm"}
-)
+    {
+        "rsqrt", "sqrt", "reciprocal", "var", "std", "norm", "linalg_norm", "linalg_vector_norm",
+        "exp", "expm1", "log", "log1p",
+    }
+)  # fmt: skip
 # Divide a signal by its own size, and multiply it with constants: element by element for relevance.
 SCALINGS = frozenset({"rms_norm", "normalize", "local_response_norm"})
 
@@ -51,7 +54,7 @@ JOINING = frozenset(
 PADDING = frozenset({"pad", "constant_pad_nd"})
 # The larger or smaller of two signals takes all; beside a constant they are activations.
 EXTREMES = frozenset({"maximum", "minimum", "fmax", "fmin"})
-# Of what routes, the ones whose output is (or in another memory layout would be) a view of the input.
+# Of what routes, all whose output is (or in another memory layout would be) a view of the input.
 VIEWS = frozenset(
     {
         "reshape", "view", "view_as", "reshape_as", "flatten", "unflatten", "ravel", "permute",

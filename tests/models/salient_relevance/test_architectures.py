@@ -40,35 +40,71 @@ EXPLAINED = {
         )
     ),
 }  # fmt: skip
-REFUSED = {
-    "convnext": (
-        lambda: transformers.ConvNextForImageClassification(
-            transformers.ConvNextConfig(hidden_sizes=[8, 8], depths=[1, 1], num_stages=2, **LABELS)
-        ),
-        r"'convnext\.embeddings\.layernorm' \(ConvNextLayerNorm\)",
+SMALL_VIT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "image_size": 32,
+    "patch_size": 8,
+    **LABELS,
+}
+SMALL_SWIN = {
+    "embed_dim": 8,
+    "depths": [1, 2],
+    "num_heads": [1, 2],
+    "image_size": 32,
+    "patch_size": 2,
+    **LABELS,
+}
+SMALL_CONVNEXT = {"hidden_sizes": [8, 12], "depths": [1, 2], "num_stages": 2, **LABELS}
+WITH_ATTENTION = {
+    "vit": lambda: transformers.ViTForImageClassification(transformers.ViTConfig(**SMALL_VIT)),
+    "vit eager": lambda: transformers.ViTForImageClassification(
+        transformers.ViTConfig(**SMALL_VIT, attn_implementation="eager", hidden_act="gelu_new")
     ),
-    "vit": (
-        lambda: transformers.ViTForImageClassification(
-            transformers.ViTConfig(
-                hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-                image_size=64, **LABELS,
-            )
-        ),
-        r"'vit\..*layernorm_before' \(LayerNorm\) uses the operation 'layer_norm'",
+    "deit": lambda: transformers.DeiTForImageClassification(transformers.DeiTConfig(**SMALL_VIT)),
+    "deit with a teacher": lambda: transformers.DeiTForImageClassificationWithTeacher(
+        transformers.DeiTConfig(**SMALL_VIT)
     ),
-    "swin": (
-        lambda: transformers.SwinForImageClassification(
-            transformers.SwinConfig(
-                embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4, image_size=64, **LABELS
-            )
-        ),
-        r"'swin\.embeddings\.norm' \(LayerNorm\)",
+    "beit": lambda: transformers.BeitForImageClassification(
+        transformers.BeitConfig(**SMALL_VIT, use_relative_position_bias=True)
+    ),
+    "dinov2": lambda: transformers.Dinov2ForImageClassification(
+        transformers.Dinov2Config(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8,
+            use_swiglu_ffn=True, **LABELS,
+        )
+    ),
+    "swin": lambda: transformers.SwinForImageClassification(
+        transformers.SwinConfig(**SMALL_SWIN, window_size=4)
+    ),
+    "swin with padded windows": lambda: transformers.SwinForImageClassification(
+        transformers.SwinConfig(**SMALL_SWIN, window_size=3)
+    ),
+    "swin v2": lambda: transformers.Swinv2ForImageClassification(
+        transformers.Swinv2Config(**SMALL_SWIN, window_size=4)
+    ),
+    "convnext": lambda: transformers.ConvNextForImageClassification(
+        transformers.ConvNextConfig(**SMALL_CONVNEXT)
+    ),
+    "convnext v2": lambda: transformers.ConvNextV2ForImageClassification(
+        transformers.ConvNextV2Config(**SMALL_CONVNEXT)
+    ),
+    "poolformer": lambda: transformers.PoolFormerForImageClassification(
+        transformers.PoolFormerConfig(depths=[1, 1, 1, 1], hidden_sizes=[8, 8, 8, 8], **LABELS)
+    ),
+    "mobilevit": lambda: transformers.MobileViTForImageClassification(
+        transformers.MobileViTConfig(
+            image_size=32, hidden_sizes=[16, 20, 24], num_attention_heads=2,
+            neck_hidden_sizes=[8, 8, 8, 8, 12, 12, 32], **LABELS,
+        )
     ),
 }  # fmt: skip
 
 
-def pictures():
-    return torch.rand(2, 3, 64, 64) * 2 - 1
+def pictures(size=64):
+    return torch.rand(2, 3, size, size) * 2 - 1
 
 
 @pytest.mark.parametrize("name", EXPLAINED)
@@ -102,9 +138,28 @@ def is_of_gate(name):
     return ".squeeze_excite." in name or ".attention." in name
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_transformer_is_refused_by_the_name_of_its_layer(name):
-    make, message = REFUSED[name]
-    model = SalientRelevanceForImageSaliency.from_classifier(make(), preset="epsilon_plus")
-    with pytest.raises(ValueError, match=message):
-        model(pictures())
+@pytest.mark.parametrize("name", WITH_ATTENTION)
+def test_classifier_with_attention_or_layer_norm_is_explained(name):
+    torch.manual_seed(0)
+    classifier = WITH_ATTENTION[name]().eval()
+    for parameter in classifier.parameters():  # biases and tokens begin at zero
+        parameter.data += torch.randn(parameter.shape) * 0.1
+    settings = {"input_low": [-1, -1, -1], "input_high": [1, 1, 1], "context_max_side": 32}
+    model = SalientRelevanceForImageSaliency.from_classifier(classifier, start="one", **settings)
+    images = pictures(32)
+    output = model(images, [1, 2])
+    torch.testing.assert_close(output.logits, classifier(images).logits, rtol=1e-4, atol=1e-4)
+    assert output.saliency.shape == (2, 32, 32)
+    assert float(output.relevance.abs().sum()) > 1e-6
+    for preset in ("deep_taylor", "epsilon_plus"):
+        model.config.preset = preset
+        audit = model.conservation_audit(images[:1], [1])[0][0]
+        assert audit.largest_accounted_error < 1e-4
+        assert audit.accounted_error < 1e-5
+        booked = {row.name for row in audit.rows}
+        weighted = nn.Conv2d | nn.Linear | nn.LayerNorm | nn.GroupNorm
+        used = {key for key, module in classifier.named_modules() if isinstance(module, weighted)}
+        assert {key for key in used - booked if "continuous_position" not in key} == set()
+    model.config.preset, model.config.bias_relevance = "deep_taylor", "uniform"
+    spread = model.relevance(images[:1], [1]).relevance
+    assert float(spread.sum()) == pytest.approx(1, abs=1e-2)

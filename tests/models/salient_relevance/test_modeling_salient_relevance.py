@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from transformers import ResNetConfig, ResNetForImageClassification
+from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig
 
 from salhub.models.salient_relevance.configuration_salient_relevance import SalientRelevanceConfig
 from salhub.models.salient_relevance.context_aware_saliency import context_aware_saliency
@@ -63,6 +63,15 @@ class TestContrastWithSpreadBiases(TestSalientRelevance):
         "bias_relevance": "uniform",
         "contrast": "others",
     }
+
+
+class TestVisionTransformer(TestSalientRelevance):
+    def config(self):
+        backbone = ViTConfig(
+            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
+            image_size=32, patch_size=8, num_labels=5,
+        )  # fmt: skip
+        return SalientRelevanceConfig(backbone_config=backbone, **BOUNDS, **SMALL)
 
 
 @pytest.fixture

@@ -283,22 +283,6 @@ class Wrapped(nn.Module):
         return self.odd(self.stem(x)).flatten(2).mean(2)
 
 
-class Attention(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.attend = nn.MultiheadAttention(4, 2, batch_first=True)
-
-    def forward(self, x):
-        tokens = x.flatten(2).transpose(1, 2)
-        return self.attend(tokens, tokens, tokens)[0].transpose(1, 2)
-
-
-class ScaledDotProduct(nn.Module):
-    def forward(self, x):
-        tokens = x.flatten(2).transpose(1, 2)
-        return F.scaled_dot_product_attention(tokens, tokens, tokens).transpose(1, 2)
-
-
 class Recurrent(nn.Module):
     def __init__(self):
         super().__init__()
@@ -327,14 +311,24 @@ class LastCustomFunction(CustomFunction):
         return self.Double.apply(x)
 
 
-class SquareSignal(nn.Module):
+class DeviationAsFeature(nn.Module):
     def forward(self, x):
-        return x * x
+        return x + x.std((2, 3), keepdim=True)
 
 
-class DivideSignals(nn.Module):
+class Exponential(nn.Module):
     def forward(self, x):
-        return x / (1 + x.mean((2, 3), keepdim=True))
+        return F.relu(x).exp()
+
+
+class OwnKernel(nn.Module):
+    def forward(self, x):
+        return F.conv2d(x, x[:, :, :3, :3])
+
+
+class LogSum(nn.Module):
+    def forward(self, x):
+        return x.logcumsumexp(dim=1)
 
 
 class BatchStatistics(nn.Module):
@@ -343,14 +337,12 @@ class BatchStatistics(nn.Module):
 
 
 REFUSED = {
-    "attention": (Attention(), r"'odd.attend' \(MultiheadAttention\)"),
-    "dot product": (ScaledDotProduct(), r"'odd' \(ScaledDotProduct\).*attention"),
-    "layer norm": (nn.LayerNorm([4, 6, 6]), r"'odd' \(LayerNorm\).*layer_norm"),
-    "group norm": (nn.GroupNorm(2, 4), r"'odd' \(GroupNorm\).*group_norm"),
     "recurrent": (Recurrent(), r"'odd.cell' \(LSTM\).*lstm"),
     "custom function": (CustomFunction(), r"'odd' \(CustomFunction\).*DoubleBackward"),
-    "square": (SquareSignal(), r"'odd' \(SquareSignal\).*neither is a gate"),
-    "division": (DivideSignals(), r"'odd' \(DivideSignals\).*division"),
+    "deviation": (DeviationAsFeature(), r"'odd' \(DeviationAsFeature\).*'std' other than to scale"),
+    "exponential": (Exponential(), r"'odd' \(Exponential\).*'exp' other than to scale"),
+    "kernel": (OwnKernel(), r"'odd' \(OwnKernel\).*weights depend on the picture"),
+    "no rule": (LogSum(), r"'odd' \(LogSum\).*'logcumsumexp'"),
     "batch statistics": (BatchStatistics(), r"'odd' \(BatchStatistics\).*batch statistics"),
 }
 
