@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._C._autograd import _top_saved_tensors_default_hooks
 from torch.overrides import TorchFunctionMode
 
 from salhub.models.salient_relevance.composed_operations import COMPOSED
@@ -447,7 +448,7 @@ class RelevanceMode(TorchFunctionMode):
 
 def _saved_by_us() -> AbstractContextManager:
     """Inside torch.utils.checkpoint, keep tensors: it would run its part again, unwatched."""
-    if torch._C._autograd._top_saved_tensors_default_hooks(True) is None:
+    if _top_saved_tensors_default_hooks(True) is None:
         return nullcontext()
     return torch.autograd.graph.saved_tensors_hooks(Tensor.detach, lambda tensor: tensor)
 
