@@ -13,7 +13,7 @@ from salhub.data.picture_decoding import MAX_PIXELS, decode_picture, to_upright_
 from salhub.data.picture_geometry import Box, check_picture_size, viewed_box
 from salhub.data.picture_sources import read_source
 
-__all__ = ["MAX_PIXELS", "Box", "load_image", "map_to_picture", "viewed_box"]
+__all__ = ["MAX_PIXELS", "Box", "load_image", "map_to_picture", "place_map", "viewed_box"]
 
 
 def load_image(source: Any) -> Image.Image:
@@ -83,23 +83,46 @@ def map_to_picture(
         (300, 451)
     """
     maps = _checked_maps(saliency)
+    if maps.ndim not in (3, 4) or maps.size == 0:
+        raise ValueError(f"Maps have shape (B, h, w) or (B, T, h, w), got {maps.shape}.")
     if len(maps) != len(picture_sizes):
         raise ValueError(f"There are {len(maps)} maps but {len(picture_sizes)} picture sizes.")
     results = []
     for one, size in zip(maps, picture_sizes, strict=True):
-        height, width = check_picture_size(size)
-        box = viewed_box(image_processor, (height, width))
-        layers = [_place(layer, box, height, width) for layer in one.reshape(-1, *one.shape[-2:])]
-        results.append(np.stack(layers).reshape(*one.shape[:-2], height, width))
+        results.append(place_map(one, viewed_box(image_processor, size), size))
     return results
+
+
+def place_map(
+    saliency: torch.Tensor | np.ndarray, box: Box, picture_size: Sequence[int]
+) -> np.ndarray:
+    """Bring a map to the part of a picture that the network saw, as `map_to_picture` does.
+
+    Args:
+        saliency: Shape (h, w), or (T, h, w) for several classes.
+        box: left, top, right, bottom of that part, in pixels of the picture; it may be larger.
+        picture_size: Height and width of the picture.
+
+    Returns:
+        float32 of shape (H, W), or (T, H, W).
+
+    Raises:
+        ValueError: NaN or infinite values, or no size.
+
+    Example:
+        >>> place_map(np.ones((2, 2)), (1, 0, 3, 2), (2, 4)).tolist()
+        [[0.0, 1.0, 1.0, 0.0], [0.0, 1.0, 1.0, 0.0]]
+    """
+    maps = _checked_maps(saliency)
+    height, width = check_picture_size(picture_size)
+    layers = [_place(layer, box, height, width) for layer in maps.reshape(-1, *maps.shape[-2:])]
+    return np.stack(layers).reshape(*maps.shape[:-2], height, width)
 
 
 def _checked_maps(saliency: torch.Tensor | np.ndarray) -> np.ndarray:
     if isinstance(saliency, torch.Tensor):
         saliency = saliency.detach().cpu().float().numpy()
     maps = np.asarray(saliency, dtype=np.float32)
-    if maps.ndim not in (3, 4) or maps.size == 0:
-        raise ValueError(f"Maps have shape (B, h, w) or (B, T, h, w), got {maps.shape}.")
     if not np.isfinite(maps).all():
         raise ValueError("The maps hold NaN or infinite values; they cannot be resized.")
     return maps

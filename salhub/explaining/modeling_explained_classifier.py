@@ -14,12 +14,14 @@ from transformers import PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.initialization import no_init_weights
 
+from salhub.explaining.concurrency import exclusive_use
 from salhub.explaining.configuration_explained_classifier import (
     ExplainedClassifierConfig,
 )
 from salhub.hub import HUB_KEYWORDS, hub_keywords, load, resolve
 from salhub.manifest import NAMESPACE
-from salhub.modeling import SaliencyPreTrainedModel
+from salhub.modeling import SaliencyPreTrainedModel, attribution_scope
+from salhub.ops.class_scores import without_positions
 from salhub.saving import unwrapped
 
 logger = logging.getLogger(__name__)
@@ -187,6 +189,24 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
             return outputs
         return outputs.logits if hasattr(outputs, "logits") else outputs[0]
 
+    @property
+    def num_channels(self) -> int:
+        """Channels of the pictures that the classifier takes; 3 where a plain module is silent."""
+        config = self.config.backbone_config
+        if config is not None:
+            return getattr(config, "num_channels", None) or 3
+        convolution = next((m for m in self.backbone.modules() if isinstance(m, nn.Conv2d)), None)
+        return 1 if convolution is not None and convolution.in_channels == 1 else 3
+
+    def class_scores(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return the raw score of every class, (B, C), without explaining anything.
+
+        Args:
+            pixel_values: Pictures from the classifier's image processor, on the model's device.
+        """
+        with exclusive_use(self.backbone), attribution_scope(self), torch.no_grad():
+            return without_positions(self.classify(pixel_values))
+
     def adopt_image_processor(self, image_processor: BaseImageProcessor) -> None:
         """Learn what a method needs to know of how pictures are prepared; most need nothing."""
 
@@ -206,7 +226,7 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
                 f"pixel_values must be a floating-point tensor, got {kind}; prepare pictures with "
                 "the classifier's image processor."
             )
-        channels = getattr(self.config.backbone_config, "num_channels", 3)
+        channels = self.num_channels
         if pixel_values.ndim != 4 or pixel_values.shape[1] != channels:
             raise ValueError(
                 f"pixel_values must have shape (batch, {channels}, height, width), got "

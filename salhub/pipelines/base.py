@@ -15,6 +15,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from salhub.data.class_names import ClassNames
 from salhub.data.picture_decoding import picture_endings
+from salhub.data.picture_fit import PictureFitter
 from salhub.data.samples import PREFIX
 from salhub.data.text_sources import load_text
 from salhub.entries import Model
@@ -326,8 +327,9 @@ class PicturePipeline(TaskPipeline):
 
     def prepare(self, image: Any) -> dict[str, Any]:
         picture = load_image(image)
-        inputs = self.image_processor(images=picture, return_tensors="pt")
-        return {"pixel_values": inputs["pixel_values"].to(self.dtype), "pictures": [picture]}
+        channels = getattr(self.model.config, "num_channels", None) or 3
+        pixels = PictureFitter(self.image_processor, channels).pixel_values(picture)
+        return {"pixel_values": pixels.to(self.dtype), "pictures": [picture]}
 
 
 def load_image_processor(source: Any, **hub_arguments: Any) -> BaseImageProcessor:

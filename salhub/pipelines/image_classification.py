@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from salhub.ops.class_scores import apply_score_function, score_function, without_positions
 from salhub.pipelines.base import PicturePipeline, whole_number
+from salhub.pipelines.doubts import doubts_of_picture, doubts_of_scores
 from salhub.pipelines.image_classification_result import ImageClassificationResult
 
 _TOP_CLASSES = 5
@@ -62,13 +64,18 @@ result.save("classified.png")
         return {"logits": logits, "pictures": model_inputs["pictures"]}
 
     def postprocess(self, model_outputs, top_k: int = _TOP_CLASSES) -> ImageClassificationResult:
-        probabilities = model_outputs["logits"][0].float().softmax(dim=-1)
-        top = probabilities.topk(min(top_k, len(probabilities)))
-        indices = top.indices.tolist()
+        [logits] = without_positions(model_outputs["logits"])
+        function = score_function(self.model.config, len(logits))
+        top = apply_score_function(logits, function).topk(min(top_k, len(logits)))
+        picture, indices = model_outputs["pictures"][0], top.indices.tolist()
+        labels, scores = [self.class_name(index) for index in indices], top.values.tolist()
+        found = list(zip(labels, indices, scores, strict=True))
         return ImageClassificationResult(
-            image=model_outputs["pictures"][0],
-            labels=[self.class_name(index) for index in indices],
-            scores=top.values.tolist(),
+            image=picture,
+            labels=labels,
+            scores=scores,
             class_labels=indices,
             model_name=self._model_name(),
+            score_function=function,
+            notes=[*doubts_of_picture(picture), *doubts_of_scores(found, function)],
         )

@@ -1,21 +1,25 @@
 """What classifying one picture gives: the likeliest classes, and ways to look at them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from PIL import Image
 
+from salhub.ops.class_scores import ScoreFunction
 from salhub.pipelines.result import PipelineResult, check_comparable, finite
-from salhub.viz import bars, compare, enlarge, panels
-from salhub.viz.text import percentage
+from salhub.viz import bars, compare, enlarge, message_panel, panels
+from salhub.viz.text import score_words
 
 _SIDE = 360
 # More bars than this could not be read.
 _MOST_BARS = 10
-_HOW_TO_READ = (
-    "The longer a bar, the likelier the class; the network always answers with one of its own."
-)
+_HOW_TO_READ = {
+    "softmax": "The longer a bar, the likelier the class; the network always answers with one of "
+    "its own.",
+    "sigmoid": "The longer a bar, the likelier the class; each is likely or not by itself.",
+    "none": "The network predicts numbers, not classes.",
+}
 
 
 @dataclass(eq=False, repr=False)
@@ -25,9 +29,13 @@ class ImageClassificationResult(PipelineResult):
     Args:
         image: The picture as it was classified: RGB, turned upright.
         labels: Names of the classes, most likely first.
-        scores: Probability that the model gives each of them, in [0, 1].
+        scores: Probability that the model gives each of them, in [0, 1]; of a network that predicts
+            numbers, the numbers.
         class_labels: Index of each of them.
         model_name: The model that was asked.
+        score_function: "softmax", one class of several; "sigmoid", each class by itself; "none", a
+            network that predicts numbers.
+        notes: Sentences of doubt about the answer.
 
     Raises:
         ValueError: No class, or not one score and one index a class.
@@ -44,6 +52,8 @@ class ImageClassificationResult(PipelineResult):
     scores: list[float]
     class_labels: list[int]
     model_name: str = ""
+    score_function: ScoreFunction = "softmax"
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         counts = {len(self.labels), len(self.scores), len(self.class_labels)}
@@ -56,7 +66,7 @@ class ImageClassificationResult(PipelineResult):
 
     def __repr__(self) -> str:
         return (
-            f"ImageClassificationResult({self.label!r}, score {percentage(self.score)}, "
+            f"ImageClassificationResult({self.label!r}, score {self._words(self.score)}, "
             f"{self.image.width} x {self.image.height} pixels, model {self.model_name!r})"
         )
 
@@ -67,7 +77,7 @@ class ImageClassificationResult(PipelineResult):
 
     @property
     def score(self) -> float:
-        """Probability of the most likely class, in [0, 1]."""
+        """Score of the most likely class: a probability in [0, 1], or a number; see `scores`."""
         return self.scores[0]
 
     @property
@@ -77,11 +87,13 @@ class ImageClassificationResult(PipelineResult):
 
     def plot(self) -> Image.Image:
         """Draw the picture beside bars of its likeliest classes."""
-        title = f"“{self.label}” · probability {percentage(self.score)}"
+        kind = "value" if self.score_function == "none" else "probability"
+        title = f"“{self.label}” · {kind} {self._words(self.score)}"
+        caption = "Values" if self.score_function == "none" else "Likeliest classes"
         return panels(
-            [(enlarge(self.image, _SIDE), "Picture"), (self._bars(), "Likeliest classes")],
+            [(enlarge(self.image, _SIDE), "Picture"), (self._bars(), caption)],
             title=f"{title} · {self.model_name}" if self.model_name else title,
-            note=_HOW_TO_READ,
+            note=" ".join([*self.notes, _HOW_TO_READ[self.score_function]]),
             side=_SIDE,
         )
 
@@ -103,13 +115,18 @@ class ImageClassificationResult(PipelineResult):
         return compare(
             ["Picture", *results],
             [("", [picture, *(result._bars() for result in results.values())])],
-            note=_HOW_TO_READ,
+            note=" ".join(
+                dict.fromkeys(_HOW_TO_READ[result.score_function] for result in results.values())
+            ),
             side=_SIDE,
             most_columns=4,
         )
 
     def _bars(self) -> Image.Image:
         shown = list(zip(self.labels, self.scores, strict=True))[:_MOST_BARS]
+        if self.score_function == "none":
+            lines = [f"{label}: {self._words(score)}" for label, score in shown]
+            return message_panel((_SIDE, _SIDE), "\n".join(lines))
         return bars(shown, size=(_SIDE, _SIDE))
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,21 +137,31 @@ class ImageClassificationResult(PipelineResult):
             "label": self.label,
             "class_label": int(self.class_label),
             "score": finite(self.score),
+            "score_function": self.score_function,
             "predictions": [
                 {"label": label, "class_label": int(index), "score": finite(score)}
                 for label, index, score in classes
             ],
+            "notes": list(self.notes),
             "width": self.image.width,
             "height": self.image.height,
             "summary": self.summary(),
         }
 
     def summary(self) -> str:
-        """Return one sentence: the answer, and what comes next."""
+        """Return the notes, and one sentence: the answer, and what comes next."""
+        return " ".join([*self.notes, self._sentence()])
+
+    def _sentence(self) -> str:
         first, *others = [
-            f"'{label}' ({percentage(score)})"
+            f"'{label}' ({self._words(score)})"
             for label, score in zip(self.labels, self.scores, strict=True)
         ]
+        if self.score_function == "none":
+            return f"The network predicts {', '.join([first, *others])}."
         if not others:
             return f"{first} is the most likely class."
         return f"{first} is the most likely class, then {', '.join(others)}."
+
+    def _words(self, score: float) -> str:
+        return score_words(score, self.score_function)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,19 @@ import torch
 from torch import nn
 from transformers.image_processing_utils import BaseImageProcessor
 
+from salhub.data.picture_fit import FITS, FittedPicture, PictureFitter
 from salhub.entries import Model
-from salhub.errors import NoImageProcessorError
+from salhub.errors import NoImageProcessorError, did_you_mean
 from salhub.explaining.modeling_explained_classifier import (
     ExplainedClassifierModel,
 )
 from salhub.hub import hub_keywords
+from salhub.ops.class_scores import ScoreFunction, apply_score_function, score_function
 from salhub.pipelines.base import PicturePipeline, load_image_processor
+from salhub.pipelines.doubts import doubts_of_picture, doubts_of_scores
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult
-from salhub.processing import map_to_picture, viewed_box
+from salhub.pipelines.picture_view import Explained, View
+from salhub.processing import load_image, place_map
 
 _TOP_PREDICTIONS = 5
 
@@ -34,7 +39,9 @@ class ImageSaliencyPipeline(PicturePipeline):
     """
 
     result_class = ImageSaliencyResult
-    call_settings = ("class_labels",)
+    # Whether the network takes pictures of other sizes than its own; None until it was tried.
+    _any_size: bool | None = None
+    call_settings = ("class_labels", "fit")
     example = """
 import salhub
 
@@ -125,8 +132,10 @@ result.save("explained.png")
             images: What `salhub.load_image` takes, or a list, generator or dataset of it.
             class_labels: The class to explain, by index or name, or a list of one a picture; by
                 default the most likely one.
-            **kwargs: Settings of the model for this call alone, such as `method` and `layers` of
-                NormGrad; and as in transformers, such as `batch_size`.
+            **kwargs: `fit`, how a picture is brought to the network: "whole", the default, so that
+                the map covers all of it, or "crop", as the image processor cuts it, which is how
+                models are evaluated; settings of the model for this call alone, such as `method`
+                and `layers` of NormGrad; and as in transformers, such as `batch_size`.
 
         Returns:
             One result a picture.
@@ -147,9 +156,13 @@ result.save("explained.png")
             kwargs["class_labels"] = class_labels
         return super().__call__(images, **kwargs)
 
-    def _sanitize_parameters(self, class_labels=None, **settings):
+    def _sanitize_parameters(self, class_labels=None, fit=None, **settings):
         self._model_with(settings)
-        asked = {} if class_labels is None else {"class_label": self.class_index(class_labels)}
+        asked = {"settings": settings}
+        if class_labels is not None:
+            asked["class_label"] = self.class_index(class_labels)
+        if fit is not None:
+            asked["fit"] = _checked_fit(fit)
         return asked, settings, {}
 
     @property
@@ -163,50 +176,149 @@ result.save("explained.png")
             return {}
         return {"layers": [str(layer) for layer in self.model.saliency_layers()]}
 
-    def prepare(self, image: Any, class_label: int | None = None) -> dict[str, Any]:
-        return {**super().prepare(image), "class_labels": [class_label]}
+    def prepare(
+        self,
+        image: Any,
+        class_label: int | None = None,
+        fit: str = FITS[0],
+        settings: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        view = self.view(image, fit, settings)
+        return {"views": [view], "class_labels": [class_label]}
+
+    def view(
+        self, image: Any, fit: str = FITS[0], settings: Mapping[str, Any] | None = None
+    ) -> View:
+        """Prepare one picture as a call does.
+
+        Args:
+            image: What `salhub.load_image` takes.
+            fit: As of a call.
+            settings: Fields of the configuration for this picture alone.
+
+        Raises:
+            ValueError: It cannot be read, or is none for this network.
+        """
+        picture = load_image(image)
+        model = self._model_with(settings or {})
+        crop = self.fitter.crop(picture)
+        if _checked_fit(fit) == "crop" or crop.fit != "crop":
+            return View(picture, crop)
+        whole = self.fitter.whole(picture, lambda one: self._takes_any_size(model, one))
+        return View(picture, whole, crop)
+
+    @cached_property
+    def fitter(self) -> PictureFitter:
+        """What prepares pictures, whole or cut."""
+        patch_size = getattr(self.model.config.backbone_config, "patch_size", None)
+        patch_size = patch_size if isinstance(patch_size, int) else None
+        return PictureFitter(self.image_processor, self.model.num_channels, patch_size)
+
+    def _takes_any_size(self, model: ExplainedClassifierModel, crop: FittedPicture) -> bool:
+        """Whether the network takes pictures of other sizes; tried once, as networks are many."""
+        if self._any_size is None:
+            unit = self.fitter.stride(crop.size)
+            other = (crop.size[0] + unit, crop.size[1] + 2 * unit)
+            pixels = crop.pixel_values.to(self.device, self.dtype)
+            expected = model.class_scores(pixels).shape
+            try:
+                found = model.class_scores(
+                    nn.functional.interpolate(pixels.float(), other).to(pixels)
+                ).shape
+            except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
+                found = None
+            self._any_size = found == expected
+        return self._any_size
 
     def _forward(self, model_inputs, **settings):
-        labels = _flat(model_inputs["class_labels"])
-        outputs = self._model_with(settings)(
-            pixel_values=model_inputs["pixel_values"],
-            class_labels=None if labels[0] is None else labels,
-        )
-        return {
-            "saliency": outputs.saliency,
-            "logits": outputs.logits,
-            "class_labels": outputs.class_labels,
-            "degenerate": outputs.degenerate,
-            "pictures": model_inputs["pictures"],
-        }
+        views, labels = _flat(model_inputs["views"]), _flat(model_inputs["class_labels"])
+        model = self._model_with(settings)
+        found: list[Explained | None] = [None] * len(views)
+        # Pictures seen whole differ in size; those of one size pass together.
+        groups: dict[tuple[int, int], list[int]] = {}
+        for place, view in enumerate(views):
+            groups.setdefault(view.fitted.size, []).append(place)
+        for places in groups.values():
+            pixels = torch.cat([views[place].fitted.pixel_values for place in places])
+            wanted = [labels[place] for place in places]
+            outputs = model(
+                pixel_values=pixels.to(self.device, self.dtype),
+                class_labels=None if wanted[0] is None else wanted,
+            )
+            for row, place in enumerate(places):
+                found[place] = Explained.of_outputs(views[place], outputs, row)
+        self._classify_crops(views)
+        return {"explained": found}
+
+    def _classify_crops(self, views: Sequence[View]) -> None:
+        """Have the network answer the crops of pictures that it sees whole."""
+        waiting = [one for one in views if one.crop is not None and one.crop_logits is None]
+        if not waiting:
+            return
+        pixels = torch.cat([one.crop.pixel_values for one in waiting])
+        scores = self.model.class_scores(pixels.to(self.device, self.dtype)).cpu()
+        for view, row in zip(waiting, scores, strict=True):
+            view.crop_logits = row
 
     def postprocess(self, model_outputs) -> ImageSaliencyResult:
-        picture = model_outputs["pictures"][0]
-        size = (picture.height, picture.width)
-        [saliency] = map_to_picture(model_outputs["saliency"].float(), self.image_processor, [size])
-        probabilities = model_outputs["logits"][0].float().softmax(dim=-1)
-        class_label = int(model_outputs["class_labels"][0])
-        top = probabilities.topk(min(_TOP_PREDICTIONS, len(probabilities)))
+        [explained] = _flat([model_outputs["explained"]])
+        return self.result_of(explained)
+
+    def result_of(self, explained: Explained) -> ImageSaliencyResult:
+        """Return what a person is given, of one map of one picture."""
+        view = explained.view
+        self._classify_crops([view])
+        size = (view.picture.height, view.picture.width)
+        function = self.score_function(len(explained.logits))
+        scores = apply_score_function(explained.logits, function)
+        predictions = self.likeliest(scores)
         return ImageSaliencyResult(
-            image=picture,
-            saliency=saliency,
-            label=self.class_name(class_label),
-            class_label=class_label,
-            probability=float(probabilities[class_label]),
-            predictions=[
-                (self.class_name(int(index)), int(index), float(probability))
-                for probability, index in zip(top.values, top.indices, strict=True)
-            ],
-            degenerate=bool(model_outputs["degenerate"][0]),
+            image=view.picture,
+            saliency=place_map(explained.saliency, view.fitted.box, size),
+            label=self.class_name(explained.class_label),
+            class_label=explained.class_label,
+            probability=float(scores[explained.class_label]),
+            predictions=predictions,
+            degenerate=explained.degenerate,
             model_name=self._model_name(),
-            viewed_box=viewed_box(self.image_processor, size),
+            viewed_box=view.fitted.box,
+            fit=view.fitted.fit,
+            score_function=function,
+            notes=[
+                *doubts_of_picture(view.picture, max(view.fitted.enlargement)),
+                *doubts_of_scores(predictions, function),
+                *view.notes(predictions, self._crop_answer(view, function)),
+            ],
         )
+
+    def score_function(self, num_outputs: int) -> ScoreFunction:
+        """Return what makes scores of the network's outputs."""
+        return score_function(self.model.config.backbone_config, num_outputs)
+
+    def likeliest(self, scores: torch.Tensor) -> list[tuple[str, int, float]]:
+        """Return the classes with the highest scores (C,) as (name, index, score)."""
+        top = scores.topk(min(_TOP_PREDICTIONS, len(scores)))
+        pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        return [(self.class_name(index), index, score) for index, score in pairs]
+
+    def _crop_answer(self, view: View, function: ScoreFunction) -> tuple[str, int, float] | None:
+        if view.crop_logits is None:
+            return None
+        return self.likeliest(apply_score_function(view.crop_logits, function))[0]
 
     def _model_name(self) -> str:
         config = self.model.config
         # A classifier of the user's gives its name where the method was only wrapped around it.
         own = getattr(getattr(self.model.backbone, "config", None), "name_or_path", "") or ""
         return config.name_or_path or config.backbone or Path(own).name
+
+
+def _checked_fit(fit: Any) -> str:
+    if fit not in FITS:
+        raise ValueError(
+            f"fit must be one of {', '.join(FITS)}, got {fit!r}.{did_you_mean(str(fit), FITS)}"
+        )
+    return fit
 
 
 def _flat(values: list) -> list:

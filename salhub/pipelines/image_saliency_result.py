@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from salhub.ops.class_scores import ScoreFunction
 from salhub.pipelines.result import PICTURE_WRITERS, PipelineResult, check_comparable, finite
 from salhub.viz import ColorBar, compare, message_panel, overlay, paint, panels
 from salhub.viz.overlay import is_signed
-from salhub.viz.text import percentage
+from salhub.viz.text import percentage, score_words
 
 # The share of what the network saw that counts as most salient.
 _SALIENT_SHARE = 0.05
@@ -37,12 +38,19 @@ class ImageSaliencyResult(PipelineResult):
             where the network did not look. Negative values speak against the class.
         label: Name of the explained class.
         class_label: Index of the explained class.
-        probability: Probability the classifier gives it, in [0, 1].
+        probability: Probability the classifier gives it, in [0, 1]; of a network that predicts
+            numbers, the number.
         predictions: The most likely classes as (name, index, probability), most likely first.
         degenerate: Whether the map is constant and so says nothing.
         model_name: The model that made the map.
         viewed_box: left, top, right, bottom of what the network saw, in pixels of the picture;
-            None for all of it.
+            None for all of it. Larger than the picture where it was seen with bars beside it.
+        fit: How the picture was brought to the network: "whole" in its own proportions, "squeeze"
+            whole in others, "letterbox" whole with bars beside it, "crop" cut at its edges.
+        score_function: "softmax", one class of several; "sigmoid", each class by itself; "none", a
+            network that predicts numbers.
+        notes: Sentences to read before the map: what makes the answer doubtful, and what was done
+            to the picture. That another class than the likeliest is explained is added to them.
 
     Raises:
         ValueError: The map is not the size of the picture, or holds NaN or infinite values.
@@ -67,6 +75,9 @@ class ImageSaliencyResult(PipelineResult):
     degenerate: bool = False
     model_name: str = ""
     viewed_box: tuple[float, float, float, float] | None = None
+    fit: Literal["whole", "squeeze", "letterbox", "crop"] = "whole"
+    score_function: ScoreFunction = "softmax"
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.saliency = np.asarray(self.saliency, dtype=np.float32)
@@ -80,10 +91,11 @@ class ImageSaliencyResult(PipelineResult):
             raise ValueError("The map holds NaN or infinite values.")
         if self.viewed_box is None:
             self.viewed_box = (0.0, 0.0, float(size[1]), float(size[0]))
+        self.notes = list(dict.fromkeys([*self.notes, *self._own_answer()]))
 
     def __repr__(self) -> str:
         return (
-            f"ImageSaliencyResult({self.label!r}, probability {percentage(self.probability)}, "
+            f"ImageSaliencyResult({self.label!r}, {self._words}, "
             f"{self.image.width} x {self.image.height} pixels, model {self.model_name!r})"
         )
 
@@ -125,12 +137,13 @@ class ImageSaliencyResult(PipelineResult):
         first = next(iter(small.values()))
         one_answer = len({(result.label, result.probability) for result in small.values()}) == 1
         headings = [
-            name if one_answer else f"{name}: “{result.label}” ({percentage(result.probability)})"
+            name if one_answer else f"{name}: “{result.label}” ({result._number})"
             for name, result in small.items()
         ]
         maps = [one.map_picture() if one.degenerate else one.overlay() for one in small.values()]
         kinds = {result.signed for result in small.values() if not result.degenerate}
-        notes = [_BRIGHTER] if False in kinds else []
+        notes = list(dict.fromkeys(note for result in small.values() for note in result.notes))
+        notes += [_BRIGHTER] if False in kinds else []
         if True in kinds:
             notes.append(_SIGNED if len(kinds) == 1 else _SOME_SIGNED)
         if any(result._is_cropped for result in small.values()):
@@ -172,15 +185,18 @@ class ImageSaliencyResult(PipelineResult):
             "model": self.model_name,
             "label": self.label,
             "class_label": int(self.class_label),
-            "probability": finite(self.probability),
+            **self._score(self.probability),
+            "score_function": self.score_function,
             "predictions": [
-                {"label": label, "class_label": int(index), "probability": finite(probability)}
-                for label, index, probability in self.predictions
+                {"label": label, "class_label": int(index), **self._score(score)}
+                for label, index, score in self.predictions
             ],
+            "notes": list(self.notes),
             "degenerate": bool(self.degenerate),
             "signed": self.signed,
             "width": self.image.width,
             "height": self.image.height,
+            "fit": self.fit,
             "viewed_box": [float(edge) for edge in self.viewed_box],
             "smallest": float(self.saliency.min()),
             "largest": float(self.saliency.max()),
@@ -190,8 +206,12 @@ class ImageSaliencyResult(PipelineResult):
         }
 
     def summary(self) -> str:
-        """Return one sentence: what was explained, and what the map says."""
-        answer = f"'{self.label}' (probability {percentage(self.probability)})"
+        """Return the notes, and one sentence: what was explained, and what the map says."""
+        return " ".join([*self.notes, self.reading()])
+
+    def reading(self) -> str:
+        """Return the sentence without the notes."""
+        answer = f"'{self.label}' ({self._words})"
         box = self.most_salient_box()
         if box is None:
             return f"{answer}: {_DEGENERATE[0].lower()}{_DEGENERATE[1:]}."
@@ -248,9 +268,29 @@ class ImageSaliencyResult(PipelineResult):
         column = ("left", "centre", "right")[min(2, 3 * x // self.image.width)]
         return "centre" if (row, column) == ("middle", "centre") else f"{row} {column}"
 
+    def _own_answer(self) -> list[str]:
+        if self.score_function == "none" or not self.predictions:
+            return []
+        own, index, probability = self.predictions[0]
+        if index == self.class_label:
+            return []
+        return [f"The network's own answer is '{own}' ({percentage(probability)})."]
+
     @property
     def _answer(self) -> str:
-        return f"“{self.label}” · probability {percentage(self.probability)}"
+        return f"“{self.label}” · {self._words}"
+
+    @property
+    def _number(self) -> str:
+        return score_words(self.probability, self.score_function)
+
+    @property
+    def _words(self) -> str:
+        return f"{'value' if self.score_function == 'none' else 'probability'} {self._number}"
+
+    def _score(self, score: float) -> dict[str, float | None]:
+        name = "value" if self.score_function == "none" else "probability"
+        return {name: finite(score)}
 
     @property
     def _is_cropped(self) -> bool:
@@ -259,15 +299,13 @@ class ImageSaliencyResult(PipelineResult):
         return left > 0.5 or top > 0.5 or right < width - 0.5 or bottom < height - 0.5
 
     def _how_to_read(self) -> str:
-        sentences = [_SIGNED if self.signed else _BRIGHTER]
         if self.degenerate:
             sentences = [f"{_DEGENERATE}; try another layer, class or method."]
+        else:
+            sentences = [_SIGNED if self.signed else _BRIGHTER]
         if self._is_cropped:
             sentences.append(_CROPPED)
-        if self.predictions and self.predictions[0][1] != self.class_label:
-            own, _, probability = self.predictions[0]
-            sentences.append(f"The classifier's own answer is “{own}” ({percentage(probability)}).")
-        return " ".join(sentences)
+        return " ".join([*self.notes, *sentences])
 
     def _shrunk(self) -> Self:
         """Return the same result for a picture no larger than a figure needs."""

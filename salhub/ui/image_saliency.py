@@ -7,12 +7,15 @@ from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import gradio as gr
-import torch
 from gradio.components import Component
 from PIL import Image
 from torch import Tensor
 
+from salhub.data.picture_fit import FITS, clipped
+from salhub.ops.class_scores import ScoreFunction, apply_score_function
+from salhub.outputs import ImageSaliencyOutput
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult
+from salhub.pipelines.picture_view import Explained, View
 from salhub.ui.controls import Dropdown, Radio, UploadedPicture, slider
 from salhub.ui.model_comparison import ModelsTab
 from salhub.ui.page import Contents, State, Tab
@@ -22,6 +25,7 @@ from salhub.ui.panes import (
     facts,
     file_stem,
     map_pictures,
+    notes,
     picture_file,
     picture_pane,
     pipeline_program,
@@ -38,7 +42,6 @@ Answer = TypeVar("Answer")
 # Answers kept, so that another opacity or another tab does not run the network again.
 _REMEMBERED_ANSWERS = 8
 _REMEMBERED_PICTURES = 16
-_GUESSES = 5
 _LONGEST_CLASS = 300
 
 
@@ -55,8 +58,9 @@ class MapTab(Tab):
 
     def panes(self) -> dict[str, Component]:
         """Build the pictures, the legend, the facts and the downloads."""
+        panes: dict[str, Component] = {"notes": gr.HTML(visible=False)}
         with gr.Row(elem_classes=self.layout):
-            panes = {name: picture_pane(label) for name, label in self.pictures}
+            panes |= {name: picture_pane(label) for name, label in self.pictures}
         panes |= {name: gr.HTML() for name in ("legend", "reading", "facts")}
         with gr.Row(elem_classes="salhub-buttons"):
             panes["png"] = gr.DownloadButton("Save figure (.png)", size="md")
@@ -78,8 +82,9 @@ class MapTab(Tab):
         """
         stem = file_stem(query.picture_name, self.page.entry.name, result.label)
         return {
+            "notes": notes(result.notes),
             **map_pictures(result, query.settings),
-            "reading": {"value": sentence(result.summary())},
+            "reading": {"value": sentence(result.reading())},
             "facts": {"value": facts(numbers)},
             "png": {"value": picture_file(result.plot(), stem)},
             "npy": {"value": array_file(result.saliency, stem)},
@@ -110,7 +115,8 @@ class ImageSaliencyPage(PicturePage):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._answers: OrderedDict[tuple, tuple[Any, float]] = OrderedDict()
-        self._probabilities: OrderedDict[str, Tensor] = OrderedDict()
+        self._views: OrderedDict[str, View] = OrderedDict()
+        self._scores: OrderedDict[str, Tensor] = OrderedDict()
 
     # --- what a method may replace -------------------------------------------------------------
 
@@ -125,7 +131,9 @@ class ImageSaliencyPage(PicturePage):
     def setting_controls(self) -> dict[str, Component]:
         """Build the controls in the accordion, by the name they have in a query."""
         colors = [("automatic", ""), *((name, name) for name in COLORMAPS)]
+        fits = [("Whole", FITS[0]), ("Cut at its edges, as for the measured numbers", FITS[1])]
         return {
+            "fit": Dropdown(fits, value=FITS[0], label="The network sees the picture"),
             "opacity": slider(0, 1, 0.6, step=0.05, label="Strength of the colours"),
             "colors": Dropdown(colors, value="", label="Colours"),
         }
@@ -134,18 +142,21 @@ class ImageSaliencyPage(PicturePage):
         """Return what differs from the model as it is shipped, for `salhub.pipeline`."""
         return {}
 
-    def saliency(self, picture: UploadedPicture | None, class_label: str = "") -> EndpointAnswer:
+    def saliency(
+        self, picture: UploadedPicture | None, class_label: str = "", fit: str = FITS[0]
+    ) -> EndpointAnswer:
         """Explain a picture: which of its parts speak for a class.
 
         Args:
             picture: Any picture: a file, or the address of one.
             class_label: The class to explain, a name or an index; empty for the most likely one.
+            fit: "whole", or "crop" for the picture as the network's image processor cuts it.
 
         Returns:
             The map over the photo, the map as a NumPy file (float32, the size of the picture, whose
             longer side is at most 1024 pixels), and what was explained.
         """
-        return self.endpoint_result(picture, class_label, {})
+        return self.endpoint_result(picture, class_label, {"fit": fit})
 
     def endpoint_result(
         self, picture: UploadedPicture | None, class_label: str, settings: Mapping[str, Any]
@@ -169,7 +180,7 @@ class ImageSaliencyPage(PicturePage):
         """Return the result of a query and the seconds the model took for it."""
 
         def explain() -> ImageSaliencyResult:
-            settings = self.pipeline_settings(query)
+            settings = {**self.pipeline_settings(query), "fit": fit_of(query)}
             return self.pipeline(query.image, class_labels=query.class_label, **settings)
 
         return self.timed(query, explain, "explain")
@@ -185,7 +196,7 @@ class ImageSaliencyPage(PicturePage):
             *question: What else tells this use of the model from others.
         """
         settings = repr(self.pipeline_settings(query))
-        key = (query.fingerprint, query.class_label, settings, *question)
+        key = (query.fingerprint, query.class_label, repr(fit_of(query)), settings, *question)
         with self.lock:
             if key not in self._answers:
                 start = time.perf_counter()
@@ -196,8 +207,10 @@ class ImageSaliencyPage(PicturePage):
 
     def code(self, query: Query) -> str:
         """Return the program that makes the map in sight."""
-        label = query.class_label
-        call = {} if label is None else {"class_labels": label}
+        label, fit = query.class_label, fit_of(query)
+        call: dict[str, Any] = {} if label is None else {"class_labels": label}
+        named = {name: self.pipeline.class_name(one) for name, one in call.items()}
+        call |= {} if fit == FITS[0] else {"fit": fit}
         return pipeline_program(
             "explain",
             self.name,
@@ -205,34 +218,53 @@ class ImageSaliencyPage(PicturePage):
             ['result.save("explained.png")', 'result.save("explained.npy")'],
             settings=self.pipeline_settings(query),
             call=call,
-            comments={name: self.pipeline.class_name(one) for name, one in call.items()},
+            comments=named,
         )
 
-    def probabilities(self, query: Query) -> Tensor:
-        """Return the probability of every class, (C,); those of the last pictures are kept."""
-        key = query.fingerprint
-        with self.lock, torch.no_grad():
-            if key not in self._probabilities:
-                pixels = self.pipeline.preprocess(query.image)["pixel_values"]
-                logits = self.pipeline.model.classify(pixels.to(self.pipeline.device))
-                self._probabilities[key] = logits[0].float().softmax(-1).cpu()
-                _forget(self._probabilities, _REMEMBERED_PICTURES)
-            return self._probabilities[key]
+    def view(self, query: Query) -> View:
+        """Return the picture of a query as the network sees it."""
+        key = f"{query.fingerprint} {fit_of(query)}"
+        with self.lock:
+            if key not in self._views:
+                self._views[key] = self.pipeline.view(query.image, fit_of(query))
+                _forget(self._views, _REMEMBERED_ANSWERS)
+            return self._views[key]
+
+    def pixels(self, query: Query) -> Tensor:
+        """Return the picture of a query as the network takes it, (1, C, h, w)."""
+        return self.view(query).fitted.pixel_values.to(self.pipeline.device, self.pipeline.dtype)
+
+    def result_of(
+        self, query: Query, outputs: ImageSaliencyOutput, place: int | None = None
+    ) -> ImageSaliencyResult:
+        """Return the result of a run of one picture, of one of its classes where it has several."""
+        explained = Explained.of_outputs(self.view(query), outputs, 0, place)
+        return self.pipeline.result_of(explained)
+
+    def scores(self, query: Query) -> Tensor:
+        """Return the score of every class, (C,); those of the last pictures are kept."""
+        key = f"{query.fingerprint} {fit_of(query)}"
+        with self.lock:
+            if key not in self._scores:
+                logits = self.pipeline.model.class_scores(self.pixels(query))[0].cpu()
+                function = self.pipeline.score_function(len(logits))
+                self._scores[key] = apply_score_function(logits, function)
+                _forget(self._scores, _REMEMBERED_PICTURES)
+            return self._scores[key]
 
     def guesses(self, query: Query) -> list[tuple[str, int, float]]:
-        """Return the likeliest classes of a picture: (name, index, probability)."""
-        probabilities = self.probabilities(query)
-        top = probabilities.topk(min(_GUESSES, len(probabilities)))
-        pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-        return [(self.pipeline.class_name(index), index, share) for index, share in pairs]
+        """Return the likeliest classes of a picture: (name, index, score)."""
+        return self.pipeline.likeliest(self.scores(query))
 
     def choices(self, state: State) -> Contents:
         """Return the likeliest classes of the picture, and the one that is explained."""
         query = self.query(state)
         guesses, wanted = self.guesses(query), query.class_label
-        if wanted is not None and wanted not in range(len(self.probabilities(query))):
+        num_classes = len(self.scores(query))
+        function = self.pipeline.score_function(num_classes)
+        if wanted is not None and wanted not in range(num_classes):
             raise ValueError(f"The network has no class '{str(wanted)[:40]}'.")
-        choices = [(f"{name} {_share(share)}", index) for name, index, share in guesses]
+        choices = [(f"{name} {_words(score, function)}", index) for name, index, score in guesses]
         if wanted is not None and wanted not in [index for _, index, _ in guesses]:
             choices.append((self.pipeline.class_name(wanted), wanted))
         value = guesses[0][1] if wanted is None else wanted
@@ -244,14 +276,22 @@ def _forget(remembered: OrderedDict, number: int) -> None:
         remembered.popitem(last=False)
 
 
-def _share(probability: float) -> str:
+def fit_of(query: Query) -> str:
+    """Return how the network sees the picture of a query."""
+    return query.text("fit") or FITS[0]
+
+
+def _words(score: float, function: ScoreFunction) -> str:
+    if function == "none":
+        return f"{score:.3g}"
     # Bound by a no-break space, so that a narrow screen does not tear the number off its sign.
-    return "<1\xa0%" if probability < 0.01 else f"{100 * probability:.0f}\xa0%"
+    return "<1\xa0%" if score < 0.01 else f"{100 * score:.0f}\xa0%"
 
 
 def seen_part(picture: Image.Image, result: ImageSaliencyResult) -> Image.Image:
     """Return the part of a picture that the network saw, for panes with little room."""
-    return picture.crop(tuple(round(edge) for edge in result.viewed_box))
+    box = clipped(result.viewed_box, (picture.height, picture.width))
+    return picture.crop(tuple(round(edge) for edge in box))
 
 
 def duration(seconds: float, page: ImageSaliencyPage) -> Fact:

@@ -12,6 +12,7 @@ from gradio.components import Component
 from huggingface_hub import model_info
 from huggingface_hub.errors import HfHubHTTPError
 
+from salhub.data.picture_fit import FITS
 from salhub.hub import canonical_name, list_models
 from salhub.metrics.correlation import rank_correlation
 from salhub.pipelines import pipeline
@@ -150,7 +151,7 @@ def _explain_same_class(
     same = mine.label if mine.label.lower() in known else None
     if same is not None and other.model.id2label.get(mine.class_label) == mine.label:
         same = mine.class_label
-    return other(query.image, class_labels=same)
+    return other(query.image, class_labels=same, fit=query.text("fit") or FITS[0])
 
 
 def _pane(result: ImageSaliencyResult, query: Query, name: str) -> dict:
@@ -173,6 +174,13 @@ def _facts(mine: ImageSaliencyResult, theirs: ImageSaliencyResult) -> list[Fact]
     found = "none" if rho != rho else f"{rho:.2f}"
     return [
         Fact(found, "Agreement", "rank correlation of the maps; 1 means the same order of places"),
-        Fact(f"{mine.probability:.1%}", "This model", f"gives '{mine.label}'"),
-        Fact(f"{theirs.probability:.1%}", "The other model", f"gives '{theirs.label}'"),
+        *(
+            Fact(_score(result), name, f"gives '{result.label}'")
+            for name, result in (("This model", mine), ("The other model", theirs))
+        ),
     ]
+
+
+def _score(result: ImageSaliencyResult) -> str:
+    is_number = result.score_function == "none"
+    return f"{result.probability:.3g}" if is_number else f"{result.probability:.1%}"

@@ -140,6 +140,12 @@ def sentence(text: str) -> str:
     return f'<p class="salhub-sentence">{escape(text)}</p>'
 
 
+def notes(sentences: Sequence[str]) -> dict[str, Any]:
+    """Return what a pane shows of sentences that are to be read first; nothing for none."""
+    text = f'<p class="salhub-notes" role="note">{escape(" ".join(sentences))}</p>'
+    return {"value": text if sentences else "", "visible": bool(sentences)}
+
+
 @dataclass(frozen=True)
 class PictureCell:
     """One cell of a table of pictures.
@@ -392,6 +398,13 @@ def map_pictures(
     """Return a map over its photo, alone, and its legend, in the opacity and colours asked for."""
     colors = settings["colors"] or None
     seen = result.viewed_box
+    if result.degenerate:
+        # A map that is the same everywhere says nothing, so none is drawn.
+        return {
+            "overlay": {"value": result.overlay(), "alt_text": "The photo, without a map"},
+            "map": {"value": result.map_picture(), "alt_text": "The map is constant"},
+            "legend": {"value": ""},
+        }
     over = overlay(result.image, result.saliency, settings["opacity"], colors, seen)
     bar = ColorBar.for_map(result.signed)
     about = f"the map for {result.label}"

@@ -112,6 +112,20 @@ def percentage(probability: float) -> str:
     return f"{100 * probability:.0f} %"
 
 
+def score_words(score: float, function: str) -> str:
+    """Write a score for people: a probability as `percentage`, anything else as a number.
+
+    Args:
+        score: What a classifier gives a class, or a network that predicts numbers one of them.
+        function: What made the score of the network's output; "none" leaves a number.
+
+    Example:
+        >>> score_words(0.62, "softmax"), score_words(3.2104, "none")
+        ('62 %', '3.21')
+    """
+    return f"{score:.3g}" if function == "none" else percentage(score)
+
+
 def text_height(lines: list[str], size: int) -> int:
     """Return the pixels that so many lines take."""
     return round(len(lines) * size * LINE_HEIGHT)

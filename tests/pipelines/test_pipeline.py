@@ -75,9 +75,9 @@ def test_a_list_gives_a_list_and_batches_agree_with_singles(explain):
 
 
 def test_a_class_may_be_named_or_numbered(explain):
-    named = explain("sample:cat", class_labels="Egyptian cat")
-    numbered = explain("sample:cat", class_labels=285)
-    assert (named.class_label, named.label) == (285, "Egyptian cat")
+    named = explain("sample:cat", class_labels="tiger cat")
+    numbered = explain("sample:cat", class_labels=282)
+    assert (named.class_label, named.label) == (282, "tiger cat")
     np.testing.assert_array_equal(named.saliency, numbered.saliency)
     assert not np.array_equal(named.saliency, explain("sample:cat").saliency)
 
@@ -151,8 +151,9 @@ def test_plain_transformers_pipelines_know_the_task(tmp_path, explain):
 
 
 def test_half_precision(explain):
-    result = salhub.pipeline(NAME, dtype="bfloat16")("sample:cat")
-    correlation = np.corrcoef(result.saliency.ravel(), explain("sample:cat").saliency.ravel())[0, 1]
+    result = salhub.pipeline(NAME, dtype="bfloat16", fit="crop")("sample:cat")
+    exact = explain("sample:cat", fit="crop")
+    correlation = np.corrcoef(result.saliency.ravel(), exact.saliency.ravel())[0, 1]
     assert correlation > 0.9
 
 

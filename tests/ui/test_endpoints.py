@@ -115,8 +115,11 @@ def test_no_other_file_of_the_server_is_read(server, sample, tmp_path, capfd, en
     path = tmp_path / "private.jpg"
     if exists:
         path.write_bytes(sample.read_bytes())
-    rest = {"/normgrad": ["", "norm_grad", "", 0], "/salient_relevance": ["", "", False]}
-    answer = _post(server, endpoint, [{"path": str(path)}, *rest.get(endpoint, [""])])
+    rest = {
+        "/normgrad": ["", "norm_grad", "", 0, "whole"],
+        "/salient_relevance": ["", "", False, "whole"],
+    }
+    answer = _post(server, endpoint, [{"path": str(path)}, *rest.get(endpoint, ["", "whole"])])
     assert "event: error" in answer
     assert "Send the picture as an upload." in answer
     assert "private" not in answer
@@ -126,11 +129,12 @@ def test_no_other_file_of_the_server_is_read(server, sample, tmp_path, capfd, en
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        (["", ["norm_grad"], "", 0], "method must be one of"),
-        (["", 7, "", 0], "method must be one of"),
-        (["", "", "", 1e300], "meta_step must be at most"),
-        (["²", "", "", 0], "no class"),
-        (["9" * 5000, "", "", 0], "No class has a name of 5000 letters"),
+        (["", ["norm_grad"], "", 0, "whole"], "method must be one of"),
+        (["", 7, "", 0, "whole"], "method must be one of"),
+        (["", "", "", 1e300, "whole"], "meta_step must be at most"),
+        (["²", "", "", 0, "whole"], "no class"),
+        (["9" * 5000, "", "", 0, "whole"], "No class has a name of 5000 letters"),
+        (["", "", "", 0, "cropp"], "Did you mean 'crop'"),
     ],
 )
 def test_a_value_of_another_kind_gets_one_sentence(client, sample, server, capfd, values, words):
@@ -182,7 +186,7 @@ def test_the_endpoints_document_their_parameters(client):
     others = {"/classify", "/draw", "/forget", "/summarise", "/verbalize"}
     assert set(endpoints) == {*ENDPOINTS, *others}
     parameters = {one["parameter_name"] for one in endpoints["/normgrad"]["parameters"]}
-    assert parameters == {"picture", "class_label", "method", "layer", "meta_step"}
+    assert parameters == {"picture", "class_label", "method", "layer", "meta_step", "fit"}
     assert "which of its parts speak for a class" in endpoints["/normgrad"]["description"]
 
 

@@ -387,7 +387,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
             )
 
     def _probe(self, height: int, width: int) -> LayerProbe:
-        channels = getattr(self.config.backbone_config, "num_channels", 3)
+        channels = self.num_channels
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(1, channels, height, width, generator=generator)
         return LayerProbe(

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from gradio.components import Component
 
+from salhub.data.picture_fit import FITS
 from salhub.models.normgrad.layer_search import SaliencyLayer, default_layer
 from salhub.models.normgrad.methods import METHODS, method_named
 from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
 from salhub.models.normgrad.page_tabs import ClassesTab, FamilyTab, SensitiveMapTab
 from salhub.outputs import ImageSaliencyOutput
-from salhub.pipelines.image_saliency_result import ImageSaliencyResult
 from salhub.ui.controls import Dropdown, UploadedPicture, sent_number, slider
 from salhub.ui.image_saliency import EndpointAnswer, ImageSaliencyPage
 from salhub.ui.model_comparison import ModelsTab
@@ -38,7 +38,6 @@ JOINED = "joined"
 LARGEST_META_STEP = 0.01
 _LARGEST_NUMBER = torch.finfo(torch.float32).max
 _DEPTH_WORDS = ("shallow", "middle", "deep", "deepest")
-_PER_CLASS = ("saliency", "class_labels", "degenerate")
 
 
 class Page(ImageSaliencyPage):
@@ -99,6 +98,7 @@ class Page(ImageSaliencyPage):
         method: str = "",
         layer: str = "",
         meta_step: float = 0.0,
+        fit: str = FITS[0],
     ) -> EndpointAnswer:
         """Explain a picture by any method of the family: which of its parts speak for a class.
 
@@ -108,12 +108,13 @@ class Page(ImageSaliencyPage):
             method: Such as "norm_grad", "grad_cam" or "gradient"; empty for the page's own.
             layer: Name of a layer, such as "blocks.10"; empty for where the method is used best.
             meta_step: Size of the step the network takes first; 0 is none.
+            fit: "whole", or "crop" for the picture as the network's image processor cuts it.
 
         Returns:
             The map over the photo, the map as a NumPy file (float32, the size of the picture, whose
             longer side is at most 1024 pixels), and what was explained.
         """
-        settings = {"method": method, "layer": layer, "meta_step": meta_step}
+        settings = {"method": method, "layer": layer, "meta_step": meta_step, "fit": fit}
         return self.endpoint_result(picture, class_label, settings)
 
     def pipeline_settings(self, query: Query) -> dict[str, Any]:
@@ -150,7 +151,7 @@ class Page(ImageSaliencyPage):
 
     def least_likely(self, query: Query) -> int:
         """Return the class the network believes in least."""
-        return int(self.probabilities(query).argmin())
+        return int(self.scores(query).argmin())
 
     def choices(self, state: State) -> Contents:
         """Return those of both classes: the guesses, and for the other one the least likely too."""
@@ -172,18 +173,10 @@ class Page(ImageSaliencyPage):
         """
 
         def run() -> ImageSaliencyOutput:
-            pixels = self.pipeline.preprocess(query.image)["pixel_values"]
+            pixels = self.pixels(query)
             return self.model_for(query)(pixels, class_labels=torch.tensor([class_labels]))
 
         return self.timed(query, run, *class_labels)
-
-    def result_of(
-        self, query: Query, outputs: ImageSaliencyOutput, place: int
-    ) -> ImageSaliencyResult:
-        """Return the result of one of the classes of a run."""
-        per_class = {key: outputs[key][:, place] for key in _PER_CLASS}
-        given = {"pictures": [query.image], "logits": outputs.logits, **per_class}
-        return self.pipeline.postprocess(given)
 
     def model_for(self, query: Query) -> NormGradForImageSaliency:
         """Return the network with the settings of a query."""

@@ -9,12 +9,12 @@ import torch
 from gradio.components import Component
 from PIL import Image
 
+from salhub.data.picture_fit import FittedPicture
 from salhub.metrics.class_sensitivity import class_sensitivity
 from salhub.models.normgrad.extract_aggregate import AGGREGATES, EXTRACTS
 from salhub.models.normgrad.methods import METHODS
 from salhub.outputs import ImageSaliencyOutput
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult
-from salhub.processing import viewed_box
 from salhub.ui.controls import Dropdown
 from salhub.ui.image_saliency import MapTab, duration, seen_part
 from salhub.ui.page import Contents, State, Tab
@@ -71,15 +71,14 @@ class FamilyTab(Tab):
         page = self.page
         pairs = [(extract, aggregate) for extract in EXTRACTS for aggregate in AGGREGATES]
         stages = [layer.name for layer in page.stages]
-        pixels = page.pipeline.preprocess(query.image)["pixel_values"]
         start = time.perf_counter()
         found = page.model_for(query).forward_grid(
-            pixels, [query.class_label], methods=[*FAMILY, *pairs], layers=stages
+            page.pixels(query), [query.class_label], methods=[*FAMILY, *pairs], layers=stages
         )
         seconds = time.perf_counter() - start
         chosen = page.layers_for(query) or stages
         layer = chosen[-1] if chosen[-1] in stages else stages[-1]
-        view = _small_view(query.image, page.pipeline.image_processor)
+        view = _small_view(query.image, page.view(query).fitted)
         return {
             "family_reading": {"value": sentence(_family_sentence(page, query, found, seconds))},
             "by_depth": {"value": self._by_depth(query, found, view)},
@@ -199,10 +198,9 @@ def _family_sentence(page, query: Query, found: Mapping, seconds: float) -> str:
     )
 
 
-def _small_view(image: Image.Image, image_processor: object) -> Image.Image:
-    """The part of the picture that the network saw, small."""
-    box = viewed_box(image_processor, (image.height, image.width))
-    seen = image.crop(tuple(round(edge) for edge in box))
+def _small_view(image: Image.Image, fitted: FittedPicture) -> Image.Image:
+    """The picture as the network saw it, small."""
+    seen = image.crop(tuple(round(edge) for edge in fitted.box))
     scale = _CELL_SIDE / max(seen.size)
     size = (max(1, round(seen.width * scale)), max(1, round(seen.height * scale)))
     return seen.resize(size, Image.Resampling.LANCZOS)

@@ -121,7 +121,9 @@ class SalientRelevanceForImageSaliency(ExplainedClassifierModel):
             return
         bounds = pixel_bounds(image_processor)
         if bounds is not None:
-            self.config.input_low, self.config.input_high = bounds
+            # Processors count three colours, also of a grey network.
+            low, high = (edge[: self.num_channels] for edge in bounds)
+            self.config.input_low, self.config.input_high = low, high
 
     def forward(
         self,

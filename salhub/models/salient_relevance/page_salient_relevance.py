@@ -6,15 +6,16 @@ import gradio as gr
 import numpy as np
 import torch
 from gradio.components import Component
-from PIL import Image
 from scipy import ndimage
 
+from salhub.data.picture_fit import FITS
 from salhub.models.salient_relevance.modeling_salient_relevance import (
     SalientRelevanceForImageSaliency,
     SalientRelevanceOutput,
 )
 from salhub.models.salient_relevance.rules import PRESETS
 from salhub.pipelines.image_saliency_result import ImageSaliencyResult
+from salhub.processing import place_map
 from salhub.ui.controls import Dropdown, UploadedPicture
 from salhub.ui.image_saliency import EndpointAnswer, ImageSaliencyPage, MapTab, duration, seen_part
 from salhub.ui.model_comparison import ModelsTab
@@ -86,6 +87,7 @@ class Page(ImageSaliencyPage):
         class_label: str = "",
         preset: str = "",
         contrast: bool = False,
+        fit: str = FITS[0],
     ) -> EndpointAnswer:
         """Explain a picture: in which areas the relevance of a class gathers.
 
@@ -94,12 +96,13 @@ class Page(ImageSaliencyPage):
             class_label: The class to explain, a name or an index; empty for the most likely one.
             preset: Rules of the relevance, such as "deep_taylor"; empty for the page's own.
             contrast: Subtract the relevance of the mean of all other classes.
+            fit: "whole", or "crop" for the picture as the network's image processor cuts it.
 
         Returns:
             The map over the photo, the map as a NumPy file (float32, the size of the picture, whose
             longer side is at most 1024 pixels), and what was explained.
         """
-        settings = {"preset": preset, "contrast": contrast}
+        settings = {"preset": preset, "contrast": contrast, "fit": fit}
         return self.endpoint_result(picture, class_label, settings)
 
     def pipeline_settings(self, query: Query) -> dict[str, Any]:
@@ -114,14 +117,7 @@ class Page(ImageSaliencyPage):
 
     def run(self, query: Query) -> SalientRelevanceOutput:
         """Run both stages on a picture."""
-        pixels = self.pipeline.preprocess(query.image)["pixel_values"]
-        return self.model_for(query)(pixels, class_labels=[query.class_label])
-
-    def result_of(self, query: Query, outputs: SalientRelevanceOutput) -> ImageSaliencyResult:
-        """Return the result of a run."""
-        keys = ("saliency", "class_labels", "degenerate", "logits")
-        given = {key: outputs[key] for key in keys}
-        return self.pipeline.postprocess({"pictures": [query.image], **given})
+        return self.model_for(query)(self.pixels(query), class_labels=[query.class_label])
 
     def model_for(self, query: Query) -> SalientRelevanceForImageSaliency:
         """Return the network with the settings of a query."""
@@ -131,12 +127,11 @@ class Page(ImageSaliencyPage):
 def _stages(query: Query, result: ImageSaliencyResult, outputs: SalientRelevanceOutput) -> Contents:
     """The photo and the two stages, cut to what the network saw."""
     colors = query.text("colors") or None
-    pixels = outputs.relevance[0].sum(dim=0).cpu().numpy()
-    context = outputs.context_saliency[0].cpu().numpy()
     photo = seen_part(result.image, result)
+    size = (result.image.height, result.image.width)
     by_pixel, standing_out = (
-        paint(values, colors).resize(photo.size, Image.Resampling.BILINEAR)
-        for values in (pixels, context)
+        seen_part(paint(place_map(values, result.viewed_box, size), colors), result)
+        for values in (outputs.relevance[0].sum(dim=0), outputs.context_saliency[0])
     )
     return {
         "photo": {"value": photo, "alt_text": "The part of the photo that the network saw"},

@@ -1,0 +1,86 @@
+"""When an answer is to be doubted: rules on the scores and on the picture, in words."""
+
+from collections.abc import Sequence
+
+from PIL import Image
+
+from salhub.ops.class_scores import ScoreFunction
+from salhub.viz.text import percentage
+
+# Below this, the shipped ImageNet classifier is wrong more often than right.
+UNSURE_BELOW = 0.3
+# A class that has this share of the likeliest one's probability is nearly as likely.
+NEAR_TIE = 0.75
+# Of a class that has a probability of its own.
+PRESENT_FROM = 0.5
+# Network pixels a picture pixel, along a side, from which a picture is called tiny.
+TINY_ENLARGEMENT = 4.0
+# Grey levels of 255 between the darkest and the brightest pixel of a picture of one colour.
+_ONE_COLOUR = 2
+
+
+def doubts_of_scores(
+    predictions: Sequence[tuple[str, int, float]], function: ScoreFunction
+) -> list[str]:
+    """Return sentences of doubt about an answer, from its scores.
+
+    Args:
+        predictions: (name, index, score) of the likeliest classes, the likeliest first.
+        function: What made the scores.
+
+    Returns:
+        No sentence for a network that is sure, or that predicts numbers.
+
+    Example:
+        >>> doubts_of_scores([("nematode", 111, 0.02), ("matchstick", 644, 0.01)], "softmax")
+        ["The network is unsure: even the likeliest class, 'nematode', has only 2 %."]
+    """
+    if function == "none" or not predictions:
+        return []
+    (name, _, best), *others = predictions
+    if function == "sigmoid":
+        if best >= PRESENT_FROM:
+            return []
+        return [
+            f"The network finds none of its classes here: the likeliest, '{name}', has "
+            f"{percentage(best)}."
+        ]
+    if best < UNSURE_BELOW:
+        return [
+            f"The network is unsure: even the likeliest class, '{name}', has only "
+            f"{percentage(best)}."
+        ]
+    if others and others[0][2] >= NEAR_TIE * best:
+        other, _, next_best = others[0]
+        return [
+            f"The network wavers between '{name}' ({percentage(best)}) and '{other}' "
+            f"({percentage(next_best)})."
+        ]
+    return []
+
+
+def doubts_of_picture(picture: Image.Image, enlargement: float = 1.0) -> list[str]:
+    """Return sentences of doubt about a picture in which there is little to recognise.
+
+    Args:
+        picture: RGB.
+        enlargement: Pixels of the network for one of the picture, along a side.
+
+    Example:
+        >>> doubts_of_picture(Image.new("RGB", (64, 64)))
+        ['The picture is of one colour, so there is nothing in it to recognise.']
+    """
+    found = []
+    if all(high - low <= _ONE_COLOUR for low, high in _extrema(picture)):
+        found.append("The picture is of one colour, so there is nothing in it to recognise.")
+    if enlargement >= TINY_ENLARGEMENT:
+        found.append(
+            f"The picture has only {picture.width} x {picture.height} pixels; the network sees "
+            f"it enlarged {enlargement:.0f} times."
+        )
+    return found
+
+
+def _extrema(picture: Image.Image) -> Sequence[tuple[int, int]]:
+    extrema = picture.getextrema()
+    return extrema if isinstance(extrema[0], tuple) else [extrema]
