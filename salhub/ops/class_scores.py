@@ -4,12 +4,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-# As in transformers' pipelines.
 ScoreFunction = Literal["softmax", "sigmoid", "none"]
 
 
 def score_function(config: Any, num_outputs: int) -> ScoreFunction:
-    """Return what turns the outputs of a classifier into scores, as `transformers.pipeline` does.
+    """Return what turns the outputs of a classifier into scores, as the pipelines of the Hub do.
 
     Args:
         config: Of the classifier; its `problem_type` counts, where it has one. None for a module

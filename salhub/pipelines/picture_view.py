@@ -69,7 +69,7 @@ class View:
         if fitted.fit == "squeeze" and squeezed >= _SQUEEZED:
             return [f"The image processor squeezed the picture {squeezed:.1f} times, into {seen}."]
         if self.crop is not None and fitted.fit == "whole":
-            usual = max(self.crop.enlargement)
+            usual = min(self.crop.size) / min(width, height)
             if max(down, across) < _SMALL * usual:
                 times = usual / min(down, across)
                 return [
