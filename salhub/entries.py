@@ -195,12 +195,14 @@ class RecipeEntry:
         verb: "train", "unlearn" or "compress".
         module: Where its class is.
         recipe: Name of the class.
+        example: A command that uses what it has made, `{folder}` standing for where that is.
     """
 
     name: str
     verb: str
     module: str
     recipe: str
+    example: str = ""
 
     @property
     def recipe_class(self) -> Any:
@@ -228,6 +230,11 @@ def register(
     RECIPES.extend(recipes)
 
 
+def recipes_to(verb: str) -> dict[str, RecipeEntry]:
+    """The recipes of a verb, "train", "unlearn" or "compress", by their names."""
+    return {entry.name: entry for entry in RECIPES if entry.verb == verb}
+
+
 def recipe_named(name: str, verb: str) -> RecipeEntry:
     """Return a recipe by its name.
 
@@ -238,7 +245,7 @@ def recipe_named(name: str, verb: str) -> RecipeEntry:
     Raises:
         UnknownNameError: No recipe of that verb is called that.
     """
-    known = {entry.name: entry for entry in RECIPES if entry.verb == verb}
+    known = recipes_to(verb)
     if name not in known:
         raise UnknownNameError(
             f"There is no recipe '{name}' to {verb}; the recipes are "

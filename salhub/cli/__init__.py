@@ -13,8 +13,9 @@ from salhub.cli.failures import CommandGroup
 from salhub.cli.info import info_command
 from salhub.cli.list import list_command
 from salhub.cli.push import push_command
+from salhub.cli.recipe_help import RecipeCommand
 from salhub.cli.run import run_command
-from salhub.cli.settings import RunCommand, SettingsCommand
+from salhub.cli.settings import SettingsCommand
 from salhub.cli.train import train_command
 from salhub.cli.unlearn import unlearn_command
 
@@ -60,9 +61,9 @@ app.command("list")(list_command)
 app.command("info")(info_command)
 app.command("run", cls=SettingsCommand, epilog=_EXIT_CODES)(run_command)
 app.command("compare", cls=SettingsCommand)(compare_command)
-app.command("train", cls=RunCommand)(train_command)
-app.command("unlearn", cls=RunCommand)(unlearn_command)
-app.command("compress", cls=RunCommand)(compress_command)
+app.command("train", cls=RecipeCommand)(train_command)
+app.command("unlearn", cls=RecipeCommand)(unlearn_command)
+app.command("compress", cls=RecipeCommand)(compress_command)
 app.command("evaluate", cls=SettingsCommand)(evaluate_command)
 app.command("card")(card_command)
 app.command("push")(push_command)

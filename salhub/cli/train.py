@@ -20,7 +20,10 @@ WordsArgument = Annotated[
 ]
 ConfigOption = Annotated[
     Path | None,
-    typer.Option(help="YAML or JSON file of options; those on the command line win."),
+    typer.Option(
+        help="YAML or JSON file of options, such as options.yaml of a run; those on the command "
+        "line win."
+    ),
 ]
 ProcessesOption = Annotated[
     int, typer.Option(min=1, help="Processes that share the work, on CPUs or GPUs.")
@@ -86,10 +89,14 @@ class RecipeCall:
             tried: `name=a,b` words of values to try.
         """
         from salhub.runner.arguments import read_settings_file
+        from salhub.runner.settings_file import beside_file
 
         recipe_named(name, verb)  # an unknown one is refused first
         words = tuple(words)
         settings: dict[str, Any] = read_settings_file(config) if config is not None else {}
+        if config is not None:
+            sources = recipe_named(name, verb).recipe_class.sources
+            settings = beside_file(settings, config, sources)
         settings |= parse_settings(words)
         settings.setdefault("output_dir", f"{name}-{verb}")
         parts = [verb, name, *(["--config", config.name] if config else [])]
@@ -132,7 +139,7 @@ class RecipeCall:
                 raise
             raise typer.Exit(1) from error
         if results is not None and not quiet:
-            _report(results, arguments, as_json)
+            self._report(results, arguments, as_json=as_json)
 
     def _carry_out(self, arguments: Any) -> Any:
         from salhub.cli.choice import quiet_transformers
@@ -151,6 +158,23 @@ class RecipeCall:
         if launch(words, self.nproc, cpu=arguments.cpu, quiet=quiet, command=self.command):
             raise typer.Exit(1)
 
+    def _report(self, results: Any, arguments: Any, *, as_json: bool) -> None:
+        from accelerate import PartialState
+
+        if not PartialState().is_main_process:
+            return
+        if as_json:
+            from salhub.cli.files import echo_json
+
+            metrics = {metric.name: metric.value for metric in results.metrics}
+            echo_json({"output": arguments.output_dir, "metrics": metrics})
+            return
+        from salhub.runner.summary import summary
+
+        example = recipe_named(self.name, self.verb).example
+        for line in summary(self.recipe_class, results, arguments.output_dir, example):
+            typer.echo(line)
+
 
 def _command(words: Iterable[str], nproc: int, tried: Iterable[str]) -> str:
     from salhub.runner.launch import COMMAND
@@ -160,19 +184,3 @@ def _command(words: Iterable[str], nproc: int, tried: Iterable[str]) -> str:
     together = ["--nproc", str(count)] if count > 1 else []
     tries = [part for word in tried for part in ("--try", try_without_place(word))]
     return os.environ.get(COMMAND) or shlex.join(["salhub", *words, *tries, *together])
-
-
-def _report(results: Any, arguments: Any, as_json: bool) -> None:
-    from accelerate import PartialState
-
-    if not PartialState().is_main_process:
-        return
-    if as_json:
-        from salhub.cli.files import echo_json
-
-        metrics = {metric.name: metric.value for metric in results.metrics}
-        echo_json({"output": arguments.output_dir, "metrics": metrics})
-        return
-    typer.echo(f"The model, its card, log.jsonl and results.json are in {arguments.output_dir}")
-    for metric in results.metrics:
-        typer.echo(f"  {metric.name}  {metric.value:.4g}")

@@ -130,7 +130,7 @@ class _Descent:
         if self.accelerator.is_main_process:
             # Later ones are of steps that are taken anew.
             remove_checkpoints(self.run.folder, after=self.progress.step)
-        self.run.log.begin_after(self.progress.step)
+        self.run.log.begin_after(self.progress.step, self.progress.logged)
 
     def take_steps(self) -> None:
         """Take all steps that are left."""
@@ -242,6 +242,7 @@ class _Descent:
     def _log(self, step: Step, values: dict[str, float]) -> None:
         line = {"epoch": step.epoch, "stage": step.stage.name, **values}
         self.accelerator.log(line, step=self.progress.step)
+        self.progress.logged += 1
 
     def _check_finite(self, values: dict[str, float], step: Step) -> None:
         for name, value in values.items():

@@ -5,6 +5,7 @@ import sys
 
 import torch
 from accelerate import Accelerator, DistributedType
+from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast
 from torch import nn
 
@@ -41,6 +42,20 @@ def check_processes(accelerator: Accelerator) -> None:
         )
     if count > 1 and accelerator.is_main_process:
         sys.stderr.write(f"{count} processes on {accelerator.device.type}\n")
+
+
+def check_settled(precision: str) -> None:
+    """Refuse a precision other than that of an `Accelerator` that somebody has made before.
+
+    Raises:
+        ValueError: There is one, and precision is settled once for a process.
+    """
+    settled = AcceleratorState._shared_state.get("_mixed_precision", precision)
+    if settled != precision:
+        raise ValueError(
+            f"mixed_precision={precision} cannot be had here, as an Accelerator of this process "
+            f"was made with mixed_precision={settled}; start the run in a process of its own."
+        )
 
 
 def check_precision(precision: str, accelerator: Accelerator) -> None:

@@ -16,12 +16,14 @@ class Progress:
         step: Optimizer steps taken.
         seconds: Time that the steps took until the last checkpoint.
         validations: The numbers of every validation.
+        logged: Lines of the log.
     """
 
     def __init__(self) -> None:
         self.step = 0
         self.seconds = 0.0
         self.validations: list[dict[str, float]] = []
+        self.logged = 0
         self._sums: dict[str, Tensor] = {}
 
     def add(self, name: str, values: Tensor, count: int) -> None:
@@ -74,12 +76,14 @@ class Progress:
             "step": self.step,
             "seconds": self.seconds,
             "validations": self.validations,
+            "logged": self.logged,
             "sums": sums,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """From a checkpoint."""
         self.step, self.seconds = state["step"], state["seconds"]
+        self.logged = state.get("logged", 0)  # which a former version did not count
         # In place, as the recipe looks at them.
         self.validations[:] = state["validations"]
         self._sums = {

@@ -48,6 +48,8 @@ class Recipe(ABC):
             pattern.
         optional_files: Files that only some of its runs write; an earlier run's are removed.
         is_moved: Whether the whole model is put on the device before the work begins.
+        metric_words: Metric -> the sentence that tells it at the end, `{}` standing for its number;
+            the others are told by their names.
         run: Its run, from `prepare` on, such as for `run.snapshot`.
     """
 
@@ -58,6 +60,7 @@ class Recipe(ABC):
     sources: ClassVar[Mapping[str, str]] = {"data": "*"}
     optional_files: ClassVar[tuple[str, ...]] = ()
     is_moved: ClassVar[bool] = True
+    metric_words: ClassVar[Mapping[str, str]] = {}
     run: "Run"
 
     def __init__(self, arguments: Any) -> None:

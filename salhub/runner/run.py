@@ -31,6 +31,7 @@ from salhub.runner.loop import evaluation_mode
 from salhub.runner.processes import (
     check_precision,
     check_processes,
+    check_settled,
     check_whole_weights,
     copy_from_main,
 )
@@ -173,6 +174,7 @@ def _settled(arguments: RunArguments) -> Generator[tuple[JsonLinesTracker, Accel
     only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
     is_first = not AcceleratorState._shared_state and not PartialState._shared_state
     precision = getattr(arguments, "mixed_precision", "no")
+    check_settled(precision)
     log = JsonLinesTracker(folder / LOG_NAME)
     accelerator = Accelerator(
         cpu=arguments.cpu,

@@ -1,6 +1,7 @@
 """The log that is always written, and the trackers that are written when they are installed."""
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from accelerate.utils import LoggerType
 
 from salhub.errors import MissingExtraError, did_you_mean
 from salhub.files import write_text
+
+logger = logging.getLogger(__name__)
 
 
 class JsonLinesTracker(GeneralTracker):
@@ -36,14 +39,21 @@ class JsonLinesTracker(GeneralTracker):
         return self.path
 
     @on_main_process
-    def begin_after(self, step: int) -> int:
+    def begin_after(self, step: int, expected: int = 0) -> int:
         """Go on after a step: what an interrupted run has logged beyond it is dropped.
+
+        Args:
+            step: The last one that was taken.
+            expected: How many lines there were by then; fewer are said.
 
         Returns:
             The last step that stays, 0 where there is none; None on other processes.
         """
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= step]
+        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
+        kept = [line for line in text.splitlines() if _step_of(line) <= step]
+        if len(kept) < expected:
+            lost = expected - len(kept)
+            logger.warning("%s has lost lines before step %d: %d.", self.path, step, lost)
         write_text(self.path, "".join(f"{line}\n" for line in kept))
         return int(_step_of(kept[-1])) if kept else 0
 

@@ -1,7 +1,9 @@
 """Help is quick: it imports neither torch nor transformers."""
 
+import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 import salhub
 from salhub.cli import app
+from salhub.entries import RECIPES
 
 HEAVY = ("torch", "transformers", "numpy", "scipy", "PIL", "gradio", "huggingface_hub")
 COMMANDS = [
@@ -50,6 +53,36 @@ def test_nothing_heavy_is_imported(words):
 def test_every_command_explains_itself(call, command):
     output = call(*command, "--help").stdout
     assert "Usage: " in output and len(output.splitlines()) > 5
+
+
+@pytest.mark.parametrize("entry", RECIPES, ids=lambda entry: f"{entry.verb}-{entry.name}")
+def test_help_of_a_recipe_lists_every_option_with_its_default_and_meaning(call, entry):
+    fields = dataclasses.fields(entry.recipe_class.arguments_class)
+    output = call(entry.verb, entry.name, "--help").stdout
+    heads = re.findall(r"(?m)^  (\w+)=", output)
+    assert sorted(heads) == sorted(field.name for field in fields)
+    for name, text in re.findall(r"(?m)^  (\w+)=\S*(?: \(needed\))?\s+(.*)", output):
+        assert len(text) > 8, f"{name} of {entry.name} has no meaning; say it under Args"
+
+
+def test_help_of_a_recipe_is_grouped_its_own_options_first(call):
+    output = call("train", "cifar-resnet", "-h").stdout
+    assert output.startswith("Usage: salhub train cifar-resnet [OPTION=VALUE]...")
+    places = [output.index(f"\n  {name}=") for name in ("data", "width", "batch_size", "seed")]
+    titles = [output.index(f"Options of {name}:") for name in ("cifar-resnet", "training")]
+    assert titles[0] < places[0] < places[1] < titles[1] < places[2] < places[3]
+    assert "  lr_scheduler=cosine " in output  # the recipe's own default
+    choices = "One of: constant, constant_with_warmup, linear, cosine, polynomial."
+    assert choices in " ".join(output.split())
+    assert "  data=… (needed) " in output and "  output_dir=cifar-resnet-train " in output
+    # A recipe that descends no loss has no options of training.
+    assert "Options of training" not in call("train", "lexrank", "--help").stdout
+    assert "salun" in call("unlearn", "--help").stdout.split("Recipes: ")[1]
+
+
+def test_help_of_an_unknown_recipe_names_the_nearest(call):
+    said = call("train", "cifar-resnt", "--help", code=1).stderr
+    assert said.startswith("Error: There is no recipe 'cifar-resnt'") and "'cifar-resnet'" in said
 
 
 @pytest.mark.parametrize("words", [[], ["run"]])

@@ -1,6 +1,7 @@
 """`salhub train`: options, reports and mistakes; once in processes that work together."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -48,9 +49,26 @@ def test_options_of_a_file_and_of_the_command_line_and_two_processes(tmp_path, d
 
 def test_a_folder_that_holds_a_run_is_not_written_to(train, data):
     said = train(f"data={data}", *SMALL, "output_dir=one", "max_train_steps=1")
-    assert "The model, its card, log.jsonl and results.json are in one" in said.stdout
+    lines = said.stdout.splitlines()
+    assert re.fullmatch(r"Trained 0.5 epochs in (under 1|\d+) s\.", lines[0])
+    assert re.fullmatch(r"Held-out accuracy \d+\.\d % \(\d of 8\)\.", lines[1])
+    assert lines[-2:] == [
+        "Saved in one/: the model, its card, log.jsonl and results.json.",
+        "Try: salhub run normgrad photo.jpg --classifier one",
+    ]
+    assert not any("/test" in line or "seconds" in line for line in lines)
     again = train(f"data={data}", *SMALL, "output_dir=one", "max_train_steps=1", code=1)
     assert again.stderr.splitlines()[-1].startswith("Error: one holds a run already")
+
+
+def test_a_run_is_repeated_by_the_options_that_it_leaves(tmp_path, data, train, monkeypatch):
+    train(f"data={data}", *SMALL, "output_dir=one", "max_train_steps=1", "seed=4")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    train("--config", "../one/options.yaml", "output_dir=two")
+    weights = [tmp_path / name / "model.safetensors" for name in ("one", "elsewhere/two")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert "data: ../noise.npz\n" in (tmp_path / "one" / "options.yaml").read_text()
 
 
 def test_a_finished_run_gives_its_results_and_is_not_run_again(tmp_path, data, train, caplog):

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator, DistributedType
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -373,6 +374,41 @@ def test_a_run_goes_on_only_with_its_own_options(tmp_path):
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
     with pytest.raises(ValueError, match=r"the loss is .* at step .*smaller learning_rate"):
         run_toy(tmp_path, learning_rate=1e30)
+
+
+@pytest.fixture
+def fresh_accelerate():
+    """As in a process where nobody has made an `Accelerator`."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_half_precision_on_a_cpu_is_refused_where_it_would_be_full_precision(tmp_path):
+    with pytest.raises(ValueError, match=r"fp16 needs a GPU.*use mixed_precision=bf16, or leave"):
+        run_toy(tmp_path / "out", mixed_precision="fp16")
+    assert not (tmp_path / "out").exists()
+    # The other precision works, also behind a run with another one.
+    for name in ("no", "bf16"):
+        run_toy(tmp_path / name, mixed_precision=name)
+        assert f'"mixed_precision": "{name}"' in (tmp_path / name / "options.json").read_text()
+    first, second = weights(tmp_path / "no"), weights(tmp_path / "bf16")
+    assert all(torch.allclose(first[name], second[name], atol=0.1) for name in first)
+    assert not all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_a_run_leaves_no_setting_behind(tmp_path):
+    run_toy(tmp_path, deterministic=True)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert not AcceleratorState._shared_state
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_a_precision_that_somebody_else_has_settled_is_refused(tmp_path):
+    Accelerator(cpu=True)
+    with pytest.raises(ValueError, match="made with mixed_precision=no; start the run in a"):
+        run_toy(tmp_path / "out", mixed_precision="bf16")
+    run_toy(tmp_path / "out")
 
 
 def test_weights_in_pieces_are_refused(tmp_path, monkeypatch):

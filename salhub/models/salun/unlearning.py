@@ -122,6 +122,16 @@ class ForgettingRecipe(MaskedRecipe, PictureRecipe):
     arguments_class = ForgettingArguments
     learns_retained: ClassVar[bool] = True
     chooses_settings = True
+    metric_words = {
+        "UA": "{} of what was to be forgotten is not recognised any more (UA)",
+        "RA": "{} of what was retained is recognised (RA)",
+        "TA": "{} of the test pictures is recognised (TA)",
+        "MIA": "{} of what was to be forgotten is taken for never seen (MIA)",
+        "before/UA": "Before, {} of it was not recognised",
+        "before/RA": "Before, {} of what was retained was recognised",
+        "before/TA": "Before, {} of the test pictures was recognised",
+        "before/MIA": "Before, {} of it was taken for never seen",
+    }
 
     # --- before the first step ------------------------------------------------------------------
 

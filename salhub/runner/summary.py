@@ -1,0 +1,112 @@
+"""What a finished run says of itself, in words."""
+
+import math
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from salhub.results import Metric, Results
+from salhub.results_markdown import cell_text
+
+if TYPE_CHECKING:
+    from salhub.runner.recipe import Recipe
+
+_DONE = {"train": "Trained", "unlearn": "Unlearned", "compress": "Compressed"}
+_SECONDS = "seconds/"
+# Metrics that say how long the work took -> what it counts.
+_WORK = {"seconds/steps": "step", "seconds/blocks": "block", "seconds/fit": ""}
+# The second part of a metric's name -> what comes before its first.
+_PARTS = {"train": "training", "test": "held-out", "validation": "validation"}
+_PERCENT = {"fraction": 100.0, "percent": 1.0}
+
+
+def summary(recipe: "type[Recipe]", results: Results, folder: str, example: str = "") -> list[str]:
+    """Sentences for the end of a run: what was done, what was measured, and what to do with it.
+
+    Args:
+        recipe: Says what its metrics are called.
+        results: What was measured.
+        folder: Where everything is.
+        example: A command that uses the model, `{folder}` standing for its place.
+    """
+    place, name = Path(folder).as_posix(), shlex.quote(str(folder))
+    lines = [_work(recipe.verb, results), *_best(results), *_measured(recipe, results)]
+    lines.append(f"Saved in {place}/: the model, its card, log.jsonl and results.json.")
+    if example:
+        lines.append(f"Try: {example.format(folder=name)}")
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """A time for people.
+
+    Example:
+        >>> [duration(seconds) for seconds in (0.3, 7.4, 200, 3600, 93_700)]
+        ['under 1 s', '7 s', '3 min 20 s', '1 h 0 min', '26 h 2 min']
+    """
+    whole = round(seconds)
+    if whole < 1:
+        return "under 1 s"
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def counted(number: float, thing: str) -> str:
+    """A number of things.
+
+    Example:
+        >>> counted(1, "epoch"), counted(2.5, "epoch"), counted(1200, "step")
+        ('1 epoch', '2.5 epochs', '1,200 steps')
+    """
+    return f"{number:,.10g} {thing}{'' if number == 1 else 's'}"
+
+
+def _work(verb: str, results: Results) -> str:
+    done = _DONE[verb]
+    for metric in results.metrics:
+        if metric.name in _WORK:
+            epochs, thing = results.data.get("epochs"), _WORK[metric.name]
+            amount = counted(round(epochs, 2), "epoch") if epochs else ""
+            amount = amount or (counted(metric.n, thing) if metric.n and thing else "")
+            return f"{done} {amount + ' ' if amount else ''}in {duration(metric.value)}."
+    return f"{done} in {duration(results.wall_seconds)}."
+
+
+def _best(results: Results) -> Iterator[str]:
+    step = results.data.get("best_step")
+    if step is not None:
+        yield f"The model is that of step {step:,}, the best on what was held out."
+
+
+def _measured(recipe: "type[Recipe]", results: Results) -> Iterator[str]:
+    metrics = [metric for metric in results.metrics if not metric.name.startswith(_SECONDS)]
+    # What was held out says most.
+    for metric in sorted(metrics, key=lambda one: not one.name.endswith("/test")):
+        template = recipe.metric_words.get(metric.name)
+        number = _number(metric)
+        words = template.format(number) if template else f"{_words(metric.name)} {number}"
+        yield f"{words[0].upper()}{words[1:]}."
+
+
+def _words(name: str) -> str:
+    first, *rest = name.replace("_", " ").split("/")
+    if len(rest) == 1 and rest[0] in _PARTS:
+        return f"{_PARTS[rest[0]]} {first}"
+    return f"{first} ({', '.join(rest)})" if rest else first
+
+
+def _number(metric: Metric) -> str:
+    value, unit = metric.value, metric.unit
+    if not math.isfinite(value):
+        return "not a number"
+    if unit not in _PERCENT:
+        return f"{cell_text(value)} {unit}".strip()
+    share: Any = _PERCENT[unit] * value
+    of = ""
+    if unit == "fraction" and metric.n and abs(round(value * metric.n) - value * metric.n) < 1e-6:
+        of = f" ({round(value * metric.n):,} of {metric.n:,})"
+    return f"{share:.1f} %{of}"

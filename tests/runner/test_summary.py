@@ -1,0 +1,45 @@
+"""A run ends with sentences, not with keys."""
+
+from salhub.results import Results
+from salhub.runner.summary import summary
+from tests.runner.toy_recipe import ToyRecipe
+
+
+def found(**data) -> Results:
+    results = Results("toy", "", 0, data={"processes": 1, **data})
+    results.add_metric("seconds/preparation", 0.2, unit="s")
+    results.add_metric("seconds/steps", 200.4, n=1200, unit="s")
+    results.add_metric("accuracy/train", 0.991, n=1000, unit="fraction")
+    results.add_metric("accuracy/test", 667 / 800, n=800, unit="fraction")
+    results.add_metric("noise_error/other texts", 0.01234, n=3, unit="mean square")
+    return results
+
+
+def test_what_was_done_measured_and_can_be_done():
+    lines = summary(ToyRecipe, found(epochs=12.0), "out/my run", "salhub run {folder} photo.jpg")
+    assert lines == [
+        "Trained 12 epochs in 3 min 20 s.",
+        "Held-out accuracy 83.4 % (667 of 800).",
+        "Training accuracy 99.1 % (991 of 1,000).",
+        "Noise error (other texts) 0.01234 mean square.",
+        "Saved in out/my run/: the model, its card, log.jsonl and results.json.",
+        "Try: salhub run 'out/my run' photo.jpg",
+    ]
+
+
+def test_the_kept_step_other_verbs_and_words_of_the_recipe():
+    class Forgetting(ToyRecipe):
+        verb = "unlearn"
+        metric_words = {"UA": "{} of it is gone"}
+
+    results = Results("toy", "", 0, data={"best_step": 1200}, wall_seconds=0.3)
+    results.add_metric("UA", 97.25, unit="percent")
+    results.add_metric("MIA/entropy", float("nan"), unit="percent")
+    assert summary(Forgetting, results, "out")[:-1] == [
+        "Unlearned in under 1 s.",
+        "The model is that of step 1,200, the best on what was held out.",
+        "97.2 % of it is gone.",
+        "MIA (entropy) not a number.",
+    ]
+    results.add_metric("seconds/steps", 5, n=1, unit="s")
+    assert summary(Forgetting, results, "out")[0] == "Unlearned 1 step in 5 s."
