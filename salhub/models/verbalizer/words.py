@@ -16,6 +16,12 @@ _MARKS = frozenset({"Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "Sc", "Sk", "Sm"})
 FUNCTION_WORD_GAIN = 0.02
 _APOSTROPHES = "'\u2019"
 _ENDING = re.compile("'(?:s|re|ve|ll|d|m|t)")
+# Endings that tokenizers, and texts that are tokenised already, cut off, as in "is n't".
+_CUT_OFF = re.compile(
+    "(?<=[^\\W\\d_]) ?(?:n['\u2019]t|['\u2019](?:s|re|ve|ll|d|m))(?![\\w'\u2019])", re.IGNORECASE
+)
+# The same of whole words: "they're" says as little alone as "they"; "isn't" says more than "is".
+_SHORT_VERB = re.compile("(.+?) ?'(?:s|re|ve|ll|d|m)")
 # Han, kana, Thai, Lao, Tibetan, Burmese and Khmer, which put no spaces between words.
 _WITHOUT_SPACES = re.compile(
     "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
@@ -64,6 +70,7 @@ class Words:
     def is_function_word(self) -> np.ndarray:
         """Which words hold others together and say little alone, such as "of", bool (n,)."""
         lowered = [word.lower().replace("\u2019", "'") for word in self.strings]
+        lowered = [_SHORT_VERB.sub(r"\1", word) for word in lowered]
         # The language of the text is the one whose list knows most of its words.
         known = max(_function_words(), key=lambda own: sum(word in own for word in lowered))
         return np.array([word in known for word in lowered], dtype=bool)
@@ -101,8 +108,9 @@ class Words:
         """Join the tokens of a text to words.
 
         A word begins at white space, at punctuation, at each character of a script without spaces,
-        and where the tokenizer lets one begin, but never at or after a combining mark; a token
-        that reaches over such a place joins what it covers.
+        and where the tokenizer lets one begin, but never at or after a combining mark, nor at an
+        ending that was cut off, as in "is n't"; a token that reaches over such a place joins what
+        it covers.
 
         Args:
             text: The text.
@@ -166,6 +174,8 @@ def _words_of_places(text: str, places: np.ndarray, given: Sequence[int]) -> np.
         start = int(places[token, 0])
         if given[token] != given[token - 1] and _may_begin(text, start):
             begins[start] = True
+    for ending in _CUT_OFF.finditer(text):
+        begins[ending.start() : ending.end()] = False
     for start, end in places.tolist():
         begins[start + 1 : end] = False
     return begins.cumsum()[places[:, 0]] if len(places) else np.zeros(0, dtype=np.int64)

@@ -137,3 +137,14 @@ def test_the_end_of_a_word_is_not_named_alone():
         True,
         False,
     ]
+
+
+@pytest.mark.parametrize("name", ["ours", "bytes", "metaspace"])
+def test_an_ending_that_was_cut_off_belongs_to_its_word(name):
+    text = "it 's n't the film\u2019s end , and they 'll do n\u2019t 's"
+    words = words_of(TOKENIZERS[name](), text)
+    assert words.strings == [
+        "it 's n't", "the", "film\u2019s", "end", ",", "and", "they 'll", "do n\u2019t 's",
+    ]  # fmt: skip
+    named = Words.of_tokens(["is n't", "they 'll", "film 's", "it's"])
+    assert named.is_function_word.tolist() == [False, True, False, True]
