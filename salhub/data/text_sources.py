@@ -2,6 +2,7 @@
 
 import codecs
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def load_text(source: Any) -> str:
     of lines stay as they are, so places in the text are places in the file.
 
     Args:
-        source: A text, a path, bytes, or an open file.
+        source: A text, a path, bytes, an open file, or {"text": one of these}, as in transformers.
 
     Returns:
         The text.
@@ -52,10 +53,38 @@ def load_text(source: Any) -> str:
         return decode_text(bytes(source), f"The {type(source).__name__} object")
     if callable(getattr(source, "read", None)):
         return load_text(source.read())
+    if isinstance(source, Mapping):
+        return load_text(_named_texts(source, ("text",))["text"])
     raise TypeError(
         f"A text cannot be read from an object of type {type(source).__name__}; give a str, a "
         "pathlib path, bytes or an open file."
     )
+
+
+def load_text_or_pair(source: Any) -> str | tuple[str, str]:
+    """Read a text, or the two of {"text": …, "text_pair": …}, as `load_text` reads each.
+
+    Example:
+        >>> load_text_or_pair({"text": "It rains.", "text_pair": "It is wet."})
+        ('It rains.', 'It is wet.')
+    """
+    if not isinstance(source, Mapping):
+        return load_text(source)
+    texts = _named_texts(source, ("text", "text_pair"))
+    if texts.get("text_pair") is None:
+        return load_text(texts["text"])
+    return load_text(texts["text"]), load_text(texts["text_pair"])
+
+
+def _named_texts(source: Mapping[str, Any], names: tuple[str, ...]) -> Mapping[str, Any]:
+    unknown = [str(name) for name in source if name not in names]
+    if unknown or "text" not in source:
+        wrong = f"takes no '{unknown[0]}'" if unknown else "has no 'text'"
+        raise ValueError(
+            f"A text that is given by name {wrong}; it is {{'text': …}}"
+            f"{', with a text_pair where there are two' if len(names) > 1 else ''}."
+        )
+    return source
 
 
 def decode_text(data: bytes, name: str) -> str:

@@ -1,6 +1,7 @@
 """The pipeline of the models that choose the sentences of a text that carry it."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +71,9 @@ result.save("summary.html")
             TypeError: Something that is no text.
         """
         if together:
-            is_one = isinstance(texts, str | bytes | os.PathLike) or hasattr(texts, "read")
+            is_one = isinstance(texts, str | bytes | os.PathLike | Mapping) or hasattr(
+                texts, "read"
+            )
             several = [texts] if is_one else list(texts)
             return super().__call__([_Together(several)], **kwargs)[0]
         return super().__call__(texts, **kwargs)

@@ -8,8 +8,12 @@ import torch
 
 from salhub.errors import ModelNotFoundError
 from salhub.hub import load
+from salhub.tokenizing import batches_of, load_tokenizer, token_limit
 
 logger = logging.getLogger(__name__)
+
+# Of encoders that name no limit.
+_USUAL_LIMIT = 512
 
 
 class SentenceEncoder:
@@ -26,10 +30,10 @@ class SentenceEncoder:
 
     def __init__(self, name: str, pooling: str = "mean", device: Any = "cpu") -> None:
         # Imported with this module, they would register it half-way through its own import.
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoModel
 
         try:
-            self.tokenizer = load(AutoTokenizer, name)
+            self.tokenizer = load_tokenizer(name)
             self.model = load(AutoModel, name).eval().to(device)
         except OSError as error:
             raise ModelNotFoundError(
@@ -49,24 +53,25 @@ class SentenceEncoder:
         Returns:
             float64 (N, D).
         """
-        distinct = sorted(set(sentences), key=lambda sentence: (len(sentence), sentence))
-        parts = [
-            self._encode(distinct[start : start + batch_size])
-            for start in range(0, len(distinct), batch_size)
-        ]
-        vectors = dict(zip(distinct, np.concatenate(parts), strict=True))
-        return np.stack([vectors[sentence] for sentence in sentences])
-
-    def _encode(self, sentences: list[str]) -> np.ndarray:
-        longest = min(self.tokenizer.model_max_length, _positions(self.model))
-        tokens = self.tokenizer(
-            sentences, padding=True, truncation=True, max_length=longest, return_tensors="pt"
-        ).to(self.model.device)
-        num_full = int((tokens["attention_mask"].sum(1) >= longest).sum())
+        distinct = list(dict.fromkeys(sentences))
+        longest = token_limit(self.model, self.tokenizer) or _USUAL_LIMIT
+        rows = self.tokenizer(distinct, truncation=True, max_length=longest)
+        lengths = [len(ids) for ids in rows["input_ids"]]
+        num_full = sum(length >= longest for length in lengths)
         if num_full:
             logger.warning(
                 "%d sentences were cut to %d tokens, all that is read.", num_full, longest
             )
+        order = sorted(range(len(distinct)), key=lengths.__getitem__)
+        vectors: dict[str, np.ndarray] = {}
+        for places in batches_of(order, lengths, batch_size):
+            batch = {name: [values[place] for place in places] for name, values in rows.items()}
+            found = self._encode(self.tokenizer.pad(batch, return_tensors="pt"))
+            vectors |= zip((distinct[place] for place in places), found, strict=True)
+        return np.stack([vectors[sentence] for sentence in sentences])
+
+    def _encode(self, tokens: Any) -> np.ndarray:
+        tokens = tokens.to(self.model.device)
         states = self.model(**tokens).last_hidden_state.double()
         if self.pooling == "cls":
             pooled = states[:, 0]
@@ -74,7 +79,3 @@ class SentenceEncoder:
             mask = tokens["attention_mask"][..., None].to(states.dtype)
             pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
         return torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
-
-
-def _positions(model: Any) -> int:
-    return getattr(model.config, "max_position_embeddings", None) or 512

@@ -8,14 +8,32 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-_ROWS_IN_CACHE = 64
-# Takes word vectors (R, T, D) and a mask (R, T), and gives logits (R, C).
-Classify = Callable[[Tensor, Tensor], Tensor]
+from salhub.models.verbalizer.memory import usual_rows
+
+# Takes word vectors (R, T, D) and their frame (R, T), and gives logits (R, C).
+Classify = Callable[[Tensor, Any], Tensor]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a classifier is told of the tokens of some rows beside their vectors.
+
+    Args:
+        mask: 1 for tokens, 0 for padding, int64 (R, T).
+        types: Which of two texts each token is of, int64 (R, T), or None.
+    """
+
+    mask: Tensor
+    types: Tensor | None = None
+
+    def __getitem__(self, rows: Any) -> "Frame":
+        return Frame(self.mask[rows], None if self.types is None else self.types[rows])
 
 
 @dataclass(frozen=True)
@@ -55,17 +73,16 @@ class Explained:
         vectors: Word vectors, (B, T, D).
         baseline: What they are compared with, (B, T, D); special tokens and padding are their own
             baseline, so that they get no score.
-        mask: 1 for tokens, 0 for padding, (B, T).
+        frame: What else the classifier is told of them, (B, T).
         target: What is explained.
         logits: Of the texts, (B, C).
-        largest: Most rows that pass the classifier at once; None for all on an accelerator, and on
-            a processor for as many as stay in its cache.
+        largest: Most rows that pass the classifier at once; None for as many as are usual.
     """
 
     classify: Classify
     vectors: Tensor
     baseline: Tensor
-    mask: Tensor
+    frame: Any
     target: Target
     logits: Tensor
     largest: int | None = None
@@ -73,11 +90,13 @@ class Explained:
     @property
     def here(self) -> Tensor:
         """The explained number of the texts, (B,)."""
-        return self.target.of(self.logits, torch.arange(len(self.logits), device=self.mask.device))
+        return self.target.of(
+            self.logits, torch.arange(len(self.logits), device=self.vectors.device)
+        )
 
     def chunks(self, count: int, together: int = 1) -> Iterator[slice]:
         """Cut a number of things into what passes at once, where each has so many rows."""
-        usual = _ROWS_IN_CACHE if self.vectors.device.type == "cpu" else count * together
+        usual = usual_rows(self.vectors.shape[1], self.vectors.device)
         size = max(1, (self.largest or usual) // together)
         return (slice(begin, begin + size) for begin in range(0, count, size))
 
@@ -86,7 +105,7 @@ class Explained:
         rows = torch.arange(len(vectors), device=vectors.device)
         with torch.no_grad():
             parts = [
-                self.target.of(self.classify(vectors[chunk], self.mask[chunk]), rows[chunk])
+                self.target.of(self.classify(vectors[chunk], self.frame[chunk]), rows[chunk])
                 for chunk in self.chunks(len(vectors))
             ]
         return torch.cat(parts)
@@ -163,21 +182,23 @@ def occlusion(explained: Explained, word_ids: Tensor) -> Tensor:
     Source: Zeiler and Fergus 2014 (arXiv 1311.2901), section 2.1, for pictures.
     """
     num_words = int(word_ids.max()) + 1
-    words = torch.arange(num_words, device=word_ids.device)
-    is_member = word_ids[:, None, :] == words[:, None]  # (B, W, T)
-    sizes = is_member.sum(dim=-1)
+    is_part = word_ids >= 0
+    places_of = word_ids.clamp(min=0)
+    sizes = torch.zeros(len(word_ids), num_words, device=word_ids.device, dtype=torch.long)
+    sizes.scatter_add_(1, places_of, is_part.long())
     rows, places = sizes.nonzero(as_tuple=True)
     complete = explained.here
     drops = torch.zeros(sizes.shape, device=word_ids.device, dtype=torch.float32)
     with torch.no_grad():
         for chunk in explained.chunks(len(rows)):
-            own, hidden = rows[chunk], is_member[rows[chunk], places[chunk]][..., None]
+            own = rows[chunk]
+            hidden = (word_ids[own] == places[chunk, None])[..., None]
             vectors = torch.where(hidden, explained.baseline[own], explained.vectors[own])
-            logits = explained.classify(vectors, explained.mask[own])
+            logits = explained.classify(vectors, explained.frame[own])
             drop = complete[own] - explained.target.of(logits, own)
             drops[own, places[chunk]] = drop.float()
     shares = drops / sizes.clamp(min=1)
-    return (shares[:, :, None] * is_member).sum(dim=1)
+    return shares.gather(1, places_of) * is_part
 
 
 def random_scores(input_ids: Tensor, seed: int) -> Tensor:
@@ -202,6 +223,6 @@ def random_scores(input_ids: Tensor, seed: int) -> Tensor:
 def _gradient(explained: Explained, points: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
     """Gradient of the weighted sum of the explained numbers by the points, (R, T, D)."""
     points = points.detach().requires_grad_()
-    logits = explained.classify(points, explained.mask[rows])
+    logits = explained.classify(points, explained.frame[rows])
     values = explained.target.of(logits, rows)
     return torch.autograd.grad((values * weights.to(values.dtype)).sum(), points)[0]

@@ -185,6 +185,7 @@ def find_candidates(
     config: VerbalizerConfig,
     is_weak: np.ndarray | None = None,
     is_edge: np.ndarray | None = None,
+    seconds: np.ndarray | None = None,
 ) -> Candidates:
     """Score every group of words of some texts.
 
@@ -199,6 +200,8 @@ def find_candidates(
         is_weak: Words that are not named alone, bool (B, N).
         is_edge: Words that no group of several may begin or end with, bool (B, N); by default
             those that are not named alone.
+        seconds: First word of the second text of a pair, which no group reaches over, 0 for none,
+            int64 (B,).
 
     Example:
         >>> scores, config = np.array([[0.1, 0.9, 0.8, 0.0]]), VerbalizerConfig(metric_value=0.8)
@@ -220,6 +223,9 @@ def find_candidates(
     is_accepted = sums > theta[:, None, None] * filters.sizes
     # A threshold below 0 must not let in what is forbidden.
     is_accepted &= sums > _FORBIDDEN / 2
+    if seconds is not None and seconds.any():
+        distance = seconds[:, None, None] - np.arange(scores.shape[1])[:, None]
+        is_accepted &= (distance <= 0) | (filters.lengths <= distance)
     looks = _where_smv_looks(filters, config, scores.shape[1], lengths) if is_smv else {}
     if is_smv:
         is_accepted &= np.any([tried & filters.of[one] for one, tried in looks.items()], axis=0)

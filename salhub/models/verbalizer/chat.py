@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from huggingface_hub import constants
 
+from salhub.tokenizing import refuse_empty
+
 Messages = list[dict[str, str]]
 _TIMEOUT_SECONDS = 120
 # What reasoning models think aloud; an answer that is cut off in the middle of it is none.
@@ -97,6 +99,7 @@ class TransformersChat:
                 model = model.float()
         if tokenizer is None:
             raise ValueError("A loaded chat model needs its tokenizer too; give tokenizer=...")
+        refuse_empty(tokenizer, getattr(model, "name_or_path", type(model).__name__))
         if not getattr(tokenizer, "chat_template", None):
             raise ValueError(
                 "The tokenizer has no chat template, so the model holds no conversation; choose "

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from salhub.models.verbalizer.explaining import TextMap, length_limit
+from salhub.models.verbalizer.explaining import TextMap
 from salhub.models.verbalizer.modeling_verbalizer import SaliencyVerbalizerModel
+from salhub.tokenizing import batches_of, token_limit
 
 _TEXTS_TOGETHER = 64
 
@@ -43,7 +44,7 @@ def removal_drops(
         maps: The texts, with the classes that are explained.
         named: Words that are named of each.
     """
-    limit = length_limit(model, tokenizer)
+    limit = token_limit(model.backbone, tokenizer)
     without, alone = [], []
     for one, words in zip(maps, named, strict=True):
         keywords = {"truncation": limit is not None, "max_length": limit, "verbose": False}
@@ -65,19 +66,21 @@ def _probabilities(
     model: SaliencyVerbalizerModel, tokenizer: Any, rows: list[list[int]], labels: list[int]
 ) -> np.ndarray:
     pad = tokenizer.pad_token_id or 0
-    found = []
-    for begin in range(0, len(rows), _TEXTS_TOGETHER):
-        part = [row or [pad] for row in rows[begin : begin + _TEXTS_TOGETHER]]
-        length = max(map(len, part))
+    # An empty text is one token of padding that nothing hides.
+    rows = [row or [pad] for row in rows]
+    lengths = [len(row) for row in rows]
+    found = np.zeros(len(rows))
+    order = sorted(range(len(rows)), key=lengths.__getitem__)
+    for places in batches_of(order, lengths, _TEXTS_TOGETHER):
+        part, length = [rows[place] for place in places], lengths[places[-1]]
         ids = torch.tensor([row + [pad] * (length - len(row)) for row in part])
-        # An empty text is one token of padding that nothing hides.
         mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in part])
         logits = model.backbone(
             input_ids=ids.to(model.device), attention_mask=mask.to(model.device)
         ).logits
-        chosen = torch.tensor(labels[begin : begin + len(part)], device=logits.device)
-        found.append(model.probabilities(logits).gather(1, chosen[:, None])[:, 0].cpu())
-    return torch.cat(found).double().numpy()
+        chosen = torch.tensor([labels[place] for place in places], device=logits.device)
+        found[places] = model.probabilities(logits).gather(1, chosen[:, None])[:, 0].cpu()
+    return found
 
 
 def random_groups(

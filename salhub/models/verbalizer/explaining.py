@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,10 @@ import torch
 
 from salhub.models.verbalizer.modeling_verbalizer import SaliencyVerbalizerModel
 from salhub.models.verbalizer.words import Words
+from salhub.tokenizing import batches_of, token_limit
 
 logger = logging.getLogger(__name__)
 
-# Above this, a tokenizer's limit only says that it has none.
-_NO_LIMIT = 100_000
 # Larger differences are worth a word: the steps are too few for this text.
 _LARGE_DELTA = 0.05
 # Characters of a text that an error message shows.
@@ -49,7 +48,7 @@ class TextMap:
 def explain_texts(
     model: SaliencyVerbalizerModel,
     tokenizer: Any,
-    texts: Sequence[str],
+    texts: Sequence[str | tuple[str, str]],
     *,
     class_labels: Sequence[int | None] | None = None,
     other_labels: Sequence[int | None] | None = None,
@@ -63,7 +62,8 @@ def explain_texts(
     Args:
         model: The verbalizer.
         tokenizer: Of its classifier.
-        texts: The texts.
+        texts: The texts; a pair of them for classifiers of two, such as a premise and a
+            hypothesis, whose words are those of both, joined by a line break.
         class_labels: Class to explain of each; None for the most likely.
         other_labels: Class that each is compared with, or None.
         batch_size: Texts that pass together.
@@ -80,13 +80,17 @@ def explain_texts(
     """
     for text in texts:
         check_text(text)
-    limit = length_limit(model, tokenizer)
+    limit = token_limit(model.backbone, tokenizer)
     labels, others = (list(given or [None] * len(texts)) for given in (class_labels, other_labels))
-    encodings = [_encode(tokenizer, text, limit, model.config.word_level) for text in texts]
-    order = sorted(range(len(texts)), key=lambda place: len(encodings[place]["ids"]))
+    has_types = model.takes("token_type_ids")
+    encodings = [
+        _encode(tokenizer, text, limit, model.config.word_level, has_types) for text in texts
+    ]
+    lengths = [len(one["ids"]) for one in encodings]
+    order = sorted(range(len(texts)), key=lengths.__getitem__)
     maps: dict[int, TextMap] = {}
-    sizes = [len(one["ids"]) if model.reads_last_token else 0 for one in encodings]
-    for group in _groups(order, others, sizes, batch_size):
+    sizes = lengths if model.reads_last_token else [0] * len(lengths)
+    for group in _groups(order, others, sizes, lengths, batch_size):
         batch = [encodings[place] for place in group]
         found = _explain_batch(
             model, tokenizer, batch, [labels[place] for place in group], others[group[0]]
@@ -97,36 +101,38 @@ def explain_texts(
 
 def check_text(text: Any) -> None:
     """Raises TypeError for what is no text, and ValueError for one without any character."""
+    if isinstance(text, tuple) and len(text) == 2:
+        for one in text:
+            check_text(one)
+        return
     if not isinstance(text, str):
         raise TypeError(f"A text is wanted, got {type(text).__name__}.")
     if not text.strip():
         raise ValueError("The text is empty; there is nothing to explain.")
 
 
-def length_limit(model: SaliencyVerbalizerModel, tokenizer: Any) -> int | None:
-    """Most tokens that the classifier takes, or None where there is no limit."""
-    own = getattr(model.config.backbone_config, "max_position_embeddings", None)
-    given = [limit for limit in (tokenizer.model_max_length, own) if limit]
-    # XLNet says -1 where it has no limit.
-    limits = [limit for limit in given if 0 < limit < _NO_LIMIT]
-    return min(limits, default=None)
-
-
 def _groups(
-    order: list[int], others: list[int | None], sizes: list[int], size: int
+    order: list[int], others: list[int | None], sizes: list[int], lengths: list[int], size: int
 ) -> list[list[int]]:
     """Texts that pass together: compared with the same class, and of the same of the sizes."""
     groups: list[list[int]] = []
     for kind in dict.fromkeys((others[place], sizes[place]) for place in order):
         own = [place for place in order if (others[place], sizes[place]) == kind]
-        groups += [own[begin : begin + size] for begin in range(0, len(own), size)]
+        groups += batches_of(own, lengths, size)
     return groups
 
 
-def _encode(tokenizer: Any, text: str, limit: int | None, word_level: bool) -> dict[str, Any]:
+def _encode(
+    tokenizer: Any,
+    text: str | tuple[str, str],
+    limit: int | None,
+    word_level: bool,
+    has_types: bool,
+) -> dict[str, Any]:
     is_fast = getattr(tokenizer, "is_fast", False)
+    texts = (text,) if isinstance(text, str) else text
     encoding = tokenizer(
-        text,
+        *texts,
         truncation=limit is not None,
         max_length=limit,
         return_offsets_mapping=is_fast,
@@ -135,8 +141,7 @@ def _encode(tokenizer: Any, text: str, limit: int | None, word_level: bool) -> d
     )
     ids, special = encoding["input_ids"], np.array(encoding["special_tokens_mask"], dtype=bool)
     if is_fast:
-        word_ids = encoding.word_ids() if word_level else None
-        words = Words.of_encoding(text, np.array(encoding["offset_mapping"]), word_ids, special)
+        words = _words_of(encoding, texts, special, word_level)
         is_truncated = bool(encoding.encodings[0].overflowing)
     else:
         logger.warning(
@@ -144,14 +149,40 @@ def _encode(tokenizer: Any, text: str, limit: int | None, word_level: bool) -> d
             "and not words; use a fast tokenizer."
         )
         words = _of_slow_tokens(tokenizer.convert_ids_to_tokens(ids), special)
-        is_truncated = len(tokenizer(text, verbose=False)["input_ids"]) > len(ids)
+        is_truncated = len(tokenizer(*texts, verbose=False)["input_ids"]) > len(ids)
     if not len(words):
         raise ValueError(
             "The text has no word that the tokenizer knows; there is nothing to explain."
         )
     if is_truncated:
         logger.warning("A text is longer than %d tokens; its end is left out.", limit)
-    return {"ids": ids, "special": special, "words": words, "is_truncated": is_truncated}
+    types = encoding.get("token_type_ids") if has_types else None
+    return {
+        "ids": ids,
+        "special": special,
+        "types": types,
+        "words": words,
+        "is_truncated": is_truncated,
+    }
+
+
+def _words_of(
+    encoding: Any, texts: tuple[str, ...], special: np.ndarray, word_level: bool
+) -> Words:
+    """The words of one text, or of two that are joined by a line break."""
+    offsets = np.array(encoding["offset_mapping"])
+    word_ids = encoding.word_ids() if word_level else None
+    if len(texts) == 1:
+        return Words.of_encoding(texts[0], offsets, word_ids, special)
+    is_second = np.array([part == 1 for part in encoding.sequence_ids()])
+    offsets[is_second] += len(texts[0]) + 1
+    if word_ids is not None:
+        later = 1 + max((one for one in word_ids if one is not None), default=0)
+        pairs = zip(word_ids, is_second, strict=True)
+        word_ids = [one if one is None else one + later * second for one, second in pairs]
+    words = Words.of_encoding("\n".join(texts), offsets, word_ids, special)
+    second = int((words.spans[:, 0] > len(texts[0])).argmax()) if is_second.any() else 0
+    return replace(words, second=second)
 
 
 def _of_slow_tokens(tokens: list[str], special: np.ndarray) -> Words:
@@ -183,6 +214,8 @@ def _explain_batch(
         "special_tokens_mask": side_by_side([one["special"].astype(int) for one in batch], 1),
         "word_ids": side_by_side([one["words"].token_words for one in batch], -1),
     }
+    if all(one["types"] is not None for one in batch):
+        inputs["token_type_ids"] = side_by_side([one["types"] for one in batch], 0)
     output = model(
         **inputs,
         baseline_token=getattr(tokenizer, f"{model.config.baseline}_token_id", None),
@@ -210,7 +243,8 @@ def _chosen_classes(
         return None
     if any(label is None for label in labels):
         with torch.no_grad():
-            logits = model.logits_of(inputs["input_ids"], inputs["attention_mask"])
+            names = ("input_ids", "attention_mask", "token_type_ids")
+            logits = model.logits_of(**{name: inputs[name] for name in names if name in inputs})
             likely = logits.argmax(dim=-1).tolist()
         labels = [
             best if label is None else label for best, label in zip(likely, labels, strict=True)

@@ -1,5 +1,6 @@
 """The saliency verbalizer: a text classifier, what it looked at, and a sentence that says so."""
 
+import inspect
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from salhub.explaining.modeling_explained_classifier import (
 from salhub.modeling import attribution_scope
 from salhub.models.verbalizer.attribution import (
     Explained,
+    Frame,
     Target,
     gradient_x_input,
     integrated_gradients,
@@ -20,6 +22,7 @@ from salhub.models.verbalizer.attribution import (
     random_scores,
 )
 from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
+from salhub.models.verbalizer.memory import is_sure_to_fit, rows_that_fit, usual_rows
 from salhub.outputs import SaliencyOutput
 
 # These keep their last layer under another name than "score".
@@ -119,6 +122,7 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
         class_labels: Tensor | None = None,
         other_labels: Tensor | None = None,
         baseline_token: int | None = None,
+        token_type_ids: Tensor | None = None,
     ) -> TextSaliencyOutput:
         """Score the tokens of texts.
 
@@ -133,10 +137,12 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
             other_labels: Class that it is compared with: why this rather than that, int64 (B,).
             baseline_token: Token that words are compared with where the classifier's configuration
                 names none, such as the tokenizer's.
+            token_type_ids: Which of two texts each token is of, (B, T), for classifiers of pairs.
 
         Raises:
             ValueError: A wrong shape, a token or class out of range, two classes that are the same,
-                or a classifier that lacks what the baseline asks for.
+                a classifier that lacks what the baseline asks for, or a text that memory has no
+                room for.
             TypeError: Tokens that are no integers.
         """
         self._check_ids(input_ids)
@@ -144,6 +150,7 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
             "attention_mask": attention_mask,
             "special_tokens_mask": special_tokens_mask,
             "word_ids": word_ids,
+            "token_type_ids": token_type_ids,
         }
         for name, values in given.items():
             if values is not None and values.shape != input_ids.shape:
@@ -158,11 +165,13 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
             if special_tokens_mask is not None:
                 is_word = is_word & ~special_tokens_mask.clone().bool()
             vectors, baseline = self._vectors(ids, is_word, baseline_token)
+            frame = Frame(mask, None if token_type_ids is None else token_type_ids.clone())
+            largest = self._rows_at_once(vectors, frame)
+            chunks = [slice(row, row + largest) for row in range(0, len(ids), largest)]
             with torch.no_grad():
-                logits = self._logits(vectors, mask)
+                logits = torch.cat([self._logits(vectors[one], frame[one]) for one in chunks])
             target = self._target(logits, class_labels, other_labels)
-            largest = self.config.internal_batch_size
-            explained = Explained(self._logits, vectors, baseline, mask, target, logits, largest)
+            explained = Explained(self._logits, vectors, baseline, frame, target, logits, largest)
             words = _word_ids(word_ids, is_word)
             saliency, delta = self._attribute(explained, ids, is_word, words)
         return TextSaliencyOutput(
@@ -183,18 +192,48 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
             return occlusion(explained, words), None
         return random_scores(ids * is_word, self.config.seed) * is_word, None
 
-    def logits_of(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def logits_of(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> Tensor:
         """What the classifier says of texts, (B, C), as it is explained: from word vectors."""
-        return self._logits(self.backbone.get_input_embeddings()(input_ids), attention_mask)
+        vectors = self.backbone.get_input_embeddings()(input_ids)
+        return self._logits(vectors, Frame(attention_mask, token_type_ids))
 
-    def _logits(self, vectors: Tensor, mask: Tensor) -> Tensor:
+    def takes(self, name: str) -> bool:
+        """Whether the classifier has an argument of that name, such as "token_type_ids"."""
+        return name in inspect.signature(self.backbone.forward).parameters
+
+    def _rows_at_once(self, vectors: Tensor, frame: Frame) -> int:
+        rows, length = len(vectors), vectors.shape[1]
+        largest = self.config.internal_batch_size or usual_rows(length, vectors.device)
+        steps = self.config.n_steps if self.config.attribution == "integrated_gradients" else 1
+        if is_sure_to_fit(min(largest, rows * steps), length):
+            return largest
+        # The length is cut where the pass is weighed; what is told of the tokens is cut with it.
+        own = frame[:1]
+
+        def classify(short: Tensor) -> Tensor:
+            size = short.shape[1]
+            types = None if own.types is None else own.types[:, :size]
+            return self._logits(short, Frame(torch.ones_like(own.mask[:, :size]), types))
+
+        return min(largest, rows_that_fit(classify, vectors, self.backbone))
+
+    def _logits(self, vectors: Tensor, frame: Frame) -> Tensor:
+        inputs: dict[str, Any] = {"inputs_embeds": vectors, "attention_mask": frame.mask}
+        if frame.types is not None:
+            inputs["token_type_ids"] = frame.types
+        if self.takes("global_attention_mask"):
+            # As the classifier itself does where it is given tokens.
+            inputs["global_attention_mask"] = torch.zeros_like(frame.mask)
+            inputs["global_attention_mask"][:, 0] = 1
         own = self.backbone.config
         if not self.reads_last_token or own.pad_token_id is not None:
-            return self.backbone(inputs_embeds=vectors, attention_mask=mask).logits
+            return self.backbone(**inputs).logits
         # These take several rows only where some token is named, which vectors do not use.
         own.pad_token_id = 0
         try:
-            return self.backbone(inputs_embeds=vectors, attention_mask=mask).logits
+            return self.backbone(**inputs).logits
         finally:
             own.pad_token_id = None
 

@@ -8,9 +8,9 @@ import torch
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from salhub.data.text_sources import load_text
+from salhub.data.text_sources import load_text_or_pair
 from salhub.entries import Model
-from salhub.hub import hub_keywords, load
+from salhub.hub import hub_keywords
 from salhub.models.verbalizer.chat import as_chat
 from salhub.models.verbalizer.explaining import TextMap, check_text, explain_texts
 from salhub.models.verbalizer.instruction import instruct
@@ -19,6 +19,7 @@ from salhub.models.verbalizer.result_verbalizer import (
 )
 from salhub.models.verbalizer.verbalizer import Verbalizer
 from salhub.pipelines.base import TextPipeline, load_model, whole_number
+from salhub.tokenizing import load_tokenizer, refuse_empty
 
 _TEXTS_TOGETHER = 32
 
@@ -60,6 +61,7 @@ result.save("explained.html")
         self.chat = None if chosen is None else as_chat(chosen, config.max_new_tokens, config.seed)
         super().__init__(model, **kwargs)
         self.tokenizer = tokenizer or _load_tokenizer(config.name_or_path, {})
+        refuse_empty(self.tokenizer, type(self.tokenizer).__name__)
 
     @classmethod
     def from_name(
@@ -141,7 +143,8 @@ result.save("explained.html")
         """Explain the class of one text, or of several.
 
         Args:
-            texts: A text; a `pathlib` path of a text file; "sample:review"; an open file; or a
+            texts: A text; a `pathlib` path of a text file; "sample:review"; an open file;
+                {"text": …, "text_pair": …}, as in transformers, for classifiers of two texts; or a
                 list or generator of these.
             batch_size: Texts that pass together, 32 by default.
             **kwargs: `class_labels`, the class to explain, by index or name, the most likely by
@@ -159,7 +162,7 @@ result.save("explained.html")
         if batch_size is None:
             batch_size = self._batch_size or _TEXTS_TOGETHER
         asked["together"] = whole_number("batch_size", batch_size)
-        is_several = isinstance(texts, Iterable) and not isinstance(texts, str | bytes)
+        is_several = isinstance(texts, Iterable) and not isinstance(texts, str | bytes | Mapping)
         is_several = is_several and not hasattr(texts, "read")
         inputs = [self.preprocess(text) for text in (texts if is_several else [texts])]
         joined = {"texts": [text for one in inputs for text in one["texts"]]}
@@ -182,7 +185,7 @@ result.save("explained.html")
         return {"class_labels": names, "contrast": names}
 
     def prepare(self, text: Any) -> dict[str, Any]:
-        content = load_text(text)
+        content = load_text_or_pair(text)
         check_text(content)
         return {"texts": [content]}
 
@@ -227,11 +230,9 @@ result.save("explained.html")
 def _load_tokenizer(
     name: str | os.PathLike | None, settings: Mapping[str, Any]
 ) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
-
     if not name:
         raise ValueError(
             "The classifier was not loaded by name, so its tokenizer is not known; give "
             "tokenizer=..."
         )
-    return load(AutoTokenizer, name, **hub_keywords(settings))
+    return load_tokenizer(name, **hub_keywords(settings))

@@ -193,7 +193,7 @@ def _single_words(
 
 
 def joined(
-    selection: Selection, scores: np.ndarray, max_words: int, is_edge: np.ndarray
+    selection: Selection, scores: np.ndarray, max_words: int, is_edge: np.ndarray, second: int = 0
 ) -> Selection:
     """Make whole phrases of phrases, and of the words and phrases that stand beside them.
 
@@ -205,6 +205,7 @@ def joined(
         scores: Of its words, above 0 for what is searched, (n,).
         max_words: The budget.
         is_edge: Words that no phrase of several begins or ends with, bool (n,).
+        second: First word of the second text of a pair, 0 for none.
     """
     owner = {word: place for place, group in enumerate(selection.groups) for word in group}
     members, count = [set(group) for group in selection.groups], selection.num_phrases
@@ -216,6 +217,8 @@ def joined(
         gap = [word for word in between if word not in owner]
         whole = {*members[low], *members[high], *between}
         ends = [min(whole), max(whole)]
+        if ends[0] < second <= ends[1]:
+            continue
         if (low == high and not between) or low >= count or ends[1] - ends[0] >= _LONGEST:
             continue
         if len(between) > _GAP or len(gap) > left or (scores[gap] < 0).any() or is_edge[ends].any():

@@ -155,7 +155,8 @@ class Verbalizer:
         scores, lengths, marks = padded_rows(words, rows)
         own = -scores if sign == "-" else scores
         is_weak, is_edge = weak_words(words, own, self.config, marks)
-        found = find_candidates(scores, lengths, self.config, is_weak, is_edge)
+        seconds = np.array([one.second for one in words])
+        found = find_candidates(scores, lengths, self.config, is_weak, is_edge, seconds)
         return select_greedily(found, self.config, is_weak, max_phrases=max_phrases), found
 
     def _against(self, words: list[Words], rows: list[np.ndarray]) -> GreedySelections | None:
@@ -200,7 +201,7 @@ class Verbalizer:
         sign = self.config.sign
         own = -scores if sign == "-" else scores
         if sign != "any" and self.config.mode != "smv" and self.config.compat is None:
-            selection = joined(selection, own, self.config.max_words, words.is_edge)
+            selection = joined(selection, own, self.config.max_words, words.is_edge, words.second)
             selection = _without_repeats(selection, words)
         return [
             make_phrase(
@@ -221,7 +222,8 @@ class Verbalizer:
         self, words: Words, scores: np.ndarray, selection: Selection, evidence: Evidence
     ) -> list[Phrase]:
         """The phrase most against, where it weighs as much as one that would be named."""
-        for group in joined(selection, -scores, self.config.max_words, words.is_edge).groups[:1]:
+        most, second = self.config.max_words, words.second
+        for group in joined(selection, -scores, most, words.is_edge, second).groups[:1]:
             share = evidence.share(group)
             if -share >= max(self.config.min_gain, 1e-12):
                 return [make_phrase(words, group, scores, coverage=share, sign="-", rank=0)]

@@ -38,6 +38,7 @@ class Words:
         spans: Start and end of each word in it, int64 (n, 2).
         token_words: Word of each token, -1 for tokens of no word, int64 (T,); None where the words
             were given.
+        second: First word of the second of two texts, which no phrase reaches over; 0 for one text.
 
     Example:
         >>> Words.of_tokens(["a", "good", "film"])[1:3]
@@ -47,6 +48,7 @@ class Words:
     text: str
     spans: np.ndarray
     token_words: np.ndarray | None = None
+    second: int = 0
 
     def __len__(self) -> int:
         return len(self.spans)

@@ -75,3 +75,14 @@ def test_comparisons_show_every_summary(summarise):
     assert summarise.compare(results).height > summarise.compare({"one": results["one"]}).height
     with pytest.raises(ValueError, match="no result to compare"):
         summarise.compare({})
+
+
+def test_a_text_by_name_is_a_text():
+    summarise = salhub.pipeline("lexrank-news-en")
+    text = "The bridge is old. Cats sleep."
+    alone = summarise(text, budget=1).text
+    assert summarise({"text": text}, budget=1).text == alone
+    assert summarise({"text": text}, budget=1, together=True).text == alone
+    for wrong in ({"text": text, "text_pair": text}, {"article": text}):
+        with pytest.raises(ValueError, match="given by name"):
+            summarise(wrong)

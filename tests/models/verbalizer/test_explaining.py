@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tokenizers import processors
 from transformers import (
     BartConfig,
     BartForSequenceClassification,
@@ -12,12 +13,16 @@ from transformers import (
     GPT2ForSequenceClassification,
     LlamaConfig,
     LlamaForSequenceClassification,
+    LongformerConfig,
+    LongformerForSequenceClassification,
     XLNetConfig,
     XLNetForSequenceClassification,
 )
 
+import salhub
 from salhub.models.verbalizer.explaining import explain_texts
 from salhub.models.verbalizer.modeling_verbalizer import SaliencyVerbalizerModel
+from salhub.models.verbalizer.verbalizer import Verbalizer
 from tests.models.verbalizer.networks import (
     TEXTS,
     bert,
@@ -209,3 +214,63 @@ def test_a_contrast_that_a_text_has_itself_is_named():
     free = [text for text, one in zip(TEXTS, first, strict=True) if one.class_label != rival]
     found = explain_texts(model, tokenizer, free, other_labels=[rival] * len(free))
     assert all(one.other_label == rival for one in found)
+
+
+def pairs_tokenizer():
+    own = bert_tokenizer()
+    own.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    own.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return own
+
+
+def test_a_pair_of_texts_is_explained_as_the_classifier_reads_it():
+    network, tokenizer = bert(), pairs_tokenizer()
+    model = SaliencyVerbalizerModel.from_classifier(network)
+    first, second = "it is", "a dry bad."
+    found = explain_texts(model, tokenizer, [(first, second), "it is", (second, first)])
+    inputs = tokenizer(first, second, return_tensors="pt")
+    assert 1 in inputs["token_type_ids"]
+    likely = network(**inputs).logits.softmax(-1)[0]
+    assert found[0].probability == pytest.approx(float(likely.detach().max()), abs=1e-5)
+    assert found[0].words.text == "it is\na dry bad."
+    assert found[0].words.strings == ["it", "is", "a", "dry", "bad", "."]
+    assert found[0].words.second == 2 and found[1].words.second == 0
+    alone = explain_texts(model, tokenizer, [(first, second)])[0]
+    np.testing.assert_allclose(found[0].scores, alone.scores, atol=1e-5)
+    # What is named is of one of the two.
+    for scores in ([0, 1.0, 1, 0.9, 0.2, 0], [1.0, 1, 1, 1, 1, 1]):
+        told = Verbalizer().verbalize(found[0].words, scores)
+        assert not any("\n" in phrase.text for phrase in told.phrases) and told.coverage > 0.5
+
+
+def test_texts_by_name_are_taken_as_in_transformers():
+    explain = salhub.pipeline("verbalizer", classifier=bert(), tokenizer=pairs_tokenizer())
+    assert explain({"text": "a plot"}).tokens == ["a", "plot"]
+    both = explain([{"text": "a", "text_pair": "plot"}, "a"])
+    assert [one.tokens for one in both] == [["a", "plot"], ["a"]]
+    assert explain({"text": "a", "text_pair": None}).tokens == ["a"]
+    for wrong in ({"texts": "a"}, {"text": "a", "label": 1}, {}):
+        with pytest.raises(ValueError, match="given by name"):
+            explain(wrong)
+    with pytest.raises(ValueError, match="The text is empty"):
+        explain({"text": "a", "text_pair": " "})
+
+
+def test_networks_that_want_more_than_a_mask_get_it():
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LongformerConfig(
+        vocab_size=60,
+        intermediate_size=16,
+        attention_window=[8],
+        max_position_embeddings=34,
+        **sizes,
+    )
+    network = LongformerForSequenceClassification(config).eval()
+    model = SaliencyVerbalizerModel.from_classifier(network)
+    found = explain_texts(model, bert_tokenizer(), ["good plot."])[0]
+    likely = network(**bert_tokenizer()("good plot.", return_tensors="pt")).logits.softmax(-1)
+    assert found.probability == pytest.approx(float(likely.detach().max()), abs=1e-5)

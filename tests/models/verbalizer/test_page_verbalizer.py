@@ -83,7 +83,7 @@ def test_a_rival_of_another_classifier_is_let_go(page):
     assert said.startswith("Classified as Business ")
     # It may still stand on a page that stayed open.
     stale = page._respond(answer[page.state], {"contrast": "negative"})
-    assert "has no class &#x27;negative&#x27;" in stale[page.outputs["notice"]]["value"]
+    assert "no class &#x27;negative&#x27;" in stale[page.outputs["notice"]]["value"]
     assert stale[page.outputs["said"]]["value"] == ""
 
 
