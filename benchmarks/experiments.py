@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import print_tables
+from benchmarks.report import existing_file, print_tables
 from salhub.results import Results
 from salhub.runner.recipe import Recipe
 from salhub.runner.run import run
@@ -37,7 +37,7 @@ def read_options(
         description=purpose,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", type=Path, required=True, help="the archive of pictures")
+    parser.add_argument("--data", type=existing_file, required=True, help="archive of pictures")
     parser.add_argument(
         "--runs",
         type=Path,
@@ -46,11 +46,25 @@ def read_options(
     )
     parser.add_argument(
         "--results",
-        type=Path,
-        default=CARDS / f"{model}.results.json",
+        type=results_file,
+        default=str(CARDS / f"{model}.results.json"),
         help="results file that `salhub evaluate` has written, to which the numbers are added",
     )
     return parser.parse_args(arguments)
+
+
+def results_file(text: str) -> Path:
+    """A results file to add to, for `argparse`: one that cannot be read is said before any work.
+
+    Raises:
+        argparse.ArgumentTypeError: There is none, or it is no results file.
+    """
+    path = existing_file(text)
+    try:
+        Results.load(path)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return path
 
 
 def new_results(script: str, options: argparse.Namespace) -> Results:

@@ -32,6 +32,7 @@ from benchmarks.report import (
     add_comparisons,
     add_race,
     add_requirements,
+    existing_file,
     finish,
 )
 from salhub import LexRankModel
@@ -42,7 +43,7 @@ from salhub.models.lexrank.evaluation_summaries import (
     compare_rankers,
     read_summarization_set,
 )
-from salhub.results import Results, Table, measured
+from salhub.results import Results, Table, measured, noted_as_it_comes
 
 MODEL = "salhub/lexrank-news-en"
 NUM_SENTENCES = 1000
@@ -62,9 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = f"--texts {options.texts.name} --clusters {options.clusters.name}"
     command = f"python -m benchmarks.lexrank {names} --rounds {options.rounds}"
     results = Results(model="lexrank", command=command, seed=0)
+    for path in (options.texts, options.clusters):
+        read_summarization_set(path)  # a line that is none of its kind is said before any work
     results.data = {"texts": options.texts.name, "clusters": options.clusters.name, "half": "test"}
     peers = find_peers("sumy", "lexrank")
-    with measured(results):
+    with noted_as_it_comes(options.output), measured(results):
         required = [
             *speed(results, peers, options.texts, options.rounds),
             *growth(results, options.texts),
@@ -79,8 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.lexrank", description=__doc__)
-    parser.add_argument("--texts", type=Path, help="texts with summaries")
-    parser.add_argument("--clusters", type=Path, help="clusters of texts with summaries")
+    is_part = "--grow" in (sys.argv[1:] if arguments is None else arguments)
+    for name, what in (("texts", "texts"), ("clusters", "clusters of texts")):
+        parser.add_argument(
+            f"--{name}", type=existing_file, required=not is_part, help=f"{what} with summaries"
+        )
     parser.add_argument("--rounds", type=int, default=20, help="rounds of the race")
     parser.add_argument("--output", type=Path, default=RESULTS / "lexrank.json")
     parser.add_argument("--grow", type=Path, help=argparse.SUPPRESS)

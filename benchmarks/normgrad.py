@@ -38,7 +38,7 @@ from benchmarks.report import (
 )
 from salhub.models.normgrad.extract_aggregate import AGGREGATES, EXTRACTS
 from salhub.models.normgrad.methods import METHODS, MapMethod
-from salhub.results import Results, measured
+from salhub.results import Results, measured, noted_as_it_comes
 
 LAYER = f"blocks.{LAST_BLOCK}"
 BLOCKS = (4, 10, LAST_BLOCK)
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     peers = find_peers("captum", "pytorch_grad_cam", "torchcam")
     # That it hooks rectifiers is no news; that it finds none here is in the agreement.
     warnings.filterwarnings("ignore", message="Setting backward hooks", module="captum")
-    with measured(results):
+    with noted_as_it_comes(options.output), measured(results):
         backbone, image_processor = load_classifier()
         photos = sixteen_photos(image_processor)
         label = int(backbone(photos[:1]).logits.argmax())

@@ -1,5 +1,6 @@
 """From races to a results file: tables of ratios, requirements met or missed, agreement."""
 
+import argparse
 import importlib.metadata
 import logging
 from dataclasses import dataclass
@@ -165,6 +166,18 @@ def add_requirements(results: Results, requirements: list[Requirement]) -> None:
     results.tables.insert(
         0, Table("Required", "", ["what", "measured", "required", "verdict"], rows)
     )
+
+
+def existing_file(text: str) -> Path:
+    """A file that a script reads, for `argparse`: what is not there is said before any work.
+
+    Raises:
+        argparse.ArgumentTypeError: There is no such file.
+    """
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return path
 
 
 def finish(results: Results, peers: dict[str, Peer], path: Path) -> None:

@@ -44,7 +44,7 @@ from salhub.models.salient_relevance.modeling_salient_relevance import (
 )
 from salhub.models.salient_relevance.relevance_image import relevance_image
 from salhub.models.salient_relevance.rules import PRESETS
-from salhub.results import Results, measured
+from salhub.results import Results, measured, noted_as_it_comes
 
 TO_PIXELS = "forward + backward"
 FOLDED = "forward + backward, batch norm folded"
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = f"python -m benchmarks.salient_relevance --rounds {options.rounds}"
     results = Results(model="salient_relevance", command=command, seed=0)
     results.data = {"name": "the photos that come with salhub, at 224 x 224 pixels"}
-    with measured(results):
+    with noted_as_it_comes(options.output), measured(results):
         backbone, image_processor = load_classifier()
         photo = sixteen_photos(image_processor)[1:2]
         label = int(backbone(photo).logits.argmax())

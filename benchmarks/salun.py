@@ -33,7 +33,7 @@ from salhub.models.salun.masked_optimizer import MaskedOptimizer
 from salhub.models.salun.membership_inference import membership_inference
 from salhub.models.salun.weight_mask import WeightMask, make_mask
 from salhub.models.salun.weight_saliency import compute_saliency
-from salhub.results import Results, Table, measured
+from salhub.results import Results, Table, measured, noted_as_it_comes
 
 NUM_SCORES = 11_173_962  # of a ResNet-18 for CIFAR-10
 NUM_SAMPLES = 10_000
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = Results(model="salun", command=command, seed=0)
     results.data = {"name": "drawn numbers and pictures of noise"}
     peers = find_peers("erasus")
-    with measured(results):
+    with noted_as_it_comes(options.output), measured(results):
         required = [
             *masks(results, peers["erasus"], options.rounds),
             *steps(results, options.rounds),

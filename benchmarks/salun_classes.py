@@ -19,7 +19,7 @@ from salhub.models.salun.evaluation_salun import block_densities
 from salhub.models.salun.forget_set import evaluated_split
 from salhub.models.salun.recipe_salun import SalUnRecipe
 from salhub.models.salun.weight_mask import WeightMask
-from salhub.results import Results, Table, measured
+from salhub.results import Results, Table, measured, noted_as_it_comes
 
 SCRIPT, MODEL = "salun_classes", "salun-resnet8-cifar10"
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run everything that is missing, and add the numbers to the results file."""
     options = read_options(SCRIPT, __doc__, MODEL, arguments)
     results = new_results(SCRIPT, options)
-    with measured(results):
+    with noted_as_it_comes(options.results), measured(results):
         forget_each_class(results, options.data, options.runs)
     add_to_results(results, options.results)
 

@@ -18,7 +18,7 @@ from salhub.models.salun.recipe_salun_diffusion import (
     RandomClassRecipe,
     SalUnDiffusionRecipe,
 )
-from salhub.results import Results, Table, measured
+from salhub.results import Results, Table, measured, noted_as_it_comes
 
 SCRIPT, MODEL = "salun_diffusion", "salun-ddpm-mnist"
 # As the shipped model was unlearned.
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = read_options(SCRIPT, __doc__, MODEL, arguments)
     results = new_results(SCRIPT, options)
     shown = next(one for one in Results.load(options.results).tables if one.title == TABLE)
-    with measured(results):
+    with noted_as_it_comes(options.results), measured(results):
         add_others(results, shown, options.data, options.runs)
     add_to_results(results, options.results)
 

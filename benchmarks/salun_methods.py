@@ -30,7 +30,7 @@ from salhub.models.salun.recipe_salun import (
 from salhub.models.salun.recipe_salun_training import SalUnClassifierRecipe
 from salhub.models.salun.unlearning import ForgettingRecipe
 from salhub.models.salun.unlearning_report import RULE, choose_setting
-from salhub.results import Results, Table, measured
+from salhub.results import Results, Table, measured, noted_as_it_comes
 from salhub.runner.recipe import Recipe
 
 SCRIPT, MODEL = "salun_methods", "salun-resnet8-cifar10"
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run everything that is missing, and add the numbers to the results file."""
     options = read_options(SCRIPT, __doc__, MODEL, arguments)
     results = new_results(SCRIPT, options)
-    with measured(results):
+    with noted_as_it_comes(options.results), measured(results):
         MethodComparison(str(options.data), options.runs).measure(results)
     add_to_results(results, options.results)
 

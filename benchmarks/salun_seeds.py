@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.experiments import add_to_results, new_results, read_options, run_once
 from salhub.models.salun.recipe_salun_training import SalUnClassifierRecipe
-from salhub.results import Results, Table, measured
+from salhub.results import Results, Table, measured, noted_as_it_comes
 
 SCRIPT, MODEL = "salun_seeds", "salun-resnet8-cifar10-original"
 
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run everything that is missing, and add the numbers to the results file."""
     options = read_options(SCRIPT, __doc__, MODEL, arguments)
     results = new_results(SCRIPT, options)
-    with measured(results):
+    with noted_as_it_comes(options.results), measured(results):
         train_again(results, options.data, options.runs)
     add_to_results(results, options.results)
 

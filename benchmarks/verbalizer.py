@@ -34,7 +34,7 @@ from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
 from salhub.models.verbalizer.modeling_verbalizer import SaliencyVerbalizerModel
 from salhub.models.verbalizer.selection import select_greedily
 from salhub.models.verbalizer.verbalizer import TEXTS_AT_ONCE
-from salhub.results import Results, Table, measured
+from salhub.results import Results, Table, measured, noted_as_it_comes
 
 STEPS, NUM_TOKENS = 25, 24
 NUM_TEXTS, NUM_WORDS = 1000, (20, 40)
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = Results(model="verbalizer", command=command, seed=0)
     results.data = {"name": "drawn words and scores"}
     peers = find_peers("captum")
-    with measured(results):
+    with noted_as_it_comes(options.output), measured(results):
         required, agreements = [], []
         for task in tasks():
             needs, agreed = gradients(results, task, peers["captum"], options.rounds)

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.experiments import CARDS, add_to_results
+from benchmarks.experiments import CARDS, add_to_results, results_file
+from benchmarks.report import existing_file
 from salhub.data.labelled_texts import read_labelled_texts
 from salhub.metrics.bootstrap import bootstrap_mean
 from salhub.models.verbalizer.evaluation_verbalizer import (
@@ -28,7 +29,7 @@ from salhub.models.verbalizer.evaluation_verbalizer import (
 )
 from salhub.models.verbalizer.explaining import explain_texts
 from salhub.pipelines import pipeline
-from salhub.results import Results, Table
+from salhub.results import Results, Table, noted_as_it_comes
 
 _WORD = re.compile(r"\w+")
 _MIN_TEXTS = 2
@@ -47,14 +48,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", help="short name of a verbalizer that comes with salhub")
-    parser.add_argument("--data", type=Path, required=True, help="labelled texts of its classes")
+    parser.add_argument(
+        "--data", type=existing_file, required=True, help="labelled texts of its classes"
+    )
     parser.add_argument("--texts", type=int, default=1600, help="texts that are learned or guessed")
-    parser.add_argument("--results", type=Path, help="results file; that of the model's card")
+    parser.add_argument(
+        "--results", type=results_file, help="results file; that of the model's card"
+    )
     options = parser.parse_args(arguments)
+    try:
+        target = options.results or results_file(str(CARDS / f"{options.model}.results.json"))
+    except argparse.ArgumentTypeError as error:
+        parser.error(str(error))
     command = f"python -m benchmarks.verbalizer_student {options.model} --data {options.data.name}"
     results = Results(model=options.model, command=command, seed=0)
-    add_guesses(results, options.model, options.data, options.texts)
-    add_to_results(results, options.results or CARDS / f"{options.model}.results.json")
+    with noted_as_it_comes(target):
+        add_guesses(results, options.model, options.data, options.texts)
+        add_to_results(results, target)
 
 
 def add_guesses(results: Results, name: str, data: Path, num_texts: int) -> None:

@@ -89,6 +89,31 @@ def ending_of(name: str, endings: Iterable[str]) -> str:
     return max(found, key=len, default="")
 
 
+def require_file(path: Path, what: str) -> None:
+    """Refuse a place where there is no file.
+
+    Args:
+        path: The place.
+        what: What it should be, such as "archive of pictures".
+
+    Raises:
+        FileNotFoundError: There is nothing.
+        IsADirectoryError: There is a folder.
+
+    Example:
+        >>> require_file(Path(), "file of options")
+        Traceback (most recent call last):
+        IsADirectoryError: . is a folder, and a file of options is wanted; name the file.
+    """
+    if path.is_dir():
+        article = "an" if what[0] in "aeio" else "a"
+        raise IsADirectoryError(
+            f"{path} is a folder, and {article} {what} is wanted; name the file."
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {what} at {path}.")
+
+
 def write_bytes(target: Path, content: bytes) -> None:
     """Write a file as a whole."""
     with draft(target) as path:

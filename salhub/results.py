@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import logging
 import math
 import os
 import platform
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from salhub.files import write_text
 from salhub.manifest import NAMESPACE
 from salhub.metrics.bootstrap import Estimate, bootstrap_mean
 
+logger = logging.getLogger(__name__)
+
 _PACKAGE = Path(__file__).parent
 # What files of former versions call by another name: a high number never meant sensitive.
 _FORMER_WORDS = (
@@ -28,6 +32,8 @@ _FORMER_WORDS = (
     ("Class sensitivity", "Class similarity"),
     ("class sensitivity", "class similarity"),
 )
+# Where the results will be saved that are being measured; see `noted_as_it_comes`.
+_notes: ContextVar[Path | None] = ContextVar("notes", default=None)
 RECORDED_PACKAGES = ("salhub", "torch", "transformers", "numpy", "scipy", "pillow")
 
 
@@ -134,6 +140,7 @@ class Results:
         if any(known.name == name for known in self.metrics):
             raise ValueError(f"metric {name!r} is already recorded; names must be unique.")
         self.metrics.append(Metric(name, float(value), interval, n, unit))
+        _note(self.model, self.metrics[-1])
 
     def add_mean(
         self, name: str, values: ArrayLike, *, groups: ArrayLike | None = None, unit: str = ""
@@ -183,6 +190,7 @@ class Results:
         path = Path(path)
         text = json.dumps(without_nan(asdict(self)), indent=2, allow_nan=False, ensure_ascii=False)
         write_text(path, text + "\n")
+        _notes_of(path).unlink(missing_ok=True)
         return path
 
     @classmethod
@@ -239,6 +247,39 @@ def read_results(name: str) -> Results:
             f"salhub evaluate {short} --data FOLDER -o {path.name}"
         )
     return Results.load(path)
+
+
+@contextmanager
+def noted_as_it_comes(path: Path) -> Generator[None]:
+    """Keep every number that is measured inside as soon as it is there, in case the rest fails.
+
+    Args:
+        path: Where the results will be saved, which ends the notes. Until then each number is a
+            line of JSON in a file beside it, `NAME.partial.jsonl`.
+    """
+    token = _notes.set(path)
+    _notes_of(path).unlink(missing_ok=True)
+    try:
+        yield
+    except BaseException:
+        if _notes_of(path).exists():
+            logger.warning("What was measured until then is in %s.", _notes_of(path))
+        raise
+    finally:
+        _notes.reset(token)
+
+
+def _notes_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial.jsonl")
+
+
+def _note(model: str, metric: Metric) -> None:
+    path = _notes.get()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps(without_nan({"model": model, **asdict(metric)}), allow_nan=False)
+        with _notes_of(path).open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
 
 
 @contextmanager

@@ -302,6 +302,21 @@ def test_the_command_writes_card_and_picture(cards):
     assert (cards / f"{NAME}.png").read_bytes() == picture
 
 
+def test_a_file_of_somebody_is_replaced_only_when_asked(cards, tmp_path):
+    mine = tmp_path / "mine.md"
+    mine.write_text("mine")
+    words = ["card", NAME, "--no-picture", "-o", str(mine)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 1 and "mine.md exists; give --overwrite" in result.stderr
+    assert mine.read_text() == "mine"
+    assert CliRunner().invoke(app, [*words, "--overwrite"]).exit_code == 0
+    assert mine.read_text(encoding="utf-8") == build_card(NAME)
+    (tmp_path / f"{NAME}.png").write_text("mine")
+    result = CliRunner().invoke(app, ["card", NAME, "-o", str(tmp_path / "new.md")])
+    assert result.exit_code == 1 and f"{NAME}.png exists" in result.stderr
+    assert (tmp_path / f"{NAME}.png").read_text() == "mine"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_published_card_is_the_generated_one(name):
     folder = salhub.cards.cards_folder()

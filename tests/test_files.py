@@ -6,7 +6,12 @@ import time
 
 import pytest
 
+from salhub.data.picture_archive import PictureArchive
 from salhub.files import draft, put_in_place, remove_stale_drafts, scratch_folder, write_text
+from salhub.models.lexrank.evaluation_summaries import read_summarization_set
+from salhub.models.salun.weight_mask import WeightMask
+from salhub.results import Results
+from salhub.runner.arguments import read_settings_file
 
 
 def test_a_file_appears_when_the_block_ends_in_a_folder_made_for_it(tmp_path):
@@ -160,3 +165,26 @@ def test_drafts_stay_while_somebody_may_write_them(tmp_path):
         other.wait()
     remove_stale_drafts(tmp_path)
     assert list(tmp_path.iterdir()) == [growing]
+
+
+def test_a_folder_where_a_file_is_wanted_is_said_to_be_one(tmp_path):
+    for read in (
+        PictureArchive,
+        read_settings_file,
+        read_summarization_set,
+        WeightMask.from_pretrained,
+    ):
+        with pytest.raises(FileNotFoundError, match=f"There is no .* at {tmp_path}/none"):
+            read(tmp_path / "none")
+    for read in (PictureArchive, read_settings_file, read_summarization_set):
+        with pytest.raises(IsADirectoryError, match=r"is a folder, and an? .* is wanted"):
+            read(tmp_path)
+
+
+def test_names_that_are_no_text_are_written_and_read_back(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    results = Results(model=name, command=f"salhub evaluate {name}", seed=0)
+    results.save(tmp_path / "r.json")
+    assert Results.load(tmp_path / "r.json").model == name
+    write_text(tmp_path / "card.md", f"# {name}")
+    assert (tmp_path / "card.md").read_text() == "# caf\\udce9"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from salhub.metrics.bootstrap import bootstrap_mean
-from salhub.results import Metric, Results, Table, measured
+from salhub.results import Metric, Results, Table, measured, noted_as_it_comes
 
 
 def make_results():
@@ -90,3 +90,24 @@ def test_a_file_of_a_former_version_is_read_with_the_present_words(tmp_path):
     assert found.tables[-1].title == "Class similarity: rho"
     assert found.tables[-1].rows == [["class similarity, rho"]]
     assert "sensitivity" not in found.save(tmp_path / "present.json").read_text()
+
+
+def test_what_was_measured_is_there_when_the_rest_fails(tmp_path, caplog):
+    target = tmp_path / "out" / "m.json"
+    notes = tmp_path / "out" / "m.json.partial.jsonl"
+    with pytest.raises(RuntimeError), noted_as_it_comes(target):
+        results = Results(model="m", command="c", seed=0)
+        results.add_metric("first", 0.5, n=3)
+        results.add_mean("second", [1.0, math.nan])
+        assert len(notes.read_text().splitlines()) == 3
+        raise RuntimeError
+    found = [json.loads(line) for line in notes.read_text().splitlines()]
+    assert [(one["name"], one["value"]) for one in found][:2] == [("first", 0.5), ("second", 1.0)]
+    assert f"What was measured until then is in {notes}" in caplog.text
+    with noted_as_it_comes(target):
+        assert not notes.exists(), "what is measured again is not noted twice"
+        results.add_metric("third", 1.0)
+        results.save(target)
+    assert not notes.exists()
+    results.add_metric("fourth", 1.0)
+    assert not notes.exists()

@@ -14,22 +14,28 @@ def card_command(
     ] = None,
     picture: Annotated[bool, typer.Option(help="Make the picture on the card anew.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that exist.")
+    ] = False,
 ) -> None:
     """Write the card of a model from its facts and its measured numbers."""
-    from salhub.cards import build_card, card_picture_name, save_picture
+    from salhub.cards import build_card, card_picture_name, is_installed, save_picture
     from salhub.cli.choice import quiet_transformers
-    from salhub.cli.files import echo_json
+    from salhub.cli.files import echo_json, refuse_existing
     from salhub.files import draft, write_text
 
     text = build_card(name)
     target = output or _default_target(name)
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder; name a file in it.")
-    written = [target]
-    picture_name = card_picture_name(name)
-    if picture and picture_name is not None:
+    picture_name = card_picture_name(name) if picture else None
+    written = [target, *([target.parent / picture_name] if picture_name else [])]
+    # In a checkout, the cards are there to be made anew.
+    if output is not None or is_installed():
+        for path in written:
+            refuse_existing(path, overwrite)
+    if picture_name is not None:
         quiet_transformers()
-        written.append(target.parent / picture_name)
         with draft(written[-1]) as path:
             save_picture(name, path)
     write_text(target, text)

@@ -65,10 +65,13 @@ def evaluate_command(
     refuse_existing(target, overwrite)
     if not data.exists():
         raise FileNotFoundError(f"There is no data at {data}.")
+    from salhub.results import noted_as_it_comes
+
     pipeline = choice.load(load, device=device)
-    results = evaluate(**_inputs(evaluate, pipeline, data), **measure)
-    results.command = _command(name, data, words or [])
-    results.save(target)
+    with noted_as_it_comes(target):
+        results = evaluate(**_inputs(evaluate, pipeline, data), **measure)
+        results.command = _command(name, data, words or [])
+        results.save(target)
     _report(results, target, as_json)
 
 

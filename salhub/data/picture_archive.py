@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from salhub.files import require_file
+
 _JPEG_KEYS = {"jpeg_bytes", "offsets", "labels", "is_test"}
 _ARRAY_KEYS = {"train_images", "train_labels", "test_images", "test_labels"}
 
@@ -165,8 +167,7 @@ class _Arrays:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no archive of pictures at {path}.")
+    require_file(path, "archive of pictures")
     try:
         with np.load(path, allow_pickle=False) as archive:
             content = {name: archive[name] for name in archive.files}

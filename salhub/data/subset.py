@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from salhub.data.class_names import ClassNames
+from salhub.files import require_file
 
 KINDS = ("class", "random", "indices", "file")
 _FORMS = (
@@ -105,8 +106,7 @@ def _numbers(text: str, source: object) -> list[int]:
 
 
 def _read_numbers(path: Path) -> list[int]:
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file of places at {path}.")
+    require_file(path, "file of places")
     try:
         if path.suffix == ".npy":
             content = np.load(path, allow_pickle=False)

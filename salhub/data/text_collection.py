@@ -4,14 +4,20 @@ import csv
 import gzip
 import hashlib
 import json
+import logging
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from salhub.data.text_sources import decode_text
+from salhub.data.folder_listing import describe_left_out, list_folder
+from salhub.data.text_sources import decode_text, whole_text
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".csv", ".jsonl", ".txt")
+# Of a folder.
+_FILES = (".txt",)
 # Fields of a line of .jsonl that hold a text, the first that is there.
 _TEXT_FIELDS = ("text", "article", "sentences")
 
@@ -38,9 +44,12 @@ def read_texts(path: str | Path) -> Iterator[str]:
     """
     path = Path(path)
     if path.is_dir():
-        files = sorted(path.glob("*.txt"))
+        listing = list_folder(path, _FILES)
+        files = listing.files
         if not files:
             raise FileNotFoundError(f"The folder {path} holds no .txt file.")
+        if left_out := describe_left_out(listing.left_out, listing.folders):
+            logger.warning("%s: %s", path, left_out)
         texts = (decode_text(file.read_bytes(), f"'{file}'") for file in files)
     elif path.is_file():
         texts = _READERS[_kind(path)](path)
@@ -56,7 +65,7 @@ def fingerprint(path: str | Path) -> str:
         path: As of `read_texts`.
     """
     path, digest = Path(path), hashlib.sha256()
-    for file in sorted(path.glob("*.txt")) if path.is_dir() else [path]:
+    for file in list_folder(path, _FILES).files if path.is_dir() else [path]:
         with file.open("rb") as content:
             while chunk := content.read(2**20):
                 digest.update(chunk)
@@ -103,7 +112,7 @@ def _text_of(line: str, name: str) -> str:
         raise ValueError(f"{name} has none of the fields {', '.join(_TEXT_FIELDS)}.")
     if not isinstance(found[0], str | list):
         raise ValueError(f"{name} has {found[0]!r} where a text should be.")
-    return " ".join(found[0]) if isinstance(found[0], list) else found[0]
+    return whole_text(" ".join(found[0]) if isinstance(found[0], list) else found[0], name)
 
 
 def _rows(path: Path) -> Iterator[str]:

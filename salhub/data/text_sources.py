@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from salhub.data.samples import PREFIX, sample_text_path
 from salhub.errors import did_you_mean
 
 MAX_TEXT_BYTES = 64 * 2**20
+_SURROGATE = re.compile("[\ud800-\udfff]")
 # What a byte order mark says; UTF-32 begins like UTF-16, so it comes first.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -46,7 +48,7 @@ def load_text(source: Any) -> str:
     if isinstance(source, str):
         if source.startswith(PREFIX) and len(source.split()) == 1:
             return _read_file(sample_text_path(source[len(PREFIX) :]))
-        return source
+        return whole_text(source, "The text")
     if isinstance(source, os.PathLike):
         return _read_file(Path(os.fsdecode(source)))
     if isinstance(source, bytes | bytearray | memoryview):
@@ -112,6 +114,32 @@ def decode_text(data: bytes, name: str) -> str:
     if "\0" in text:
         raise ValueError(f"{name} holds zero bytes, so it is no text; give a text file.")
     return text
+
+
+def whole_text(text: str, name: str) -> str:
+    """Return a text that consists of whole characters.
+
+    Args:
+        text: The text.
+        name: What to call it in messages.
+
+    Raises:
+        ValueError: It holds a lone surrogate: half of a character, which a text that was cut or
+            wrongly decoded has, and which neither tokenizers nor files take.
+
+    Example:
+        >>> whole_text("naïve \U0001f642", "The text")
+        'naïve \U0001f642'
+    """
+    broken = _SURROGATE.search(text)
+    if broken is None:
+        return text
+    code = ord(broken[0])
+    what = f"the byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else "half a character"
+    raise ValueError(
+        f"{name} holds {what} (U+{code:04X}) at place {broken.start()}, so it was cut or is not in "
+        "UTF-8; give it in UTF-8, or leave that out."
+    )
 
 
 def _read_file(path: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hin
 import yaml
 
 from salhub.errors import check_choice, choices_of, did_you_mean
+from salhub.files import require_file
 from salhub.hub_commit import check_repository
 
 LATEST = "latest"
@@ -227,8 +228,7 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
         ValueError: It is no mapping of names to values.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file of options at {path}.")
+    require_file(path, "file of options")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

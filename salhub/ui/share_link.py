@@ -70,7 +70,7 @@ def link_query(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
             parts |= {name: kept} if value.sample is None else {"sample": value.sample}
         elif value is not None and value != defaults.get(name):
             parts[name] = str(value)
-    query = urlencode(parts)
+    query = urlencode(parts, errors="replace")
     return query if len(query) <= _MOST_LETTERS else ""
 
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import gradio as gr
 from gradio.components import Component
 
-from salhub.data.text_sources import load_text
+from salhub.data.text_sources import load_text, whole_text
 from salhub.ui.page import Page, State
 from salhub.ui.panes import text_buttons
 
@@ -66,6 +66,7 @@ class TextPage(Page):
                 f"The text has {len(text)} characters, and at most {self.most_characters} are read "
                 "here; salhub run takes more."
             )
+        whole_text(text, "The text")
         return state
 
     def values_of(self, state: State, *names: str) -> tuple[Any, ...]:

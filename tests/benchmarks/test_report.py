@@ -5,6 +5,7 @@ import types
 
 import pytest
 
+from benchmarks import lexrank, salun_classes, salun_methods, salun_seeds, verbalizer_student
 from benchmarks.interleaved import Contender, Race
 from benchmarks.peers import Peer, find_peer, peers_table
 from benchmarks.report import (
@@ -125,3 +126,33 @@ def test_importable_package_takes_part(monkeypatch):
     monkeypatch.setitem(sys.modules, "zennit", types.ModuleType("zennit"))
     monkeypatch.setattr("benchmarks.peers.importlib.metadata.version", lambda name: "0.5")
     assert find_peer("zennit") == Peer("zennit", "zennit", "0.5", None)
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "missing"),
+    [
+        (lexrank, ["--texts", "here.jsonl", "--clusters", "NO_SUCH_FILE"], "NO_SUCH_FILE"),
+        (lexrank, ["--texts", "here.jsonl"], "--clusters"),
+        (lexrank, ["--texts", "bad.jsonl", "--clusters", "here.jsonl"], "line 1 of bad.jsonl"),
+        (salun_seeds, ["--data", "NO_SUCH_FILE"], "NO_SUCH_FILE"),
+        (salun_classes, ["--data", "here.jsonl", "--results", "no.json"], "no.json"),
+        (
+            salun_methods,
+            ["--data", "here.jsonl", "--results", "bad.jsonl"],
+            "bad.jsonl is not JSON",
+        ),
+        (verbalizer_student, ["no-such-model", "--data", "here.jsonl"], "no-such-model.results"),
+    ],
+)
+def test_every_file_a_script_reads_is_looked_at_before_any_work(
+    script, words, missing, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.jsonl").write_text('{"sentences": ["A."], "references": ["B."]}\n\n')
+    (tmp_path / "bad.jsonl").write_text("nothing")
+    monkeypatch.setattr(script, "use_one_thread", lambda: None, raising=False)
+    for name in ("find_peers", "new_results", "add_guesses", "speed"):
+        monkeypatch.setattr(script, name, lambda *_: pytest.fail("has begun"), raising=False)
+    with pytest.raises((SystemExit, ValueError)) as end:
+        script.main(words)
+    assert missing in capsys.readouterr().err + str(end.value)

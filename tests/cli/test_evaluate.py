@@ -109,3 +109,14 @@ def test_a_method_measures_parts_of_its_pipeline_on_a_path(name):
     pipeline = inspect.signature(MODELS[name].pipeline_class.__init__).parameters
     assert {"model", "data_path"} <= inputs
     assert inputs - {"data_path"} <= pipeline.keys()
+
+
+def test_an_evaluation_that_fails_keeps_what_it_measured(call, letters, texts, monkeypatch):
+    def fail(results, *_):
+        raise ValueError("The last part went wrong.")
+
+    monkeypatch.setattr(Results, "save", fail)
+    result = call("evaluate", "letters", "--data", "texts", code=1)
+    assert "The last part went wrong." in result.stderr
+    notes = (texts.parent / "letters-en.results.json.partial.jsonl").read_text()
+    assert json.loads(notes)["name"] == "share"

@@ -71,3 +71,13 @@ def test_fingerprints_tell_contents_apart(tmp_path):
         (tmp_path / name).write_text(text)
     first, same, other = (fingerprint(tmp_path / f"{name}.txt") for name in "abc")
     assert first == same != other and len(fingerprint(tmp_path)) == 16
+
+
+def test_a_folder_of_texts_from_a_mac(tmp_path, caplog):
+    for name in ("a.txt", "B.TXT", "notes.md"):
+        (tmp_path / name).write_text(name)
+    before = list(read_texts(tmp_path)), fingerprint(tmp_path)
+    assert before[0] == ["B.TXT", "a.txt"]
+    assert "Left out 1 file of another kind (notes.md)." in caplog.text
+    (tmp_path / "._a.txt").write_bytes(b"\0\5\26\7")
+    assert before == (list(read_texts(tmp_path)), fingerprint(tmp_path))

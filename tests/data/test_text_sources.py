@@ -1,12 +1,18 @@
 """Texts from anywhere, byte for byte as they were."""
 
 import io
+import json
+import os
 
 import pytest
 
+from salhub import LexRankConfig, LexRankModel
 from salhub.data.samples import sample_text_names, sample_text_path
+from salhub.data.text_collection import read_texts
 from salhub.data.text_sources import MAX_TEXT_BYTES, load_text
 from salhub.errors import UnknownNameError
+from salhub.models.lexrank.summarizing import summarize
+from salhub.models.verbalizer.explaining import check_text
 
 TEXT = "مرحبا 你好 नमस्ते 🙂\r\n<b>bold</b> naïve\n"
 
@@ -50,3 +56,26 @@ def test_what_is_no_text_gets_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="has 5 bytes, more than the 3"):
         load_text(tmp_path / "article.txt")
     assert MAX_TEXT_BYTES > 10**6
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (os.fsdecode(b"caf\xe9"), r"holds the byte 0xe9 \(U\+DCE9\) at place 3"),
+        ("so \ud83d", r"holds half a character \(U\+D83D\) at place 3"),
+    ],
+)
+def test_half_a_character_is_said_wherever_a_text_comes_in(text, said, tmp_path):
+    model = LexRankModel(LexRankConfig(idf="uniform"))
+    (tmp_path / "all.jsonl").write_text(json.dumps({"text": text}))
+    for take in (
+        lambda: load_text(text),
+        lambda: check_text(text),
+        lambda: model.rank(["a sentence", text]),
+        lambda: summarize(model, text),
+        lambda: summarize(model, [["a sentence", text]]),
+        lambda: list(read_texts(tmp_path / "all.jsonl")),
+    ):
+        with pytest.raises(ValueError, match=said):
+            take()
+    assert load_text("whole \U0001f642") == "whole \U0001f642"

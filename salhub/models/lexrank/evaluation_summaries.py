@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from salhub.data.text_sources import decode_text
 from salhub.errors import require_extra
+from salhub.files import require_file
 from salhub.metrics.bootstrap import bootstrap_mean
 from salhub.results import Results, Table
 
@@ -49,10 +51,9 @@ def read_summarization_set(path: str | Path, half: str = "all") -> list[Summariz
     path = Path(path)
     if half not in HALVES:
         raise ValueError(f"half must be one of {', '.join(HALVES)}, got {half!r}.")
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file of texts and summaries at {path}.")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    items = [_item(line, f"line {number} of {path}") for number, line in enumerate(lines, 1)]
+    require_file(path, "file of texts and summaries")
+    lines = decode_text(path.read_bytes(), f"'{path}'").removeprefix("\ufeff").splitlines()
+    items = [_item(line, f"line {n} of {path}") for n, line in enumerate(lines, 1) if line.strip()]
     return items if half == "all" else items[HALVES.index(half) :: 2]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers.utils import ModelOutput
 
+from salhub.data.text_sources import whole_text
 from salhub.modeling import ParameterFreeModel
 from salhub.models.lexrank.configuration_lexrank import LexRankConfig
 from salhub.models.lexrank.random_walk import (
@@ -346,7 +347,7 @@ def _encoder(name: str, pooling: str, device: str) -> SentenceEncoder:
 def _checked_text(text: Any) -> str:
     if not isinstance(text, str):
         raise TypeError(f"a text must be a str, got {type(text).__name__}; decode bytes first.")
-    return text
+    return whole_text(text, "A text")
 
 
 def _checked_sentences(sentences: Sequence[str]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from salhub.data.text_sources import whole_text
 from salhub.errors import check_choice
 from salhub.models.lexrank.modeling_lexrank import LexRankModel
 from salhub.models.lexrank.sentence_selection import Budget, select_sentences
@@ -183,7 +184,7 @@ def _sentences_of(documents: Any, model: LexRankModel) -> tuple[list[str], list[
     texts, spans = [], []
     for document in documents:
         if isinstance(document, str):
-            texts.append(document)
+            texts.append(whole_text(document, "A text"))
             spans.append(split_sentences(document, config.language, config.splitter))
         elif isinstance(document, bytes):
             raise TypeError("documents must be text, got bytes; decode them first.")
@@ -202,6 +203,7 @@ def _joined(sentences: Sequence[str]) -> tuple[str, list[Span]]:
     for sentence in sentences:
         if not isinstance(sentence, str):
             raise TypeError(f"a sentence must be a str, got {type(sentence).__name__}.")
+        whole_text(sentence, "A sentence")
         if sentence.strip():
             spans.append(Span(place, place + len(sentence)))
         place += len(sentence) + 1

@@ -23,7 +23,12 @@ from salhub.models.salun.forget_set import (
 from salhub.models.salun.masked_optimizer import closed_weights_digest
 from salhub.models.salun.membership_inference import FEATURES
 from salhub.models.salun.modeling_salun import SalUnForImageClassification
-from salhub.models.salun.unlearning_report import Outputs, UnlearningReport, measure_unlearning
+from salhub.models.salun.unlearning_report import (
+    Outputs,
+    UnlearningReport,
+    check_attack,
+    measure_unlearning,
+)
 from salhub.models.salun.weight_mask import FILE_NAME, WeightMask, block_of
 from salhub.results import Results, Table, measured
 
@@ -66,6 +71,11 @@ def evaluate(
     """
     archive, split, results = start(model, data_path, seed)
     results.data["num_train"] = len(split.train)
+    # What cannot be loaded is said before any work.
+    models = {}
+    if len(split.forgotten):
+        check_attack(attack)
+        models = _models_beside(model, split, original, retrained)
     sets = _Sets(archive, split, PicturePreparation(image_processor), seed)
     with measured(results), attribution_scope(model):
         outputs = {
@@ -75,7 +85,7 @@ def evaluate(
         titles = {"train": "training pictures", "test": "test pictures"}
         add_accuracies(results, outputs, titles)
         if len(split.forgotten):
-            _add_unlearning(results, sets, model, original, retrained, attack)
+            _add_unlearning(results, sets, models, attack)
     return results
 
 
@@ -152,22 +162,26 @@ class _Sets:
         return tuple(sorted(gone))
 
 
-def _add_unlearning(
-    results: Results,
-    sets: _Sets,
+def _models_beside(
     model: SalUnForImageClassification,
+    split: LabelledSplit,
     original: str | None,
     retrained: str | None,
-    attack: str,
-) -> None:
-    results.data |= describe_forgotten(model, sets.split)
+) -> dict[str, nn.Module]:
     models: dict[str, nn.Module] = {}
     if original is not None:
         models[_ORIGINAL] = load_classifier(original)
     if retrained is not None:
-        check_reference_split(retrained, sets.split, model.config.forget or "its forget set")
+        check_reference_split(retrained, split, model.config.forget or "its forget set")
         models[_RETRAINED] = load_classifier(retrained)
-    models[_THIS] = model
+    return {**models, _THIS: model}
+
+
+def _add_unlearning(
+    results: Results, sets: _Sets, models: dict[str, nn.Module], attack: str
+) -> None:
+    model: Any = models[_THIS]
+    results.data |= describe_forgotten(model, sets.split)
     reports = {}
     for name, one in models.items():
         outputs = {part: sets.outputs(one, part) for part in ("forget", "retain", "test")}
@@ -179,7 +193,7 @@ def _add_unlearning(
     results.tables.append(_table_of(reports, relearned))
     if attack != "none":
         results.tables.append(_attacks_table(reports))
-    if retrained is not None:
+    if _RETRAINED in reports:
         gap = reports[_THIS].average_gap(reports[_RETRAINED])
         results.add_metric("average_gap", gap, unit="points")
     _add_mask_table(results, model, models.get(_ORIGINAL))

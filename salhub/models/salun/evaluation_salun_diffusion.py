@@ -66,7 +66,14 @@ def evaluate(
     kept = kept[spread_places(len(kept), _REAL_PICTURES)]
     size = model.config.backbone_config.image_size
     real = as_signal(resize_bytes(archive.images(kept), size))
+    # What cannot be loaded is said before any work.
     eye = Judge.from_pretrained(judge)
+    beside = {}
+    if original is not None:
+        beside["original"] = SalUnForConditionalDiffusion.from_pretrained(original)
+    if retrained is not None:
+        check_reference_split(retrained, split, model.config.forget or "its forget set")
+        beside["retrained"] = SalUnForConditionalDiffusion.from_pretrained(retrained)
     sizes = {
         "num_judged": num_judged if len(forgotten) else num_judged_others,
         "num_judged_others": num_judged_others,
@@ -80,13 +87,7 @@ def evaluate(
         )
 
     with measured(results):
-        reports: dict[str, GenerationReport] = {}
-        if original is not None:
-            reports["original"] = judged(SalUnForConditionalDiffusion.from_pretrained(original))
-        if retrained is not None:
-            check_reference_split(retrained, split, model.config.forget or "its forget set")
-            reports["retrained"] = judged(SalUnForConditionalDiffusion.from_pretrained(retrained))
-        reports["this model"] = judged(model)
+        reports = {name: judged(one) for name, one in {**beside, "this model": model}.items()}
         if len(forgotten):
             results.data |= describe_forgotten(model, split)
         for label, report in reports.items():
@@ -94,7 +95,7 @@ def evaluate(
         results.tables.append(_table(reports, number, bool(len(forgotten)), sizes))
         results.tables.append(_verdicts_table(reports["this model"], model.config.id2label))
         if original is not None and len(forgotten):
-            _add_certificate(results, model, original)
+            _add_certificate(results, model, beside["original"])
     return results
 
 
@@ -132,8 +133,10 @@ def _verdicts_table(report: GenerationReport, names: dict[int, str]) -> Table:
 
 
 @torch.no_grad()
-def _add_certificate(results: Results, model: SalUnForConditionalDiffusion, original: str) -> None:
-    mask = add_mask(results, model, SalUnForConditionalDiffusion.from_pretrained(original))
+def _add_certificate(
+    results: Results, model: SalUnForConditionalDiffusion, original: SalUnForConditionalDiffusion
+) -> None:
+    mask = add_mask(results, model, original)
     if mask is None:
         return
     same = results.metric("mask/closed_weights_equal").value

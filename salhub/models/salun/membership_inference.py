@@ -250,9 +250,9 @@ def _modified_entropy(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 
 def _check_attack(attack: str) -> None:
-    if attack not in _ATTACKS:
+    if attack not in ATTACKS:
         raise ValueError(
-            f"attack must be 'svc' or 'threshold', got {attack!r}.{did_you_mean(attack, _ATTACKS)}"
+            f"attack must be 'svc' or 'threshold', got {attack!r}.{did_you_mean(attack, ATTACKS)}"
         )
 
 
@@ -287,7 +287,7 @@ def _infer(
     members: np.ndarray, non_members: np.ndarray, targets: np.ndarray, attack: str
 ) -> MembershipInference:
     count = min(len(members), len(non_members))
-    seen, unseen, asked = _ATTACKS[attack](members[:count], non_members[:count], targets)
+    seen, unseen, asked = ATTACKS[attack](members[:count], non_members[:count], targets)
     return MembershipInference(
         efficacy=float((~asked).mean()),
         attack_accuracy=float((seen.mean() + (~unseen).mean()) / 2),
@@ -407,7 +407,7 @@ def _ask_sparsely(is_member: Callable[[np.ndarray], np.ndarray], values: np.ndar
     return verdicts
 
 
-_ATTACKS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Verdicts]] = {
+ATTACKS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Verdicts]] = {
     "svc": _exact_attack,
     "threshold": _threshold_attack,
 }

@@ -11,8 +11,9 @@ import torch
 from scipy.stats import ks_2samp
 from torch import Tensor
 
-from salhub.errors import require_extra
+from salhub.errors import check_choice, require_extra
 from salhub.models.salun.membership_inference import (
+    ATTACKS,
     membership_inference_report,
     probabilities_from_logits,
 )
@@ -105,11 +106,13 @@ class UnlearningReport:
 
 
 def check_attack(attack: str) -> None:
-    """Refuse an attack whose packages are missing, before any work is done.
+    """Refuse an attack that is unknown or whose packages are missing, before any work is done.
 
     Raises:
+        ValueError: It is unknown.
         MissingExtraError: scikit-learn is not installed.
     """
+    check_choice("attack", attack, (*ATTACKS, "none"))
     if attack != "none":
         require_extra("sklearn", "unlearning")
 

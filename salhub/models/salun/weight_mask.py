@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from salhub.errors import check_choice
+from salhub.files import require_file
 from salhub.ops.tensor_files import write_tensors
 
 Scope = Literal["global", "per_tensor", "per_block"]
@@ -431,8 +432,7 @@ def read_known(path: Path, file_format: str, what: str) -> tuple[dict[str, Tenso
         FileNotFoundError: There is no file.
         ValueError: It is damaged, or not of the format.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no {what} at {path}.")
+    require_file(path, what)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -75,6 +75,8 @@ def evaluate(
     texts = test_texts(model, read_labelled_texts(data_path))
     results = Results.of_model(model, Path(data_path).name, seed)
     results.data = texts.describe() | {"num_explained": min(num_texts, len(texts))}
+    # What cannot be loaded is said before any work.
+    chat = None if chat_model is None else as_chat(chat_model, model.config.max_new_tokens)
     with measured(results):
         places = np.random.default_rng(seed).permutation(len(texts))[:num_texts]
         drawn = texts.part(places.tolist()).texts
@@ -86,8 +88,8 @@ def evaluate(
         _add_audit(results, model, few, told)
         _add_removal(results, model, tokenizer, few, told)
         _add_speed(results, model, tokenizer, drawn, few)
-        if chat_model is not None:
-            _add_chat(results, model, few[:num_chat_texts], chat_model)
+        if chat is not None:
+            _add_chat(results, model, few[:num_chat_texts], chat, Path(str(chat_model)).name)
     return results
 
 
@@ -361,11 +363,10 @@ def _fastest(function: Callable[[], Any]) -> float:
 
 
 def _add_chat(
-    results: Results, model: SaliencyVerbalizerModel, maps: Sequence[TextMap], chat_model: str
+    results: Results, model: SaliencyVerbalizerModel, maps: Sequence[TextMap], chat: Chat, name: str
 ) -> None:
     config = copy.deepcopy(model.config)
     config.on_unfaithful = "repair"
-    chat = as_chat(chat_model, config.max_new_tokens)
     told, names = told_of(model, maps), list(model.id2label.values())
     begin = time.perf_counter()
     found = instruct(told, chat, config, class_names=names)
@@ -381,7 +382,6 @@ def _add_chat(
         ),
         _audit_rows(results, "chat_free", "free prose", _free_audits(told, chat, config)),
     ]
-    name = Path(chat_model).name
     results.data["chat_model"] = name
     note = (
         f"Answers of {name}, which writes around numbered slots that are filled from the scores; "

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from salhub.data.text_sources import whole_text
 from salhub.models.verbalizer.modeling_verbalizer import SaliencyVerbalizerModel
 from salhub.models.verbalizer.words import Words
 from salhub.tokenizing import batches_of, token_limit
@@ -109,6 +110,7 @@ def check_text(text: Any) -> None:
         raise TypeError(f"A text is wanted, got {type(text).__name__}.")
     if not text.strip():
         raise ValueError("The text is empty; there is nothing to explain.")
+    whole_text(text, "The text")
 
 
 def _groups(
