@@ -4,6 +4,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ def carry_out_trials(call: RecipeCall, tried: list[str], *, as_json: bool) -> No
         tried: `option=a,b` words.
         as_json: Print one JSON document.
     """
+    from salhub.runner.claim import claimed
+
     grid = parse_grid(tried)
     _check(call, grid)
     arguments = call.arguments()
@@ -42,10 +45,12 @@ def carry_out_trials(call: RecipeCall, tried: list[str], *, as_json: bool) -> No
     }
     for one in calls.values():
         one.arguments()  # bad values are refused before the first run
-    _make_room(call, folder)
-    outcomes = {name: _outcome(name, one, as_json=as_json) for name, one in calls.items()}
-    if not arguments.dry_run:
-        _keep_best(call, outcomes, folder, as_json=as_json)
+    # They are begun one after the other: nobody else may come between them.
+    with nullcontext() if arguments.dry_run else claimed(folder):
+        _make_room(call, folder)
+        outcomes = {name: _outcome(name, one, as_json=as_json) for name, one in calls.items()}
+        if not arguments.dry_run:
+            _keep_best(calls, outcomes, folder, as_json=as_json)
 
 
 def parse_grid(words: Sequence[str]) -> dict[str, list[Any]]:
@@ -161,24 +166,33 @@ def _known_outcome(call: RecipeCall) -> "Results | str | None":
 
 
 def _keep_best(
-    call: RecipeCall, outcomes: "Mapping[str, Results | str]", folder: Path, *, as_json: bool
+    calls: Mapping[str, RecipeCall],
+    outcomes: "Mapping[str, Results | str]",
+    folder: Path,
+    *,
+    as_json: bool,
 ) -> None:
     from salhub.runner.run_folder import clear_folder, fill_from
+    from salhub.runner.settings_file import SETTINGS_NAME, settings_text
 
+    recipe_class = next(iter(calls.values())).recipe_class
     runs = {name: found for name, found in outcomes.items() if not isinstance(found, str)}
     if not runs:
         raise ValueError(
             f"None of the {len(outcomes)} settings can be kept, as the loss diverged with all of "
             "them; try smaller learning rates, or set max_grad_norm."
         )
-    best = list(runs)[call.recipe_class.choose(list(runs.values()))]
+    best = list(runs)[recipe_class.choose(list(runs.values()))]
+    kept = recipe_class(calls[best].changed({"output_dir": str(folder)}).arguments())
 
     def copy(scratch: Path) -> None:
         ignore = shutil.ignore_patterns("checkpoint-*", ".*")
         shutil.copytree(folder / FOLDER / best, scratch, ignore=ignore, dirs_exist_ok=True)
+        # Its paths are seen from where it lies.
+        (scratch / SETTINGS_NAME).write_text(settings_text(kept), encoding="utf-8")
 
     clear_folder(folder)
-    fill_from(folder, copy, call.recipe_class.optional_files)
+    fill_from(folder, copy, recipe_class.optional_files)
     _report(outcomes, best, folder, as_json=as_json)
 
 

@@ -6,11 +6,13 @@ import math
 import shutil
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from salhub.cli import app
 from salhub.models.salun.unlearning_report import choose_setting
 from salhub.results import Results
+from salhub.runner.claim import claimed
 
 
 def measured(retained: float, distance: float | None = None, unlearned: float = 0.0) -> Results:
@@ -112,6 +114,18 @@ def test_what_an_earlier_run_left_is_gone(tmp_path, small):
     chosen = json.loads((folder / "options.json").read_text())["learning_rate"]
     kept = folder / "tried" / f"learning_rate={chosen}" / "log.jsonl"
     assert (folder / "log.jsonl").read_bytes() == kept.read_bytes()
+    for place in (folder, kept.parent):  # each names the data as seen from itself
+        named = yaml.safe_load((place / "options.yaml").read_text())["data"]
+        assert (place / named).samefile(small.data)
+
+
+def test_nobody_comes_between_the_runs_of_a_choice(tmp_path, small):
+    folder, tried = tmp_path / "out", ["--try", "learning_rate=1e-3,1e-2", "overwrite=true"]
+    (folder / "tried" / "learning_rate=0.001").mkdir(parents=True)
+    with claimed(folder):
+        said = invoke(small, folder, *tried)
+    assert said.exit_code == 1 and "another run is writing to" in said.output
+    assert (folder / "tried" / "learning_rate=0.001").is_dir()
 
 
 def test_a_setting_that_diverges_is_reported_and_not_chosen(tmp_path, small):
