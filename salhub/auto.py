@@ -37,6 +37,8 @@ _MODELS = (
 )
 
 _RECIPES = (
+    RecipeEntry("image-classification", "train", "salhub.runner.recipe_image_classification", "ImageClassificationRecipe", "salhub run normgrad photo.jpg --classifier {folder}"),
+    RecipeEntry("text-classification", "train", "salhub.runner.recipe_text_classification", "TextClassificationRecipe", 'salhub run verbalizer "A text." --classifier {folder}'),
     RecipeEntry("cifar-resnet", "train", "salhub.backbones.cifar_resnet.recipe_cifar_resnet", "CifarResNetRecipe", "salhub run normgrad photo.jpg --classifier {folder}"),
     RecipeEntry("conditional-unet", "train", "salhub.backbones.conditional_unet.recipe_conditional_unet", "ConditionalUNetRecipe"),
     RecipeEntry("lexrank", "train", "salhub.models.lexrank.recipe_lexrank", "LexRankRecipe", "salhub run {folder} article.txt"),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 FILE_NAME = "split.json"
-_PARTS = ("train", "test", "forgotten")
+_PARTS = ("train", "test", "forgotten", "validation")
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class LabelledSplit:
         test: Places of the test pictures, int64 (m,), ascending.
         forgotten: Places that were once to be learned and are no longer: left out when the model
             was trained, or unlearned since; int64 (k,), ascending.
+        validation: Places that the model was chosen by, which are in no other part; int64 (l,),
+            ascending, empty where the test pictures were.
 
     Example:
         >>> split = LabelledSplit({"name": "d"}, torch.tensor([0, 2]), torch.tensor([1]))
@@ -35,6 +37,12 @@ class LabelledSplit:
     train: Tensor
     test: Tensor
     forgotten: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    validation: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+
+    @property
+    def held_out(self) -> Tensor:
+        """Places to measure a model on that is still trained."""
+        return self.validation if len(self.validation) else self.test
 
     def without(self, places: Tensor) -> Self:
         """The split after some of its training pictures are forgotten.
@@ -60,7 +68,7 @@ class LabelledSplit:
             )
         kept = self.train[~torch.isin(self.train, places)]
         forgotten = torch.cat([self.forgotten, places]).unique()
-        return type(self)(self.data, kept, self.test, forgotten)
+        return type(self)(self.data, kept, self.test, forgotten, self.validation)
 
     @property
     def digest(self) -> str:
@@ -79,6 +87,8 @@ class LabelledSplit:
             "test": _as_ranges(self.test),
             "forgotten": _as_ranges(self.forgotten),
         }
+        if len(self.validation):
+            content["validation"] = _as_ranges(self.validation)
         path.write_text(json.dumps(content) + "\n", encoding="utf-8")
         return path
 
@@ -98,10 +108,11 @@ class LabelledSplit:
             )
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
+            content.setdefault("validation", [])
             places = (_from_ranges(content[name]) for name in _PARTS)
             split = cls(dict(content["data"]), *places)
             expected = content["digest"]
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError, RuntimeError):
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
             raise ValueError(f"{path} is damaged, or was not written by salhub.") from None
         if split.digest != expected:
             raise ValueError(f"{path} is damaged: its places do not have the digest it names.")
@@ -141,6 +152,30 @@ def balanced_places(labels: Tensor, count: int | None, generator: torch.Generato
                 f"there are {len(members)}; ask for fewer."
             )
         chosen.append(members[torch.randperm(len(members), generator=generator)[:wanted]])
+    return torch.cat(chosen).sort().values
+
+
+def stratified_places(labels: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Draw the same share of every class, one place at least and never all.
+
+    Args:
+        labels: Class of each place, int64 (n,).
+        share: In [0, 1).
+        generator: For the draw.
+
+    Returns:
+        Places, int64 (m,), ascending.
+
+    Example:
+        >>> labels = torch.tensor([0] * 10 + [1] * 20)
+        >>> labels[stratified_places(labels, 0.2, torch.Generator())].tolist()
+        [0, 0, 1, 1, 1, 1]
+    """
+    chosen = [torch.zeros(0, dtype=torch.long)]
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero()[:, 0]
+        count = min(max(1, round(share * len(members))), len(members) - 1)
+        chosen.append(members[torch.randperm(len(members), generator=generator)[:count]])
     return torch.cat(chosen).sort().values
 
 

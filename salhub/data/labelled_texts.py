@@ -1,24 +1,37 @@
-"""Short labelled texts in the files that text classification is commonly published in."""
+"""Short labelled texts: tables with a column of each, and the layouts of well-known data sets."""
 
-import csv
-import gzip
 import hashlib
-import io
-import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from salhub.data.tables import (
+    LABEL_NAMES,
+    TEXT_NAMES,
+    TRAIN,
+    Table,
+    choose_column,
+    class_order,
+    column_of,
+    kind_of,
+    labels_of,
+    read_delimited,
+    read_tables,
+    read_text,
+    with_headings,
+    without_headings,
+)
+from salhub.data.text_collection import read_texts
+
+logger = logging.getLogger(__name__)
+
+Layout = Literal["ag_news", "sst2"]
 AG_NEWS_CLASSES = ("World", "Sports", "Business", "Sci/Tech")
 SENTIMENT_CLASSES = ("negative", "positive")
-# Pang and Lee's sentences are latin-1, one class a file.
-_SENTENCE_POLARITY = {".neg": 0, ".pos": 1}
-_LAYOUTS = (
-    ".tsv with text and label, .csv with class, title and description (AG News), .jsonl or "
-    ".jsonl.gz with text and label, or a pair of .neg and .pos"
-)
+_NUM_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,7 @@ class LabelledTexts:
         texts: The texts.
         labels: Class of each, in [0, len(class_names)).
         class_names: One name a class.
+        parts: "train", "validation" or "test" for each; empty where all are "train".
 
     Example:
         >>> texts = LabelledTexts("two", ["good", "bad"], [1, 0], ["negative", "positive"])
@@ -41,6 +55,7 @@ class LabelledTexts:
     texts: list[str]
     labels: list[int]
     class_names: list[str]
+    parts: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -54,6 +69,14 @@ class LabelledTexts:
             self.class_names,
         )
 
+    def in_order_of(self, class_names: Sequence[str]) -> "LabelledTexts":
+        """The same with the classes in another order, or themselves where they are others."""
+        names = list(class_names)
+        if names == self.class_names or not set(self.class_names) <= set(names):
+            return self
+        labels = [names.index(self.class_names[label]) for label in self.labels]
+        return LabelledTexts(self.name, self.texts, labels, names, self.parts)
+
     def describe(self) -> dict[str, Any]:
         """Name, size and fingerprint for a results file; holds no path of this machine."""
         digest = hashlib.sha256("\n".join(self.texts).encode())
@@ -66,38 +89,56 @@ class LabelledTexts:
         }
 
 
-def read_labelled_texts(path: str | PathLike[str]) -> LabelledTexts:
+def read_labelled_texts(
+    data: str | PathLike[str],
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    layout: Layout | None = None,
+    class_names: Sequence[str] = (),
+    dataset_config_name: str | None = None,
+) -> LabelledTexts:
     """Read labelled texts.
 
+    Labels keep their names as they are written: the label 10 is a class called "10".
+
     Args:
-        path: A file, whose ending says how it is laid out: .tsv holds a text, a tab and a label;
-            .csv a class counted from 1, a title and a description, as AG News; .jsonl and .jsonl.gz
-            an object with `text` and `label` a line. Of a .neg or .pos file, the other one beside
-            it is read too.
+        data: A file ending in .csv, .tsv, .jsonl, .json or .parquet (texts perhaps with .gz behind
+            it), a folder of such files or one that `save_to_disk` wrote, or the name of a data set
+            on the Hub. A .tsv without headings holds a text, a tab and a label. Of a .neg or .pos
+            file of Pang and Lee's, the other one beside it is read too.
+        text_column: Heading of the column with the texts, or its number, counted from 1, in a file
+            without headings; None to find it by its heading.
+        label_column: The same of the labels.
+        layout: A data set whose published files have no headings: "ag_news" (class from 1 to 4,
+            title, description) or "sst2" (text, tab, 0 or 1). A file called like one of them, as
+            ag_news_test.csv is, has its layout.
+        class_names: What the classes are called, in the order of their labels; the labels
+            themselves by default.
+        dataset_config_name: The configuration of a data set on the Hub.
 
     Raises:
         FileNotFoundError: There is no such file, or its other half is missing.
-        ValueError: Another ending, a line that is laid out otherwise, or no text at all.
+        MissingExtraError: It needs the package `datasets`.
+        ValueError: It is not clear where texts and labels are, some are missing, or the file
+            cannot be read.
 
     Example:
         >>> read_labelled_texts("sst2_train.tsv").class_names  # doctest: +SKIP
         ['negative', 'positive']
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path} of labelled texts.")
-    read = _READERS.get("".join(path.suffixes[-2:]).lower()) or _READERS.get(path.suffix.lower())
-    if read is None:
-        raise ValueError(f"{path.name} is laid out in no known way; give {_LAYOUTS}.")
-    rows = list(read(path))
-    if not rows:
-        raise ValueError(f"{path.name} holds no text.")
-    texts, names = [text for text, _ in rows], [name for _, name in rows]
-    classes = _class_names(names)
-    index = {name: place for place, name in enumerate(classes)}
-    return LabelledTexts(
-        path.name.split(".")[0], texts, [index[name] for name in names], list(classes)
-    )
+    path = Path(data)
+    name = path.name.split(".")[0]
+    published = layout or _layout_of(path, text_column, label_column)
+    if published is not None:
+        known, read = _LAYOUTS[published]
+        rows = list(read(path))
+        _refuse_nothing(path.name, rows)
+        return _texts(name, {TRAIN: rows}, class_names or known, list(known))
+    parts, order = {}, None
+    for part, table in _tables(path, data, text_column, label_column, dataset_config_name):
+        parts[part], order = _rows_of(table, text_column, label_column)
+    return _texts(name, parts, class_names, order)
 
 
 def read_unlabelled_texts(path: str | PathLike[str]) -> list[str]:
@@ -111,95 +152,154 @@ def read_unlabelled_texts(path: str | PathLike[str]) -> list[str]:
         FileNotFoundError, ValueError: As of `read_labelled_texts`.
     """
     path = Path(path)
-    is_lines = ".txt" in path.suffixes
-    if not is_lines and ".jsonl" not in path.suffixes:
-        return read_labelled_texts(path).texts
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path} of texts.")
-    with _opened(path) as file:
-        lines = [line.strip() for line in file if line.strip()]
-    return lines if is_lines else [_text_of(line, path) for line in lines]
+    if kind_of(path) == ".txt":
+        lines = (line.strip() for line in read_text(path).split("\n"))
+        return [line for line in lines if line]
+    return list(read_texts(path)) if kind_of(path) == ".jsonl" else read_labelled_texts(path).texts
 
 
-def _text_of(line: str, path: Path) -> str:
-    try:
-        row = json.loads(line)
-        if "sentences" in row:
-            return " ".join(row["sentences"])
-        return str(row["text"] if "text" in row else row["article"])
-    except (json.JSONDecodeError, KeyError, TypeError):
+def _layout_of(path: Path, *columns: str | None) -> str | None:
+    """The layout that a file is called after, which is said."""
+    if path.suffix.lower() in _POLARITY:
+        return "rt-polarity"
+    if any(columns) or not path.is_file():
+        return None
+    suffixes = {"ag_news": ".csv", "sst2": ".tsv"}
+    for layout, suffix in suffixes.items():
+        if path.name.lower().startswith(layout) and kind_of(path) == suffix:
+            logger.warning("%s is read as the published file of %s.", path.name, layout)
+            return layout
+    return None
+
+
+def _texts(
+    name: str,
+    parts: Mapping[str, list[tuple[str, str]]],
+    class_names: Sequence[str],
+    order: list[str] | None = None,
+) -> LabelledTexts:
+    rows = [row for part in parts.values() for row in part]
+    found = order or class_order([label for _, label in rows])
+    if class_names and len(class_names) != len(found):
         raise ValueError(
-            f"{path.name} has a line that is no JSON object with text, article or sentences."
-        ) from None
+            f"{name} has {len(found)} classes, {', '.join(found[:_NUM_SHOWN])}, and class_names "
+            f"{len(class_names)}; give one name for each."
+        )
+    index = {label: place for place, label in enumerate(found)}
+    return LabelledTexts(
+        name,
+        [text for text, _ in rows],
+        [index[label] for _, label in rows],
+        [str(one) for one in class_names or found],
+        [part for part, of_part in parts.items() for _ in of_part] if len(parts) > 1 else (),
+    )
 
 
-def _class_names(names: list[str]) -> tuple[str, ...] | list[str]:
-    found = set(names)
-    for known, short in ((SENTIMENT_CLASSES, ("neg", "pos")), (SENTIMENT_CLASSES, ("0", "1"))):
-        if found <= set(short):
-            names[:] = [known[short.index(name)] for name in names]
-            return known
-    if found <= set(AG_NEWS_CLASSES):
-        return AG_NEWS_CLASSES
-    return SENTIMENT_CLASSES if found <= set(SENTIMENT_CLASSES) else sorted(found)
+def _tables(
+    path: Path,
+    data: str | PathLike[str],
+    text_column: str | None,
+    label_column: str | None,
+    config_name: str | None,
+) -> Iterator[tuple[str, Table]]:
+    kind = kind_of(path)
+    if kind not in (".csv", ".tsv") or not path.is_file():
+        yield from read_tables(str(data), config_name).items()
+        return
+    rows = read_delimited(path, "," if kind == ".csv" else "\t", quoted=kind == ".csv")
+    _refuse_nothing(path.name, rows)
+    headings = [str(field).strip() for field in rows[0][1]]
+    given = [str(column) for column in (text_column, label_column) if column is not None]
+    is_numbered = len(given) == 2 and all(column.isdecimal() for column in given)
+    if is_numbered and not set(given) <= set(headings):
+        yield TRAIN, without_headings(path.name, rows)
+    elif kind == ".tsv" and not given and not _are_headings(headings):
+        logger.warning("%s has no headings: a text, a tab and a label a line.", path.name)
+        pairs = [(line, ["\t".join(row[:-1]), row[-1]]) for line, row in rows]
+        for line, (text, label) in pairs:
+            if not text or not label.strip():
+                raise ValueError(f"line {line} of {path.name} is not a text, a tab and a label.")
+        yield TRAIN, with_headings(path.name, [(0, [TEXT_NAMES[0], LABEL_NAMES[0]]), *pairs])
+    else:
+        yield TRAIN, with_headings(path.name, rows)
 
 
-def _tab_separated(path: Path) -> Iterator[tuple[str, str]]:
-    with _opened(path) as file:
-        for number, line in enumerate(file, 1):
-            text, tab, label = line.rstrip("\r\n").rpartition("\t")
-            if not tab or not label.strip():
-                raise ValueError(f"line {number} of {path.name} is not a text, a tab and a label.")
-            # The GLUE release of SST-2 has a line of column names.
-            if (number, label) != (1, "label"):
-                yield text, label.strip()
+def _are_headings(fields: Sequence[str]) -> bool:
+    words = {field.lower() for field in fields}
+    return bool(words & set(TEXT_NAMES)) and bool(words & set(LABEL_NAMES))
+
+
+def _rows_of(
+    table: Table, text_column: str | None, label_column: str | None
+) -> tuple[list[tuple[str, str]], list[str] | None]:
+    """Texts with their labels as written, and the order of the classes where it is said."""
+    text = choose_column(table, text_column, TEXT_NAMES, "text_column")
+    label = choose_column(table, label_column, LABEL_NAMES, "label_column")
+    _refuse_nothing(table.name, table.rows)
+    labels, names = labels_of(table, label)
+    rows, without = [], []
+    for number, written in enumerate(column_of(table, text)):
+        if not (written is None or isinstance(written, str)):
+            raise ValueError(
+                f"{table.place(number)} of {table.name} has {written!r} where a text should be, in "
+                f"'{text}'."
+            )
+        found = labels[number]
+        if found is None or not (written or "").strip():
+            without.append(table.place(number))
+        else:
+            rows.append((written, found))
+    if without:
+        more = f" and {len(without) - _NUM_SHOWN} more" if len(without) > _NUM_SHOWN else ""
+        raise ValueError(
+            f"{table.name} has no text in '{text}' or no label in '{label}' at "
+            f"{', '.join(without[:_NUM_SHOWN])}{more}; fill them in, or take these rows out."
+        )
+    return rows, names
+
+
+def _refuse_nothing(name: str, rows: Sequence[Any]) -> None:
+    if not len(rows):
+        raise ValueError(f"{name} holds no text.")
+
+
+def _sentiment(path: Path) -> Iterator[tuple[str, str]]:
+    for line, row in read_delimited(path, "\t", quoted=False):
+        text, label = "\t".join(row[:-1]), row[-1].strip()
+        # The GLUE release has a line of column names.
+        if (line, label) == (1, "label"):
+            continue
+        if not text or label not in ("0", "1"):
+            raise ValueError(f"line {line} of {path.name} is not a text, a tab and 0 or 1.")
+        yield text, SENTIMENT_CLASSES[int(label)]
 
 
 def _news(path: Path) -> Iterator[tuple[str, str]]:
-    with _opened(path) as file:
-        for number, row in enumerate(csv.reader(file), 1):
-            if len(row) != 3 or row[0] not in ("1", "2", "3", "4"):
-                raise ValueError(
-                    f"row {number} of {path.name} is not a class from 1 to 4, a title and a "
-                    "description."
-                )
-            # In the published file a backslash stands for the end of a line.
-            yield f"{row[1]} {row[2]}".replace("\\", " "), AG_NEWS_CLASSES[int(row[0]) - 1]
+    for line, row in read_delimited(path, ","):
+        if len(row) != 3 or row[0] not in ("1", "2", "3", "4"):
+            raise ValueError(
+                f"line {line} of {path.name} is not a class from 1 to 4, a title and a description."
+            )
+        # In the published file a backslash stands for the end of a line.
+        yield f"{row[1]} {row[2]}".replace("\\", " "), AG_NEWS_CLASSES[int(row[0]) - 1]
 
 
-def _json_lines(path: Path) -> Iterator[tuple[str, str]]:
-    with _opened(path) as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line)
-                yield str(row["text"]), str(row["label"])
-            except (json.JSONDecodeError, KeyError, TypeError):
-                raise ValueError(
-                    f"line {number} of {path.name} is no JSON object with text and label."
-                ) from None
+# Pang and Lee's sentences are latin-1, one class a file.
+_POLARITY = {".neg": "negative", ".pos": "positive"}
 
 
 def _sentence_polarity(path: Path) -> Iterator[tuple[str, str]]:
-    for suffix, label in _SENTENCE_POLARITY.items():
+    for suffix, label in _POLARITY.items():
         part = path.with_suffix(suffix)
         if not part.is_file():
             raise FileNotFoundError(f"{part.name} is missing beside {path.name}.")
         for line in part.read_text(encoding="latin-1").split("\n"):
             if line.strip():
-                yield line.strip(), SENTIMENT_CLASSES[label]
+                yield line.strip(), label
 
 
-def _opened(path: Path) -> io.TextIOBase:
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8", newline="")
-
-
-_READERS = {
-    ".tsv": _tab_separated,
-    ".csv": _news,
-    ".jsonl": _json_lines,
-    ".jsonl.gz": _json_lines,
-    ".neg": _sentence_polarity,
-    ".pos": _sentence_polarity,
+_LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[Path], Iterator[tuple[str, str]]]]] = {
+    "ag_news": (AG_NEWS_CLASSES, _news),
+    "sst2": (SENTIMENT_CLASSES, _sentiment),
+    "rt-polarity": (SENTIMENT_CLASSES, _sentence_polarity),
 }

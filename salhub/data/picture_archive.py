@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 import zipfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,10 @@ from salhub.files import require_file
 
 _JPEG_KEYS = {"jpeg_bytes", "offsets", "labels", "is_test"}
 _ARRAY_KEYS = {"train_images", "train_labels", "test_images", "test_labels"}
+# Grey, grey with opacity, RGB, RGB with opacity.
+_CHANNELS = (1, 2, 3, 4)
+
+logger = logging.getLogger(__name__)
 
 
 class PictureArchive:
@@ -26,8 +31,9 @@ class PictureArchive:
 
     Two layouts are known. Pictures as JPEG files one after another: `jpeg_bytes` uint8, `offsets`
     int64 (N + 1,), `labels` (N,), `is_test` bool (N,). Pictures as numbers: `train_images` uint8
-    (N, H, W) or (N, H, W, C), `train_labels`, `test_images`, `test_labels`. Either may name its
-    classes in `class_names`. Nothing in the file is ever unpickled.
+    (N, H, W), (N, H, W, C) or (N, C, H, W), `train_labels`, `test_images`, `test_labels`. What is
+    transparent is put on white. Either may name its classes in `class_names`. Nothing in the file
+    is ever unpickled.
 
     Args:
         path: The file.
@@ -35,6 +41,7 @@ class PictureArchive:
     Attributes:
         labels: Class of every picture, int64 (N,).
         is_test: Which pictures are for testing, bool (N,).
+        is_validation: Which are for validation: none, bool (N,).
         class_names: One name a class; numbers where the file has none.
 
     Raises:
@@ -49,10 +56,12 @@ class PictureArchive:
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)
+        self.name = self.path.stem
         content = _read(self.path)
         self._pictures = _JpegFiles(content) if "offsets" in content else _Arrays(content)
         self.labels = torch.from_numpy(self._pictures.labels.astype(np.int64))
         self.is_test = torch.from_numpy(self._pictures.is_test.astype(bool))
+        self.is_validation = torch.zeros_like(self.is_test)
         classes = int(self.labels.max()) + 1
         names = content.get("class_names", range(classes))
         self.class_names = [str(name) for name in names]
@@ -65,11 +74,12 @@ class PictureArchive:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def images(self, indices: Tensor) -> Tensor:
+    def images(self, indices: Tensor, size: int | None = None) -> Tensor:
         """Pictures by their places in the file.
 
         Args:
             indices: int64 (n,).
+            size: Side that they are resized to, in pixels; None to leave them as they are.
 
         Returns:
             uint8 (n, C, H, W), C being 1 or 3.
@@ -79,7 +89,13 @@ class PictureArchive:
         """
         arrays = self._pictures.read(indices.numpy())
         channels_last = arrays if arrays.ndim == 4 else arrays[..., None]
-        return torch.from_numpy(channels_last).permute(0, 3, 1, 2).contiguous()
+        images = torch.from_numpy(channels_last).permute(0, 3, 1, 2).contiguous()
+        return images if size is None else resize_bytes(images, size)
+
+    def picture(self, place: int) -> Image.Image:
+        """One picture by its place, in 8-bit RGB."""
+        array = as_rgb(self.images(torch.tensor([place])))[0].permute(1, 2, 0)
+        return Image.fromarray(array.numpy().copy())
 
     def describe(self) -> dict[str, Any]:
         """Name, size and fingerprint for a results file; holds no path of this machine."""
@@ -131,6 +147,10 @@ class _JpegFiles:
         # Decoding lets go of the interpreter, so threads share the work.
         with ThreadPoolExecutor() as pool:
             pictures = list(pool.map(self._decode, indices.tolist(), chunksize=256))
+        if not pictures:
+            return np.zeros((0, 1, 1, 3), dtype=np.uint8)
+        if len({picture.ndim for picture in pictures}) > 1:  # some are grey
+            pictures = [np.broadcast_to(np.atleast_3d(p), (*p.shape[:2], 3)) for p in pictures]
         sizes = {picture.shape for picture in pictures}
         if len(sizes) > 1:
             raise ValueError(f"the pictures are of several sizes, {sorted(sizes)}; give one size.")
@@ -150,7 +170,14 @@ class _JpegFiles:
 
 class _Arrays:
     def __init__(self, content: Mapping[str, np.ndarray]) -> None:
-        self._parts = content["train_images"], content["test_images"]
+        names = ("train_images", "test_images")
+        self._parts = [_channels_last(name, content[name]) for name in names]
+        shapes = [part.shape[1:] for part in self._parts if len(part)]
+        if len(set(shapes)) > 1:
+            raise ValueError(
+                f"train_images has pictures of {shapes[0]} and test_images of {shapes[1]}, height, "
+                "width and channels; give them one size."
+            )
         self.labels = np.concatenate([content["train_labels"], content["test_labels"]])
         self.is_test = np.arange(len(self.labels)) >= len(content["train_labels"])
 
@@ -160,10 +187,33 @@ class _Arrays:
         is_test = indices >= len(train)
         pictures[~is_test] = train[indices[~is_test]]
         pictures[is_test] = test[indices[is_test] - len(train)]
-        return pictures
+        return _on_white(pictures) if pictures.ndim == 4 else pictures
 
     def sample_bytes(self) -> bytes:
         return b"".join(part[:: max(1, len(part) // 512)].tobytes() for part in self._parts)
+
+
+def _channels_last(name: str, array: np.ndarray) -> np.ndarray:
+    """Pictures as (N, H, W) or (N, H, W, C), from whichever layout they are in."""
+    if array.ndim == 3 or (array.ndim == 4 and array.shape[3] in _CHANNELS):
+        return array
+    if array.ndim == 4 and array.shape[1] in _CHANNELS:
+        logger.warning("%s is read as (N, channels, height, width).", name)
+        return np.moveaxis(array, 1, 3)
+    raise ValueError(
+        f"{name} has shape {array.shape}; give (N, height, width), (N, height, width, channels) or "
+        "(N, channels, height, width), with 1 to 4 channels."
+    )
+
+
+def _on_white(pictures: np.ndarray) -> np.ndarray:
+    """Grey or RGB pictures of those that may have a channel of opacity."""
+    channels = pictures.shape[3]
+    if channels % 2:
+        return pictures
+    opacity = pictures[..., -1:].astype(np.float32) / 255
+    colours = pictures[..., :-1] * opacity + 255 * (1 - opacity)
+    return np.rint(colours).astype(np.uint8)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

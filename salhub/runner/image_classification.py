@@ -12,14 +12,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from salhub.data.labelled_split import LabelledSplit, balanced_places
-from salhub.data.picture_archive import PictureArchive, as_rgb, resize_bytes
+from salhub.data.labelled_pictures import (
+    PictureData,
+    PictureRows,
+    read_labelled_pictures,
+)
+from salhub.data.labelled_split import LabelledSplit, balanced_places, stratified_places
+from salhub.data.picture_archive import as_rgb
 from salhub.data.subset import Subset, choose_subset, describe_spec
 from salhub.model_card import Facts
 from salhub.results import Results
 from salhub.runner.arguments import RunArguments, Scheduler, TrainingArguments
 from salhub.runner.batches import Batch, generator_of
 from salhub.runner.classification import classification_numbers
+from salhub.runner.fine_tuning import check_share, data_name
 from salhub.runner.recipe import Recipe, Stage, StepLoss, TrainingRecipe
 
 USAGE = """
@@ -31,26 +37,54 @@ image_processor = AutoImageProcessor.from_pretrained("{model}")
 logger = logging.getLogger(__name__)
 
 _CROP_PADDING = 4
-_ROWS_TO_EVALUATE = 512
+# At once; of those that are read from files, which may be large, fewer.
+_ROWS_TO_EVALUATE, _ROWS_TO_READ = 512, 32
 # Draws of one step are told apart by these.
 _FLIP, _TOP, _LEFT = 0, 1, 2
-# And those of a run: training pictures, test pictures, and a part of them.
-_TRAIN, _TEST, _SUBSET = 0, 1, 2
+# And those of a run: training pictures, test pictures, a part of them, and what is held out.
+_TRAIN, _TEST, _SUBSET, _HELD_OUT = 0, 1, 2, 3
 
 
 @dataclass(kw_only=True)
-class ClassifierArguments(TrainingArguments):
+class PictureArguments(RunArguments):
+    """What every recipe that reads labelled pictures takes.
+
+    Args:
+        data: Labelled pictures: a folder with a sub-folder for each class, a folder that
+            `save_to_disk` of `datasets` wrote, Parquet, a name on the Hub, or an .npz archive; see
+            `read_labelled_pictures`.
+        image_column: Column with the pictures, where there are columns; None to find it.
+        label_column: The same of their classes.
+        dataset_config_name: The configuration of a data set on the Hub.
+    """
+
+    data: str
+    image_column: str | None = None
+    label_column: str | None = None
+    dataset_config_name: str | None = None
+
+    def read_pictures(self, class_names: Iterable[str] = ()) -> PictureData:
+        """The pictures, with their classes in the order of a model's where they are the same."""
+        return read_labelled_pictures(
+            self.data,
+            image_column=self.image_column,
+            label_column=self.label_column,
+            dataset_config_name=self.dataset_config_name,
+            class_names=list(class_names),
+        )
+
+
+@dataclass(kw_only=True)
+class ClassifierArguments(PictureArguments, TrainingArguments):
     """Options of `ClassifierRecipe`.
 
     Args:
-        data: Archive of labelled pictures, see `PictureArchive`.
         augment: Shift each training picture by up to 4 pixels and mirror half of them.
         optimizer: "sgd" (with momentum) or "adamw".
         momentum: Momentum of "sgd".
         weight_decay: Pull of the weights towards 0.
     """
 
-    data: str
     augment: bool = False
     learning_rate: float = 0.1
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -76,9 +110,9 @@ class PictureRecipe(Recipe):
     image_processor: Any
 
     def learned_options(self) -> dict[str, Any]:
-        # The place of the archive does not matter, and its content is in the split.
+        # The place of the data does not matter, and their content is in the split.
         options = super().learned_options()
-        return {**options, "data": Path(self.arguments.data).stem}
+        return {**options, "data": data_name(self.arguments.data)}
 
     def prepared(self, images: Tensor) -> Tensor:
         """Pictures of bytes (B, C, H, W) as the network wants them."""
@@ -89,12 +123,12 @@ class PictureRecipe(Recipe):
         return (images.float() / 255 - mean) / std
 
     @torch.no_grad()
-    def predict(self, model: nn.Module, images: Tensor, accelerator: Any) -> Tensor:
-        """Logits of pictures of bytes, (N, classes) on the CPU, shared among the processes.
+    def predict(self, model: nn.Module, images: Tensor | PictureRows, accelerator: Any) -> Tensor:
+        """Logits of pictures, (N, classes) on the CPU, shared among the processes.
 
         Args:
             model: In evaluation mode.
-            images: uint8 (N, C, H, W).
+            images: uint8 (N, C, H, W), or pictures that are read when they are needed.
             accelerator: Of the run.
         """
         if not len(images):  # a network may not take a batch of none
@@ -103,7 +137,9 @@ class PictureRecipe(Recipe):
         with accelerator.split_between_processes(places, apply_padding=True) as own:
             parts = [
                 model(self.prepared(images[rows].to(accelerator.device))).logits.float()
-                for rows in own.split(_ROWS_TO_EVALUATE)
+                for rows in own.split(
+                    _ROWS_TO_EVALUATE if isinstance(images, Tensor) else _ROWS_TO_READ
+                )
             ]
         gathered = accelerator.gather(torch.cat(parts))
         return gathered[: len(images)].cpu()
@@ -122,8 +158,10 @@ class ClassifierRecipe(PictureRecipe, TrainingRecipe):
             return torch.optim.SGD(parameters, momentum=options.momentum, **common)
         return torch.optim.AdamW(parameters, **common)
 
-    def fetch_from(self, images: Tensor, labels: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Pictures of bytes and their labels, augmented where that was asked for."""
+    def fetch_from(
+        self, images: Tensor | PictureRows, labels: Tensor, batch: Batch
+    ) -> dict[str, Tensor]:
+        """Pictures and their labels, augmented where that was asked for."""
         chosen = images[batch.rows]
         if self.arguments.augment:
             chosen = augmented(chosen, batch)
@@ -131,8 +169,8 @@ class ClassifierRecipe(PictureRecipe, TrainingRecipe):
 
 
 @dataclass(kw_only=True)
-class ImageClassificationArguments(ClassifierArguments):
-    """Options of `ImageClassificationRecipe`.
+class PictureTrainingArguments(ClassifierArguments):
+    """Options of `PictureTrainingRecipe`.
 
     Args:
         num_train_images: Training pictures, as many of each class, drawn by the seed; None for all.
@@ -141,25 +179,35 @@ class ImageClassificationArguments(ClassifierArguments):
             `choose_subset`): for a model that never saw them, to compare an unlearned one with.
         image_size: Side that the pictures are resized to, in pixels; None to leave them as they
             are.
+        train_val_split: Share of each class that is held out, where the data have no part for
+            validation or test; 0 for none.
     """
 
     num_train_images: int | None = None
     num_test_images: int | None = None
     leave_out: str | None = None
     image_size: int | None = None
+    train_val_split: float = 0.15
     num_train_epochs: int = 25
     lr_scheduler: Scheduler = "cosine"
 
+    def validate(self) -> None:
+        """Check the options, and those of every classifier."""
+        super().validate()
+        check_share("train_val_split", self.train_val_split)
 
-class ImageClassificationRecipe(ClassifierRecipe):
-    """Trains a classifier on an archive of labelled pictures, which stay in memory as bytes.
+
+class PictureTrainingRecipe(ClassifierRecipe):
+    """Trains a classifier of pictures from scratch; small ones of one size, held in memory.
 
     The split that was drawn is written beside the model: whoever wants to unlearn a picture later
     has to know whether it was learned.
     """
 
-    arguments_class = ImageClassificationArguments
+    arguments_class = PictureTrainingArguments
     larger_is_better = True
+    # What `evaluate` measures the model on.
+    measured_parts: tuple[str, ...] = ("train", "test")
 
     @abstractmethod
     def build_classifier(self, class_names: list[str]) -> PreTrainedModel:
@@ -169,32 +217,39 @@ class ImageClassificationRecipe(ClassifierRecipe):
     def build_image_processor(self, model: PreTrainedModel) -> Any:
         """What prepares pictures for the network; its mean and deviation are used in training."""
 
+    def read_data(self) -> PictureData:
+        """The labelled pictures."""
+        return self.arguments.read_pictures()
+
+    def pictures(self, data: PictureData, places: Tensor) -> Tensor | PictureRows:
+        """Some pictures of the data."""
+        return as_rgb(data.images(places, self.arguments.image_size))
+
     def build_model(self) -> nn.Module:
-        archive = PictureArchive(self.arguments.data)
-        self.split = draw_split(archive, self.arguments)
+        data = self.read_data()
+        self.split = draw_split(data, self.arguments)
         if self.arguments.leave_out is not None:
-            subset = named_subset(self.arguments.leave_out, archive, self.split, self.arguments)
+            subset = named_subset(self.arguments.leave_out, data, self.split, self.arguments)
             self.split = self.split.without(subset.places)
-        self.train_images, self.train_labels = self._read(archive, self.split.train)
-        self.test_images, self.test_labels = self._read(archive, self.split.test)
-        model = self.build_classifier(archive.class_names)
+        parts = {"train": self.split.train, "test": self.split.test}
+        if len(self.split.validation):
+            parts["validation"] = self.split.validation
+        self.images = {name: self.pictures(data, places) for name, places in parts.items()}
+        self.labels = {name: data.labels[places] for name, places in parts.items()}
+        model = self.build_classifier(data.class_names)
         self.image_processor = self.build_image_processor(model)
         return model
-
-    def _read(self, archive: PictureArchive, places: Tensor) -> tuple[Tensor, Tensor]:
-        images = as_rgb(archive.images(places))
-        size = self.arguments.image_size
-        return (images if size is None else resize_bytes(images, size)), archive.labels[places]
 
     def learned_options(self) -> dict[str, Any]:
         options, left_out = super().learned_options(), self.arguments.leave_out
         return {**options, "leave_out": left_out and describe_spec(left_out)}
 
     def stages(self, epoch: int) -> Iterable[Stage]:
-        return [Stage("train", len(self.train_labels), self._fetch)]
+        return [Stage("train", len(self.labels["train"]), self.fetch)]
 
-    def _fetch(self, batch: Batch) -> dict[str, Tensor]:
-        return self.fetch_from(self.train_images, self.train_labels, batch)
+    def fetch(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Training pictures of a pass, with their labels."""
+        return self.fetch_from(self.images["train"], self.labels["train"], batch)
 
     def loss(self, model: nn.Module, inputs: Mapping[str, Tensor], batch: Batch) -> StepLoss:
         logits = model(self.prepared(inputs["images"])).logits
@@ -203,22 +258,21 @@ class ImageClassificationRecipe(ClassifierRecipe):
         return StepLoss(samples, measures={"accuracy": is_right})
 
     def can_validate(self) -> bool:
-        return len(self.test_labels) > 0
+        return len(self.split.held_out) > 0
 
     def validate(self, model: nn.Module, accelerator: Any) -> dict[str, float]:
-        logits = self.predict(model, self.test_images, accelerator)
-        return classification_numbers(logits, self.test_labels)
+        name = "validation" if "validation" in self.images else "test"
+        logits = self.predict(model, self.images[name], accelerator)
+        return classification_numbers(logits, self.labels[name])
 
     def evaluate(self, model: nn.Module, accelerator: Any, results: Results) -> None:
         results.data = {**self.split.data, "split": self.split.digest[:16]}
-        for name, images, labels in (
-            ("train", self.train_images, self.train_labels),
-            ("test", self.test_images, self.test_labels),
-        ):
+        for name in self.measured_parts:
+            labels = self.labels[name]
             if not len(labels):
                 logger.warning("There are no %s pictures, so accuracy/%s is left out.", name, name)
                 continue
-            logits = self.predict(model, images, accelerator)
+            logits = self.predict(model, self.images[name], accelerator)
             is_right = (logits.argmax(-1) == labels).double().numpy()
             results.add_mean(f"accuracy/{name}", is_right, unit="fraction")
 
@@ -238,24 +292,41 @@ class ImageClassificationRecipe(ClassifierRecipe):
         )
 
 
-def draw_split(archive: PictureArchive, arguments: Any) -> LabelledSplit:
-    """Training and test places of an archive, drawn by the seed.
+def draw_split(data: PictureData, arguments: Any) -> LabelledSplit:
+    """Training and test places of labelled pictures, drawn by the seed.
+
+    Args:
+        data: The pictures.
+        arguments: With `seed`, `num_train_images`, `num_test_images` and perhaps `train_val_split`.
 
     Raises:
         ValueError: A class has fewer pictures than are asked for.
     """
+    is_train = ~(data.is_test | data.is_validation)
+    is_test, share = data.is_test, getattr(arguments, "train_val_split", 0.0)
+    if share and not (data.is_test.any() or data.is_validation.any()):
+        generator = generator_of(arguments.seed, _HELD_OUT)
+        is_test = torch.zeros_like(is_train)
+        is_test[stratified_places(data.labels, share, generator)] = True
+        is_train = ~is_test
+        logger.warning(
+            "%s has no part for validation or test, so %d of its %d pictures are held out, %s of "
+            "each class, drawn by the seed.",
+            data.name, int(is_test.sum()), len(data), f"{share:.0%}",
+        )  # fmt: skip
     chosen = []
-    for name, is_wanted in (("train", ~archive.is_test), ("test", archive.is_test)):
+    for name, is_wanted in (("train", is_train), ("test", is_test)):
         places = is_wanted.nonzero()[:, 0]
         count = getattr(arguments, f"num_{name}_images")
         # Of its own: the test pictures are the same whatever the number of training pictures.
         generator = generator_of(arguments.seed, _TEST if name == "test" else _TRAIN)
-        chosen.append(places[balanced_places(archive.labels[places], count, generator)])
-    return LabelledSplit(archive.describe(), *chosen)
+        chosen.append(places[balanced_places(data.labels[places], count, generator)])
+    validation = data.is_validation.nonzero()[:, 0]
+    return LabelledSplit(data.describe(), *chosen, validation=validation)
 
 
 def named_subset(
-    spec: str, archive: PictureArchive, split: LabelledSplit, arguments: RunArguments
+    spec: str, data: PictureData, split: LabelledSplit, arguments: RunArguments
 ) -> Subset:
     """Training pictures that some words name; "random" draws by the seed.
 
@@ -263,7 +334,7 @@ def named_subset(
         FileNotFoundError, ValueError: As of `choose_subset`.
     """
     generator = generator_of(arguments.seed, _SUBSET)
-    return choose_subset(spec, archive.labels, split.train, archive.class_names, generator)
+    return choose_subset(spec, data.labels, split.train, data.class_names, generator)
 
 
 def augmented(images: Tensor, batch: Batch) -> Tensor:

@@ -106,7 +106,7 @@ class _Descent:
         self.progress = Progress()
         recipe.validations = self.progress.validations
         optimizer = recipe.build_optimizer(run.model)
-        self.scheduler = _scheduler(self.arguments, optimizer, self.total)
+        self.scheduler = _scheduler(recipe, optimizer, self.total)
         self.model, self.optimizer = self.accelerator.prepare(run.model, optimizer)
         changing = list(recipe.checkpointed())
         self.best = _Best([run.model, *changing], larger_is_better=recipe.larger_is_better)
@@ -315,13 +315,13 @@ def _on_cpu(value: Any) -> Any:
     return copy.deepcopy(value)
 
 
-def _scheduler(arguments: Any, optimizer: torch.optim.Optimizer, total: int) -> Any:
+def _scheduler(recipe: "TrainingRecipe", optimizer: torch.optim.Optimizer, total: int) -> Any:
     from transformers import get_scheduler
 
     # Not prepared: Accelerate would step it once a process, and we count in whole steps.
     return get_scheduler(
-        arguments.lr_scheduler,
+        recipe.arguments.lr_scheduler,
         optimizer,
-        num_warmup_steps=arguments.lr_warmup_steps,
+        num_warmup_steps=recipe.warmup_steps(total),
         num_training_steps=total,
     )

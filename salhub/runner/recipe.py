@@ -294,6 +294,10 @@ class TrainingRecipe(Recipe):
         parameters = [p for p in model.parameters() if p.requires_grad]
         return torch.optim.AdamW(parameters, lr=self.arguments.learning_rate)
 
+    def warmup_steps(self, total: int) -> int:
+        """Steps over which the learning rate rises from 0, of so many in all."""
+        return self.arguments.lr_warmup_steps
+
     def checkpointed(self) -> Iterable[Any]:
         """What of the recipe changes during the run, such as averaged weights.
 

@@ -188,7 +188,7 @@ def test_bad_options_are_refused_in_one_sentence(tmp_path, data):
         ({"class_dropout": 1.0}, r"class_dropout must be in \[0, 1\), got 1.0"),
         ({"class_dropout": float("nan")}, "class_dropout must be in"),
         ({"ema_decay": -0.1}, r"ema_decay must be in \[0, 1\), got -0.1"),
-        ({"leave_out": "class:4"}, "'4' is no class"),
+        ({"leave_out": "class:4"}, "There is no class '4'"),
         ({"num_train_images": 121}, "need 41 of class 0, and there are 40"),
     ):
         with pytest.raises(ValueError, match=message):

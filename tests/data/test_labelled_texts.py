@@ -40,7 +40,7 @@ def test_json_lines(tmp_path, suffix):
         file.writelines(json.dumps(row) + "\n" for row in rows)
     texts = read_labelled_texts(path)
     assert texts.texts[0] == "دافئ 🎬" and texts.labels == [1, 0]
-    assert texts.class_names == ["negative", "positive"]
+    assert texts.class_names == ["neg", "pos"]
     assert read_unlabelled_texts(path) == texts.texts
 
 
@@ -69,9 +69,16 @@ def test_plain_lines_are_texts_without_labels(tmp_path):
     ("name", "content", "pattern"),
     [
         ("a.tsv", "no tab here\n", "line 1 of a.tsv is not a text, a tab and a label"),
-        ("a.csv", '"5","a","b"\n', "row 1 of a.csv is not a class from 1 to 4"),
-        ("a.jsonl", '{"text": "x"}\n', "line 1 of a.jsonl is no JSON object with text and label"),
-        ("a.xml", "<a/>", "a.xml is laid out in no known way; give .tsv"),
+        ("ag_news.csv", '"5","a","b"\n', "line 1 of ag_news.csv is not a class from 1 to 4"),
+        ("sst2.tsv", "fine\t2\n", "line 1 of sst2.tsv is not a text, a tab and 0 or 1"),
+        ("a.jsonl", '{"text": "x"}\n', "not clear which column of a.jsonl .* label_column: it has"),
+        ("a.jsonl", "{}\n[]\n", "line 2 of a.jsonl is no JSON object"),
+        ("a.json", '{"text": 1', "line 1 of a.json is no JSON"),
+        ("a.xml", "<a/>", "a.xml is laid out in no known way; give a file ending in .csv"),
+        ("a.csv", "text,label\n", "a.csv holds no text"),
+        ("a.csv", "text,label\nfine\n", "line 2 of a.csv has 1 fields and its first line 2"),
+        ("a.csv", "text,text\na,b\n", "two columns called 'text'"),
+        ("a.csv", 'text,label\n"open,1\n', "cannot be read from line 2 on"),
         ("a.tsv", "", "a.tsv holds no text"),
     ],
 )
@@ -83,7 +90,7 @@ def test_other_files_are_refused(tmp_path, name, content, pattern):
 
 def test_a_missing_file_is_named():
     for read in (read_labelled_texts, read_unlabelled_texts):
-        with pytest.raises(FileNotFoundError, match=r"There is no file nowhere\.tsv"):
+        with pytest.raises(FileNotFoundError, match=r"There is no file or folder nowhere\.tsv"):
             read("nowhere.tsv")
 
 
@@ -93,5 +100,110 @@ def test_json_lines_without_labels(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert read_unlabelled_texts(path) == ["one", "two. Three.", "four"]
     path.write_text("[]\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="no JSON object with text, article or sentences"):
+    with pytest.raises(ValueError, match="none of the fields text, article, sentences"):
         read_unlabelled_texts(path)
+
+
+def test_a_file_of_three_columns_without_headings_is_not_taken_for_news(tmp_path):
+    path = tmp_path / "ratings.csv"
+    path.write_text("1,Great kettle,Boils fast\n4,Poor kettle,Leaks\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"not clear .* text_column: it has '1', 'Great kettle'"):
+        read_labelled_texts(path)
+    texts = read_labelled_texts(path, text_column="3", label_column="1")
+    assert texts.texts == ["Boils fast", "Leaks"] and texts.class_names == ["1", "4"]
+    news = read_labelled_texts(path, layout="ag_news")
+    assert [news.class_names[label] for label in news.labels] == ["World", "Sci/Tech"]
+
+
+def test_columns_are_found_by_their_headings_or_named(tmp_path, caplog):
+    path = tmp_path / "reviews.csv"
+    path.write_text('id,Review,stars\n7,"Good, really",5\n8,Bad,1\n', encoding="utf-8")
+    with pytest.raises(ValueError, match="label_column: it has 'id', 'Review', 'stars'"):
+        read_labelled_texts(path)
+    texts = read_labelled_texts(path, label_column="stars")
+    assert "text_column of reviews.csv is 'Review', by its heading" in caplog.text
+    assert texts.texts == ["Good, really", "Bad"] and texts.class_names == ["1", "5"]
+    with pytest.raises(ValueError, match=r"no column 'star'; .* Did you mean 'stars'"):
+        read_labelled_texts(path, label_column="star")
+
+
+def test_labels_keep_their_names_and_stand_in_the_order_of_their_numbers(tmp_path):
+    path = tmp_path / "stars.csv"
+    path.write_text("text,label\na,10\nb,2\nc,007\n", encoding="utf-8")
+    texts = read_labelled_texts(path)
+    assert texts.class_names == ["2", "007", "10"] and texts.labels == [2, 0, 1]
+    path.write_text("text,label\na,1\nb,0\n", encoding="utf-8")
+    assert read_labelled_texts(path).class_names == ["0", "1"]
+    named = read_labelled_texts(path, class_names=["bad", "good"])
+    assert named.class_names == ["bad", "good"] and named.labels == [1, 0]
+    with pytest.raises(ValueError, match="2 classes, 0, 1, and class_names 3"):
+        read_labelled_texts(path, class_names=["a", "b", "c"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "text,label\nfine,1\n,0\nbad,\n"),
+        ("a.jsonl", '{"text":"fine","label":1}\n{"text":null,"label":0}\n{"text":"x"}\n'),
+        ("a.json", '[{"text":"fine","label":1},{"text":" ","label":0},{"text":"x","label":null}]'),
+    ],
+)
+def test_a_missing_text_or_label_is_refused_where_it_is(tmp_path, name, content):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    lines = "line 3, line 4" if name == "a.csv" else "line 2, line 3"
+    with pytest.raises(ValueError, match=f"no text in 'text' or no label in 'label' at {lines}"):
+        read_labelled_texts(tmp_path / name)
+
+
+def test_what_editors_leave_in_a_file_does_no_harm(tmp_path):
+    long = "word " * 40_000
+    for mark, encoding in ((b"\xef\xbb\xbf", "utf-8"), (b"", "utf-16")):
+        content = f'text,label\r\n"{long}",caf\u00e9\r\nb,tea\r\n\r\n\n'.encode(encoding)
+        (tmp_path / "a.csv").write_bytes(mark + content)
+        texts = read_labelled_texts(tmp_path / "a.csv")
+        assert texts.texts == [long, "b"] and texts.class_names == ["caf\u00e9", "tea"]
+    lines = '\ufeff{"text": "a", "label": "x"}\n\n{"text": "b", "label": "y"}\n\n\n'
+    (tmp_path / "a.jsonl").write_text(lines, encoding="utf-8")
+    assert read_labelled_texts(tmp_path / "a.jsonl").texts == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+def test_another_encoding_is_named_with_the_file(tmp_path, name):
+    (tmp_path / name).write_bytes("text\tlabel\ncaf\u00e9\t1\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=rf"{name} is not text in UTF-8 .* 0xe9.*save it as UTF-8"):
+        read_labelled_texts(tmp_path / name)
+
+
+def test_a_folder_that_was_saved_keeps_its_parts_and_the_names_of_its_classes(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    kinds = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["z", "a", "q"])}
+    )
+    parts = {
+        name: datasets.Dataset.from_dict({"text": texts, "label": labels}, features=kinds)
+        for name, texts, labels in (("train", ["x", "y"], [0, 1]), ("test", ["w"], [1]))
+    }
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
+    texts = read_labelled_texts(tmp_path / "saved")
+    assert texts.class_names == ["z", "a", "q"] and texts.labels == [0, 1, 1]
+    assert texts.parts == ["train", "train", "test"]
+    secret = datasets.Dataset.from_dict({"text": ["x"], "label": [-1]}, features=kinds)
+    secret.save_to_disk(tmp_path / "secret")
+    with pytest.raises(ValueError, match="no label in 'label' at row 1"):
+        read_labelled_texts(tmp_path / "secret")
+
+
+def test_parquet_and_a_folder_of_files(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_dict({"sentence": ["a", "b"], "topic": ["x", "y"]})
+    rows.to_parquet(tmp_path / "a.parquet")
+    assert read_labelled_texts(tmp_path / "a.parquet").class_names == ["x", "y"]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for part in ("train", "validation"):
+        (folder / f"{part}.csv").write_text("text,label\na,x\nb,y\n", encoding="utf-8")
+    texts = read_labelled_texts(folder)
+    assert texts.parts == ["train", "train", "validation", "validation"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="holds no data that are known"):
+        read_labelled_texts(tmp_path / "empty")

@@ -66,7 +66,8 @@ def test_what_cannot_be_measured_is_left_out_and_said(tmp_path, data, caplog):
     with np.load(data) as content:
         parts = {name: array[:0] if "test" in name else array for name, array in content.items()}
     np.savez(tmp_path / "untested.npz", **parts)
-    results = train(tmp_path / "out", str(tmp_path / "untested.npz"), max_train_steps=1)
+    untested = str(tmp_path / "untested.npz")
+    results = train(tmp_path / "out", untested, max_train_steps=1, train_val_split=0)
     assert "There are no test pictures, so accuracy/test is left out." in caplog.text
     names = {metric.name for metric in results.metrics}
     assert "accuracy/train" in names and "accuracy/test" not in names

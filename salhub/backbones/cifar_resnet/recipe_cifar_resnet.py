@@ -8,13 +8,13 @@ from salhub.backbones.cifar_resnet.configuration_cifar_resnet import CifarResNet
 from salhub.backbones.cifar_resnet.image_processing_cifar_resnet import CifarResNetImageProcessor
 from salhub.backbones.cifar_resnet.modeling_cifar_resnet import CifarResNetForImageClassification
 from salhub.runner.image_classification import (
-    ImageClassificationArguments,
-    ImageClassificationRecipe,
+    PictureTrainingArguments,
+    PictureTrainingRecipe,
 )
 
 
 @dataclass(kw_only=True)
-class CifarResNetArguments(ImageClassificationArguments):
+class CifarResNetArguments(PictureTrainingArguments):
     """Options of `CifarResNetRecipe`; the size of the pictures is that of the data.
 
     Args:
@@ -28,7 +28,7 @@ class CifarResNetArguments(ImageClassificationArguments):
     stem_stride: int = 2
 
 
-class CifarResNetRecipe(ImageClassificationRecipe):
+class CifarResNetRecipe(PictureTrainingRecipe):
     """Trains a residual network on an archive of small labelled pictures.
 
     Example:
@@ -47,11 +47,11 @@ class CifarResNetRecipe(ImageClassificationRecipe):
             depth=self.arguments.depth,
             width=self.arguments.width,
             stem_stride=self.arguments.stem_stride,
-            image_size=self.train_images.shape[2],
+            image_size=self.images["train"].shape[2],
             id2label=dict(enumerate(class_names)),
             label2id={name: index for index, name in enumerate(class_names)},
         )
         return CifarResNetForImageClassification(config)
 
     def build_image_processor(self, model: PreTrainedModel) -> CifarResNetImageProcessor:
-        return CifarResNetImageProcessor.for_image_size(self.train_images.shape[2])
+        return CifarResNetImageProcessor.for_image_size(self.images["train"].shape[2])

@@ -16,13 +16,13 @@ from salhub.backbones.conditional_unet.modeling_conditional_unet import Conditio
 from salhub.backbones.conditional_unet.noise_schedule import add_noise
 from salhub.backbones.conditional_unet.sampling import save_sample_sheet
 from salhub.data.labelled_split import spread_places
-from salhub.data.picture_archive import PictureArchive, resize_bytes
 from salhub.data.subset import describe_spec
 from salhub.model_card import Facts
 from salhub.results import Results
 from salhub.runner.arguments import Scheduler, TrainingArguments
 from salhub.runner.batches import Batch, step_batches
-from salhub.runner.image_classification import draw_split, named_subset
+from salhub.runner.fine_tuning import data_name
+from salhub.runner.image_classification import PictureArguments, draw_split, named_subset
 from salhub.runner.recipe import Stage, StepLoss, TrainingRecipe
 
 logger = logging.getLogger(__name__)
@@ -34,11 +34,10 @@ _NEXT_SET = 100
 
 
 @dataclass(kw_only=True)
-class ConditionalUNetArguments(TrainingArguments):
+class ConditionalUNetArguments(PictureArguments, TrainingArguments):
     """Options of `ConditionalUNetRecipe`.
 
     Args:
-        data: Archive of labelled pictures, see `PictureArchive`.
         num_train_images: Training pictures, as many of each class, drawn by the seed; None for all.
         num_test_images: The same of the test pictures.
         leave_out: Training pictures that are not learned, such as "class:3", see `choose_subset`.
@@ -48,7 +47,6 @@ class ConditionalUNetArguments(TrainingArguments):
         ema_decay: Of the running average of the weights, which becomes the model; in [0, 1).
     """
 
-    data: str
     num_train_images: int | None = None
     num_test_images: int | None = None
     leave_out: str | None = None
@@ -90,15 +88,15 @@ class ConditionalUNetRecipe(TrainingRecipe):
     arguments_class = ConditionalUNetArguments
 
     def build_model(self) -> nn.Module:
-        archive = PictureArchive(self.arguments.data)
+        archive = self.arguments.read_pictures()
         self.split = draw_split(archive, self.arguments)
         if self.arguments.leave_out is not None:
             subset = named_subset(self.arguments.leave_out, archive, self.split, self.arguments)
             self.split = self.split.without(subset.places)
         size = self.arguments.image_size
-        self.train_images = resize_bytes(archive.images(self.split.train), size)
+        self.train_images = archive.images(self.split.train, size)
         self.train_labels = archive.labels[self.split.train]
-        self.test_images = resize_bytes(archive.images(self.split.test), size)
+        self.test_images = archive.images(self.split.test, size)
         self.test_labels = archive.labels[self.split.test]
         self.unet_config = ConditionalUNetConfig(
             image_size=size,
@@ -119,7 +117,7 @@ class ConditionalUNetRecipe(TrainingRecipe):
         # The place of the archive does not matter, and its content is in the split.
         options, left_out = super().learned_options(), self.arguments.leave_out
         words = left_out and describe_spec(left_out)
-        return {**options, "data": Path(self.arguments.data).stem, "leave_out": words}
+        return {**options, "data": data_name(self.arguments.data), "leave_out": words}
 
     def stages(self, epoch: int) -> Iterable[Stage]:
         return [Stage("train", len(self.train_labels), self._fetch)]

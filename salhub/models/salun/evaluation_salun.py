@@ -8,8 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from salhub.data.labelled_pictures import (
+    PictureData,
+    PictureRows,
+    pictures_of,
+    read_labelled_pictures,
+    some_of,
+)
 from salhub.data.labelled_split import LabelledSplit
-from salhub.data.picture_archive import PictureArchive, as_rgb
 from salhub.data.picture_preparation import PicturePreparation
 from salhub.evaluation.image_classification import add_accuracies
 from salhub.explaining.modeling_explained_classifier import load_classifier
@@ -46,6 +52,8 @@ def evaluate(
     retrained: str | None = None,
     attack: str = "threshold",
     seed: int = 0,
+    image_column: str | None = None,
+    label_column: str | None = None,
     progress: bool = True,
 ) -> Results:
     """Measure what a classifier knows of what it was, and was not, to forget.
@@ -53,23 +61,25 @@ def evaluate(
     Args:
         model: The classifier, with the `split.json` of its training beside it.
         image_processor: Its image processor.
-        data_path: The archive that it was trained on, see `PictureArchive`.
+        data_path: The pictures that it was trained on, see `read_labelled_pictures`.
         original: The model before unlearning, for the table; None to leave it out.
         retrained: The model that never saw what is forgotten, for the gaps; None to leave it out.
         attack: Membership inference: "threshold", "svc" or "none".
         seed: Seed of orders and of the bootstrap.
+        image_column, label_column: Of the data, where they have columns.
         progress: Whether to show bars.
 
     Returns:
         `Results` with the tables of the card.
 
     Raises:
-        FileNotFoundError: There is no archive.
+        FileNotFoundError: There are no such data.
         ValueError: It is not known what the model was trained on, or it was other data.
 
     Source: Fan et al. 2024 (arXiv 2310.12508), section 5.1, for the measures.
     """
-    archive, split, results = start(model, data_path, seed)
+    columns = {"image_column": image_column, "label_column": label_column}
+    archive, split, results = start(model, data_path, seed, **columns)
     results.data["num_train"] = len(split.train)
     # What cannot be loaded is said before any work.
     models = {}
@@ -90,12 +100,13 @@ def evaluate(
 
 
 def start(
-    model: Any, data_path: str | os.PathLike[str], seed: int
-) -> tuple[PictureArchive, LabelledSplit, Results]:
+    model: Any, data_path: str | os.PathLike[str], seed: int, **columns: str | None
+) -> tuple[PictureData, LabelledSplit, Results]:
     """The data of a model that was, or can be, unlearned, and results that say which they are."""
-    archive = PictureArchive(data_path)
+    names = getattr(model.config, "id2label", None) or {}
+    archive = read_labelled_pictures(data_path, class_names=list(names.values()), **columns)
     split = evaluated_split(model.config.name_or_path, archive)
-    results = Results.of_model(model, archive.path.stem, seed)
+    results = Results.of_model(model, archive.name, seed)
     results.data = {**split.data, "split": split.digest[:16]}
     return archive, split, results
 
@@ -136,7 +147,7 @@ class _Sets:
 
     def __init__(
         self,
-        archive: PictureArchive,
+        archive: PictureData,
         split: LabelledSplit,
         preparation: PicturePreparation,
         seed: int,
@@ -148,7 +159,9 @@ class _Sets:
             "retain": split.train[order],
             "test": split.test,
         }
-        self.images = {name: as_rgb(archive.images(part)) for name, part in places.items()}
+        self.images = {
+            name: pictures_of(archive, part, preparation) for name, part in places.items()
+        }
         self.labels = {name: archive.labels[part] for name, part in places.items()}
         self.split, self.preparation = split, preparation
 
@@ -281,7 +294,7 @@ def block_densities(mask: WeightMask) -> dict[str, tuple[int, int]]:
 def pictures_to_relearn(
     network: nn.Module,
     preparation: PicturePreparation,
-    images: Tensor,
+    images: Tensor | PictureRows,
     labels: Tensor,
     *,
     wanted_accuracy: float,
@@ -295,7 +308,7 @@ def pictures_to_relearn(
     Args:
         network: The model; it is not changed.
         preparation: Of its pictures.
-        images: Forgotten pictures, uint8 (n, C, H, W), n at least 2.
+        images: Forgotten pictures, uint8 (n, C, H, W) or read when needed, n at least 2.
         labels: Their classes, int64 (n,).
         wanted_accuracy: Accuracy on the half that is measured, in [0, 1].
         most: Pictures after which to give up.
@@ -312,7 +325,7 @@ def pictures_to_relearn(
     student = copy.deepcopy(network).requires_grad_(True)
     optimizer = torch.optim.SGD(student.parameters(), lr=_LEARNING_RATE, momentum=0.9)
     for seen in range(0, most + 1, _BATCH):
-        verdicts = preparation.logits(student.eval(), images[measured]).argmax(-1)
+        verdicts = preparation.logits(student.eval(), some_of(images, measured)).argmax(-1)
         if float((verdicts == labels[measured]).double().mean()) >= wanted_accuracy:
             return seen
         rows = learned[torch.randint(len(learned), (_BATCH,), generator=generator)]

@@ -8,7 +8,6 @@ import torch
 
 from salhub.backbones.conditional_unet.recipe_conditional_unet import as_signal
 from salhub.data.labelled_split import spread_places
-from salhub.data.picture_archive import resize_bytes
 from salhub.models.salun.evaluation_salun import add_mask, describe_forgotten, start
 from salhub.models.salun.forget_set import check_reference_split
 from salhub.models.salun.judge import GenerationReport, Judge, judge_model
@@ -38,7 +37,7 @@ def evaluate(
 
     Args:
         model: The diffusion model, with the `split.json` of its training beside it.
-        data_path: The archive that it was trained on, see `PictureArchive`.
+        data_path: The pictures that it was trained on, see `read_labelled_pictures`.
         judge: The classifier: a folder, a shipped name or a Hub repository.
         original: The model before unlearning, for the table; None to leave it out.
         retrained: The model that never saw the forgotten class; None to leave it out.
@@ -52,7 +51,7 @@ def evaluate(
         `Results` with the tables of the card.
 
     Raises:
-        FileNotFoundError: There is no archive.
+        FileNotFoundError: There are no such data.
         ValueError: It is not known what the model was trained on, or it was other data.
 
     Source: Fan et al. 2024 (arXiv 2310.12508), section 5.2, for the measures.
@@ -65,7 +64,7 @@ def evaluate(
     kept = split.train[archive.labels[split.train] != number]
     kept = kept[spread_places(len(kept), _REAL_PICTURES)]
     size = model.config.backbone_config.image_size
-    real = as_signal(resize_bytes(archive.images(kept), size))
+    real = as_signal(archive.images(kept, size))
     # What cannot be loaded is said before any work.
     eye = Judge.from_pretrained(judge)
     beside = {}

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers.utils import cached_file
 
+from salhub.data.labelled_pictures import PictureData
 from salhub.data.labelled_split import FILE_NAME, LabelledSplit
-from salhub.data.picture_archive import PictureArchive
 from salhub.data.subset import describe_spec
 from salhub.hub import read_config, resolve
 from salhub.models.salun.configuration_salun import UnlearnedConfig
@@ -20,7 +20,7 @@ from salhub.models.salun.configuration_salun_diffusion import SalUnDiffusionConf
 logger = logging.getLogger(__name__)
 
 
-def load_split(name: str, archive: PictureArchive) -> LabelledSplit:
+def load_split(name: str, archive: PictureData) -> LabelledSplit:
     """What a model was trained on: its `split.json`, which must be of the same archive.
 
     A model without one is taken to know every picture of the archive that is not for testing.
@@ -39,15 +39,22 @@ def load_split(name: str, archive: PictureArchive) -> LabelledSplit:
             "learned what it is to forget cannot be checked.",
             name,
             FILE_NAME,
-            archive.path.name,
+            archive.name,
         )
-        places = archive.is_test.nonzero()[:, 0], (~archive.is_test).nonzero()[:, 0]
-        return LabelledSplit(archive.describe(), places[1], places[0])
+        learned, test, validation = (
+            part.nonzero()[:, 0]
+            for part in (
+                ~(archive.is_test | archive.is_validation),
+                archive.is_test,
+                archive.is_validation,
+            )
+        )
+        return LabelledSplit(archive.describe(), learned, test, validation=validation)
     _check_same_data(name, split, archive)
     return split
 
 
-def evaluated_split(name: str, archive: PictureArchive) -> LabelledSplit:
+def evaluated_split(name: str, archive: PictureData) -> LabelledSplit:
     """What a model that is to be evaluated was trained on, which must be known.
 
     Args:
@@ -67,12 +74,12 @@ def evaluated_split(name: str, archive: PictureArchive) -> LabelledSplit:
     return split
 
 
-def _check_same_data(name: str, split: LabelledSplit, archive: PictureArchive) -> None:
+def _check_same_data(name: str, split: LabelledSplit, archive: PictureData) -> None:
     found, expected = archive.describe()["fingerprint"], split.data.get("fingerprint")
     if found != expected:
         raise ValueError(
             f"{name} was trained on {split.data.get('name')} (fingerprint {expected}), and "
-            f"{archive.path.name} is other data (fingerprint {found}); give the archive that it "
+            f"{archive.name} is other data (fingerprint {found}); give the archive that it "
             "was trained on."
         )
 

@@ -27,7 +27,8 @@ from salhub.models.salun.weight_mask import FILE_NAME as MASK_NAME
 from salhub.models.salun.weight_mask import Scope, WeightMask, check_ratio, make_mask
 from salhub.models.salun.weight_saliency import Kind
 from salhub.results import Results, without_nan
-from salhub.runner.arguments import RunArguments
+from salhub.runner.fine_tuning import data_name
+from salhub.runner.image_classification import PictureArguments
 from salhub.runner.recipe import Recipe, TrainingRecipe
 from salhub.runner.run_folder import prepared_path
 
@@ -43,12 +44,11 @@ _SETS = ("forget", "retain")
 
 
 @dataclass(kw_only=True)
-class MaskArguments(RunArguments):
+class MaskArguments(PictureArguments):
     """Options of every way to unlearn.
 
     Args:
         model: The trained model: a folder, a shipped name or a Hub repository.
-        data: Archive of the pictures that it was trained on, see `PictureArchive`.
         forget: Which of them to forget, such as "class:cat" or "random:0.1", see `choose_subset`.
         mask_ratio: Share of the weights that may move, above 0 and at most 1; None for all.
         saliency: What the weights are ranked by, see `compute_saliency`; "random" and "magnitude"
@@ -61,7 +61,6 @@ class MaskArguments(RunArguments):
     """
 
     model: str
-    data: str
     forget: str
     mask_ratio: float | None = None
     saliency: Kind = "batch_mean_grad"
@@ -131,7 +130,7 @@ class MaskedRecipe(Recipe):
             if options.get(name) is not None and Path(options[name]).exists():
                 options[name] = Path(options[name]).name
         sets = {name: describe_spec(options[name]) for name in _SETS if name in options}
-        return {**options, "data": Path(self.arguments.data).stem, **sets}
+        return {**options, "data": data_name(self.arguments.data), **sets}
 
     @abstractmethod
     def score_weights(self) -> dict[str, Tensor]:

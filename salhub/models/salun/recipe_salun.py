@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from salhub.data.labelled_pictures import joined
 from salhub.models.salun.unlearning import UnlearningArguments, UnlearningRecipe
 from salhub.runner.arguments import Scheduler, check_positive
 from salhub.runner.batches import Batch
@@ -175,9 +176,9 @@ class RandomLabelRecipe(UnlearningRecipe):
         return {**super().fetch_retain(batch), "weights": weights}
 
     @cached_property
-    def _both(self) -> tuple[Tensor, Tensor]:
+    def _both(self) -> tuple[Any, Tensor]:
         parts = self.forget, self.retain
-        return torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts])
+        return joined(*(p.images for p in parts)), torch.cat([p.labels for p in parts])
 
     def _fetch_mixed(self, batch: Batch) -> dict[str, Tensor]:
         inputs = self.fetch_from(*self._both, batch)

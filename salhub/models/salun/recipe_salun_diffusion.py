@@ -23,7 +23,6 @@ from salhub.backbones.conditional_unet.recipe_conditional_unet import (
 )
 from salhub.backbones.conditional_unet.sampling import save_sample_sheet
 from salhub.data.labelled_split import spread_places
-from salhub.data.picture_archive import PictureArchive, resize_bytes
 from salhub.errors import check_choice
 from salhub.model_card import Facts
 from salhub.models.salun.forget_set import (
@@ -119,7 +118,7 @@ class DiffusionUnlearningRecipe(MaskedTrainingRecipe):
             options.model, dtype=torch.float32
         )
         self.unet_config = self.base_model.config.backbone_config
-        archive = PictureArchive(options.data)
+        archive = options.read_pictures((self.base_model.config.id2label or {}).values())
         check_class_names(archive.class_names, self.base_model.config.id2label, options.model)
         base = load_split(options.model, archive)
         subset = named_subset(options.forget, archive, base, options)
@@ -135,8 +134,8 @@ class DiffusionUnlearningRecipe(MaskedTrainingRecipe):
         if options.alpha == 0:
             logger.warning("alpha is 0: nothing holds the other classes, and all will be lost.")
         size = self.unet_config.image_size
-        self.forget = resize_bytes(archive.images(subset.places), size)
-        self.retain = resize_bytes(archive.images(self.split.train), size)
+        self.forget = archive.images(subset.places, size)
+        self.retain = archive.images(self.split.train, size)
         self.retain_labels = archive.labels[self.split.train]
         self.forget_places = subset.places
         self._check_channels()

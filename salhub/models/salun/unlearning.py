@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from salhub.data.picture_archive import PictureArchive, as_rgb
+from salhub.data.labelled_pictures import PictureData, PictureRows, pictures_of, some_of
 from salhub.data.picture_preparation import PicturePreparation
 from salhub.explaining.modeling_explained_classifier import load_classifier
 from salhub.model_card import Facts
@@ -92,15 +92,15 @@ class UnlearningArguments(ForgettingArguments, ClassifierArguments):
 
 @dataclass(frozen=True)
 class LabelledPictures:
-    """Pictures in memory.
+    """Pictures in memory, or read when they are needed.
 
     Args:
-        images: uint8 (n, C, H, W).
+        images: uint8 (n, C, H, W), or what gives prepared pictures by their rows.
         labels: int64 (n,).
         places: Their places in the archive, int64 (n,).
     """
 
-    images: Tensor
+    images: Tensor | PictureRows
     labels: Tensor
     places: Tensor
 
@@ -109,7 +109,8 @@ class LabelledPictures:
 
     def in_order(self, order: Tensor) -> Self:
         """The same pictures in another order, int64 (n,)."""
-        return type(self)(self.images[order], self.labels[order], self.places[order])
+        images = some_of(self.images, order)
+        return type(self)(images, self.labels[order], self.places[order])
 
 
 class ForgettingRecipe(MaskedRecipe, PictureRecipe):
@@ -142,7 +143,7 @@ class ForgettingRecipe(MaskedRecipe, PictureRecipe):
         self.loaded_model = self.base_model = load_classifier(options.model)
         self.preparation = PicturePreparation.of_model(options.model)
         self.image_processor = self.preparation.image_processor
-        archive = PictureArchive(options.data)
+        archive = options.read_pictures(self.base_model.config.id2label.values())
         self._check_classes(archive)
         self._choose(archive)
         self.check_mask()
@@ -154,12 +155,12 @@ class ForgettingRecipe(MaskedRecipe, PictureRecipe):
         """What is trained; the classifier itself unless a method builds on it."""
         return self.base_model
 
-    def _check_classes(self, archive: PictureArchive) -> None:
+    def _check_classes(self, archive: PictureData) -> None:
         config = self.base_model.config
         check_class_names(archive.class_names, config.id2label, self.arguments.model)
         self.num_classes = int(config.num_labels)
 
-    def _choose(self, archive: PictureArchive) -> None:
+    def _choose(self, archive: PictureData) -> None:
         """The pictures to forget, to retain and to test on."""
         options = self.arguments
         base = load_split(options.model, archive)
@@ -193,8 +194,9 @@ class ForgettingRecipe(MaskedRecipe, PictureRecipe):
         is_second = len(base.forgotten) > 0
         self.earlier = self._pictures(archive, base.forgotten) if is_second else None
 
-    def _pictures(self, archive: PictureArchive, places: Tensor) -> LabelledPictures:
-        return LabelledPictures(as_rgb(archive.images(places)), archive.labels[places], places)
+    def _pictures(self, archive: PictureData, places: Tensor) -> LabelledPictures:
+        images = pictures_of(archive, places, self.preparation)
+        return LabelledPictures(images, archive.labels[places], places)
 
     def _load_reference(self) -> nn.Module:
         check_reference_split(self.arguments.reference, self.split, self.arguments.forget)

@@ -189,7 +189,7 @@ def test_archives_that_the_model_was_not_trained_on(small, tmp_path, refused):
     labels = np.arange(64) % 4
     labels[:4] = labels[3::-1]
     other = write_archive(tmp_path / "other.npz", train_labels=labels)
-    refused(r"original was trained on colours \(fingerprint .*\), and other\.npz is", data=other)
+    refused(r"original was trained on colours \(fingerprint .*\), and other is", data=other)
     refused("There is no archive of pictures", FileNotFoundError, data="none.npz")
 
 

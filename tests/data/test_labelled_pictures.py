@@ -1,0 +1,142 @@
+"""Labelled pictures in folders and tables: parts, classes, sizes, and files that are none."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from salhub.backbones.cifar_resnet.image_processing_cifar_resnet import CifarResNetImageProcessor
+from salhub.data.labelled_pictures import PictureRows, read_labelled_pictures
+from salhub.data.picture_preparation import PicturePreparation, view_box, with_image_size
+
+
+def picture(seed: int) -> Image.Image:
+    generator = np.random.default_rng(seed)
+    size = (20 + seed % 5, 30 - seed % 7, 3)
+    return Image.fromarray(generator.integers(0, 256, size, dtype=np.uint8))
+
+
+def write(folder, classes, count=3):
+    for place, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            picture(10 * place + index).save(folder / name / f"{index}.png")
+
+
+def test_a_folder_of_classes_keeps_their_names_in_the_order_of_their_numbers(tmp_path):
+    write(tmp_path, ["10", "9", "1"])
+    data = read_labelled_pictures(tmp_path)
+    assert data.class_names == ["1", "9", "10"] and data.labels.bincount().tolist() == [3, 3, 3]
+    assert not data.is_test.any()
+    first = data.picture(int((data.labels == 2).nonzero()[0, 0]))
+    assert np.array_equal(np.asarray(first), np.asarray(picture(0)))
+    same = read_labelled_pictures(tmp_path, class_names=["9", "10", "1"])
+    assert same.class_names == ["9", "10", "1"]
+    assert [same.class_names[i] for i in same.labels] == [data.class_names[i] for i in data.labels]
+
+
+@pytest.mark.parametrize(
+    "parts", [("train", "val"), ("train", "test"), ("training", "dev", "test")]
+)
+def test_parts_are_kept_apart(tmp_path, parts):
+    for part in parts:
+        write(tmp_path / part, ["cat", "dog"], count=2)
+    data = read_labelled_pictures(tmp_path)
+    assert int(data.is_test.sum()) == 4 and len(data) == 4 * len(parts)
+    assert int(data.is_validation.sum()) == 4 * (len(parts) == 3)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    write(tmp_path, ["car", "train"])
+    data = read_labelled_pictures(tmp_path)
+    assert data.class_names == ["car", "train"] and len(data) == 6
+
+
+def test_pictures_that_cannot_be_read_are_named_and_left_out(tmp_path, caplog):
+    write(tmp_path, ["cat", "dog"])
+    whole = (tmp_path / "cat" / "0.png").read_bytes()
+    (tmp_path / "cat" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "dog" / "page.jpg").write_text("<html>", encoding="utf-8")
+    data = read_labelled_pictures(tmp_path)
+    assert len(data) == 6
+    assert "2 of 8 pictures cannot be read and are left out" in caplog.text
+    assert "cat/cut.png" in caplog.text and "dog/page.jpg" in caplog.text
+
+
+def test_what_a_classifier_cannot_learn_from_is_refused(tmp_path):
+    write(tmp_path / "one", ["cat"])
+    with pytest.raises(ValueError, match="has 1 class, and a classifier needs two"):
+        read_labelled_pictures(tmp_path / "one")
+    write(tmp_path / "odd" / "train", ["cat", "dog"])
+    write(tmp_path / "odd" / "test", ["cat", "fox"])
+    with pytest.raises(ValueError, match="class 'fox' only beside its training pictures"):
+        read_labelled_pictures(tmp_path / "odd")
+    with pytest.raises(FileNotFoundError, match=r"no file or folder .*nowhere of data"):
+        read_labelled_pictures(tmp_path / "nowhere")
+
+
+def test_tables_that_datasets_has_saved(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    kinds = datasets.Features(
+        {"photo": datasets.Image(), "kind": datasets.ClassLabel(names=["b", "a"])}
+    )
+    rows = {"photo": [picture(i) for i in range(4)], "kind": [0, 1, 1, -1]}
+    saved = datasets.Dataset.from_dict(rows, features=kinds)
+    saved.save_to_disk(tmp_path / "saved")
+    saved.to_parquet(tmp_path / "rows.parquet")
+    for name in ("saved", "rows.parquet"):
+        with pytest.raises(ValueError, match="label_column: it has 'photo', 'kind'"):
+            read_labelled_pictures(tmp_path / name)
+        data = read_labelled_pictures(tmp_path / name, label_column="kind")
+        assert data.class_names == ["b", "a"] and data.labels.tolist() == [0, 1, 1]
+        assert np.array_equal(np.asarray(data.picture(2)), np.asarray(picture(2)))
+
+
+def test_two_data_sets_are_told_apart_and_no_place_is_named(tmp_path):
+    write(tmp_path / "a", ["cat", "dog"])
+    first = read_labelled_pictures(tmp_path / "a").describe()
+    assert first == read_labelled_pictures(tmp_path / "a").describe()
+    picture(99).save(tmp_path / "a" / "cat" / "1.png")
+    second = read_labelled_pictures(tmp_path / "a").describe()
+    assert second["fingerprint"] != first["fingerprint"] and str(tmp_path) not in str(second)
+
+
+def test_rows_are_what_the_image_processor_makes_of_each_file(tmp_path):
+    write(tmp_path, ["cat", "dog"])
+    processor = CifarResNetImageProcessor.for_image_size(12)
+    data = read_labelled_pictures(tmp_path)
+    rows = PictureRows(data, torch.tensor([5, 0, 3]), PicturePreparation(processor))
+    expected = processor([data.picture(3), data.picture(5)], return_tensors="pt")["pixel_values"]
+    assert torch.equal(rows[torch.tensor([2, 0])], expected)
+    assert torch.equal(rows.subset(torch.tensor([1, 2]))[1:], expected[:1])
+    with pytest.raises(ValueError, match="of several sizes; give image_size"):
+        data.images(torch.arange(6))
+    assert data.images(torch.arange(6), 8).shape == (6, 3, 8, 8)
+
+
+def test_a_view_is_a_part_of_the_picture_and_fills_the_input(tmp_path):
+    write(tmp_path, ["cat", "dog"])
+    preparation = PicturePreparation(CifarResNetImageProcessor.for_image_size(12))
+    whole = picture(0)
+    for view in torch.rand(50, 4, generator=torch.Generator().manual_seed(0)).tolist():
+        left, top, right, bottom = view_box(*whole.size, view)
+        assert 0 <= left < right <= whole.width + 1e-9 and 0 <= top < bottom <= whole.height + 1e-9
+        assert (right - left) * (bottom - top) > 0.15 * whole.width * whole.height
+    plain, mirrored = (preparation.of_view(whole, (0.5, 0.5, 0.2, 0.3, x)) for x in (0.9, 0.1))
+    assert torch.allclose(plain.flip(-1), mirrored)
+    box = view_box(*whole.size, (0.5, 0.5, 0.2, 0.3))
+    part = whole.resize((12, 12), preparation.image_processor.resample, box=box)
+    pixels = torch.from_numpy(np.array(part)).permute(2, 0, 1)[None]
+    assert torch.allclose(preparation.normalized(pixels.float() / 255)[0], plain)
+
+
+def test_an_image_processor_takes_another_size():
+    transformers = pytest.importorskip("transformers")
+    for processor in (
+        transformers.ViTImageProcessor(size={"height": 32, "width": 32}),
+        transformers.ConvNextImageProcessor(size={"shortest_edge": 224}),
+        transformers.CLIPImageProcessor(),
+        CifarResNetImageProcessor.for_image_size(8),
+    ):
+        changed = PicturePreparation(with_image_size(processor, 48))
+        assert changed.input_size == (48, 48)
