@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from salhub.data.text_sources import whole_text
+from salhub.models.verbalizer.doubt import doubt_about
 from salhub.models.verbalizer.modeling_verbalizer import SaliencyVerbalizerModel
 from salhub.models.verbalizer.words import Words
 from salhub.tokenizing import batches_of, token_limit
@@ -34,6 +35,7 @@ class TextMap:
         other_label: The class that it is compared with, or None.
         convergence_delta: How far the scores' sum is from what they explain, or None.
         is_truncated: Whether the end of the text was left out, as too long for the classifier.
+        doubt: Why the text is none that the classifier can know, see `doubt_about`, or None.
     """
 
     words: Words
@@ -44,6 +46,7 @@ class TextMap:
     other_label: int | None = None
     convergence_delta: float | None = None
     is_truncated: bool = False
+    doubt: str | None = None
 
 
 def explain_texts(
@@ -165,7 +168,16 @@ def _encode(
         "types": types,
         "words": words,
         "is_truncated": is_truncated,
+        "doubt": _doubt(tokenizer, ids, words),
     }
+
+
+def _doubt(tokenizer: Any, ids: list[int], words: Words) -> str | None:
+    tokens = (words.token_words >= 0).nonzero()[0]
+    own, nothing = words.token_words[tokens], getattr(tokenizer, "unk_token_id", None)
+    is_unknown = np.array(ids)[tokens] == (-1 if nothing is None else nothing)
+    unknown = np.bincount(own, is_unknown, len(words)) > 0
+    return doubt_about(words, tokenizer, unknown, np.bincount(own, minlength=len(words)))
 
 
 def _words_of(
@@ -288,4 +300,5 @@ def _map(
         other,
         delta,
         encoding["is_truncated"],
+        encoding["doubt"],
     )

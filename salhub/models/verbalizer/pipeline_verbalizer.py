@@ -1,5 +1,6 @@
 """The pipeline of the models that say in words why a text classifier decided as it did."""
 
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
@@ -14,12 +15,15 @@ from salhub.hub import hub_keywords
 from salhub.models.verbalizer.chat import as_chat
 from salhub.models.verbalizer.explaining import TextMap, check_text, explain_texts
 from salhub.models.verbalizer.instruction import instruct
+from salhub.models.verbalizer.realization import templates_of
 from salhub.models.verbalizer.result_verbalizer import (
     SaliencyVerbalizationResult,
 )
 from salhub.models.verbalizer.verbalizer import Verbalizer
 from salhub.pipelines.base import TextPipeline, load_model, whole_number
 from salhub.tokenizing import load_tokenizer, refuse_empty
+
+logger = logging.getLogger(__name__)
 
 _TEXTS_TOGETHER = 32
 
@@ -221,10 +225,14 @@ result.save("explained.html")
         )
         if config.mode == "instruct":
             told = instruct(told, self.chat, config, class_names=[*self.class_names.values()])
-        return [
-            SaliencyVerbalizationResult(one, found, self._model_name())
-            for one, found in zip(told, maps, strict=True)
-        ]
+        templates, results = templates_of(config), []
+        for one, found in zip(told, maps, strict=True):
+            doubt = None if found.doubt is None else templates[f"doubt_{found.doubt}"]
+            if doubt is not None:
+                logger.warning("%s", doubt)
+            cut = templates["truncated"] if found.is_truncated else None
+            results.append(SaliencyVerbalizationResult(one, found, self._model_name(), doubt, cut))
+        return results
 
 
 def _load_tokenizer(

@@ -32,11 +32,15 @@ class SaliencyVerbalizationResult(TextResult):
         told: What is said.
         found: The scores that it rests on.
         model_name: The model that was asked.
+        doubt: A sentence that the text is none the classifier can know, or None.
+        truncation: A sentence that the end of the text was left out, or None.
     """
 
     told: Verbalization
     found: TextMap
     model_name: str = ""
+    doubt: str | None = None
+    truncation: str | None = None
 
     def __repr__(self) -> str:
         return (
@@ -46,8 +50,9 @@ class SaliencyVerbalizationResult(TextResult):
 
     @property
     def text(self) -> str:
-        """The explanation."""
-        return self.told.text
+        """The explanation; before it what makes it doubtful, after it what was left out."""
+        sentences = (self.doubt, self.told.text, self.truncation)
+        return " ".join(one for one in sentences if one)
 
     @property
     def label(self) -> str | None:
@@ -149,6 +154,7 @@ class SaliencyVerbalizationResult(TextResult):
             "audit": self.audit,
             "convergence_delta": None if delta is None else finite(delta),
             "truncated": self.found.is_truncated,
+            "doubt": self.doubt,
             "prompt": self.told.prompt,
             "llm_text": self.told.llm_text,
         }

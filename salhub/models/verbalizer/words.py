@@ -74,7 +74,7 @@ class Words:
         lowered = [word.lower().replace("\u2019", "'") for word in self.strings]
         lowered = [_SHORT_VERB.sub(r"\1", word) for word in lowered]
         # The language of the text is the one whose list knows most of its words.
-        known = max(_function_words(), key=lambda own: sum(word in own for word in lowered))
+        known = max(function_word_lists(), key=lambda own: sum(word in own for word in lowered))
         return np.array([word in known for word in lowered], dtype=bool)
 
     @cached_property
@@ -163,7 +163,8 @@ class Words:
 
 
 @lru_cache(maxsize=1)
-def _function_words() -> list[frozenset[str]]:
+def function_word_lists() -> list[frozenset[str]]:
+    """Words that hold others together, a set for each language that there is a list of."""
     path = Path(__file__).with_name("function_words.yaml")
     lists = yaml.safe_load(path.read_text(encoding="utf-8"))
     return [frozenset(words.split()) for words in lists.values()]
@@ -245,6 +246,11 @@ def _is_piece(word: str) -> bool:
     """Whether a word is the cut off end of one, such as "'s" and "n't"."""
     plain = word.lower().replace("\u2019", "'")
     return plain == "n't" or bool(_ENDING.fullmatch(plain))
+
+
+def is_without_spaces(word: str) -> bool:
+    """Whether a word begins in a script that puts no spaces between words."""
+    return _WITHOUT_SPACES.match(word) is not None
 
 
 def _is_punctuation(word: str) -> bool:

@@ -42,6 +42,11 @@ def test_the_code_says_the_same(page, tmp_path, monkeypatch, capsys):
         assert capsys.readouterr().out.strip() == said
 
 
+def test_a_doubt_is_what_a_visitor_reads_first(page):
+    said, *_, record = page.verbalize("Der Film war grauenhaft")
+    assert said.startswith("Doubtful: ") and '"doubt": "Doubtful: ' in record
+
+
 def test_nothing_in_a_text_becomes_markup(page):
     text = '<script>alert(1)</script> wonderful <img src=x onerror="alert(1)"> & <b>moving</b>'
     _, shaded, phrases, audit, _, _ = page.verbalize(text)
