@@ -17,6 +17,7 @@ from salhub.hub import HUB_KEYWORDS
 
 # Revision and subfolder say which weights were used; the others are nobody else's business.
 _PRIVATE = frozenset(HUB_KEYWORDS) - {"revision", "subfolder"}
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _PAIR = re.compile(rf"({_NAME.pattern})=(.*)", re.DOTALL)
 # YAML 1.1 takes 1e-3 for text, as it wants a dot.
@@ -199,8 +200,8 @@ def parse_value(text: str, name: str) -> Any:
         >>> [parse_value(text, "x") for text in ("1e-3", "true", "[1, a]", "None", "blocks.15")]
         [0.001, True, [1, 'a'], None, 'blocks.15']
     """
-    if text.startswith("*"):
-        # YAML would look for an anchor of that name.
+    # YAML would look for an anchor of that name, and knows no names of files that are no text.
+    if text.startswith("*") or _SURROGATE.search(text):
         return text
     try:
         return _with_exponents(yaml.safe_load(text))

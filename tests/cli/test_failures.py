@@ -1,5 +1,8 @@
 """What is said when something goes wrong, and the exit codes."""
 
+import json
+import os
+
 import pytest
 from typer.testing import CliRunner
 
@@ -93,3 +96,11 @@ def test_a_word_that_is_a_setting_is_said_to_be_one(call):
 def test_short_forms_of_options_are_understood(call):
     error = " ".join(call("train", "cifar-resnet", "data=x.npz", "lr=0.1", code=1).stderr.split())
     assert "Did you mean 'learning_rate'" in error
+
+
+def test_a_typed_text_that_is_no_text_is_one_sentence(call):
+    text = os.fsdecode(b"the caf\xe9 is good.")
+    result = call("run", "lexrank", text, "--json", code=1)
+    assert result.stderr.count("\n") == 1 and "holds the byte 0xe9" in result.stderr
+    record = json.loads(result.stdout)
+    assert os.fsencode(record["input"]) == b"the caf\xe9 is good." and "error" in record

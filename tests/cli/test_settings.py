@@ -1,5 +1,7 @@
 """Settings as people write them."""
 
+import os
+
 import pytest
 import typer
 
@@ -98,3 +100,10 @@ def test_a_class_called_no_and_a_place_called_007_stay_as_they_are_written():
     words = ["my-notes=007", "film=null", "mask='a b'", "seed=1"]
     places = {"my_notes": "007", "film": None, "mask": "a b"}
     assert as_written(words, [*places]) == places
+
+
+def test_names_of_files_that_are_no_text_are_values():
+    name = os.fsdecode(b"caf\xe9")
+    assert parse_settings([f"data={name}", f"output-dir=runs/{name}"]) == {
+        "data": name, "output_dir": f"runs/{name}",
+    }  # fmt: skip

@@ -90,6 +90,8 @@ def test_settings_change_the_model():
 def test_unknown_names_settings_and_classes_are_refused(explain):
     with pytest.raises(ValueError, match=r"no class 'tiger catt'.*Did you mean 'tiger cat'"):
         explain("sample:cat", class_labels="tiger catt")
+    with pytest.raises(ValueError, match=r"no class 'cat'.*Did you mean 'tiger cat'"):
+        explain("sample:cat", class_labels="cat")
     with pytest.raises(ValueError, match="class 1000 is out of range"):
         explain("sample:cat", class_labels=1000)
     with pytest.raises(ValueError, match=r"takes no 'class_label'.+Did you mean 'class_labels'"):

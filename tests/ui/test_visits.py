@@ -1,5 +1,6 @@
 """What a page says when the server has dropped the state of a visit."""
 
+import html
 import json
 
 import httpx
@@ -26,24 +27,45 @@ class _Visit:
     def see(self, label: str):
         return self.shown[self.find(label)]
 
+    @property
+    def api(self) -> str:
+        return f"{self.address.rstrip('/')}/gradio_api"
+
     def move(self, label: str, value) -> str:
         """Move a control; return what the server sent, as JSON."""
-        control = self.find(label)
+        return self.hear(self.press(self.find(label), value))
+
+    def press(self, control: int, value) -> dict:
+        """Move a control without waiting for the answer; return the event."""
         self.shown[control] = value
         event = next(one for one in self.config["dependencies"] if one["targets"][0][0] == control)
         data = [None if self.is_state(one) else self.shown[one] for one in event["inputs"]]
         asked = {"data": data, "fn_index": event["id"], "session_hash": self.session}
-        api = f"{self.address.rstrip('/')}/gradio_api/queue"
-        httpx.post(f"{api}/join", json=asked, timeout=60)
+        joined = httpx.post(f"{self.api}/queue/join", json=asked, timeout=60).json()
+        return {**event, "event_id": joined["event_id"]}
+
+    def hear(self, *events: dict) -> str:
+        """Take the answers to events, in their order; return the last one as JSON."""
+        waiting = {one["event_id"]: one for one in events}
         with httpx.stream(
-            "GET", f"{api}/data", params={"session_hash": self.session}, timeout=60
+            "GET", f"{self.api}/queue/data", params={"session_hash": self.session}, timeout=60
         ) as lines:
             messages = (json.loads(one[5:]) for one in lines.iter_lines() if one[:5] == "data:")
-            done = next(one for one in messages if one["msg"] == "process_completed")
-        for component, sent in zip(event["outputs"], done["output"]["data"], strict=True):
-            if isinstance(sent, dict) and "value" in sent:
-                self.shown[component] = sent["value"]
+            while waiting:
+                done = next(one for one in messages if one["msg"] == "process_completed")
+                assert done["success"], done
+                event = waiting.pop(done["event_id"])
+                for component, sent in zip(event["outputs"], done["output"]["data"], strict=True):
+                    if isinstance(sent, dict) and "value" in sent:
+                        self.shown[component] = sent["value"]
         return json.dumps(done["output"]["data"])
+
+    def upload(self, path) -> dict:
+        """Send a file; return what a picture shows of it."""
+        sent = {"files": (path.name, path.read_bytes())}
+        [place] = httpx.post(f"{self.api}/upload", files=sent, timeout=60).json()
+        meta = {"_type": "gradio.FileData"}
+        return {"path": place, "orig_name": path.name, "meta": meta}
 
     def is_state(self, component: int) -> bool:
         return self.components[component]["type"] == "state"
@@ -77,3 +99,28 @@ def test_presses_that_did_not_wait_for_the_first_answer_are_answered(page):
     visit.move("Class to forget", "dog")
     visit.shown = before
     assert FORGOTTEN not in visit.move("Class to forget", "ship")
+
+
+def test_a_second_press_before_the_first_answer_keeps_the_upload(page, sample):
+    blocks, _, address, _ = page
+    visit = _Visit(address, blocks.get_config_file(), "impatient")
+    picture = visit.find("Picture")
+    sent = visit.upload(sample)
+    first = visit.press(picture, sent)
+    # Of a list that the first answer may have replaced.
+    second = visit.press(visit.find("Class to forget"), "a class of another list")
+    answer = visit.hear(first, second)
+    assert "list of choices" not in answer
+    assert "There is no 'a class of another list' to choose" in html.unescape(answer)
+    assert visit.shown[picture] == sent
+    assert "ship" in visit.move("Class to forget", "ship")
+
+
+def test_no_control_answers_with_a_sentence_of_gradio(page):
+    blocks, _, address, _ = page
+    visit = _Visit(address, blocks.get_config_file(), "odd")
+    chosen = [one for one, made in visit.components.items() if made["props"].get("choices")]
+    assert chosen
+    for number in chosen:
+        for value in ("nonsense", 7, None, ["a"]):
+            assert "list of choices" not in visit.hear(visit.press(number, value))
