@@ -1,6 +1,7 @@
 """The card of a finished run: what it made, what was measured, and with which options."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from salhub.runner.recipe import Recipe
 
 _CURVES = "The course of the training. Every point is the mean of the steps since the last one."
+_CHOSEN = (
+    "The weights are those of the best measurement on what was held out while it was trained; "
+    "numbers measured on the same data flatter them."
+)
 _HELD_OUT = " What was held out was measured by itself, and not learned."
 
 
@@ -25,6 +30,8 @@ def run_card(recipe: "Recipe", results: Results, folder: Path, snapshot: str = "
         snapshot: Name of the snapshot that the model is, if it is one.
     """
     facts, name = recipe.card_facts(), model_name(recipe)
+    if "best_step" in results.data:
+        facts = replace(facts, cautions=[*facts.cautions, _CHOSEN])
     pictures = dict(facts.pictures)
     if (folder / CURVES_NAME).is_file():
         pictures[CURVES_NAME] = _CURVES + (_HELD_OUT if getattr(recipe, "validations", ()) else "")

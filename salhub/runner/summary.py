@@ -79,7 +79,10 @@ def _work(verb: str, results: Results) -> str:
 def _best(results: Results) -> Iterator[str]:
     step = results.data.get("best_step")
     if step is not None:
-        yield f"The model is that of step {step:,}, the best on what was held out."
+        yield (
+            f"The model is that of step {step:,}, the best on what was held out; numbers of the "
+            "same data flatter it."
+        )
 
 
 def _measured(recipe: "type[Recipe]", results: Results) -> Iterator[str]:

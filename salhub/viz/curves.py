@@ -110,14 +110,15 @@ def _draw_panel(
     box = (_LEFT, top + _TOP, WIDTH - _RIGHT, top + _TOP + _HEIGHT)
     _draw_heading(figure, panel, colors, top)
     _draw_plot(figure, panel, colors, box, (span_x, span_y), (marks_x, marks_y))
-    for y in marks_y:
-        text = f"{_number(100 * y)} %" if panel.is_share else _number(y)
+    scale, unit = (100, " %") if panel.is_share else (1, "")
+    for y, label in zip(marks_y, _numbers([scale * y for y in marks_y]), strict=True):
+        text = label + unit
         place = box[3] - round(_share(y, span_y) * _HEIGHT) - _LETTERS // 2 - 2
         draw_lines(figure, (_LEFT - _SPACE, place), [text], _LETTERS, _SOFT_INK, "r")
     width = box[2] - box[0]
-    for x in marks_x:
+    for x, text in zip(marks_x, _numbers(marks_x), strict=True):
         place = (_LEFT + round(_share(x, span_x) * width), box[3] + _SPACE - 4)
-        draw_lines(figure, place, [_number(x)], _LETTERS, _SOFT_INK, "m")
+        draw_lines(figure, place, [text], _LETTERS, _SOFT_INK, "m")
     middle = (_LEFT + width // 2, box[3] + _SPACE + _LETTERS)
     draw_lines(figure, middle, [x_title], _LETTERS, _SOFT_INK, "m")
 
@@ -176,7 +177,10 @@ def _share(value: float, span: tuple[float, float]) -> float:
     return (value - span[0]) / (span[1] - span[0])
 
 
-def _number(value: float) -> str:
-    if value and not 1e-3 <= abs(value) < 1e5:
-        return f"{value:.1e}"
-    return f"{round(value, 9):.10g}"
+def _numbers(values: Sequence[float]) -> list[str]:
+    """Numbers of an axis, all with as many decimals."""
+    largest = max(map(abs, values))
+    if largest and not 1e-2 <= largest < 1e5:
+        return [f"{value:.1e}" for value in values]
+    decimals = max(len(f"{round(value, 6):.10g}".partition(".")[2]) for value in values)
+    return [f"{value:.{decimals}f}" for value in values]

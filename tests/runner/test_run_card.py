@@ -1,10 +1,14 @@
 """The card that a run writes: its numbers are those of the results file."""
 
 from huggingface_hub import ModelCard
+from PIL import Image
 
 from salhub.model_card import Facts
 from salhub.results import Results
+from salhub.runner import curves
 from salhub.runner.run import run
+from salhub.runner.run_folder import exported_files
+from tests.runner.test_loop import lines
 from tests.runner.toy_recipe import ToyArguments, ToyRecipe
 
 
@@ -59,6 +63,42 @@ def test_facts_of_the_recipe_and_front_matter(tmp_path):
     assert card.text.strip().startswith("# toy\n\nKnows the largest")
     assert "import salhub" in text and 'load("toy")' in text
     assert "![How it learned.](curve.png)" in text and "- It is a toy." in text
+
+
+def test_the_course_of_a_training_is_on_its_card_and_pushed_with_it(tmp_path):
+    text = card_of(tmp_path / "toy", keep_best=True, num_train_epochs=3)
+    assert "](curves.png)" in text and "What was held out was measured by itself" in text
+    assert "numbers measured on the same data flatter them" in text
+    picture = Image.open(tmp_path / "toy" / "curves.png")
+    assert picture.width == 780 and picture.height > 700  # loss and accuracy
+    assert "curves.png" in exported_files(tmp_path / "toy")
+    again = card_of(tmp_path / "toy", overwrite=True, max_train_steps=1, validation_steps=0)
+    assert "curves.png" not in again  # one point is no curve
+    assert not (tmp_path / "toy" / "curves.png").exists()
+
+
+def test_curves_are_those_of_the_log(tmp_path, monkeypatch):
+    drawn = []
+    draw = curves.draw_curves
+    monkeypatch.setattr(curves, "draw_curves", lambda *found: drawn.append(found) or draw(*found))
+    options = {"use_two_stages": True, "num_train_epochs": 3, "logging_steps": 2}
+    card_of(tmp_path, **options)
+    [(panels, x_title)] = drawn
+    logged = lines(tmp_path)
+    assert [panel.title for panel in panels] == ["loss", "accuracy"] and x_title == "epoch"
+    assert list(panels[0].curves) == ["training: second", "training: first", "held out"]
+    assert panels[0].curves["held out"] == [
+        (line["step"] / 7, line["validation/loss"]) for line in logged if "validation/loss" in line
+    ]
+    assert panels[1].is_share and panels[1].curves["training: first"] == [
+        (line["step"] / 7, line["accuracy"]) for line in logged if line["stage"] == "first"
+    ]
+
+
+def test_neighbours_are_joined_where_there_are_more_than_can_be_seen():
+    points = [(float(x), 2.0 * x) for x in range(1000)]
+    found = curves._thinned(points)
+    assert 100 < len(found) <= 150 and found[0] == (3.0, 6.0)
 
 
 def test_a_recipe_that_says_nothing_has_a_card_too(tmp_path):
