@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from salhub.data.folder_listing import list_folder
 from salhub.data.image_folder import LabelledImageFolder
 from salhub.data.picture_archive import PictureArchive, as_rgb
 from salhub.data.picture_decoding import decode_picture, to_upright_rgb
@@ -286,17 +287,17 @@ def _has_classes(folder: Path) -> bool:
     saved = ("dataset_dict.json", "state.json")
     if any((folder / name).is_file() for name in saved):
         return False
-    inner = [child for child in folder.iterdir() if child.is_dir()]
+    inner = list_folder(folder, ()).folders
     return any(not any(child.rglob("*.parquet")) for child in inner)
 
 
 def _folder_of_classes(path: Path) -> PictureCollection:
-    children = {child.name: child for child in sorted(path.iterdir()) if child.is_dir()}
+    children = {child.name: child for child in list_folder(path, ()).folders}
     # A class may be called "train" as well; its folder holds pictures, and no folders.
     parts = {
         child: part
         for name, child in children.items()
-        if (part := part_named(name)) and any(inner.is_dir() for inner in child.iterdir())
+        if (part := part_named(name)) and list_folder(child, ()).folders
     }
     if not parts or TRAIN not in parts.values():
         parts = {path: TRAIN}

@@ -140,3 +140,13 @@ def test_an_image_processor_takes_another_size():
     ):
         changed = PicturePreparation(with_image_size(processor, 48))
         assert changed.input_size == (48, 48)
+
+
+def test_folders_that_a_mac_adds_are_no_classes_and_no_parts(tmp_path):
+    for part in ("train", "test"):
+        for name in ("hen", "cock"):
+            for folder in (tmp_path / part / name, tmp_path / "__MACOSX" / part / name):
+                folder.mkdir(parents=True)
+                Image.new("RGB", (4, 3)).save(folder / "x.png")
+                (folder / "._x.png").write_bytes(b"\0\5\26\7")
+    assert len(read_labelled_pictures(tmp_path).labels) == 4

@@ -156,3 +156,14 @@ def test_records_have_intervals_by_group_and_count_what_is_undefined(sample, cla
     assert f"{estimates['blind']['rho']:.1f}" == "1.0 [1.0, 1.0]"
     again = Results(model="m", command="c", seed=0)
     assert scores["exact"]["rho"].record(again, "a") == estimates["exact"]["rho"]
+
+
+def test_a_damaged_picture_is_named_before_anything_is_classified(tmp_path):
+    folder = LabelledImageFolder(make_folder(tmp_path))
+    folder[-1].path.write_bytes(b"no picture")
+
+    def classify(pixel_values):
+        pytest.fail("has begun")
+
+    with pytest.raises(ValueError, match=f"{folder[-1].path.name}' is not a picture"):
+        ClassifiedSample(folder, SquareProcessor(), classify, progress=False)

@@ -1,10 +1,12 @@
 """A folder of labelled pictures as one classifier sees it."""
 
 import logging
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -27,7 +29,7 @@ class ClassifiedSample:
         progress: Whether to show a bar.
 
     Raises:
-        ValueError: If a label is no class of the classifier.
+        ValueError: If a label is no class of the classifier, or a file is no picture.
 
     Example:
         >>> sample = ClassifiedSample(folder, processor, classify)  # doctest: +SKIP
@@ -43,6 +45,7 @@ class ClassifiedSample:
         batch_size: int = 16,
         progress: bool = True,
     ) -> None:
+        _check_readable(folder)
         self.folder = folder
         self.image_processor = image_processor
         self.classify = classify
@@ -114,3 +117,13 @@ class ClassifiedSample:
         """Positions of a random sub-sample without repetition, all pictures if there are fewer."""
         generator = torch.Generator().manual_seed(seed)
         return torch.randperm(len(self), generator=generator)[:num_images].tolist()
+
+
+def _check_readable(folder: LabelledImageFolder) -> None:
+    """Look at the head of every picture, so that none stops an evaluation that has begun."""
+    for image in folder:
+        try:
+            with warnings.catch_warnings(action="ignore"), Image.open(image.path):
+                continue
+        except Exception:
+            load_image(image.path)  # says what is wrong with it
