@@ -26,7 +26,7 @@ PARTS = {
 TEXT_NAMES = ("text", "sentence", "review", "content", "article", "comment", "message", "document")
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "topic")
 IMAGE_NAMES = ("image", "img", "picture", "photo")
-_FILE_TYPES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+FILE_TYPES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 _SAVED = ("state.json", "dataset_dict.json")
 
 
@@ -66,7 +66,7 @@ def part_named(name: str) -> str | None:
 
 def is_table_file(path: Path) -> bool:
     """Whether a file's ending is one of those that are read."""
-    return kind_of(path) in _FILE_TYPES
+    return kind_of(path) in FILE_TYPES
 
 
 def kind_of(path: Path) -> str:
@@ -102,7 +102,7 @@ def read_tables(data: str, config_name: str | None = None) -> dict[str, Table]:
         if any((path / name).is_file() for name in _SAVED):
             return _parts_of(_datasets().load_from_disk(str(path)), data)
         return _read_folder(path)
-    if path.is_absolute() or path.suffix in (*_FILE_TYPES, ".gz", ".npz") or data.count("/") > 1:
+    if path.is_absolute() or path.suffix in (*FILE_TYPES, ".gz", ".npz") or data.count("/") > 1:
         raise FileNotFoundError(f"There is no file or folder {data} of data.")
     return _parts_of(_load_named(data, config_name), data)
 
@@ -222,7 +222,7 @@ def read_delimited(path: Path, delimiter: str, *, quoted: bool = True) -> list[t
     lines = io.StringIO(read_text(path), newline="")
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     rows, begins = [], 1
-    with _long_fields():
+    with long_fields():
         reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=quoted)
         try:
             for row in reader:
@@ -296,7 +296,7 @@ def _read_file(path: Path) -> Table:
     if kind not in (".csv", ".tsv"):
         raise ValueError(
             f"{path.name} is laid out in no known way; give a file ending in "
-            f"{', '.join(_FILE_TYPES)}."
+            f"{', '.join(FILE_TYPES)}."
         )
     rows = read_delimited(path, "," if kind == ".csv" else "\t")
     if not rows:
@@ -329,13 +329,18 @@ def _as_table(name: str, columns: list[str], rows: Sequence[tuple[int, list]]) -
     return Table(name, columns, dictionaries, [line for line, _ in rows])
 
 
+def tables_in(folder: Path) -> list[Path]:
+    """Files of tables in a folder and in the folders there; what systems hide is none."""
+    files = sorted(f for f in folder.rglob("*") if f.is_file() and is_table_file(f))
+    return [file for file in files if not file.name.startswith((".", "_"))]
+
+
 def _read_folder(path: Path) -> dict[str, Table]:
-    files = sorted(f for f in path.rglob("*") if f.is_file() and is_table_file(f))
-    files = [file for file in files if not file.name.startswith((".", "_"))]
+    files = list(tables_in(path))
     if not files:
         raise FileNotFoundError(
             f"The folder {path} holds no data that are known; give one with a sub-folder for each "
-            f"class, one that save_to_disk wrote, or files ending in {', '.join(_FILE_TYPES)}."
+            f"class, one that save_to_disk wrote, or files ending in {', '.join(FILE_TYPES)}."
         )
     kinds = {kind_of(file) for file in files}
     if len(kinds) > 1:
@@ -396,7 +401,7 @@ def _datasets() -> Any:
 
 
 @contextmanager
-def _long_fields() -> Generator[None]:
+def long_fields() -> Generator[None]:
     """Let the reader of CSV take fields of any length."""
     before = csv.field_size_limit(2**31 - 1)
     try:

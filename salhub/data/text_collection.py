@@ -11,6 +11,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from salhub.data.folder_listing import describe_left_out, list_folder
+from salhub.data.tables import (
+    FILE_TYPES,
+    TEXT_NAMES,
+    choose_column,
+    column_of,
+    long_fields,
+    read_tables,
+    tables_in,
+)
 from salhub.data.text_sources import decode_text, whole_text
 
 logger = logging.getLogger(__name__)
@@ -18,17 +27,22 @@ logger = logging.getLogger(__name__)
 SUFFIXES = (".csv", ".jsonl", ".txt")
 # Of a folder.
 _FILES = (".txt",)
+_OF_TABLES = set(FILE_TYPES) - set(SUFFIXES)
 # Fields of a line of .jsonl that hold a text, the first that is there.
 _TEXT_FIELDS = ("text", "article", "sentences")
 
 
-def read_texts(path: str | Path) -> Iterator[str]:
+def read_texts(path: str | Path, text_column: str | None = None) -> Iterator[str]:
     """Read the texts of a collection, holding one of them at a time.
 
     Args:
         path: A folder, each of whose .txt files is a text; or a file, perhaps with .gz behind its
             name: .txt, texts with blank lines between them; .jsonl, objects with "text", "article"
-            or a list "sentences"; .csv, rows, whose columns that are no numbers are joined.
+            or a list "sentences"; .csv, rows. With a `text_column`, or where `datasets` is needed,
+            whatever `read_tables` reads: .tsv, .json, Parquet, a saved folder or a name too.
+        text_column: Heading of the column with the texts. Without it, one that is plainly called
+            so is taken in a .csv, and else all columns that are no numbers are joined, which is
+            said.
 
     Yields:
         Texts; blank ones are left out.
@@ -42,8 +56,13 @@ def read_texts(path: str | Path) -> Iterator[str]:
         >>> len(list(read_texts(TEXTS / "article.txt")))
         6
     """
-    path = Path(path)
-    if path.is_dir():
+    given, path = str(path), Path(path)
+    if not path.exists() and (path.suffix or path.is_absolute()):
+        raise FileNotFoundError(f"There is no folder or file of texts at {path}.")
+    is_table = not path.is_file() or Path(path.name.removesuffix(".gz")).suffix in _OF_TABLES
+    if text_column is not None or (is_table and not _has_texts(path)):
+        texts = _column(given, text_column)
+    elif path.is_dir():
         listing = list_folder(path, _FILES)
         files = listing.files
         if not files:
@@ -51,11 +70,22 @@ def read_texts(path: str | Path) -> Iterator[str]:
         if left_out := describe_left_out(listing.left_out, listing.folders):
             logger.warning("%s: %s", path, left_out)
         texts = (decode_text(file.read_bytes(), f"'{file}'") for file in files)
-    elif path.is_file():
-        texts = _READERS[_kind(path)](path)
     else:
-        raise FileNotFoundError(f"There is no folder or file of texts at {path}.")
+        texts = _READERS[_kind(path)](path)
     return (text for text in texts if text.strip())
+
+
+def _has_texts(path: Path) -> bool:
+    return path.is_dir() and bool(list_folder(path, _FILES).files or not tables_in(path))
+
+
+def _column(data: str, text_column: str | None) -> Iterator[str]:
+    # Of all parts; what is not clear is said before any text is given.
+    columns = [
+        column_of(table, choose_column(table, text_column, TEXT_NAMES, "text_column"))
+        for table in read_tables(data).values()
+    ]
+    return (text for column in columns for text in column if isinstance(text, str))
 
 
 def fingerprint(path: str | Path) -> str:
@@ -65,7 +95,12 @@ def fingerprint(path: str | Path) -> str:
         path: As of `read_texts`.
     """
     path, digest = Path(path), hashlib.sha256()
-    for file in list_folder(path, _FILES).files if path.is_dir() else [path]:
+    files = [path] if path.is_file() else []
+    if path.is_dir():
+        files = list_folder(path, _FILES).files or sorted(f for f in path.rglob("*") if f.is_file())
+    if not files:  # a name on the Hub
+        digest.update(str(path).encode())
+    for file in files:
         with file.open("rb") as content:
             while chunk := content.read(2**20):
                 digest.update(chunk)
@@ -117,6 +152,12 @@ def _text_of(line: str, name: str) -> str:
 
 def _rows(path: Path) -> Iterator[str]:
     with _opened(path) as lines:
+        headings = [field.strip().lower() for field in next(csv.reader(lines), [])]
+    if sum(heading in TEXT_NAMES for heading in headings) == 1:
+        yield from _column(str(path), None)
+        return
+    logger.warning("The columns of %s that are no numbers are joined to one text.", path.name)
+    with _opened(path) as lines, long_fields():
         for row in csv.reader(lines):
             yield " ".join(cell for cell in row if not cell.strip().isdecimal())
 

@@ -21,7 +21,7 @@ from salhub.backbones.text_classifier.modeling_text_classifier import (
 from salhub.backbones.text_classifier.tokenizer_text_classifier import train_tokenizer
 from salhub.backbones.text_classifier.word_vectors import word_vectors
 from salhub.data.labelled_split import LabelledSplit
-from salhub.data.labelled_texts import LabelledTexts, read_labelled_texts, read_unlabelled_texts
+from salhub.data.labelled_texts import LabelledTexts, read_unlabelled_texts
 from salhub.hub import load
 from salhub.model_card import Facts
 from salhub.results import Results
@@ -30,13 +30,8 @@ from salhub.runner.batches import Batch, generator_of
 from salhub.runner.classification import classification_numbers
 from salhub.runner.loop import evaluation_mode
 from salhub.runner.recipe import Stage, StepLoss, TrainingRecipe
+from salhub.runner.recipe_text_classification import USAGE, TextArguments
 
-USAGE = """
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-model = AutoModelForSequenceClassification.from_pretrained("{model}")
-tokenizer = AutoTokenizer.from_pretrained("{model}")
-"""
 _ROWS_TO_EVALUATE = 256
 _SENTENCE_ENDS = re.compile(r"(?<= [.!?]) |(?<=\w[.!?])\s|\n")
 # Draws of a run are told apart by these.
@@ -46,11 +41,10 @@ _MIN_LENGTH = 3
 
 
 @dataclass(kw_only=True)
-class TextClassifierArguments(TrainingArguments):
+class TextClassifierArguments(TextArguments, TrainingArguments):
     """Options of `TextClassifierRecipe`.
 
     Args:
-        data: Labelled texts, see `read_labelled_texts`.
         test_data: Files of further labelled texts, on which the model is only measured.
         num_train_texts: Training texts drawn from `data` by the seed; None for all that are no test
             texts.
@@ -72,7 +66,6 @@ class TextClassifierArguments(TrainingArguments):
         weight_decay: Pull of all weights but the word vectors towards 0.
     """
 
-    data: str
     test_data: list[str] = field(default_factory=list)
     num_train_texts: int | None = None
     num_test_texts: int = 0
@@ -152,10 +145,11 @@ class TextClassifierRecipe(TrainingRecipe):
 
     def build_model(self) -> nn.Module:
         options = self.arguments
-        self.texts = read_labelled_texts(options.data)
+        self.texts = options.read_texts(options.data)
         self.split = draw_text_split(self.texts, options)
         self.train = self.texts.part(self.split.train.tolist())
-        self.tests = [read_labelled_texts(path) for path in options.test_data]
+        names = self.texts.class_names
+        self.tests = [options.read_texts(path).in_order_of(names) for path in options.test_data]
         self._check_classes()
         if len(self.split.test):
             self.tests.append(self.texts.part(self.split.test.tolist()))

@@ -21,6 +21,7 @@ class LexRankArguments(RunArguments):
 
     Args:
         data: Collection of texts, see `read_texts`.
+        text_column: Heading of the column with the texts, where there are columns.
         min_documents: Words of fewer texts are forgotten, see `fit_idf`.
         max_words: The most frequent words that are kept; None for all.
         language: Code of the language, such as "en".
@@ -30,6 +31,7 @@ class LexRankArguments(RunArguments):
     """
 
     data: str
+    text_column: str | None = None
     min_documents: int = 2
     max_words: int | None = None
     language: str = "en"
@@ -58,7 +60,7 @@ class LexRankRecipe(FitRecipe):
 
     def build_model(self) -> nn.Module:
         options = self.arguments
-        self.texts = read_texts(options.data)
+        self.texts = read_texts(options.data, options.text_column)
         fields = {name: getattr(options, name) for name in ("language", "lowercase", "stopwords")}
         return LexRankModel(LexRankConfig(**fields, stemmer=options.stemmer))
 

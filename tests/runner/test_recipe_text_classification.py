@@ -1,0 +1,141 @@
+"""Fine-tuning of text classifiers: columns of one's own, lengths, heads, and what is saved."""
+
+import csv
+import json
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
+
+from salhub.data.labelled_split import LabelledSplit
+from salhub.entries import recipe_named
+from salhub.runner.run import run
+from tests.testers.recipe import TrainingRecipeTester
+
+WORDS = ("late", "slow", "broken", "torn", "quick", "early", "sturdy", "sound")
+NOUNS = ("parcel", "courier", "box", "order", "van")
+
+
+@pytest.fixture(scope="module")
+def tickets(tmp_path_factory) -> str:
+    """A table with headings of its own: whether a word of the first half or the second is there."""
+    rows = [
+        (number, f"the {noun} was {word}, really", "10" if place < 4 else "9")
+        for number, (noun, place, word) in enumerate(
+            (noun, place, word) for noun in NOUNS * 2 for place, word in enumerate(WORDS)
+        )
+    ]
+    path = tmp_path_factory.mktemp("tickets") / "tickets.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("number", "what they wrote", "stars"), *rows])
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    words = ["[PAD]", "[UNK]", "the", "was", "really", ",", *WORDS, *NOUNS]
+    tokens = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    tokens.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tokens, pad_token="[PAD]", unk_token="[UNK]"
+    )
+    sizes = {
+        "vocab_size": len(words), "hidden_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "intermediate_size": 32,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    networks = {
+        "bert": BertForSequenceClassification(BertConfig(num_labels=3, **sizes)),
+        # Positions begin behind the number of the padding token.
+        "roberta": RobertaForSequenceClassification(
+            RobertaConfig(num_labels=2, max_position_embeddings=6, pad_token_id=0, **sizes)
+        ),
+    }
+    for name, network in networks.items():
+        network.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    return {name: str(folder / name) for name in networks}
+
+
+def recipe_of(folder, data, **options):
+    kind = recipe_named("text-classification", "train").recipe_class
+    settings = {
+        "text_column": "what they wrote", "label_column": "stars", "batch_size": 16, "cpu": True,
+        "learning_rate": 0.02, "data": data, "output_dir": str(folder), **options,
+    }  # fmt: skip
+    return kind(kind.arguments_class(**settings))
+
+
+class TestTextClassification(TrainingRecipeTester):
+    @pytest.fixture
+    def make(self, tickets, checkpoints):
+        settings = {"model": checkpoints["bert"], "num_train_epochs": 1, "batch_size": 12}
+        return lambda folder, **more: recipe_of(folder, tickets, **{**settings, **more})
+
+
+def test_it_learns_a_table_with_headings_of_its_own(tmp_path, tickets, checkpoints):
+    options = {"num_train_epochs": 10, "learning_rate": 0.005}
+    results = run(recipe_of(tmp_path, tickets, model=checkpoints["bert"], **options))
+    assert results.metric("accuracy/test").value > 0.9
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    # A label is a name, and no place in a list.
+    assert model.config.id2label == {0: "9", 1: "10"}
+    logits = model(**tokenizer(["the box was torn"], return_tensors="pt")).logits
+    assert model.config.id2label[int(logits.argmax())] == "10"
+    split = LabelledSplit.load(tmp_path)
+    assert (len(split.train), len(split.test)) == (68, 12)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").open()]
+    assert sum("validation/accuracy" in line for line in lines) == 10
+
+
+def test_texts_are_cut_at_what_the_positions_allow(tmp_path, tickets, checkpoints, caplog):
+    recipe = recipe_of(tmp_path, tickets, model=checkpoints["roberta"], num_train_epochs=1)
+    run(recipe)
+    assert "80 of 80 texts have more than 5 tokens; what is beyond is cut off." in caplog.text
+    assert max(map(len, recipe.rows)) == 5
+    with pytest.raises(ValueError, match=r"max_length is 6, and .*roberta takes 5"):
+        run(recipe_of(tmp_path / "out", tickets, model=checkpoints["roberta"], max_length=6))
+
+
+@pytest.mark.parametrize(
+    ("options", "pattern"),
+    [
+        (
+            {"text_column": None},
+            "which column of tickets.csv is meant by text_column: it has",
+        ),
+        ({"label_column": "star"}, "no column 'star'.* Did you mean 'stars'"),
+        ({"max_length": 0}, "max_length must be an integer, 1 or more"),
+        ({"class_names": ["good"]}, "2 classes, 9, 10, and class_names 1"),
+        ({"keep_best": True, "train_val_split": 0}, "nothing held out to measure on"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_written(
+    tmp_path, tickets, checkpoints, options, pattern
+):
+    with pytest.raises(ValueError, match=pattern):
+        run(recipe_of(tmp_path / "out", tickets, model=checkpoints["bert"], **options))
+    assert not (tmp_path / "out" / "options.json").exists()
+
+
+def test_the_small_text_classifier_is_gone_on_from_and_takes_the_same_words(tmp_path, tickets):
+    kind = recipe_named("text-classifier", "train").recipe_class
+    options = {
+        "output_dir": str(tmp_path / "first"), "data": tickets, "text_column": "what they wrote",
+        "label_column": "stars", "vocab_size": 60, "embedding_size": 8, "num_filters": 4,
+        "num_train_epochs": 2, "cpu": True,
+    }  # fmt: skip
+    run(kind(kind.arguments_class(**options)))
+    results = run(recipe_of(tmp_path / "more", tickets, model=str(tmp_path / "first")))
+    assert results.metric("accuracy/test").value > 0.9
