@@ -1,5 +1,6 @@
 """Weighted layers whose backward pass is a relevance rule."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -49,13 +50,18 @@ class LayerStep:
     kept: dict[int | str, Tensor] = field(default_factory=dict)
     split: tuple[Tensor, ...] | None = None
 
+    @functools.cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """The modified weights."""
+        return self.state.parts(self.layer, self.rule)
+
     def run(self, inputs: Tensor) -> Tensor:
         """The layer's ordinary output."""
         layer = self.layer
         if not (self.rule.adds_up and self._counts_bias):
             return layer.apply(inputs, layer.weight, layer.bias)
         # positive and negative contributions are needed on the way back: they are the output too
-        parts, signs = self.state.parts(layer, self.rule), self._signs(inputs)
+        parts, signs = self.parts, self._signs(inputs)
         sums = [self._contributions(part, signs, inputs) for part in parts]
         total = sums[0] + sums[1]
         for index, part in enumerate(parts):
@@ -90,10 +96,9 @@ class LayerStep:
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         signs = self._signs(inputs)
         absorbed, lost = None, relevance if self._accounts else None
-        parts = self.state.parts(self.layer, self.rule)
-        chosen_by_sign = self._by_sign(parts, inputs, outputs, relevance)
+        chosen_by_sign = self._by_sign(self.parts, inputs, outputs, relevance)
         served: list[tuple[Part, Tensor]] = []
-        for index, part in enumerate(parts):
+        for index, part in enumerate(self.parts):
             chosen = chosen_by_sign[part.outputs]
             if chosen is None:
                 continue
@@ -133,6 +138,8 @@ class LayerStep:
 
     def _signs(self, inputs: Tensor) -> tuple[Tensor, Tensor] | None:
         """Positive and negative part, or None when nothing is negative (as behind a ReLU)."""
+        if all(part.for_positive is part.for_negative for part in self.parts):
+            return None  # and nobody asks
         if self.split is None:
             is_signed = bool(inputs.amin() < 0)
             self.split = (inputs.clamp(min=0), inputs.clamp(max=0)) if is_signed else ()
@@ -147,8 +154,7 @@ class LayerStep:
         self, index: int, signs: tuple[Tensor, Tensor] | None, inputs: Tensor, outputs: Tensor
     ) -> Tensor:
         """Stabilised sum of a part's contributions to every output, bias included."""
-        parts = self.state.parts(self.layer, self.rule)
-        part = parts[index]
+        part = self.parts[index]
         if part.complement is None or not self._counts_bias:
             return self._once(
                 index,

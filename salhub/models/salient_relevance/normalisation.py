@@ -15,6 +15,7 @@ class NormalisationMap:
         bias: b likewise, or None for 0.
         name: path of the module it belongs to.
         rows: sizes in front of the values that share a mean.
+        normalised: (x - mean) / deviation, of shape (*rows, values).
         precision: 1 / deviation, of shape (*rows, 1).
 
     Source: Achtibat et al. 2024 (AttnLRP, arXiv 2402.05602), proposition 3.4.
@@ -24,6 +25,7 @@ class NormalisationMap:
     bias: Tensor | None
     name: str
     rows: tuple[int, ...]
+    normalised: Tensor
     precision: Tensor
     layer_type: str = field(default="normalisation", init=False)
 
@@ -38,16 +40,17 @@ class NormalisationMap:
         name: str,
     ) -> "NormalisationMap":
         """The map that normalises these inputs."""
-        variance = inputs.detach().reshape(*rows, -1).var(dim=-1, unbiased=False, keepdim=True)
-        return cls(weight, bias, name, rows, torch.rsqrt(variance + epsilon))
+        values = inputs.detach().reshape(*rows, -1)
+        size = values.shape[-1:]
+        normalised, _, precision = torch.native_layer_norm(values, size, None, None, epsilon)
+        return cls(weight, bias, name, rows, normalised, precision)
 
     def apply(self, inputs: Tensor, weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
-        """The layer with these weights."""
-        values = inputs.reshape(*self.rows, -1)
-        centred = values - values.mean(dim=-1, keepdim=True)
-        outputs = (centred * self.precision).reshape(inputs.shape)
-        outputs = outputs if weight is None else outputs * weight
-        return outputs if bias is None else outputs + bias
+        """The layer with these weights; the inputs are those that the map was made for."""
+        outputs = self.normalised.reshape(inputs.shape)
+        if weight is None:
+            return outputs.clone() if bias is None else outputs + bias
+        return outputs * weight if bias is None else torch.addcmul(bias, outputs, weight)
 
     def transpose(
         self,

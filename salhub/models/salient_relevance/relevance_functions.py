@@ -5,6 +5,7 @@ output, it returns the relevance of the inputs. One `torch.autograd.grad` over a
 these is a relevance pass, through any graph of sums, branches and reshapes.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -55,7 +56,12 @@ def stabilise(values: Tensor, epsilon: float, sign: int | None = None) -> Tensor
     """
     if sign is not None:
         return values + sign * epsilon
-    return torch.copysign(values.new_tensor(epsilon), values).add_(values)
+    return torch.copysign(_number(epsilon, values.dtype, values.device), values).add_(values)
+
+
+@functools.lru_cache(maxsize=32)
+def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(value, dtype=dtype, device=device)
 
 
 class PassThrough(torch.autograd.Function):
@@ -233,6 +239,12 @@ def transpose_of(
     function: Callable[..., Tensor], inputs: Sequence[Tensor], signal: Tensor
 ) -> tuple[Tensor, ...]:
     """The transposed maps of a function that is linear in each input, at the other inputs."""
+    if function is torch.matmul and min(values.dim() for values in inputs) > 1:
+        first, second = inputs  # without running it again
+        return (
+            (signal @ second.mT).sum_to_size(first.shape),
+            (first.mT @ signal).sum_to_size(second.shape),
+        )
     with torch.enable_grad():
         probes = [values.detach().requires_grad_() for values in inputs]
         return torch.autograd.grad(function(*probes), probes, signal)
@@ -263,9 +275,9 @@ class SoftmaxRelevance(torch.autograd.Function):
     def backward(ctx, relevance: Tensor) -> tuple[Tensor | None, ...]:
         scores, shares = ctx.saved_tensors
         state: PassState = ctx.state
-        finite = scores.masked_fill(scores == -torch.inf, 0)  # masked scores get nothing
+        finite = scores.clamp(min=torch.finfo(scores.dtype).min)  # masked scores get 0, not NaN
         total = relevance.sum(ctx.axis, keepdim=True)
-        result = finite * (relevance - shares * total)
+        result = torch.addcmul(relevance, shares, total, value=-1).mul_(finite)
         if state.bias_relevance == "uniform" or state.ledger is not None:
             constant = 1 - finite + (shares * finite).sum(ctx.axis, keepdim=True)
             absorbed = relevance * constant

@@ -267,6 +267,8 @@ class RelevanceMode(TorchFunctionMode):
             if not first.requires_grad and first.dim() == 2 <= second.dim():
                 with self:
                     return F.linear(second.mT, first).mT
+            if first.requires_grad and second.requires_grad:
+                return self._multilinear(torch.matmul, "product", [first, second])
         signals, call = as_function_of_signals(func, args, kwargs)
         return self._multilinear(call, "product", signals)
 
