@@ -13,6 +13,7 @@ KNOWN = {
     "pytorch_grad_cam": ("grad-cam", "the CAM family"),
     "torchcam": ("torchcam", "the CAM family"),
     "zennit": ("zennit", "layer-wise relevance propagation"),
+    "lxt.explicit.functional": ("lxt", "relevance through attention (AttnLRP)"),
     "sumy": ("sumy", "LexRank among others, without damping"),
     "lexrank": ("lexrank", "degree centrality within components, called LexRank"),
     "erasus": ("erasus", "unlearning, masked gradient ascent among others"),

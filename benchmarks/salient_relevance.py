@@ -1,4 +1,4 @@
-"""Salient Relevance beside zennit, Captum's LRP and the plain formula of its second stage.
+"""Salient Relevance beside zennit, Captum's LRP, lxt and the plain formula of its second stage.
 
     python -m benchmarks.salient_relevance
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import salhub
+from benchmarks.attention_peers import LXT, lxt_relevance, seeded_vit
 from benchmarks.classifier import load_classifier, relative_difference, sixteen_photos
 from benchmarks.interleaved import Contender, peak_array_memory, race, use_one_thread
 from benchmarks.peers import Peer, find_peers, first_line, peers_table
@@ -91,10 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         backbone, image_processor = load_classifier()
         photo = sixteen_photos(image_processor)[1:2]
         label = int(backbone(photo).logits.argmax())
-        peers = find_peers("zennit", "captum")
+        peers = find_peers("zennit", "captum", LXT)
         task = Task(backbone, image_processor, photo, label, peers)
         required, found = relevance(results, task, options.rounds)
         found += plain_chain(results, task, options.rounds)
+        found += vision_transformer(results, task, options.rounds)
         required += context_step(results, task, max(3, options.rounds // 5))
         whole_map(results, task, max(3, options.rounds // 5))
         add_agreements(results, found, TOLERANCE)
@@ -223,6 +225,45 @@ def plain_chain(results: Results, task: Task, rounds: int) -> list[Agreement]:
     )
     add_race(results, title, note, found, {"to the pass": TO_PIXELS})
     add_comparisons(results, found, [("salhub epsilon", "Captum LRP")])
+    return agreements
+
+
+def vision_transformer(results: Results, task: Task, rounds: int, **sizes: int) -> list[Agreement]:
+    """The epsilon rule and AttnLRP's on a ViT, beside lxt's functions."""
+    network, label = seeded_vit(**sizes), 3
+    side = network.config.image_size
+    photo = nn.functional.interpolate(task.photo, size=side)
+    small = Task(network, task.image_processor, photo, label, task.peers)
+    rules = {"first_rule": "epsilon", "convolution_rule": "epsilon", "linear_rule": "epsilon"}
+    contenders = [
+        Contender(TO_PIXELS, lambda: _gradient(small, lambda x: network(x).logits), "torch"),
+        Contender("salhub epsilon", _our_relevance(small, **rules)),
+        Contender("salhub deep_taylor", _our_relevance(small)),
+    ]
+    agreements = []
+    if task.peers[LXT].reason is None:
+        lxt = "lxt epsilon"
+        contenders.append(
+            Contender(lxt, lxt_relevance(network, photo, label), task.peers[LXT].label)
+        )
+        # In float64, and with stabilisers that do not show: theirs are added without a sign.
+        exact = Task(
+            seeded_vit(**sizes).double(), task.image_processor, photo.double(), label, task.peers
+        )
+        difference = relative_difference(
+            _our_relevance(exact, epsilon=1e-12, **rules)().double(),
+            lxt_relevance(exact.backbone, exact.photo, label, 1e-12)(),
+        )
+        agreements = [Agreement("epsilon, vision transformer", lxt, difference)]
+    title = "Relevance on a vision transformer"
+    found = race(contenders, rounds=rounds, title=title)
+    note = (
+        f"A ViT of random weights, {network.config.num_hidden_layers} layers of "
+        f"{network.config.hidden_size} numbers at {side} x {side} pixels. The functions of lxt are "
+        "put together by hand; its patches of whole networks need an older transformers."
+    )
+    add_race(results, title, note, found, {"to the pass": TO_PIXELS})
+    add_comparisons(results, found, [("salhub epsilon", "lxt epsilon")])
     return agreements
 
 

@@ -117,6 +117,16 @@ def test_relevance_race_runs_the_presets(classifier, task, no_memory_profile, mo
     assert all(one.difference < salient_relevance.TOLERANCE for one in found if one.expected)
 
 
+def test_vision_transformer_race_runs_and_agrees_with_lxt(classifier, task, no_memory_profile):
+    results = Results(model="salient_relevance", command="c", seed=0)
+    peers = find_peers(salient_relevance.LXT)
+    whole = salient_relevance.Task(*classifier, task.photo, task.label, peers)
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "image_size": 32, "intermediate_size": 32}
+    found = salient_relevance.vision_transformer(results, whole, rounds=1, **sizes)
+    assert all(one.difference < salient_relevance.TOLERANCE for one in found)
+    assert "salhub epsilon" in [row[0] for row in results.tables[0].rows]
+
+
 def test_the_verbalizers_races_run(no_memory_profile):
     results = Results(model="verbalizer", command="c", seed=0)
     captum = find_peers("captum")["captum"]

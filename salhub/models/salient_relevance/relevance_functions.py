@@ -215,9 +215,8 @@ class MultilinearRelevance(torch.autograd.Function):
     def backward(ctx, relevance: Tensor) -> tuple[Tensor | None, ...]:
         outputs, *signals = ctx.saved_tensors
         state: PassState = ctx.state
-        signal = relevance / stabilise(outputs, state.epsilon)
-        if len(signals) > 1:
-            signal = signal / len(signals)
+        denominator = stabilise(outputs, state.epsilon)
+        signal = relevance / (denominator.mul_(len(signals)) if len(signals) > 1 else denominator)
         handed = transpose_of(ctx.function, signals, signal)
         shares = [share * values for share, values in zip(handed, signals, strict=True)]
         if state.bias_relevance == "uniform" or state.ledger is not None:
