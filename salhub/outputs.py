@@ -30,9 +30,13 @@ class ImageSaliencyOutput(SaliencyOutput):
         degenerate: True where a map is constant and so says nothing, bool, shape (B,) or (B, T).
         native_saliency: The map before it was resized, at the resolution of the layer.
         layer_maps: One map a layer, each (B, h, w) or (B, T, h, w), when they were asked for.
+        class_similarity: Rank correlation with the map of a class at the other end of the network's
+            ranking, float64 (B,), when it was asked for: at 1 the map does not depend on the class;
+            NaN where one of them is constant.
     """
 
     class_labels: torch.Tensor | None = None
     degenerate: torch.Tensor | None = None
     native_saliency: torch.Tensor | None = None
     layer_maps: tuple[torch.Tensor, ...] | None = None
+    class_similarity: torch.Tensor | None = None

@@ -95,7 +95,7 @@ def output_seeds(logits: Tensor, directions: Tensor) -> Tensor:
 
 
 def layer_gradients(
-    logits: Tensor, layers: Sequence[Tensor], directions: Tensor
+    logits: Tensor, layers: Sequence[Tensor], directions: Tensor, at_once: int | None = None
 ) -> Iterator[list[Tensor | None]]:
     """Yields, a group of classes at a time, each layer's gradient (T', *layer.shape).
 
@@ -106,10 +106,11 @@ def layer_gradients(
         logits: With a graph, (B, C) or (B, C, h, w).
         layers: Recorded outputs in that graph.
         directions: (T, B, C) from `class_directions`.
+        at_once: Classes that go backward together; None for as many as memory allows.
     """
     per_class = sum(layer.numel() * layer.element_size() for layer in layers)
     group = max(1, min(MAX_CLASSES_AT_ONCE, GRADIENT_BYTES // max(1, per_class)))
-    groups = directions.split(group)
+    groups = directions.split(at_once or group)
     for index, part in enumerate(groups):
         seeds = output_seeds(logits, part)
         yield _gradients(logits, layers, seeds, keep_graph=index < len(groups) - 1)

@@ -101,18 +101,24 @@ class Family:
         model: The model whose network is explained; its own settings play no part.
         pixel_values: Example pictures (1, 3, H, W), to find out what fits.
         depths: Layers, shallow to deep.
+        is_empty: Make no map at all, where the model's own are wanted alone.
 
     Attributes:
         unfit: Why methods were left out, by name.
     """
 
     def __init__(
-        self, model: NormGradForImageSaliency, pixel_values: Tensor, depths: Sequence[str]
+        self,
+        model: NormGradForImageSaliency,
+        pixel_values: Tensor,
+        depths: Sequence[str],
+        *,
+        is_empty: bool = False,
     ) -> None:
         self.model = without_postprocessing(model)
         self.depths = list(depths)
         self.unfit: dict[str, str] = {}
-        wanted = self._wanted_passes(tuple(pixel_values.shape[-2:]))
+        wanted = [] if is_empty else self._wanted_passes(tuple(pixel_values.shape[-2:]))
         self.passes = [found for one in wanted for found in self._fitting(one, pixel_values)]
 
     def __call__(self, pixel_values: Tensor, class_labels: Tensor) -> dict[str, Tensor]:

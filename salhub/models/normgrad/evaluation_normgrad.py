@@ -47,6 +47,7 @@ def evaluate(
     num_random_images: int = 8,
     grid_size: int = 2,
     min_probability: float = 0.85,
+    only_own: bool = False,
     progress: bool = True,
 ) -> Results:
     """Measure a model beside every other method of the family, on labelled pictures.
@@ -64,6 +65,8 @@ def evaluate(
         num_random_images: Pictures for the randomisation check.
         grid_size: Tiles on a side of a mosaic.
         min_probability: Smallest probability of the true class of a picture in a mosaic.
+        only_own: Measure the model's own map alone, by the same draws: what the other methods do
+            on its network does not depend on its settings.
         progress: Whether to show bars.
 
     Returns:
@@ -92,17 +95,19 @@ def evaluate(
         progress=progress,
     ) as run:
         depths = choose_depths(model.saliency_layers(tuple(run.results.data["picture_size"])))
-        family = Family(model, run.first_mosaic, depths)
+        family = Family(model, run.first_mosaic, depths, is_empty=only_own)
         with run.timed("grid_game"):
             _evaluate_grid_game(run, model, family)
         with run.timed("class_similarity"):
             _evaluate_class_sensitivity(run, model, family)
-        with run.timed("meta_step"):
-            evaluate_meta_step(run, model, depths, num_meta_mosaics, num_meta_images)
+        if not only_own:
+            with run.timed("meta_step"):
+                evaluate_meta_step(run, model, depths, num_meta_mosaics, num_meta_images)
         with run.timed("combination"):
-            _evaluate_combination(run, model, num_deletion_images)
-        with run.timed("randomization"):
-            evaluate_randomization(run, model, family, num_random_images)
+            _evaluate_combination(run, model, num_deletion_images, only_own=only_own)
+        if not only_own:
+            with run.timed("randomization"):
+                evaluate_randomization(run, model, family, num_random_images)
         _add_summary(run, family)
     return run.results
 
@@ -157,17 +162,14 @@ def _evaluate_class_sensitivity(
 
 
 def _evaluate_combination(
-    run: Evaluation, model: NormGradForImageSaliency, num_images: int
+    run: Evaluation, model: NormGradForImageSaliency, num_images: int, *, only_own: bool
 ) -> None:
     size = tuple(run.results.data["picture_size"])
     depths = choose_depths(model.saliency_layers(size), NUM_COMBINED)
     seed = run.results.seed
-    grid = run.play_grid_game({"combination": LayerCombinations(model, depths)})
-    explainers = {
-        OWN_MAP: own_maps(model),
-        "combination": LayerCombinations(model, depths),
-        RANDOM_MAP: random_maps(seed),
-    }
+    others = {} if only_own else {"combination": LayerCombinations(model, depths)}
+    grid = run.play_grid_game(others) if others else {}
+    explainers = {OWN_MAP: own_maps(model), **others, RANDOM_MAP: random_maps(seed)}
     curves = measure_perturbation(
         explainers,
         run.sample.classify,

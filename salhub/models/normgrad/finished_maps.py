@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from salhub.metrics.class_sensitivity import class_sensitivity
 from salhub.models.normgrad.configuration_normgrad import NormGradConfig
 from salhub.models.normgrad.saliency_pass import PassResult
 from salhub.ops.maps import (
@@ -17,6 +18,9 @@ from salhub.ops.maps import (
     resize_maps,
 )
 from salhub.outputs import ImageSaliencyOutput
+
+# Maps are smooth at this many places a side; ranking each pixel would take longer than the map.
+_COMPARED_SIDE = 56
 
 
 def finish_maps(
@@ -85,6 +89,28 @@ def build_output(
         degenerate=drop_class_axis(degenerate, keep_classes),
         native_saliency=None if native is None else drop_class_axis(native, keep_classes),
     )
+
+
+def take_comparison(
+    finished: tuple[Tensor, Tensor], maps: list[Tensor], result: PassResult
+) -> tuple[Tensor, tuple[Tensor, Tensor], list[Tensor]]:
+    """Tell the maps of the classes that were asked for from those they are compared with.
+
+    Args:
+        finished: As of `finish_maps`, (B, 2, height, width) and (B, 2).
+        maps: One (B, 2, h, w) a layer.
+        result: Of a pass that `compares`; its labels are cut to those asked for.
+
+    Returns:
+        How alike both maps are, float64 (B,), see `class_sensitivity`; and the other arguments
+        with an axis of one class.
+    """
+    result.class_labels = result.class_labels[:, :1]
+    step = [max(1, side // _COMPARED_SIDE) for side in finished[0].shape[-2:]]
+    seen = finished[0][..., :: step[0], :: step[1]]
+    similarity = class_sensitivity(seen[:, 0], seen[:, 1]).rho
+    first, degenerate = (one[:, :1] for one in finished)
+    return similarity, (first, degenerate), [one[:, :1] for one in maps]
 
 
 def asks_for_several(class_labels: Tensor | Sequence | int | None) -> bool:

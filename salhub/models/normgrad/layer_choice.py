@@ -2,9 +2,11 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
+
+from transformers import PreTrainedConfig
 
 from salhub.models.normgrad.layer_search import LayerProbe, SaliencyLayer, default_layer
 from salhub.models.normgrad.methods import INPUT_LAYER
@@ -94,3 +96,12 @@ def _keep(kept: OrderedDict, key: tuple, value: object) -> None:
     kept[key] = value
     while len(kept) > MAX_SIZES:
         kept.popitem(last=False)
+
+
+def image_size_of(config: PreTrainedConfig | None) -> int | Sequence[int] | None:
+    """The picture size of a classifier, also where it stands in its vision part's configuration."""
+    if config is None:
+        return None
+    parts = [one for one in vars(config).values() if isinstance(one, PreTrainedConfig)]
+    sizes = [getattr(config, "image_size", None), *map(image_size_of, parts)]
+    return next((size for size in sizes if size is not None), None)

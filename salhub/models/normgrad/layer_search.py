@@ -386,3 +386,12 @@ def closest_layers(name: str, layers: Iterable[SaliencyLayer], count: int = 5) -
     by_name = {layer.name: layer for layer in layers}
     near = difflib.get_close_matches(name, by_name, n=count, cutoff=0.0)
     return ", ".join(str(by_name[match]) for match in near)
+
+
+def has_module(network: nn.Module, name: str) -> bool:
+    """Whether a network has a module of that name; its own, "", does not count."""
+    try:
+        network.get_submodule(name)
+    except AttributeError:
+        return False
+    return bool(name)

@@ -7,7 +7,6 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
 
 from salhub.explaining.concurrency import exclusive_use
 from salhub.explaining.modeling_explained_classifier import ExplainedClassifierModel
@@ -21,10 +20,16 @@ from salhub.models.normgrad.finished_maps import (
     build_output,
     drop_class_axis,
     finish_maps,
+    take_comparison,
 )
 from salhub.models.normgrad.layer_capture import LayerCapture
-from salhub.models.normgrad.layer_choice import LayerChoice
-from salhub.models.normgrad.layer_search import LayerProbe, SaliencyLayer, closest_layers
+from salhub.models.normgrad.layer_choice import LayerChoice, image_size_of
+from salhub.models.normgrad.layer_search import (
+    LayerProbe,
+    SaliencyLayer,
+    closest_layers,
+    has_module,
+)
 from salhub.models.normgrad.linear_head import logits_of
 from salhub.models.normgrad.linear_probe import labelled_pictures, leave_one_out_accuracy
 from salhub.models.normgrad.meta_step import ParameterizedClassifier, stepped_parameters
@@ -34,6 +39,7 @@ from salhub.models.normgrad.saliency_pass import (
     MapRequest,
     PassResult,
     join_results,
+    requests_of,
     run_by_rule,
 )
 from salhub.ops.maps import normalized_weights
@@ -110,6 +116,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         pixel_values: Tensor,
         class_labels: Tensor | Sequence[int] | int | None = None,
         return_layer_maps: bool = False,
+        return_class_similarity: bool = False,
     ) -> ImageSaliencyOutput:
         """Explains pictures.
 
@@ -118,32 +125,39 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
             class_labels: None for the most likely class; one class for all; one a picture, (B,);
                 or several a picture, (B, T), which share one forward pass.
             return_layer_maps: Also return each layer's own map.
+            return_class_similarity: Also say how alike the map of the least likely class is, from
+                the same forward pass. Not for several classes a picture, nor after a meta step.
 
         Returns:
             `saliency` float32 (B, h, w) or (B, T, h, w) in `config.output_size`; `logits` (B, C);
             `class_labels`; `degenerate`, True where a map is constant (it is then all zeros);
             `native_saliency`, the map in the layer's resolution when there is one layer;
-            `layer_maps`, a tuple in the order of the layers, when asked for.
+            `layer_maps`, a tuple in the order of the layers, and `class_similarity` when asked for.
 
         Raises:
             TypeError: pixel_values or class_labels of the wrong kind.
             ValueError: A wrong shape or class, or a layer or method that does not fit the network.
         """
         labels = self._check_inputs(pixel_values, class_labels)
-        method = self.config.recipe
+        method, several = self.config.recipe, asks_for_several(class_labels)
+        compares = return_class_similarity and not several and self.config.meta_step == 0
         with exclusive_use(self.backbone), attribution_scope(self):
             self._check_weights_fitted(len(self.config.layers or ()))
-            requests, result = self._explain_at(self.config.layers, [method], pixel_values, labels)
+            requests, result = self._explain_at(
+                self.config.layers, [method], pixel_values, labels, compares=compares
+            )
             layers = [request.layer for request in requests]
             maps = [result.maps[request].float() for request in requests]
             order = [result.depth_order.index(layer) for layer in layers]
             finished = finish_maps(self.config, maps, order, tuple(pixel_values.shape[-2:]))
+        similarity = None
+        if compares:
+            similarity, finished, maps = take_comparison(finished, maps, result)
         native = maps[0] if len(maps) == 1 else None
-        output = build_output(finished, native, result, keep_classes=asks_for_several(class_labels))
+        output = build_output(finished, native, result, keep_classes=several)
         if return_layer_maps:
-            output.layer_maps = tuple(
-                drop_class_axis(one, asks_for_several(class_labels)) for one in maps
-            )
+            output.layer_maps = tuple(drop_class_axis(one, several) for one in maps)
+        output.class_similarity = similarity
         _warn_degenerate(output.degenerate, method.name, layers)
         return output
 
@@ -244,7 +258,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
             >>> print(model.saliency_layers()[-1])
             blocks.15 (320x7x7)
         """
-        size = image_size or _image_size(self.config.backbone_config) or DEFAULT_IMAGE_SIZE
+        size = image_size or image_size_of(self.config.backbone_config) or DEFAULT_IMAGE_SIZE
         height, width = (size, size) if isinstance(size, int) else size
         with exclusive_use(self.backbone), attribution_scope(self):
             layers = self._choice.all_layers((height, width))
@@ -322,13 +336,17 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         return _normal(pixels)
 
     def _explain(
-        self, pixel_values: Tensor, labels: Tensor | None, requests: list[MapRequest]
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None,
+        requests: list[MapRequest],
+        compares: bool,
     ) -> PassResult:
         size = PICTURES_AT_ONCE if pixel_values.device.type == "cpu" else len(pixel_values)
         pictures = pixel_values.split(size)
         classes = [None] * len(pictures) if labels is None else labels.split(size)
         results = [
-            self._explain_requests(*group, requests)
+            self._explain_requests(*group, requests, compares)
             for group in zip(pictures, classes, strict=True)
         ]
         scores = torch.cat([result.scores for result in results])
@@ -346,11 +364,19 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         )
 
     def _explain_requests(
-        self, pixel_values: Tensor, labels: Tensor | None, requests: list[MapRequest]
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None,
+        requests: list[MapRequest],
+        compares: bool,
     ) -> PassResult:
         classifier = ParameterizedClassifier(self)
         explained = ExplainedNetwork(
-            self.backbone, classifier.classify, self.reshape_transform, self.config.contrastive
+            self.backbone,
+            classifier.classify,
+            self.reshape_transform,
+            self.config.contrastive,
+            compares,
         )
         if self.config.meta_step == 0:
             return run_by_rule(explained, pixel_values, labels, requests)
@@ -400,33 +426,35 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         methods: list[MapMethod],
         pixel_values: Tensor,
         labels: Tensor | None,
+        *,
+        compares: bool = False,
     ) -> tuple[list[MapRequest], PassResult]:
         """Explains at the layers named, or else at each method's default layer."""
         pixels, size = self._prepare(pixel_values), tuple(pixel_values.shape[-2:])
         if names is not None:
             self._check_names(names, pixel_values)
-            requests = _requests(methods, names)
-            return requests, self._explain(pixels, labels, requests)
-        requests = _requests(methods, None, lambda place: self._choice.find(place, size))
+            requests = requests_of(methods, names)
+            return requests, self._explain(pixels, labels, requests, compares)
+        requests = requests_of(methods, None, lambda place: self._choice.find(place, size))
         try:
-            result = self._explain(pixels, labels, requests)
+            result = self._explain(pixels, labels, requests, compares)
             if all(result.maps[request][0, 0].numel() > 1 for request in requests):
                 return requests, result
         except NoPositionsError:
             pass
         # A layer remembered from larger pictures has no positions left here.
-        requests = _requests(methods, None, lambda place: self._choice.find_afresh(place, size))
-        return requests, self._explain(pixels, labels, requests)
+        requests = requests_of(methods, None, lambda place: self._choice.find_afresh(place, size))
+        return requests, self._explain(pixels, labels, requests, compares)
 
     def _check_names(self, names: list[str], pixel_values: Tensor) -> None:
-        if INPUT_LAYER in names and _has_module(self.backbone, INPUT_LAYER):
+        if INPUT_LAYER in names and has_module(self.backbone, INPUT_LAYER):
             raise ValueError(
                 "layers=['input'] names the pixels, and this network also has a module called "
                 "'input', so it is not clear which is meant; choose a layer inside the module or "
                 "after it, or leave layers out with method='gradient' for the pixels."
             )
         for name in names:
-            if name != INPUT_LAYER and not _has_module(self.backbone, name):
+            if name != INPUT_LAYER and not has_module(self.backbone, name):
                 near = closest_layers(name, self._probe(*pixel_values.shape[-2:]).layers)
                 raise ValueError(
                     f"layer '{name}' is not in the network; the closest are {near}. "
@@ -448,38 +476,6 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
                 layout = infer_layout(name, tuple(output.shape), size, transform)
                 parts.append(layout.fold(output).float().mean((-2, -1)))
         return [torch.cat(parts) for parts in features]
-
-
-def _requests(
-    methods: list[MapMethod],
-    names: list[str] | None,
-    choose: Callable[[str], str] | None = None,
-) -> list[MapRequest]:
-    """Every method at every layer, or at the one that `choose` gives for its place."""
-    chosen = {} if names is not None else {one.layer: choose(one.layer) for one in methods}
-    requests = [
-        MapRequest(method, layer)
-        for method in methods
-        for layer in (names if names is not None else [chosen[method.layer]])
-    ]
-    return list(dict.fromkeys(requests))
-
-
-def _image_size(config: PreTrainedConfig | None) -> int | Sequence[int] | None:
-    """The picture size of a classifier, also where it stands in its vision part's configuration."""
-    if config is None:
-        return None
-    parts = [one for one in vars(config).values() if isinstance(one, PreTrainedConfig)]
-    sizes = [getattr(config, "image_size", None), *map(_image_size, parts)]
-    return next((size for size in sizes if size is not None), None)
-
-
-def _has_module(network: nn.Module, name: str) -> bool:
-    try:
-        network.get_submodule(name)
-    except AttributeError:
-        return False
-    return bool(name)
 
 
 def _normal(values: Tensor) -> Tensor:

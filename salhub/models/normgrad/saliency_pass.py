@@ -1,6 +1,6 @@
 """One forward and one backward pass that serves any number of layers, methods and classes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -56,12 +56,47 @@ class ExplainedNetwork:
         classify: (pixel values, parameters or None) to logits.
         reshape_transform: See `infer_layout`.
         contrastive: Explain a class against the mean of the others.
+        compares: Explain after each picture's one class the `opposite_classes` too.
     """
 
     network: nn.Module
     classify: Callable[[Tensor, Mapping[str, Tensor] | None], Tensor]
     reshape_transform: Callable[[Tensor], Tensor] | None = None
     contrastive: bool = False
+    compares: bool = False
+
+
+def requests_of(
+    methods: Iterable[MapMethod],
+    names: Sequence[str] | None,
+    choose: Callable[[str], str] | None = None,
+) -> list[MapRequest]:
+    """Every method at every layer, or at the one that `choose` gives for its place."""
+    chosen = {} if names is not None else {one.layer: choose(one.layer) for one in methods}
+    requests = [
+        MapRequest(method, layer)
+        for method in methods
+        for layer in (names if names is not None else [chosen[method.layer]])
+    ]
+    return list(dict.fromkeys(requests))
+
+
+def opposite_classes(scores: Tensor, class_labels: Tensor) -> Tensor:
+    """The least likely class of each picture, or the most likely one where that is explained.
+
+    Args:
+        scores: (B, C).
+        class_labels: int64 (B, 1).
+
+    Returns:
+        int64 (B, 1).
+
+    Example:
+        >>> opposite_classes(torch.tensor([[1.0, 0.0, 3.0]]), torch.tensor([[2]]))
+        tensor([[1]])
+    """
+    least = scores.argmin(-1, keepdim=True)
+    return torch.where(class_labels == least, scores.argmax(-1, keepdim=True), least)
 
 
 def run_pass(
@@ -88,6 +123,8 @@ def run_pass(
     scores = class_scores(logits).detach()
     labels = scores.argmax(-1, keepdim=True) if class_labels is None else class_labels
     check_class_range(labels, scores.shape[-1])
+    if explained.compares:
+        labels = torch.cat([labels, opposite_classes(scores, labels)], dim=1)
     directions = class_directions(labels, scores.shape[-1], contrastive=explained.contrastive)
     image_size = tuple(pixel_values.shape[-2:])
     maps = {
@@ -193,7 +230,9 @@ class _Recording:
         recorded = [self.capture.outputs[name] for name in self.gradient_layers]
         if not recorded:
             return found
-        for group in layer_gradients(logits, recorded, directions):
+        # Seeds that go backward together round by their number: a map is the same compared or not.
+        at_once = 1 if self.explained.compares else None
+        for group in layer_gradients(logits, recorded, directions, at_once):
             for name, gradient in zip(self.gradient_layers, group, strict=True):
                 if gradient is None:
                     raise ValueError(

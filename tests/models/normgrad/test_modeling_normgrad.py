@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import ResNetConfig
 
+from salhub.metrics.class_sensitivity import class_sensitivity
 from salhub.models.normgrad.configuration_normgrad import NormGradConfig
 from salhub.models.normgrad.linear_probe import leave_one_out_accuracy
 from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
@@ -83,6 +84,32 @@ def test_several_classes_are_several_calls(network, pixels, method):
         torch.testing.assert_close(
             alone.saliency, together.saliency[:, column], rtol=1e-5, atol=1e-6
         )
+
+
+@pytest.mark.parametrize("method", ["norm_grad", "cam", "guided_backprop"])
+def test_a_map_is_compared_with_that_of_the_class_at_the_other_end(network, pixels, method):
+    network.last = nn.Sequential(network.last, nn.ReLU())
+    model = NormGradForImageSaliency.from_classifier(network, method=method)
+    plain = model(pixels, class_labels=2)
+    least, most = plain.logits.argmin(1), plain.logits.argmax(1)
+    found = model(pixels, class_labels=2, return_class_similarity=True)
+    for name in ("saliency", "logits", "class_labels", "degenerate", "native_saliency"):
+        assert torch.equal(found[name], plain[name]), name
+    assert plain.class_similarity is None
+    other = torch.where(least == 2, most, least)
+    expected = class_sensitivity(plain.saliency, model(pixels, class_labels=other).saliency).rho
+    assert torch.equal(found.class_similarity, expected)
+    of_least = model(pixels, class_labels=least, return_class_similarity=True).class_similarity
+    of_most = model(pixels, return_class_similarity=True).class_similarity
+    torch.testing.assert_close(of_least, of_most, equal_nan=True)
+
+
+def test_several_classes_and_meta_steps_are_not_compared(network, pixels):
+    model = NormGradForImageSaliency.from_classifier(network)
+    several = model(pixels, class_labels=[[0, 1]] * len(pixels), return_class_similarity=True)
+    assert several.class_similarity is None and several.saliency.shape[1] == 2
+    stepped = model.with_settings(meta_step=0.01)
+    assert stepped(pixels, return_class_similarity=True).class_similarity is None
 
 
 def test_class_labels_in_every_form(network, pixels):

@@ -35,10 +35,12 @@ def with_settings(query, **settings):
     ("settings", "expected"),
     [
         ({}, {}),
-        ({"method": "norm_grad", "layer": ""}, {}),
+        ({"method": "norm_grad_selective", "layer": ""}, {}),
+        ({"method": "norm_grad"}, {"method": "norm_grad", "layers": ["blocks.15"]}),
         ({"method": "grad_cam"}, {"method": "grad_cam", "layers": ["blocks.15"]}),
         ({"method": "gradient"}, {"method": "gradient", "layers": ["input"]}),
-        ({"layer": "blocks.10"}, {"layers": ["blocks.10"]}),
+        ({"layer": "blocks.10"}, {}),
+        ({"layer": "blocks.4"}, {"layers": ["blocks.4"]}),
         (
             {"layer": "joined"},
             {"layers": ["blocks.2", "blocks.4", "blocks.10", "blocks.15"]},
