@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -40,6 +40,8 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
     """
 
     auto_class: ClassVar[str] = "AutoModelForImageClassification"
+    # What a call is asked for beside the map, where a person is to read the answer.
+    answer_keywords: ClassVar[Mapping[str, Any]] = {}
 
     config: ExplainedClassifierConfig
     base_model_prefix = "backbone"
@@ -60,6 +62,16 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
         # A trained classifier must not be initialised again.
         with no_init_weights():
             self.post_init()
+
+    @staticmethod
+    def class_notes(similarity: float | None, label: str) -> list[str]:
+        """Sentences for a person whose map hardly depends on the class, none by default.
+
+        Args:
+            similarity: `class_similarity` of the output, None where it was not measured.
+            label: The class explained.
+        """
+        return []
 
     @classmethod
     def from_classifier(

@@ -244,6 +244,7 @@ result.save("explained.png")
             outputs = model(
                 pixel_values=pixels.to(self.device, self.dtype),
                 class_labels=None if wanted[0] is None else wanted,
+                **model.answer_keywords,
             )
             for row, place in enumerate(places):
                 found[place] = Explained.of_outputs(views[place], outputs, row)
@@ -272,10 +273,11 @@ result.save("explained.png")
         function = self.score_function(len(explained.logits))
         scores = apply_score_function(explained.logits, function)
         predictions = self.likeliest(scores)
+        label = self.class_name(explained.class_label)
         return ImageSaliencyResult(
             image=view.picture,
             saliency=place_map(explained.saliency, view.fitted.box, size),
-            label=self.class_name(explained.class_label),
+            label=label,
             class_label=explained.class_label,
             probability=float(scores[explained.class_label]),
             predictions=predictions,
@@ -288,6 +290,7 @@ result.save("explained.png")
                 *doubts_of_picture(view.picture, max(view.fitted.enlargement)),
                 *doubts_of_scores(predictions, function),
                 *view.notes(predictions, self._crop_answer(view, function)),
+                *self.model.class_notes(explained.class_similarity, label),
             ],
         )
 

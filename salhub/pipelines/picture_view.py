@@ -89,6 +89,7 @@ class Explained:
         logits: Class scores (C,).
         class_label: The class explained.
         degenerate: Whether the map is constant.
+        class_similarity: How alike the map of another class is, where it was compared.
     """
 
     view: View
@@ -96,6 +97,7 @@ class Explained:
     logits: Tensor
     class_label: int
     degenerate: bool
+    class_similarity: float | None = None
 
     @classmethod
     def of_outputs(cls, view: View, outputs: Any, row: int, place: int | None = None) -> Self:
@@ -108,10 +110,12 @@ class Explained:
             place: That of the class, where several were asked for.
         """
         one = row if place is None else (row, place)
+        similarity = getattr(outputs, "class_similarity", None)
         return cls(
             view,
             outputs.saliency[one].float().cpu(),
             outputs.logits[row].float().cpu(),
             int(outputs.class_labels[one]),
             bool(outputs.degenerate[one]),
+            None if similarity is None else float(similarity[row]),
         )

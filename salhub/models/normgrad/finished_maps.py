@@ -21,6 +21,8 @@ from salhub.outputs import ImageSaliencyOutput
 
 # Maps are smooth at this many places a side; ranking each pixel would take longer than the map.
 _COMPARED_SIDE = 56
+# Two maps of which this much agrees are taken for one by whoever looks at them.
+ALIKE = 0.8
 
 
 def finish_maps(
@@ -111,6 +113,18 @@ def take_comparison(
     similarity = class_sensitivity(seen[:, 0], seen[:, 1]).rho
     first, degenerate = (one[:, :1] for one in finished)
     return similarity, (first, degenerate), [one[:, :1] for one in maps]
+
+
+def words_on_similarity(similarity: float | None, label: str) -> list[str]:
+    """Say that a map hardly depends on the class, and what does; see `class_notes`."""
+    if similarity is None or not similarity >= ALIKE:  # NaN: one of the maps says nothing
+        return []
+    return [
+        "This map hardly depends on the class: the one of a class at the other end of the "
+        f"network's ranking is nearly the same (rank correlation {similarity:.2f}). It shows what "
+        f"the network reacts to; what speaks for '{label}' and not for others is shown by "
+        "method='linear_approx', or by the model gradcam-efficientnet-lite0."
+    ]
 
 
 def asks_for_several(class_labels: Tensor | Sequence | int | None) -> bool:

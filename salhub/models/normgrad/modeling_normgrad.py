@@ -21,6 +21,7 @@ from salhub.models.normgrad.finished_maps import (
     drop_class_axis,
     finish_maps,
     take_comparison,
+    words_on_similarity,
 )
 from salhub.models.normgrad.layer_capture import LayerCapture
 from salhub.models.normgrad.layer_choice import LayerChoice, image_size_of
@@ -75,6 +76,8 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
     Methods", CVPR 2020 (arXiv 2004.02866).
     """
 
+    answer_keywords = {"return_class_similarity": True}
+    class_notes = staticmethod(words_on_similarity)
     config: NormGradConfig
 
     def __init__(self, config: NormGradConfig, backbone: nn.Module | None = None):

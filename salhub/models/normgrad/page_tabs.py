@@ -43,7 +43,13 @@ class SensitiveMapTab(MapTab):
         """Explain the chosen class and the least likely one, which share a forward pass."""
         page = self.page
         other = page.least_likely(query)
+        if other == query.class_label:
+            other = page.guesses(query)[0][1]
         outputs, seconds = page.timed_run(query, [query.class_label, other])
+        # The page has both maps, so it does not ask for the comparison itself.
+        outputs.class_similarity = class_sensitivity(
+            outputs.saliency[:, 0], outputs.saliency[:, 1]
+        ).rho
         result = page.result_of(query, outputs, 0)
         numbers = [sensitivity(outputs, page.pipeline.class_name(other)), duration(seconds, page)]
         return self.show(query, result, numbers)

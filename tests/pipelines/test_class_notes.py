@@ -1,0 +1,61 @@
+"""A map that hardly depends on the class says so, and points to one that does."""
+
+import json
+
+import pytest
+import torch
+from transformers import ViTImageProcessorPil
+
+import salhub
+from salhub.models.normgrad.finished_maps import ALIKE, words_on_similarity
+from salhub.results import read_results
+from tests.models.normgrad.networks import SmallNet, spread_weights
+
+NAME = "normgrad-efficientnet-lite0"
+SENTENCE = "This map hardly depends on the class"
+
+
+@pytest.fixture(scope="module")
+def explain():
+    return salhub.pipeline(NAME, device="cpu")
+
+
+def test_the_answer_and_its_file_say_so(explain, tmp_path):
+    result = explain("sample:cat", method="norm_grad", layers=["blocks.15"])
+    [note] = [note for note in result.notes if note.startswith(SENTENCE)]
+    assert SENTENCE in result.summary() and f"'{result.label}'" in note
+    result.save(tmp_path / "cat.json")
+    assert note in json.loads((tmp_path / "cat.json").read_text())["notes"]
+    pixels = explain.view("sample:cat").fitted.pixel_values
+    model = explain.model.with_settings(method="norm_grad", layers=["blocks.15"])
+    output = model(pixels, return_class_similarity=True)
+    assert float(output.class_similarity) >= ALIKE
+    assert f"(rank correlation {float(output.class_similarity):.2f})" in note
+
+
+@pytest.mark.parametrize("method", ["linear_approx", "grad_cam"])
+def test_a_map_that_depends_on_it_says_nothing(explain, method):
+    assert not [n for n in explain("sample:cat", method=method).notes if n.startswith(SENTENCE)]
+
+
+def test_what_the_note_points_to_depends_on_the_class_by_the_measured_numbers():
+    [note] = words_on_similarity(0.9, "cat")
+    assert "method='linear_approx'" in note and "gradcam-efficientnet-lite0" in note
+    family, cam = read_results(NAME), read_results("gradcam-efficientnet-lite0")
+    assert family.metric("class_similarity/rho/linear_approx/blocks.15").value < 0.3
+    assert cam.metric("class_similarity/rho/this model").value < 0.3
+
+
+@pytest.mark.parametrize("similarity", [None, float("nan"), -0.9, 0.79])
+def test_no_words_where_nothing_is_alike(similarity):
+    assert words_on_similarity(similarity, "cat") == []
+
+
+def test_a_network_of_ones_own_is_compared_by_each_answer():
+    network = spread_weights(SmallNet())
+    with torch.no_grad():  # one output for all classes: any map is the same for each
+        network.classifier.weight[:] = network.classifier.weight[:1]
+    processor = ViTImageProcessorPil(size={"height": 16, "width": 16})
+    pipe = salhub.pipeline("normgrad", classifier=network, image_processor=processor, device="cpu")
+    for result in pipe(["sample:cat", "sample:cat"], batch_size=2):
+        assert any("(rank correlation 1.00)" in note for note in result.notes)
