@@ -111,6 +111,12 @@ class Found:
     num_empty: int = 0
 
     @property
+    def mean_rho(self) -> float:
+        """Over the pictures where it exists; NaN where it exists for none."""
+        known = [value for value in self.absolute_rho if np.isfinite(value)]
+        return float(np.mean(known)) if known else float("nan")
+
+    @property
     def is_defined(self) -> bool:
         """No map was empty, and every correlation exists."""
         return self.num_empty == 0 and bool(np.isfinite(self.absolute_rho).all())
@@ -264,7 +270,7 @@ def all_maps(
 def scores_of(found: Mapping[Setting, Found]) -> dict[Setting, float]:
     """The score of every setting that may be chosen, see `RULE`."""
     mass = {one: float(np.mean(values.mass)) for one, values in found.items()}
-    rho = {one: float(np.nanmean(values.absolute_rho)) for one, values in found.items()}
+    rho = {one: values.mean_rho for one, values in found.items()}
     sums = _standardised(mass) - _standardised(rho)
     return {
         one: float(total)
@@ -275,7 +281,7 @@ def scores_of(found: Mapping[Setting, Found]) -> dict[Setting, float]:
 
 def _standardised(values: Mapping[Setting, float]) -> np.ndarray:
     numbers = np.array(list(values.values()))
-    return (numbers - numbers.mean()) / numbers.std()
+    return (numbers - np.nanmean(numbers)) / np.nanstd(numbers)
 
 
 def _without_step(setting: Setting) -> Setting:
@@ -290,7 +296,7 @@ def add_search(
     rows = []
     for setting in sorted(found, key=lambda one: -scores.get(one, -np.inf)):
         values = found[setting]
-        numbers = [np.mean(values.mass), np.mean(values.hit), np.nanmean(values.absolute_rho)]
+        numbers = [np.mean(values.mass), np.mean(values.hit), values.mean_rho]
         score = round(scores[setting], 3) if setting in scores else "left out"
         mark = {chosen: "chosen", FORMER: "former"}.get(setting)
         rows.append([str(setting), *(round(float(number), 4) for number in numbers), score, mark])

@@ -59,3 +59,10 @@ def test_a_network_of_ones_own_is_compared_by_each_answer():
     pipe = salhub.pipeline("normgrad", classifier=network, image_processor=processor, device="cpu")
     for result in pipe(["sample:cat", "sample:cat"], batch_size=2):
         assert any("(rank correlation 1.00)" in note for note in result.notes)
+
+
+def test_salient_relevance_says_what_was_measured_of_it():
+    measured = read_results("salient-relevance-efficientnet-lite0")
+    rho = measured.metric("class_similarity/rho/salient relevance").value
+    [note] = salhub.SalientRelevanceForImageSaliency.class_notes(None, "cat")
+    assert rho > ALIKE and f": {rho:.2f})" in note and "gradcam-efficientnet-lite0" in note

@@ -13,6 +13,7 @@ from salhub.explaining.modeling_explained_classifier import (
     ExplainedClassifierModel,
 )
 from salhub.hub import hub_keywords, load
+from salhub.models.salient_relevance.class_notes import class_notes
 from salhub.models.salient_relevance.configuration_salient_relevance import SalientRelevanceConfig
 from salhub.models.salient_relevance.conservation_audit import ConservationAudit
 from salhub.models.salient_relevance.context_aware_saliency import (
@@ -77,6 +78,11 @@ class SalientRelevanceForImageSaliency(ExplainedClassifierModel):
     """
 
     config: SalientRelevanceConfig
+
+    @staticmethod
+    def class_notes(similarity: float | None, label: str) -> list[str]:
+        """As of every explainer; by the measured number, so the arguments play no part."""
+        return list(class_notes())
 
     def __init__(self, config: SalientRelevanceConfig, backbone: nn.Module | None = None):
         super().__init__(config, backbone)

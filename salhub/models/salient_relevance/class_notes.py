@@ -1,0 +1,30 @@
+"""What a person is told of relevance that hardly depends on the class."""
+
+from functools import cache
+
+from salhub.errors import CardError
+from salhub.results import read_results
+
+_MEASURED = "salient-relevance-efficientnet-lite0"
+# As alike as this, two maps are taken for one by whoever looks at them.
+_ALIKE = 0.8
+
+
+@cache
+def class_notes() -> tuple[str, ...]:
+    """Sentences for every answer, by what was measured of the shipped model.
+
+    A second class would take a second pass as long as the first, so no answer is compared itself.
+    """
+    try:
+        rho = read_results(_MEASURED).metric("class_similarity/rho/salient relevance").value
+    except CardError:  # a copy without the measured numbers says nothing of them
+        return ()
+    if rho < _ALIKE:
+        return ()
+    return (
+        "Maps of this method hardly depend on the class (rank correlation between those of two "
+        f"classes, as measured of {_MEASURED}: {rho:.2f}): this one shows what the network reacts "
+        "to. What speaks for one class and not for others is shown by the model "
+        "gradcam-efficientnet-lite0, or by normgrad with method='linear_approx'.",
+    )
