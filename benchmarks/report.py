@@ -237,8 +237,9 @@ def markdown(results: Results, title: str | None = None) -> str:
         lines += ["", f"## {table.title}", ""]
         if table.note:
             lines += [table.note, ""]
-        cells = [[_text(cell).replace("|", "\\|") for cell in row] for row in table.rows]
-        for row in [table.columns, ["---"] * len(table.columns), *cells]:
+        body = [table.columns, *table.rows]
+        head, *cells = [[_text(cell).replace("|", "\\|") for cell in row] for row in body]
+        for row in [head, ["---"] * len(head), *cells]:
             lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines) + "\n"
 
