@@ -96,7 +96,7 @@ def _check_classes(place: str, value: Mapping, *, is_by_index: bool) -> None:
 def _check_sizes(name: str, value: Any, place: str, where: str) -> None:
     if isinstance(value, Mapping):
         if name.endswith("_config"):
-            check_fields(value, name if where == "config.json" else f"{name} of {where}")
+            check_fields(value, f"{name} of {where}")
             return
         for key, one in value.items():
             _check_sizes(str(key), one, f"{key} of {place}", where)

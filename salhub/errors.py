@@ -39,12 +39,16 @@ class ModelNotFoundError(SalhubError, OSError):
     """A model that is neither a folder, nor shipped, nor cached, nor on the Hub."""
 
 
+class DownloadError(ModelNotFoundError):
+    """The Hub, or the network on the way to it, failed to the end."""
+
+
 class NoImageProcessorError(SalhubError, ValueError):
     """A model without the file that says how pictures are prepared for it."""
 
 
 class IntegrityError(SalhubError, OSError):
-    """A bundled file is missing or its content is not what the manifest says."""
+    """A file is missing or damaged, or its content is not what it should be."""
 
 
 class CardError(SalhubError, ValueError):

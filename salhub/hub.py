@@ -1,8 +1,8 @@
 """Where weights come from: a folder, the installation, or the Hugging Face Hub."""
 
+import json
 import logging
 import os
-import re
 import shutil
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -10,22 +10,32 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+from salhub.config_fields import check_fields
 from salhub.errors import (
-    IntegrityError,
     ModelNotFoundError,
     NoImageProcessorError,
     UnknownNameError,
-    UnknownSettingError,
     did_you_mean,
 )
 from salhub.files import put_in_place, scratch_folder, write_text
-from salhub.manifest import NAMESPACE, BundledModel, file_sha256, read_manifest
+from salhub.hub_faults import (
+    fault_of_hub,
+    is_missing_repository,
+    lacks_image_processor,
+    missing_message,
+    patiently,
+    reading_explained,
+    wrong_weights,
+)
+from salhub.loading_keywords import (
+    HUB_KEYWORDS,
+    checked_keywords,
+    hub_keywords,
+    unknown_explained,
+)
+from salhub.manifest import NAMESPACE, BundledModel, read_manifest
 
 logger = logging.getLogger(__name__)
-
-_UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
-# What says where on the Hub a model is; every way of loading takes these.
-HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 
 
 @dataclass(frozen=True)
@@ -61,34 +71,26 @@ class Resolved:
         try:
             yield
         except OSError as error:
-            if self.source != "hub" or not _is_missing_repository(error):
+            if self.source != "hub" or not is_missing_repository(error):
                 raise
-            if _lacks_image_processor(error) and _cached_config(self.name, hub_arguments):
+            if lacks_image_processor(error) and _cached_config(self.name, hub_arguments):
                 raise NoImageProcessorError(
                     f"'{self.name}' has no preprocessor_config.json, which says how pictures are "
                     "prepared; push it there with "
                     f"image_processor.push_to_hub('{self.name}')."
                 ) from error
-            raise ModelNotFoundError(_missing_message(self.name)) from error
+            raise ModelNotFoundError(missing_message(self.name)) from error
 
-    def verify_download(self, **hub_arguments: Any) -> None:
-        """Check weights that came from the Hub against the hash the Hub gave for them.
+    def snapshot(self, **hub_arguments: Any) -> Path | None:
+        """The folder that the files are read from; None where none of the Hub's is here yet.
 
-        The Hub's client checks only their length. The cache keeps each weight file under its hash.
-
-        Raises:
-            IntegrityError: A weight file has other bytes than the Hub's.
+        Args:
+            **hub_arguments: The keywords given to `from_pretrained`.
         """
-        config = _cached_config(self.name, hub_arguments) if self.source == "hub" else None
-        if config is None:
-            return
-        for weights in sorted(config.parent.rglob("*.safetensors")):
-            expected = weights.resolve().name
-            if len(expected) == 64 and file_sha256(weights.resolve()) != expected:
-                raise IntegrityError(
-                    f"{weights.name} of '{self.name}' is damaged: its sha256 is not the Hub's "
-                    f"{expected[:12]}...; download it again with force_download=True."
-                )
+        if self.source != "hub":
+            return Path(self.weights_folder, hub_arguments.get("subfolder") or "")
+        config = _cached_config(self.name, hub_arguments)
+        return None if config is None else config.parent
 
 
 def canonical_name(name: str | os.PathLike) -> str:
@@ -149,11 +151,6 @@ def resolve(name: str | os.PathLike, **hub_arguments: Any) -> Resolved:
     return Resolved(name, config_folder, weights_folder, "bundle", model.revision)
 
 
-def hub_keywords(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those settings that say where on the Hub a model is."""
-    return {key: settings[key] for key in HUB_KEYWORDS if key in settings}
-
-
 def load(cls: Any, name: str | os.PathLike | None, *arguments: Any, **keywords: Any) -> Any:
     """Load a model, configuration, image processor or tokenizer by name.
 
@@ -208,36 +205,48 @@ class LoadedByName:
 def _load(
     cls: Any, read: Callable, name: str | os.PathLike | None, *arguments: Any, **keywords: Any
 ) -> Any:
-    try:
+    with unknown_explained(cls, keywords):
         return _load_by_name(cls, read, name, *arguments, **keywords)
-    except TypeError as error:
-        # What is no field of the configuration ends in the constructor of the network.
-        unknown = _UNEXPECTED.search(str(error))
-        if unknown is None or unknown[1] not in keywords:
-            raise
-        config_class = getattr(cls, "config_class", None)
-        known = {field.name for field in fields(config_class)} if config_class else set()
-        raise UnknownSettingError(cls.__name__, unknown[1], known) from error
 
 
 def _load_by_name(
     cls: Any, read: Callable, name: str | os.PathLike | None, *arguments: Any, **keywords: Any
 ) -> Any:
+    kind = _kind_of(cls)
+    keywords = checked_keywords(cls, keywords, is_model=kind == "model")
     if name is None:
         return read(None, *arguments, **keywords)
     resolved = resolve(name, **keywords)
-    is_model = hasattr(cls, "from_config") or hasattr(cls, "_from_config")
-    if not resolved.is_bundled:
-        with resolved.explain_missing(**keywords):
-            try:
-                return read(resolved.name, *arguments, **keywords)
-            finally:
-                if is_model:
-                    resolved.verify_download(**keywords)
+    is_own = kind == "model" and issubclass(cls, LoadedByName)
+    wants_info = keywords.pop("output_loading_info", False)
+    if is_own or wants_info:
+        keywords["output_loading_info"] = True
+    if resolved.is_bundled:
+        loaded = _read_bundled(cls, kind, read, resolved, *arguments, **keywords)
+    else:
+        loaded = _read_patiently(kind, read, resolved, *arguments, **keywords)
+    if not is_own:
+        return loaded
+    may_mismatch = bool(keywords.get("ignore_mismatched_sizes"))
+    error = wrong_weights(resolved.name, loaded[1], may_mismatch=may_mismatch)
+    if error is not None:
+        raise error
+    return loaded if wants_info else loaded[0]
+
+
+def _kind_of(cls: Any) -> str:
+    if hasattr(cls, "from_config") or hasattr(cls, "_from_config"):
+        return "model"
+    return "tokenizer" if "Tokenizer" in cls.__name__ else "other"
+
+
+def _read_bundled(
+    cls: Any, kind: str, read: Callable, resolved: Resolved, *arguments: Any, **keywords: Any
+) -> Any:
     own = {key: value for key, value in keywords.items() if key not in HUB_KEYWORDS}
-    if is_model and own.get("config") is None:
+    if kind == "model" and own.get("config") is None:
         own["config"] = _take_config(cls, resolved.config_folder, own)
-    folder = resolved.weights_folder if is_model else resolved.config_folder
+    folder = resolved.weights_folder if kind == "model" else resolved.config_folder
     with without_progress_bar():
         loaded = read(folder, *arguments, **own)
     result = loaded[0] if isinstance(loaded, tuple) else loaded
@@ -246,6 +255,79 @@ def _load_by_name(
         if hasattr(part, "name_or_path"):
             part.name_or_path = resolved.name
     return loaded
+
+
+def _read_patiently(
+    kind: str, read: Callable, resolved: Resolved, *arguments: Any, **keywords: Any
+) -> Any:
+    """Read from a folder, or from the Hub, of which files that broke on the way are tried again."""
+
+    def attempt() -> Any:
+        with (
+            resolved.explain_missing(**keywords),
+            reading_explained(resolved.name, resolved.snapshot(**keywords), kind),
+        ):
+            if not isinstance(keywords.get("config"), PreTrainedConfig):
+                _check_config(resolved, keywords)
+            if kind == "tokenizer" and resolved.source == "hub":
+                # transformers goes on without it where the Hub fails.
+                _fetch(resolved.name, "tokenizer_config.json", keywords)
+            with _without_conversion():
+                return read(resolved.name, *arguments, **keywords)
+
+    from transformers import PreTrainedConfig
+
+    if resolved.source == "folder":
+        return attempt()
+    return patiently(
+        attempt,
+        resolved.name,
+        lambda: resolved.snapshot(**keywords),
+        with_weights=kind == "model",
+        force=bool(keywords.get("force_download")),
+        local=bool(keywords.get("local_files_only")),
+    )
+
+
+def _check_config(resolved: Resolved, keywords: Mapping[str, Any]) -> None:
+    """Refuse what no network can be built of before transformers builds it."""
+    if resolved.source == "hub":
+        path = _fetch(resolved.name, "config.json", keywords)
+    else:
+        path = Path(resolved.config_folder, keywords.get("subfolder") or "", "config.json")
+    if path is None or not path.is_file():
+        return
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return  # transformers names the file
+    check_fields(fields, f"config.json of '{resolved.name}'")
+
+
+def _fetch(name: str, file: str, keywords: Mapping[str, Any]) -> Path | None:
+    """A file of a repository, or None where it is not to be had; faults of the Hub are raised."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(name, file, **hub_keywords(keywords)))
+    except Exception as error:
+        if fault_of_hub(error) is not None:
+            raise
+        return None
+
+
+@contextmanager
+def _without_conversion() -> Generator[None]:
+    """Keep transformers from asking somebody else's server to convert pickles."""
+    name = "DISABLE_SAFETENSORS_CONVERSION"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
 
 
 def _take_config(cls: Any, folder: str, settings: dict[str, Any]) -> Any:
@@ -273,8 +355,13 @@ def read_config(name: str | os.PathLike, /, **settings: Any) -> dict[str, Any]:
 
     resolved = resolve(name, **settings)
     where = {} if resolved.is_bundled else hub_keywords(settings)
-    with resolved.explain_missing():
-        return PreTrainedConfig.get_config_dict(resolved.config_folder, **where)[0]
+
+    def read(folder: str, **where: Any) -> dict[str, Any]:
+        return PreTrainedConfig.get_config_dict(folder, **where)[0]
+
+    if resolved.is_bundled:
+        return read(resolved.config_folder)
+    return _read_patiently("other", read, resolved, **where)
 
 
 @contextmanager
@@ -391,48 +478,6 @@ def _cached_config(name: str, hub_arguments: dict[str, Any]) -> Path | None:
         revision=hub_arguments.get("revision"),
     )
     return Path(path) if isinstance(path, str) else None
-
-
-def _lacks_image_processor(error: BaseException | None) -> bool:
-    return error is not None and str(error).startswith("Can't load image processor")
-
-
-def _is_missing_repository(error: BaseException | None) -> bool:
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-    )
-
-    if _lacks_image_processor(error):
-        # Raised without a cause when transformers found no file at all.
-        return error.__cause__ is None and error.__context__ is None
-    missing = (RepositoryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled)
-    while error is not None:
-        if isinstance(error, missing) and not isinstance(error, GatedRepoError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _missing_message(name: str) -> str:
-    from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE
-
-    short = name.removeprefix(NAMESPACE)
-    shipped = read_manifest().get(short) if name.startswith(NAMESPACE) else None
-    if shipped is not None:
-        return (
-            f"'{name}' was asked for from the Hub by revision, subfolder or force_download, and is "
-            f"neither in the cache {HF_HUB_CACHE} nor to be had from {ENDPOINT} (missing, private "
-            f"or unreachable); leave these out to load it as it is shipped with salhub, revision "
-            f"{shipped.revision}."
-        )
-    return (
-        f"No model '{name}' was found: it is no folder, not shipped with salhub, not in the cache "
-        f"{HF_HUB_CACHE}, and not to be had from {ENDPOINT} (missing, private or unreachable)."
-        f"{did_you_mean(short, read_manifest())} `salhub list` shows the shipped models."
-    )
 
 
 def _seed_one(model: BundledModel, root: Path) -> Path:

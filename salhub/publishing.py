@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,6 +103,7 @@ def files_to_push(
     name = canonical_name(name_or_folder)
     if os.path.isdir(name):
         files, entry = _saved_model(Path(name))
+        files |= _card_of_snapshot(Path(name), files, repo_id)
         generated = {} if entry is None else {_CARD: to_bytes(_plain_card(entry, repo_id))}
     else:
         files = _shipped_model(name)
@@ -142,6 +144,7 @@ def _generated_card(name: str) -> dict[str, Content]:
 
 
 def _saved_model(folder: Path) -> tuple[dict[str, Content], Model | None]:
+    _refuse_links(folder)
     config = _read_config(folder)
     # A run has made sure that its model is complete, whoever's it is, and has written a card.
     entry = None if _is_of_a_run(folder) else _entry_of(config, folder)
@@ -159,6 +162,22 @@ def _saved_model(folder: Path) -> tuple[dict[str, Content], Model | None]:
     if skipped:
         logger.info("%s: not pushed: %s", folder, ", ".join(skipped))
     return files, entry
+
+
+def _refuse_links(folder: Path) -> None:
+    """Refuse links that lead out of a folder: what they lead to was not meant to be published."""
+    homes = [folder.resolve()]
+    if folder.resolve().parent.name == "snapshots":
+        homes.append(homes[0].parents[1] / "blobs")  # the cache of the Hub keeps its files there
+    for path in folder.iterdir():
+        if not _belongs_to_model(path):
+            continue
+        target = path.resolve()
+        if not any(target.is_relative_to(home) for home in homes):
+            raise ValueError(
+                f"{path} is a link that leads out of the folder, to {target}, so that nothing is "
+                "pushed; put the file itself there, or remove the link."
+            )
 
 
 def _is_of_a_run(folder: Path) -> bool:
@@ -232,6 +251,18 @@ def _belongs_to_model(path: Path) -> bool:
         return False
     is_known = path.name.startswith(_PUSHED_NAMES)
     return is_known or path.suffix.lower() in (*_PUSHED_SUFFIXES, *_PUSHED_PICTURES)
+
+
+def _card_of_snapshot(folder: Path, files: Mapping[str, Content], repo_id: str) -> dict:
+    """The card of a snapshot of a run, which is loaded from `repo_id` without a subfolder now."""
+    card = folder / _CARD
+    if card not in files.values() or not _is_of_a_run(folder):
+        return {}
+    # A run writes so when the snapshot is to lie in the repository of the whole run.
+    place = rf'"[^"\n]*", subfolder="{re.escape(folder.resolve().name)}"'
+    text = card.read_text(encoding="utf-8")
+    changed = re.sub(place, f'"{repo_id}"', text)
+    return {_CARD: changed.encode()} if changed != text else {}
 
 
 def _existing_card(card: str | os.PathLike) -> Path:

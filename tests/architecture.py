@@ -9,7 +9,7 @@ FLOORS = (
     ("errors", "files"),
     ("metrics", "ops"),
     ("results", "results_markdown", "model_card", "manifest", "config_fields", "hub", "hub_faults",
-     "hub_commit", "entries"),
+     "hub_commit", "loading_keywords", "entries"),
     ("configuration", "network_inside", "modeling", "saving", "outputs", "processing", "tokenizing",
      "data", "viz"),
     ("explaining", "quantization"),

@@ -14,11 +14,13 @@ from transformers import PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.initialization import no_init_weights
 
+from salhub.errors import did_you_mean
 from salhub.explaining.concurrency import exclusive_use
 from salhub.explaining.configuration_explained_classifier import (
     ExplainedClassifierConfig,
 )
 from salhub.hub import HUB_KEYWORDS, hub_keywords, load, resolve
+from salhub.loading_keywords import with_one_precision
 from salhub.manifest import NAMESPACE
 from salhub.modeling import SaliencyPreTrainedModel, attribution_scope
 from salhub.ops.class_scores import without_positions
@@ -29,7 +31,18 @@ logger = logging.getLogger(__name__)
 # Normalised pixels rarely pass 3; beyond this they are still in 0..255.
 _SUSPICIOUS_PIXEL = 20.0
 # Keywords of loading a classifier, which are no fields of the configuration.
-_LOADING = frozenset({*HUB_KEYWORDS, "device_map", "dtype"})
+_LOADING = frozenset(
+    {
+        *HUB_KEYWORDS,
+        "attn_implementation",
+        "device_map",
+        "dtype",
+        "max_memory",
+        "offload_folder",
+        "quantization_config",
+        "variant",
+    }
+)
 _NOTHING_MISSING = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
 
 
@@ -100,7 +113,15 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
             >>> model = NormGradForImageSaliency.from_classifier("salhub/efficientnet-lite0")
         """
         loading: dict[str, Any] = {}
+        settings = with_one_precision(settings)
+        _refuse_other_keywords(cls.config_class, settings)
         if isinstance(classifier, nn.Module):
+            given = sorted(_LOADING & settings.keys() - {"dtype"})
+            if given:
+                raise ValueError(
+                    f"{given[0]} is for classifiers loaded by name; the one given is loaded "
+                    "already, so leave it out."
+                )
             if "dtype" in settings:
                 raise ValueError(
                     "dtype is for classifiers loaded by name; convert the module yourself, with "
@@ -129,6 +150,12 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
         """Load a model by name; see `SaliencyPreTrainedModel.from_pretrained`."""
         if pretrained_model_name_or_path is None:
             return super().from_pretrained(None, *arguments, **kwargs)
+        kwargs = with_one_precision(kwargs)
+        inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)} | {"num_labels"}
+        own = cls.config_class.field_names() | _LOADING
+        _refuse_other_keywords(
+            cls.config_class, {key: kwargs[key] for key in kwargs.keys() & inherited - own}
+        )
         config = kwargs.pop("config", None)
         if not isinstance(config, cls.config_class):
             own = {field.name for field in dataclasses.fields(cls.config_class)} - {"dtype"}
@@ -297,6 +324,17 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
         return labels.long().reshape(batch_size, -1)
 
 
+def _refuse_other_keywords(config_class: Any, settings: Mapping[str, Any]) -> None:
+    """Fields that every configuration has, such as `num_labels`, would change nothing here."""
+    known = config_class.field_names() | _LOADING
+    for name in settings:
+        if name not in known and not name.startswith("_"):
+            raise ValueError(
+                f"{config_class.__name__} has no field '{name}' that a call may set."
+                f"{did_you_mean(name, known)} The classes are those of the classifier."
+            )
+
+
 def _refuse_scripted(network: nn.Module) -> None:
     for name, module in network.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
@@ -368,7 +406,8 @@ def _build(config: ExplainedClassifierConfig, auto_class: str) -> nn.Module:
             f"{type(config).__name__} names no classifier to explain; use "
             "from_classifier('NAME or module'), or set backbone_config."
         )
-    return getattr(transformers, auto_class).from_config(config.backbone_config)
+    build = getattr(transformers, auto_class).from_config
+    return build(config.backbone_config, trust_remote_code=False)
 
 
 def _own_config(backbone: nn.Module) -> PreTrainedConfig | None:

@@ -29,6 +29,7 @@ from .repository import ContentStore, HubError, Repository
 OWNER_TOKEN = "hf_ownerownerownerownerownerownerowner"
 GUEST_TOKEN = "hf_guestguestguestguestguestguestguest"
 READER_TOKEN = "hf_readerreaderreaderreaderreaderreader"
+PORTAL = b"<html><body>Welcome to our network. Please log in.</body></html>"
 USERS = {
     OWNER_TOKEN: User("owner", organisations=("salhub",)),
     GUEST_TOKEN: User("guest"),
@@ -58,6 +59,8 @@ class Fault:
     cut_after: int | None = None
     shorten_to: int | None = None
     flip_byte: bool = False
+    is_portal: bool = False
+    is_renamed: bool = False
 
     def concerns(self, method: str, path: str) -> bool:
         return self.times > 0 and method == self.method and self.fragment in path
@@ -157,6 +160,14 @@ class HubServer:
         """Change one byte of the body: of what is sent for GET, of what is received for PUT."""
         self.faults.append(Fault(fragment, method, times, flip_byte=True))
 
+    def show_portal(self, fragment: str, *, times: int = 1, method: str = "GET") -> None:
+        """Answer with the login page of a network, as if it was the file."""
+        self.faults.append(Fault(fragment, method, times, is_portal=True))
+
+    def rename(self, fragment: str, *, times: int = 1) -> None:
+        """Give a file another hash than its own."""
+        self.faults.append(Fault(fragment, "HEAD", times, is_renamed=True))
+
     # What the handler calls
 
     def answer(self, request: Request) -> tuple[Response, Fault | None]:
@@ -176,7 +187,12 @@ class HubServer:
             raise fault.refusal
         if fault.flip_byte:
             request.body = _with_flipped_byte(request.body)
+        if fault.is_portal:
+            return Response(200, PORTAL, {"Content-Type": "text/html"})
         response = routes.answer(self.hub, request)
+        if fault.is_renamed and "ETag" in response.headers:
+            own = response.headers["ETag"].strip('"')
+            response.headers["ETag"] = f'"{own[::-1]}"'
         if fault.shorten_to is not None:
             response.body = response.body[: fault.shorten_to]
         if fault.flip_byte:

@@ -242,7 +242,7 @@ def load_damaged() -> dict[str, Any]:
 
 def test_a_download_with_wrong_bytes_is_refused_by_its_hash(server, site, tmp_path):
     server.forget()
-    server.corrupt("model.safetensors")
+    server.corrupt("model.safetensors", times=4)
     facts = HubClient(server, tmp_path, [site]).call(load_damaged)
     kind, message = facts["damaged"]
     assert kind == "IntegrityError" and "model.safetensors" in message

@@ -8,6 +8,7 @@ import torch
 
 from salhub.errors import ModelNotFoundError
 from salhub.hub import load
+from salhub.hub_faults import encoding_explained
 from salhub.tokenizing import batches_of, load_tokenizer, token_limit
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,8 @@ class SentenceEncoder:
         """
         distinct = list(dict.fromkeys(sentences))
         longest = token_limit(self.model, self.tokenizer) or _USUAL_LIMIT
-        rows = self.tokenizer(distinct, truncation=True, max_length=longest)
+        with encoding_explained(self.tokenizer):
+            rows = self.tokenizer(distinct, truncation=True, max_length=longest)
         lengths = [len(ids) for ids in rows["input_ids"]]
         num_full = sum(length >= longest for length in lengths)
         if num_full:

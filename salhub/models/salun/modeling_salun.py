@@ -54,7 +54,9 @@ class SalUnForImageClassification(SaliencyPreTrainedModel):
         from transformers import AutoModelForImageClassification
 
         super().__init__(config)
-        self.backbone = AutoModelForImageClassification.from_config(config.backbone_config)
+        self.backbone = AutoModelForImageClassification.from_config(
+            config.backbone_config, trust_remote_code=False
+        )
         self.post_init()
 
     @classmethod

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from salhub.data.text_sources import whole_text
+from salhub.hub_faults import encoding_explained
 from salhub.models.verbalizer.doubt import doubt_about
 from salhub.models.verbalizer.modeling_verbalizer import SaliencyVerbalizerModel
 from salhub.models.verbalizer.words import Words
@@ -136,14 +137,15 @@ def _encode(
 ) -> dict[str, Any]:
     is_fast = getattr(tokenizer, "is_fast", False)
     texts = (text,) if isinstance(text, str) else text
-    encoding = tokenizer(
-        *texts,
-        truncation=limit is not None,
-        max_length=limit,
-        return_offsets_mapping=is_fast,
-        return_special_tokens_mask=True,
-        verbose=False,
-    )
+    with encoding_explained(tokenizer):
+        encoding = tokenizer(
+            *texts,
+            truncation=limit is not None,
+            max_length=limit,
+            return_offsets_mapping=is_fast,
+            return_special_tokens_mask=True,
+            verbose=False,
+        )
     ids, special = encoding["input_ids"], np.array(encoding["special_tokens_mask"], dtype=bool)
     if is_fast:
         words = _words_of(encoding, texts, special, word_level)

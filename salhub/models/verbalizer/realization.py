@@ -87,8 +87,12 @@ def templates_of(config: VerbalizerConfig) -> Mapping[str, Any]:
 
 
 def _check_placeholders(name: str, sentence: Any, usual: Any) -> None:
-    if not isinstance(sentence, str) or not isinstance(usual, str):
+    if isinstance(usual, list):
+        if not isinstance(sentence, list) or not all(isinstance(one, str) for one in sentence):
+            raise ValueError(f"The template '{name}' must be a list of texts, got {sentence!r}.")
         return
+    if not isinstance(sentence, str):
+        raise ValueError(f"The template '{name}' must be a text, got {sentence!r}.")
     allowed = {*_placeholders(usual), *_PLACEHOLDERS.get(name, ())}
     try:
         unknown = [one for one in _placeholders(sentence) if one not in allowed]
@@ -102,7 +106,20 @@ def _check_placeholders(name: str, sentence: Any, usual: Any) -> None:
 
 
 def _placeholders(sentence: str) -> list[str]:
-    return [field for _, field, _, _ in Formatter().parse(sentence) if field is not None]
+    """The names in braces.
+
+    Raises:
+        ValueError: A name with more than itself, such as the width of ">999999999", by which a
+            text can be made as long as memory is.
+    """
+    names = []
+    for _, name, width, conversion in Formatter().parse(sentence):
+        if name is None:
+            continue
+        if width or conversion:
+            raise ValueError(f"{{{name}}} must stand alone, without : or ! behind the name")
+        names.append(name)
+    return names
 
 
 def cues_of(config: VerbalizerConfig) -> Mapping[str, Any]:

@@ -1,0 +1,421 @@
+"""What goes wrong when files are fetched or read, in one sentence each; and what may be retried."""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from salhub.errors import (
+    DownloadError,
+    IntegrityError,
+    ModelNotFoundError,
+    SalhubError,
+    did_you_mean,
+)
+from salhub.manifest import NAMESPACE, file_sha256, read_manifest
+
+logger = logging.getLogger(__name__)
+
+# Seconds to wait before each further try.
+WAITS = (0.5, 1.0, 2.0)
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
+
+
+# --- the Hub ----------------------------------------------------------------------------------
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it came from."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def fault_of_hub(error: BaseException) -> str | None:
+    """What the Hub or the network did wrong, in words; None for any other error.
+
+    Args:
+        error: What the Hub's client or transformers raised.
+    """
+    from huggingface_hub.errors import FileMetadataError, HfHubHTTPError
+
+    for one in chain(error):
+        status = getattr(getattr(one, "response", None), "status_code", None)
+        if isinstance(one, HfHubHTTPError) and status is not None:
+            return f"it answered with status {status}" if status >= 500 or status == 429 else None
+        if isinstance(one, FileMetadataError):
+            return "something else than a Hub answered, such as the login page of a network"
+        if str(one).startswith("Consistency check failed"):
+            return "what came was not as long as announced: it broke off, or is another page"
+        if type(one).__module__.startswith("httpx") and type(one).__name__ != "ConnectError":
+            return f"the connection broke off ({type(one).__name__})"
+    return None
+
+
+def is_tried_again_already(error: BaseException) -> bool:
+    """Whether the Hub's client has tried several times itself, as it does before downloads."""
+    return "HEAD" in map(_method, chain(error))
+
+
+def _method(error: BaseException) -> str | None:
+    try:
+        return getattr(error, "request").method  # noqa: B009
+    except (AttributeError, RuntimeError):  # of no request, or of one that is not known
+        return None
+
+
+def lacks_image_processor(error: BaseException | None) -> bool:
+    """Whether transformers says that there is no image processor."""
+    return error is not None and str(error).startswith("Can't load image processor")
+
+
+def is_missing_repository(error: BaseException | None) -> bool:
+    """Whether an error says that a repository is not to be had, from wherever."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    if lacks_image_processor(error):
+        # Raised without a cause when transformers found no file at all.
+        return error.__cause__ is None and error.__context__ is None
+    missing = (RepositoryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled)
+    return any(
+        isinstance(one, missing) and not isinstance(one, GatedRepoError) for one in chain(error)
+    )
+
+
+def missing_message(name: str) -> str:
+    """What is said of a name of which nothing was found."""
+    from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE
+
+    short = name.removeprefix(NAMESPACE)
+    shipped = read_manifest().get(short) if name.startswith(NAMESPACE) else None
+    if shipped is not None:
+        return (
+            f"'{name}' was asked for from the Hub by revision, subfolder or force_download, and is "
+            f"neither in the cache {HF_HUB_CACHE} nor to be had from {ENDPOINT} (missing, private "
+            f"or unreachable); leave these out to load it as it is shipped with salhub, revision "
+            f"{shipped.revision}."
+        )
+    return (
+        f"No model '{name}' was found: it is no folder, not shipped with salhub, not in the cache "
+        f"{HF_HUB_CACHE}, and not to be had from {ENDPOINT} (missing, private or unreachable)."
+        f"{did_you_mean(short, read_manifest())} `salhub list` shows the shipped models."
+    )
+
+
+def download_error(name: str, fault: str) -> DownloadError:
+    """The error for a Hub that failed to the end."""
+    from huggingface_hub.constants import ENDPOINT
+
+    return DownloadError(
+        f"'{name}' could not be fetched from {ENDPOINT}: {fault}, also when tried again; check the "
+        "network and try later, or use what is in the cache with local_files_only=True."
+    )
+
+
+def patiently(
+    read: Callable[[], Any],
+    name: str,
+    snapshot: Callable[[], Path | None],
+    *,
+    with_weights: bool,
+    force: bool,
+    local: bool,
+) -> Any:
+    """Read from the Hub, a few times where files break on the way, and heal the cache meanwhile.
+
+    Args:
+        read: Does it.
+        name: The repository.
+        snapshot: Where its files are in the cache, once there are some.
+        with_weights: Whether weights are read.
+        force: Whether files are fetched anew.
+        local: Whether only the cache may be used.
+
+    Raises:
+        DownloadError: The Hub failed to the end.
+        IntegrityError: Files are damaged, and fetching them again did not help.
+    """
+    from huggingface_hub import constants
+
+    is_offline = local or constants.HF_HUB_OFFLINE
+
+    def damaged() -> list[Path]:
+        folder = snapshot()
+        return [] if folder is None else damaged_files(folder, with_weights=with_weights)
+
+    if force and not is_offline:
+        # The Hub's client keeps the name of a damaged file on the damaged content.
+        remove_damaged(damaged())
+    for wait in (*WAITS, None):
+        failure, result, fault = None, None, None
+        try:
+            result = read()
+        except Exception as error:
+            failure, fault = error, fault_of_hub(error)
+        broken = damaged()
+        if failure is None and not broken:
+            return result
+        is_final = wait is None or is_offline
+        if broken:
+            if is_final:
+                raise damage_error(name, broken) from failure
+            remove_damaged(broken)
+        elif failure is not None and fault is None:
+            raise failure
+        elif failure is not None and (is_final or is_tried_again_already(failure)):
+            raise download_error(name, str(fault)) from failure
+        logger.warning("%s: %s; trying again.", name, fault or "a file came damaged")
+        time.sleep(wait or 0)
+    raise AssertionError("the last try returns or raises")
+
+
+# --- files that came from it --------------------------------------------------------------------
+
+
+def damaged_files(snapshot: Path, *, with_weights: bool) -> list[Path]:
+    """The files of a snapshot in the cache whose content is not what the Hub gave the hash of.
+
+    The Hub's client compares lengths only; the cache keeps each file under its hash: SHA-256 for
+    large files, that of git for others.
+
+    Args:
+        snapshot: Folder of one revision.
+        with_weights: Whether to look at weights too, which takes a second a gigabyte.
+    """
+    found = []
+    for path in sorted(snapshot.rglob("*")):
+        expected = path.resolve().name
+        is_hash = re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", expected) is not None
+        is_looked_at = with_weights or path.suffix != ".safetensors"
+        if path.is_file() and is_hash and is_looked_at and _hash_of(path, expected) != expected:
+            found.append(path)
+    return found
+
+
+def remove_damaged(files: Iterable[Path]) -> None:
+    """Remove files from the cache, so that they are fetched again."""
+    for path in files:
+        blob = path.resolve()
+        for one in (path, blob):
+            with suppress(OSError):  # a cache that cannot be written
+                one.unlink()
+
+
+def damage_error(name: str, files: Iterable[Path]) -> IntegrityError:
+    """The error for files whose content is not what the Hub announced."""
+    names = ", ".join(sorted({path.name for path in files}))
+    return IntegrityError(
+        f"{names} of '{name}' is damaged: its sha256 or git hash is not the Hub's; download it "
+        "again with force_download=True."
+    )
+
+
+def _hash_of(path: Path, expected: str) -> str:
+    if len(expected) == 64:
+        return file_sha256(path.resolve())
+    content = path.read_bytes()
+    header = f"blob {len(content)}\0".encode()
+    return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()
+
+
+@contextmanager
+def encoding_explained(tokenizer: Any) -> Generator[None]:
+    """Turn a tokenizer that breaks down over a text into one sentence that names it.
+
+    Args:
+        tokenizer: One of transformers.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        name = getattr(tokenizer, "name_or_path", "")
+        file = Path(name, "tokenizer.json") if name else "its tokenizer.json"
+        raise ValueError(
+            f"The tokenizer cannot cut the text into tokens ({' '.join(str(error).split())}); "
+            f"the rules in {file} are at fault: give another tokenizer."
+        ) from error
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def reading_explained(name: str, folder: str | os.PathLike | None, kind: str) -> Generator[None]:
+    """Turn what goes wrong while files are read into one sentence that names them.
+
+    Args:
+        name: What the caller asked for.
+        folder: Where the files lie, or None where that is not known.
+        kind: "model", "tokenizer", or anything else.
+    """
+    try:
+        yield
+    except (SalhubError, KeyboardInterrupt, SystemExit, MemoryError, ImportError):
+        raise
+    except BaseException as error:
+        found = _explained(error, name, Path(folder) if folder else None, kind)
+        if found is None:
+            raise
+        raise found from error
+
+
+def _explained(error: BaseException, name: str, folder: Path | None, kind: str) -> Exception | None:
+    text = " ".join(str(error).split())
+    if "trust_remote_code" in text:
+        return ValueError(
+            f"'{name}' needs code of its own, and salhub runs no code of repositories; choose "
+            "another one, or load it yourself and give the loaded object."
+        )
+    is_plain = isinstance(error, OSError | ValueError | TypeError | NotImplementedError)
+    if kind == "model" and (found := _weights_error(error, name, folder, text)) is not None:
+        return found
+    if kind == "tokenizer" and not isinstance(error, OSError):
+        return _damaged_tokenizer(error, name, folder, text)
+    if is_plain or not isinstance(error, Exception):
+        return None
+    return ValueError(
+        f"'{name}' cannot be loaded: its files are damaged or do not fit together "
+        f"({type(error).__name__}: {text[:200]}); download or save it again."
+    )
+
+
+def _weights_error(
+    error: BaseException, name: str, folder: Path | None, text: str
+) -> Exception | None:
+    is_missing = text.startswith("Error no file named model")
+    if is_missing or "cannot be loaded with `safetensors`" in text:
+        return no_weights(name, folder)
+    is_shard = isinstance(error, FileNotFoundError) and ".safetensors" in text
+    is_index = isinstance(error, json.JSONDecodeError | KeyError | UnicodeDecodeError)
+    if type(error).__name__ == "SafetensorError" or is_shard or is_index:
+        return _damaged_weights(name, folder, text)
+    # transformers prints a table of what does not fit, and raises this.
+    if isinstance(error, RuntimeError) and "ignore_mismatched_sizes" in text:
+        return _other_shapes(name)
+    return None
+
+
+def no_weights(name: str, folder: Path | None) -> ModelNotFoundError:
+    """The error for a model without weights that may be loaded."""
+    pickles = [
+        path.name
+        for pattern in _PICKLES
+        for path in (folder.glob(pattern) if folder is not None and folder.is_dir() else ())
+    ]
+    has = f", only {', '.join(sorted(pickles)[:3])}" if pickles else ""
+    return ModelNotFoundError(
+        f"'{name}' has no safetensors weights (model.safetensors){has}, and salhub loads no "
+        "pickles, which can run any code; choose a repository with safetensors, or load it "
+        "elsewhere and save it with model.save_pretrained(folder)."
+    )
+
+
+def wrong_weights(name: str, info: Any, *, may_mismatch: bool) -> IntegrityError | None:
+    """The error for weights that are not those of the model; None where they are.
+
+    Args:
+        name: The model.
+        info: What `output_loading_info` gives.
+        may_mismatch: Whether the caller asked for new weights where shapes differ.
+    """
+    keys = {kind: sorted(map(_key, info[f"{kind}_keys"])) for kind in ("missing", "unexpected")}
+    mismatched = sorted(map(_key, info.get("mismatched_keys") or ()))
+    if mismatched and not may_mismatch:
+        return _other_shapes(name)
+    if may_mismatch:
+        keys["missing"] = [key for key in keys["missing"] if key not in mismatched]
+    parts = [
+        f"{len(found)} weights are {kind}, such as '{found[0]}'"
+        for kind, found in keys.items()
+        if found
+    ]
+    if not parts:
+        return None
+    return IntegrityError(
+        f"The weight file of '{name}' is not one of the model that its config.json describes: "
+        f"{' and '.join(parts)}; save the model again, from the network without wrappers and "
+        "adapters."
+    )
+
+
+def _key(entry: Any) -> str:
+    return entry[0] if isinstance(entry, tuple) else str(entry)
+
+
+def _other_shapes(name: str) -> IntegrityError:
+    return IntegrityError(
+        f"model.safetensors of '{name}' holds weights of other shapes than its config.json "
+        "describes, so the two belong to different models; give the configuration of these "
+        "weights, or save or download both again."
+    )
+
+
+def _damaged_weights(name: str, folder: Path | None, text: str) -> IntegrityError:
+    files = _broken_weights(folder)
+    shown = " and ".join(map(str, files)) if files else f"A weight file of '{name}'"
+    return IntegrityError(
+        f"{shown} is missing, damaged or incomplete ({text[:120]}); save or copy it again, or "
+        "where it came from the Hub, download it again with force_download=True."
+    )
+
+
+def _broken_weights(folder: Path | None) -> list[Path]:
+    from safetensors import SafetensorError, safe_open
+
+    broken = []
+    for path in sorted(folder.glob("*.safetensors")) if folder is not None else ():
+        try:
+            with safe_open(path, framework="pt") as file:
+                file.keys()
+        except (SafetensorError, OSError):
+            broken.append(path)
+    index = None if folder is None else folder / "model.safetensors.index.json"
+    if broken or index is None or not index.is_file():
+        return broken
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return [index]
+    return [index.parent / str(one) for one in shards if not (index.parent / str(one)).is_file()]
+
+
+def _damaged_tokenizer(
+    error: BaseException, name: str, folder: Path | None, text: str
+) -> Exception | None:
+    is_panic = type(error).__name__ == "PanicException"
+    if not isinstance(error, Exception) and not is_panic:
+        return None
+    shown = f"The tokenizer of '{name}'" if folder is None else _broken_json(folder)
+    return IntegrityError(
+        f"{shown} cannot be read ({type(error).__name__}: {text[:160]}); save the tokenizer again "
+        "with tokenizer.save_pretrained(folder), or download it again with force_download=True."
+    )
+
+
+def _broken_json(folder: Path) -> str:
+    """The first file of a tokenizer that is no JSON; else the one that holds all of it."""
+    names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json")
+    for name in names:
+        try:
+            if (folder / name).is_file():
+                content = json.loads((folder / name).read_text(encoding="utf-8"))
+                if not isinstance(content, dict):
+                    return str(folder / name)
+        except (ValueError, RecursionError):
+            return str(folder / name)
+    return str(folder / names[0])

@@ -1,0 +1,110 @@
+"""The keywords that models are loaded with: one name for each, and nothing that runs code."""
+
+import re
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any
+
+from salhub.config_fields import check_precision
+from salhub.errors import UnknownSettingError
+
+_UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
+
+# What says where on the Hub a model is; every way of loading takes these.
+HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+# Keywords of transformers by which pickles are loaded or code is run, and the values that do it.
+_REFUSED: dict[str, tuple[bool, ...]] = {
+    "trust_remote_code": (True,),
+    "use_safetensors": (False,),
+    "weights_only": (False,),
+    "from_tf": (True,),
+    "from_flax": (True,),
+}
+
+
+def hub_keywords(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those settings that say where on the Hub a model is."""
+    return {key: settings[key] for key in HUB_KEYWORDS if key in settings}
+
+
+def checked_keywords(cls: Any, keywords: Mapping[str, Any], *, is_model: bool) -> dict[str, Any]:
+    """Return the keywords of loading so that nothing but safetensors is read, and no code run.
+
+    Args:
+        cls: What is loaded.
+        keywords: Those of its `from_pretrained`.
+        is_model: Whether it has weights.
+
+    Raises:
+        ValueError: Pickles or code were asked for, or the precision is none.
+        TypeError: The precision is none at all.
+    """
+    checked = with_one_precision(keywords)
+    for name, refused in _REFUSED.items():
+        if name in checked and checked.pop(name) in refused:
+            raise ValueError(
+                f"{name}={keywords[name]} is not taken: salhub loads weights from safetensors "
+                "alone, and runs no code of repositories; load the model yourself and give the "
+                "loaded object."
+            )
+    if is_model and checked.get("gguf_file") is None:
+        checked["use_safetensors"] = True
+    if cls.__name__.startswith("Auto"):
+        checked["trust_remote_code"] = False
+    return checked
+
+
+def with_one_precision(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings whose precision is called `dtype`, whichever name it was given by.
+
+    Args:
+        settings: Keywords of loading; `torch_dtype` is the former name of `dtype`.
+
+    Raises:
+        ValueError: There is no such precision, or there are two.
+        TypeError: It is none at all.
+
+    Example:
+        >>> with_one_precision({"torch_dtype": "float16"})
+        {'dtype': 'float16'}
+    """
+    found = dict(settings)
+    given = {key: found.pop(key) for key in ("torch_dtype", "dtype") if key in found}
+    chosen = [value for value in given.values() if value is not None]
+    if not chosen:
+        return found
+    if len(chosen) == 2 and str(chosen[0]).split(".")[-1] != str(chosen[1]).split(".")[-1]:
+        raise ValueError(
+            f"dtype={given['dtype']} and torch_dtype={given['torch_dtype']} contradict each other; "
+            "give dtype alone."
+        )
+    dtype = chosen[-1]
+    if isinstance(dtype, str):
+        check_precision(dtype)
+    elif not getattr(dtype, "is_floating_point", isinstance(dtype, dict)):
+        raise TypeError(f"dtype must be a precision such as torch.bfloat16, got {dtype!r}.")
+    return {**found, "dtype": dtype}
+
+
+@contextmanager
+def unknown_explained(cls: Any, keywords: Mapping[str, Any]) -> Generator[None]:
+    """Turn the complaint of a network's constructor about a keyword into one that names fields.
+
+    Args:
+        cls: What is loaded.
+        keywords: What it is loaded with.
+
+    Raises:
+        UnknownSettingError: One of them is no field of the configuration.
+    """
+    try:
+        yield
+    except TypeError as error:
+        # What is no field of the configuration ends in the constructor of the network.
+        unknown = _UNEXPECTED.search(str(error))
+        if unknown is None or unknown[1] not in keywords:
+            raise
+        config_class = getattr(cls, "config_class", None)
+        known = {field.name for field in fields(config_class)} if config_class else set()
+        raise UnknownSettingError(cls.__name__, unknown[1], known) from error
