@@ -27,35 +27,52 @@ def push() -> None:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
     with HubServer() as server:
-        HubClient(server, tmp_path_factory.mktemp("author")).call(push)
         yield server
 
 
+@pytest.fixture(scope="module")
+def person(server: HubServer, tmp_path_factory: pytest.TempPathFactory) -> HubClient:
+    """One machine for all tests, each of which has a cache of its own."""
+    person = HubClient(server, tmp_path_factory.mktemp("person"))
+    person.call(push)
+    return person
+
+
 @pytest.fixture
-def client(server: HubServer, tmp_path: Path) -> HubClient:
+def client(server: HubServer, person: HubClient) -> HubClient:
     server.forget()
-    return HubClient(server, tmp_path)
+    return person
 
 
-def digest(name: str) -> str:
+def digest(name: str, cache: str, **keywords: Any) -> str:
     """Of the weights that a model was loaded with."""
     import salhub
-    from salhub import hub_faults
 
-    hub_faults.WAITS = (0.01, 0.01, 0.01)
-    model = salhub.AutoModelForSaliency.from_pretrained(name)
+    hurry()
+    model = salhub.AutoModelForSaliency.from_pretrained(name, cache_dir=cache, **keywords)
     total = hashlib.sha256()
     for _, tensor in sorted(model.state_dict().items()):
         total.update(tensor.numpy().tobytes())
     return total.hexdigest()
 
 
-def load_by_pipeline() -> list[Any]:
-    import salhub
+def hurry() -> None:
     from salhub import hub_faults
 
     hub_faults.WAITS = (0.01, 0.01, 0.01)
-    explain = salhub.pipeline(TEXTS)
+
+
+def digests(cache: str) -> list[str]:
+    """From the Hub, from the cache that this left, and of the folder that was pushed."""
+    local = digest(EXPLAINER, cache), digest(EXPLAINER, cache, local_files_only=True)
+    return [*local, digest(str(FORMER / "normgrad"), cache)]
+
+
+def load_by_pipeline(cache: str) -> list[Any]:
+    import salhub
+
+    hurry()
+    explain = salhub.pipeline(TEXTS, cache_dir=cache)
     return [explain.tokenizer.model_max_length, explain("A grand plot.").label]
 
 
@@ -63,7 +80,7 @@ EVERY = ("config.json", "model.safetensors")
 
 
 @pytest.mark.parametrize("fault", ["busy", "broken off", "portal", "damaged", "wrong name"])
-def test_what_fails_once_is_asked_again(server, client, fault):
+def test_what_fails_once_is_asked_again(server, client, fault, tmp_path):
     for file in EVERY:
         if fault == "busy":
             server.fail(file, status=503)
@@ -75,43 +92,38 @@ def test_what_fails_once_is_asked_again(server, client, fault):
             server.corrupt(file)
         else:
             server.rename(file)
-    found = client.call(digest, EXPLAINER)
-    server.forget()
-    assert found == client.call(digest, str(FORMER / "normgrad"))
-    # What the cache holds by now is whole.
-    assert client.call(digest, EXPLAINER, offline=True) == found
+    found, cached, expected = client.call(digests, str(tmp_path))
+    assert found == cached == expected
+    assert all(fault.times == 0 for fault in server.faults)
 
 
-def test_a_tokenizer_does_not_lose_its_settings_to_a_busy_hub(server, client):
-    expected = client.call(load_by_pipeline)
-    other = HubClient(server, client.home / "other")
-    other.home.mkdir()
+def test_a_tokenizer_does_not_lose_its_settings_to_a_busy_hub(server, client, tmp_path):
+    expected = client.call(load_by_pipeline, str(tmp_path / "calm"))
     server.fail("tokenizer_config.json", status=503)
     server.fail("tokenizer.json", status=503)
-    assert other.call(load_by_pipeline) == expected
+    assert client.call(load_by_pipeline, str(tmp_path / "busy")) == expected
 
 
-def fail_then_heal() -> dict[str, Any]:
-    import salhub
-    from salhub import hub_faults
-    from salhub.hub import load as load_by_name
-
-    hub_faults.WAITS = (0.01, 0.01, 0.01)
+def fail(cache: str) -> dict[str, Any]:
     from transformers import AutoImageProcessor
 
-    load = salhub.NormGradForImageSaliency.from_pretrained
+    import salhub
+    from salhub.hub import load
+
+    hurry()
+    own = salhub.NormGradForImageSaliency.from_pretrained
     return {
-        "model": refusal(load, EXPLAINER),
-        "processor": refusal(load_by_name, AutoImageProcessor, EXPLAINER),
+        "model": refusal(own, EXPLAINER, cache_dir=cache),
+        "processor": refusal(load, AutoImageProcessor, EXPLAINER, cache_dir=cache),
     }
 
 
-def heal() -> str:
+def heal(cache: str) -> str:
     import salhub
 
-    model = salhub.NormGradForImageSaliency.from_pretrained(EXPLAINER, force_download=True)
-    assert salhub.pipeline(EXPLAINER)(FORMER / "picture.png").label
-    return type(model).__name__
+    salhub.pipeline(EXPLAINER, cache_dir=cache, force_download=True)
+    explain = salhub.pipeline(EXPLAINER, cache_dir=cache, local_files_only=True)
+    return explain(FORMER / "picture.png").model_name
 
 
 FAULTS = {
@@ -124,7 +136,9 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(("fault", "words"), FAULTS.items(), ids=FAULTS)
-def test_what_fails_to_the_end_is_named_and_the_advice_heals(server, client, fault, words):
+def test_what_fails_to_the_end_is_named_and_the_advice_heals(
+    server, client, fault, words, tmp_path
+):
     for file in (*EVERY, "preprocessor_config.json"):
         if fault == "busy":
             server.fail(file, status=503, times=100)
@@ -136,26 +150,30 @@ def test_what_fails_to_the_end_is_named_and_the_advice_heals(server, client, fau
             server.corrupt(file, times=100)
         else:
             server.rename(file, times=100)
-    answers = client.call(fail_then_heal)
-    for kind, message in answers.values():
+    for kind, message in client.call(fail, str(tmp_path)).values():
         assert kind in ("DownloadError", "IntegrityError"), message
         assert words in message and EXPLAINER in message and "\n" not in message
         assert "force_download=True" in message or "try later" in message
     server.forget()
-    assert client.call(heal) == "NormGradForImageSaliency"
+    assert client.call(heal, str(tmp_path)) == EXPLAINER
 
 
-def load_damaged_offline() -> list[str] | None:
+def load_damaged(cache: str) -> list[Any]:
     import salhub
 
-    return refusal(salhub.NormGradForImageSaliency.from_pretrained, EXPLAINER)
+    hurry()
+    digest(EXPLAINER, cache)
+    [weights] = Path(cache).rglob("model.safetensors")
+    content = weights.read_bytes()
+    weights.resolve().write_bytes(content[:-4] + b"abcd")
+    load = salhub.NormGradForImageSaliency.from_pretrained
+    local = refusal(load, EXPLAINER, cache_dir=cache, local_files_only=True)
+    is_kept = weights.read_bytes() != content
+    load(EXPLAINER, cache_dir=cache)
+    return [local, is_kept, weights.read_bytes() == content]
 
 
-def test_a_cache_that_was_damaged_is_healed_by_itself_or_offline_named(server, client):
-    client.call(digest, EXPLAINER)
-    [weights] = client.cache.rglob("model.safetensors")
-    weights.resolve().write_bytes(weights.read_bytes()[:-4] + b"abcd")
-    kind, message = client.call(load_damaged_offline, offline=True)
+def test_a_cache_that_was_damaged_is_named_offline_and_heals_online(client, tmp_path):
+    (kind, message), is_kept, is_healed = client.call(load_damaged, str(tmp_path))
     assert kind == "IntegrityError" and "force_download=True" in message
-    assert weights.resolve().read_bytes()[-4:] == b"abcd"
-    assert client.call(digest, EXPLAINER) == client.call(digest, str(FORMER / "normgrad"))
+    assert is_kept and is_healed
