@@ -32,6 +32,7 @@ from salhub.loading_keywords import (
     checked_keywords,
     hub_keywords,
     unknown_explained,
+    without_conversion,
 )
 from salhub.manifest import NAMESPACE, BundledModel, read_manifest
 
@@ -272,7 +273,7 @@ def _read_patiently(
             if kind == "tokenizer" and resolved.source == "hub":
                 # transformers goes on without it where the Hub fails.
                 _fetch(resolved.name, "tokenizer_config.json", keywords)
-            with _without_conversion():
+            with without_conversion():
                 return read(resolved.name, *arguments, **keywords)
 
     from transformers import PreTrainedConfig
@@ -314,20 +315,6 @@ def _fetch(name: str, file: str, keywords: Mapping[str, Any]) -> Path | None:
         if fault_of_hub(error) is not None:
             raise
         return None
-
-
-@contextmanager
-def _without_conversion() -> Generator[None]:
-    """Keep transformers from asking somebody else's server to convert pickles."""
-    name = "DISABLE_SAFETENSORS_CONVERSION"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop(name, None)
 
 
 def _take_config(cls: Any, folder: str, settings: dict[str, Any]) -> Any:

@@ -152,9 +152,10 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
             return super().from_pretrained(None, *arguments, **kwargs)
         kwargs = with_one_precision(kwargs)
         inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)} | {"num_labels"}
-        own = cls.config_class.field_names() | _LOADING
+        config_class: Any = cls.config_class
+        own = config_class.field_names() | _LOADING
         _refuse_other_keywords(
-            cls.config_class, {key: kwargs[key] for key in kwargs.keys() & inherited - own}
+            config_class, {key: kwargs[key] for key in kwargs.keys() & inherited - own}
         )
         config = kwargs.pop("config", None)
         if not isinstance(config, cls.config_class):
