@@ -81,7 +81,7 @@ class Page(TextPage):
         shaded = "<hr>".join(shaded_html(result.shaded(n)) for n in range(len(documents)))
         language = self.pipeline.model.config.language
         return {
-            "summary": {"value": result.text},
+            "summary": {"value": result.summary()},
             "shaded": {"value": shaded},
             "reasons": {"value": _reasons(result.found)},
             "others": {"value": _others(documents, len(result.chosen), language)},

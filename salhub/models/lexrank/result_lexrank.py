@@ -47,6 +47,15 @@ class ExtractiveSummarizationResult(TextResult):
         return self.found.text
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know of the summary: that it was cut, or why it is short."""
+        return self.found.notes
+
+    def summary(self) -> str:
+        """Return the summary, and what a reader should know of it."""
+        return "\n".join([self.text, *(f"({note})" for note in self.notes)])
+
+    @property
     def sentences(self) -> "tuple[RankedSentence, ...]":
         """All sentences, in the order of the texts."""
         return self.found.sentences
@@ -87,13 +96,16 @@ class ExtractiveSummarizationResult(TextResult):
     def html(self) -> str:
         """Return the summary, and the texts shaded by score, as HTML."""
         texts = [shaded_html(self.shaded(n)) for n in range(len(self.found.documents))]
-        return f'<p dir="auto"><strong>{escape(self.text)}</strong></p>\n' + "\n<hr>\n".join(texts)
+        notes = "".join(f"<p><em>{escape(note)}</em></p>\n" for note in self.notes)
+        summary = f'<p dir="auto"><strong>{escape(self.text)}</strong></p>\n{notes}'
+        return summary + "\n<hr>\n".join(texts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary and every sentence, ready for JSON."""
         return {
             "model": self.model_name,
             "summary": self.text,
+            "notes": list(self.notes),
             "chosen": list(self.found.chosen),
             "sentences": [
                 {

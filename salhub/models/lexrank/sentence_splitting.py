@@ -11,6 +11,8 @@ logger = logging.getLogger(__name__)
 
 # An end of a sentence, with closing quotes and brackets; an empty line ends one too.
 _END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s|$)|[。！？｡]+[”’」』）]*|[।॥؟۔]+(?=\s|$)|\n\s*\n")  # noqa: RUF001 - other scripts have ends of their own
+_WORD, _CLAUSE_ENDS = re.compile(r"\S+"), ",;:—–"  # noqa: RUF001
+_MOST_WORDS = 200
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ def split_sentences(text: str, language: str = "en", splitter: str = "sentencex"
             "punctuation", which ends a sentence at every full stop, and takes the place of
             sentencex, with a warning, where that is not installed.
 
+    What goes on for more than 200 words without an end, such as a transcript, is divided at the
+    ends of lines and clauses, or between words.
+
     Returns:
         Their places, without surrounding white space; no sentence is empty.
 
@@ -53,9 +58,25 @@ def split_sentences(text: str, language: str = "en", splitter: str = "sentencex"
     for end in [*ends, len(text)]:
         span = _stripped(text, start, end)
         if span.start < span.end:
-            spans.append(span)
+            spans += _divided(text, span)
         start = max(start, end)
     return spans
+
+
+def _divided(text: str, span: Span) -> list[Span]:
+    """A sentence as it is, or in parts of at most 200 words."""
+    parts, start = [], span.start
+    words = list(_WORD.finditer(text, span.start, span.end))
+    while len(words) > _MOST_WORDS:
+        # The later half, so that the parts are not much shorter than they may be.
+        later = range(_MOST_WORDS // 2, _MOST_WORDS)
+        breaks = [one for one in later if "\n" in text[words[one].end() : words[one + 1].start()]]
+        clauses = [one for one in later if text[words[one].end() - 1] in _CLAUSE_ENDS]
+        last = (breaks or clauses or later)[-1]
+        parts.append(Span(start, words[last].end()))
+        words = words[last + 1 :]
+        start = words[0].start()
+    return [*parts, Span(start, span.end)]
 
 
 def _sentencex_ends(text: str, language: str) -> list[int]:

@@ -1,7 +1,7 @@
 """From texts to a summary: sentences with their places, their scores, and which were chosen."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from salhub.data.text_sources import whole_text
 from salhub.errors import check_choice
 from salhub.models.lexrank.modeling_lexrank import LexRankModel
-from salhub.models.lexrank.sentence_selection import Budget, select_sentences
+from salhub.models.lexrank.sentence_selection import Budget, Selection, select_sentences
 from salhub.models.lexrank.sentence_splitting import Span, split_sentences
 from salhub.models.lexrank.similarity_graph import SentenceFeatures
 
@@ -72,6 +72,7 @@ class Summary:
         sentences: All sentences, in the order of the texts.
         chosen: Numbers of those in the summary, in its order.
         left_out: Those that would have been chosen if they did not repeat others.
+        notes: What a reader should know of it: that it was cut, or why it is short.
     """
 
     text: str
@@ -79,6 +80,7 @@ class Summary:
     sentences: tuple[RankedSentence, ...]
     chosen: tuple[int, ...]
     left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def summarize(
@@ -124,23 +126,43 @@ def summarize(
     if query is not None:
         features = SentenceFeatures(tuple(p[:-1] for p in features.parts), features.clips)
     costs = length.costs(sentences)
+    limit = length.limit(costs)
     selection = select_sentences(
         scores,
         costs,
-        length.limit(costs),
+        limit,
         features,
         words,
         redundancy=model.config.redundancy,
         redundancy_limit=model.config.redundancy_limit,
     )
     chosen = sorted(selection.places) if order == "position" else selection.places
+    shown = [" ".join(sentences[place].split()) for place in chosen]
+    if selection.is_cut:
+        shown = [length.cut(shown[0], limit)]
     return Summary(
-        text=" ".join(" ".join(sentences[place].split()) for place in chosen),
+        text=" ".join(shown),
         documents=tuple(texts),
         sentences=_ranked(sentences, numbers, spans, scores, chosen, features),
         chosen=tuple(chosen),
         left_out=tuple(LeftOut(r.place, r.of, r.similarity) for r in selection.repetitions),
+        notes=tuple(_notes(selection, costs, length, limit)),
     )
+
+
+def _notes(selection: Selection, costs: Sequence[int], budget: Budget, limit: int) -> Iterator[str]:
+    unit = "words" if budget.unit == "ratio" else budget.unit
+    if selection.too_long is not None:
+        became = "cut" if selection.is_cut else "passed over"
+        yield (
+            f"The sentence that carries most has {costs[selection.too_long]} {unit}, and the "
+            f"summary may have {limit}; it was {became}."
+        )
+    held = sum(costs[one.place] <= selection.left for one in selection.repetitions)
+    if held:
+        verb, what = ("was", "it repeats") if held == 1 else ("were", "they repeat")
+        number = "1 sentence" if held == 1 else f"{held} sentences"
+        yield f"There is room for more; {number} {verb} left out because {what} chosen ones."
 
 
 def weighted_scores(

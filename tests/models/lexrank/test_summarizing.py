@@ -114,8 +114,9 @@ def test_summaries_keep_to_their_budget_whatever_it_is_in():
         assert found.text and size(found.text), budget
     everything = summarize(model(redundancy=None), ARTICLE, budget="9999w")
     assert len(everything.chosen) == len(everything.sentences)
-    # One sentence is always there, even if it is too long.
-    assert len(summarize(model(), ARTICLE, budget="1w").chosen) == 1
+    # Something is always there, cut where no sentence fits.
+    found = summarize(model(), ARTICLE, budget="1w")
+    assert len(found.chosen) == 1 and len(found.text.split()) == 1 and found.text.endswith("…")
 
 
 # --- selection ----------------------------------------------------------------------------------
@@ -145,11 +146,14 @@ def select(redundancy, limit=0.5, words=((),) * 4, most=3):
 
 def test_repetitions_are_passed_over_and_told():
     assert select(None).places == [0, 1, 2]
-    found = select("cosine")
+    found = select("cosine", most=2)
     assert found.places == [0, 2]
-    assert [(r.place, r.of) for r in found.repetitions] == [(1, 0), (3, 2)]
-    assert [r.similarity for r in found.repetitions] == pytest.approx([0.9, 0.6])
+    assert [(r.place, r.of) for r in found.repetitions] == [(1, 0)]
+    assert [r.similarity for r in found.repetitions] == pytest.approx([0.9])
     assert select("cosine", limit=0.95).places == [0, 1, 2]
+    # What resembles a chosen one fills the room that is left, and what says the same does not.
+    found = select("cosine", most=4)
+    assert found.places == [0, 2, 3] and [r.place for r in found.repetitions] == [1]
 
 
 def test_maximal_marginal_relevance_equals_its_formula():
@@ -176,6 +180,71 @@ def test_a_sentence_that_is_too_long_for_what_is_left_is_passed_over():
         SCORES, [5, 9, 3, 2], 8, features(SIMILAR), (), redundancy=None, redundancy_limit=0.5
     )
     assert found.places == [0, 2]
+
+
+def test_where_no_sentence_fits_the_best_is_cut_and_else_passed_over():
+    def chosen(limit):
+        return select_sentences(
+            SCORES,
+            [5, 9, 3, 2],
+            limit,
+            features(SIMILAR),
+            (),
+            redundancy=None,
+            redundancy_limit=0.5,
+        )
+
+    assert (chosen(1).places, chosen(1).is_cut, chosen(1).too_long) == ([0], True, 0)
+    assert (chosen(3).places, chosen(3).is_cut, chosen(3).too_long) == ([2], False, 0)
+    assert chosen(8).too_long is None
+
+
+FACTS = [
+    "The bridge opened in 1950.",
+    "The bridge cost nine million.",
+    "The bridge is painted green.",
+    "The bridge carries two tramlines.",
+    "The bridge closes at midnight.",
+    "The bridge was built by Fenner.",
+]
+
+
+@pytest.mark.parametrize("name", ["salhub/lexrank-news-en", None])
+def test_short_sentences_with_facts_of_their_own_are_all_there(name):
+    own = model() if name is None else LexRankModel.from_pretrained(name)
+    found = summarize(own, " ".join(FACTS), budget=6)
+    assert found.text == " ".join(FACTS) and not found.left_out and not found.notes
+    # Copies are held back, and counted.
+    found = summarize(own, " ".join(FACTS[:2] * 3), budget=6)
+    assert found.text == " ".join(FACTS[:2])
+    assert found.notes == (
+        "There is room for more; 4 sentences were left out because they repeat chosen ones.",
+    )
+
+
+@pytest.mark.parametrize("budget", ["50w", "300c", "2%", 1, "7 words", "1c"])
+def test_a_transcript_without_full_stops_keeps_to_its_budget(budget):
+    phrase = "and so we walked on, over the old bridge that is shut now\nand met nobody at all "
+    found = summarize(model(), phrase * 250, budget=budget)
+    words, limit = found.text.split(), Budget.read(budget)
+    most = {"sentences": 200, "ratio": 85, "characters": 300}.get(limit.unit, limit.amount)
+    assert 0 < len(words) <= most
+    if limit.unit == "characters":
+        assert len(found.text) <= limit.amount
+    assert (limit.unit == "sentences") or (
+        found.text.endswith("…") and "it was cut" in found.notes[0]
+    )
+    assert all(len(one.text.split()) <= 200 for one in found.sentences)
+    joined = "".join(phrase.split() * 250)
+    assert "".join("".join(one.text.split()) for one in found.sentences) == joined
+
+
+def test_a_sentence_is_cut_at_a_clause_where_there_is_one():
+    text = "When it rained, the water rose over the quay, and the old bridge was shut again"
+    assert Budget.read("11w").cut(text, 11) == "When it rained, the water rose over the quay…"
+    assert Budget.read("7w").cut(text, 7) == "When it rained, the water rose over…"
+    assert Budget.read("20c").cut(text, 20) == "When it rained…"
+    assert Budget.read("3c").cut("桥已经关闭", 3) == "桥已…"
 
 
 # --- summaries ----------------------------------------------------------------------------------
