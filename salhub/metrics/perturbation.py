@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from salhub.metrics.checks import check_indices, check_maps
 from salhub.metrics.structural_similarity import gaussian_window
+from salhub.ops.class_scores import ScoreFunction, apply_score_function
 
 BLUR_TAPS, BLUR_SIGMA = 11, 5.0  # of the blurred start of insertion, in pixels
 
@@ -19,7 +20,7 @@ class PerturbationCurves:
 
     Attributes:
         fractions: (S + 1,) float64 from 0 to 1, share of pixels replaced so far.
-        probabilities: (N, S + 1) float64, softmax probability of the explained class.
+        probabilities: (N, S + 1) float64, probability of the explained class.
         area: (N,) float64 in [0, 1], area under each curve by the trapezoid rule.
     """
 
@@ -36,6 +37,7 @@ def deletion(
     *,
     pixels_per_step: int | None = None,
     batch_size: int = 16,
+    score_function: ScoreFunction = "softmax",
 ) -> PerturbationCurves:
     """Replace the most salient pixels by 0 (the data set's mean) first; a low area is good.
 
@@ -47,6 +49,7 @@ def deletion(
         pixels_per_step: Pixels replaced between two evaluations; the published choice, W, is the
             default (224 steps of 224 pixels).
         batch_size: Pictures given to `classify` at once.
+        score_function: What makes probabilities of the logits.
 
     Returns:
         `PerturbationCurves`.
@@ -68,7 +71,16 @@ def deletion(
     """
     saliency, step = _check(pixel_values, saliency, class_labels, pixels_per_step, batch_size)
     replacement = torch.zeros_like(pixel_values)
-    return _curves(classify, pixel_values, replacement, saliency, class_labels, step, batch_size)
+    return _curves(
+        classify,
+        pixel_values,
+        replacement,
+        saliency,
+        class_labels,
+        step,
+        batch_size,
+        score_function,
+    )
 
 
 def insertion(
@@ -79,6 +91,7 @@ def insertion(
     *,
     pixels_per_step: int | None = None,
     batch_size: int = 16,
+    score_function: ScoreFunction = "softmax",
 ) -> PerturbationCurves:
     """Bring the most salient pixels of a blurred picture back first; a high area is good.
 
@@ -90,7 +103,9 @@ def insertion(
     """
     saliency, step = _check(pixel_values, saliency, class_labels, pixels_per_step, batch_size)
     blurred = _blur(pixel_values)
-    return _curves(classify, blurred, pixel_values, saliency, class_labels, step, batch_size)
+    return _curves(
+        classify, blurred, pixel_values, saliency, class_labels, step, batch_size, score_function
+    )
 
 
 def _check(
@@ -154,6 +169,7 @@ def _curves(
     class_labels: Tensor,
     step: int,
     batch_size: int,
+    score_function: ScoreFunction,
 ) -> PerturbationCurves:
     """Walk from `start` to `end`, `step` pixels at a time, and read p(class) at every stop."""
     place = _removal_order(saliency).to(start.device)
@@ -166,7 +182,7 @@ def _curves(
     for picture, stop in (job.unbind(dim=1) for job in jobs.split(batch_size)):
         replaced = place[picture] < stops[stop][:, None, None]
         mixed = torch.where(replaced[:, None], end[picture], start[picture])
-        probabilities = classify(mixed).double().softmax(dim=1)
+        probabilities = apply_score_function(classify(mixed).double(), score_function)
         if not found:
             _check_classes(class_labels, probabilities.shape[1])
         wanted = class_labels.to(start.device, torch.int64)[picture]

@@ -53,7 +53,12 @@ def evaluate(
 
     with measured(results), attribution_scope(model):
         sample = ClassifiedSample(
-            folder, image_processor, classify, batch_size=batch_size, progress=progress
+            folder,
+            image_processor,
+            classify,
+            batch_size=batch_size,
+            progress=progress,
+            config=model.config,
         )
         _add_accuracies(results, sample)
     return results

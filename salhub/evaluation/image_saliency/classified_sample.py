@@ -11,6 +11,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from salhub.data.image_folder import LabelledImageFolder
+from salhub.data.picture_fit import PictureFitter
+from salhub.ops.class_scores import apply_score_function, score_function
 from salhub.processing import load_image
 
 logger = logging.getLogger(__name__)
@@ -27,9 +29,12 @@ class ClassifiedSample:
         classify: pixel_values (B, 3, H, W) -> logits (B, C), both in main memory.
         batch_size: Pictures classified at once.
         progress: Whether to show a bar.
+        config: Configuration of the classifier, which says what its logits mean; None for one
+            class of several.
 
     Raises:
-        ValueError: If a label is no class of the classifier, or a file is no picture.
+        ValueError: If a label is no class of the classifier, a file is no picture, or the network
+            predicts numbers.
 
     Example:
         >>> sample = ClassifiedSample(folder, processor, classify)  # doctest: +SKIP
@@ -44,10 +49,12 @@ class ClassifiedSample:
         *,
         batch_size: int = 16,
         progress: bool = True,
+        config: Any = None,
     ) -> None:
         _check_readable(folder)
         self.folder = folder
         self.image_processor = image_processor
+        self._fitter = PictureFitter(image_processor, getattr(config, "num_channels", None) or 3)
         self.classify = classify
         self.class_labels = torch.tensor([image.class_index for image in folder])
         batches = torch.arange(len(folder)).split(batch_size)
@@ -57,6 +64,12 @@ class ClassifiedSample:
                 logits.append(classify(self.pixel_values(batch.tolist())))
                 # The first batch tells; the others would be work for nothing.
                 self._check_labels(logits[0].shape[1])
+                self.score_function = score_function(config, logits[0].shape[1])
+                if self.score_function == "none":
+                    raise ValueError(
+                        "the network predicts numbers (problem_type 'regression'), so there are no "
+                        "classes to measure by; give a classifier."
+                    )
         self.logits = torch.cat(logits)
         logger.info("classified %d pictures, top-1 %.3f", len(folder), self.top_accuracy(1))
 
@@ -73,13 +86,13 @@ class ClassifiedSample:
 
     @property
     def probabilities(self) -> Tensor:
-        """(N, C) softmax probabilities, float64."""
-        return self.logits.double().softmax(dim=1)
+        """(N, C) probabilities, float64."""
+        return apply_score_function(self.logits.double(), self.score_function)
 
     def pixel_values(self, positions: Sequence[int]) -> Tensor:
-        """Read and process some pictures; (B, 3, H, W) float32."""
+        """Read and process some pictures, cut as the processor cuts them; (B, C, H, W) float32."""
         pictures = [load_image(self.folder[position].path) for position in positions]
-        return self.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+        return torch.cat([self._fitter.pixel_values(picture) for picture in pictures])
 
     def top_accuracy(self, k: int) -> float:
         """Share of pictures whose label is among the k most likely classes."""

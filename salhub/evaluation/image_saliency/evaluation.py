@@ -119,14 +119,21 @@ def evaluation_of(
     folder = LabelledImageFolder(data_path, id2label=model.id2label)
     results = Results.of_model(model, folder.describe()["name"], seed)
     with measured(results), attribution_scope(model), _muted_warnings(type(model)):
-        sample = ClassifiedSample(folder, image_processor, classifier_of(model), progress=progress)
+        sample = ClassifiedSample(
+            folder,
+            image_processor,
+            classifier_of(model),
+            progress=progress,
+            config=model.config.backbone_config,
+        )
         confident = confident_pictures(sample.probabilities, sample.class_labels, min_probability)
         sample.check_confident(confident, min_probability, grid_size)
         mosaics = draw_mosaics(
             confident, sample.class_labels, num_mosaics, grid_size=grid_size, seed=seed
         )
-        picture_size = tuple(sample.pixel_values([0]).shape[-2:])
-        mosaic_size = _mosaic_size(sample.classify, picture_size, grid_size)
+        first = sample.pixel_values([0])
+        picture_size = tuple(first.shape[-2:])
+        mosaic_size = _mosaic_size(sample.classify, first, grid_size)
         results.data = folder.describe() | {
             "num_mosaics": num_mosaics,
             "grid_size": grid_size,
@@ -142,14 +149,12 @@ def evaluation_of(
         yield Evaluation(results, sample, confident, mosaics, positions, mosaic_size, progress)
 
 
-def _mosaic_size(
-    classify: Classify, picture_size: tuple[int, int], grid_size: int
-) -> tuple[int, int] | None:
+def _mosaic_size(classify: Classify, picture: Tensor, grid_size: int) -> tuple[int, int] | None:
     """None where the network takes a whole mosaic; else the one size that it takes."""
-    height, width = picture_size
+    channels, height, width = picture.shape[1:]
     try:
         with torch.no_grad():
-            classify(torch.zeros(1, 3, height * grid_size, width * grid_size))
+            classify(torch.zeros(1, channels, height * grid_size, width * grid_size))
     except (ValueError, RuntimeError):
         logger.info("the network takes %dx%d only; mosaics are scaled down", height, width)
         return height - height % grid_size, width - width % grid_size

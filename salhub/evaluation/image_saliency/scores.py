@@ -218,6 +218,7 @@ def measure_perturbation(
                     label,
                     pixels_per_step=pixels_per_step,
                     batch_size=batch_size,
+                    score_function=sample.score_function,
                 )
                 _add(scores, name, metric, found.area, [position])
     return scores

@@ -8,6 +8,7 @@ from salhub.evaluation.image_saliency.scores import measure_class_sensitivity
 from salhub.models.normgrad.evaluation_maps import without_postprocessing
 from salhub.models.normgrad.meta_step import ParameterizedClassifier, stepped_parameters
 from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
+from salhub.ops.class_scores import apply_score_function
 from salhub.results import Table
 
 METHODS = ("norm_grad", "norm_grad_selective")
@@ -106,6 +107,7 @@ def _probabilities(
         ):
             with torch.no_grad():
                 stepped = classifier.classify(pixel_values, parameters)
-            before.append(scores.double().softmax(dim=1)[0, label].cpu())
-            after.append(stepped.double().softmax(dim=1)[0, label].cpu())
+            for found, one in ((before, scores), (after, stepped)):
+                shares = apply_score_function(one.double(), run.sample.score_function)
+                found.append(shares[0, label].cpu())
     return torch.stack(before), torch.stack(after)

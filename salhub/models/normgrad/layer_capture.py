@@ -75,8 +75,8 @@ class LayerCapture:
             return self._record(INPUT_LAYER, pixel_values.clone())
         return pixel_values.clone()
 
-    def check_complete(self) -> None:
-        """Raises ValueError when a named layer did not run."""
+    def check_complete(self, num_pictures: int) -> None:
+        """Raises ValueError when a named layer did not run, or has no row for each picture."""
         for name in self.names:
             if name not in self.outputs:
                 kind = type(self._network.get_submodule(name)).__name__
@@ -84,6 +84,8 @@ class LayerCapture:
                     f"layer '{name}' ({kind}) never ran in the forward pass, so it has no map; "
                     "model.saliency_layers() lists those that do."
                 )
+            if len(self.outputs[name]) != num_pictures:
+                raise ValueError(no_row_for_each_picture(name))
 
     def _hook(self, name: str):
         # Another thread can meet this hook half removed, and then without the keywords.
@@ -121,6 +123,15 @@ class LayerCapture:
         self.outputs[name] = tensor
         # An in-place operation downstream must overwrite a copy, never the record.
         return tensor.clone()
+
+
+def no_row_for_each_picture(name: str) -> str:
+    """Return the sentence for a layer whose output does not belong to one picture a row."""
+    return (
+        f"layer '{name}' does not put out one row for each picture, as it works on windows of them "
+        "or on something they share, so its map would mix pictures; choose the block around it, "
+        "or another of model.saliency_layers()."
+    )
 
 
 def split_output(output: Any, name: str) -> tuple[Tensor, Any]:

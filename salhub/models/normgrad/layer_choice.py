@@ -2,13 +2,21 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from torch import nn
 from transformers import PreTrainedConfig
 
-from salhub.models.normgrad.layer_search import LayerProbe, SaliencyLayer, default_layer
+from salhub.models.normgrad.layer_capture import no_row_for_each_picture
+from salhub.models.normgrad.layer_search import (
+    LayerProbe,
+    SaliencyLayer,
+    closest_layers,
+    default_layer,
+    has_module,
+)
 from salhub.models.normgrad.methods import INPUT_LAYER
 
 MAX_SIZES = 8
@@ -55,6 +63,33 @@ class LayerChoice:
         self._general: dict[str, _Choice] = {}
         self._by_size: OrderedDict[tuple[str, Size], str] = OrderedDict()
         self._lists: OrderedDict[Size, list[SaliencyLayer]] = OrderedDict()
+        self._checked: set[str] = set()
+
+    def check(self, names: Iterable[str], network: nn.Module, size: Size) -> None:
+        """Refuse layers that are not in the network, or that mix the pictures of a batch.
+
+        Args:
+            names: The layers; each is looked at once.
+            network: Where they are.
+            size: (height, width) of the pictures.
+
+        Raises:
+            ValueError: Naming the layer, and others in its place.
+        """
+        missing = [name for name in names if name != INPUT_LAYER and name not in self._checked]
+        if not missing:
+            return
+        absent = [name for name in missing if not has_module(network, name)]
+        probe = self._probe(*size)
+        for name in absent:
+            raise ValueError(
+                f"layer '{name}' is not in the network; the closest are "
+                f"{closest_layers(name, probe.layers)}. model.saliency_layers() lists them all."
+            )
+        for name in missing:
+            if name in probe.shared:
+                raise ValueError(no_row_for_each_picture(name))
+        self._checked.update(missing)
 
     def probed_by(self, probe: Callable[[int, int], LayerProbe]) -> Self:
         """The same choices, which both remember, found by another probe of the same network."""

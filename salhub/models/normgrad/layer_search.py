@@ -63,6 +63,8 @@ class _Watch:
     image_size: tuple[int, int]
     reshape_transform: Callable[[Tensor], Tensor] | None
     records: dict[str, _Record] = field(default_factory=dict)
+    # Layers of which a row of the output is not that of one picture.
+    shared: set[str] = field(default_factory=set)
     failure: TransformError | None = None
     handles: list[Any] = field(default_factory=list)
     thread: int = field(default_factory=threading.get_ident)
@@ -78,8 +80,12 @@ class _Watch:
                 tensor = split_output(output, name)[0]
             except ValueError:
                 return
-            if tensor.is_floating_point() and tensor.ndim in (3, 4):
-                self.keep(name, module, tensor, self.reshape_transform)
+            if not tensor.is_floating_point() or tensor.ndim not in (3, 4):
+                return
+            if name in self.shared or not _has_a_row_for_each_picture(tensor):
+                self.shared.add(name)
+                return
+            self.keep(name, module, tensor, self.reshape_transform)
 
         self.handles.append(module.register_forward_hook(record))
 
@@ -101,10 +107,32 @@ class _Watch:
             handle.remove()
 
 
+# The pictures of a probe: two different ones, and the first again.
+_TRIAL = (0, 1, 0)
+
+
+def _has_a_row_for_each_picture(output: Tensor) -> bool:
+    """Whether an output of the pictures of a trial has one row a picture, in their order.
+
+    Windows of a picture, or a table that all pictures share, can have any number of rows, even
+    that of the pictures; but then the rows of equal pictures are not equal.
+    """
+    if len(output) != len(_TRIAL):
+        return False
+    first, _, again = output.detach()
+    largest = first.abs().amax()
+    return bool((first - again).abs().amax() <= _EQUAL * largest)
+
+
+# Of the largest value; a kernel may sum the rows of a batch in another order.
+_EQUAL = 1e-2
+
+
 class LayerProbe:
     """One network at one picture size: its layers, and which of them have a gradient.
 
-    The structure takes one pass without a graph. Gradients are looked for only where they are
+    The structure takes one pass without a graph, of three pictures: a layer of which a picture has
+    no row of its own cannot be explained. Gradients are looked for only where they are
     asked for, with a graph from the shallowest layer asked for.
 
     Args:
@@ -129,6 +157,7 @@ class LayerProbe:
         self.is_cut = False
         self._records: dict[str, _Record] = {}
         self._gradients: dict[str, bool] = {}
+        self.shared: set[str] = set()
         self.layers = self._structure(reshape_transform)
 
     def may_gain(self, layer: str) -> bool:
@@ -157,16 +186,20 @@ class LayerProbe:
             _Watch(tuple(self.pixel_values.shape[-2:]), transform),
             LinearHead(self.network),
         )
-        watch.keep(INPUT_LAYER, nn.Identity(), self.pixel_values, None)
+        other = torch.randn(self.pixel_values.shape, generator=torch.Generator().manual_seed(1))
+        kinds = [self.pixel_values, other.to(self.pixel_values)]
+        trial = torch.cat([kinds[kind] for kind in _TRIAL])
+        watch.keep(INPUT_LAYER, nn.Identity(), trial, None)
         try:
             for name, module in self.network.named_modules():
                 # A module that is called as the pixels are cannot be named.
                 if name not in ("", INPUT_LAYER) and not isinstance(module, nn.ModuleList):
                     watch.hook(name, module)
             with head, torch.no_grad():
-                logits = self.classify(self.pixel_values.clone())
+                logits = self.classify(trial.clone())
         finally:
             watch.close()
+        self.shared = watch.shared
         if len(watch.records) == 1 and watch.failure is not None:
             raise watch.failure
         self._records = {name: one for name, one in watch.records.items() if one.calls == 1}

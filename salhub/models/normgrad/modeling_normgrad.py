@@ -25,12 +25,7 @@ from salhub.models.normgrad.finished_maps import (
 )
 from salhub.models.normgrad.layer_capture import LayerCapture
 from salhub.models.normgrad.layer_choice import LayerChoice, image_size_of
-from salhub.models.normgrad.layer_search import (
-    LayerProbe,
-    SaliencyLayer,
-    closest_layers,
-    has_module,
-)
+from salhub.models.normgrad.layer_search import LayerProbe, SaliencyLayer, has_module
 from salhub.models.normgrad.linear_head import logits_of
 from salhub.models.normgrad.linear_probe import labelled_pictures, leave_one_out_accuracy
 from salhub.models.normgrad.meta_step import ParameterizedClassifier, stepped_parameters
@@ -456,13 +451,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
                 "'input', so it is not clear which is meant; choose a layer inside the module or "
                 "after it, or leave layers out with method='gradient' for the pixels."
             )
-        for name in names:
-            if name != INPUT_LAYER and not has_module(self.backbone, name):
-                near = closest_layers(name, self._probe(*pixel_values.shape[-2:]).layers)
-                raise ValueError(
-                    f"layer '{name}' is not in the network; the closest are {near}. "
-                    "model.saliency_layers() lists them all."
-                )
+        self._choice.check(names, self.backbone, tuple(pixel_values.shape[-2:]))
 
     def _pooled_features(
         self, pictures: Tensor, layers: list[str], batch_size: int
@@ -472,7 +461,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         for batch in pictures.split(batch_size):
             with LayerCapture(self.backbone, layers, use_graph=False) as capture:
                 self.classify(capture.enter_pixels(self._prepare(batch)))
-            capture.check_complete()
+            capture.check_complete(len(batch))
             for parts, name in zip(features, layers, strict=True):
                 output = capture.outputs[name]
                 transform = None if name == INPUT_LAYER else self.reshape_transform

@@ -196,7 +196,7 @@ class _Recording:
             scope.enter_context(self.capture)
             pixels = self.capture.enter_pixels(pixel_values)
             logits = self.explained.classify(pixels, parameters)
-        self.capture.check_complete()
+        self.capture.check_complete(len(pixel_values))
         if rectifier is not None:
             rectifier.check_reached(self.layers)
         if self.gradient_layers and not logits.requires_grad:
