@@ -79,7 +79,8 @@ def test_the_class_and_the_auto_classes_load_it_whole(name, kind):
 
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_explainers_show_the_same(name):
-    result = salhub.pipeline(f"./{name}")("picture.png", class_labels=1)
+    # A picture is seen whole by now; cut, it gives what it gave.
+    result = salhub.pipeline(f"./{name}")("picture.png", class_labels=1, fit="crop")
     assert_same(result.saliency, f"{name}/saliency")
     assert result.label == FACTS[name]["label"]
     assert result.probability == pytest.approx(FACTS[name]["probability"], rel=1e-4)
@@ -88,7 +89,8 @@ def test_explainers_show_the_same(name):
 @pytest.mark.parametrize("name", ["normgrad", "grad-cam-by-pipeline"])
 def test_the_pipeline_of_transformers_shows_the_same(name):
     explain = transformers.pipeline("image-saliency", model=name)
-    assert_same(explain("picture.png", class_labels=1).saliency, f"{name}/saliency")
+    found = explain("picture.png", class_labels=1, fit="crop")
+    assert_same(found.saliency, f"{name}/saliency")
 
 
 @pytest.mark.parametrize("name", ["lexrank", "lexrank-by-encoder"])
@@ -126,6 +128,8 @@ def test_classifiers_say_the_same(name):
 
 def test_a_pipeline_classifies_the_same():
     found = salhub.pipeline("./unlearned")("picture.png").to_dict()
+    # That the network wavers is said before what it said then.
+    found["summary"] = found["summary"].removeprefix(" ".join([*found["notes"], ""]))
     assert_same_facts({**found, "model": "unlearned"}, FACTS["unlearned"])
     plain = transformers.pipeline("image-classification", model="unlearned")("picture.png")
     assert [one["label"] for one in plain] == ["three", "one", "two"]

@@ -93,7 +93,8 @@ class ImageClassificationResult(PipelineResult):
         return panels(
             [(enlarge(self.image, _SIDE), "Picture"), (self._bars(), caption)],
             title=f"{title} · {self.model_name}" if self.model_name else title,
-            note=" ".join([*self.notes, _HOW_TO_READ[self.score_function]]),
+            lead=" ".join(self.notes),
+            note=_HOW_TO_READ[self.score_function],
             side=_SIDE,
         )
 

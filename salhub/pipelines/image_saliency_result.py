@@ -115,6 +115,7 @@ class ImageSaliencyResult(PipelineResult):
                 (small.overlay(), "Map over the photo"),
             ],
             title=title,
+            lead=" ".join(self.notes),
             note=self._how_to_read(),
             color_bar=None if self.degenerate else ColorBar.for_map(self.signed),
         )
@@ -142,8 +143,8 @@ class ImageSaliencyResult(PipelineResult):
         ]
         maps = [one.map_picture() if one.degenerate else one.overlay() for one in small.values()]
         kinds = {result.signed for result in small.values() if not result.degenerate}
-        notes = list(dict.fromkeys(note for result in small.values() for note in result.notes))
-        notes += [_BRIGHTER] if False in kinds else []
+        doubts = dict.fromkeys(note for result in small.values() for note in result.notes)
+        notes = [_BRIGHTER] if False in kinds else []
         if True in kinds:
             notes.append(_SIGNED if len(kinds) == 1 else _SOME_SIGNED)
         if any(result._is_cropped for result in small.values()):
@@ -152,6 +153,7 @@ class ImageSaliencyResult(PipelineResult):
             ["Photo", *headings],
             [("", [first.image, *maps])],
             title=first._answer if one_answer else None,
+            lead=" ".join(doubts),
             note=" ".join(notes),
             color_bar=ColorBar.for_map(next(iter(kinds))) if len(kinds) == 1 else None,
         )
@@ -305,7 +307,7 @@ class ImageSaliencyResult(PipelineResult):
             sentences = [_SIGNED if self.signed else _BRIGHTER]
         if self._is_cropped:
             sentences.append(_CROPPED)
-        return " ".join([*self.notes, *sentences])
+        return " ".join(sentences)
 
     def _shrunk(self) -> Self:
         """Return the same result for a picture no larger than a figure needs."""

@@ -58,6 +58,7 @@ def panels(
     items: Sequence[tuple[Image.Image, str]],
     *,
     title: str | None = None,
+    lead: str | None = None,
     note: str | None = None,
     color_bar: ColorBar | None = None,
     side: int = 360,
@@ -67,6 +68,7 @@ def panels(
     Args:
         items: (picture, caption) from left to right.
         title: Text above.
+        lead: Smaller text under the title, to be read before the pictures.
         note: Text below, such as how to read the figure.
         color_bar: Legend drawn at the right.
         side: Longest side of a picture in the figure, in pixels; proportions are kept.
@@ -85,7 +87,7 @@ def panels(
     if not items:
         raise ValueError("A figure needs at least one picture.")
     cells = [_fit_cell(picture, side, below=caption) for picture, caption in items]
-    return _compose([cells], title, note, color_bar)
+    return _compose([cells], (title, lead, note), color_bar)
 
 
 def compare(
@@ -93,6 +95,7 @@ def compare(
     rows: Sequence[tuple[str, Sequence[Image.Image]]],
     *,
     title: str | None = None,
+    lead: str | None = None,
     note: str | None = None,
     color_bar: ColorBar | None = None,
     side: int = 240,
@@ -106,6 +109,7 @@ def compare(
         columns: Name of each column.
         rows: (caption, one picture a column) from top to bottom.
         title: Text above.
+        lead: Smaller text under the title, to be read before the pictures.
         note: Text below.
         color_bar: Legend drawn at the right.
         side: Longest side of a picture in the figure, in pixels.
@@ -136,7 +140,7 @@ def compare(
         ]
         per_row = -(-len(cells) // -(-len(cells) // most_columns))
         broken = [cells[start : start + per_row] for start in range(0, len(cells), per_row)]
-        return _compose(broken, title or rows[0][0], note, color_bar)
+        return _compose(broken, (title or rows[0][0], lead, note), color_bar)
     grid = [
         [
             _fit_cell(
@@ -149,7 +153,7 @@ def compare(
         ]
         for number, (caption, pictures) in enumerate(rows)
     ]
-    return _compose(grid, title, note, color_bar)
+    return _compose(grid, (title, lead, note), color_bar)
 
 
 def message_panel(size: tuple[int, int], message: str) -> Image.Image:
@@ -184,21 +188,28 @@ def _fit_cell(picture: Image.Image, side: int, above: str = "", below: str = "")
 
 
 def _compose(
-    grid: list[list[_Cell]], title: str | None, note: str | None, color_bar: ColorBar | None
+    grid: list[list[_Cell]],
+    texts: tuple[str | None, str | None, str | None],
+    color_bar: ColorBar | None,
 ) -> Image.Image:
-    """Measure, then draw from top to bottom."""
+    """Measure, then draw from top to bottom: title and lead, the rows, the note."""
+    title, lead, note = texts
     widths = [max(map(_cell_width, column)) for column in _columns(grid)]
     inner = sum(widths) + GAP * (len(widths) - 1)
     inner += GAP + _BAR_WIDTH + _BAR_LABEL_WIDTH if color_bar else 0
     title_lines = wrap(title or "", TITLE_SIZE, inner)
+    lead_lines = wrap(lead or "", NOTE_SIZE, inner)
     note_lines = wrap(note or "", NOTE_SIZE, inner)
     heights = [_row_height(row) for row in grid]
     title_space = text_height(title_lines, TITLE_SIZE) + GAP if title_lines else 0
+    lead_space = text_height(lead_lines, NOTE_SIZE) + GAP if lead_lines else 0
     note_space = text_height(note_lines, NOTE_SIZE) + GAP if note_lines else 0
-    total = 2 * MARGIN + title_space + sum(heights) + GAP * (len(grid) - 1) + note_space
+    rows_space = sum(heights) + GAP * (len(grid) - 1)
+    total = 2 * MARGIN + title_space + lead_space + rows_space + note_space
     figure = Image.new("RGB", (inner + 2 * MARGIN, total), _PAPER)
     draw_lines(figure, (MARGIN, MARGIN), title_lines, TITLE_SIZE, _INK)
-    top = MARGIN + title_space
+    draw_lines(figure, (MARGIN, MARGIN + title_space), lead_lines, NOTE_SIZE, _INK)
+    top = MARGIN + title_space + lead_space
     for number, (row, height) in enumerate(zip(grid, heights, strict=True)):
         bar = color_bar if number == 0 else None
         _draw_row(figure, row, widths, top, bar)

@@ -54,7 +54,7 @@ class ClassifiedSample:
         _check_readable(folder)
         self.folder = folder
         self.image_processor = image_processor
-        self._fitter = PictureFitter(image_processor, getattr(config, "num_channels", None) or 3)
+        self._is_grey = getattr(config, "num_channels", None) == 1
         self.classify = classify
         self.class_labels = torch.tensor([image.class_index for image in folder])
         batches = torch.arange(len(folder)).split(batch_size)
@@ -92,7 +92,10 @@ class ClassifiedSample:
     def pixel_values(self, positions: Sequence[int]) -> Tensor:
         """Read and process some pictures, cut as the processor cuts them; (B, C, H, W) float32."""
         pictures = [load_image(self.folder[position].path) for position in positions]
-        return torch.cat([self._fitter.pixel_values(picture) for picture in pictures])
+        if self._is_grey:
+            fitter = PictureFitter(self.image_processor, num_channels=1)
+            return torch.cat([fitter.pixel_values(picture) for picture in pictures])
+        return self.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
 
     def top_accuracy(self, k: int) -> float:
         """Share of pictures whose label is among the k most likely classes."""

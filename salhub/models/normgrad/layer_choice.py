@@ -9,6 +9,7 @@ from typing import Self
 from torch import nn
 from transformers import PreTrainedConfig
 
+from salhub.models.normgrad.feature_layout import TransformError
 from salhub.models.normgrad.layer_capture import no_row_for_each_picture
 from salhub.models.normgrad.layer_search import (
     LayerProbe,
@@ -80,7 +81,13 @@ class LayerChoice:
         if not missing:
             return
         absent = [name for name in missing if not has_module(network, name)]
-        probe = self._probe(*size)
+        try:
+            probe = self._probe(*size)
+        except TransformError:
+            # The user's function may be made for these layers alone.
+            if absent:
+                raise
+            return
         for name in absent:
             raise ValueError(
                 f"layer '{name}' is not in the network; the closest are "

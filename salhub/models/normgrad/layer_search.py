@@ -120,8 +120,8 @@ def _has_a_row_for_each_picture(output: Tensor) -> bool:
     if len(output) != len(_TRIAL):
         return False
     first, _, again = output.detach()
-    largest = first.abs().amax()
-    return bool((first - again).abs().amax() <= _EQUAL * largest)
+    # Infinite values, whose difference is no number, are told of where they are explained.
+    return not bool(((first - again).abs() > _EQUAL * first.abs().amax()).any())
 
 
 # Of the largest value; a kernel may sum the rows of a batch in another order.
@@ -266,17 +266,18 @@ class _GradientWatch:
             if threading.get_ident() != self._thread:
                 return None
             tensor, rebuild = split_output(output, name)
-            return rebuild(self._follow(name, tensor, args))
+            return rebuild(self._follow(name, tensor))
 
         return follow
 
-    def _follow(self, name: str, tensor: Tensor, args: tuple = ()) -> Tensor:
+    def _follow(self, name: str, tensor: Tensor) -> Tensor:
         torch.set_grad_enabled(True)
         if self.leaf is None:
             self.leaf = tensor.detach().requires_grad_()
             tensor = self.leaf.clone()
-        elif tensor._is_view() or any(tensor is one for one in args):
-            # An in-place operation rewrites the history of a view, and an input has other users.
+        else:
+            # Others than the layer's users may hold the tensor itself: a pooler inside the layer,
+            # an in-place operation on what it is a view of, whoever gave it as an input.
             tensor = tensor.clone()
         if tensor.requires_grad:
             layout = self.records[name].layout
