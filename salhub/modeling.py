@@ -66,6 +66,37 @@ def attribution_scope(module: nn.Module) -> Generator[None]:
             part.training = True
 
 
+def refuse_broken_weights(network: nn.Module, answer: torch.Tensor) -> None:
+    """Refuse an answer that is no number because weights are none.
+
+    The weights are looked at only where the answer is not finite.
+
+    Args:
+        network: What answered.
+        answer: Of any shape.
+
+    Raises:
+        ValueError: The answer has NaN or infinite values; naming the first such weight.
+    """
+    if not bool(answer.isfinite().all()):
+        refuse_broken_network(network)
+        raise ValueError(
+            f"The answer of {type(network).__name__} has NaN or infinite values, though its "
+            "weights have none; numbers became too large for its precision, so load it with "
+            "dtype='float32'."
+        )
+
+
+def refuse_broken_network(network: nn.Module) -> None:
+    """Raises ValueError, naming the first, where weights are NaN or infinite."""
+    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ValueError(
+                f"The weights of {type(network).__name__} have NaN or infinite values, the first "
+                f"of them in '{name}', so that its answers mean nothing; load or train it anew."
+            )
+
+
 class SaliencyPreTrainedModel(LoadedByName, PreTrainedModel):
     """Base of all salhub models: `from_pretrained` also knows the models shipped with salhub."""
 

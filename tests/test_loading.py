@@ -271,3 +271,57 @@ def test_an_encoder_with_code_of_its_own_is_refused(classifier, monkeypatch):
     )
     with pytest.raises((ValueError, OSError)):
         model.rank(["One is here.", "Two is there."])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named_when_the_answer_is_made(network, value):
+    model = NormGradForImageSaliency.from_classifier(network)
+    pixels = torch.randn(1, 3, 32, 32)
+    model(pixels)
+    with torch.no_grad():
+        network.classifier[1].weight[0, 0] = value
+    with pytest.raises(ValueError, match=r"NaN or infinite values.*'classifier\.1\.weight'"):
+        model(pixels)
+
+
+def test_a_summary_of_a_broken_collection_is_refused():
+    model = LexRankModel(salhub.LexRankConfig()).fit_idf(["a cat ran", "a cat sat"])
+    model.idf[0] = float("nan")
+    with pytest.raises(ValueError, match=r"NaN or infinite values.*'idf'"):
+        model.rank(["A cat ran.", "A cat sat."])
+
+
+def test_a_network_without_weights_is_refused_in_words(network):
+    model = NormGradForImageSaliency.from_classifier(network.to("meta"))
+    with pytest.raises(ValueError, match="on the device 'meta'"):
+        model(torch.randn(1, 3, 32, 32))
+
+
+def test_the_former_name_of_dtype_is_honoured(classifier):
+    model = NormGradForImageSaliency.from_classifier(classifier, torch_dtype=torch.bfloat16)
+    assert model.dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="Did you mean 'bfloat16'"):
+        NormGradForImageSaliency.from_classifier(classifier, dtype="bf16")
+    with pytest.raises(ValueError, match="num_labels"):
+        NormGradForImageSaliency.from_classifier(classifier, num_labels=7)
+
+
+def test_links_that_leave_a_folder_are_not_pushed(explainer, tmp_path):
+    from salhub.publishing import files_to_push
+
+    (tmp_path / "secret").write_text("secret")
+    (explainer / "preprocessor_config.json").write_text("{}")
+    (explainer / "notes.txt").symlink_to(tmp_path / "secret")
+    with pytest.raises(ValueError, match=r"notes\.txt is a link that leads out"):
+        files_to_push(explainer, "me/mine")
+    (explainer / "notes.txt").unlink()
+    assert "notes.txt" not in files_to_push(explainer, "me/mine")
+
+
+def test_templates_hold_names_and_no_formats():
+    from salhub.models.verbalizer.realization import templates_of
+
+    for sentence in ("{quotes:>999999999}", "{quotes!r}", "{quotes.__class__}", "{quotes[0]}"):
+        config = salhub.VerbalizerConfig(templates={"first": sentence})
+        with pytest.raises(ValueError, match="The template 'first'"):
+            templates_of(config)

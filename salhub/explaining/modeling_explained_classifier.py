@@ -22,7 +22,12 @@ from salhub.explaining.configuration_explained_classifier import (
 from salhub.hub import HUB_KEYWORDS, hub_keywords, load, resolve
 from salhub.loading_keywords import with_one_precision
 from salhub.manifest import NAMESPACE
-from salhub.modeling import SaliencyPreTrainedModel, attribution_scope
+from salhub.modeling import (
+    SaliencyPreTrainedModel,
+    attribution_scope,
+    refuse_broken_network,
+    refuse_broken_weights,
+)
 from salhub.ops.class_scores import without_positions
 from salhub.saving import unwrapped
 
@@ -210,6 +215,24 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
         config.architectures = [type(self).__name__]
         return config.save_pretrained(save_directory, **kwargs)
 
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """Explain, see `forward`; what can have no answer is refused.
+
+        Raises:
+            ValueError: Weights that are not here, that are no numbers, or without gradients.
+        """
+        _refuse_unusable(self.backbone, needs_gradients="image" in self.input_modalities)
+        try:
+            output = super().__call__(*arguments, **keywords)
+        except ValueError as error:
+            if "NaN or infinite" in str(error):  # which a method finds before there is an answer
+                refuse_broken_network(self.backbone)
+            raise
+        logits = getattr(output, "logits", None)
+        if logits is not None:
+            refuse_broken_weights(self.backbone, logits)
+        return output
+
     @property
     def num_classes(self) -> int | None:
         """Number of classes of the classifier, or None when a plain module does not say."""
@@ -333,6 +356,22 @@ def _refuse_other_keywords(config_class: Any, settings: Mapping[str, Any]) -> No
             raise ValueError(
                 f"{config_class.__name__} has no field '{name}' that a call may set."
                 f"{did_you_mean(name, known)} The classes are those of the classifier."
+            )
+
+
+def _refuse_unusable(network: nn.Module, *, needs_gradients: bool) -> None:
+    for name, module in network.named_modules():
+        # Accelerate fetches what it has put elsewhere when it is needed.
+        is_away = any(one is not None and one.is_meta for one in module._parameters.values())
+        if is_away and not hasattr(module, "_hf_hook"):
+            raise ValueError(
+                f"The weights of '{name}' are on the device 'meta', so there are none; load them, "
+                "for example with from_pretrained."
+            )
+        if needs_gradients and type(module).__module__.startswith("torch.ao.nn.quantized"):
+            raise ValueError(
+                f"'{name}' is quantized ({type(module).__name__}) and has no gradients to explain "
+                "by; explain the network as it was before quantization."
             )
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from salhub.modeling import refuse_broken_weights
 from salhub.ops.class_scores import apply_score_function, score_function, without_positions
 from salhub.pipelines.base import PicturePipeline, whole_number
 from salhub.pipelines.doubts import doubts_of_picture, doubts_of_scores
@@ -61,6 +62,7 @@ result.save("classified.png")
 
     def _forward(self, model_inputs):
         logits = self.model(pixel_values=model_inputs["pixel_values"]).logits
+        refuse_broken_weights(self.model, logits)
         return {"logits": logits, "pictures": model_inputs["pictures"]}
 
     def postprocess(self, model_outputs, top_k: int = _TOP_CLASSES) -> ImageClassificationResult:

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from transformers.utils import ModelOutput
 
 from salhub.data.text_sources import whole_text
-from salhub.modeling import ParameterFreeModel
+from salhub.modeling import ParameterFreeModel, refuse_broken_weights
 from salhub.models.lexrank.configuration_lexrank import LexRankConfig
 from salhub.models.lexrank.random_walk import (
     Stationary,
@@ -258,6 +258,7 @@ class LexRankModel(ParameterFreeModel):
         words = list(map(self.read_words, sentences))
         is_fitted = self.config.vocab_size > 0
         if self.config.idf == "collection" and is_fitted:
+            refuse_broken_weights(self, self.idf)
             counts, unseen = term_counts(words, self.vocabulary)
             rarest = np.full(len(unseen), np.log(self.config.num_documents))
             idf = np.concatenate([self.idf.double().cpu().numpy(), rarest])
