@@ -14,9 +14,8 @@ from salhub.models.lexrank.similarity_graph import SentenceFeatures
 _WRITTEN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z%]*)\s*", re.IGNORECASE)
 _WORD, _CUT = re.compile(r"\S+"), "…"
 _CLAUSE_ENDS = ",;:—–、，；："  # noqa: RUF001 - other scripts have marks of their own
-# Sentences of so few words share half of them by chance, so that more must be alike, up to this
-# part of what is left to 1; and from here on they say the same.
-_SHORT, _SHORTEST, _MORE_ALIKE, _THE_SAME = 12, 4, 0.6, 0.85
+# From here on sentences say the same; those below are held back, and fill what room is left.
+_THE_SAME = 0.85
 _NAMES = {
     "": "sentences", "s": "sentences", "sentence": "sentences", "sentences": "sentences",
     "w": "words", "word": "words", "words": "words",
@@ -237,12 +236,10 @@ class _Cosine(_Plain):
         super().__init__(*arguments)
         count = len(self.features)
         self.nearest, self.similarity = np.zeros(count, dtype=np.int64), np.full(count, -1.0)
-        shortness = (_SHORT - self.features.num_words()) / (_SHORT - _SHORTEST)
-        self.limits = self.limit + (1 - self.limit) * _MORE_ALIKE * np.clip(shortness, 0, 1)
 
     def repetition(self, place: int) -> Repetition | None:
         similarity = float(self.similarity[place])
-        if similarity <= self.limits[place]:
+        if similarity <= self.limit:
             return None
         return Repetition(place, int(self.nearest[place]), similarity)
 

@@ -60,13 +60,6 @@ class SentenceFeatures:
         np.fill_diagonal(found, 1)
         return found
 
-    def num_words(self) -> np.ndarray:
-        """Different words of each sentence, int64 (N,); where there are vectors only, a lot."""
-        for part in self.parts:
-            if sparse.issparse(part):
-                return np.diff(sparse.csr_array(part).indptr)
-        return np.full(len(self), np.iinfo(np.int32).max, dtype=np.int64)
-
     def walk(self, threshold: float | None, solver: str, top_edges: int | None) -> Walk:
         """The graph to walk on.
 
