@@ -216,6 +216,7 @@ class TestTextClassifier(TrainingRecipeTester):
     @pytest.fixture
     def make(self, reviews):
         settings = {"num_train_epochs": 2, "label_smoothing": 0.1, "weight_decay": 0.01}
+        settings |= {"keep_best": True, "validation_steps": 3}
         return lambda folder, **options: recipe_of(reviews, folder, **{**settings, **options})
 
 
@@ -233,6 +234,22 @@ def test_it_learns_and_loads_by_the_auto_classes(reviews, tmp_path):
     assert not set(split.train.tolist()) & set(split.test.tolist())
     options = json.loads((tmp_path / "options.json").read_text())
     assert options["data"] == "reviews.tsv" and options["unlabelled_data"] == ["notes.txt"]
+
+
+def test_what_is_held_out_is_measured_of_the_average_and_left_out_where_there_is_none(
+    reviews, tmp_path, caplog
+):
+    _, results = train(reviews, tmp_path / "one", num_train_epochs=1)
+    lines = [json.loads(line) for line in (tmp_path / "one" / "log.jsonl").open()]
+    [held_out] = [line for line in lines if "validation/accuracy" in line]
+    # The finished model is that average, rounded.
+    assert held_out["validation/accuracy"] == pytest.approx(
+        results.metric("accuracy/test").value, abs=1 / 40
+    )
+    _, results = train(reviews, tmp_path / "none", num_train_epochs=1, num_test_texts=0)
+    assert "There are no test texts, so accuracy/test is left out" in caplog.text
+    assert [m.name for m in results.metrics if "accuracy" in m.name] == ["accuracy/train"]
+    assert "validation/" not in (tmp_path / "none" / "log.jsonl").read_text()
 
 
 def test_a_student_learns_what_its_teachers_think_of_texts_without_labels(reviews, tmp_path):

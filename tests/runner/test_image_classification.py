@@ -46,6 +46,7 @@ class TestCifarResNet(TrainingRecipeTester):
     @pytest.fixture
     def make(self, data):
         settings = {"augment": True, "num_train_epochs": 2, "per_device_batch_size": 8}
+        settings |= {"keep_best": True, "validation_steps": 2}
         return lambda folder, **options: recipe_of(folder, data, **{**settings, **options})
 
 

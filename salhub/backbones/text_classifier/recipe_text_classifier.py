@@ -1,5 +1,6 @@
 """`salhub train text-classifier`: a small text classifier with its own tokenizer, from scratch."""
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ from salhub.runner.classification import classification_numbers
 from salhub.runner.loop import evaluation_mode
 from salhub.runner.recipe import Stage, StepLoss, TrainingRecipe
 from salhub.runner.recipe_text_classification import USAGE, TextArguments
+
+logger = logging.getLogger(__name__)
 
 _ROWS_TO_EVALUATE = 256
 _SENTENCE_ENDS = re.compile(r"(?<= [.!?]) |(?<=\w[.!?])\s|\n")
@@ -270,6 +273,11 @@ class TextClassifierRecipe(TrainingRecipe):
             "num_train_texts": len(self.train),
             "split": self.split.digest[:16],
         }
+        if not self.tests:
+            logger.warning(
+                "There are no test texts, so accuracy/test is left out; give num_test_texts or "
+                "test_data."
+            )
         for part in (self.train, *self.tests):
             logits = predict(model, self._tokens(part.texts), accelerator.device)
             is_right = (logits.argmax(-1) == torch.tensor(part.labels)).double().numpy()
