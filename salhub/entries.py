@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from salhub.manifest import BundledModel
 
 PREFIX = "salhub_"
+# Tasks of networks by themselves -> the Auto class of transformers that loads them.
+_CLASSIFIERS = {
+    "image-classification": "AutoModelForImageClassification",
+    "text-classification": "AutoModelForSequenceClassification",
+}
 
 
 @dataclass(frozen=True)
@@ -313,6 +318,58 @@ def entry_of(model: Any, /, **settings: Any) -> Model:
         f"{what} is a model of type '{model_type}', which is none of salhub's; its methods are "
         f"{', '.join(METHODS)}.{did_you_mean(model_type, MODELS)}"
     )
+
+
+def network_entry(model: str | os.PathLike, /, **settings: Any) -> Model | None:
+    """Return what is known of a network by itself, ours or a classifier of transformers'.
+
+    Args:
+        model: As of `entry_of`.
+        **settings: As of `entry_of`.
+
+    Returns:
+        The entry; None for the name of a method, and for a model of one.
+
+    Raises:
+        UnknownNameError, ModelNotFoundError: As `entry_of`; classifiers of transformers' own kinds
+            are known here.
+
+    Example:
+        >>> network_entry("salhub/efficientnet-lite0").task
+        'image-classification'
+        >>> network_entry("normgrad") is None
+        True
+    """
+    from salhub.hub import canonical_name, hub_keywords
+
+    name = canonical_name(model)
+    if not os.path.isdir(name) and model_named(name) is not None:
+        return None
+    try:
+        entry = entry_of(name, **settings)
+    except UnknownNameError:
+        found = _classifier_entry(name, hub_keywords(settings))
+        if found is None:
+            raise
+        return found
+    return entry if entry.method is None else None
+
+
+def _classifier_entry(name: str, keywords: Mapping[str, Any]) -> Model | None:
+    import transformers
+
+    from salhub.hub import load
+
+    try:
+        config = load(transformers.AutoConfig, name, trust_remote_code=False, **keywords)
+    except ValueError:  # of no kind that transformers knows
+        return None
+    for task, auto_class in _CLASSIFIERS.items():
+        kind = getattr(transformers, auto_class)
+        if type(config) in kind._model_mapping:
+            classes = f"transformers.{type(config).__name__}", f"transformers.{auto_class}"
+            return Model(None, config.model_type, task, *classes, auto_class)
+    return None
 
 
 def refuse_unknown_word(name: str) -> None:

@@ -1,5 +1,6 @@
 """Tokenizers and the lengths of texts: what a network takes, and how much of it at once."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from torch import nn
 
 from salhub.hub import load, resolve
+
+logger = logging.getLogger(__name__)
 
 # Above this, a limit only says that there is none.
 _NO_LIMIT = 10**9
@@ -18,6 +21,8 @@ _FILES = ("tokenizer*", "vocab*", "merges*", "*.model", "*.tiktoken", "tekken.js
 _FEWEST_TOKENS = 4
 # Tokens that pass together, and the length above which a text counts by the square of its own.
 TOKENS_TOGETHER, LONG = 16_384, 512
+# Of a text that is classified, where nobody asks for more.
+_LONGEST = 512
 
 
 def load_tokenizer(name: Any, **hub_arguments: Any) -> Any:
@@ -100,6 +105,43 @@ def _positions(network: nn.Module) -> Iterator[int]:
             padding = getattr(module, "padding_idx", None)
             first = 0 if padding is None else padding + 1
             yield len(weight) - getattr(module, "offset", first)
+
+
+def most_tokens(network: nn.Module, tokenizer: Any, wanted: int | None = None) -> int:
+    """Most tokens of a text that is learned or measured.
+
+    Args:
+        network: Of transformers.
+        tokenizer: Its tokenizer.
+        wanted: What a person asked for; None for as many as it takes, at most 512.
+
+    Raises:
+        ValueError: It takes fewer.
+    """
+    limit = token_limit(network, tokenizer)
+    if wanted is not None and limit is not None and wanted > limit:
+        raise ValueError(f"max_length is {wanted}, and the network takes {limit}.")
+    return wanted or min(_LONGEST, limit or _LONGEST)
+
+
+def token_rows(tokenizer: Any, texts: Sequence[str], most: int) -> list[list[int]]:
+    """Tokens of every text, one at least; how many are cut is said.
+
+    Args:
+        tokenizer: Of the network.
+        texts: The texts.
+        most: Tokens that are kept of each.
+    """
+    found = tokenizer(list(texts), verbose=False)["input_ids"]
+    too_long = sum(len(ids) > most for ids in found)
+    if too_long:
+        logger.warning(
+            "%d of %d texts have more than %d tokens; what is beyond is cut off.",
+            too_long, len(found), most,
+        )  # fmt: skip
+        found = tokenizer(list(texts), truncation=True, max_length=most)["input_ids"]
+    unknown = tokenizer.unk_token_id
+    return [ids or [tokenizer.pad_token_id if unknown is None else unknown] for ids in found]
 
 
 def batches_of(

@@ -13,14 +13,13 @@ from salhub.cli.settings import refuse_unknown
 from salhub.entries import (
     MODELS,
     Model,
-    entry_of,
     find_entry,
-    model_named,
+    network_entry,
     refuse_unknown_word,
     setting_names,
 )
 from salhub.errors import ModelNotFoundError, plain_letters
-from salhub.hub import HUB_KEYWORDS, canonical_name, hub_keywords, load
+from salhub.hub import HUB_KEYWORDS, canonical_name, hub_keywords
 from salhub.manifest import NAMESPACE
 
 # Taken from options of their own, or not to be written on a command line.
@@ -91,7 +90,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class NetworkChoice:
-    """A network of ours that is measured by itself, not loaded yet.
+    """A network that is measured by itself, ours or a classifier of transformers', not loaded yet.
 
     Args:
         name: Its full name, a folder or a repository.
@@ -111,26 +110,32 @@ class NetworkChoice:
         return set(HUB_KEYWORDS), set()
 
     def load(self, settings: Mapping[str, Any], *, device: str | None = None) -> SimpleNamespace:
-        """Load the network and its image processor, under the names a pipeline has for them."""
+        """Load the network and what prepares its inputs, under the names a pipeline has for them."""
         quiet_transformers()
-        processor = self.entry.image_processor_class
-        return SimpleNamespace(
-            model=load(self.entry.model_class, self.name, **settings).to(device).eval(),
-            image_processor=processor and load(processor, self.name, **settings),
-        )
+        from salhub.explaining.modeling_explained_classifier import load_classifier
+        from salhub.pipelines.base import load_image_processor
+        from salhub.tokenizing import load_tokenizer
+
+        model = load_classifier(self.name, auto_class=self.entry.auto_class, **settings)
+        parts = {"model": model.to(device)}
+        if self.entry.task == "text-classification":
+            parts["tokenizer"] = load_tokenizer(self.name, **settings)
+        else:
+            parts["image_processor"] = load_image_processor(self.name, **settings)
+        return SimpleNamespace(**parts)
 
 
 def choose_to_measure(name: str, settings: Mapping[str, Any]) -> Choice | NetworkChoice:
-    """Find a model, a method, or a network of ours, by the name a person typed.
+    """Find a model, a method, or a network by itself, by the name a person typed.
 
     Raises:
         ModelNotFoundError: As `choose`.
     """
     check_known(name)
     full_name = canonical_name(name)
-    if settings.get("classifier") is None and model_named(name) is None:
-        entry = entry_of(full_name, **hub_keywords(settings))
-        if entry.method is None:
+    if settings.get("classifier") is None:
+        entry = network_entry(full_name, **hub_keywords(settings))
+        if entry is not None:
             return NetworkChoice(full_name, entry)
     return choose(name, settings)
 

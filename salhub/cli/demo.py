@@ -9,8 +9,14 @@ def demo_command(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="NAME", help="A model or method; a page for each method by default."
+            metavar="NAME",
+            help="A model, a method, or a classifier of your own; a page for each method by "
+            "default.",
         ),
+    ] = None,
+    classifier: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Your own network, which the method explains."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
@@ -22,14 +28,22 @@ def demo_command(
 ) -> None:
     """Open a model as a web page on this computer; Ctrl-C ends it.
 
-    It needs one more package: pip install 'salhub[demo]'.
-    """
+    A classifier by itself, such as the folder of a run of training, is explained by the first
+    method for its kind; --classifier shows it by another. It needs one more package:
+    pip install 'salhub[demo]'.
+
+    \b
+    salhub demo trained
+    salhub demo salient-relevance --classifier trained
+    """  # noqa: D301
     from salhub.cli.choice import check_known, quiet_transformers
 
     if name is not None:
         check_known(name)
+    elif classifier is not None:
+        raise typer.BadParameter("--classifier needs the name of the method that explains it.")
     from salhub.ui import build_gallery, build_page, launch
 
     quiet_transformers()
-    page = build_gallery() if name is None else build_page(name)
+    page = build_gallery() if name is None else build_page(name, classifier)
     launch(page, server_name=host, server_port=port, inbrowser=open_browser)

@@ -4,6 +4,8 @@ import inspect
 import shlex
 import sys
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +22,8 @@ from salhub.cli.settings import (
 )
 
 _DATA = "data_path"
+# Evaluations with this setting take names of data sets on the Hub as well.
+_DATA_NAMED = "dataset_config_name"
 
 
 def evaluate_command(
@@ -51,11 +55,16 @@ def evaluate_command(
     or in images. Sub-folders called otherwise, such as ImageNet's WordNet ids, are taken in sorted
     order if there is one for every class.
 
+    A classifier by itself, such as the folder of a run of training, takes the data that
+    `salhub train image-classification` and `text-classification` take, by the same words
+    (image_column, text_column, label_column). What its split.json says it has learned is left out.
+
     The numbers of a card come from such a results file. --classifier names your own network to
     explain.
 
     \b
     salhub evaluate normgrad-efficientnet-lite0 --data pictures num_mosaics=20
+    salhub evaluate trained --data reviews.csv text_column=review label_column=stars
     """  # noqa: D301
     settings = parse_settings(words or [])
     choice = choose_to_measure(name, settings)
@@ -63,7 +72,7 @@ def evaluate_command(
     measure, load = _split(choice, evaluate, settings)
     target = output or Path(f"{choice.short_name}.results.json")
     refuse_existing(target, overwrite)
-    if not data.exists():
+    if not data.exists() and _DATA_NAMED not in _keywords(evaluate):
         raise FileNotFoundError(f"There is no data at {data}.")
     from salhub.results import noted_as_it_comes
 
@@ -76,12 +85,27 @@ def evaluate_command(
 
 
 def _evaluation(choice: Choice | NetworkChoice) -> Callable[..., Any]:
+    from salhub.data.split_beside import find_split
+
+    shared = _shared_evaluation(choice)
+    if shared is not None and find_split(choice.name) is not None:
+        return shared
     try:
         return choice.entry.module("evaluation").evaluate
     except ModuleNotFoundError as error:
-        if error.name is None or "evaluation_" not in error.name:
+        if error.name is None or not error.name.startswith(choice.entry.home):
             raise
-        raise ValueError(f"The method {choice.entry.name} has no evaluation.") from None
+    if shared is None:
+        raise ValueError(f"The method {choice.entry.name} has no evaluation.")
+    return shared
+
+
+def _shared_evaluation(choice: Choice | NetworkChoice) -> Callable[..., Any] | None:
+    """How any network of a task is measured; None for models of methods, and other tasks."""
+    module = f"salhub.evaluation.{choice.entry.task.replace('-', '_')}"
+    if isinstance(choice, Choice) or find_spec(module) is None:
+        return None
+    return import_module(module).evaluate
 
 
 def _split(
@@ -111,7 +135,8 @@ def _inputs(evaluate: Callable[..., Any], pipeline: Any, data: Path) -> dict[str
 def _command(name: str, data: Path, words: list[str]) -> str:
     # The folder's name is enough to repeat it; a path would be one of this machine.
     kept = [without_place(word) for word in words if to_record(parse_settings([word]))]
-    return shlex.join(["salhub", "evaluate", name, "--data", data.resolve().name, *kept])
+    place = data.resolve().name if data.exists() else str(data)
+    return shlex.join(["salhub", "evaluate", name, "--data", place, *kept])
 
 
 def _report(results: Any, target: Path, as_json: bool) -> None:

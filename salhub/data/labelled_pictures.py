@@ -18,7 +18,7 @@ from torch import Tensor
 from salhub.data.folder_listing import list_folder
 from salhub.data.image_folder import LabelledImageFolder
 from salhub.data.picture_archive import PictureArchive, as_rgb
-from salhub.data.picture_decoding import decode_picture, to_upright_rgb
+from salhub.data.picture_decoding import decode_picture, losses, to_upright_rgb
 from salhub.data.picture_preparation import PicturePreparation
 from salhub.data.tables import (
     IMAGE_NAMES,
@@ -398,7 +398,8 @@ def _bytes_of(value: Any, home: Path) -> bytes:
 
 
 def _readable(read: Callable[[int], bytes], titles: Sequence[str]) -> list[int]:
-    """Places of the pictures that can be read; the others are named."""
+    """Places of the pictures that can be read; the others are named, and so is what is lost."""
+    lost: dict[str, list[str]] = {}
 
     def try_one(place: int) -> str | None:
         try:
@@ -407,6 +408,8 @@ def _readable(read: Callable[[int], bytes], titles: Sequence[str]) -> list[int]:
                 # JPEG files are decoded to their size in small, which is enough to see damage.
                 image.draft("RGB", _SMALL)
                 image.load()
+                for words in losses(image):
+                    lost.setdefault(words, []).append(titles[place])
         except Exception:
             return _reason(read, place, titles[place])
         return None
@@ -415,6 +418,8 @@ def _readable(read: Callable[[int], bytes], titles: Sequence[str]) -> list[int]:
     with ThreadPoolExecutor() as pool:
         for begin in range(0, len(titles), _CHUNK):
             reasons += pool.map(try_one, range(begin, min(begin + _CHUNK, len(titles))))
+    for words, of in lost.items():
+        logger.warning("%d of %d pictures %s, such as %s.", len(of), len(titles), words, min(of))
     damaged = [reason for reason in reasons if reason is not None]
     if damaged:
         more = f" {len(damaged) - _NUM_SHOWN} more." if len(damaged) > _NUM_SHOWN else ""

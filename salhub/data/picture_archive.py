@@ -172,6 +172,8 @@ class _Arrays:
     def __init__(self, content: Mapping[str, np.ndarray]) -> None:
         names = ("train_images", "test_images")
         self._parts = [_channels_last(name, content[name]) for name in names]
+        for name, part in zip(names, self._parts, strict=True):
+            _say_transparent(name, part)
         shapes = [part.shape[1:] for part in self._parts if len(part)]
         if len(set(shapes)) > 1:
             raise ValueError(
@@ -204,6 +206,16 @@ def _channels_last(name: str, array: np.ndarray) -> np.ndarray:
         f"{name} has shape {array.shape}; give (N, height, width), (N, height, width, channels) or "
         "(N, channels, height, width), with 1 to 4 channels."
     )
+
+
+def _say_transparent(name: str, pictures: np.ndarray) -> None:
+    if pictures.ndim == 4 and pictures.shape[3] % 2 == 0:
+        count = int((pictures[..., -1] < 255).any(axis=(1, 2)).sum())
+        if count:
+            logger.warning(
+                "%d of %d pictures of %s are partly transparent and put on white.",
+                count, len(pictures), name,
+            )  # fmt: skip
 
 
 def _on_white(pictures: np.ndarray) -> np.ndarray:

@@ -79,6 +79,31 @@ def decode_picture(data: bytes, name: str) -> Image.Image:
     return image
 
 
+def losses(image: Image.Image) -> list[str]:
+    """Say what of a loaded picture is not kept by `to_upright_rgb`.
+
+    Args:
+        image: Of any mode.
+
+    Returns:
+        Words that go on "3 pictures ...", none where nothing is lost.
+
+    Example:
+        >>> losses(Image.new("LA", (2, 2), (9, 128)))
+        ['are partly transparent and put on white']
+    """
+    found = []
+    if image.has_transparency_data:
+        opacity = image if image.mode in ("RGBA", "LA", "PA") else image.convert("RGBA")
+        if opacity.getchannel("A").getextrema()[0] < 255:
+            found.append("are partly transparent and put on white")
+    if image.mode in _WIDE_MODES:
+        found.append("have more than 8 bits a channel and are read as 8")
+    if getattr(image, "is_animated", False):
+        found.append("have several frames, of which the first is taken")
+    return found
+
+
 def to_upright_rgb(image: Image.Image, name: str = "The picture") -> Image.Image:
     """Return a new 8-bit RGB picture, turned as its EXIF orientation says.
 

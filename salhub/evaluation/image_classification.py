@@ -1,13 +1,79 @@
-"""Accuracy of a classifier on an archive of labelled pictures."""
+"""Accuracy of any classifier of pictures on labelled pictures that it has not learned."""
 
 import logging
+import os
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
-from salhub.results import Results, Table
+from salhub.data.labelled_pictures import pictures_of, read_labelled_pictures
+from salhub.data.picture_preparation import PicturePreparation
+from salhub.evaluation.held_out import add_by_class, classes_of_model, held_out
+from salhub.modeling import refuse_broken_weights
+from salhub.results import Results, Table, measured
 
 logger = logging.getLogger(__name__)
+
+
+def evaluate(
+    model: Any,
+    image_processor: Any,
+    data_path: str | os.PathLike[str],
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    dataset_config_name: str | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+) -> Results:
+    """Measure how often the true class of a picture is the most likely one.
+
+    Args:
+        model: A classifier of pictures, of transformers or of ours.
+        image_processor: Its image processor.
+        data_path: Labelled pictures, see `read_labelled_pictures`, of which those are left out
+            that the model has learned, see `held_out`.
+        image_column, label_column, dataset_config_name: Of the data, as of
+            `read_labelled_pictures`.
+        batch_size: Pictures that pass through the model at once; None for many small ones, and few
+            that may be large.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        `Results` with "accuracy/test", "accuracy/class/NAME" and the tables of the card.
+
+    Raises:
+        FileNotFoundError, ValueError: As of `read_labelled_pictures` and `held_out`.
+
+    Example:
+        >>> results = evaluate(model, processor, "photos")  # doctest: +SKIP
+    """
+    id2label = model.config.id2label
+    names = [str(id2label[index]) for index in sorted(id2label)]
+    data = read_labelled_pictures(
+        data_path,
+        image_column=image_column,
+        label_column=label_column,
+        dataset_config_name=dataset_config_name,
+        class_names=names,
+    )
+    labels = classes_of_model(data.labels, data.class_names, id2label, data.name)
+    chosen = held_out(model.config.name_or_path, data, data.is_test.nonzero()[:, 0], "pictures")
+    results = Results.of_model(model, data.name, seed)
+    results.data = dict(chosen.facts)
+    preparation = PicturePreparation(image_processor)
+    with measured(results):
+        outputs = {}
+        for name, places in chosen.sets.items():
+            pictures = pictures_of(data, places, preparation)
+            outputs[name] = (preparation.logits(model, pictures, batch_size), labels[places])
+        logits, expected = outputs.pop("test")
+        refuse_broken_weights(model, logits)
+        add_by_class(results, logits, expected, names, chosen.note)
+        if outputs:
+            add_accuracies(results, outputs, {"forgotten": "pictures that were forgotten"})
+    return results
 
 
 def add_accuracies(

@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
+from salhub.entries import entry_of
+from salhub.explaining.configuration_explained_classifier import ExplainedClassifierConfig
 from salhub.hub import canonical_name, load
 from salhub.model_card import Facts
 from salhub.runner.arguments import Scheduler, TrainingArguments
@@ -111,16 +113,19 @@ class StartingPoint:
     def __init__(self, arguments: FineTuningArguments, auto_class: Any) -> None:
         self._arguments, self._auto_class = arguments, auto_class
         self.name = str(arguments.model or arguments.config)
+        self.notes: list[str] = []
+        self._frozen: list[nn.Module] = []
+        self._has_new_head = False
+        self._inside: PreTrainedModel | None = None
         self.config: PreTrainedConfig = load(AutoConfig, self.name, trust_remote_code=False)
+        if arguments.model is not None and isinstance(self.config, ExplainedClassifierConfig):
+            self._take_explained()
         if type(self.config) not in auto_class._model_mapping:
             kind = "images" if "Image" in auto_class.__name__ else "texts"
             raise ValueError(
                 f"{self.name} is a model of type '{self.config.model_type}', and no classifier of "
                 f"{kind}; give one that {auto_class.__name__} loads."
             )
-        self.notes: list[str] = []
-        self._frozen: list[nn.Module] = []
-        self._has_new_head = False
 
     @property
     def class_names(self) -> list[str]:
@@ -166,16 +171,28 @@ class StartingPoint:
         logger.warning("%s", sentence)
         self.notes.append(sentence)
 
+    def _take_explained(self) -> None:
+        """Start from the classifier that an explainer holds."""
+        kind = entry_of(self.config).model_class
+        if kind.auto_class != self._auto_class.__name__:
+            return
+        self._inside = load(kind, self.name).backbone
+        self.config = copy.deepcopy(self._inside.config)
+        self._say(f"{self._title} is an explainer; the classifier inside it is what is trained.")
+
     def _load(self, config: PreTrainedConfig, *, is_same: bool) -> PreTrainedModel:
-        model, info = load(
-            self._auto_class,
-            self.name,
-            config=config,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            trust_remote_code=False,
-        )
+        settings = {
+            "config": config,
+            "dtype": torch.float32,
+            "ignore_mismatched_sizes": True,
+            "output_loading_info": True,
+        }
+        if self._inside is None:
+            settings["trust_remote_code"] = False
+            model, info = load(self._auto_class, self.name, **settings)
+        else:
+            weights = self._inside.state_dict()
+            model, info = type(self._inside).from_pretrained(None, state_dict=weights, **settings)
         head = self._head_of(config)
         others = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]} - head
         if others:

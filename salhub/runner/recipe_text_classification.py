@@ -10,12 +10,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
 from salhub.data.labelled_split import LabelledSplit, stratified_places
 from salhub.data.labelled_texts import LabelledTexts, Layout, read_labelled_texts
 from salhub.data.tables import TEST, TRAIN, VALIDATION
-from salhub.hub import load
 from salhub.model_card import Facts
 from salhub.results import Results
 from salhub.runner.arguments import RunArguments, check_count
@@ -23,6 +22,7 @@ from salhub.runner.batches import Batch, generator_of
 from salhub.runner.classification import classification_numbers
 from salhub.runner.fine_tuning import FineTuningArguments, FineTuningRecipe
 from salhub.runner.recipe import Stage, StepLoss
+from salhub.tokenizing import load_tokenizer, most_tokens, token_rows
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,6 @@ model = AutoModelForSequenceClassification.from_pretrained("{model}")
 tokenizer = AutoTokenizer.from_pretrained("{model}")
 """
 _ROWS_TO_EVALUATE = 64
-_LONGEST = 512
 # Tells the draw of what is held out apart from the others of a run.
 _HELD_OUT = 3
 
@@ -117,12 +116,7 @@ class TextClassificationRecipe(FineTuningRecipe):
     @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer of the checkpoint, with a token to fill up short texts."""
-        tokenizer = load(AutoTokenizer, self.arguments.tokenizer or self.start.name)
-        if not len(tokenizer) > len(tokenizer.all_special_tokens):
-            raise ValueError(
-                f"{self.start.name} has no tokenizer; give tokenizer=NAME, the one that goes with "
-                "the model."
-            )
+        tokenizer = load_tokenizer(self.arguments.tokenizer or self.start.name)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
             logger.warning("Texts are filled up with '%s'.", tokenizer.pad_token)
@@ -144,36 +138,9 @@ class TextClassificationRecipe(FineTuningRecipe):
             vocab_size=None if self.arguments.model else len(self.tokenizer),
             pad_token_id=self.tokenizer.pad_token_id,
         )
-        self.rows = self._tokens(self._most_tokens(model))
+        most = most_tokens(model, self.tokenizer, self.arguments.max_length)
+        self.rows = token_rows(self.tokenizer, self.texts.texts, most)
         return model
-
-    def _most_tokens(self, model: nn.Module) -> int:
-        most = min(self.tokenizer.model_max_length, _LONGEST)
-        for name, module in model.named_modules():
-            if isinstance(module, nn.Embedding) and "position" in name:
-                # RoBERTa and its kin count places from behind the padding token's number.
-                first = 0 if module.padding_idx is None else module.padding_idx + 1
-                most = min(most, module.num_embeddings - first)
-        if self.arguments.max_length is not None and self.arguments.max_length > most:
-            raise ValueError(
-                f"max_length is {self.arguments.max_length}, and {self.start.name} takes {most}."
-            )
-        return self.arguments.max_length or most
-
-    def _tokens(self, most: int) -> list[list[int]]:
-        """Tokens of every text; how many are cut is said."""
-        found = self.tokenizer(self.texts.texts, verbose=False)["input_ids"]
-        too_long = sum(len(ids) > most for ids in found)
-        if too_long:
-            logger.warning(
-                "%d of %d texts have more than %d tokens; what is beyond is cut off.",
-                too_long, len(found), most,
-            )  # fmt: skip
-            found = self.tokenizer(self.texts.texts, truncation=True, max_length=most)["input_ids"]
-        unknown = self.tokenizer.unk_token_id
-        return [
-            ids or [self.tokenizer.pad_token_id if unknown is None else unknown] for ids in found
-        ]
 
     def inputs_of(self, places: Tensor) -> dict[str, Tensor]:
         """Tokens of some texts side by side, and which of them are none."""

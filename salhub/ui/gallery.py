@@ -6,8 +6,17 @@ from importlib import import_module
 
 import gradio as gr
 
-from salhub.entries import METHODS, TASKS, Model, find_entry
+from salhub.entries import (
+    METHODS,
+    MODELS,
+    TASKS,
+    Model,
+    find_entry,
+    network_entry,
+    setting_names,
+)
 from salhub.errors import UnknownNameError
+from salhub.hub import canonical_name
 from salhub.pipelines import pipeline_class_of
 
 
@@ -34,18 +43,21 @@ def page_class(name: str, entry: Model) -> type | None:
     return None if task is None else task.page_class
 
 
-def build_page(name: str | os.PathLike) -> gr.Blocks:
+def build_page(name: str | os.PathLike, classifier: str | os.PathLike | None = None) -> gr.Blocks:
     """Build the web page of a model, with a sample already explained on it.
 
     Args:
         name: What `salhub.pipeline` takes: a shipped name with or without "salhub/", a folder, a
-            Hub repository, or the name of a method.
+            Hub repository, or the name of a method; or a network by itself, ours or a classifier
+            of transformers', which the first method for its kind explains.
+        classifier: A network of your own that the method explains.
 
     Returns:
         Blocks to hand to `salhub.ui.launch`, or to put into an application of your own.
 
     Raises:
         UnknownNameError: The model belongs to no method of salhub, or its task has no page.
+        ValueError: The method explains no classifier.
         ModelNotFoundError: Nothing of that name was found.
 
     Example:
@@ -54,7 +66,17 @@ def build_page(name: str | os.PathLike) -> gr.Blocks:
         >>> page.title
         'NormGrad'
     """
-    full_name, entry = find_entry(name)
+    network = None if classifier is not None else network_entry(name)
+    explainer = None if network is None else _explainer_of(network)
+    if explainer is not None:
+        name, classifier = explainer.name, canonical_name(name)
+    found, entry = find_entry(name, classifier=classifier)
+    full_name = found or entry.name
+    if classifier is not None:
+        classifier = os.fspath(classifier)
+        kind = pipeline_class_of(entry, full_name)
+        if "classifier" not in setting_names(entry, kind)[0]:
+            raise ValueError(f"The method '{entry.name}' explains no classifier; leave it out.")
     page = page_class(full_name, entry)
     if page is None:
         pipeline_class_of(entry, full_name)
@@ -62,7 +84,17 @@ def build_page(name: str | os.PathLike) -> gr.Blocks:
             f"Models of the task '{entry.task}' have no page yet; `salhub run` works for every "
             "model."
         )
-    return page(full_name, entry).build()
+    return page(full_name, entry, classifier).build()
+
+
+def _explainer_of(network: Model) -> Model | None:
+    """The first kind of model that explains a network by itself."""
+    for entry in MODELS.values():
+        if entry.method is None or not entry.is_ours or network.auto_class is None:
+            continue
+        if getattr(entry.model_class, "auto_class", None) == network.auto_class:
+            return entry
+    return None
 
 
 def build_gallery(pages: Mapping[str, gr.Blocks] | None = None) -> gr.Blocks:

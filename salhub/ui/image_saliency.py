@@ -216,7 +216,7 @@ class ImageSaliencyPage(PicturePage):
             self.name,
             python(query.source),
             ['result.save("explained.png")', 'result.save("explained.npy")'],
-            settings=self.pipeline_settings(query),
+            settings={**self.loading, **self.pipeline_settings(query)},
             call=call,
             comments=named,
         )

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
+from pathlib import Path
 from secrets import token_hex
 from typing import Any, ClassVar
 
@@ -102,6 +103,7 @@ class Page(View):
     Args:
         name: The model.
         entry: What is known of its kind.
+        classifier: A network of somebody's own that the method explains, by name; or None.
 
     Attributes:
         title: In the head and on the tab of the browser; by default the name of the method.
@@ -119,9 +121,11 @@ class Page(View):
     dependents: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     endpoints: ClassVar[Mapping[str, Sequence[Callable[[], Component]]]] = {}
 
-    def __init__(self, name: str, entry: Model) -> None:
+    def __init__(self, name: str, entry: Model, classifier: str | None = None) -> None:
         self.name = name
         self.entry = entry
+        # What `salhub.pipeline` is given beside the name.
+        self.loading = {} if classifier is None else {"classifier": classifier}
         # One request runs a model at a time.
         self.lock = threading.RLock()
 
@@ -165,6 +169,13 @@ class Page(View):
         """The title of the page."""
         return self.title or self.entry.name.replace("_", " ").capitalize()
 
+    @property
+    def what_for(self) -> str:
+        """What the page is for, and whose network it explains."""
+        classifier = self.loading.get("classifier")
+        whose = "" if classifier is None else f" The network is {Path(classifier).name}."
+        return self.sentence + whose
+
     # --- building -------------------------------------------------------------------------------
 
     def build(self) -> gr.Blocks:
@@ -176,7 +187,7 @@ class Page(View):
         self.pickers: dict[str, Callable[[str, State], State]] = {}
         title = self.display_title
         with gr.Blocks(title=title, analytics_enabled=False, delete_cache=_KEEP_FILES) as blocks:
-            gr.HTML(header(title, self.sentence, self.entry.paper or ""))
+            gr.HTML(header(title, self.what_for, self.entry.paper or ""))
             with gr.Column(elem_classes="salhub-page"):
                 self._add_column("asked", self.asked)
                 self._add_column("controls", self.main_controls)

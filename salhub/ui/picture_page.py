@@ -76,6 +76,7 @@ class PicturePage(Page):
     Args:
         name: The model.
         entry: What is known of its kind.
+        classifier: A network of somebody's own that the method explains, by name; or None.
 
     Attributes:
         picture_use: Alternative text of the picture.
@@ -85,9 +86,9 @@ class PicturePage(Page):
     picture_use: ClassVar[str]
     first_sample: ClassVar[str] = "coffee"
 
-    def __init__(self, name: str, entry: Model) -> None:
-        super().__init__(name, entry)
-        self.pipeline = pipeline(name)
+    def __init__(self, name: str, entry: Model, classifier: str | None = None) -> None:
+        super().__init__(name, entry, classifier)
+        self.pipeline = pipeline(name, **self.loading)
 
     def asked(self) -> dict[str, Component]:
         """Build the picture, and samples to press."""

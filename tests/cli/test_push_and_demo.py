@@ -50,20 +50,23 @@ def test_a_push_that_cannot_work_is_one_sentence(call, tmp_path):
 def test_demo_builds_the_page_and_serves_it(call, monkeypatch):
     calls = []
     ui = ModuleType("salhub.ui")
-    ui.build_page = lambda name: SimpleNamespace(name=name)
+    ui.build_page = lambda name, classifier: SimpleNamespace(name=(name, classifier))
     ui.build_gallery = lambda: SimpleNamespace(name="every method")
     ui.launch = lambda page, **settings: calls.append((page.name, settings))
     monkeypatch.setitem(sys.modules, "salhub.ui", ui)
     call("demo", "gradcam-efficientnet-lite0", "--port", "7861", "--no-browser")
     call("demo")
+    call("demo", "normgrad", "--classifier", "trained", "--no-browser")
+    assert calls.pop()[0] == ("normgrad", "trained")
     assert calls == [
         (
-            "gradcam-efficientnet-lite0",
+            ("gradcam-efficientnet-lite0", None),
             {"server_name": "127.0.0.1", "server_port": 7861, "inbrowser": False},
         ),
         ("every method", {"server_name": "127.0.0.1", "server_port": None, "inbrowser": True}),
     ]
     assert "Did you mean 'normgrad'" in call("demo", "normgard", code=1).stderr
+    assert "needs the name of the method" in call("demo", "--classifier", "n", code=2).stderr
     assert len(calls) == 2
 
 

@@ -63,6 +63,27 @@ def test_pictures_that_cannot_be_read_are_named_and_left_out(tmp_path, caplog):
     assert "cat/cut.png" in caplog.text and "dog/page.jpg" in caplog.text
 
 
+def test_what_is_lost_of_a_picture_is_said(tmp_path, caplog):
+    palette = Image.new("P", (9, 9), 1)
+    palette.putpalette([0, 0, 0, 200, 10, 10])
+    moving = [Image.new("RGB", (9, 9), (shade, 0, 0)) for shade in (10, 200)]
+    for name in ("a", "b"):
+        (tmp_path / "odd" / name).mkdir(parents=True)
+    odd = tmp_path / "odd"
+    Image.new("LA", (9, 9), (9, 120)).save(odd / "a" / "grey.png")
+    palette.save(odd / "a" / "palette.png", transparency=1)
+    Image.new("RGBA", (9, 9), (9, 9, 9, 255)).save(odd / "a" / "opaque.png")
+    Image.fromarray(np.full((9, 9), 40_000, dtype=np.uint16)).save(odd / "b" / "deep.png")
+    moving[0].save(odd / "b" / "moving.gif", save_all=True, append_images=moving[1:])
+    data = read_labelled_pictures(odd)
+    said = caplog.text
+    assert "2 of 5 pictures are partly transparent and put on white, such as a/grey.png" in said
+    assert "1 of 5 pictures have more than 8 bits a channel and are read as 8" in said
+    assert "1 of 5 pictures have several frames, of which the first is taken" in said
+    [place] = [p for p in range(5) if "palette" in data._titles[p]]
+    assert data.picture(place).getpixel((0, 0)) == (255, 255, 255)
+
+
 def test_what_a_classifier_cannot_learn_from_is_refused(tmp_path):
     write(tmp_path / "one", ["cat"])
     with pytest.raises(ValueError, match="has 1 class, and a classifier needs two"):

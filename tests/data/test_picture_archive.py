@@ -108,3 +108,16 @@ def test_the_archives_that_recipes_train_on(name, shape, counts):
     archive = PictureArchive(path)
     assert ((~archive.is_test).sum(), archive.is_test.sum()) == counts
     assert archive.images(torch.tensor([0, len(archive) - 1])).shape[1:] == shape
+
+
+def test_what_is_put_on_white_is_said(tmp_path, plain_arrays, caplog):
+    for name, count in (("train_images", 4), ("test_images", 2)):
+        pictures = np.full((count, 8, 8, 4), 255, dtype=np.uint8)
+        pictures[0, :4, :, 3] = 0
+        pictures[..., 0] = 9
+        plain_arrays[name] = pictures
+    plain_arrays["test_images"][..., 3] = 255
+    archive = saved(tmp_path, plain_arrays)
+    assert "1 of 4 pictures of train_images are partly transparent and put on white" in caplog.text
+    assert "test_images" not in caplog.text
+    assert archive.images(torch.tensor([0]))[0, 0, :, 0].tolist() == [255] * 4 + [9] * 4

@@ -17,6 +17,7 @@ from transformers import (
     ViTModel,
 )
 
+import salhub
 from salhub.data.labelled_split import LabelledSplit
 from salhub.entries import recipe_named
 from salhub.runner.run import run
@@ -209,6 +210,15 @@ def test_bad_options_are_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=pattern):
         run(recipe_of(tmp_path / "out", photos, **{"model": checkpoints["vit"], **options}))
     assert not (tmp_path / "out").exists()
+
+
+def test_of_an_explainer_the_classifier_inside_goes_on(tmp_path, photos, checkpoints, caplog):
+    salhub.pipeline("normgrad", classifier=checkpoints["resnet"]).save_pretrained(tmp_path / "n")
+    recipe_of(tmp_path / "out", photos, model=str(tmp_path / "n")).build_model()
+    assert "n is an explainer; the classifier inside it is what is trained" in caplog.text
+    with pytest.raises(ValueError, match="and no classifier of images"):
+        model = "salhub/verbalizer-movie-reviews"
+        recipe_of(tmp_path / "out", photos, model=model).build_model()
 
 
 def test_a_model_that_classifies_no_pictures_is_refused(tmp_path, photos):

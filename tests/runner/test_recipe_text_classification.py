@@ -16,6 +16,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
+from salhub import SaliencyVerbalizerModel
 from salhub.data.labelled_split import LabelledSplit
 from salhub.entries import recipe_named
 from salhub.runner.run import run
@@ -139,3 +140,16 @@ def test_the_small_text_classifier_is_gone_on_from_and_takes_the_same_words(tmp_
     run(kind(kind.arguments_class(**options)))
     results = run(recipe_of(tmp_path / "more", tickets, model=str(tmp_path / "first")))
     assert results.metric("accuracy/test").value > 0.9
+
+
+def test_of_an_explainer_the_classifier_inside_goes_on(tmp_path, tickets, caplog):
+    options = {"learning_rate": 1e-9, "max_train_steps": 1}
+    recipe = recipe_of(tmp_path, tickets, model="salhub/verbalizer-movie-reviews", **options)
+    run(recipe)
+    assert "verbalizer-movie-reviews is an explainer; the classifier inside it is" in caplog.text
+    assert "is new: salhub/verbalizer-movie-reviews has 2 classes of other names" in caplog.text
+    own = SaliencyVerbalizerModel.from_pretrained("salhub/verbalizer-movie-reviews").backbone
+    saved = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert saved.config.id2label == {0: "9", 1: "10"}
+    embedding = own.get_input_embeddings().weight.float()
+    torch.testing.assert_close(saved.get_input_embeddings().weight, embedding)

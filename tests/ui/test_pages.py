@@ -7,9 +7,13 @@ from types import SimpleNamespace
 
 import gradio as gr
 import pytest
+import torch
 from huggingface_hub.errors import OfflineModeIsEnabled
 from PIL import Image
+from transformers import ResNetConfig, ResNetForImageClassification
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
+import salhub
 from salhub.entries import METHODS, MODELS, Method, Model
 from salhub.errors import MissingExtraError, UnknownNameError
 from salhub.models.normgrad import page_normgrad
@@ -40,6 +44,39 @@ def test_models_that_a_page_does_not_serve_get_that_of_their_task():
     assert page_class("salhub/salun-resnet8-cifar10", salun) is not ImageClassificationPage
 
 
+def test_a_classifier_by_itself_is_shown_by_a_method_that_explains_it(tmp_path):
+    torch.manual_seed(0)
+    folder = tmp_path / "my-network"
+    config = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic", num_labels=3
+    )
+    ResNetForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    page = build_page(folder)
+    assert page.title == "NormGrad" and "The network is my-network." in str(page.config)
+    assert f'classifier="{folder}"' in _program(page)
+    other = build_page("salient-relevance", str(folder))
+    assert other.title == "Salient Relevance"
+    assert f'salhub.pipeline("salient_relevance", classifier="{folder}")' in _program(other)
+    with pytest.raises(ValueError, match="'lexrank' explains no classifier"):
+        build_page("lexrank", str(folder))
+
+
+def test_a_classifier_of_texts_is_shown_by_the_page_of_texts(tmp_path):
+    explain = salhub.pipeline("verbalizer-movie-reviews")
+    explain.model.backbone.save_pretrained(tmp_path / "mine")
+    explain.tokenizer.save_pretrained(tmp_path / "mine")
+    page = build_page(tmp_path / "mine")
+    assert page.title == "Saliency verbalizer"
+    assert f'classifier="{tmp_path / "mine"}"' in _program(page)
+
+
+def _program(page) -> str:
+    return "\n".join(
+        one.value for one in page.blocks.values() if isinstance(one, gr.Code) and one.value
+    )
+
+
 def test_a_task_without_a_page_says_what_works(monkeypatch):
     sentences = {
         "image-generation": r"'image-generation' have no page yet.*salhub run",
@@ -47,7 +84,8 @@ def test_a_task_without_a_page_says_what_works(monkeypatch):
     }
     for task, sentence in sentences.items():
         toy = Model("toy", "toy", task, "ToyConfig", "Toy")
-        monkeypatch.setattr(gallery, "find_entry", lambda name, toy=toy: (name, toy))
+        monkeypatch.setattr(gallery, "network_entry", lambda name: None)
+        monkeypatch.setattr(gallery, "find_entry", lambda name, classifier, toy=toy: (name, toy))
         with pytest.raises(UnknownNameError, match=sentence):
             build_page("toy")
     assert page_class("toy", Model("toy", "toy", "image-generation", "", "")) is None

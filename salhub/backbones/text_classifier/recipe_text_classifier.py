@@ -32,6 +32,7 @@ from salhub.runner.classification import classification_numbers
 from salhub.runner.loop import evaluation_mode
 from salhub.runner.recipe import Stage, StepLoss, TrainingRecipe
 from salhub.runner.recipe_text_classification import USAGE, TextArguments
+from salhub.tokenizing import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -353,7 +354,7 @@ def teach(teachers: list[str], texts: list[str], class_names: list[str]) -> Tens
         the mean of several networks; on texts without labels as in Xie et al. 2020
         (arXiv 1911.04252), algorithm 1.
     """
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
 
     total = torch.zeros(len(texts), len(class_names))
     for teacher in teachers:
@@ -364,7 +365,7 @@ def teach(teachers: list[str], texts: list[str], class_names: list[str]) -> Tens
                 f"{', '.join(model.config.id2label.values())}, the data "
                 f"{', '.join(class_names)}."
             )
-        tokenizer = load(AutoTokenizer, teacher)
+        tokenizer = load_tokenizer(teacher)
         rows = tokenizer(texts, truncation=True)["input_ids"]
         rows = [row or [tokenizer.unk_token_id] for row in rows]
         total += predict(model, rows, torch.device("cpu")).softmax(dim=-1)

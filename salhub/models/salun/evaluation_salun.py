@@ -17,13 +17,13 @@ from salhub.data.labelled_pictures import (
 )
 from salhub.data.labelled_split import LabelledSplit
 from salhub.data.picture_preparation import PicturePreparation
+from salhub.data.split_beside import find_file
 from salhub.evaluation.image_classification import add_accuracies
 from salhub.explaining.modeling_explained_classifier import load_classifier
 from salhub.modeling import attribution_scope
 from salhub.models.salun.forget_set import (
     check_reference_split,
     evaluated_split,
-    find_file,
     places_digest,
 )
 from salhub.models.salun.masked_optimizer import closed_weights_digest

@@ -3,17 +3,16 @@
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.utils import cached_file
 
 from salhub.data.labelled_pictures import PictureData
 from salhub.data.labelled_split import FILE_NAME, LabelledSplit
+from salhub.data.split_beside import find_split
 from salhub.data.subset import describe_spec
-from salhub.hub import read_config, resolve
+from salhub.hub import read_config
 from salhub.models.salun.configuration_salun import UnlearnedConfig
 from salhub.models.salun.configuration_salun_diffusion import SalUnDiffusionConfig
 
@@ -105,28 +104,6 @@ def check_kind(name: str, *, is_diffusion: bool) -> None:
             f"{name} is a diffusion model, and this recipe takes classifiers; use "
             "'salun-diffusion', 'rl-diffusion' or 'ga-diffusion'."
         )
-
-
-def find_split(name: str) -> LabelledSplit | None:
-    """The `split.json` of a model, or None where it has none.
-
-    Raises:
-        ValueError: It is damaged.
-    """
-    path = find_file(name, FILE_NAME)
-    return None if path is None else LabelledSplit.load(path.parent)
-
-
-def find_file(name: str, file_name: str) -> Path | None:
-    """A file that lies beside a model, or None where there is none.
-
-    Args:
-        name: The model: a folder, a shipped name or a Hub repository.
-        file_name: What the file is called.
-    """
-    folder = resolve(name).config_folder
-    path = cached_file(folder, file_name, _raise_exceptions_for_missing_entries=False)
-    return None if path is None else Path(path)
 
 
 def check_reference_split(name: str, split: LabelledSplit, forget: str) -> None:

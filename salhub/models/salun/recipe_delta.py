@@ -10,11 +10,11 @@ from torch import nn
 from transformers import AutoImageProcessor
 
 from salhub.data.labelled_split import FILE_NAME as SPLIT_NAME
+from salhub.data.split_beside import find_file
 from salhub.explaining.modeling_explained_classifier import load_classifier
 from salhub.hub import canonical_name, load, read_config
 from salhub.model_card import Facts
 from salhub.models.salun.configuration_salun_diffusion import SalUnDiffusionConfig
-from salhub.models.salun.forget_set import find_file
 from salhub.models.salun.masked_recipe import RECORD_NAME
 from salhub.models.salun.modeling_salun_diffusion import SalUnForConditionalDiffusion
 from salhub.models.salun.weight_delta import FILE_NAME as DELTA_NAME

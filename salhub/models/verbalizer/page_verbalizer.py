@@ -2,6 +2,7 @@
 
 import json
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -40,6 +41,7 @@ class Page(TextPage):
     Args:
         name: A verbalizer; where it is one that comes with salhub, the others can be chosen too.
         entry: What is known of its kind.
+        classifier: A text classifier of somebody's own, by name, which is shown alone; or None.
     """
 
     title = "Saliency verbalizer"
@@ -52,9 +54,12 @@ class Page(TextPage):
 
     def __init__(self, name: str, *arguments: Any) -> None:
         super().__init__(name, *arguments)
-        shipped = _SHIPPED if name in _SHIPPED.values() else {name: name}
-        self.pipelines = {title: pipeline(model) for title, model in shipped.items()}
-        self.first = next(title for title, model in shipped.items() if model == name)
+        if self.loading:
+            shown = {Path(self.loading["classifier"]).name: name}
+        else:
+            shown = _SHIPPED if name in _SHIPPED.values() else {name: name}
+        self.pipelines = {title: pipeline(model, **self.loading) for title, model in shown.items()}
+        self.first = next(title for title, model in shown.items() if model == name)
         own = self.samples.get(self.first)
         # The page opens with a text for its own classifier.
         self.samples = {self.first: own, **self.samples} if own else self.samples
@@ -137,10 +142,10 @@ class Page(TextPage):
         """Return the program that says the same."""
         return pipeline_program(
             "explain",
-            self._explain(query).model.config.name_or_path,
+            self.name if self.loading else self._explain(query).model.config.name_or_path,
             'Path("text.txt")',
             ["print(result.text)"],
-            settings=self._changed(query),
+            settings={**self.loading, **self._changed(query)},
             call=_rival(query),
         )
 

@@ -1,0 +1,159 @@
+"""Which rows of some data a model is measured on: those that it has not learned."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from salhub.data.split_beside import find_split
+from salhub.errors import did_you_mean
+from salhub.results import Results, Table
+
+logger = logging.getLogger(__name__)
+
+# Beyond, a table of all pairs of classes is no longer read.
+_MOST_CONFUSED = 20
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Rows to measure a model on.
+
+    Args:
+        sets: "test", and "forgotten" for what was unlearned -> places, int64 (n,).
+        facts: What a results file says of the data.
+        note: A sentence that says which rows these are.
+    """
+
+    sets: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+    note: str
+
+
+def held_out(name: str, data: Any, test: Tensor, unit: str) -> HeldOut:
+    """Choose what a model is measured on.
+
+    Of the data that it was trained on, that is what its `split.json` holds out; of other data, the
+    part for testing, or everything where there is none.
+
+    Args:
+        name: The model: a folder, a shipped name or a Hub repository; "" for none of these.
+        data: Has a `name` and `describe()`.
+        test: Places of its own part for testing, int64 (n,), perhaps none.
+        unit: What a row is, such as "pictures".
+
+    Raises:
+        ValueError: Everything was learned, or the data have changed since.
+    """
+    described = data.describe()
+    split = find_split(name) if name else None
+    if split is not None and split.data.get("fingerprint") == described["fingerprint"]:
+        places = split.test if len(split.test) else split.held_out
+        if not len(places):
+            raise ValueError(
+                f"the model has learned all {len(split.train)} {unit} of {data.name}, and nothing "
+                "was held out; give other data."
+            )
+        note = (
+            f"Measured on the {len(places)} {unit} of {data.name} that were held out of training; "
+            f"the {len(split.train)} that were learned are left out."
+        )
+        sets = {"test": places}
+        if len(split.forgotten):
+            sets["forgotten"] = split.forgotten
+        return HeldOut(sets, {**described, "split": split.digest[:16]}, note)
+    if split is not None and split.data.get("name") == described["name"]:
+        raise ValueError(
+            f"{data.name} is no longer what the model was trained on, or was read with other "
+            "columns or class names, so it cannot be told which of it was learned; give the data "
+            "as they were, or new ones in a place of another name."
+        )
+    places = test if len(test) else torch.arange(len(data))
+    which = f"the {len(test)} test {unit}" if len(test) else f"all {len(data)} {unit}"
+    doubt = "it is not known what the model was trained on"
+    if split is not None:
+        doubt = f"the model was trained on {split.data.get('name')}"
+    note = f"Measured on {which} of {data.name}; {doubt}, so some of these may have been learned."
+    logger.warning("%s", note)
+    return HeldOut({"test": places}, described, note)
+
+
+def classes_of_model(
+    labels: Tensor, data_names: Sequence[str], id2label: Mapping[int, str], name: str
+) -> Tensor:
+    """Classes of rows as a model counts them, by their names.
+
+    Args:
+        labels: As the data count them, int64 (n,).
+        data_names: Names of the data's classes.
+        id2label: Of the model; names such as LABEL_3 stand for the class called "3".
+        name: Of the data, for messages.
+
+    Returns:
+        int64 (n,).
+
+    Raises:
+        ValueError: The model has no class of that name.
+
+    Example:
+        >>> labels = torch.tensor([0, 1, 1])
+        >>> classes_of_model(labels, ["cat", "dog"], {0: "dog", 1: "cow", 2: "cat"}, "d").tolist()
+        [2, 0, 0]
+    """
+    known = {str(label).removeprefix("LABEL_"): index for index, label in id2label.items()}
+    known |= {str(label): index for index, label in id2label.items()}
+    strange = [one for one in data_names if one not in known]
+    if strange:
+        shown = ", ".join(str(id2label[index]) for index in sorted(id2label)[:5])
+        raise ValueError(
+            f"'{strange[0]}', a class of {name}, is no class of the model, which has "
+            f"{len(id2label)}: {shown}{', ...' if len(id2label) > 5 else ''}."
+            f"{did_you_mean(strange[0], known)}"
+        )
+    order = torch.tensor([known[one] for one in data_names], dtype=torch.long)
+    return order[labels]
+
+
+def add_by_class(
+    results: Results, logits: Tensor, labels: Tensor, class_names: Sequence[str], note: str
+) -> None:
+    """Write accuracy in all and by class, and what is taken for what.
+
+    Args:
+        results: To be filled.
+        logits: float (n, K).
+        labels: int64 (n,).
+        class_names: K names.
+        note: Which rows these are.
+    """
+    verdicts = logits.argmax(-1)
+    right = verdicts == labels
+    counts = torch.zeros(len(class_names), len(class_names), dtype=torch.long)
+    counts.index_put_((labels, verdicts), torch.ones_like(labels), accumulate=True)
+    found = results.add_mean("accuracy/test", right.double().numpy(), unit="fraction")
+    rows: list[list[Any]] = [
+        ["all", f"{100 * found.mean:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]",
+         len(labels), None]
+    ]  # fmt: skip
+    present = [place for place in range(len(class_names)) if counts[place].sum()]
+    for place in present:
+        total = int(counts[place].sum())
+        share = float(counts[place, place]) / total
+        results.add_metric(f"accuracy/class/{class_names[place]}", share, n=total, unit="fraction")
+        wrong = counts[place].clone()
+        wrong[place] = 0
+        most = int(wrong.argmax())
+        other = f"{class_names[most]} ({int(wrong[most])})" if int(wrong[most]) else None
+        rows.append([class_names[place], f"{100 * share:.1f}", total, other])
+    columns = ["of", "accuracy", "n", "most often mistaken for"]
+    text = "Percent of which the true class is the most likely one; 95 % bootstrap interval."
+    results.tables.append(Table("Accuracy", f"{text} {note}", columns, rows))
+    if len(present) > _MOST_CONFUSED:
+        return
+    taken = [p for p in range(len(class_names)) if p in present or counts[:, p].sum()]
+    matrix = [[class_names[p], *(int(counts[p, q]) for q in taken)] for p in present]
+    title = "A row is a true class, a column what it was taken for; numbers of the rows measured."
+    results.tables.append(Table("Confusion", title, ["", *(class_names[q] for q in taken)], matrix))

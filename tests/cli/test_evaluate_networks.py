@@ -1,0 +1,88 @@
+"""`salhub evaluate` of any classifier, by the words that its training takes."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from salhub.results import Results
+
+
+def draw(folder, names, count):
+    drawn = np.random.default_rng(len(names) + count)
+    for channel, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = drawn.integers(0, 120, (20 + number, 30, 3), dtype=np.uint8)
+            pixels[..., channel] += 120
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+
+
+def test_pictures_that_were_learned_are_left_out(call, call_json, own_network, tmp_path):
+    draw(tmp_path / "photos", ("red", "green"), 10)
+    options = ["cpu=true", "max_train_steps=4", "batch_size=8", "output_dir=trained"]
+    call("train", "image-classification", f"model={own_network}", "data=photos", *options)
+    [record] = call_json("evaluate", "trained", "--data", "photos")
+    results, trained = Results.load(record["output"]), Results.load("trained/results.json")
+    assert results.metric("accuracy/test") == trained.metric("accuracy/test")
+    assert results.data["split"] == trained.data["split"]
+    accuracy, confusion = results.tables
+    assert [row[0] for row in accuracy.rows] == ["all", "green", "red"]
+    assert sum(map(sum, (row[1:] for row in confusion.rows))) == results.metric("accuracy/test").n
+    assert "held out of training; the 16 that were learned are left out" in accuracy.note
+
+    draw(tmp_path / "others", ("red",), 3)
+    output = call("evaluate", "trained", "--data", "others", "-o", "others.json").stdout
+    assert "all 3 pictures of others; the model was trained on photos, so some of these" in output
+    assert Results.load("others.json").metric("accuracy/class/red").n == 3
+    draw(tmp_path / "strange", ("rad", "green"), 2)
+    error = call("evaluate", "trained", "--data", "strange", "-o", "s.json", code=1).stderr
+    assert "'rad', a class of strange, is no class of the model, which has 2: green" in error
+    assert "Did you mean 'red'" in error
+    # More pictures in the same place: which of them were learned can no longer be told.
+    shutil.copy("others/red/0.png", "photos/red/more.png")
+    error = call("evaluate", "trained", "--data", "photos", "-o", "s.json", code=1).stderr
+    assert "photos is no longer what the model was trained on" in error
+
+
+def test_a_network_of_nobody_knows_what_data(call, own_network, tmp_path):
+    draw(tmp_path / "fruit" / "train", ("apple", "pear", "plum"), 2)
+    draw(tmp_path / "fruit" / "test", ("apple", "pear", "plum"), 1)
+    output = call("evaluate", own_network, "--data", "fruit").stdout
+    assert "the 3 test pictures of fruit; it is not known what the model was trained on" in output
+
+
+@pytest.fixture
+def reviews(tmp_path):
+    rows = [("what they wrote", "stars")]
+    for thing in ("kettle", "lamp", "chair", "clock", "radio"):
+        rows += [(f"The {thing} is {word}", 10) for word in ("sturdy", "quick", "lovely", "quiet")]
+        rows += [(f"The {thing} is {word}", 1) for word in ("broken", "slow", "ugly", "loud")]
+    with (tmp_path / "reviews.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return ["text_column=what they wrote", "label_column=stars"]
+
+
+def test_texts_that_were_learned_are_left_out(call, call_json, reviews, tmp_path):
+    small = ["vocab_size=60", "embedding_size=8", "num_filters=4", "num_train_epochs=1"]
+    words = ["data=reviews.csv", *reviews, "cpu=true"]
+    call("train", "text-classifier", *words, *small, "output_dir=small")
+    options = ["model=small", "max_train_steps=2", "output_dir=trained"]
+    call("train", "text-classification", *words, *options)
+    [record] = call_json("evaluate", "trained", "--data", "reviews.csv", *reviews)
+    results, trained = Results.load(record["output"]), Results.load("trained/results.json")
+    assert results.metric("accuracy/test") == trained.metric("accuracy/test")
+    assert results.metric("accuracy/class/10").n == 3
+    assert "held out of training; the 34 that were learned" in results.tables[0].note
+    # Read otherwise, the same file is not taken for new texts.
+    words = ["class_names=[1,10]", "-o", "s.json"]
+    lines = (tmp_path / "reviews.csv").read_text().splitlines()
+    (tmp_path / "reviews.csv").write_text("\n".join([*lines, "The sofa is soft,10"]))
+    error = call("evaluate", "trained", "--data", "reviews.csv", *reviews, *words, code=1).stderr
+    assert "cannot be told which of it was learned" in error
+    error = call("evaluate", "trained", "--data", "nowhere.csv", "-o", "s.json", code=1).stderr
+    assert "nowhere.csv" in error
+    assert json.loads((tmp_path / "trained" / "split.json").read_text())["data"]["num_texts"] == 40
