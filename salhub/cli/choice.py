@@ -110,7 +110,7 @@ class NetworkChoice:
         return set(HUB_KEYWORDS), set()
 
     def load(self, settings: Mapping[str, Any], *, device: str | None = None) -> SimpleNamespace:
-        """Load the network and what prepares its inputs, under the names a pipeline has for them."""
+        """Load the network and what prepares its inputs, called as in a pipeline."""
         quiet_transformers()
         from salhub.explaining.modeling_explained_classifier import load_classifier
         from salhub.pipelines.base import load_image_processor

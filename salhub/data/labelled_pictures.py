@@ -61,7 +61,7 @@ class PictureCollection:
         class_names: One name a class.
 
     Raises:
-        ValueError: There are fewer than two classes, no training pictures, or none can be read.
+        ValueError: None can be read.
     """
 
     def __init__(
@@ -85,11 +85,6 @@ class PictureCollection:
         last = TEST if TEST in found else VALIDATION
         self.is_test = torch.tensor([part == last for part in of], dtype=torch.bool)
         self.is_validation = torch.tensor([part == VALIDATION != last for part in of])
-        if TRAIN not in found:
-            raise ValueError(
-                f"{name} has only pictures for {' and '.join(sorted(found)) or 'nothing'}; there "
-                "must be some to train on."
-            )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -156,6 +151,7 @@ def read_labelled_pictures(
     label_column: str | None = None,
     dataset_config_name: str | None = None,
     class_names: Sequence[str] = (),
+    to_learn: bool = True,
 ) -> PictureData:
     """Find labelled pictures.
 
@@ -170,6 +166,7 @@ def read_labelled_pictures(
         label_column: Column with their classes; None to find it by its heading.
         dataset_config_name: The configuration of a data set on the Hub.
         class_names: Those of a model; where the data have the same ones, in this order.
+        to_learn: Whether there must be training pictures, of two classes at least and of all.
 
     Raises:
         FileNotFoundError: There is no such file, folder or data set.
@@ -180,7 +177,10 @@ def read_labelled_pictures(
         >>> read_labelled_pictures("pictures").class_names  # doctest: +SKIP
         ['cat', 'dog']
     """
-    found = _found(Path(data), image_column, label_column, dataset_config_name)
+    found = _found(Path(data), image_column, label_column, dataset_config_name, to_learn)
+    is_training = ~(found.is_test | found.is_validation)
+    if to_learn and isinstance(found, PictureCollection) and not is_training.any():
+        raise ValueError(f"{found.name} has no pictures to train on, only others.")
     names = list(class_names)
     is_same = sorted(names) == sorted(found.class_names) and len(set(names)) == len(names)
     if is_same and isinstance(found, PictureCollection):  # an archive has an order of its own
@@ -190,12 +190,16 @@ def read_labelled_pictures(
 
 
 def _found(
-    path: Path, image_column: str | None, label_column: str | None, config_name: str | None
+    path: Path,
+    image_column: str | None,
+    label_column: str | None,
+    config_name: str | None,
+    to_learn: bool,
 ) -> PictureData:
     if path.suffix.lower() == ".npz":
         return PictureArchive(path)
     if path.is_dir() and _has_classes(path):
-        return _folder_of_classes(path)
+        return _folder_of_classes(path, to_learn)
     tables = read_tables(str(path), config_name)
     return _of_tables(path, tables, image_column, label_column)
 
@@ -291,7 +295,7 @@ def _has_classes(folder: Path) -> bool:
     return any(not any(child.rglob("*.parquet")) for child in inner)
 
 
-def _folder_of_classes(path: Path) -> PictureCollection:
+def _folder_of_classes(path: Path, to_learn: bool) -> PictureCollection:
     children = {child.name: child for child in list_folder(path, ()).folders}
     # A class may be called "train" as well; its folder holds pictures, and no folders.
     parts = {
@@ -299,7 +303,7 @@ def _folder_of_classes(path: Path) -> PictureCollection:
         for name, child in children.items()
         if (part := part_named(name)) and list_folder(child, ()).folders
     }
-    if not parts or TRAIN not in parts.values():
+    if not parts or (to_learn and TRAIN not in parts.values()):
         parts = {path: TRAIN}
     elif len(parts) < len(children):
         others = sorted(name for name, child in children.items() if child not in parts)
@@ -314,7 +318,8 @@ def _folder_of_classes(path: Path) -> PictureCollection:
             files.append(image.path.relative_to(path).as_posix())
             labels.append(image.name)
             of_part.append(part)
-    _check_known(path.name, labels, of_part)
+    if to_learn:
+        _check_known(path.name, labels, of_part)
     name = path.resolve().name
     return PictureCollection(
         name, lambda place: (path / files[place]).read_bytes(), files, labels, of_part

@@ -57,6 +57,7 @@ def evaluate(
         label_column=label_column,
         dataset_config_name=dataset_config_name,
         class_names=names,
+        to_learn=False,
     )
     labels = classes_of_model(data.labels, data.class_names, id2label, data.name)
     chosen = held_out(model.config.name_or_path, data, data.is_test.nonzero()[:, 0], "pictures")

@@ -124,8 +124,7 @@ class Page(View):
     def __init__(self, name: str, entry: Model, classifier: str | None = None) -> None:
         self.name = name
         self.entry = entry
-        # What `salhub.pipeline` is given beside the name.
-        self.loading = {} if classifier is None else {"classifier": classifier}
+        self.loading = {"classifier": classifier} if classifier else {}  # of `salhub.pipeline`
         # One request runs a model at a time.
         self.lock = threading.RLock()
 
@@ -169,13 +168,6 @@ class Page(View):
         """The title of the page."""
         return self.title or self.entry.name.replace("_", " ").capitalize()
 
-    @property
-    def what_for(self) -> str:
-        """What the page is for, and whose network it explains."""
-        classifier = self.loading.get("classifier")
-        whose = "" if classifier is None else f" The network is {Path(classifier).name}."
-        return self.sentence + whose
-
     # --- building -------------------------------------------------------------------------------
 
     def build(self) -> gr.Blocks:
@@ -187,7 +179,8 @@ class Page(View):
         self.pickers: dict[str, Callable[[str, State], State]] = {}
         title = self.display_title
         with gr.Blocks(title=title, analytics_enabled=False, delete_cache=_KEEP_FILES) as blocks:
-            gr.HTML(header(title, self.what_for, self.entry.paper or ""))
+            whose = "".join(f" The network is {Path(x).name}." for x in self.loading.values())
+            gr.HTML(header(title, self.sentence + whose, self.entry.paper or ""))
             with gr.Column(elem_classes="salhub-page"):
                 self._add_column("asked", self.asked)
                 self._add_column("controls", self.main_controls)

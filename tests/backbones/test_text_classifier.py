@@ -14,6 +14,7 @@ from salhub.backbones.text_classifier.modeling_text_classifier import (
 from salhub.backbones.text_classifier.recipe_text_classifier import (
     TextClassifierArguments,
     TextClassifierRecipe,
+    teach,
 )
 from salhub.backbones.text_classifier.tokenizer_text_classifier import train_tokenizer
 from salhub.backbones.text_classifier.word_vectors import word_vectors
@@ -295,3 +296,11 @@ def test_test_data_of_other_classes_are_refused(reviews, tmp_path):
     (tmp_path / "ag_news.csv").write_text('"1","a","b"\n', encoding="utf-8")
     with pytest.raises(ValueError, match="ag_news has the classes World"):
         train(reviews, tmp_path / "out", test_data=[str(tmp_path / "ag_news.csv")])
+
+
+def test_a_teacher_without_a_tokenizer_is_refused(reviews, tmp_path):
+    train(reviews, tmp_path / "teacher", num_train_texts=20, max_train_steps=1)
+    for path in (tmp_path / "teacher").glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(ValueError, match="has no tokenizer"):
+        teach([str(tmp_path / "teacher")], ["a warm plot"], ["0", "1"])

@@ -105,7 +105,7 @@ def test_texts_are_cut_at_what_the_positions_allow(tmp_path, tickets, checkpoint
     run(recipe)
     assert "80 of 80 texts have more than 5 tokens; what is beyond is cut off." in caplog.text
     assert max(map(len, recipe.rows)) == 5
-    with pytest.raises(ValueError, match=r"max_length is 6, and .*roberta takes 5"):
+    with pytest.raises(ValueError, match=r"max_length is 6, and the network takes 5"):
         run(recipe_of(tmp_path / "out", tickets, model=checkpoints["roberta"], max_length=6))
 
 

@@ -57,7 +57,7 @@ def test_a_classifier_by_itself_is_shown_by_a_method_that_explains_it(tmp_path):
     assert f'classifier="{folder}"' in _program(page)
     other = build_page("salient-relevance", str(folder))
     assert other.title == "Salient Relevance"
-    assert f'salhub.pipeline("salient_relevance", classifier="{folder}")' in _program(other)
+    assert f'"salient_relevance",\n    classifier="{folder}"' in _program(other)
     with pytest.raises(ValueError, match="'lexrank' explains no classifier"):
         build_page("lexrank", str(folder))
 
