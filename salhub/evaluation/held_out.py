@@ -1,6 +1,5 @@
 """Which rows of some data a model is measured on: those that it has not learned."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +10,6 @@ from torch import Tensor
 from salhub.data.split_beside import find_split
 from salhub.errors import did_you_mean
 from salhub.results import Results, Table
-
-logger = logging.getLogger(__name__)
 
 # Beyond, a table of all pairs of classes is no longer read.
 _MOST_CONFUSED = 20
@@ -77,7 +74,6 @@ def held_out(name: str, data: Any, test: Tensor, unit: str) -> HeldOut:
     if split is not None:
         doubt = f"the model was trained on {split.data.get('name')}"
     note = f"Measured on {which} of {data.name}; {doubt}, so some of these may have been learned."
-    logger.warning("%s", note)
     return HeldOut({"test": places}, described, note)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from salhub.model_card import card_text
 from salhub.results import Results
 from salhub.runner.run_folder import CURVES_NAME
+from salhub.runner.summary import held_out_words, times_last
 
 if TYPE_CHECKING:
     from salhub.runner.recipe import Recipe
@@ -30,6 +31,8 @@ def run_card(recipe: "Recipe", results: Results, folder: Path, snapshot: str = "
         snapshot: Name of the snapshot that the model is, if it is one.
     """
     facts, name = recipe.card_facts(), model_name(recipe)
+    if words := held_out_words(type(recipe), results):
+        facts = replace(facts, summary=f"{facts.summary} {words}".strip())
     if "best_step" in results.data:
         facts = replace(facts, cautions=[*facts.cautions, _CHOSEN])
     pictures = dict(facts.pictures)
@@ -48,7 +51,7 @@ def run_card(recipe: "Recipe", results: Results, folder: Path, snapshot: str = "
         tags=("saliency", "salhub", recipe.name, *facts.tags),
         code=code.replace("{model}", name),
         pictures=[f"![{text}]({file})\n\n{text}" for file, text in pictures.items()],
-        results=results,
+        results=times_last(results),
         all_metrics=True,
         options=_option_rows(recipe),
     )

@@ -2,7 +2,8 @@
 
 import math
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,10 +86,35 @@ def _best(results: Results) -> Iterator[str]:
         )
 
 
+def held_out_words(recipe: "type[Recipe]", results: Results) -> str:
+    """Sentences about what was measured on what was held out; "" where that is nothing.
+
+    Args:
+        recipe: Says what its metrics are called.
+        results: What was measured.
+    """
+    measured = [metric for metric in results.metrics if _is_held_out(metric)]
+    return " ".join(_sentences(recipe, measured))
+
+
+def times_last(results: Results) -> Results:
+    """The same results, with how long the work took behind what it came to."""
+    metrics = sorted(results.metrics, key=lambda one: one.name.startswith(_SECONDS))
+    return replace(results, metrics=metrics)
+
+
+def _is_held_out(metric: Metric) -> bool:
+    return metric.name.endswith("/test")
+
+
 def _measured(recipe: "type[Recipe]", results: Results) -> Iterator[str]:
     metrics = [metric for metric in results.metrics if not metric.name.startswith(_SECONDS)]
     # What was held out says most.
-    for metric in sorted(metrics, key=lambda one: not one.name.endswith("/test")):
+    return _sentences(recipe, sorted(metrics, key=lambda one: not _is_held_out(one)))
+
+
+def _sentences(recipe: "type[Recipe]", metrics: Iterable[Metric]) -> Iterator[str]:
+    for metric in metrics:
         template = recipe.metric_words.get(metric.name)
         number = _number(metric)
         words = template.format(number) if template else f"{_words(metric.name)} {number}"

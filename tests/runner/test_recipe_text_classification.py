@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import pytest
 import torch
@@ -98,6 +99,9 @@ def test_it_learns_a_table_with_headings_of_its_own(tmp_path, tickets, checkpoin
     assert (len(split.train), len(split.test)) == (68, 12)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").open()]
     assert sum("validation/accuracy" in line for line in lines) == 10
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert re.search(r"trained on 68 texts of tickets\..* Held-out accuracy .* of 12\)\.", card)
+    assert card.index("| accuracy/test |") < card.index("| seconds/")
 
 
 def test_texts_are_cut_at_what_the_positions_allow(tmp_path, tickets, checkpoints, caplog):
