@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
 import huggingface_hub.dataclasses
@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig
 from transformers.generation import GenerationConfig
 
 from salhub.config_fields import check_fields
-from salhub.errors import check_choice, choices_of, did_you_mean
+from salhub.errors import UnknownSettingError, check_choice, choices_of, did_you_mean
 from salhub.hub import LoadedByName
 
 # Keys the base class consumes or that transformers writes into config.json beside the fields.
@@ -35,6 +35,10 @@ _FOREIGN_KEYS = frozenset(
     }
 )
 
+# What transformers passes on with the fields that are overridden, and handles itself.
+_HANDLED_KEYS = frozenset({"name_or_path", "return_unused_kwargs", "torch_dtype"})
+# Fields of every configuration of transformers that classifiers have a use for.
+CLASS_FIELDS = frozenset({"id2label", "label2id", "num_labels", "problem_type"})
 
 Config = TypeVar("Config")
 
@@ -108,6 +112,8 @@ class SaliencyConfig(LoadedByName, PreTrainedConfig):
 
     # Fields that describe the weights or what is loaded with them, and so belong to no call.
     loaded_fields: ClassVar[frozenset[str]] = frozenset()
+    # Those that every configuration of transformers has, and that this one has a use for.
+    inherited_fields: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Refuse unknown keys, then let transformers fill in its own."""
@@ -168,9 +174,42 @@ class SaliencyConfig(LoadedByName, PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Build a configuration from a dictionary and overrides, which pass the same checks."""
+        """Build a configuration from a dictionary and overrides, which pass the same checks.
+
+        Raises:
+            UnknownSettingError: An override that would change nothing.
+            ValueError: Names, indices and number of classes that contradict each other.
+        """
+        used = cls.field_names() | set(cls.sub_configs) | cls.inherited_fields | {"dtype"}
+        for name in kwargs.keys() - used - _HANDLED_KEYS:
+            # transformers assigns it to whatever attribute is called so.
+            if not name.startswith("_") and hasattr(cls, name):
+                raise UnknownSettingError(cls.__name__, name, used)
+        config_dict, kwargs = _with_classes(config_dict, kwargs)
         # transformers assigns overrides afterwards, past `__post_init__` and the validators; it
         # applies `dtype` to the weights as well, so that one stays with it.
         overridden = kwargs.keys() & {field.name for field in dataclasses.fields(cls)} - {"dtype"}
         settings = {name: kwargs.pop(name) for name in overridden}
         return super().from_dict({**config_dict, **settings}, **kwargs)
+
+
+def _with_classes(
+    fields: dict[str, Any], given: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fields and overrides in which all that is said of the classes is what was given last."""
+    names, indices, count = (given.get(key) for key in ("id2label", "label2id", "num_labels"))
+    if isinstance(indices, Mapping) and names is None:
+        names = {index: name for name, index in indices.items()}
+    if isinstance(names, Mapping):
+        by_index = {str(index): name for index, name in names.items()}
+        of_indices = {str(index): name for name, index in (indices or {}).items()}
+        if indices is not None and of_indices != by_index:
+            raise ValueError("label2id and id2label name other classes; give one of them.")
+        if count is not None and count != len(names):
+            raise ValueError(f"num_labels is {count} and id2label names {len(names)} classes.")
+        inverse = {name: int(index) for index, name in by_index.items()}
+        return fields, {**given, "id2label": dict(names), "label2id": inverse}
+    if count is not None and count != len(fields.get("id2label") or ()):
+        # The names in the file are of other classes.
+        fields = {key: one for key, one in fields.items() if key not in ("id2label", "label2id")}
+    return fields, given

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -323,8 +323,8 @@ def _take_config(cls: Any, folder: str, settings: dict[str, Any]) -> Any:
 
     config = (getattr(cls, "config_class", None) or AutoConfig).from_pretrained(folder)
     # transformers itself applies `dtype` to the weights as well as to the configuration.
-    own = {field.name for field in fields(config)} - {"dtype"}
-    taken = {key: settings.pop(key) for key in own & settings.keys()}
+    own = [key for key in settings if key != "dtype" and hasattr(config, key)]
+    taken = {key: settings.pop(key) for key in own}
     return type(config).from_pretrained(folder, **taken) if taken else config
 
 

@@ -22,6 +22,7 @@ _REFUSED: dict[str, tuple[bool, ...]] = {
     "from_tf": (True,),
     "from_flax": (True,),
 }
+CHECKED_KEYWORDS = tuple(_REFUSED)
 
 
 def hub_keywords(settings: Mapping[str, Any]) -> dict[str, Any]:

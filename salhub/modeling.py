@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from salhub.configuration import SaliencyConfig
-from salhub.hub import LoadedByName
+from salhub.hub import LoadedByName, load
 from salhub.saving import check_rebuilds, plain_state
 
 
@@ -95,6 +95,32 @@ def refuse_broken_network(network: nn.Module) -> None:
                 f"The weights of {type(network).__name__} have NaN or infinite values, the first "
                 f"of them in '{name}', so that its answers mean nothing; load or train it anew."
             )
+
+
+def load_trained(
+    cls: Any, name: str | os.PathLike, kind: str, *, unused: tuple[str, ...] = (), **loading: Any
+) -> Any:
+    """Load a network of transformers of which no weight is drawn at random.
+
+    Args:
+        cls: An Auto class, such as `AutoModelForCausalLM`.
+        name: A folder, a shipped name, or a Hub repository.
+        kind: What it is to be, for the message.
+        unused: Beginnings of the names of weights that are not used, so that they may be missing.
+        **loading: As of `load`.
+
+    Raises:
+        ValueError: Its checkpoint lacks weights.
+        ModelNotFoundError: Nothing of that name was found, or it has no safetensors weights.
+    """
+    network, info = load(cls, name, output_loading_info=True, **loading)
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith(unused))
+    if missing:
+        raise ValueError(
+            f"'{os.fspath(name)}' is not a trained {kind}: its checkpoint lacks "
+            f"{', '.join(missing[:3])}; choose one that was trained as such ({cls.__name__})."
+        )
+    return network
 
 
 class SaliencyPreTrainedModel(LoadedByName, PreTrainedModel):

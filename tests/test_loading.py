@@ -1,5 +1,6 @@
 """What a folder of somebody else's may hold: damage, pickles, code, and fields beyond reason."""
 
+import copy
 import json
 import os
 import shutil
@@ -7,12 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoModelForImageClassification,
     AutoTokenizer,
+    BertConfig,
+    BertModel,
     PreTrainedTokenizerFast,
     ResNetConfig,
     ResNetForImageClassification,
@@ -23,12 +27,22 @@ from salhub import (
     AutoModelForSaliency,
     CifarResNetConfig,
     CifarResNetForImageClassification,
+    ConditionalUNetConfig,
     EfficientNetLiteConfig,
+    LexRankConfig,
     LexRankModel,
     NormGradConfig,
     NormGradForImageSaliency,
+    SaliencyVerbalizerModel,
+    SalientRelevanceForImageSaliency,
     SalUnConfig,
+    SalUnDiffusionConfig,
+    SalUnForConditionalDiffusion,
+    SalUnForImageClassification,
+    TextClassifierConfig,
+    TextClassifierForSequenceClassification,
 )
+from salhub.backbones.cifar_resnet.image_processing_cifar_resnet import CifarResNetImageProcessor
 from salhub.errors import IntegrityError, ModelNotFoundError
 from salhub.hub import load
 
@@ -266,9 +280,7 @@ def test_code_of_a_repository_is_never_run(classifier, explainer, tokenizer, mon
 def test_an_encoder_with_code_of_its_own_is_refused(classifier, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks on the terminal"))
     change_config(classifier, model_type="evil", auto_map={"AutoModel": "evil.M"})
-    model = LexRankModel(
-        salhub.LexRankConfig(representation="embedding", encoder=os.fspath(classifier))
-    )
+    model = LexRankModel(LexRankConfig(representation="embedding", encoder=os.fspath(classifier)))
     with pytest.raises((ValueError, OSError)):
         model.rank(["One is here.", "Two is there."])
 
@@ -284,8 +296,123 @@ def test_weights_that_are_no_numbers_are_named_when_the_answer_is_made(network, 
         model(pixels)
 
 
+ASKED = {
+    "a grid of maps": (NormGradForImageSaliency, "forward_grid"),
+    "scores": (NormGradForImageSaliency, "class_scores"),
+    "salient relevance": (SalientRelevanceForImageSaliency, "__call__"),
+    "relevance": (SalientRelevanceForImageSaliency, "relevance"),
+    "an audit": (SalientRelevanceForImageSaliency, "conservation_audit"),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
+def test_whatever_is_asked_of_broken_weights_names_them(network, asked):
+    kind, method = asked
+    settings = {} if kind is NormGradForImageSaliency else {"preset": "epsilon_plus"}
+    model = kind.from_classifier(network, **settings)
+    pixels = torch.randn(1, 3, 32, 32)
+    getattr(model, method)(pixels)
+    for name, value in (("classifier.1.weight", float("nan")), ("classifier.1.bias", float("inf"))):
+        broken = copy.deepcopy(model)
+        with torch.no_grad():
+            broken.backbone.get_parameter(name).view(-1)[0] = value
+        with pytest.raises(ValueError, match=f"NaN or infinite values.*'{name}'"):
+            getattr(broken, method)(pixels)
+    with pytest.raises(ValueError, match="on the device 'meta'"):
+        getattr(kind.from_classifier(copy.deepcopy(network).to("meta"), **settings), method)(pixels)
+
+
+@pytest.mark.parametrize("attribution", ["integrated_gradients", "gradient_x_input", "occlusion"])
+@pytest.mark.parametrize("name", ["classifier.weight", "embeddings.weight"])
+def test_a_text_classifier_of_broken_weights_is_named(attribution, name):
+    config = TextClassifierConfig(vocab_size=20, embedding_size=4, num_filters=4)
+    network = TextClassifierForSequenceClassification(config)
+    model = SaliencyVerbalizerModel.from_classifier(network, attribution=attribution)
+    ids = torch.tensor([[4, 5, 6]])
+    model(ids)
+    with torch.no_grad():
+        # Of the embeddings those of the padding, which the text is only compared with.
+        network.get_parameter(name)[0, 0] = float("nan")
+    with pytest.raises(ValueError, match=f"NaN or infinite values.*'{name}'"):
+        model(ids)
+
+
+def test_a_pipeline_of_broken_weights_names_them():
+    config = CifarResNetConfig(depth=8, width=4)
+    model = SalUnForImageClassification(SalUnConfig(backbone_config=config)).eval()
+    classify = salhub.pipeline(model, image_processor=CifarResNetImageProcessor())
+    photo = Image.new("RGB", (40, 40))
+    classify(photo)
+    with torch.no_grad():
+        model.backbone.classifier.weight[0, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"NaN or infinite.*'backbone\.classifier\.weight'"):
+        classify(photo)
+
+
+def test_pictures_of_broken_weights_are_not_drawn():
+    sizes = {"image_size": 8, "base_channels": 8, "channel_multipliers": [1]}
+    config = SalUnDiffusionConfig(
+        backbone_config=ConditionalUNetConfig(**sizes, attention_resolutions=[])
+    )
+    model = SalUnForConditionalDiffusion(config).eval()
+    draw = salhub.pipeline(model)
+    draw(0, num_images=1, num_steps=2, seed=0)
+    name, weight = next(iter(model.named_parameters()))
+    with torch.no_grad():
+        weight.view(-1)[0] = float("nan")
+    with pytest.raises(ValueError, match=f"NaN or infinite values.*'{name}'"):
+        draw(0, num_images=1, num_steps=2, seed=0)
+
+
+@pytest.fixture
+def encoder(tokenizer) -> Path:
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    network = BertModel(BertConfig(vocab_size=20, intermediate_size=8, **sizes))
+    network.save_pretrained(tokenizer)
+    words = ["[PAD]", "[UNK]", "good", "bad", "old", "new"]
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    whole = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]", pad_token="[PAD]")
+    whole.save_pretrained(tokenizer)
+    return tokenizer
+
+
+def test_an_encoder_of_broken_weights_is_named(encoder):
+    network = BertModel.from_pretrained(encoder)
+    sentences = ["good good", "bad good"]
+    model = LexRankModel(LexRankConfig(representation="embedding", encoder=os.fspath(encoder)))
+    model.rank(sentences)
+    with torch.no_grad():
+        network.encoder.layer[0].output.dense.bias[0] = float("nan")
+    network.save_pretrained(encoder / "broken")
+    AutoTokenizer.from_pretrained(encoder).save_pretrained(encoder / "broken")
+    config = LexRankConfig(representation="embedding", encoder=os.fspath(encoder / "broken"))
+    with pytest.raises(ValueError, match=r"NaN or infinite.*'encoder\.layer\.0\.output\.dense"):
+        LexRankModel(config).rank(sentences)
+
+
+def test_an_encoder_without_its_weights_is_refused(encoder):
+    config = LexRankConfig(representation="embedding", encoder=os.fspath(encoder))
+    rename_weights(encoder, lambda name: name.replace("encoder.layer.0.output", "other"))
+    with pytest.raises(ValueError, match=r"not a trained sentence encoder.*encoder\.layer\.0"):
+        LexRankModel(config).rank(["good good", "bad good"])
+    (encoder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(IntegrityError, match=r"model\.safetensors is missing, damaged"):
+        LexRankModel(config).rank(["good good", "bad good"])
+
+
+def test_an_encoder_may_lack_what_is_not_read(encoder):
+    from safetensors.torch import load_file, save_file
+
+    path = encoder / "model.safetensors"
+    kept = {name: one for name, one in load_file(path).items() if not name.startswith("pooler")}
+    save_file(kept, path, metadata={"format": "pt"})
+    config = LexRankConfig(representation="embedding", encoder=os.fspath(encoder))
+    assert len(LexRankModel(config).rank(["good good", "bad good"]).scores) == 2
+
+
 def test_a_summary_of_a_broken_collection_is_refused():
-    model = LexRankModel(salhub.LexRankConfig()).fit_idf(["a cat ran", "a cat sat"])
+    model = LexRankModel(LexRankConfig()).fit_idf(["a cat ran", "a cat sat"])
     model.idf[0] = float("nan")
     with pytest.raises(ValueError, match=r"NaN or infinite values.*'idf'"):
         model.rank(["A cat ran.", "A cat sat."])

@@ -190,3 +190,52 @@ def test_names_lose_only_what_wrappers_put_before_them():
     network = nn.Sequential(Holder(), nn.DataParallel(Holder()))
     names = ["0.module.weight", "0.module.bias", "1.module.weight", "1.module.bias"]
     assert list(plain_state(network)) == names
+
+
+def drop_dropouts(network):
+    for module in [*network.modules()]:
+        for name, child in module.named_children():
+            if isinstance(child, nn.Dropout):
+                setattr(module, name, nn.Identity())
+
+
+def share_weights(network):
+    first, second = (
+        network.vit.layers if hasattr(network.vit, "layers") else network.vit.encoder.layer
+    )
+    for one, other in zip(first.modules(), second.modules(), strict=True):
+        if isinstance(one, nn.Linear):
+            other.weight = one.weight
+
+
+HARMLESS = {
+    "half precision": lambda network: network.to(torch.bfloat16),
+    "training": lambda network: network.train(),
+    "checkpointing": lambda network: network.gradient_checkpointing_enable(),
+    "eager": lambda network: network.set_attn_implementation("eager"),
+    "channels last": lambda network: network.to(memory_format=torch.channels_last),
+    "no dropout": drop_dropouts,
+    "shared weights": share_weights,
+    "on disk": lambda network: None,
+}
+
+
+@pytest.mark.parametrize(("name", "change"), HARMLESS.items(), ids=HARMLESS)
+def test_what_changes_no_answer_is_saved(name, change, tmp_path):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = ViTConfig(**sizes, intermediate_size=8, image_size=32, patch_size=8)
+    network = ViTForImageClassification(config).eval()
+    change(network)
+    expected = {key: value.clone() for key, value in network.state_dict().items()}
+    if name == "on disk":
+        network.save_pretrained(tmp_path / "network")
+        network = ViTForImageClassification.from_pretrained(
+            tmp_path / "network",
+            device_map={"vit": "disk", "classifier": "cpu"},
+            offload_folder=tmp_path / "offloaded",
+        )
+    model = NormGradForImageSaliency.from_classifier(network)
+    model.save_pretrained(tmp_path / "saved")
+    loaded = NormGradForImageSaliency.from_pretrained(tmp_path / "saved").backbone.state_dict()
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[key], value) for key, value in expected.items())

@@ -1,7 +1,12 @@
 """Configuration of the methods that explain a classifier."""
 
+from typing import Any
+
 from salhub.configuration import strict
 from salhub.network_inside import NetworkInsideConfig
+
+# Fields that say where a classifier is that is not saved with the model.
+PLACE_FIELDS = ("backbone", "backbone_revision", "backbone_subfolder")
 
 
 @strict
@@ -15,11 +20,26 @@ class ExplainedClassifierConfig(NetworkInsideConfig):
         backbone_subfolder: Folder in the repository of `backbone`.
     """
 
-    loaded_fields = frozenset({"backbone", "backbone_revision", "backbone_subfolder"})
+    loaded_fields = frozenset(PLACE_FIELDS)
 
     backbone: str | None = None
     backbone_revision: str | None = None
     backbone_subfolder: str | None = None
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As of every configuration; another classifier in place of one that is saved is refused.
+
+        Raises:
+            ValueError: The name of a classifier was given, and the model holds one.
+        """
+        given = [name for name in PLACE_FIELDS if kwargs.get(name) is not None]
+        if given and config_dict.get("backbone_config") is not None:
+            raise ValueError(
+                f"{given[0]} names another classifier, and this model holds its own; to explain "
+                "another one, use from_classifier(...), or classifier=... with the method's name."
+            )
+        return super().from_dict(config_dict, **kwargs)
 
     @property
     def backbone_place(self) -> dict[str, str]:

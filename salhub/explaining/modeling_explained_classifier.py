@@ -1,10 +1,10 @@
 """Base of the methods that explain a classifier: any of transformers', or any module."""
 
 import copy
-import dataclasses
+import functools
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -14,17 +14,19 @@ from transformers import PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.initialization import no_init_weights
 
-from salhub.errors import did_you_mean
+from salhub.errors import UnknownSettingError, did_you_mean
 from salhub.explaining.concurrency import exclusive_use
 from salhub.explaining.configuration_explained_classifier import (
+    PLACE_FIELDS,
     ExplainedClassifierConfig,
 )
-from salhub.hub import HUB_KEYWORDS, hub_keywords, load, resolve
-from salhub.loading_keywords import with_one_precision
+from salhub.hub import HUB_KEYWORDS, hub_keywords, resolve
+from salhub.loading_keywords import CHECKED_KEYWORDS, with_one_precision
 from salhub.manifest import NAMESPACE
 from salhub.modeling import (
     SaliencyPreTrainedModel,
     attribution_scope,
+    load_trained,
     refuse_broken_network,
     refuse_broken_weights,
 )
@@ -39,6 +41,7 @@ _SUSPICIOUS_PIXEL = 20.0
 _LOADING = frozenset(
     {
         *HUB_KEYWORDS,
+        *CHECKED_KEYWORDS,
         "attn_implementation",
         "device_map",
         "dtype",
@@ -49,6 +52,45 @@ _LOADING = frozenset(
     }
 )
 _NOTHING_MISSING = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
+
+
+def refuses_unusable(method: Callable) -> Callable:
+    """Make a method of an explainer refuse a network that can give no answer.
+
+    Args:
+        method: What asks the network; gives tensors, or outputs with `logits` and `saliency`, or a
+            mapping to such.
+
+    Raises:
+        ValueError: By what it makes of the method: weights that are not here, that are no numbers,
+            naming the first, or without gradients.
+    """
+
+    @functools.wraps(method)
+    def call(self: "ExplainedClassifierModel", *arguments: Any, **keywords: Any) -> Any:
+        _refuse_unusable(self.backbone, needs_gradients="image" in self.input_modalities)
+        try:
+            found = method(self, *arguments, **keywords)
+        except ValueError:
+            # Where weights are no numbers, that is why, whatever the method found.
+            refuse_broken_network(self.backbone)
+            raise
+        for answer in _answers_in(found):
+            refuse_broken_weights(self.backbone, answer)
+        return found
+
+    return call
+
+
+def _answers_in(found: Any) -> Iterator[torch.Tensor]:
+    if isinstance(found, torch.Tensor):
+        yield found
+    elif hasattr(found, "logits"):
+        parts = (found.logits, getattr(found, "saliency", None))
+        yield from (part for part in parts if part is not None)
+    elif isinstance(found, dict):
+        for one in found.values():
+            yield from _answers_in(one)
 
 
 class ExplainedClassifierModel(SaliencyPreTrainedModel):
@@ -156,16 +198,11 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
         if pretrained_model_name_or_path is None:
             return super().from_pretrained(None, *arguments, **kwargs)
         kwargs = with_one_precision(kwargs)
-        inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)} | {"num_labels"}
-        config_class: Any = cls.config_class
-        own = config_class.field_names() | _LOADING
-        _refuse_other_keywords(
-            config_class, {key: kwargs[key] for key in kwargs.keys() & inherited - own}
-        )
         config = kwargs.pop("config", None)
         if not isinstance(config, cls.config_class):
-            own = {field.name for field in dataclasses.fields(cls.config_class)} - {"dtype"}
-            fields = {key: kwargs.pop(key) for key in own & kwargs.keys()}
+            own = cls.config_class.field_names()
+            names = [key for key in kwargs if key in own or hasattr(cls.config_class, key)]
+            fields = {key: kwargs.pop(key) for key in names if key != "dtype"}
             where = hub_keywords(kwargs)
             config = cls.config_class.from_pretrained(
                 config or pretrained_model_name_or_path, **where, **fields
@@ -178,6 +215,9 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
         # are those of the explainer, not of the classifier it refers to.
         loading = {key: kwargs[key] for key in kwargs.keys() - {"revision", "subfolder"}}
         with_info = loading.pop("output_loading_info", False)
+        # The classifier would take others for fields of its own; Auto classes add `adapter_kwargs`.
+        for name in loading.keys() - _LOADING - {"adapter_kwargs"}:
+            raise UnknownSettingError(cls.__name__, name, config.field_names() | _LOADING)
         backbone = load_classifier(
             config.backbone, auto_class=cls.auto_class, **config.backbone_place, **loading
         )
@@ -215,23 +255,14 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
         config.architectures = [type(self).__name__]
         return config.save_pretrained(save_directory, **kwargs)
 
+    @refuses_unusable
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         """Explain, see `forward`; what can have no answer is refused.
 
         Raises:
             ValueError: Weights that are not here, that are no numbers, or without gradients.
         """
-        _refuse_unusable(self.backbone, needs_gradients="image" in self.input_modalities)
-        try:
-            output = super().__call__(*arguments, **keywords)
-        except ValueError as error:
-            if "NaN or infinite" in str(error):  # which a method finds before there is an answer
-                refuse_broken_network(self.backbone)
-            raise
-        logits = getattr(output, "logits", None)
-        if logits is not None:
-            refuse_broken_weights(self.backbone, logits)
-        return output
+        return super().__call__(*arguments, **keywords)
 
     @property
     def num_classes(self) -> int | None:
@@ -261,6 +292,7 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
         convolution = next((m for m in self.backbone.modules() if isinstance(m, nn.Conv2d)), None)
         return 1 if convolution is not None and convolution.in_channels == 1 else 3
 
+    @refuses_unusable
     def class_scores(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return the raw score of every class, (B, C), without explaining anything.
 
@@ -350,7 +382,7 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
 
 def _refuse_other_keywords(config_class: Any, settings: Mapping[str, Any]) -> None:
     """Fields that every configuration has, such as `num_labels`, would change nothing here."""
-    known = config_class.field_names() | _LOADING
+    known = config_class.field_names() - set(PLACE_FIELDS) | _LOADING
     for name in settings:
         if name not in known and not name.startswith("_"):
             raise ValueError(
@@ -423,15 +455,8 @@ def load_classifier(
     if resolved.is_bundled:
         # An explainer without weights of its own stands for the classifier that has them.
         name = NAMESPACE + Path(resolved.weights_folder).name
-    model, info = load(getattr(transformers, auto_class), name, output_loading_info=True, **loading)
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ValueError(
-            f"'{resolved.name}' is not a trained {_kind(auto_class)} classifier: its checkpoint "
-            f"lacks {', '.join(missing[:3])}; choose one that was fine-tuned for classification "
-            f"({auto_class})."
-        )
-    return model.eval()
+    kind = f"{_kind(auto_class)} classifier"
+    return load_trained(getattr(transformers, auto_class), name, kind, **loading).eval()
 
 
 def _kind(auto_class: str) -> str:

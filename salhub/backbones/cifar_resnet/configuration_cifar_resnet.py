@@ -1,6 +1,6 @@
 """Configuration of the residual networks for small pictures."""
 
-from salhub.configuration import SaliencyConfig, strict
+from salhub.configuration import CLASS_FIELDS, SaliencyConfig, strict
 
 
 @strict
@@ -31,6 +31,7 @@ class CifarResNetConfig(SaliencyConfig):
     """
 
     model_type = "salhub_cifar_resnet"
+    inherited_fields = CLASS_FIELDS
 
     depth: int = 20
     width: int = 16

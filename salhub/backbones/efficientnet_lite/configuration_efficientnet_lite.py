@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from salhub.configuration import SaliencyConfig, strict
+from salhub.configuration import CLASS_FIELDS, SaliencyConfig, strict
 from salhub.errors import UnknownNameError, did_you_mean
 
 
@@ -73,6 +73,7 @@ class EfficientNetLiteConfig(SaliencyConfig):
     """
 
     model_type = "salhub_efficientnet_lite"
+    inherited_fields = CLASS_FIELDS
 
     width_coefficient: float | int = 1.0
     depth_coefficient: float | int = 1.0

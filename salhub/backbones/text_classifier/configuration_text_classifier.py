@@ -2,7 +2,7 @@
 
 from dataclasses import field
 
-from salhub.configuration import SaliencyConfig, strict
+from salhub.configuration import CLASS_FIELDS, SaliencyConfig, strict
 
 
 @strict
@@ -32,6 +32,7 @@ class TextClassifierConfig(SaliencyConfig):
     """
 
     model_type = "salhub_text_classifier"
+    inherited_fields = CLASS_FIELDS
 
     vocab_size: int = 11000
     embedding_size: int = 128

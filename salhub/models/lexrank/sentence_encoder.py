@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from salhub.errors import ModelNotFoundError
-from salhub.hub import load
+from salhub.errors import IntegrityError, ModelNotFoundError
 from salhub.hub_faults import encoding_explained
+from salhub.modeling import load_trained, refuse_broken_weights
 from salhub.tokenizing import batches_of, load_tokenizer, token_limit
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,9 @@ class SentenceEncoder:
         device: Where it runs.
 
     Raises:
-        ModelNotFoundError: It is neither there nor on the Hub.
+        ModelNotFoundError: It is neither there nor on the Hub, or has no safetensors weights.
+        IntegrityError: A file of it is damaged.
+        ValueError: It has no tokenizer, lacks weights, or needs code of its own.
     """
 
     def __init__(self, name: str, pooling: str = "mean", device: Any = "cpu") -> None:
@@ -35,13 +37,16 @@ class SentenceEncoder:
 
         try:
             self.tokenizer = load_tokenizer(name)
-            self.model = load(AutoModel, name).eval().to(device)
+            # What is built on the first token for other tasks is not read.
+            network = load_trained(AutoModel, name, "sentence encoder", unused=("pooler.",))
+        except IntegrityError:
+            raise
         except OSError as error:
             raise ModelNotFoundError(
-                f"The sentence encoder '{name}' is not here and could not be fetched; give a "
-                "folder with encoder=..., or allow the network."
+                f"The sentence encoder '{name}' cannot be loaded: {' '.join(str(error).split())} "
+                "Another one is given with encoder=..."
             ) from error
-        self.pooling = pooling
+        self.model, self.pooling = network.eval().to(device), pooling
 
     @torch.no_grad()
     def __call__(self, sentences: list[str], batch_size: int = 64) -> np.ndarray:
@@ -53,6 +58,9 @@ class SentenceEncoder:
 
         Returns:
             float64 (N, D).
+
+        Raises:
+            ValueError: Weights that are no numbers, naming the first.
         """
         distinct = list(dict.fromkeys(sentences))
         longest = token_limit(self.model, self.tokenizer) or _USUAL_LIMIT
@@ -80,4 +88,5 @@ class SentenceEncoder:
         else:
             mask = tokens["attention_mask"][..., None].to(states.dtype)
             pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+        refuse_broken_weights(self.model, pooled)
         return torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()

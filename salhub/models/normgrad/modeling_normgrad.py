@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from salhub.explaining.concurrency import exclusive_use
-from salhub.explaining.modeling_explained_classifier import ExplainedClassifierModel
+from salhub.explaining.modeling_explained_classifier import (
+    ExplainedClassifierModel,
+    refuses_unusable,
+)
 from salhub.explaining.module_state import unchanged_attributes
 from salhub.modeling import attribution_scope
 from salhub.models.normgrad.class_scores import are_probabilities
@@ -159,6 +162,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         _warn_degenerate(output.degenerate, method.name, layers)
         return output
 
+    @refuses_unusable
     def forward_grid(
         self,
         pixel_values: Tensor,

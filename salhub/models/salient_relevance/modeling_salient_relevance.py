@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from salhub.explaining.modeling_explained_classifier import (
     ExplainedClassifierModel,
+    refuses_unusable,
 )
 from salhub.hub import hub_keywords, load
 from salhub.models.salient_relevance.class_notes import class_notes
@@ -151,7 +152,7 @@ class SalientRelevanceForImageSaliency(ExplainedClassifierModel):
             ValueError: A wrong shape or class, pixels outside their bounds, or a layer without a
                 relevance rule.
         """
-        found = self.relevance(pixel_values, class_labels)
+        found = self._relevance(pixel_values, class_labels)
         relevance = found.relevance
         context = self._attend(relevance.flatten(0, 1))
         shape = relevance.shape[:2]
@@ -171,6 +172,7 @@ class SalientRelevanceForImageSaliency(ExplainedClassifierModel):
         self._warn(found, context.degenerate)
         return SalientRelevanceOutput(logits=found.logits, **parts)
 
+    @refuses_unusable
     def relevance(
         self, pixel_values: Tensor, class_labels: Tensor | Sequence[int] | int | None = None
     ) -> Relevance:
@@ -184,12 +186,16 @@ class SalientRelevanceForImageSaliency(ExplainedClassifierModel):
             `Relevance`: relevance (B, T, C, H, W), start (B, T), logits (B, classes) and
             class_labels (B, T), always with the axis of classes.
         """
+        return self._relevance(pixel_values, class_labels)
+
+    def _relevance(self, pixel_values: Tensor, class_labels: Any) -> Relevance:
         labels = self._check_inputs(pixel_values, class_labels)
         found = self._propagate(pixel_values, labels, with_others=self.config.contrast == "others")
         if found.others is None:
             return found
         return found._replace(relevance=against_others(found.relevance, found.others))
 
+    @refuses_unusable
     def conservation_audit(
         self, pixel_values: Tensor, class_labels: Tensor | Sequence[int] | int | None = None
     ) -> list[list[ConservationAudit]]:

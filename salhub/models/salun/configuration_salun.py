@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from salhub.configuration import strict
+from salhub.configuration import CLASS_FIELDS, strict
 from salhub.network_inside import NetworkInsideConfig
 
 
@@ -49,6 +49,7 @@ class SalUnConfig(UnlearnedConfig):
 
     model_type = "salhub_salun"
     default_backbone = "salhub_cifar_resnet"
+    inherited_fields = CLASS_FIELDS
 
     def __post_init__(self, **kwargs: Any) -> None:
         """The classes are those of the network inside; given here, they are given to it."""
@@ -56,6 +57,7 @@ class SalUnConfig(UnlearnedConfig):
         super().__post_init__(**kwargs)
         network: Any = self.backbone_config
         names: Any = self.id2label if is_named else network.id2label
+        self.problem_type = self.problem_type or getattr(network, "problem_type", None)
         for config in (self, network) if is_named else (self,):
             config.id2label = dict(names)
             # Not all configurations have it, and it may be that of other names.

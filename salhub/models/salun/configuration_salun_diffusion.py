@@ -23,6 +23,8 @@ class SalUnDiffusionConfig(UnlearnedConfig):
 
     model_type = "salhub_salun_diffusion"
     default_backbone = "salhub_conditional_unet"
+    # Their number is that of the network inside.
+    inherited_fields = frozenset({"id2label", "label2id"})
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Without names, the classes are those of the network inside."""

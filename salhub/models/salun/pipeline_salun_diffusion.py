@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from salhub.modeling import refuse_broken_weights
 from salhub.models.salun.result_salun_diffusion import ImageGenerationResult
 from salhub.pipelines.base import TaskPipeline, number, whole_number
 
@@ -80,7 +81,8 @@ result.save("generated.png")
             One result a class.
 
         Raises:
-            ValueError: There is no such class, or a setting is out of its range.
+            ValueError: There is no such class, a setting is out of its range, or weights are no
+                numbers, naming the first.
             TypeError: A class that is neither an integer nor a name, or a setting that is no
                 number.
         """
@@ -125,6 +127,7 @@ result.save("generated.png")
         counts = [min(together, num_images - done) for done in range(0, num_images, together)]
         classes = model_inputs["class_labels"]
         pixels = torch.cat([self._draw(one, counts, seed, settings) for one in classes])
+        refuse_broken_weights(self.model, pixels)
         return {
             "pixels": pixels,
             "class_labels": [one for one in classes for _ in range(num_images)],

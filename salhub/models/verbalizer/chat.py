@@ -10,10 +10,14 @@ from typing import Any, Protocol
 import torch
 from huggingface_hub import constants
 
-from salhub.tokenizing import refuse_empty
+from salhub.errors import UnknownSettingError
+from salhub.loading_keywords import HUB_KEYWORDS, with_one_precision
+from salhub.modeling import load_trained
+from salhub.tokenizing import load_tokenizer, refuse_empty
 
 Messages = list[dict[str, str]]
 _TIMEOUT_SECONDS = 120
+_SETTINGS = ("max_new_tokens", "batch_size", "temperature", "seed", "tokenizer")
 # What reasoning models think aloud; an answer that is cut off in the middle of it is none.
 _THOUGHT = re.compile(
     r"^.*</(?:think|thinking|reasoning)>|<(think|thinking|reasoning)>.*", re.DOTALL | re.IGNORECASE
@@ -71,10 +75,14 @@ class TransformersChat:
         batch_size: Conversations that are answered together.
         temperature: Above 0, answers are drawn at random, the flatter the higher.
         seed: Of what is drawn; the verbalizer's where None.
-        **loading: Keywords of `from_pretrained`, such as `gguf_file` or `dtype`.
+        **loading: Of a model by name, keywords of `from_pretrained`, such as `gguf_file` or
+            `dtype`. Pickles are not loaded, and code of repositories is not run.
 
     Raises:
-        ValueError: A loaded model without a tokenizer, or a tokenizer without a chat template.
+        ValueError: A loaded model without a tokenizer, a tokenizer without a chat template, or a
+            checkpoint that is no chat model.
+        ModelNotFoundError: Nothing of that name was found, or it has no safetensors weights.
+        UnknownSettingError: A keyword of loading for a loaded model.
     """
 
     def __init__(
@@ -88,15 +96,21 @@ class TransformersChat:
         seed: int | None = None,
         **loading: Any,
     ) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer, TextGenerationPipeline
+        from transformers import AutoModelForCausalLM, TextGenerationPipeline
 
+        loading = with_one_precision(loading)
         if isinstance(model, str | os.PathLike):
-            gguf = {key: loading[key] for key in ("gguf_file",) if key in loading}
-            tokenizer = tokenizer or AutoTokenizer.from_pretrained(model, **gguf)
-            model = AutoModelForCausalLM.from_pretrained(model, **loading)
+            if tokenizer is None:
+                names = (*HUB_KEYWORDS, "gguf_file")
+                tokenizer = load_tokenizer(
+                    model, **{key: loading[key] for key in names if key in loading}
+                )
+            model = load_trained(AutoModelForCausalLM, model, "chat model", **loading)
             if model.device.type == "cpu" and "dtype" not in loading:
                 # Processors are slower in half precision.
                 model = model.float()
+        elif loading:
+            raise UnknownSettingError("A loaded chat model", sorted(loading)[0], _SETTINGS)
         if tokenizer is None:
             raise ValueError("A loaded chat model needs its tokenizer too; give tokenizer=...")
         refuse_empty(tokenizer, getattr(model, "name_or_path", type(model).__name__))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from salhub.explaining.modeling_explained_classifier import (
     ExplainedClassifierModel,
     check_class_range,
+    refuses_unusable,
 )
 from salhub.modeling import attribution_scope
 from salhub.models.verbalizer.attribution import (
@@ -192,6 +193,7 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
             return occlusion(explained, words), None
         return random_scores(ids * is_word, self.config.seed) * is_word, None
 
+    @refuses_unusable
     def logits_of(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from huggingface_hub import constants
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from salhub.errors import IntegrityError, ModelNotFoundError
 from salhub.models.verbalizer.chat import (
     CallableChat,
     EndpointChat,
@@ -229,6 +230,40 @@ def test_a_chat_model_of_transformers_answers_a_batch_as_one_by_one(tmp_path):
     assert chat.model is network and chat.tokenizer is not tokenizer
     named = as_chat(str(tmp_path), max_new_tokens=5)
     assert named.generate(talks) == together
+
+
+def test_a_chat_model_of_a_stranger_runs_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks on the terminal"))
+    network, tokenizer = chat_model()
+    tokenizer.save_pretrained(tmp_path)
+    network.config.save_pretrained(tmp_path)
+    torch.save(network.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelNotFoundError, match=r"only pytorch_model\.bin, and salhub loads no"):
+        as_chat(str(tmp_path))
+    network.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="trust_remote_code=True is not taken"):
+        TransformersChat(tmp_path, trust_remote_code=True)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    code = {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"}
+    path.write_text(json.dumps({**config, "model_type": "evil", "auto_map": code}))
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    with pytest.raises(ValueError, match="runs no code of repositories"):
+        TransformersChat(tmp_path)
+    assert not (tmp_path / "ran").exists()
+    path.write_text(json.dumps({**config, "num_hidden_layers": 9}))
+    with pytest.raises(ValueError, match="is not a trained chat model: its checkpoint lacks"):
+        TransformersChat(tmp_path)
+    path.write_text(json.dumps(config))
+    chat = TransformersChat(tmp_path, torch_dtype="bfloat16")
+    assert chat.model.dtype == torch.bfloat16
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises((ValueError, IntegrityError), match="tokenizer"):
+        TransformersChat(tmp_path)
+    with pytest.raises(ModelNotFoundError, match="No model 'nobody/nothing' was found"):
+        as_chat("nobody/nothing")
+    with pytest.raises(ValueError, match="has no setting 'dtype'"):
+        TransformersChat(network, tokenizer, dtype=torch.bfloat16)
 
 
 def test_a_tokenizer_that_is_given_stays_as_it_was():
