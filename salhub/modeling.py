@@ -78,7 +78,7 @@ def refuse_broken_weights(network: nn.Module, answer: torch.Tensor) -> None:
     Raises:
         ValueError: The answer has NaN or infinite values; naming the first such weight.
     """
-    if not bool(answer.isfinite().all()):
+    if not bool(answer.detach().isfinite().all()):
         refuse_broken_network(network)
         raise ValueError(
             f"The answer of {type(network).__name__} has NaN or infinite values, though its "
@@ -87,10 +87,11 @@ def refuse_broken_weights(network: nn.Module, answer: torch.Tensor) -> None:
         )
 
 
+@torch.no_grad()
 def refuse_broken_network(network: nn.Module) -> None:
     """Raises ValueError, naming the first, where weights are NaN or infinite."""
     for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if tensor.is_floating_point() and not bool(tensor.detach().isfinite().all()):
             raise ValueError(
                 f"The weights of {type(network).__name__} have NaN or infinite values, the first "
                 f"of them in '{name}', so that its answers mean nothing; load or train it anew."

@@ -200,11 +200,12 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
         kwargs = with_one_precision(kwargs)
         config = kwargs.pop("config", None)
         if not isinstance(config, cls.config_class):
-            own = cls.config_class.field_names()
-            names = [key for key in kwargs if key in own or hasattr(cls.config_class, key)]
+            config_class: Any = cls.config_class
+            own = config_class.field_names()
+            names = [key for key in kwargs if key in own or hasattr(config_class, key)]
             fields = {key: kwargs.pop(key) for key in names if key != "dtype"}
             where = hub_keywords(kwargs)
-            config = cls.config_class.from_pretrained(
+            config = config_class.from_pretrained(
                 config or pretrained_model_name_or_path, **where, **fields
             )
         if config.backbone is None or config.backbone_config is not None:

@@ -273,7 +273,9 @@ def test_words_and_vectors_together(encoder):
 
 def test_an_encoder_that_is_not_there_and_sentences_that_are_cut(encoder, caplog):
     missing = LexRankConfig(representation="embedding", encoder="nowhere/at-all")
-    with pytest.raises(OSError, match="sentence encoder 'nowhere/at-all' is not here"):
+    with pytest.raises(
+        OSError, match="sentence encoder 'nowhere/at-all' cannot be loaded: No model"
+    ):
         LexRankModel(missing).rank(TEXTS)
     model = LexRankModel(LexRankConfig(representation="embedding", encoder=encoder))
     model.rank(["old " * 30, "bridge"])

@@ -98,9 +98,13 @@ def test_an_infinite_gradient_names_the_layer(network, pixels):
         explain(network, layers=["blocks.1"])(pixels)
 
 
-def test_an_infinite_activation_names_the_layer(network, pixels):
-    network.blocks[1].convolution.bias.data.fill_(float("inf"))
+def test_an_infinite_activation_names_the_weight_or_else_the_layer(network, pixels):
+    handle = network.blocks[1].register_forward_hook(lambda *passed: passed[-1] * float("inf"))
     with pytest.raises(ValueError, match=r"the activation of layer 'blocks.1' has NaN or infinite"):
+        explain(network, layers=["blocks.1"])(pixels)
+    handle.remove()
+    network.blocks[1].convolution.bias.data.fill_(float("inf"))
+    with pytest.raises(ValueError, match=r"the first of them in 'blocks\.1\.convolution\.bias'"):
         explain(network, layers=["blocks.1"])(pixels)
 
 
