@@ -102,8 +102,10 @@ def test_sentences_are_ranked_the_same(name):
         salhub.pipeline(f"./{name}"),
         transformers.pipeline("extractive-summarization", model=name),
     )
+    # Room that is left is filled since then, so there is as much as the former summary took.
+    num_words = len(FACTS[name]["summary"].split())
     for summarize in pipelines:
-        found = summarize(text).to_dict()
+        found = summarize(text, budget=f"{num_words}w").to_dict()
         assert_same_facts({**found, "model": name}, FACTS[name])
 
 
