@@ -30,6 +30,7 @@ from salhub.results import Results, Table
 
 OWN_MAP = "this model"
 NUM_COMBINED = 4
+PLACES = "This model, at layers of its own, and the random map stand in the last column."
 PIXELS_PER_STEP = 3584  # 14 steps of a 224 x 224 picture, where the published curve has 224
 
 
@@ -125,7 +126,7 @@ def _evaluate_grid_game(run: Evaluation, model: NormGradForImageSaliency, family
         f"{len(run.mosaics)} mosaics, {cells:.0f} cells; chance {run.chance:.2f}. Mean and 95 % "
         "interval, bootstrap over mosaics. A constant or nowhere positive map scores 0 and is "
         'counted ("empty"), never dropped. norm_grad_proper reads the last convolution inside '
-        "the block; cam the maps that are pooled for the linear head."
+        f"the block; cam the maps that are pooled for the linear head. {PLACES}"
     )
     columns = [INPUT_LAYER, *family.depths]
     for metric, title in (
@@ -151,7 +152,8 @@ def _evaluate_class_sensitivity(
     note = (
         f"{len(run.positions)} pictures; mean Spearman correlation of the maps of the most and the "
         "least likely class, 95 % bootstrap interval. 1 means that the map ignores the class. "
-        "Undefined: one of the two maps is constant, so that there is nothing to correlate."
+        "Undefined: one of the two maps is constant, so that there is nothing to correlate. "
+        f"{PLACES}"
     )
     for metric, title in (
         ("rho", "Class similarity: rho"),
