@@ -18,7 +18,7 @@ def class_notes() -> tuple[str, ...]:
     """
     try:
         rho = read_results(_MEASURED).metric("class_similarity/rho/salient relevance").value
-    except CardError:  # a copy without the measured numbers says nothing of them
+    except (CardError, KeyError):  # a copy without the measured numbers says nothing of them
         return ()
     if rho < _ALIKE:
         return ()
