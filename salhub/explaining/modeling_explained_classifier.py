@@ -123,8 +123,7 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
         with no_init_weights():
             self.post_init()
 
-    @staticmethod
-    def class_notes(similarity: float | None, label: str) -> list[str]:
+    def class_notes(self, similarity: float | None, label: str) -> list[str]:
         """Sentences for a person whose map hardly depends on the class, none by default.
 
         Args:

@@ -274,6 +274,9 @@ result.save("explained.png")
         scores = apply_score_function(explained.logits, function)
         predictions = self.likeliest(scores)
         label = self.class_name(explained.class_label)
+        # One output, or numbers that are no scores of classes, leave nothing to compare with.
+        has_others = len(explained.logits) > 1 and function != "none"
+        on_class = self.model.class_notes(explained.class_similarity, label) if has_others else ()
         return ImageSaliencyResult(
             image=view.picture,
             saliency=place_map(explained.saliency, view.fitted.box, size),
@@ -290,7 +293,7 @@ result.save("explained.png")
                 *doubts_of_picture(view.picture, max(view.fitted.enlargement)),
                 *doubts_of_scores(predictions, function),
                 *view.notes(predictions, self._crop_answer(view, function)),
-                *self.model.class_notes(explained.class_similarity, label),
+                *on_class,
             ],
         )
 

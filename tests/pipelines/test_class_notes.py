@@ -40,10 +40,10 @@ def test_a_map_that_depends_on_it_says_nothing(explain, method):
 
 def test_what_the_note_points_to_depends_on_the_class_by_the_measured_numbers():
     [note] = words_on_similarity(0.9, "cat")
-    assert "method='linear_approx'" in note and "gradcam-efficientnet-lite0" in note
-    family, cam = read_results(NAME), read_results("gradcam-efficientnet-lite0")
-    assert family.metric("class_similarity/rho/linear_approx/blocks.15").value < 0.3
-    assert cam.metric("class_similarity/rho/this model").value < 0.3
+    assert "method='grad_cam'" in note
+    for name in (NAME, "gradcam-efficientnet-lite0"):
+        found = read_results(name).metric("class_similarity/rho/grad_cam/blocks.15")
+        assert found.value < 0.3
 
 
 @pytest.mark.parametrize("similarity", [None, float("nan"), -0.9, 0.79])
@@ -64,5 +64,16 @@ def test_a_network_of_ones_own_is_compared_by_each_answer():
 def test_salient_relevance_says_what_was_measured_of_it():
     measured = read_results("salient-relevance-efficientnet-lite0")
     rho = measured.metric("class_similarity/rho/salient relevance").value
-    [note] = salhub.SalientRelevanceForImageSaliency.class_notes(None, "cat")
-    assert rho > ALIKE and f": {rho:.2f})" in note and "gradcam-efficientnet-lite0" in note
+    model = salhub.AutoModelForSaliency.from_pretrained("salient-relevance-efficientnet-lite0")
+    [note] = model.class_notes(None, "cat")
+    assert rho > ALIKE and f": {rho:.2f})" in note and "contrast='others'" in note
+    # Against the other classes it was measured otherwise.
+    assert model.with_settings(contrast="others").class_notes(None, "cat") == []
+
+
+def test_one_output_has_no_other_class_to_be_compared_with():
+    network = spread_weights(SmallNet())
+    network.classifier = torch.nn.Linear(network.classifier.in_features, 1)
+    processor = ViTImageProcessorPil(size={"height": 16, "width": 16})
+    pipe = salhub.pipeline("normgrad", classifier=network, image_processor=processor, device="cpu")
+    assert not [note for note in pipe("sample:cat").notes if note.startswith(SENTENCE)]

@@ -123,7 +123,7 @@ def words_on_similarity(similarity: float | None, label: str) -> list[str]:
         "This map hardly depends on the class: the one of a class at the other end of the "
         f"network's ranking is nearly the same (rank correlation {similarity:.2f}). It shows what "
         f"the network reacts to; what speaks for '{label}' and not for others is shown by "
-        "method='linear_approx', or by the model gradcam-efficientnet-lite0."
+        "method='grad_cam'."
     ]
 
 

@@ -75,7 +75,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
     """
 
     answer_keywords = {"return_class_similarity": True}
-    class_notes = staticmethod(words_on_similarity)
+
     config: NormGradConfig
 
     def __init__(self, config: NormGradConfig, backbone: nn.Module | None = None):
@@ -142,6 +142,9 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         labels = self._check_inputs(pixel_values, class_labels)
         method, several = self.config.recipe, asks_for_several(class_labels)
         compares = return_class_similarity and not several and self.config.meta_step == 0
+        # Of two classes, one set against the other is the other set against the one.
+        if self.config.contrastive and getattr(self.config.backbone_config, "num_labels", 0) == 2:
+            compares = False
         with exclusive_use(self.backbone), attribution_scope(self):
             self._check_weights_fitted(len(self.config.layers or ()))
             requests, result = self._explain_at(
@@ -161,6 +164,9 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         output.class_similarity = similarity
         _warn_degenerate(output.degenerate, method.name, layers)
         return output
+
+    def class_notes(self, similarity: float | None, label: str) -> list[str]:
+        return words_on_similarity(similarity, label)
 
     @refuses_unusable
     def forward_grid(

@@ -25,6 +25,6 @@ def class_notes() -> tuple[str, ...]:
     return (
         "Maps of this method hardly depend on the class (rank correlation between those of two "
         f"classes, as measured of {_MEASURED}: {rho:.2f}): this one shows what the network reacts "
-        "to. What speaks for one class and not for others is shown by the model "
-        "gradcam-efficientnet-lite0, or by normgrad with method='linear_approx'.",
+        "to. What speaks for one class and not for others is shown by contrast='others', or by "
+        "normgrad with method='grad_cam'.",
     )

@@ -80,10 +80,11 @@ class SalientRelevanceForImageSaliency(ExplainedClassifierModel):
 
     config: SalientRelevanceConfig
 
-    @staticmethod
-    def class_notes(similarity: float | None, label: str) -> list[str]:
+    def class_notes(self, similarity: float | None, label: str) -> list[str]:
         """As of every explainer; by the measured number, so the arguments play no part."""
-        return list(class_notes())
+        # What is set against the other classes does depend on the class.
+        is_contrasted = self.config.contrast != "none" or self.config.start == "softmax_contrast"
+        return [] if is_contrasted else list(class_notes())
 
     def __init__(self, config: SalientRelevanceConfig, backbone: nn.Module | None = None):
         super().__init__(config, backbone)
