@@ -60,6 +60,11 @@ class LabelledTexts:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def places_of(self, part: str) -> list[int]:
+        """Places of the texts of "train", "validation" or "test", ascending."""
+        parts = self.parts or [TRAIN] * len(self)
+        return [place for place, one in enumerate(parts) if one == part]
+
     def part(self, places: list[int]) -> "LabelledTexts":
         """The texts at some places, in that order."""
         return LabelledTexts(

@@ -222,12 +222,9 @@ def draw_text_split(texts: LabelledTexts, arguments: Any) -> LabelledSplit:
     Raises:
         ValueError: There is nothing to train on.
     """
-    parts = texts.parts or [TRAIN] * len(texts)
-    places = {
-        part: torch.tensor([i for i, one in enumerate(parts) if one == part], dtype=torch.long)
-        for part in (TRAIN, VALIDATION, TEST)
-    }
-    train, validation, test = places.values()
+    train, validation, test = (
+        torch.tensor(texts.places_of(part), dtype=torch.long) for part in (TRAIN, VALIDATION, TEST)
+    )
     if not len(train):
         raise ValueError(f"{texts.name} has no part to train on.")
     share = arguments.train_val_split

@@ -1,6 +1,7 @@
 """The small text classifier: its arithmetic, its tokenizer, its word vectors and its training."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -253,6 +254,27 @@ def test_what_is_held_out_is_measured_of_the_average_and_left_out_where_there_is
     assert "validation/" not in (tmp_path / "none" / "log.jsonl").read_text()
 
 
+def test_the_parts_of_the_data_are_kept_apart(reviews, tmp_path):
+    rows = (reviews / "reviews.tsv").read_text(encoding="utf-8").splitlines()
+    folder, others = tmp_path / "parts", tmp_path / "others"
+    folder.mkdir()
+    for part, places in {"train": rows[::2], "val": rows[1::4], "test": rows[3::4]}.items():
+        lines = [f"{text},{label}" for text, label in (row.split("\t") for row in places)]
+        (folder / f"{part}.csv").write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    shutil.copytree(folder, others)
+    options = {"data": str(folder), "test_data": [str(others)], "num_train_epochs": 1}
+    with pytest.raises(ValueError, match="has a part with 40 texts to measure on"):
+        recipe_of(reviews, tmp_path / "both", **options).build_model()
+    recipe, results = train(reviews, tmp_path / "run", num_test_texts=0, **options)
+    assert results.metric("accuracy/train").n == 80 and results.metric("accuracy/test").n == 40
+    assert results.metric("accuracy/others").n == 40
+    split = LabelledSplit.load(tmp_path / "run")
+    places = [split.train, split.validation, split.test]
+    assert [len(one) for one in places] == [80, 40, 40] and len(torch.cat(places).unique()) == 160
+    assert [len(part) for part in recipe.validation] == [40]
+    assert recipe.validation[0].texts == [row.split("\t")[0] for row in rows[1::4]]
+
+
 def test_a_student_learns_what_its_teachers_think_of_texts_without_labels(reviews, tmp_path):
     for seed in (1, 2):
         train(reviews, tmp_path / str(seed), seed=seed, num_train_texts=100)
@@ -278,7 +300,10 @@ def test_a_student_learns_what_its_teachers_think_of_texts_without_labels(review
 @pytest.mark.parametrize(
     ("options", "pattern"),
     [
-        ({"num_train_texts": 200}, "has 160 texts, fewer than the 200 to learn and 40 to measure"),
+        (
+            {"num_train_texts": 200},
+            "has 160 texts to train on, fewer than the 200 to learn and 40 to measure",
+        ),
         ({"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\)"),
         ({"num_test_texts": -1}, "num_test_texts must be 0 or more"),
         ({"num_train_texts": 0}, "num_train_texts must be positive"),

@@ -23,6 +23,7 @@ from salhub.backbones.text_classifier.tokenizer_text_classifier import train_tok
 from salhub.backbones.text_classifier.word_vectors import word_vectors
 from salhub.data.labelled_split import LabelledSplit
 from salhub.data.labelled_texts import LabelledTexts, read_unlabelled_texts
+from salhub.data.tables import TEST, TRAIN, VALIDATION
 from salhub.hub import load
 from salhub.model_card import Facts
 from salhub.results import Results
@@ -52,7 +53,8 @@ class TextClassifierArguments(TextArguments, TrainingArguments):
         test_data: Files of further labelled texts, on which the model is only measured.
         num_train_texts: Training texts drawn from `data` by the seed; None for all that are no test
             texts.
-        num_test_texts: Test texts drawn from `data`, which are not learned.
+        num_test_texts: Test texts drawn from `data`, which are not learned. Where the data have a
+            part for testing or validation, all of that are test texts, and it must be 0.
         unlabelled_data: Files of texts that word vectors are made from, beside the training texts;
             their labels, where they have any, are not looked at.
         teachers: Folders of classifiers of the same classes; sentences of `unlabelled_data` are
@@ -153,10 +155,14 @@ class TextClassifierRecipe(TrainingRecipe):
         self.split = draw_text_split(self.texts, options)
         self.train = self.texts.part(self.split.train.tolist())
         names = self.texts.class_names
-        self.tests = [options.read_texts(path).in_order_of(names) for path in options.test_data]
+        self.tests = [
+            _to_measure(options.read_texts(path)).in_order_of(names) for path in options.test_data
+        ]
         self._check_classes()
         if len(self.split.test):
             self.tests.append(self.texts.part(self.split.test.tolist()))
+        chosen_by = self.texts.part(self.split.validation.tolist())
+        self.validation = [chosen_by] if len(chosen_by) else self.tests
         unlabelled = [
             text for path in options.unlabelled_data for text in read_unlabelled_texts(path)
         ]
@@ -253,13 +259,13 @@ class TextClassifierRecipe(TrainingRecipe):
         self._average.update_parameters(model)
 
     def can_validate(self) -> bool:
-        return bool(self.tests)
+        return bool(self.validation)
 
     def validate(self, model: nn.Module, accelerator: Any) -> dict[str, float]:
         # The average is what the run ends with.
         average = self._average.module
-        rows = self._tokens([text for part in self.tests for text in part.texts])
-        labels = torch.tensor([label for part in self.tests for label in part.labels])
+        rows = self._tokens([text for part in self.validation for text in part.texts])
+        labels = torch.tensor([label for part in self.validation for label in part.labels])
         with evaluation_mode(average):
             return classification_numbers(predict(average, rows, accelerator.device), labels)
 
@@ -301,25 +307,50 @@ class TextClassifierRecipe(TrainingRecipe):
 
 
 def draw_text_split(texts: LabelledTexts, arguments: Any) -> LabelledSplit:
-    """Training and test places, drawn by the seed; no text is in both.
+    """Training and test places: the parts of the data, or drawn by the seed; no text is in both.
 
     Args:
         texts: The data.
         arguments: With `seed`, `num_train_texts` and `num_test_texts`.
 
     Raises:
-        ValueError: There are fewer texts than are asked for.
+        ValueError: There are fewer texts than are asked for, or test texts are to be drawn from
+            data that have a part of them.
     """
-    order = torch.randperm(len(texts), generator=generator_of(arguments.seed, _SPLIT))
+    learned, validation, given = (
+        torch.tensor(texts.places_of(part), dtype=torch.long) for part in (TRAIN, VALIDATION, TEST)
+    )
+    if not len(given):
+        validation, given = given, validation
     num_test = arguments.num_test_texts
-    num_train = arguments.num_train_texts or max(len(texts) - num_test, 1)
-    if num_train + num_test > len(texts):
+    if len(given) and num_test:
         raise ValueError(
-            f"{texts.name} has {len(texts)} texts, fewer than the {num_train} to learn and "
-            f"{num_test} to measure; ask for fewer."
+            f"{texts.name} has a part with {len(given)} texts to measure on, and num_test_texts "
+            f"asks for {num_test} others; leave num_test_texts out, or give data without parts."
         )
-    test, train = order[:num_test], order[num_test : num_test + num_train]
-    return LabelledSplit(texts.describe(), train.sort().values, test.sort().values)
+    num_train = arguments.num_train_texts or max(len(learned) - num_test, 1)
+    if num_train + num_test > len(learned):
+        raise ValueError(
+            f"{texts.name} has {len(learned)} texts to train on, fewer than the {num_train} to "
+            f"learn and {num_test} to measure; ask for fewer."
+        )
+    order = learned[torch.randperm(len(learned), generator=generator_of(arguments.seed, _SPLIT))]
+    test, train = order[:num_test].sort().values, order[num_test : num_test + num_train]
+    return LabelledSplit(
+        texts.describe(),
+        train.sort().values,
+        given if len(given) else test,
+        validation=validation,
+    )
+
+
+def _to_measure(texts: LabelledTexts) -> LabelledTexts:
+    """The part of some data that is for measuring, or all where they have no parts."""
+    places = texts.places_of(TEST) or texts.places_of(VALIDATION)
+    if not places:
+        return texts
+    logger.warning("Of %s, the %d texts of its test part are measured on.", texts.name, len(places))
+    return texts.part(places)
 
 
 def drawn_sentences(texts: list[str], count: int, generator: torch.Generator) -> list[str]:
