@@ -276,7 +276,12 @@ class FineTuningRecipe(TrainingRecipe):
 
     auto_class: ClassVar[Any]
     larger_is_better = True
-    sources = {**TrainingRecipe.sources, "model": "model*.safetensors", "config": "*.json"}
+    sources = {
+        **TrainingRecipe.sources,
+        "model": "model*.safetensors",
+        "config": "*.json",
+        "tokenizer": "*",
+    }
 
     @cached_property
     def start(self) -> StartingPoint:

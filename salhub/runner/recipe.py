@@ -21,7 +21,7 @@ from salhub.runner.batches import Batch, mixed_seed
 from salhub.runner.blocks import CompressedBlock, compress_blocks
 from salhub.runner.loop import descend
 from salhub.runner.plan import describe_machine, describe_training
-from salhub.runner.sources import source_digests
+from salhub.runner.sources import ALL, source_digests
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -57,7 +57,7 @@ class Recipe(ABC):
     verb: ClassVar[str] = "train"
     arguments_class: ClassVar[type[RunArguments]] = RunArguments
     chooses_settings: ClassVar[bool] = False
-    sources: ClassVar[Mapping[str, str]] = {"data": "*"}
+    sources: ClassVar[Mapping[str, str]] = {"data": ALL}
     optional_files: ClassVar[tuple[str, ...]] = ()
     is_moved: ClassVar[bool] = True
     metric_words: ClassVar[Mapping[str, str]] = {}

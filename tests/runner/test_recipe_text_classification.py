@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from salhub import SaliencyVerbalizerModel
 from salhub.data.labelled_split import LabelledSplit
 from salhub.entries import recipe_named
 from salhub.runner.run import run
+from salhub.runner.settings_file import settings_text
 from tests.testers.recipe import TrainingRecipeTester
 
 WORDS = ("late", "slow", "broken", "torn", "quick", "early", "sturdy", "sound")
@@ -157,3 +159,13 @@ def test_of_an_explainer_the_classifier_inside_goes_on(tmp_path, tickets, caplog
     assert saved.config.id2label == {0: "9", 1: "10"}
     embedding = own.get_input_embeddings().weight.float()
     torch.testing.assert_close(saved.get_input_embeddings().weight, embedding)
+
+
+def test_a_tokenizer_is_a_source(tmp_path, tickets, checkpoints):
+    folder = tmp_path / "tokens"
+    shutil.copytree(checkpoints["bert"], folder)
+    recipe = recipe_of(tmp_path / "out", tickets, config=checkpoints["bert"], tokenizer=str(folder))
+    before = recipe.recorded_options()["tokenizer sha256"]
+    assert "tokenizer: ../tokens\n" in settings_text(recipe)
+    (folder / "tokenizer.json").write_text("{}")
+    assert recipe.recorded_options()["tokenizer sha256"] != before

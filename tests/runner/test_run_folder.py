@@ -209,6 +209,36 @@ def test_every_file_of_a_folder_counts(tmp_path):
     assert recipe.recorded_options()["data sha256"] != before
 
 
+def test_files_in_folders_of_classes_count(tmp_path):
+    for name in ("cat/a.jpg", "dog/b.jpg", "out/model.safetensors"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(name)
+    arguments = ReadingArguments(output_dir=str(tmp_path / "out"), data=str(tmp_path))
+    seen = [source_digests(arguments, ToyRecipe.sources)["data sha256"]]
+    (tmp_path / "out" / "log.jsonl").write_text("what the run writes is not what it reads")
+    (tmp_path / "dog" / "cache-1.arrow").write_text("nor what a library computes from it")
+    (tmp_path / "cat" / ".DS_Store").write_text("nor what a system puts there")
+    (tmp_path / "cat" / "back").symlink_to(tmp_path)
+    assert source_digests(arguments, ToyRecipe.sources)["data sha256"] == seen[0]
+    (tmp_path / "dog" / "b.jpg").rename(tmp_path / "cat" / "b.jpg")
+    seen.append(source_digests(arguments, ToyRecipe.sources)["data sha256"])
+    (tmp_path / "cat" / "b.jpg").unlink()
+    seen.append(source_digests(arguments, ToyRecipe.sources)["data sha256"])
+    assert len(set(seen)) == 3
+
+
+def test_a_saved_data_set_of_several_parts_counts(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    digests = []
+    for words in (["a", "b"], ["a", "c"]):
+        part = datasets.Dataset.from_dict({"text": words})
+        datasets.DatasetDict({"train": part, "test": part}).save_to_disk(tmp_path / "saved")
+        digests.append(
+            source_digests(SimpleNamespace(data=str(tmp_path / "saved")), ToyRecipe.sources)
+        )
+    assert digests[0]["data sha256"] != digests[1]["data sha256"]
+
+
 # --- files ----------------------------------------------------------------------------------------
 
 

@@ -33,6 +33,7 @@ from salhub.runner.classification import classification_numbers
 from salhub.runner.loop import evaluation_mode
 from salhub.runner.recipe import Stage, StepLoss, TrainingRecipe
 from salhub.runner.recipe_text_classification import USAGE, TextArguments
+from salhub.runner.sources import ALL
 from salhub.tokenizing import load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ class TextClassifierRecipe(TrainingRecipe):
     larger_is_better = True
     sources = {
         **TrainingRecipe.sources,
-        **dict.fromkeys(("test_data", "unlabelled_data"), "*"),
+        **dict.fromkeys(("test_data", "unlabelled_data"), ALL),
         "teachers": "model*.safetensors",
     }
 
