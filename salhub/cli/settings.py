@@ -128,14 +128,14 @@ def parse_settings(words: Iterable[str]) -> dict[str, Any]:
 
 
 def as_written(words: Iterable[str], names: Collection[str]) -> dict[str, Any]:
-    """Return settings that are places, where 007 is no number and no is no switch.
+    """Return settings that are places or names, where 007 is no number and no is no switch.
 
     Args:
         words: The words, all `name=value`.
         names: Those that are wanted.
 
     Returns:
-        Name -> text, or None where the value is null.
+        Name -> text, a list of texts, or None where the value is null.
 
     Example:
         >>> as_written(["transcript=007", "seed=3"], ["transcript"])
@@ -143,10 +143,13 @@ def as_written(words: Iterable[str], names: Collection[str]) -> dict[str, Any]:
     """
     pairs = ((word.partition("=")[0].replace("-", "_"), word.partition("=")[2]) for word in words)
     given = {name: (text, parse_value(text, name)) for name, text in pairs if name in names}
-    return {
-        name: value if value is None or isinstance(value, str) else text
-        for name, (text, value) in given.items()
-    }
+    return {name: _as_text(text, value) for name, (text, value) in given.items()}
+
+
+def _as_text(text: str, value: Any) -> Any:
+    if isinstance(value, list | dict):
+        return yaml.load(text, Loader=yaml.BaseLoader)
+    return value if value is None or isinstance(value, str) else text
 
 
 def without_place(word: str) -> str:

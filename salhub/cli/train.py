@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 import typer
 
 from salhub.cli.failures import sentence_of
-from salhub.cli.settings import parse_settings, try_without_place, without_place
+from salhub.cli.settings import as_written, parse_settings, try_without_place, without_place
 from salhub.entries import recipe_named
 
 WordsArgument = Annotated[
@@ -88,7 +88,7 @@ class RecipeCall:
             verb, name, words, config, nproc: As of the class.
             tried: `name=a,b` words of values to try.
         """
-        from salhub.runner.arguments import read_settings_file
+        from salhub.runner.arguments import read_settings_file, text_options
         from salhub.runner.settings_file import beside_file
 
         recipe_named(name, verb)  # an unknown one is refused first
@@ -98,6 +98,8 @@ class RecipeCall:
             sources = recipe_named(name, verb).recipe_class.sources
             settings = beside_file(settings, config, sources)
         settings |= parse_settings(words)
+        texts = text_options(recipe_named(name, verb).recipe_class.arguments_class)
+        settings |= as_written(words, texts)
         settings.setdefault("output_dir", f"{name}-{verb}")
         parts = [verb, name, *(["--config", config.name] if config else [])]
         command = _command([*parts, *map(without_place, words)], nproc, tried)

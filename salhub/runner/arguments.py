@@ -220,6 +220,20 @@ class TrainingArguments(RunArguments):
             )
 
 
+def text_options(arguments_class: type) -> set[str]:
+    """Names of the options that are text, or lists of it; not of those that are one of some words.
+
+    Example:
+        >>> sorted(text_options(RunArguments))[:3]
+        ['card_name', 'hub_model_id', 'output_dir']
+    """
+    return {
+        name
+        for name, annotation in get_type_hints(arguments_class).items()
+        if {str, list[str]} & set(_alternatives(annotation))
+    }
+
+
 def read_settings_file(path: str | Path) -> dict[str, Any]:
     """Read a YAML or JSON file of options.
 
@@ -267,15 +281,18 @@ def _converted(name: str, annotation: Any, value: Any) -> Any:
         ValueError: It is of a kind that the option cannot have.
     """
     kinds = _kinds_of(annotation)
+    if list in kinds and value is not None:
+        # One value is a list of one.
+        wanted = next((get_args(one) for one in _alternatives(annotation) if get_args(one)), ())
+        entries = value if isinstance(value, list) else [value]
+        return [_converted(name, wanted[0], entry) for entry in entries] if wanted else entries
     if type(value) in kinds:
-        return [str(entry) for entry in value] if isinstance(value, list) else value
+        return value
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         return value
     if float in kinds and isinstance(value, str):
         # YAML takes 1e-3 for text.
         return _number(name, value)
-    if list in kinds and isinstance(value, str):
-        return [value]
     if str in kinds and isinstance(value, bool):
         # YAML takes the word for a boolean.
         return "yes" if value else "no"

@@ -41,7 +41,8 @@ class FineTuningArguments(TrainingArguments):
             normalise by them; None for true with a checkpoint, as few pictures give poor ones.
         train_val_split: Share of each class that is held out, where the data have no part for
             validation or test; 0 for none.
-        warmup_ratio: Share of the steps over which the learning rate rises from 0.
+        warmup_ratio: Share of the steps over which the learning rate rises from 0;
+            `lr_warmup_steps` takes its place.
         weight_decay: Pull of weight matrices towards 0; biases and norms have none.
     """
 
@@ -84,8 +85,13 @@ class FineTuningArguments(TrainingArguments):
         check_share("warmup_ratio", self.warmup_ratio)
         if not 0 <= self.weight_decay < float("inf"):
             raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}.")
+        if self.lr_warmup_steps and self.warmup_ratio == FineTuningArguments.warmup_ratio:
+            self.warmup_ratio = 0.0  # nobody gave it
         if self.warmup_ratio and self.lr_warmup_steps:
-            raise ValueError("lr_warmup_steps and warmup_ratio=0.1 say the same; set one to 0.")
+            raise ValueError(
+                f"lr_warmup_steps={self.lr_warmup_steps} and warmup_ratio={self.warmup_ratio} say "
+                "the same; give one of them."
+            )
 
 
 def check_share(name: str, value: float) -> None:

@@ -13,6 +13,7 @@ from salhub.cli.settings import (
     try_without_place,
     without_place,
 )
+from salhub.cli.train import RecipeCall
 
 
 @pytest.mark.parametrize(
@@ -107,3 +108,11 @@ def test_names_of_files_that_are_no_text_are_values():
     assert parse_settings([f"data={name}", f"output-dir=runs/{name}"]) == {
         "data": name, "output_dir": f"runs/{name}",
     }  # fmt: skip
+
+
+def test_options_that_are_text_stay_as_typed_on_the_command_line():
+    words = ["output_dir=2024_11_30", "data=007", "class_names=[no,1e3]", "label_column=12:30"]
+    call = RecipeCall.read("train", "text-classification", [*words, "model=on"], None, 1)
+    assert {"model": "on", "output_dir": "2024_11_30"}.items() <= call.settings.items()
+    assert (call.settings["data"], call.settings["label_column"]) == ("007", "12:30")
+    assert call.settings["class_names"] == ["no", "1e3"]

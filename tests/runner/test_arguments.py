@@ -2,6 +2,7 @@
 
 import pytest
 
+from salhub.entries import recipe_named
 from salhub.errors import MissingExtraError
 from salhub.runner.arguments import TrainingArguments, read_settings_file
 from salhub.runner.image_classification import ClassifierArguments
@@ -29,7 +30,7 @@ from salhub.runner.trackers import check_trackers
         ({"push_to_hub": True, "hub_model_id": "mine"}, "as 'owner/name', got 'mine'"),
         ({"lr_warmup_steps": "abc"}, "lr_warmup_steps must be an integer, got 'abc'"),
         ({"logging_steps": None}, "logging_steps must be an integer, got None"),
-        ({"report_to": 3}, "report_to must be a list, got 3"),
+        ({"report_to": None}, "report_to must be a list, got None"),
         ({"hub_model_id": ["a"]}, "hub_model_id must be text, got "),
         ({"max_grad_norm": float("inf")}, "max_grad_norm must be a finite number"),
         ({"gradient_accumulation_steps": 2}, "give per_device_batch_size, and the gradients"),
@@ -61,6 +62,19 @@ def test_words_that_yaml_takes_for_numbers_or_booleans_are_text():
 def test_weights_are_pulled_by_a_finite_number(value):
     with pytest.raises(ValueError, match=f"weight_decay must be 0 or more, got {value}"):
         ClassifierArguments(output_dir="out", data="x.npz", weight_decay=value)
+
+
+def test_one_value_is_a_list_of_one_and_integers_stay_integers():
+    names = {"freeze": 1, "class_names": ["a", 3]}
+    kind = recipe_named("text-classification", "train").recipe_class.arguments_class
+    given = {"output_dir": "out", "data": "x.csv", "model": "m"}
+    arguments = kind.from_settings({**given, **names, "lr_warmup_steps": 2})
+    assert (arguments.freeze, arguments.class_names) == (["1"], ["a", "3"])
+    assert (arguments.lr_warmup_steps, arguments.warmup_ratio) == (2, 0.0)
+    kind = recipe_named("text-classifier", "train").recipe_class.arguments_class
+    del given["model"]
+    assert kind.from_settings({**given, "kernel_sizes": [2, 3]}).kernel_sizes == [2, 3]
+    assert kind.from_settings({**given, "kernel_sizes": 2}).kernel_sizes == [2]
 
 
 def test_a_file_of_options(tmp_path):
