@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, SupportsIndex
+from unicodedata import normalize
 
 from salhub.errors import did_you_mean
 
@@ -88,4 +89,5 @@ def _whole(asked: Any) -> int:
 
 
 def _plain(name: str) -> str:
-    return name.strip().lower().replace("_", " ")
+    # Macs take letters with dots and accents apart.
+    return normalize("NFC", name).strip().lower().replace("_", " ")

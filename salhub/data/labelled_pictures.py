@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from salhub.data.folder_listing import list_folder
 from salhub.data.image_folder import LabelledImageFolder
 from salhub.data.picture_archive import PictureArchive, as_rgb
-from salhub.data.picture_decoding import decode_picture, losses, to_upright_rgb
+from salhub.data.picture_decoding import check_pixels, decode_picture, losses, to_upright_rgb
 from salhub.data.picture_preparation import PicturePreparation
 from salhub.data.tables import (
     IMAGE_NAMES,
@@ -27,8 +28,10 @@ from salhub.data.tables import (
     TRAIN,
     VALIDATION,
     Table,
+    check_learnable,
     choose_column,
     class_order,
+    joined_order,
     labels_of,
     part_named,
     read_tables,
@@ -181,11 +184,11 @@ def read_labelled_pictures(
     is_training = ~(found.is_test | found.is_validation)
     if to_learn and isinstance(found, PictureCollection) and not is_training.any():
         raise ValueError(f"{found.name} has no pictures to train on, only others.")
-    names = list(class_names)
-    is_same = sorted(names) == sorted(found.class_names) and len(set(names)) == len(names)
-    if is_same and isinstance(found, PictureCollection):  # an archive has an order of its own
-        order = torch.tensor([names.index(name) for name in found.class_names], dtype=torch.long)
-        found.labels, found.class_names = order[found.labels], names
+    names = [normalize("NFC", name) for name in class_names]
+    known = [normalize("NFC", name) for name in found.class_names]
+    if sorted(names) == sorted(known) and len(set(names)) == len(names):
+        order = torch.tensor([names.index(name) for name in known], dtype=torch.long)
+        found.labels, found.class_names = order[found.labels], list(class_names)
     return found
 
 
@@ -201,7 +204,7 @@ def _found(
     if path.is_dir() and _has_classes(path):
         return _folder_of_classes(path, to_learn)
     tables = read_tables(str(path), config_name)
-    return _of_tables(path, tables, image_column, label_column)
+    return _of_tables(path, tables, image_column, label_column, to_learn)
 
 
 class PictureRows:
@@ -312,49 +315,60 @@ def _folder_of_classes(path: Path, to_learn: bool) -> PictureCollection:
             logger.warning(
                 "%s beside the parts of %s left out.", ", ".join(shown[:_NUM_SHOWN]), path.name
             )
+    if children and parts == {path: TRAIN} and all(map(part_named, children)):
+        raise ValueError(
+            f"the folders {', '.join(sorted(children))} of {path.name} are called like the parts "
+            "of a data set, and hold pictures of no known class; put a sub-folder for each class "
+            "into each of them, or give a table with the columns image and label."
+        )
     files, labels, of_part = [], [], []
     for folder, part in parts.items():
-        for image in LabelledImageFolder(folder):
+        found = LabelledImageFolder(folder)
+        for image in found:
             files.append(image.path.relative_to(path).as_posix())
-            labels.append(image.name)
+            labels.append(normalize("NFC", image.name))
             of_part.append(part)
+        _say_empty(folder, set(labels))
     if to_learn:
-        _check_known(path.name, labels, of_part)
+        check_learnable(path.name, labels, of_part)
     name = path.resolve().name
     return PictureCollection(
         name, lambda place: (path / files[place]).read_bytes(), files, labels, of_part
     )
 
 
-def _check_known(name: str, labels: Sequence[str], parts: Sequence[str]) -> None:
-    """Refuse classes of which nothing is learned, and data with a single one."""
-    learned = {label for label, part in zip(labels, parts, strict=True) if part == TRAIN}
-    strange = sorted(set(labels) - learned)
-    if strange:
-        raise ValueError(
-            f"{name} has the class '{strange[0]}' only beside its training pictures; put some of "
-            "it into train, or take it out."
-        )
-    if len(learned) < 2:
-        raise ValueError(
-            f"{name} has {len(learned)} class, and a classifier needs two; give a folder with a "
-            "sub-folder for each class."
-        )
+def _say_empty(folder: Path, classes: set[str]) -> None:
+    """Name the folders of classes that hold no picture; an index names its classes itself."""
+    if (folder / "index.json").is_file():
+        return
+    names = [child.name for child in list_folder(folder, ()).folders]
+    empty = [name for name in names if normalize("NFC", name) not in classes]
+    if empty:
+        more = f" and {len(empty) - _NUM_SHOWN} more" if len(empty) > _NUM_SHOWN else ""
+        logger.warning(
+            "The folders %s%s of %s hold no picture, so there are no such classes.",
+            ", ".join(empty[:_NUM_SHOWN]), more, folder.name,
+        )  # fmt: skip
 
 
 def _of_tables(
-    path: Path, tables: Mapping[str, Table], image_column: str | None, label_column: str | None
+    path: Path,
+    tables: Mapping[str, Table],
+    image_column: str | None,
+    label_column: str | None,
+    to_learn: bool,
 ) -> PictureCollection:
     columns: dict[str, tuple[Any, str]] = {}
     labels: list[str] = []
     parts: list[str] = []
     rows: list[tuple[str, int]] = []
-    names = None
+    orders = []
     for part, table in tables.items():
         image = choose_column(table, image_column, _picture_columns(table), "image_column")
         label = choose_column(table, label_column, LABEL_NAMES, "label_column")
         columns[part] = (_undecoded(table, image), image)
-        found, names = labels_of(table, label)
+        found, order = labels_of(table, label)
+        orders.append(order)
         missing = [row for row, one in enumerate(found) if one is None]
         if missing:
             shown = ", ".join(table.place(row) for row in missing[:_NUM_SHOWN])
@@ -364,6 +378,8 @@ def _of_tables(
         rows += [(part, row) for row, _ in kept]
         labels += [one for _, one in kept]
         parts += [part] * len(kept)
+    if to_learn:
+        check_learnable(path.name, labels, parts)
     home = path if path.is_dir() else path.parent
 
     def read(place: int) -> bytes:
@@ -372,7 +388,9 @@ def _of_tables(
         return _bytes_of(table[row][column], home)
 
     titles = [f"{path.name}, {part} row {row + 1}" for part, row in rows]
-    return PictureCollection(path.name.split(".")[0], read, titles, labels, parts, names)
+    return PictureCollection(
+        path.name.split(".")[0], read, titles, labels, parts, joined_order(orders)
+    )
 
 
 def _picture_columns(table: Table) -> Sequence[str]:
@@ -410,11 +428,14 @@ def _readable(read: Callable[[int], bytes], titles: Sequence[str]) -> list[int]:
         try:
             data = read(place)
             with Image.open(io.BytesIO(data)) as image:
+                check_pixels(*image.size, f"'{titles[place]}'")
                 # JPEG files are decoded to their size in small, which is enough to see damage.
                 image.draft("RGB", _SMALL)
                 image.load()
-                for words in losses(image):
-                    lost.setdefault(words, []).append(titles[place])
+                words_lost = losses(image)
+                to_upright_rgb(image, f"'{titles[place]}'")
+            for words in words_lost:
+                lost.setdefault(words, []).append(titles[place])
         except Exception:
             return _reason(read, place, titles[place])
         return None
@@ -441,5 +462,6 @@ def _reason(read: Callable[[int], bytes], place: int, title: str) -> str | None:
     try:
         to_upright_rgb(decode_picture(read(place), f"'{title}'"), f"'{title}'")
     except Exception as error:
-        return f"{' '.join(str(error).split())}"
+        sentence = " ".join(str(error).split())
+        return sentence if title in sentence else f"'{title}': {sentence}"
     return None

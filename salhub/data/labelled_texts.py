@@ -13,9 +13,11 @@ from salhub.data.tables import (
     TEXT_NAMES,
     TRAIN,
     Table,
+    check_learnable,
     choose_column,
     class_order,
     column_of,
+    joined_order,
     kind_of,
     labels_of,
     read_delimited,
@@ -64,6 +66,15 @@ class LabelledTexts:
         """Places of the texts of "train", "validation" or "test", ascending."""
         parts = self.parts or [TRAIN] * len(self)
         return [place for place, one in enumerate(parts) if one == part]
+
+    def check_learnable(self) -> None:
+        """Refuse texts of fewer than two classes, or of one that is in no training part.
+
+        Raises:
+            ValueError: They are such.
+        """
+        labels = [self.class_names[label] for label in self.labels]
+        check_learnable(self.name, labels, self.parts or [TRAIN] * len(self))
 
     def part(self, places: list[int]) -> "LabelledTexts":
         """The texts at some places, in that order."""
@@ -140,10 +151,11 @@ def read_labelled_texts(
         rows = list(read(path))
         _refuse_nothing(path.name, rows)
         return _texts(name, {TRAIN: rows}, class_names or known, list(known))
-    parts, order = {}, None
+    parts, orders = {}, []
     for part, table in _tables(path, data, text_column, label_column, dataset_config_name):
         parts[part], order = _rows_of(table, text_column, label_column)
-    return _texts(name, parts, class_names, order)
+        orders.append(order)
+    return _texts(name, parts, class_names, joined_order(orders))
 
 
 def read_unlabelled_texts(path: str | PathLike[str]) -> list[str]:

@@ -72,7 +72,7 @@ def decode_picture(data: bytes, name: str) -> Image.Image:
     if not data:
         raise ValueError(f"{name} is empty (0 bytes); download or save the picture again.")
     image = _open(data, name)
-    _check_pixels(*image.size, name)
+    check_pixels(*image.size, name)
     if image.format == "EPS":
         raise ValueError(f"{name} is not a picture that can be read: {_SIGNATURES[1][1]}.")
     _load(image, name)
@@ -117,7 +117,7 @@ def to_upright_rgb(image: Image.Image, name: str = "The picture") -> Image.Image
     width, height = image.size
     if width == 0 or height == 0:
         raise ValueError(f"{name} has no pixels ({width} x {height}).")
-    _check_pixels(width, height, name)
+    check_pixels(width, height, name)
     _load(image, name)
     image = _upright(image, name)
     if image.mode in _WIDE_MODES:
@@ -159,7 +159,17 @@ def _load(image: Image.Image, name: str) -> None:
         ) from None
 
 
-def _check_pixels(width: int, height: int, name: str) -> None:
+def check_pixels(width: int, height: int, name: str) -> None:
+    """Refuse a picture of more than MAX_PIXELS pixels, whose header is read and nothing else.
+
+    Args:
+        width: In pixels.
+        height: In pixels.
+        name: What to call it, at the start of a sentence.
+
+    Raises:
+        ValueError: It is larger.
+    """
     if width * height > MAX_PIXELS:
         raise ValueError(_too_large(name, f"{width} x {height} pixels"))
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from salhub.data.text_sources import decode_text
 from salhub.errors import did_you_mean, require_extra
@@ -166,7 +167,7 @@ def labels_of(table: Table, name: str) -> tuple[list[str | None], list[str] | No
     for row, value in enumerate(column_of(table, name)):
         if names is not None and value is not None:
             # Data sets mark rows whose label is kept secret by -1.
-            labels.append(str(names[value]) if value >= 0 else None)
+            labels.append(normalize("NFC", str(names[value])) if value >= 0 else None)
             continue
         try:
             labels.append(label_text(value))
@@ -175,7 +176,7 @@ def labels_of(table: Table, name: str) -> tuple[list[str | None], list[str] | No
                 f"{table.place(row)} of {table.name} has {value!r} where a label should be, in "
                 f"'{name}'."
             ) from None
-    return labels, names and [str(one) for one in names]
+    return labels, names and [normalize("NFC", str(one)) for one in names]
 
 
 def class_order(names: Sequence[str]) -> list[str]:
@@ -188,6 +189,46 @@ def class_order(names: Sequence[str]) -> list[str]:
     found = set(names)
     is_number = all(name.isdecimal() for name in found)
     return sorted(found, key=lambda name: (int(name), name) if is_number else (0, name))
+
+
+def joined_order(orders: Sequence[Sequence[str] | None]) -> list[str] | None:
+    """All classes of parts that say their order, the first part's first; None where one does not.
+
+    Example:
+        >>> joined_order([["b", "a"], ["a", "c"]]), joined_order([["b"], None])
+        (['b', 'a', 'c'], None)
+    """
+    known = [order for order in orders if order is not None]
+    if not known or len(known) < len(orders):
+        return None
+    return list(dict.fromkeys(name for order in known for name in order))
+
+
+def check_learnable(name: str, labels: Sequence[str], parts: Sequence[str]) -> None:
+    """Refuse classes of which nothing is learned, and data with a single one.
+
+    Args:
+        name: Of the data, for messages.
+        labels: Class of each row.
+        parts: "train", "validation" or "test" for each row.
+
+    Raises:
+        ValueError: There is such a class, or fewer than two are learned.
+    """
+    learned = {label for label, part in zip(labels, parts, strict=True) if part == TRAIN}
+    if not learned:
+        raise ValueError(f"{name} has no training rows, only others.")
+    strange = sorted(set(labels) - learned)
+    if strange:
+        raise ValueError(
+            f"{name} has the class '{strange[0]}' only beside its training rows; put some "
+            "of it into train, or take it out."
+        )
+    if len(learned) < 2:
+        raise ValueError(
+            f"{name} has {len(learned)} class, and a classifier needs two; give data of two "
+            "classes or more."
+        )
 
 
 def label_text(value: Any) -> str | None:
@@ -205,7 +246,8 @@ def label_text(value: Any) -> str | None:
         return str(int(value))
     if not isinstance(value, str | int | float):
         raise TypeError(value)
-    return str(value).strip() or None
+    # Macs take letters with dots and accents apart in the names of files.
+    return normalize("NFC", str(value).strip()) or None
 
 
 def read_delimited(path: Path, delimiter: str, *, quoted: bool = True) -> list[tuple[int, list]]:

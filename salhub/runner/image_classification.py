@@ -311,8 +311,8 @@ def draw_split(data: PictureData, arguments: Any) -> LabelledSplit:
         is_train = ~is_test
         logger.warning(
             "%s has no part for validation or test, so %d of its %d pictures are held out, %s of "
-            "each class, drawn by the seed.",
-            data.name, int(is_test.sum()), len(data), f"{share:.0%}",
+            "them and a share of each class, drawn by the seed.",
+            data.name, int(is_test.sum()), len(data), f"{int(is_test.sum()) / len(data):.0%}",
         )  # fmt: skip
     chosen = []
     for name, is_wanted in (("train", is_train), ("test", is_test)):

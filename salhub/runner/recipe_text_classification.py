@@ -126,11 +126,6 @@ class TextClassificationRecipe(FineTuningRecipe):
         self.texts = self.arguments.read_texts(self.arguments.data)
         if set(self.texts.class_names) == set(self.start.class_names):
             self.texts = self.texts.in_order_of(self.start.class_names)
-        if len(self.texts.class_names) < 2:
-            raise ValueError(
-                f"{self.texts.name} has one class, {self.texts.class_names[0]}, and a classifier "
-                "needs two."
-            )
         self.labels = torch.tensor(self.texts.labels)
         self.split = draw_text_split(self.texts, self.arguments)
         model = self.start.build(
@@ -220,22 +215,22 @@ def draw_text_split(texts: LabelledTexts, arguments: Any) -> LabelledSplit:
         arguments: With `seed` and `train_val_split`.
 
     Raises:
-        ValueError: There is nothing to train on.
+        ValueError: There is nothing to train on, or no two classes, or a class is only in the
+            other parts.
     """
+    texts.check_learnable()
     train, validation, test = (
         torch.tensor(texts.places_of(part), dtype=torch.long) for part in (TRAIN, VALIDATION, TEST)
     )
-    if not len(train):
-        raise ValueError(f"{texts.name} has no part to train on.")
     share = arguments.train_val_split
     if share and not (len(validation) or len(test)):
         labels = torch.tensor(texts.labels)
         test = stratified_places(labels, share, generator_of(arguments.seed, _HELD_OUT))
         train = train[~torch.isin(train, test)]
         logger.warning(
-            "%s has no part for validation or test, so %d of its %d texts are held out, %s of each "
-            "class, drawn by the seed.",
-            texts.name, len(test), len(texts), f"{share:.0%}",
+            "%s has no part for validation or test, so %d of its %d texts are held out, %s of "
+            "them and a share of each class, drawn by the seed.",
+            texts.name, len(test), len(texts), f"{len(test) / len(texts):.0%}",
         )  # fmt: skip
     if not len(test):
         validation, test = test, validation

@@ -90,7 +90,7 @@ def test_what_a_classifier_cannot_learn_from_is_refused(tmp_path):
         read_labelled_pictures(tmp_path / "one")
     write(tmp_path / "odd" / "train", ["cat", "dog"])
     write(tmp_path / "odd" / "test", ["cat", "fox"])
-    with pytest.raises(ValueError, match="class 'fox' only beside its training pictures"):
+    with pytest.raises(ValueError, match="class 'fox' only beside its training rows"):
         read_labelled_pictures(tmp_path / "odd")
     with pytest.raises(FileNotFoundError, match=r"no file or folder .*nowhere of data"):
         read_labelled_pictures(tmp_path / "nowhere")
@@ -171,3 +171,73 @@ def test_folders_that_a_mac_adds_are_no_classes_and_no_parts(tmp_path):
                 Image.new("RGB", (4, 3)).save(folder / "x.png")
                 (folder / "._x.png").write_bytes(b"\0\5\26\7")
     assert len(read_labelled_pictures(tmp_path).labels) == 4
+
+
+def test_folders_of_parts_without_classes_are_refused(tmp_path):
+    write(tmp_path, ["train", "test"])
+    with pytest.raises(ValueError, match=r"test, train of .* are called like the parts"):
+        read_labelled_pictures(tmp_path)
+
+
+def test_pictures_that_would_stop_the_run_are_left_out_before_it(tmp_path, caplog, monkeypatch):
+    write(tmp_path, ["cat", "dog"])
+    wide = Image.fromarray(np.full((9, 9), 5000.0, dtype=np.float32))
+    wide.save(tmp_path / "cat" / "float.tiff")
+    Image.new("RGB", (50, 40)).save(tmp_path / "dog" / "large.jpg")
+    monkeypatch.setattr("salhub.data.picture_decoding.MAX_PIXELS", 1000)
+    data = read_labelled_pictures(tmp_path)
+    assert [len(data), "2 of 8 pictures cannot be read" in caplog.text] == [6, True]
+    assert "'cat/float.tiff': The picture's values go from 5000" in caplog.text
+    assert "'dog/large.jpg' is too large (50 x 40 pixels)" in caplog.text
+    assert [data.picture(place).mode for place in range(6)] == ["RGB"] * 6
+
+
+def test_an_empty_folder_of_a_class_is_said(tmp_path, caplog):
+    write(tmp_path, ["cat", "dog"])
+    (tmp_path / "fox").mkdir()
+    assert read_labelled_pictures(tmp_path).class_names == ["cat", "dog"]
+    assert "fox of" in caplog.text and "hold no picture" in caplog.text
+
+
+def test_names_are_the_same_however_their_letters_are_put_together(tmp_path):
+    composed, taken_apart = "M\u00fccke", "Mu\u0308cke"
+    write(tmp_path / "train", [composed, "cat"])
+    write(tmp_path / "test", [taken_apart, "cat"])
+    assert read_labelled_pictures(tmp_path).class_names == [composed, "cat"]
+    of_model = read_labelled_pictures(tmp_path, class_names=[taken_apart, "cat"])
+    assert of_model.class_names == [taken_apart, "cat"]
+    assert of_model.labels.bincount().tolist() == [6, 6]
+    assert of_model.is_test.sum() == 6
+
+
+def test_an_archive_takes_the_order_of_a_model_with_the_same_classes(tmp_path):
+    pictures = np.zeros((3, 4, 4, 3), dtype=np.uint8)
+    np.savez(
+        tmp_path / "two.npz", train_images=pictures, train_labels=[0, 1, 1],
+        test_images=pictures[:1], test_labels=[0], class_names=["dog", "cat"],
+    )  # fmt: skip
+    assert read_labelled_pictures(tmp_path / "two.npz").class_names == ["dog", "cat"]
+    data = read_labelled_pictures(tmp_path / "two.npz", class_names=["cat", "dog"])
+    assert data.class_names == ["cat", "dog"] and data.labels.tolist() == [1, 0, 0, 1]
+
+
+def test_tables_are_checked_as_folders_are(tmp_path):
+    datasets = pytest.importorskip("datasets")
+
+    def saved(name, **parts):
+        tables = {}
+        for part, (names, labels) in parts.items():
+            kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=names)}
+            rows = {"image": [picture(i) for i in range(len(labels))], "label": labels}
+            tables[part] = datasets.Dataset.from_dict(rows, features=datasets.Features(kinds))
+        datasets.DatasetDict(tables).save_to_disk(tmp_path / name)
+        return tmp_path / name
+
+    with pytest.raises(ValueError, match="one has 1 class, and a classifier needs two"):
+        read_labelled_pictures(saved("one", train=(["a", "b"], [0, 0])))
+    odd = saved("odd", train=(["a", "b"], [0, 1]), test=(["a", "c"], [0, 1]))
+    with pytest.raises(ValueError, match="odd has the class 'c' only beside its training"):
+        read_labelled_pictures(odd)
+    few = saved("few", train=(["b", "a", "c"], [0, 1, 2]), test=(["c", "a"], [0, 1]))
+    data = read_labelled_pictures(few)
+    assert data.class_names == ["b", "a", "c"] and data.labels.tolist() == [0, 1, 2, 2, 1]

@@ -207,3 +207,22 @@ def test_parquet_and_a_folder_of_files(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="holds no data that are known"):
         read_labelled_texts(tmp_path / "empty")
+
+
+def test_parts_whose_classes_are_listed_otherwise_are_joined(tmp_path):
+    datasets = pytest.importorskip("datasets")
+
+    def part(names, labels):
+        kinds = {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)}
+        rows = {"text": ["x"] * len(labels), "label": labels}
+        return datasets.Dataset.from_dict(rows, features=datasets.Features(kinds))
+
+    both = {"train": part(["b", "a", "c"], [0, 1, 2]), "test": part(["c", "a"], [0, 1])}
+    datasets.DatasetDict(both).save_to_disk(tmp_path / "few")
+    texts = read_labelled_texts(tmp_path / "few")
+    assert texts.class_names == ["b", "a", "c"] and texts.labels == [0, 1, 2, 2, 1]
+    texts.check_learnable()
+    both["test"] = part(["d"], [0])
+    datasets.DatasetDict(both).save_to_disk(tmp_path / "odd")
+    with pytest.raises(ValueError, match="odd has the class 'd' only beside its training rows"):
+        read_labelled_texts(tmp_path / "odd").check_learnable()

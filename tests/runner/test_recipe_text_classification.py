@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +21,9 @@ from transformers import (
 
 from salhub import SaliencyVerbalizerModel
 from salhub.data.labelled_split import LabelledSplit
+from salhub.data.labelled_texts import LabelledTexts
 from salhub.entries import recipe_named
+from salhub.runner.recipe_text_classification import draw_text_split
 from salhub.runner.run import run
 from salhub.runner.settings_file import settings_text
 from tests.testers.recipe import TrainingRecipeTester
@@ -169,3 +172,10 @@ def test_a_tokenizer_is_a_source(tmp_path, tickets, checkpoints):
     assert "tokenizer: ../tokens\n" in settings_text(recipe)
     (folder / "tokenizer.json").write_text("{}")
     assert recipe.recorded_options()["tokenizer sha256"] != before
+
+
+def test_the_share_that_is_said_is_the_one_that_is_held_out(caplog):
+    texts = LabelledTexts("few", ["x"] * 4, [0, 0, 1, 1], ["a", "b"])
+    split = draw_text_split(texts, SimpleNamespace(seed=0, train_val_split=0.15))
+    assert len(split.test) == 2
+    assert "2 of its 4 texts are held out, 50% of them" in caplog.text

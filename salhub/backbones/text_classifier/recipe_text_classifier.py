@@ -316,8 +316,9 @@ def draw_text_split(texts: LabelledTexts, arguments: Any) -> LabelledSplit:
 
     Raises:
         ValueError: There are fewer texts than are asked for, or test texts are to be drawn from
-            data that have a part of them.
+            data that have a part of them; or the classes cannot be learned.
     """
+    texts.check_learnable()
     learned, validation, given = (
         torch.tensor(texts.places_of(part), dtype=torch.long) for part in (TRAIN, VALIDATION, TEST)
     )
