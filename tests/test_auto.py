@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import get_default_model_and_revision
 
-from salhub import LexRankConfig, LexRankModel, hub
+from salhub import LexRankConfig, LexRankModel, hub_faults
 from salhub.auto import AutoModelForSaliency
 from salhub.entries import METHODS, MODELS, TASKS, entry_of, find_entry
 from salhub.errors import ModelNotFoundError, UnknownNameError, UnknownSettingError
@@ -156,9 +156,9 @@ def test_a_word_that_nobody_knows_is_refused_without_asking_the_hub(monkeypatch)
 
 
 def test_a_shipped_name_is_never_suggested_for_itself():
-    sentence = hub._missing_message("salhub/normgrad-efficientnet-lite0")
+    sentence = hub_faults.missing_message("salhub/normgrad-efficientnet-lite0")
     assert "Did you mean" not in sentence and "leave these out to load it" in sentence
-    sentence = hub._missing_message("salhub/normgrad-efficientnet-lite9")
+    sentence = hub_faults.missing_message("salhub/normgrad-efficientnet-lite9")
     assert "Did you mean 'normgrad-efficientnet-lite0'" in sentence
 
 

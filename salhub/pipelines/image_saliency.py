@@ -27,6 +27,15 @@ from salhub.processing import load_image, place_map
 _TOP_PREDICTIONS = 5
 
 
+class _Prepared(dict):
+    """One picture; whole ones differ in size, so no collation may meet their pixel values."""
+
+    def __missing__(self, key: str) -> Any:
+        if key != "pixel_values":
+            raise KeyError(key)
+        return self["views"][0].fitted.pixel_values
+
+
 class ImageSaliencyPipeline(PicturePipeline):
     """Explain pictures: what in them speaks for a class.
 
@@ -184,7 +193,7 @@ result.save("explained.png")
         settings: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         view = self.view(image, fit, settings)
-        return {"views": [view], "class_labels": [class_label]}
+        return _Prepared(views=[view], class_labels=[class_label])
 
     def view(
         self, image: Any, fit: str = FITS[0], settings: Mapping[str, Any] | None = None

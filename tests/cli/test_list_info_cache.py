@@ -31,7 +31,7 @@ def test_info_shows_where_a_model_comes_from_and_every_setting(call, call_json):
     assert settings["layers"]["value"] == config["layers"]
     assert settings["method"]["help"]
     assert "backbone_config" not in settings
-    assert info["call_settings"] == ["class_labels"]
+    assert info["call_settings"] == ["class_labels", "fit"]
     assert any(layer.startswith("blocks.15 ") for layer in info["choices"]["layers"])
     text = call("info", "normgrad-efficientnet-lite0").stdout
     for file in model.files:

@@ -143,7 +143,7 @@ def test_a_class_may_be_piped_in_and_the_picture_out(call, diffusion, tmp_path):
     ("words", "message", "code"),
     [
         (["digit 33"], "no class 'digit 33'. Did you mean 'digit 3'", 1),
-        (["12"], "got 12", 1),
+        (["12"], "no class '12'", 1),
         (["../3"], "no class '../3'", 1),
         (["3", "num_images=none"], "num_images must be a whole number, got 'none'", 1),
         (["3", "number=3"], "small-ddpm has no setting 'number'", 2),

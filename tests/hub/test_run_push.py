@@ -45,7 +45,7 @@ def test_model_card_and_results_arrive_in_one_commit_and_nothing_else(server, cl
     files = repository.resolve("main").files
     of_a_model = ["README.md", "model.safetensors", "results.json"]
     snapshot = [f"early/{name}" for name in of_a_model]
-    assert set(files) == {".gitattributes", *of_a_model, *snapshot}
+    assert set(files) == {".gitattributes", "curves.png", *of_a_model, *snapshot}
     titles = [commit.title for commit in repository.history("main")]
     assert titles == ["Upload out with salhub", "initial commit"]
     assert repository.private

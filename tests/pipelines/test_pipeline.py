@@ -225,7 +225,9 @@ def test_a_classifier_without_an_image_processor_says_how_to_save_one(tmp_path):
 
 def test_an_explainer_saved_alone_prepares_pictures_as_its_classifier_does(tmp_path, explain):
     model = salhub.NormGradForImageSaliency.from_classifier(
-        "salhub/efficientnet-lite0", layers=explain.model.config.layers
+        "salhub/efficientnet-lite0",
+        method=explain.model.config.method,
+        layers=explain.model.config.layers,
     )
     model.save_pretrained(tmp_path)
     result = salhub.pipeline(tmp_path)("sample:cat")

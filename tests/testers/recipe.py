@@ -155,6 +155,7 @@ class TrainingRecipeTester(RecipeTester):
         recipe: Any = make(tmp_path)
         torch.manual_seed(mixed_seed(recipe.arguments.seed))
         model = recipe.build_model()
+        recipe.run = SimpleNamespace(folder=tmp_path, remove_when_finished=lambda path: None)
         recipe.prepare(model, Accelerator(cpu=True))
         recipe.build_optimizer(model)
         # Batch normalisation and dropout see the rows of each process.

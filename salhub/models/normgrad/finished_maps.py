@@ -120,10 +120,8 @@ def words_on_similarity(similarity: float | None, label: str) -> list[str]:
     if similarity is None or not similarity >= ALIKE:  # NaN: one of the maps says nothing
         return []
     return [
-        "This map hardly depends on the class: the one of a class at the other end of the "
-        f"network's ranking is nearly the same (rank correlation {similarity:.2f}). It shows what "
-        f"the network reacts to; what speaks for '{label}' and not for others is shown by "
-        "method='grad_cam'."
+        "This map hardly depends on the class: that of another one is much the same (rank "
+        f"correlation {similarity:.2f}). What speaks for '{label}' is shown by method='grad_cam'."
     ]
 
 

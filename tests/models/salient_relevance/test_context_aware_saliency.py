@@ -226,9 +226,9 @@ def test_a_224_pixel_photograph_takes_seconds_not_minutes():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        start = time.perf_counter()
+        start = time.process_time()
         context_aware_saliency(textured(224, 224))
-        # 0.7 s measured on one core; the bound allows for a machine that is busy with other work
-        assert time.perf_counter() - start < 6
+        # 0.7 s measured on one core, and 2 s on a slow one; pair by pair it takes minutes
+        assert time.process_time() - start < 30
     finally:
         torch.set_num_threads(threads)
