@@ -15,6 +15,7 @@ from tests import budget
 
 pytest_plugins = ["pytester"]
 
+budget._slowness = lambda: 1.0
 budget.SECONDS = 0.1
 budget.PATIENCE = 4
 budget.SECONDS_OF_A_METHOD = 0.01
