@@ -81,6 +81,8 @@ class LayerStep:
             if gone:
                 result = result + self.layer.spread(sum(gone), inputs, self.support)
             absorbed = lost = None
+        if self.state.is_last:
+            self.kept.clear()  # memory that the layers below can use
         if self.state.ledger is not None:
             kind, label = self.layer.layer_type, self.rule.label
             entry = (relevance, result, absorbed, lost)
@@ -103,13 +105,18 @@ class LayerStep:
             if chosen is None:
                 continue
             denominator = self._denominator(index, signs, inputs, outputs)
-            served.append((part, chosen / denominator))
+            served.append((part, self._divide(chosen, denominator)))
             if self._accounts:
                 signal = part.share * served[-1][1]
                 # what the epsilon moved is not a contribution
                 lost = lost - (denominator - denominator.sign() * self.rule.epsilon) * signal
                 absorbed = self._book_bias(part, signal, absorbed)
         return self._hand_back(served, signs, inputs), absorbed, lost
+
+    def _divide(self, relevance: Tensor, denominator: Tensor) -> Tensor:
+        if len(self.parts) > 1 or self._accounts or not self.state.is_last:
+            return relevance / denominator
+        return torch.div(relevance, denominator, out=denominator)  # which nobody asks for again
 
     def _book_bias(self, part: Part, signal: Tensor, absorbed: Tensor | None) -> Tensor | None:
         if part.bias is None:

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from salhub.errors import NoImageProcessorError
 from salhub.explaining.modeling_explained_classifier import (
     ExplainedClassifierModel,
     refuses_unusable,
 )
-from salhub.hub import hub_keywords, load
+from salhub.hub import hub_keywords
 from salhub.models.salient_relevance.class_notes import class_notes
 from salhub.models.salient_relevance.configuration_salient_relevance import SalientRelevanceConfig
 from salhub.models.salient_relevance.conservation_audit import ConservationAudit
@@ -109,7 +110,8 @@ class SalientRelevanceForImageSaliency(ExplainedClassifierModel):
                 loading a classifier by name.
 
         Raises:
-            ValueError: No trained classification head, or an unknown setting.
+            ValueError: No trained classification head, an unknown setting, or an image processor
+                that cannot be read.
 
         Example:
             >>> from salhub import SalientRelevanceForImageSaliency
@@ -118,7 +120,7 @@ class SalientRelevanceForImageSaliency(ExplainedClassifierModel):
             ... )
         """
         if image_processor is None and not isinstance(classifier, nn.Module):
-            image_processor = _load_image_processor(classifier, **hub_keywords(settings))
+            image_processor = _image_processor_of(classifier, **hub_keywords(settings))
         model = super().from_classifier(classifier, **settings)
         model.adopt_image_processor(image_processor)
         return model
@@ -337,12 +339,12 @@ def _read_audits(found: Relevance) -> list[ConservationAudit]:
     ]
 
 
-def _load_image_processor(classifier: str | os.PathLike, **where: Any) -> Any:
-    """The classifier's image processor, or None when it has none."""
-    from transformers import AutoImageProcessor
+def _image_processor_of(classifier: str | os.PathLike, **where: Any) -> Any:
+    """The classifier's image processor, or None when none was saved with it."""
+    from salhub.pipelines.base import load_image_processor
 
     try:
-        return load(AutoImageProcessor, classifier, **where)
-    except (OSError, ValueError) as error:
-        logger.info("no image processor for %s: %s", os.fspath(classifier), error)
+        return load_image_processor(classifier, **where)
+    except NoImageProcessorError:
+        logger.info("no image processor for %s", os.fspath(classifier))
         return None

@@ -146,7 +146,11 @@ def _bits(tensor: Tensor) -> Tensor:
     tensor = tensor.detach()
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor.resolve_conj())
-    return tensor.resolve_neg().view(_BITS[tensor.element_size()])
+    tensor = tensor.resolve_neg()
+    start = tensor.storage_offset() * tensor.element_size()
+    if tensor.is_contiguous() and tensor.nbytes % 8 == start % 8 == 0:
+        return tensor.view(-1).view(torch.int64)  # eight bytes are compared as fast as one
+    return tensor.view(_BITS[tensor.element_size()])
 
 
 def _are_equal(values: list[Tensor], copies: list[Tensor]) -> bool:

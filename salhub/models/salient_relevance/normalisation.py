@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass
 class NormalisationMap:
     """y = w (x - mean) / deviation + b, the deviation of this very input counting as a constant.
 
@@ -15,8 +15,8 @@ class NormalisationMap:
         bias: b likewise, or None for 0.
         name: path of the module it belongs to.
         rows: sizes in front of the values that share a mean.
-        normalised: (x - mean) / deviation, of shape (*rows, values).
-        precision: 1 / deviation, of shape (*rows, 1).
+        epsilon: what is added to the variance.
+        precision: 1 / deviation of what the map was last applied to, of shape (*rows, 1).
 
     Source: Achtibat et al. 2024 (AttnLRP, arXiv 2402.05602), proposition 3.4.
     """
@@ -25,31 +25,24 @@ class NormalisationMap:
     bias: Tensor | None
     name: str
     rows: tuple[int, ...]
-    normalised: Tensor
-    precision: Tensor
+    epsilon: float
+    precision: Tensor | None = field(default=None, init=False)
     layer_type: str = field(default="normalisation", init=False)
 
-    @classmethod
-    def of(
-        cls,
-        inputs: Tensor,
-        rows: tuple[int, ...],
-        epsilon: float,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        name: str,
-    ) -> "NormalisationMap":
-        """The map that normalises these inputs."""
-        values = inputs.detach().reshape(*rows, -1)
-        size = values.shape[-1:]
-        normalised, _, precision = torch.native_layer_norm(values, size, None, None, epsilon)
-        return cls(weight, bias, name, rows, normalised, precision)
-
     def apply(self, inputs: Tensor, weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
-        """The layer with these weights; the inputs are those that the map was made for."""
-        outputs = self.normalised.reshape(inputs.shape)
+        """The layer with these weights; the inputs are those of the call that it is the map of."""
+        values = inputs.reshape(*self.rows, -1)
+        size, own_shape = values.shape[-1:], inputs.shape[len(self.rows) :]
+        if all(one is None or one.shape == own_shape for one in (weight, bias)):  # in one step
+            weight, bias = (None if one is None else one.reshape(size) for one in (weight, bias))
+            found = torch.native_layer_norm(values, size, weight, bias, self.epsilon)
+            outputs, _, self.precision = found
+            return outputs.view(inputs.shape)
+        found = torch.native_layer_norm(values, size, None, None, self.epsilon)
+        outputs, _, self.precision = found
+        outputs = outputs.view(inputs.shape)
         if weight is None:
-            return outputs.clone() if bias is None else outputs + bias
+            return outputs + bias
         return outputs * weight if bias is None else torch.addcmul(bias, outputs, weight)
 
     def transpose(
@@ -62,9 +55,10 @@ class NormalisationMap:
         onto: Tensor | None = None,
     ) -> Tensor:
         """The transposed map times `scale`, added in place to `onto`; of the shape of `like`."""
-        scaled = signal if weight is None else signal * weight
-        scaled = scaled.reshape(*self.rows, -1) * (self.precision * scale)
-        result = (scaled - scaled.mean(dim=-1, keepdim=True)).reshape(like.shape)
+        scaled = signal.clone() if weight is None else signal * weight
+        scaled = scaled.reshape(*self.rows, -1).mul_(self.precision)
+        scaled = scaled if scale == 1 else scaled.mul_(scale)
+        result = scaled.sub_(scaled.mean(dim=-1, keepdim=True)).view(like.shape)
         return result if onto is None else onto.add_(result)
 
     def align_bias(self, bias: Tensor) -> Tensor:
@@ -88,7 +82,7 @@ def layer_norm(
 ) -> NormalisationMap:
     """The map of a call of `torch.nn.functional.layer_norm` in the module called `name`."""
     rows = input.shape[: input.dim() - len(tuple(normalized_shape))]
-    return NormalisationMap.of(input, tuple(rows), eps, weight, bias, name)
+    return NormalisationMap(weight, bias, name, tuple(rows), eps)
 
 
 def group_norm(
@@ -103,7 +97,7 @@ def group_norm(
     """The map of a call of `torch.nn.functional.group_norm`."""
     shape = (-1, *(1,) * (input.dim() - 2))
     weight, bias = (None if value is None else value.view(shape) for value in (weight, bias))
-    return NormalisationMap.of(input, (len(input), num_groups), eps, weight, bias, name)
+    return NormalisationMap(weight, bias, name, (len(input), num_groups), eps)
 
 
 def instance_norm(

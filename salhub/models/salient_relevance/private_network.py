@@ -238,9 +238,7 @@ class _Readers(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if (
-            next(tensors_in((result,)), None) is not None
-        ):  # not a question such as that for the shape
+        if tensors_in((result,)):  # not a question such as that for the shape
             read = {id(tensor) for tensor in tensors_in((*args, *kwargs.values()))}
             self.counts.update(read & self.watched.keys())
         return result

@@ -21,6 +21,9 @@ from salhub.models.salient_relevance.relevance_functions import PassState
 from salhub.models.salient_relevance.relevance_mode import RelevanceMode
 from salhub.models.salient_relevance.rules import RuleSet
 
+# A sum of terms this many times larger keeps one digit of seven.
+_LARGEST_GROWTH = 1e6
+
 
 class Relevance(NamedTuple):
     """What a relevance pass gives.
@@ -129,6 +132,8 @@ class RelevanceEngine:
             settings = {"epsilon": epsilon, "start": start, "bias_relevance": bias_relevance}
             ledgers = self.propagate(*again, **settings, bounds=bounds, with_audit=True).ledgers
             raise _not_finite(ledgers)
+        if not with_audit and bias_relevance == "uniform":
+            _check_size(relevance, seeds)
         count = labels.shape[1]
         own, others = relevance[:, :count], relevance[:, count:] if with_others else None
         return Relevance(own, others, starts.sum(dim=2), logits.detach(), labels, ledgers)
@@ -249,12 +254,27 @@ def _backward(
     count = starts.shape[1]
     for index in range(count):  # inputs, outputs and denominators are shared by the classes
         state.ledger = Ledger() if with_audit else None
-        keep = index + 1 < count
-        (relevance,) = torch.autograd.grad(logits, pixels, starts[:, index], retain_graph=keep)
+        state.is_last = index + 1 == count
+        (relevance,) = torch.autograd.grad(
+            logits, pixels, starts[:, index], retain_graph=not state.is_last
+        )
         maps.append(relevance)
         if state.ledger is not None:
             ledgers.append(state.ledger)
     return maps, ledgers
+
+
+def _check_size(relevance: Tensor, seeds: Tensor) -> None:
+    """Refuse a map that is made of rounding: relevance may cancel, but not all of its digits."""
+    growth = relevance.abs().sum(dim=(2, 3, 4)) / seeds.abs().sum(dim=2).clamp(min=1e-30)
+    largest = float(growth.max())
+    if largest > _LARGEST_GROWTH:
+        raise ValueError(
+            f"relevance has grown to {largest:.1g} times what it started with, so that its digits "
+            "are rounding errors: bias_relevance='uniform' spreads again and again what small "
+            "denominators take; use bias_relevance='absorb', a larger epsilon, or rules with "
+            "bounded shares such as linear_rule='z_plus'."
+        )
 
 
 def _not_finite(ledgers: list[Ledger]) -> ValueError:

@@ -26,12 +26,14 @@ class PassState:
         epsilon: stabiliser of sums and poolings.
         bias_relevance: "absorb", "ignore" or "uniform".
         ledger: where every step enters its sums, or None when nobody audits.
+        is_last: whether no other class follows, so that nothing need be kept for it.
         parts_cache: modified weights by (layer weight, rule), kept between passes.
     """
 
     epsilon: float
     bias_relevance: str
     ledger: Ledger | None = None
+    is_last: bool = True
     parts_cache: dict[tuple[int, int, Rule, str], tuple[Part, ...]] = field(default_factory=dict)
 
     def parts(self, layer: Layer, rule: Rule) -> tuple[Part, ...]:
@@ -57,6 +59,20 @@ def stabilise(values: Tensor, epsilon: float, sign: int | None = None) -> Tensor
     if sign is not None:
         return values + sign * epsilon
     return torch.copysign(_number(epsilon, values.dtype, values.device), values).add_(values)
+
+
+def quotient(relevance: Tensor, outputs: Tensor, epsilon: float, times: int = 1) -> Tensor:
+    """Relevance over `times` the stabilised outputs.
+
+    Args:
+        relevance: of the outputs.
+        outputs: any values.
+        epsilon: how far they are moved away from zero.
+        times: 1, 2, 4 and so on, by which the stabilised outputs are multiplied.
+    """
+    # in memory that is at hand: new memory costs as much as the arithmetic
+    away = torch.copysign(_number(epsilon * times, outputs.dtype, outputs.device), outputs)
+    return torch.div(relevance, away.add_(outputs, alpha=times), out=away)
 
 
 @functools.lru_cache(maxsize=32)
@@ -174,7 +190,7 @@ class SumRelevance(torch.autograd.Function):
     def backward(ctx, relevance: Tensor) -> tuple[Tensor | None, ...]:
         total, *terms = ctx.saved_tensors
         state: PassState = ctx.state
-        signal = relevance / stabilise(total, state.epsilon)
+        signal = quotient(relevance, total, state.epsilon)
         shares = [
             (term if weight == 1 else weight * term) * signal
             for term, weight in zip(terms, ctx.weights, strict=True)
@@ -215,8 +231,7 @@ class MultilinearRelevance(torch.autograd.Function):
     def backward(ctx, relevance: Tensor) -> tuple[Tensor | None, ...]:
         outputs, *signals = ctx.saved_tensors
         state: PassState = ctx.state
-        denominator = stabilise(outputs, state.epsilon)
-        signal = relevance / (denominator.mul_(len(signals)) if len(signals) > 1 else denominator)
+        signal = quotient(relevance, outputs, state.epsilon, len(signals))
         handed = transpose_of(ctx.function, signals, signal)
         shares = [share * values for share, values in zip(handed, signals, strict=True)]
         if state.bias_relevance == "uniform" or state.ledger is not None:
@@ -316,7 +331,7 @@ class AffineRelevance(torch.autograd.Function):
         state: PassState = ctx.state
         result, signal = relevance, None
         if state.bias_relevance == "absorb":
-            signal = relevance / stabilise(outputs, state.epsilon)
+            signal = quotient(relevance, outputs, state.epsilon)
             result = scaled * signal
         if state.ledger is not None:
             absorbed = lost = None

@@ -8,7 +8,6 @@ is refused by name.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -52,6 +51,7 @@ from salhub.models.salient_relevance.torch_operations import (
     PADDING,
     POOLING,
     PRODUCT,
+    QUESTIONS,
     ROUTING,
     SCALINGS,
     VIEWS,
@@ -110,12 +110,17 @@ class RelevanceMode(TorchFunctionMode):
             kwargs = {
                 key: follow_replacements(value, self.replacements) for key, value in kwargs.items()
             }
-        carriers = [t for t in tensors_in((*args, *kwargs.values())) if t.requires_grad]
+        if func in QUESTIONS:
+            return func(*args, **kwargs)
+        carriers = _with_gradient((*args, *kwargs.values()))
         if not carriers or not torch.is_grad_enabled():  # as inside a custom function
             return func(*args, **kwargs)
         name = operation_name(func)
-        with _saved_by_us():
+        if _top_saved_tensors_default_hooks(True) is None:
             result = self._interpret(name, func, args, kwargs, carriers)
+        else:  # inside torch.utils.checkpoint, which would run its part again, unwatched
+            with torch.autograd.graph.saved_tensors_hooks(Tensor.detach, lambda tensor: tensor):
+                result = self._interpret(name, func, args, kwargs, carriers)
         if isinstance(result, Tensor) and changes_input(func, args, kwargs):
             self._take_the_place(args[0], result, name)
         return result
@@ -152,10 +157,10 @@ class RelevanceMode(TorchFunctionMode):
     ) -> Any:
         if name == "setitem":
             raise self._unsupported("an assignment to a part of a tensor")
-        for names, handler in _HANDLERS:
-            if name in names:
-                self.check_seen(carriers)
-                return self._remember(handler(self, name, func, args, kwargs))
+        handler = _HANDLER_OF.get(name)
+        if handler is not None:
+            self.check_seen(carriers)
+            return self._remember(handler(self, name, func, args, kwargs))
         if name in COMPOSED:
             with self:
                 return COMPOSED[name](*args, **kwargs)
@@ -170,13 +175,15 @@ class RelevanceMode(TorchFunctionMode):
             result = JoinedRelevance.apply(call, self.state, self.path.name, *signals)
         else:
             result = func(*args, **kwargs)
-        made = [t for t in tensors_in((result,)) if t.requires_grad]
+        made = _with_gradient((result,))
         if not made:  # a question about the tensor, such as its shape
             return result
         if name not in ROUTING and name != "get":
             raise self._unsupported(f"the operation '{name}'")
         self.check_seen(carriers)
-        self._route(func, args, kwargs, carriers, made)
+        new = [tensor for tensor in made if id(tensor) not in self.origins]
+        if new:  # not the input itself, as of a dropout that is off
+            self._route(name, func, args, kwargs, carriers, new)
         return result
 
     def _remember(self, result: Tensor) -> Tensor:
@@ -188,34 +195,37 @@ class RelevanceMode(TorchFunctionMode):
     ) -> bool:
         if name in PADDING:  # of pixels, padding is known by its support
             return carriers[0] is args[0] and self.origins[id(args[0])].bounds is None
+        if name not in JOINING:
+            return False
         if name == "where":
             return len((*args, *kwargs)) == 3 and len(carriers) == 1
-        tensors = tensors_in((*args, *kwargs.values()))
-        return name in JOINING and any(not tensor.requires_grad for tensor in tensors)
+        return len(tensors_in((*args, *kwargs.values()))) > len(carriers)
 
     def _route(
-        self, func: Callable, args: tuple, kwargs: dict, carriers: list[Tensor], made: list[Tensor]
+        self,
+        name: str,
+        func: Callable,
+        args: tuple,
+        kwargs: dict,
+        carriers: list[Tensor],
+        made: list[Tensor],
     ) -> None:
-        """Carry over what is known of the inputs of a copy or arrangement."""
+        """Carry over what is known of the inputs of a copy or arrangement to what it has made."""
         is_gate = all(self.origins[id(t)].is_gate for t in carriers)
         source = self.origins[id(carriers[0])]
         bounds = support = None
         if len(carriers) == len(made) == 1 and args and args[0] is carriers[0]:
             if source.bounds is not None:
                 bounds = tuple(func(bound, *args[1:], **kwargs) for bound in source.bounds)
-            if operation_name(func) in ("pad", "constant_pad_nd"):
+            if name in PADDING:
                 support = func(self._support(carriers[0]), *args[1:], **kwargs)
                 support = support if support.shape[1] == 1 else None
             elif made[0].shape == carriers[0].shape:
                 support = source.support
-        is_view = operation_name(func) in VIEWS
-        is_unmoved = operation_name(func) in _UNMOVED
         for tensor in made:
-            if id(tensor) in self.origins:
-                continue
-            shares = is_view or share_memory(tensor, carriers[0])
+            shares = name in VIEWS or share_memory(tensor, carriers[0])
             family = source.family if shares else set()
-            root = self._common_root(carriers, tensor.shape) if is_unmoved else None
+            root = self._common_root(carriers, tensor.shape) if name in _UNMOVED else None
             self.origins[id(tensor)] = Origin(tensor, bounds, support, is_gate, root, family)
 
     def _support(self, tensor: Tensor) -> Tensor:
@@ -448,11 +458,8 @@ class RelevanceMode(TorchFunctionMode):
         return (second, first.detach()) if gates[0] else (first, second.detach())
 
 
-def _saved_by_us() -> AbstractContextManager:
-    """Inside torch.utils.checkpoint, keep tensors: it would run its part again, unwatched."""
-    if _top_saved_tensors_default_hooks(True) is None:
-        return nullcontext()
-    return torch.autograd.graph.saved_tensors_hooks(Tensor.detach, lambda tensor: tensor)
+def _with_gradient(values: tuple) -> list[Tensor]:
+    return [tensor for tensor in tensors_in(values) if tensor.requires_grad]
 
 
 _HANDLERS: tuple[tuple[frozenset[str], Callable], ...] = (
@@ -470,6 +477,7 @@ _HANDLERS: tuple[tuple[frozenset[str], Callable], ...] = (
     (NORMALISERS, RelevanceMode._normaliser),
     (EXTREMES, RelevanceMode._choice),
 )
+_HANDLER_OF = {name: handler for names, handler in reversed(_HANDLERS) for name in names}
 # Of the operations that route, those after which every element is still in its place.
 _UNMOVED = frozenset(
     {

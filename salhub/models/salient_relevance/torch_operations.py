@@ -1,6 +1,7 @@
 """What every torch operation means for relevance, by name."""
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -76,6 +77,7 @@ MATRIX_PRODUCT = frozenset(
     {"matmul", "mm", "rmatmul", "bmm", "mv", "dot", "inner", "outer", "einsum", "tensordot"}
 )
 
+_SEQUENCES = (list, tuple)
 _SPELLINGS = {
     "iadd": "add",
     "radd": "add",
@@ -88,12 +90,24 @@ _SPELLINGS = {
 }
 
 
+# What a tensor is like: neither relevance nor memory is touched.
+QUESTIONS = frozenset(
+    {
+        Tensor.shape.__get__, Tensor.dtype.__get__, Tensor.device.__get__, Tensor.ndim.__get__,
+        Tensor.requires_grad.__get__, Tensor.is_cuda.__get__, Tensor.size, Tensor.dim,
+        Tensor.numel, Tensor.stride, Tensor.is_floating_point, Tensor.__len__,
+    }
+)  # fmt: skip
+
+
+@functools.lru_cache(maxsize=1024)
 def operation_name(function: Callable) -> str:
     """The name of a torch function without decoration: `Tensor.__iadd__` and `add_` are "add"."""
     name = getattr(function, "__name__", type(function).__name__).strip("_")
     return _SPELLINGS.get(name, name)
 
 
+@functools.lru_cache(maxsize=1024)
 def is_in_place(function: Callable) -> bool:
     """Whether the function is the in-place spelling, such as `add_` or `__iadd__`."""
     name = getattr(function, "__name__", "")
@@ -102,13 +116,15 @@ def is_in_place(function: Callable) -> bool:
     return name.endswith("_")
 
 
-def tensors_in(values: tuple) -> Iterator[Tensor]:
+def tensors_in(values: Iterable) -> list[Tensor]:
     """Tensors among arguments, also inside lists such as that of `torch.cat`."""
+    found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from tensors_in(tuple(value))
+            found.append(value)
+        elif isinstance(value, _SEQUENCES):
+            found += tensors_in(value)
+    return found
 
 
 def share_memory(first: Tensor, second: Tensor) -> bool:

@@ -195,6 +195,26 @@ def test_bounds_come_from_the_image_processor(network):
     assert (other.config.input_low, other.config.input_high) == ([0.0], [255.0])
 
 
+@pytest.mark.parametrize(
+    ("processor", "sentence"),
+    [
+        ('{"image_mean": [0.5', "preprocessor_config.json"),
+        ('{"auto_map": {"AutoImageProcessor": "code.Own"}}', "needs code of its own"),
+    ],
+    ids=["damaged", "code of its own"],
+)
+def test_an_image_processor_that_cannot_be_read_is_not_taken_for_none(
+    tmp_path, processor, sentence
+):
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], num_labels=3)
+    trained(ResNetForImageClassification(config)).save_pretrained(tmp_path)
+    model = SalientRelevanceForImageSaliency.from_classifier(tmp_path)
+    assert model.config.input_low is None  # none was saved
+    (tmp_path / "preprocessor_config.json").write_text(processor, encoding="utf-8")
+    with pytest.raises((OSError, ValueError), match=sentence):
+        SalientRelevanceForImageSaliency.from_classifier(tmp_path)
+
+
 def test_box_rule_without_bounds_says_what_to_do(network):
     model = SalientRelevanceForImageSaliency.from_classifier(network)
     with pytest.raises(ValueError, match=r"adopt_image_processor.*epsilon_plus"):
@@ -211,6 +231,18 @@ def test_constant_relevance_is_flagged_and_zero(network, caplog):
     assert output.degenerate.tolist() == [True]
     assert float(output.saliency.abs().max()) == 0.0
     assert "no structure" in caplog.text
+
+
+def test_relevance_that_grows_beyond_its_digits_is_refused():
+    torch.manual_seed(0)
+    layers = [layer for _ in range(8) for layer in (nn.Linear(32, 32), nn.GELU())]
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3072, 32), *layers, nn.Linear(32, 3)).eval()
+    settings = {"first_rule": "epsilon", "linear_rule": "epsilon", "start": "one"}
+    model = wrap(network, bias_relevance="uniform", **settings)
+    with pytest.raises(ValueError, match=r"grown to 1e\+0.*rounding.*'absorb'"):
+        model(pictures(1))
+    assert len(model.conservation_audit(pictures(1))) == 1  # which shows where
+    assert float(wrap(network, **settings)(pictures(1)).relevance.abs().sum()) > 0
 
 
 def test_negative_score_is_announced(network, caplog):

@@ -208,11 +208,12 @@ def test_swapped_rows_and_changed_settings_are_noticed():
 @pytest.mark.parametrize(
     "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.bool, torch.complex64]
 )
-def test_state_sees_every_value(dtype):
+@pytest.mark.parametrize(("start", "end"), [(0, 9), (0, 16), (1, 9), (4, 12)])
+def test_state_sees_every_value(dtype, start, end):
     module = nn.Module()
-    module.register_buffer("values", torch.arange(9).to(dtype))
+    module.register_buffer("values", torch.arange(end).to(dtype)[start:])
     seen = [NetworkState(module)]
-    for place in range(2, 9):
+    for place in range(2, end - start):
         module.values.data[place] = not module.values.data[place]
         assert not any(state.is_of(module) for state in seen)
         seen.append(NetworkState(module))
