@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from salhub.models.salient_relevance.linear_maps import Layer
-from salhub.models.salient_relevance.relevance_functions import PassState, stabilise
-from salhub.models.salient_relevance.rules import CONTRIBUTION_RULES, Part, Rule
+from salhub.models.salient_relevance.relevance_functions import PassState, quotient, stabilise
+from salhub.models.salient_relevance.rules import CONTRIBUTION_RULES, PLAIN_RULES, Part, Rule
 
 
 class LayerRelevance(torch.autograd.Function):
@@ -70,6 +70,9 @@ class LayerStep:
 
     def hand_down(self, inputs: Tensor, outputs: Tensor, relevance: Tensor) -> Tensor:
         """Relevance of the inputs, from that of the outputs."""
+        if self._is_plain:
+            signal = quotient(relevance, outputs, self.rule.epsilon)
+            return self.layer.transpose(signal, self.layer.weight, inputs).mul_(inputs)
         if self.rule.name in CONTRIBUTION_RULES:
             result, absorbed, lost = self._by_contribution(inputs, outputs, relevance)
         elif self.rule.name == "z_box":
@@ -88,6 +91,13 @@ class LayerStep:
             entry = (relevance, result, absorbed, lost)
             self.state.ledger.enter(self.layer.name, kind, label, *entry)
         return result
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the outputs are the denominators, and nobody asks what became of the rest."""
+        if self.rule.name not in PLAIN_RULES or self._accounts:
+            return False
+        return self._counts_bias
 
     @property
     def _accounts(self) -> bool:

@@ -266,7 +266,7 @@ def _backward(
 
 def _check_size(relevance: Tensor, seeds: Tensor) -> None:
     """Refuse a map that is made of rounding: relevance may cancel, but not all of its digits."""
-    growth = relevance.abs().sum(dim=(2, 3, 4)) / seeds.abs().sum(dim=2).clamp(min=1e-30)
+    growth = relevance.flatten(2).abs().sum(dim=2) / seeds.abs().sum(dim=2).clamp(min=1e-30)
     largest = float(growth.max())
     if largest > _LARGEST_GROWTH:
         raise ValueError(

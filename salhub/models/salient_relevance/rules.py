@@ -123,6 +123,8 @@ CONTRIBUTION_RULES: dict[str, Callable[..., tuple[Part, ...]]] = {
     "gamma": _gamma,
     "positive_weights": _positive_weights,
 }
+# of these, the ones whose weights are the layer's own
+PLAIN_RULES = ("lrp_0", "epsilon")
 # rules that look at the weights and the possible range of the inputs, not at the inputs
 RANGE_RULES = ("z_box", "flat", "w_square")
 RULES = (*CONTRIBUTION_RULES, *RANGE_RULES)

@@ -195,23 +195,14 @@ def test_bounds_come_from_the_image_processor(network):
     assert (other.config.input_low, other.config.input_high) == ([0.0], [255.0])
 
 
-@pytest.mark.parametrize(
-    ("processor", "sentence"),
-    [
-        ('{"image_mean": [0.5', "preprocessor_config.json"),
-        ('{"auto_map": {"AutoImageProcessor": "code.Own"}}', "needs code of its own"),
-    ],
-    ids=["damaged", "code of its own"],
-)
-def test_an_image_processor_that_cannot_be_read_is_not_taken_for_none(
-    tmp_path, processor, sentence
-):
+def test_a_damaged_image_processor_is_not_taken_for_none(tmp_path):
     config = ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], num_labels=3)
     trained(ResNetForImageClassification(config)).save_pretrained(tmp_path)
     model = SalientRelevanceForImageSaliency.from_classifier(tmp_path)
     assert model.config.input_low is None  # none was saved
-    (tmp_path / "preprocessor_config.json").write_text(processor, encoding="utf-8")
-    with pytest.raises((OSError, ValueError), match=sentence):
+    broken = tmp_path / "preprocessor_config.json"
+    broken.write_text('{"image_mean": [0.5', encoding="utf-8")
+    with pytest.raises((OSError, ValueError), match=r"preprocessor_config\.json"):
         SalientRelevanceForImageSaliency.from_classifier(tmp_path)
 
 
@@ -233,16 +224,28 @@ def test_constant_relevance_is_flagged_and_zero(network, caplog):
     assert "no structure" in caplog.text
 
 
+class Cancelling(nn.Module):
+    """Four times the difference of two layers that are almost the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(3072, 8), *(nn.Linear(8, 8) for _ in range(3))])
+
+    def forward(self, x):
+        x = x.flatten(1)
+        for layer in self.layers:
+            x = (layer(x) - nn.functional.linear(x, layer.weight * 0.999, layer.bias)) * 1000
+        return x
+
+
 def test_relevance_that_grows_beyond_its_digits_is_refused():
     torch.manual_seed(0)
-    layers = [layer for _ in range(8) for layer in (nn.Linear(32, 32), nn.GELU())]
-    network = nn.Sequential(nn.Flatten(), nn.Linear(3072, 32), *layers, nn.Linear(32, 3)).eval()
+    network = Cancelling().eval().requires_grad_(False)
     settings = {"first_rule": "epsilon", "linear_rule": "epsilon", "start": "one"}
     model = wrap(network, bias_relevance="uniform", **settings)
-    with pytest.raises(ValueError, match=r"grown to 1e\+0.*rounding.*'absorb'"):
-        model(pictures(1))
-    assert len(model.conservation_audit(pictures(1))) == 1  # which shows where
-    assert float(wrap(network, **settings)(pictures(1)).relevance.abs().sum()) > 0
+    with pytest.raises(ValueError, match=r"has grown to \de\+.*rounding.*'absorb'"):
+        model.relevance(pictures(1), 1)
+    assert len(model.conservation_audit(pictures(1), 1)) == 1  # which shows where
 
 
 def test_negative_score_is_announced(network, caplog):
