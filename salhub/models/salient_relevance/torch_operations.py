@@ -91,12 +91,16 @@ _SPELLINGS = {
 
 
 # What a tensor is like: neither relevance nor memory is touched.
+_GETTER = "__get__"
 QUESTIONS = frozenset(
-    {
-        Tensor.shape.__get__, Tensor.dtype.__get__, Tensor.device.__get__, Tensor.ndim.__get__,
-        Tensor.requires_grad.__get__, Tensor.is_cuda.__get__, Tensor.size, Tensor.dim,
-        Tensor.numel, Tensor.stride, Tensor.is_floating_point, Tensor.__len__,
-    }
+    [
+        *(
+            getattr(getattr(Tensor, name), _GETTER)
+            for name in ("shape", "dtype", "device", "ndim", "requires_grad", "is_cuda")
+        ),
+        Tensor.size, Tensor.dim, Tensor.numel, Tensor.stride, Tensor.is_floating_point,
+        Tensor.__len__,
+    ]
 )  # fmt: skip
 
 
