@@ -222,7 +222,9 @@ def test_an_unsure_network_says_so_before_the_map():
     assert result.summary().startswith("The network is unsure: even the likeliest class, 'LABEL_0'")
     assert result.to_dict()["notes"] == result.notes
     sure = predict(with_biases(resnet(), [9.0, 0.0, 0.0, 0.0]))
-    assert sure.notes == [] and sure.summary().startswith("'LABEL_0' (probability")
+    # Its weights are drawn at random, so nothing but the biases tells the classes apart.
+    assert all(note.startswith("This map hardly depends") for note in sure.notes)
+    assert "'LABEL_0' (probability" in sure.summary()
     tie = predict(with_biases(resnet(), [5.0, 4.9, 0.0, 0.0]))
     assert "wavers between 'LABEL_0' (52 %) and 'LABEL_1' (47 %)" in tie.notes[0]
 
