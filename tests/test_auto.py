@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import get_default_model_and_revision
 
-from salhub import LexRankConfig, LexRankModel, hub_faults
+from salhub import LexRankConfig, LexRankModel, hub, hub_faults
 from salhub.auto import AutoModelForSaliency
 from salhub.entries import METHODS, MODELS, TASKS, entry_of, find_entry
 from salhub.errors import ModelNotFoundError, UnknownNameError, UnknownSettingError
