@@ -391,7 +391,7 @@ def test_other_data_is_refused_in_one_sentence(tmp_path, data, original):
             make_recipe(tmp_path / "out", data, original, "rl-diffusion", **options).build_model()
 
     for name, changes, message in (
-        ("turned", {"class_names": ["bottom", "middle", "top"]}, "in another order"),
+        ("turned", {"class_names": ["bottom", "middle", "top"]}, "is other data"),
         ("more", {"class_names": ["top", "middle", "bottom", "none"]}, "3 classes and the data 4"),
         ("colour", {"channels": 3}, "is other data"),
     ):

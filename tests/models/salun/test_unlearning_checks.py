@@ -209,15 +209,28 @@ def test_labels_that_are_no_classes(tmp_path, refused, labels, words):
 
 
 def test_classes_in_another_order_or_number(small, tmp_path, refused):
+    # Classes go by their names, so that these labels are not those that the network learned.
     names = dict(enumerate(("green", "red", "blue", "dark")))
-    model = model_with(small, tmp_path / "order", id2label=names)
-    words = r"classes of the data in another order \(green, red, blue \.\.\.\), so its labels would"
-    refused(words, model=model)
+    refused("is other data", model=model_with(small, tmp_path / "order", id2label=names))
+    with pytest.raises(ValueError, match=r"m has the classes of the data in another order \(b, a"):
+        check_class_names(["a", "b"], {0: "b", 1: "a"}, "m")
     for count in (3, 5, 1):
         model = model_with(small, tmp_path / str(count), id2label=dict.fromkeys(range(count), "x"))
         refused(f"has {count} classes and the data 4; both must have the same, 2 or", model=model)
     with pytest.raises(ValueError, match=r"m has 1 classes and the data 1; both .* 2 or more"):
         check_class_names(["one"], {0: "one"}, "m")
+    # The same pictures with their classes written in another order are the same data.
+    order = np.array([1, 0, 2, 3])
+    with np.load(small.data) as content:
+        turned = {
+            "class_names": content["class_names"][order],
+            "train_labels": order[content["train_labels"]],
+            "test_labels": order[content["test_labels"]],
+        }
+    data = write_archive(tmp_path / "colours.npz", **turned)
+    one = unlearn(small, tmp_path / "one", "ft", num_train_epochs=1)
+    other = unlearn(small, tmp_path / "other", "ft", num_train_epochs=1, data=data)
+    assert one.results["metrics"] == other.results["metrics"]
     # Names that say nothing, and other names, say nothing of the order.
     check_class_names(["0", "1"], {0: "LABEL_0", 1: "LABEL_1"}, "m")
     check_class_names(["0", "1"], {0: "zero", 1: "one"}, "m")
