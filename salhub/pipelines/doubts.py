@@ -1,6 +1,7 @@
 """When an answer is to be doubted: rules on the scores and on the picture, in words."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from PIL import Image
 
@@ -19,16 +20,29 @@ PRESENT_FROM = 0.5
 TINY_ENLARGEMENT = 4.0
 # Grey levels of 255 between the darkest and the brightest pixel of a picture of one colour.
 _ONE_COLOUR = 2
+# What is said of scores; pipelines that speak other languages have sentences of the same names.
+SENTENCES = {
+    "unsure": "The network is unsure: even the likeliest class, '{name}', has only {percent}.",
+    "finds_none": (
+        "The network finds none of its classes here: the likeliest, '{name}', has {percent}."
+    ),
+    "wavers": "The network wavers between '{name}' ({percent}) and '{other}' ({other_percent}).",
+}
 
 
 def doubts_of_scores(
-    predictions: Sequence[tuple[str, int, float]], function: ScoreFunction
+    predictions: Sequence[tuple[str, int, float]],
+    function: ScoreFunction,
+    sentences: Mapping[str, Any] = SENTENCES,
+    percent: Callable[[float], str] = percentage,
 ) -> list[str]:
     """Return sentences of doubt about an answer, from its scores.
 
     Args:
         predictions: (name, index, score) of the likeliest classes, the likeliest first.
         function: What made the scores.
+        sentences: What is said, by the names of `SENTENCES`.
+        percent: Writes a probability.
 
     Returns:
         No sentence for a network that is sure, or that predicts numbers.
@@ -40,24 +54,15 @@ def doubts_of_scores(
     if function == "none" or not predictions:
         return []
     (name, _, best), *others = predictions
+    said = {"name": name, "percent": percent(best)}
     if function == "sigmoid":
-        if best >= PRESENT_FROM:
-            return []
-        return [
-            f"The network finds none of its classes here: the likeliest, '{name}', has "
-            f"{percentage(best)}."
-        ]
+        return [] if best >= PRESENT_FROM else [sentences["finds_none"].format(**said)]
     if best < UNSURE_BELOW:
-        return [
-            f"The network is unsure: even the likeliest class, '{name}', has only "
-            f"{percentage(best)}."
-        ]
+        return [sentences["unsure"].format(**said)]
     if others and others[0][2] >= NEAR_TIE * best:
         other, _, next_best = others[0]
-        return [
-            f"The network wavers between '{name}' ({percentage(best)}) and '{other}' "
-            f"({percentage(next_best)})."
-        ]
+        said |= {"other": other, "other_percent": percent(next_best)}
+        return [sentences["wavers"].format(**said)]
     return []
 
 

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 # Larger differences are worth a word: the steps are too few for this text.
 _LARGE_DELTA = 0.05
+# Classes that are told of beside the one explained.
+_TOP_PREDICTIONS = 5
 # Characters of a text that an error message shows.
 _SHOWN = 60
 
@@ -32,7 +34,7 @@ class TextMap:
         scores: Of the words, in logits, float64 (n,).
         class_label: The class explained.
         probability: Of that class, in [0, 1].
-        predicted: The most likely class.
+        predictions: The most likely classes with their probabilities, most likely first.
         other_label: The class that it is compared with, or None.
         convergence_delta: How far the scores' sum is from what they explain, or None.
         is_truncated: Whether the end of the text was left out, as too long for the classifier.
@@ -43,11 +45,16 @@ class TextMap:
     scores: np.ndarray
     class_label: int
     probability: float
-    predicted: int
+    predictions: tuple[tuple[int, float], ...]
     other_label: int | None = None
     convergence_delta: float | None = None
     is_truncated: bool = False
     doubt: str | None = None
+
+    @property
+    def predicted(self) -> int:
+        """The most likely class."""
+        return self.predictions[0][0]
 
 
 def explain_texts(
@@ -239,12 +246,16 @@ def _explain_batch(
         other_labels=None if other is None else [other] * len(batch),
     )
     deltas = output.convergence_delta
-    probabilities = model.probabilities(output.logits)
+    probabilities = model.probabilities(output.logits).cpu()
+    # By their logits, as probabilities of several classes may be rounded to 1.
+    likely = output.logits.float().cpu().sort(descending=True, stable=True).indices
+    likely = likely[:, :_TOP_PREDICTIONS]
     scores = output.saliency.double().cpu().numpy()
     return [
-        _map(one, scores[row], output, probabilities[row], deltas, row, other, model.config.merge)
+        _map(one, scores[row], output, probabilities[row], likely[row], deltas, row, other,
+             model.config.merge)
         for row, one in enumerate(batch)
-    ]
+    ]  # fmt: skip
 
 
 def _chosen_classes(
@@ -281,6 +292,7 @@ def _map(
     scores: np.ndarray,
     output: Any,
     probabilities: torch.Tensor,
+    likely: torch.Tensor,
     deltas: torch.Tensor | None,
     row: int,
     other: int | None,
@@ -298,7 +310,7 @@ def _map(
         merged,
         label,
         float(probabilities[label]),
-        int(probabilities.argmax()),
+        tuple((index, float(probabilities[index])) for index in likely.tolist()),
         other,
         delta,
         encoding["is_truncated"],

@@ -104,9 +104,8 @@ def _example(signs: Sequence[str]) -> Messages:
 
 def evidence_of(told: Verbalization, config: VerbalizerConfig) -> Evidence:
     """The map that an answer is held to."""
-    return Evidence(
-        told.words, told.scores, config, Names(told.label, told.other, config.mask_label)
-    )
+    names = Names(told.label, told.other, config.mask_label, told.is_asked)
+    return Evidence(told.words, told.scores, config, names)
 
 
 def told_slots(told: Verbalization, evidence: Evidence) -> list[Slot]:

@@ -15,12 +15,13 @@ from salhub.hub import hub_keywords
 from salhub.models.verbalizer.chat import as_chat
 from salhub.models.verbalizer.explaining import TextMap, check_text, explain_texts
 from salhub.models.verbalizer.instruction import instruct
-from salhub.models.verbalizer.realization import templates_of
+from salhub.models.verbalizer.realization import probability_words, templates_of
 from salhub.models.verbalizer.result_verbalizer import (
     SaliencyVerbalizationResult,
 )
 from salhub.models.verbalizer.verbalizer import Verbalizer
 from salhub.pipelines.base import TextPipeline, load_model, whole_number
+from salhub.pipelines.doubts import PRESENT_FROM, doubts_of_scores
 from salhub.tokenizing import load_tokenizer, refuse_empty
 
 logger = logging.getLogger(__name__)
@@ -220,8 +221,9 @@ result.save("explained.html")
             None if one.other_label is None else self.class_name(one.other_label) for one in maps
         ]
         config = self._model_with(settings).config
+        asked = [not self._is_own_answer(one) for one in maps]
         told = Verbalizer(config).verbalize_batch(
-            [one.words for one in maps], [one.scores for one in maps], labels, others
+            [one.words for one in maps], [one.scores for one in maps], labels, others, asked
         )
         if config.mode == "instruct":
             told = instruct(told, self.chat, config, class_names=[*self.class_names.values()])
@@ -230,9 +232,37 @@ result.save("explained.html")
             doubt = None if found.doubt is None else templates[f"doubt_{found.doubt}"]
             if doubt is not None:
                 logger.warning("%s", doubt)
+            notes = [] if doubt is None else [doubt]
+            if not config.mask_label:  # they name classes
+                notes += self._notes_of_scores(found, templates)
             cut = templates["truncated"] if found.is_truncated else None
-            results.append(SaliencyVerbalizationResult(one, found, self._model_name(), doubt, cut))
+            name, predictions = self._model_name(), self._predictions(found)
+            results.append(
+                SaliencyVerbalizationResult(one, found, name, doubt, cut, notes, predictions)
+            )
         return results
+
+    def _predictions(self, found: TextMap) -> list[tuple[str, int, float]]:
+        return [(self.class_name(index), index, share) for index, share in found.predictions]
+
+    def _is_own_answer(self, found: TextMap) -> bool:
+        """Whether the class explained is one that the classifier gave."""
+        is_present = self.model.is_multi_label and found.probability >= PRESENT_FROM
+        return is_present or found.class_label == found.predicted
+
+    def _notes_of_scores(self, found: TextMap, templates: Mapping[str, Any]) -> list[str]:
+        """Sentences on how sure the answer is, and that another one was asked for."""
+        function = "sigmoid" if self.model.is_multi_label else "softmax"
+        predictions = self._predictions(found)
+
+        def words(probability: float) -> str:
+            return probability_words(probability, templates)
+
+        notes = doubts_of_scores(predictions, function, templates, words)
+        if not self._is_own_answer(found):
+            (name, _, best), *_ = predictions
+            notes.append(templates["own_answer"].format(name=name, percent=words(best)))
+        return notes
 
 
 def _load_tokenizer(

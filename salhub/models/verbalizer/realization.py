@@ -147,11 +147,13 @@ class Names:
         label: Name of the class, or None.
         other: Class that it is compared with, or None.
         is_masked: Whether placeholders stand for both.
+        is_asked: Whether the class was asked for, and is not the classifier's own answer.
     """
 
     label: str | None = None
     other: str | None = None
     is_masked: bool = False
+    is_asked: bool = False
 
     @property
     def shown(self) -> tuple[str | None, str | None]:
@@ -181,7 +183,8 @@ class Names:
         if label is None:
             return templates["verdict_unnamed"]
         is_rating = str(self.label).lower() in templates["ratings"]
-        verdict = _named(templates["verdict_rating" if is_rating else "verdict"], label)
+        kind = f"verdict{'_rating' * is_rating}{'_asked' * self.is_asked}"
+        verdict = _named(templates[kind], label)
         if other is None:
             return verdict
         return _named(templates["verdict_contrast"], label, other).replace("{verdict}", verdict)
@@ -275,6 +278,13 @@ def quoted(phrase: Phrase, text: str, templates: Mapping[str, Any], names: Names
 def percent(share: float, templates: Mapping[str, Any]) -> str:
     """A share as whole percent."""
     return templates["unit"].format(number=round(100 * abs(share)))
+
+
+def probability_words(probability: float, templates: Mapping[str, Any]) -> str:
+    """A probability as whole percent, never 0 or 100 where it is neither."""
+    number = min(max(round(100 * probability), 1), 99) if 0 < probability < 1 else 100 * probability
+    sign = "<\u00a0" if 0 < probability < 0.01 else ">\u00a0" if 0.99 < probability < 1 else ""
+    return templates["unit"].format(number=f"{sign}{number:.0f}")
 
 
 def share_of(

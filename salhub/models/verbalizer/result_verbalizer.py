@@ -1,7 +1,7 @@
 """What explaining one text gives: sentences, the words behind them, and ways to look at them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Self
 
@@ -34,6 +34,9 @@ class SaliencyVerbalizationResult(TextResult):
         model_name: The model that was asked.
         doubt: A sentence that the text is none the classifier can know, or None.
         truncation: A sentence that the end of the text was left out, or None.
+        notes: Sentences to read before the explanation: what makes the answer doubtful, and that
+            another class than the classifier's own answer is explained.
+        predictions: The most likely classes as (name, index, probability), most likely first.
     """
 
     told: Verbalization
@@ -41,6 +44,8 @@ class SaliencyVerbalizationResult(TextResult):
     model_name: str = ""
     doubt: str | None = None
     truncation: str | None = None
+    notes: list[str] = field(default_factory=list)
+    predictions: list[tuple[str, int, float]] = field(default_factory=list)
 
     def __repr__(self) -> str:
         return (
@@ -51,7 +56,7 @@ class SaliencyVerbalizationResult(TextResult):
     @property
     def text(self) -> str:
         """The explanation; before it what makes it doubtful, after it what was left out."""
-        sentences = (self.doubt, self.told.text, self.truncation)
+        sentences = (*self.notes, self.told.text, self.truncation)
         return " ".join(one for one in sentences if one)
 
     @property
@@ -144,6 +149,11 @@ class SaliencyVerbalizationResult(TextResult):
             "label": self.label,
             "label_id": self.label_id,
             "probability": finite(self.probability),
+            "predictions": [
+                {"label": label, "label_id": index, "probability": finite(share)}
+                for label, index, share in self.predictions
+            ],
+            "notes": list(self.notes),
             "contrast": self.told.other,
             "coverage": finite(self.coverage),
             "phrases": [phrase.to_dict() for phrase in self.phrases],

@@ -34,6 +34,7 @@ class Verbalization:
         audit: See `audit`.
         label: Name of the class, or None.
         other: Class that it is compared with, or None.
+        is_asked: Whether the class was asked for, and is not the classifier's own answer.
         prompt: What a chat model was asked, or None.
         llm_text: What it answered, before any repair, or None.
     """
@@ -46,6 +47,7 @@ class Verbalization:
     audit: dict[str, Any] = field(default_factory=dict)
     label: str | None = None
     other: str | None = None
+    is_asked: bool = False
     prompt: str | None = None
     llm_text: str | None = None
 
@@ -102,6 +104,7 @@ class Verbalizer:
         scores: Sequence[Any],
         labels: Sequence[str | None] | None = None,
         others: Sequence[str | None] | None = None,
+        asked: Sequence[bool] | None = None,
     ) -> list[Verbalization]:
         """Explain several texts, whose searches run together.
 
@@ -110,6 +113,7 @@ class Verbalizer:
             scores: Scores of each.
             labels: Name of the class of each.
             others: Name of a class that each is compared with.
+            asked: Whether the class of each was asked for, and is not the classifier's own answer.
 
         Raises:
             ValueError: As of `verbalize`; or not as many of everything.
@@ -118,25 +122,30 @@ class Verbalizer:
         if len(scores) != len(words):
             raise ValueError(f"There are {len(words)} texts and {len(scores)} lists of scores.")
         rows = [checked_scores(one, values) for one, values in zip(words, scores, strict=True)]
-        names = _as_many("labels", labels, len(words))
-        rivals = _as_many("others", others, len(words))
+        own = zip(
+            _as_many("labels", labels, len(words)),
+            _as_many("others", others, len(words)),
+            [self.config.mask_label] * len(words),
+            _as_many("asked", asked, len(words)),
+            strict=True,
+        )
+        names = [Names(label, other, mask, bool(asks)) for label, other, mask, asks in own]
         told: list[Verbalization] = []
         for begin in range(0, len(words), TEXTS_AT_ONCE):
             part = slice(begin, begin + TEXTS_AT_ONCE)
-            told += self._tell(words[part], rows[part], names[part], rivals[part])
+            told += self._tell(words[part], rows[part], names[part])
         return told
 
     def _tell(
         self,
         words: list[Words],
         rows: list[np.ndarray],
-        labels: list[str | None],
-        others: list[str | None],
+        names: list[Names],
     ) -> list[Verbalization]:
         found, candidates = self._searched(words, rows)
         against = self._against(words, rows) if self.config.show_against else None
         return [
-            self._told(one, rows[text], found[text], candidates, text, against, labels, others)
+            self._told(one, rows[text], found[text], candidates, text, against, names[text])
             for text, one in enumerate(words)
         ]
 
@@ -172,11 +181,8 @@ class Verbalizer:
         candidates: Candidates,
         text: int,
         against: GreedySelections | None,
-        labels: list[str | None],
-        others: list[str | None],
+        names: Names,
     ) -> Verbalization:
-        label, other = labels[text], others[text]
-        names = Names(label, other, self.config.mask_label)
         evidence = Evidence(words, scores, self.config, names)
         phrases = self._phrases(words, scores, selection, evidence)
         if against is not None:
@@ -191,8 +197,9 @@ class Verbalizer:
             phrases,
             searches_of(candidates, self.config, text),
             audit(sentence, evidence, phrases),
-            label,
-            other,
+            names.label,
+            names.other,
+            names.is_asked,
         )
 
     def _phrases(
@@ -230,7 +237,7 @@ class Verbalizer:
         return []
 
 
-def _as_many(name: str, values: Sequence[str | None] | None, count: int) -> list[str | None]:
+def _as_many(name: str, values: Sequence[Any] | None, count: int) -> list[Any]:
     given = [None] * count if values is None else list(values)
     if len(given) != count:
         raise ValueError(f"There are {count} texts and {len(given)} {name}; give one a text.")

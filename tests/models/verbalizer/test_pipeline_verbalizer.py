@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import salhub
 from salhub.data.samples import sample_text_path
 from salhub.hub import bundled_model
+from salhub.models.verbalizer.configuration_verbalizer import LANGUAGES, VerbalizerConfig
+from salhub.models.verbalizer.realization import templates_of
+from salhub.viz.text import percentage
 from tests.models.verbalizer.networks import bert, bert_tokenizer
 
 MOVIES, NEWS = "salhub/verbalizer-movie-reviews", "salhub/verbalizer-news-topics"
@@ -65,6 +69,11 @@ def test_a_text_a_file_and_several_texts(explain):
 def test_another_class_and_a_contrast(explain):
     other = explain(REVIEW, class_labels="negative")
     assert other.label == "negative" and other.probability < 0.5
+    own = f"The classifier's own answer is “positive” ({percentage(1 - other.probability)})."
+    assert other.notes == other.to_dict()["notes"] == [own] and own in unescape(other.html())
+    assert other.summary().startswith(f"{own} Would be rated negative ")
+    assert other.audit["is_faithful"]
+    assert explain(REVIEW, class_labels="positive").notes == explain(REVIEW).notes == []
     contrast = explain(REVIEW, contrast="negative")
     assert contrast.text.startswith("Rated positive rather than negative ")
     assert contrast.to_dict()["contrast"] == "negative"
@@ -72,6 +81,35 @@ def test_another_class_and_a_contrast(explain):
         explain(REVIEW, class_labels="positive", contrast="positive")
     with pytest.raises(ValueError, match=r"no class 'postive'\. Did you mean 'positive'"):
         explain(REVIEW, class_labels="postive")
+
+
+def test_an_unsure_classifier_is_said_to_be_so_first_in_every_language():
+    network, tokenizer = bert(), bert_tokenizer()
+    with torch.no_grad():
+        network.classifier.weight.zero_()
+        network.classifier.bias.copy_(torch.tensor([0.0, 0.1, -3.0]))
+
+    def notes(problem_type, **settings):
+        network.config.problem_type = problem_type
+        own = salhub.pipeline(
+            "verbalizer", classifier=network, tokenizer=tokenizer, n_steps=1, **settings
+        )
+        result = own("a good plot.", class_labels="mixed")
+        assert result.text.startswith(" ".join(result.notes))
+        return result.notes[-2:] if result.notes else []
+
+    wavers, answer = notes(None)
+    assert wavers == "The classifier wavers between “positive” (51 %) and “negative” (46 %)."
+    assert answer == "The classifier's own answer is “positive” (51 %)."
+    with torch.no_grad():
+        network.classifier.bias.sub_(5)
+    none, _ = notes("multi_label_classification", language="de")
+    assert none.startswith("Der Klassifikator findet hier keine") and none.endswith("<\u00a01 %.")
+    assert not any("positive" in note for note in notes(None, mask_label=True))
+    names = {"unsure", "finds_none", "wavers", "own_answer", "verdict_asked"}
+    for language in LANGUAGES:
+        assert names <= templates_of(VerbalizerConfig(language=language)).keys()
+        assert len(notes(None, language=language)) == 2
 
 
 @pytest.mark.parametrize("kind", HARD)
