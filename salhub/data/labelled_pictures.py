@@ -62,6 +62,7 @@ class PictureCollection:
         is_test, is_validation: Which pictures are for testing and for validation, bool (N,). Where
             there are only pictures for validation, they are the test pictures.
         class_names: One name a class.
+        digests: A number of each picture, equal where their bytes are, in this process.
 
     Raises:
         ValueError: None can be read.
@@ -77,15 +78,15 @@ class PictureCollection:
         class_names: Sequence[str] | None = None,
     ) -> None:
         self.name, self._read = name, read
-        kept = _readable(read, titles)
-        self._places = kept
+        found = _readable(read, titles)
+        kept = self._places = list(found)
+        self.digests = list(found.values())
         self._titles = [titles[place] for place in kept]
         self.class_names = list(class_names or class_order(labels))
         index = {label: number for number, label in enumerate(self.class_names)}
         self.labels = torch.tensor([index[labels[place]] for place in kept], dtype=torch.long)
         of = [parts[place] for place in kept]
-        found = set(of)
-        last = TEST if TEST in found else VALIDATION
+        last = TEST if TEST in of else VALIDATION
         self.is_test = torch.tensor([part == last for part in of], dtype=torch.bool)
         self.is_validation = torch.tensor([part == VALIDATION != last for part in of])
 
@@ -203,7 +204,8 @@ def _found(
         return PictureArchive(path)
     if path.is_dir() and _has_classes(path):
         return _folder_of_classes(path, to_learn)
-    tables = read_tables(str(path), config_name)
+    wanted = ((image_column, IMAGE_NAMES), (label_column, LABEL_NAMES))
+    tables = read_tables(str(path), config_name, wanted)
     return _of_tables(path, tables, image_column, label_column, to_learn)
 
 
@@ -420,11 +422,12 @@ def _bytes_of(value: Any, home: Path) -> bytes:
     raise ValueError(f"{type(value).__name__} is no picture")
 
 
-def _readable(read: Callable[[int], bytes], titles: Sequence[str]) -> list[int]:
-    """Places of the pictures that can be read; the others are named, and so is what is lost."""
+def _readable(read: Callable[[int], bytes], titles: Sequence[str]) -> dict[int, int]:
+    """Place -> digest of what can be read; the others are named, and so is what is lost."""
     lost: dict[str, list[str]] = {}
 
-    def try_one(place: int) -> str | None:
+    def try_one(place: int) -> str | int:
+        data = b""
         try:
             data = read(place)
             with Image.open(io.BytesIO(data)) as image:
@@ -437,16 +440,16 @@ def _readable(read: Callable[[int], bytes], titles: Sequence[str]) -> list[int]:
             for words in words_lost:
                 lost.setdefault(words, []).append(titles[place])
         except Exception:
-            return _reason(read, place, titles[place])
-        return None
+            return _reason(read, place, titles[place]) or hash(data)
+        return hash(data)
 
-    reasons: list[str | None] = []
+    found: list[str | int] = []
     with ThreadPoolExecutor() as pool:
         for begin in range(0, len(titles), _CHUNK):
-            reasons += pool.map(try_one, range(begin, min(begin + _CHUNK, len(titles))))
+            found += pool.map(try_one, range(begin, min(begin + _CHUNK, len(titles))))
     for words, of in lost.items():
         logger.warning("%d of %d pictures %s, such as %s.", len(of), len(titles), words, min(of))
-    damaged = [reason for reason in reasons if reason is not None]
+    damaged = [reason for reason in found if isinstance(reason, str)]
     if damaged:
         more = f" {len(damaged) - _NUM_SHOWN} more." if len(damaged) > _NUM_SHOWN else ""
         logger.warning(
@@ -455,7 +458,7 @@ def _readable(read: Callable[[int], bytes], titles: Sequence[str]) -> list[int]:
         )  # fmt: skip
     if len(damaged) == len(titles):
         raise ValueError(f"none of the {len(titles)} pictures can be read; {damaged[0]}")
-    return [place for place, reason in enumerate(reasons) if reason is None]
+    return {place: digest for place, digest in enumerate(found) if isinstance(digest, int)}
 
 
 def _reason(read: Callable[[int], bytes], place: int, title: str) -> str | None:

@@ -2,13 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 FILE_NAME = "split.json"
 _PARTS = ("train", "test", "forgotten", "validation")
@@ -117,6 +120,32 @@ class LabelledSplit:
         if split.digest != expected:
             raise ValueError(f"{path} is damaged: its places do not have the digest it names.")
         return split
+
+
+def noting_repetitions(split: LabelledSplit, digests: Sequence[int], unit: str) -> LabelledSplit:
+    """The split, whose data tell how many rows are both learned and held out, which is said.
+
+    Args:
+        split: As it was drawn.
+        digests: Of each row of the data, equal where rows are.
+        unit: What a row is, such as "pictures".
+
+    Example:
+        >>> split = LabelledSplit({"name": "d"}, torch.tensor([0, 1]), torch.tensor([2]))
+        >>> noting_repetitions(split, [7, 8, 7], "texts").data["num_held_out_that_are_learned"]
+        1
+    """
+    learned = {digests[place] for place in split.train.tolist()}
+    held_out = torch.cat([split.test, split.validation]).tolist()
+    count = sum(digests[place] in learned for place in held_out)
+    if not count:
+        return split
+    logger.warning(
+        "%d of the %d %s of %s that are held out are among those to learn as well, so what is "
+        "measured on them is too good; take out what is there twice.",
+        count, len(held_out), unit, split.data.get("name"),
+    )  # fmt: skip
+    return replace(split, data={**split.data, "num_held_out_that_are_learned": count})
 
 
 def balanced_places(labels: Tensor, count: int | None, generator: torch.Generator) -> Tensor:

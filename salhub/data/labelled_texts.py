@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
+from unicodedata import normalize
 
+from salhub.data.delimited import kind_of, read_delimited, read_text
 from salhub.data.tables import (
     LABEL_NAMES,
     TEXT_NAMES,
@@ -18,13 +20,8 @@ from salhub.data.tables import (
     class_order,
     column_of,
     joined_order,
-    kind_of,
     labels_of,
-    read_delimited,
     read_tables,
-    read_text,
-    with_headings,
-    without_headings,
 )
 from salhub.data.text_collection import read_texts
 
@@ -88,9 +85,11 @@ class LabelledTexts:
     def in_order_of(self, class_names: Sequence[str]) -> "LabelledTexts":
         """The same with the classes in another order, or themselves where they are others."""
         names = list(class_names)
-        if names == self.class_names or not set(self.class_names) <= set(names):
+        own = [normalize("NFC", name) for name in self.class_names]
+        others = [normalize("NFC", name) for name in names]
+        if names == self.class_names or not set(own) <= set(others):
             return self
-        labels = [names.index(self.class_names[label]) for label in self.labels]
+        labels = [others.index(own[label]) for label in self.labels]
         return LabelledTexts(self.name, self.texts, labels, names, self.parts)
 
     def describe(self) -> dict[str, Any]:
@@ -152,7 +151,8 @@ def read_labelled_texts(
         _refuse_nothing(path.name, rows)
         return _texts(name, {TRAIN: rows}, class_names or known, list(known))
     parts, orders = {}, []
-    for part, table in _tables(path, data, text_column, label_column, dataset_config_name):
+    wanted = ((text_column, TEXT_NAMES), (label_column, LABEL_NAMES))
+    for part, table in read_tables(str(data), dataset_config_name, wanted).items():
         parts[part], order = _rows_of(table, text_column, label_column)
         orders.append(order)
     return _texts(name, parts, class_names, joined_order(orders))
@@ -207,43 +207,9 @@ def _texts(
         name,
         [text for text, _ in rows],
         [index[label] for _, label in rows],
-        [str(one) for one in class_names or found],
+        [normalize("NFC", str(one)) for one in class_names or found],
         [part for part, of_part in parts.items() for _ in of_part] if len(parts) > 1 else (),
     )
-
-
-def _tables(
-    path: Path,
-    data: str | PathLike[str],
-    text_column: str | None,
-    label_column: str | None,
-    config_name: str | None,
-) -> Iterator[tuple[str, Table]]:
-    kind = kind_of(path)
-    if kind not in (".csv", ".tsv") or not path.is_file():
-        yield from read_tables(str(data), config_name).items()
-        return
-    rows = read_delimited(path, "," if kind == ".csv" else "\t", quoted=kind == ".csv")
-    _refuse_nothing(path.name, rows)
-    headings = [str(field).strip() for field in rows[0][1]]
-    given = [str(column) for column in (text_column, label_column) if column is not None]
-    is_numbered = len(given) == 2 and all(column.isdecimal() for column in given)
-    if is_numbered and not set(given) <= set(headings):
-        yield TRAIN, without_headings(path.name, rows)
-    elif kind == ".tsv" and not given and not _are_headings(headings):
-        logger.warning("%s has no headings: a text, a tab and a label a line.", path.name)
-        pairs = [(line, ["\t".join(row[:-1]), row[-1]]) for line, row in rows]
-        for line, (text, label) in pairs:
-            if not text or not label.strip():
-                raise ValueError(f"line {line} of {path.name} is not a text, a tab and a label.")
-        yield TRAIN, with_headings(path.name, [(0, [TEXT_NAMES[0], LABEL_NAMES[0]]), *pairs])
-    else:
-        yield TRAIN, with_headings(path.name, rows)
-
-
-def _are_headings(fields: Sequence[str]) -> bool:
-    words = {field.lower() for field in fields}
-    return bool(words & set(TEXT_NAMES)) and bool(words & set(LABEL_NAMES))
 
 
 def _rows_of(

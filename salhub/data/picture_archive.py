@@ -2,10 +2,12 @@
 
 import hashlib
 import io
+import itertools
 import logging
 import zipfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,11 @@ class PictureArchive:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def digests(self) -> list[int]:
+        """A number of each picture, equal where their bytes are, in this process."""
+        return self._pictures.digests()
 
     def images(self, indices: Tensor, size: int | None = None) -> Tensor:
         """Pictures by their places in the file.
@@ -164,6 +171,10 @@ class _JpegFiles:
         except OSError:
             raise ValueError(f"picture {index} is no JPEG file, or damaged.") from None
 
+    def digests(self) -> list[int]:
+        places = self._offsets.tolist()
+        return [hash(self._bytes[a:b].tobytes()) for a, b in itertools.pairwise(places)]
+
     def sample_bytes(self) -> bytes:
         return self._bytes[:: max(1, len(self._bytes) // 2**20)].tobytes()
 
@@ -190,6 +201,9 @@ class _Arrays:
         pictures[~is_test] = train[indices[~is_test]]
         pictures[is_test] = test[indices[is_test] - len(train)]
         return _on_white(pictures) if pictures.ndim == 4 else pictures
+
+    def digests(self) -> list[int]:
+        return [hash(picture.tobytes()) for part in self._parts for picture in part]
 
     def sample_bytes(self) -> bytes:
         return b"".join(part[:: max(1, len(part) // 512)].tobytes() for part in self._parts)

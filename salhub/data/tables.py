@@ -1,18 +1,14 @@
 """Tables with a column of texts or pictures and one of labels, in the files that people have."""
 
-import csv
-import gzip
-import io
 import json
 import logging
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
-from salhub.data.text_sources import decode_text
+from salhub.data.delimited import Row, Wanted, headed_rows, kind_of, read_text
 from salhub.errors import did_you_mean, require_extra
 
 logger = logging.getLogger(__name__)
@@ -70,23 +66,16 @@ def is_table_file(path: Path) -> bool:
     return kind_of(path) in FILE_TYPES
 
 
-def kind_of(path: Path) -> str:
-    """The ending of a file that says how it is laid out, without ".gz".
-
-    Example:
-        >>> kind_of(Path("reviews.jsonl.gz"))
-        '.jsonl'
-    """
-    return Path(path.name.removesuffix(".gz")).suffix.lower()
-
-
-def read_tables(data: str, config_name: str | None = None) -> dict[str, Table]:
+def read_tables(
+    data: str, config_name: str | None = None, wanted: Sequence[Wanted] = ()
+) -> dict[str, Table]:
     """Read a table, or one for each part that the data have.
 
     Args:
         data: A CSV, TSV, JSON, JSON lines or Parquet file; a folder of such files, or one that
             `save_to_disk` of `datasets` wrote; or a name on the Hub.
         config_name: The configuration of a data set on the Hub, where it has several.
+        wanted: Columns that are looked for, by which headings are known, see `headed_rows`.
 
     Returns:
         "train", "validation" or "test" -> its table; one without parts is "train".
@@ -98,11 +87,11 @@ def read_tables(data: str, config_name: str | None = None) -> dict[str, Table]:
     """
     path = Path(data)
     if path.is_file():
-        return {TRAIN: _read_file(path)}
+        return {TRAIN: _read_file(path, wanted)}
     if path.is_dir():
         if any((path / name).is_file() for name in _SAVED):
             return _parts_of(_datasets().load_from_disk(str(path)), data)
-        return _read_folder(path)
+        return _read_folder(path, wanted)
     if path.is_absolute() or path.suffix in (*FILE_TYPES, ".gz", ".npz") or data.count("/") > 1:
         raise FileNotFoundError(f"There is no file or folder {data} of data.")
     return _parts_of(_load_named(data, config_name), data)
@@ -122,8 +111,9 @@ def choose_column(table: Table, given: str | int | None, names: Sequence[str], o
     """
     columns = list(table.columns)
     if given is not None:
-        if str(given) in columns:
-            return str(given)
+        composed = {normalize("NFC", column): column for column in columns}
+        if (asked := normalize("NFC", str(given))) in composed:
+            return composed[asked]
         raise ValueError(
             f"{table.name} has no column '{given}'; {option} is one of "
             f"{', '.join(columns)}.{did_you_mean(str(given), columns)}"
@@ -250,53 +240,6 @@ def label_text(value: Any) -> str | None:
     return normalize("NFC", str(value).strip()) or None
 
 
-def read_delimited(path: Path, delimiter: str, *, quoted: bool = True) -> list[tuple[int, list]]:
-    """Rows of a file with a delimiter, each with the line in which it begins; blank ones left out.
-
-    Args:
-        path: The file, perhaps with .gz behind its name.
-        delimiter: What stands between two fields.
-        quoted: Whether a field may stand in quotation marks.
-
-    Raises:
-        ValueError: It is no text in UTF-8, or a quotation mark is not closed.
-    """
-    lines = io.StringIO(read_text(path), newline="")
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    rows, begins = [], 1
-    with long_fields():
-        reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=quoted)
-        try:
-            for row in reader:
-                if any(field.strip() for field in row):
-                    rows.append((begins, row))
-                begins = reader.line_num + 1
-        except csv.Error as error:
-            raise ValueError(
-                f"{path.name} cannot be read from line {begins} on ({error}); check its "
-                "quotation marks."
-            ) from None
-    return rows
-
-
-def read_text(path: Path) -> str:
-    """All of a text file, perhaps compressed.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no text in UTF-8, nor in what a byte order mark says.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path} of texts.")
-    data = path.read_bytes()
-    if path.suffix.lower() == ".gz":
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError):
-            raise ValueError(f"{path.name} is no gzip file, or damaged.") from None
-    return decode_text(data, path.name)
-
-
 def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Objects of a file of JSON lines, or of one JSON list, each with its line or number.
 
@@ -325,7 +268,7 @@ def _parsed(text: str, path: Path, where: str) -> Any:
         raise ValueError(f"{where} of {path.name} is no JSON ({error}).") from None
 
 
-def _read_file(path: Path) -> Table:
+def _read_file(path: Path, wanted: Sequence[Wanted]) -> Table:
     kind = kind_of(path)
     if kind == ".parquet":
         files = {TRAIN: [str(path)]}
@@ -340,27 +283,14 @@ def _read_file(path: Path) -> Table:
             f"{path.name} is laid out in no known way; give a file ending in "
             f"{', '.join(FILE_TYPES)}."
         )
-    rows = read_delimited(path, "," if kind == ".csv" else "\t")
-    if not rows:
-        raise ValueError(f"{path.name} holds no text.")
-    return with_headings(path.name, rows)
-
-
-def with_headings(name: str, rows: Sequence[tuple[int, list]]) -> Table:
-    """A table whose first row holds the headings."""
-    columns = [str(column).strip() for column in rows[0][1]]
+    columns, rows = headed_rows(path, wanted)
     if len(set(columns)) < len(columns):
         double = next(column for column in columns if columns.count(column) > 1)
-        raise ValueError(f"{name} has two columns called '{double}'; give each a heading.")
-    return _as_table(name, columns, rows[1:])
+        raise ValueError(f"{path.name} has two columns called '{double}'; give each a heading.")
+    return _as_table(path.name, columns, rows)
 
 
-def without_headings(name: str, rows: Sequence[tuple[int, list]]) -> Table:
-    """A table whose columns are called by their numbers, counted from 1."""
-    return _as_table(name, [str(number + 1) for number in range(len(rows[0][1]))], rows)
-
-
-def _as_table(name: str, columns: list[str], rows: Sequence[tuple[int, list]]) -> Table:
+def _as_table(name: str, columns: list[str], rows: Sequence[Row]) -> Table:
     for line, row in rows:
         if len(row) != len(columns):
             raise ValueError(
@@ -377,7 +307,7 @@ def tables_in(folder: Path) -> list[Path]:
     return [file for file in files if not file.name.startswith((".", "_"))]
 
 
-def _read_folder(path: Path) -> dict[str, Table]:
+def _read_folder(path: Path, wanted: Sequence[Wanted]) -> dict[str, Table]:
     files = list(tables_in(path))
     if not files:
         raise FileNotFoundError(
@@ -405,7 +335,7 @@ def _read_folder(path: Path) -> dict[str, Table]:
             f"The folder {path} has {', '.join(file.name for file in double[:3])} for one part; "
             "join them to one file, or give one of them."
         )
-    return {part: _read_file(files[0]) for part, files in parts.items()}
+    return {part: _read_file(files[0], wanted) for part, files in parts.items()}
 
 
 def _load_named(name: str, config_name: str | None) -> Any:
@@ -440,13 +370,3 @@ def _parts_of(loaded: Any, name: str) -> dict[str, Table]:
 
 def _datasets() -> Any:
     return require_extra("datasets", "data")
-
-
-@contextmanager
-def long_fields() -> Generator[None]:
-    """Let the reader of CSV take fields of any length."""
-    before = csv.field_size_limit(2**31 - 1)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)

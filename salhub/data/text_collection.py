@@ -5,18 +5,19 @@ import gzip
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from salhub.data.delimited import long_fields
 from salhub.data.folder_listing import describe_left_out, list_folder
 from salhub.data.tables import (
     FILE_TYPES,
     TEXT_NAMES,
     choose_column,
     column_of,
-    long_fields,
     read_tables,
     tables_in,
 )
@@ -83,7 +84,7 @@ def _column(data: str, text_column: str | None) -> Iterator[str]:
     # Of all parts; what is not clear is said before any text is given.
     columns = [
         column_of(table, choose_column(table, text_column, TEXT_NAMES, "text_column"))
-        for table in read_tables(data).values()
+        for table in read_tables(data, wanted=((text_column, TEXT_NAMES),)).values()
     ]
     return (text for column in columns for text in column if isinstance(text, str))
 
@@ -152,7 +153,9 @@ def _text_of(line: str, name: str) -> str:
 
 def _rows(path: Path) -> Iterator[str]:
     with _opened(path) as lines:
-        headings = [field.strip().lower() for field in next(csv.reader(lines), [])]
+        first = next(lines, "")
+    # Other delimiters are found where the table is read.
+    headings = [one.strip(' "').lower() for one in re.split(r"[,;\t|]", first.strip())]
     if sum(heading in TEXT_NAMES for heading in headings) == 1:
         yield from _column(str(path), None)
         return

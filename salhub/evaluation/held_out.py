@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import normalize
 
 import torch
 from torch import Tensor
@@ -58,6 +59,8 @@ def held_out(name: str, data: Any, test: Tensor, unit: str) -> HeldOut:
             f"Measured on the {len(places)} {unit} of {data.name} that were held out of training; "
             f"the {len(split.train)} that were learned are left out."
         )
+        if repeated := split.data.get("num_held_out_that_are_learned"):
+            note += f" But {repeated} held-out ones are there twice, and were learned as well."
         sets = {"test": places}
         if len(split.forgotten):
             sets["forgotten"] = split.forgotten
@@ -99,8 +102,9 @@ def classes_of_model(
         >>> classes_of_model(labels, ["cat", "dog"], {0: "dog", 1: "cow", 2: "cat"}, "d").tolist()
         [2, 0, 0]
     """
-    known = {str(label).removeprefix("LABEL_"): index for index, label in id2label.items()}
-    known |= {str(label): index for index, label in id2label.items()}
+    own = {normalize("NFC", str(label)): index for index, label in id2label.items()}
+    known = {label.removeprefix("LABEL_"): index for label, index in own.items()} | own
+    data_names = [normalize("NFC", one) for one in data_names]
     strange = [one for one in data_names if one not in known]
     if strange:
         shown = ", ".join(str(id2label[index]) for index in sorted(id2label)[:5])

@@ -17,7 +17,12 @@ from salhub.data.labelled_pictures import (
     PictureRows,
     read_labelled_pictures,
 )
-from salhub.data.labelled_split import LabelledSplit, balanced_places, stratified_places
+from salhub.data.labelled_split import (
+    LabelledSplit,
+    balanced_places,
+    noting_repetitions,
+    stratified_places,
+)
 from salhub.data.picture_archive import as_rgb
 from salhub.data.subset import Subset, choose_subset, describe_spec
 from salhub.model_card import Facts
@@ -322,7 +327,8 @@ def draw_split(data: PictureData, arguments: Any) -> LabelledSplit:
         generator = generator_of(arguments.seed, _TEST if name == "test" else _TRAIN)
         chosen.append(places[balanced_places(data.labels[places], count, generator)])
     validation = data.is_validation.nonzero()[:, 0]
-    return LabelledSplit(data.describe(), *chosen, validation=validation)
+    split = LabelledSplit(data.describe(), *chosen, validation=validation)
+    return noting_repetitions(split, data.digests, "pictures")
 
 
 def named_subset(

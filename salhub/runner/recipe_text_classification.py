@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
-from salhub.data.labelled_split import LabelledSplit, stratified_places
+from salhub.data.labelled_split import LabelledSplit, noting_repetitions, stratified_places
 from salhub.data.labelled_texts import LabelledTexts, Layout, read_labelled_texts
 from salhub.data.tables import TEST, TRAIN, VALIDATION
 from salhub.model_card import Facts
@@ -33,8 +33,8 @@ model = AutoModelForSequenceClassification.from_pretrained("{model}")
 tokenizer = AutoTokenizer.from_pretrained("{model}")
 """
 _ROWS_TO_EVALUATE = 64
-# Tells the draw of what is held out apart from the others of a run.
-_HELD_OUT = 3
+# Tell the draws of what is learned and held out apart from the others of a run.
+_DRAWN, _HELD_OUT = 0, 3
 
 
 @dataclass(kw_only=True)
@@ -124,7 +124,7 @@ class TextClassificationRecipe(FineTuningRecipe):
 
     def build_model(self) -> nn.Module:
         self.texts = self.arguments.read_texts(self.arguments.data)
-        if set(self.texts.class_names) == set(self.start.class_names):
+        if len(self.texts.class_names) == len(self.start.class_names):
             self.texts = self.texts.in_order_of(self.start.class_names)
         self.labels = torch.tensor(self.texts.labels)
         self.split = draw_text_split(self.texts, self.arguments)
@@ -208,22 +208,28 @@ class TextClassificationRecipe(FineTuningRecipe):
 
 
 def draw_text_split(texts: LabelledTexts, arguments: Any) -> LabelledSplit:
-    """The parts of the data, or a share of each class that is held out, drawn by the seed.
+    """The parts of the data, or what is held out of them, drawn by the seed.
 
     Args:
         texts: The data.
-        arguments: With `seed` and `train_val_split`.
+        arguments: With `seed`, and with `train_val_split` (a share of each class that is held out
+            of data without parts) or with `num_train_texts` and `num_test_texts`.
 
     Raises:
         ValueError: There is nothing to train on, or no two classes, or a class is only in the
-            other parts.
+            other parts; there are fewer texts than are asked for, or test texts are to be drawn
+            from data that have a part of them.
     """
     texts.check_learnable()
     train, validation, test = (
         torch.tensor(texts.places_of(part), dtype=torch.long) for part in (TRAIN, VALIDATION, TEST)
     )
-    share = arguments.train_val_split
-    if share and not (len(validation) or len(test)):
+    if not len(test):
+        validation, test = test, validation
+    share = getattr(arguments, "train_val_split", 0.0)
+    num_train = getattr(arguments, "num_train_texts", None)
+    num_test = getattr(arguments, "num_test_texts", 0)
+    if share and not len(test):
         labels = torch.tensor(texts.labels)
         test = stratified_places(labels, share, generator_of(arguments.seed, _HELD_OUT))
         train = train[~torch.isin(train, test)]
@@ -232,6 +238,20 @@ def draw_text_split(texts: LabelledTexts, arguments: Any) -> LabelledSplit:
             "them and a share of each class, drawn by the seed.",
             texts.name, len(test), len(texts), f"{len(test) / len(texts):.0%}",
         )  # fmt: skip
-    if not len(test):
-        validation, test = test, validation
-    return LabelledSplit(texts.describe(), train, test, validation=validation)
+    elif num_test and len(test):
+        raise ValueError(
+            f"{texts.name} has a part with {len(test)} texts to measure on, and num_test_texts "
+            f"asks for {num_test} others; leave num_test_texts out, or give data without parts."
+        )
+    elif num_test or num_train:
+        wanted = num_train or max(len(train) - num_test, 1)
+        if wanted + num_test > len(train):
+            raise ValueError(
+                f"{texts.name} has {len(train)} texts to train on, fewer than the {wanted} to "
+                f"learn and {num_test} to measure; ask for fewer."
+            )
+        order = train[torch.randperm(len(train), generator=generator_of(arguments.seed, _DRAWN))]
+        train = order[num_test : num_test + wanted].sort().values
+        test = order[:num_test].sort().values if num_test else test
+    split = LabelledSplit(texts.describe(), train, test, validation=validation)
+    return noting_repetitions(split, [hash(" ".join(one.split())) for one in texts.texts], "texts")

@@ -1,5 +1,7 @@
 """Labelled pictures in folders and tables: parts, classes, sizes, and files that are none."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from PIL import Image
 from salhub.backbones.cifar_resnet.image_processing_cifar_resnet import CifarResNetImageProcessor
 from salhub.data.labelled_pictures import PictureRows, read_labelled_pictures
 from salhub.data.picture_preparation import PicturePreparation, view_box, with_image_size
+from salhub.runner.image_classification import draw_split
 
 
 def picture(seed: int) -> Image.Image:
@@ -44,6 +47,23 @@ def test_parts_are_kept_apart(tmp_path, parts):
     data = read_labelled_pictures(tmp_path)
     assert int(data.is_test.sum()) == 4 and len(data) == 4 * len(parts)
     assert int(data.is_validation.sum()) == 4 * (len(parts) == 3)
+
+
+def test_a_picture_that_is_learned_and_held_out_is_said(tmp_path, caplog):
+    for part in ("train", "val"):
+        write(tmp_path / part, ["cat", "dog"], count=2)
+    picture(7).save(tmp_path / "val" / "dog" / "1.png")
+    arrays = np.stack([np.full((4, 4), shade, dtype=np.uint8) for shade in (1, 2)])
+    labels = np.array([0, 1])
+    np.savez(
+        tmp_path / "a.npz", train_images=arrays, train_labels=labels, test_images=arrays[1:],
+        test_labels=labels[1:],
+    )  # fmt: skip
+    options = SimpleNamespace(seed=0, num_train_images=None, num_test_images=None)
+    for place, count in ((tmp_path, 3), (tmp_path / "a.npz", 1)):
+        split = draw_split(read_labelled_pictures(place), options)
+        assert split.data["num_held_out_that_are_learned"] == count
+        assert f"{count} of the {len(split.test)} pictures of {split.data['name']} " in caplog.text
 
 
 def test_a_class_may_be_called_train(tmp_path):

@@ -4,8 +4,10 @@ import gzip
 import json
 
 import pytest
+import torch
 
 from salhub.data.labelled_texts import read_labelled_texts, read_unlabelled_texts
+from salhub.evaluation.held_out import classes_of_model
 
 
 def test_tab_separated_sentiment(tmp_path):
@@ -125,6 +127,65 @@ def test_columns_are_found_by_their_headings_or_named(tmp_path, caplog):
     assert texts.texts == ["Good, really", "Bad"] and texts.class_names == ["1", "5"]
     with pytest.raises(ValueError, match=r"no column 'star'; .* Did you mean 'stars'"):
         read_labelled_texts(path, label_column="star")
+
+
+NUMBERED = {"text_column": "1", "label_column": "2"}
+NAMED = {"text_column": "Satz", "label_column": "Note"}
+OFTEN = "a\tx\nb\ty\n" * 5
+
+
+HEADINGS, DIVIDED, QUOTED = "is taken for headings", "are divided by", "are taken off"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "columns", "texts", "classes", "said"),
+    [
+        ("a.csv", "text,label\nfine,x\nbad,y\n", NUMBERED, ["fine", "bad"], "xy", HEADINGS),
+        ("a.csv", "Kommentar,Note\ngut,5\nöd,1\n", NUMBERED, ["gut", "öd"], "15", HEADINGS),
+        ("a.csv", "gut,n\nöd,a\n", NUMBERED, ["gut", "öd"], "an", ""),
+        ("a.tsv", "Review\tstars\nfine\t5\nbad\t1\n", {}, ["fine", "bad"], "15", HEADINGS),
+        ("a.tsv", f"Kommentar\tKlasse\n{OFTEN}", {}, ["a", "b"] * 5, "xy", HEADINGS),
+        ("a.tsv", "first\tx\nb\ty\n", {}, ["first", "b"], "xy", ""),
+        ("a.csv", "text;label\nGood, so;5\nBad;1\n", {}, ["Good, so", "Bad"], "15", DIVIDED),
+        ("a.csv", "text|label\na|x\n;|y\n", {}, ["a", ";"], "xy", DIVIDED),
+        ("a.csv", "Satz;Note\na, b;5\nc, d;1\n", NAMED, ["a, b", "c, d"], "15", DIVIDED),
+        ("a.csv", "a, b\tx\nc\ty\n", NUMBERED, ["a, b", "c"], "xy", DIVIDED),
+        ("a.tsv", '"a ""b"""\tx\n"c\nd"\ty\n', {}, ['a "b"', "c\nd"], "xy", QUOTED),
+        ("a.tsv", '"a" b\tx\n"c\ty\n', {}, ['"a" b', '"c'], "xy", ""),
+        ("a.tsv", '"an\tx\ny"\ty\n', {}, ['"an', 'y"'], "xy", ""),
+    ],
+)
+@pytest.mark.parametrize("in_folder", [False, True])
+def test_headings_delimiters_and_quotation_marks_are_found(
+    tmp_path, caplog, name, content, columns, texts, classes, said, in_folder
+):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    found = read_labelled_texts(tmp_path if in_folder else tmp_path / name, **columns)
+    assert found.texts == texts and found.class_names == list(classes)
+    for words in (HEADINGS, DIVIDED, QUOTED):
+        assert (words in caplog.text) == (words == said), words
+
+
+def test_fields_that_may_be_divided_in_two_ways_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("Good, so;5\nBad, no;1\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"not clear which of ',', ';' divides the fields of a"):
+        read_labelled_texts(tmp_path / "a.csv", **NUMBERED)
+    (tmp_path / "a.tsv").write_text("7\tfine\tx\n8\tbad\ty\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"not clear .* text_column: it has '7', 'fine', 'x'"):
+        read_labelled_texts(tmp_path / "a.tsv")
+
+
+def test_names_are_the_same_however_their_letters_are_composed(tmp_path):
+    apart, whole = "Cafe\u0301", "Caf\u00e9"
+    (tmp_path / "a.csv").write_text(f"text,{apart}\na,{apart}\nb,Tea\n", encoding="utf-8")
+    texts = read_labelled_texts(tmp_path / "a.csv", label_column=whole)
+    assert texts.class_names == [whole, "Tea"]
+    # A model keeps its own spelling.
+    assert texts.in_order_of(["Tea", apart]).class_names == ["Tea", apart]
+    assert texts.in_order_of(["Tea", apart]).labels == [1, 0]
+    assert classes_of_model(
+        torch.tensor([0, 1]), [whole, "Tea"], {0: "Tea", 1: apart}, "a"
+    ).tolist() == [1, 0]
 
 
 def test_labels_keep_their_names_and_stand_in_the_order_of_their_numbers(tmp_path):

@@ -175,7 +175,13 @@ def test_a_tokenizer_is_a_source(tmp_path, tickets, checkpoints):
 
 
 def test_the_share_that_is_said_is_the_one_that_is_held_out(caplog):
-    texts = LabelledTexts("few", ["x"] * 4, [0, 0, 1, 1], ["a", "b"])
+    texts = LabelledTexts("few", ["x", " x", "y", "z"], [0, 0, 1, 1], ["a", "b"])
     split = draw_text_split(texts, SimpleNamespace(seed=0, train_val_split=0.15))
     assert len(split.test) == 2
     assert "2 of its 4 texts are held out, 50% of them" in caplog.text
+    # A text that is there twice, on both sides, is no test of what was learned.
+    assert "1 of the 2 texts of few that are held out are among those to learn" in caplog.text
+    assert split.data["num_held_out_that_are_learned"] == 1
+    apart = LabelledTexts("few", ["w", "x", "y", "z"], [0, 0, 1, 1], ["a", "b"])
+    split = draw_text_split(apart, SimpleNamespace(seed=0, num_test_texts=2))
+    assert "num_held_out_that_are_learned" not in split.data

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +22,8 @@ from salhub.backbones.text_classifier.modeling_text_classifier import (
 )
 from salhub.backbones.text_classifier.tokenizer_text_classifier import train_tokenizer
 from salhub.backbones.text_classifier.word_vectors import word_vectors
-from salhub.data.labelled_split import LabelledSplit
 from salhub.data.labelled_texts import LabelledTexts, read_unlabelled_texts
-from salhub.data.tables import TEST, TRAIN, VALIDATION
+from salhub.data.tables import TEST, VALIDATION
 from salhub.hub import load
 from salhub.model_card import Facts
 from salhub.results import Results
@@ -32,7 +32,7 @@ from salhub.runner.batches import Batch, generator_of
 from salhub.runner.classification import classification_numbers
 from salhub.runner.loop import evaluation_mode
 from salhub.runner.recipe import Stage, StepLoss, TrainingRecipe
-from salhub.runner.recipe_text_classification import USAGE, TextArguments
+from salhub.runner.recipe_text_classification import USAGE, TextArguments, draw_text_split
 from salhub.runner.sources import ALL
 from salhub.tokenizing import load_tokenizer
 
@@ -40,8 +40,8 @@ logger = logging.getLogger(__name__)
 
 _ROWS_TO_EVALUATE = 256
 _SENTENCE_ENDS = re.compile(r"(?<= [.!?]) |(?<=\w[.!?])\s|\n")
-# Draws of a run are told apart by these.
-_SPLIT, _VECTORS, _PSEUDO = 0, 1, 2
+# Draws of a run are told apart by these, and 0 is that of its texts.
+_VECTORS, _PSEUDO = 1, 2
 # Texts that cannot be cut in three are still a text for the filters.
 _MIN_LENGTH = 3
 
@@ -307,45 +307,6 @@ class TextClassifierRecipe(TrainingRecipe):
         )
 
 
-def draw_text_split(texts: LabelledTexts, arguments: Any) -> LabelledSplit:
-    """Training and test places: the parts of the data, or drawn by the seed; no text is in both.
-
-    Args:
-        texts: The data.
-        arguments: With `seed`, `num_train_texts` and `num_test_texts`.
-
-    Raises:
-        ValueError: There are fewer texts than are asked for, or test texts are to be drawn from
-            data that have a part of them; or the classes cannot be learned.
-    """
-    texts.check_learnable()
-    learned, validation, given = (
-        torch.tensor(texts.places_of(part), dtype=torch.long) for part in (TRAIN, VALIDATION, TEST)
-    )
-    if not len(given):
-        validation, given = given, validation
-    num_test = arguments.num_test_texts
-    if len(given) and num_test:
-        raise ValueError(
-            f"{texts.name} has a part with {len(given)} texts to measure on, and num_test_texts "
-            f"asks for {num_test} others; leave num_test_texts out, or give data without parts."
-        )
-    num_train = arguments.num_train_texts or max(len(learned) - num_test, 1)
-    if num_train + num_test > len(learned):
-        raise ValueError(
-            f"{texts.name} has {len(learned)} texts to train on, fewer than the {num_train} to "
-            f"learn and {num_test} to measure; ask for fewer."
-        )
-    order = learned[torch.randperm(len(learned), generator=generator_of(arguments.seed, _SPLIT))]
-    test, train = order[:num_test].sort().values, order[num_test : num_test + num_train]
-    return LabelledSplit(
-        texts.describe(),
-        train.sort().values,
-        given if len(given) else test,
-        validation=validation,
-    )
-
-
 def _to_measure(texts: LabelledTexts) -> LabelledTexts:
     """The part of some data that is for measuring, or all where they have no parts."""
     places = texts.places_of(TEST) or texts.places_of(VALIDATION)
@@ -392,7 +353,8 @@ def teach(teachers: list[str], texts: list[str], class_names: list[str]) -> Tens
     total = torch.zeros(len(texts), len(class_names))
     for teacher in teachers:
         model = load(AutoModelForSequenceClassification, teacher).eval()
-        if list(model.config.id2label.values()) != list(class_names):
+        known = [normalize("NFC", name) for name in model.config.id2label.values()]
+        if known != [normalize("NFC", name) for name in class_names]:
             raise ValueError(
                 f"The teacher {Path(teacher).name} has the classes "
                 f"{', '.join(model.config.id2label.values())}, the data "

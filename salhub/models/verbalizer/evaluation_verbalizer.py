@@ -96,6 +96,7 @@ def evaluate(
 def test_texts(model: SaliencyVerbalizerModel, texts: LabelledTexts) -> LabelledTexts:
     """The texts that a model did not learn, of the classes that it has."""
     names = list(model.id2label.values())
+    texts = texts.in_order_of(names)
     if texts.class_names != names:
         raise ValueError(
             f"{texts.name} has the classes {', '.join(texts.class_names)} and the model "
