@@ -132,6 +132,10 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
         """
         return []
 
+    def constant_notes(self) -> list[str]:
+        """Sentences for a person whose map is constant, none by default."""
+        return []
+
     @classmethod
     def from_classifier(
         cls,

@@ -302,7 +302,7 @@ result.save("explained.png")
                 *doubts_of_picture(view.picture, max(view.fitted.enlargement)),
                 *doubts_of_scores(predictions, function),
                 *view.notes(predictions, self._crop_answer(view, function)),
-                *on_class,
+                *(self.model.constant_notes() if explained.degenerate else on_class),
             ],
         )
 

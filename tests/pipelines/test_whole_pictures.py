@@ -244,6 +244,7 @@ def test_a_constant_map_is_not_drawn():
     # Grad-CAM keeps what speaks for a class, and nothing does.
     result = explaining(network, cropping(), method="normgrad")(photo(48, 48), method="grad_cam")
     assert result.degenerate and "constant" in result.summary()
+    assert "set method='norm_grad'" in result.notes[-1]
     assert np.ptp(np.asarray(result.overlay()).astype(int), axis=-1).max() == 0
 
 

@@ -1,5 +1,6 @@
 """From the layers' own maps to what the model returns: joined, resized, smoothed, scaled."""
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -18,6 +19,8 @@ from salhub.ops.maps import (
     resize_maps,
 )
 from salhub.outputs import ImageSaliencyOutput
+
+logger = logging.getLogger(__name__)
 
 # Maps are smooth at this many places a side; ranking each pixel would take longer than the map.
 _COMPARED_SIDE = 56
@@ -123,6 +126,29 @@ def words_on_similarity(similarity: float | None, label: str) -> list[str]:
         "This map hardly depends on the class: that of another one is much the same (rank "
         f"correlation {similarity:.2f}). What speaks for '{label}' is shown by method='grad_cam'."
     ]
+
+
+def words_on_constant() -> list[str]:
+    """Say why a map can be constant, and what to do; see `constant_notes`."""
+    return [
+        "There is nothing to see at this layer: its gradient is zero or the same everywhere, the "
+        "method cuts off what is negative, or the channels cancel, as before a LayerNorm. Leave "
+        "layers out, or set method='norm_grad'."
+    ]
+
+
+def warn_degenerate(degenerate: Tensor, method: str, layers: list[str]) -> None:
+    """Count the maps that say nothing in the log."""
+    count = int(degenerate.sum())
+    if count:
+        logger.warning(
+            "%d of %d maps of %s at %s are constant and were set to zero. %s",
+            count,
+            degenerate.numel(),
+            method,
+            ", ".join(layers),
+            *words_on_constant(),
+        )
 
 
 def asks_for_several(class_labels: Tensor | Sequence | int | None) -> bool:

@@ -21,6 +21,7 @@ from salhub.models.normgrad.layer_search import (
 from salhub.models.normgrad.methods import INPUT_LAYER
 
 MAX_SIZES = 8
+_USUAL_SIZE = 224
 
 Size = tuple[int, int]
 
@@ -138,6 +139,12 @@ def _keep(kept: OrderedDict, key: tuple, value: object) -> None:
     kept[key] = value
     while len(kept) > MAX_SIZES:
         kept.popitem(last=False)
+
+
+def probed_size(size: int | Sequence[int] | None) -> Size:
+    """(height, width) of a side, of both, or as is usual where nothing is known."""
+    height, width = (size or _USUAL_SIZE,) * 2 if isinstance(size, int | None) else size
+    return height, width
 
 
 def image_size_of(config: PreTrainedConfig | None) -> int | Sequence[int] | None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from salhub.models.normgrad.class_scores import output_seeds
+from salhub.models.normgrad.extract_aggregate import extract_aggregate, is_cancelled
 from salhub.models.normgrad.feature_layout import Layout, TransformError, infer_layout
 from salhub.models.normgrad.layer_capture import split_output
 from salhub.models.normgrad.linear_head import LinearHead
@@ -156,7 +157,7 @@ class LayerProbe:
         self.pixel_values = pixel_values.detach()
         self.is_cut = False
         self._records: dict[str, _Record] = {}
-        self._gradients: dict[str, bool] = {}
+        self._gradients: dict[tuple[str, bool], bool] = {}
         self.shared: set[str] = set()
         self.layers = self._structure(reshape_transform)
 
@@ -174,12 +175,18 @@ class LayerProbe:
         found = self.reached([layer.name for layer in self.layers])
         return [replace(layer, has_gradient=layer.name in found) for layer in self.layers]
 
-    def reached(self, names: list[str]) -> set[str]:
-        """Those of the named layers on whose positions the class scores depend."""
-        missing = [name for name in names if name not in self._gradients]
+    def reached(self, names: list[str], *, summed: bool = False) -> set[str]:
+        """Those of the named layers on whose positions the class scores depend.
+
+        Args:
+            names: The layers.
+            summed: Leave out those where gradient times activation cancels over the channels.
+        """
+        missing = [name for name in names if (name, summed) not in self._gradients]
         if missing:
-            self._gradients |= self._find_gradients(missing)
-        return {name for name in names if self._gradients[name]}
+            found = self._find_gradients(missing, summed)
+            self._gradients |= {(name, summed): is_found for name, is_found in found.items()}
+        return {name for name in names if self._gradients[name, summed]}
 
     def _structure(self, transform) -> list[SaliencyLayer]:
         watch, head = (
@@ -218,8 +225,8 @@ class LayerProbe:
             if _positions(record.shape) > 1
         ]
 
-    def _find_gradients(self, names: list[str]) -> dict[str, bool]:
-        watch = _GradientWatch({name: self._records[name] for name in names})
+    def _find_gradients(self, names: list[str], summed: bool) -> dict[str, bool]:
+        watch = _GradientWatch({name: self._records[name] for name in names}, summed)
         try:
             with torch.no_grad():  # ends what the watch switches on
                 watch.attach()
@@ -237,11 +244,12 @@ class LayerProbe:
 class _GradientWatch:
     """A graph from the first of some layers on, noting where the gradient is not zero.
 
-    Nothing is kept of outputs and gradients beyond what autograd itself keeps.
+    Nothing is kept of outputs and gradients beyond what autograd itself keeps, but where sums over
+    channels are asked for.
     """
 
-    def __init__(self, records: dict[str, _Record]):
-        self.records = records
+    def __init__(self, records: dict[str, _Record], summed: bool):
+        self.records, self.summed = records, summed
         self.found = dict.fromkeys(records, False)
         self.leaf: Tensor | None = None
         self._handles: list[Any] = []
@@ -281,9 +289,12 @@ class _GradientWatch:
             tensor = tensor.clone()
         if tensor.requires_grad:
             layout = self.records[name].layout
+            activation = layout.fold(tensor.detach()) if self.summed else None
 
             def note(gradient: Tensor) -> None:
-                self.found[name] = self.found[name] or bool(layout.fold(gradient).any())
+                folded = layout.fold(gradient)
+                speaks = folded.any() if activation is None else _has_sums(activation, folded)
+                self.found[name] = self.found[name] or bool(speaks)
 
             tensor.register_hook(note)
         return tensor
@@ -306,6 +317,12 @@ def probe_layers(
         The pixels first, then the layers from shallow to deep.
     """
     return LayerProbe(network, classify, pixel_values, reshape_transform).with_gradients()
+
+
+def _has_sums(activation: Tensor, gradient: Tensor) -> Tensor:
+    sums = extract_aggregate(activation, gradient, "scaling", "sum")
+    terms = extract_aggregate(activation, gradient, "scaling", "abs_sum")
+    return ~is_cancelled(sums, terms, gradient.dtype).all()
 
 
 def _positions(shape: tuple[int, int, int]) -> int:
@@ -342,7 +359,7 @@ def default_layer(layers: list[SaliencyLayer], where: str, probe: LayerProbe | N
 
     Args:
         layers: From `probe_layers`, or `LayerProbe.layers` together with the probe.
-        where: `MapMethod.layer`: "input", "block", "convolution" or "features".
+        where: `MapMethod.layer`: "input", "block", "summed", "convolution" or "features".
         probe: Asked where the gradient reaches, deepest layers first; None believes
             `has_gradient`.
 
@@ -366,7 +383,8 @@ def default_layer(layers: list[SaliencyLayer], where: str, probe: LayerProbe | N
     names = {layer.name for layer in layers if layer.is_block}
     blocks = [layer for layer in others if layer.is_block]
     for depth in sorted({_nesting(layer.name, names) for layer in blocks}):
-        found = _deepest([one for one in blocks if _nesting(one.name, names) == depth], probe)
+        nested = [one for one in blocks if _nesting(one.name, names) == depth]
+        found = _deepest(nested, probe, summed=where == "summed")
         if found:
             return found
     return _deepest(others, probe) or _refuse(_NO_LAYER, probe)
@@ -394,15 +412,17 @@ def _refuse(complaint: str, probe: LayerProbe | None) -> str:
     raise ValueError(_CUT if probe is not None and probe.is_cut else complaint)
 
 
-def _deepest(layers: list[SaliencyLayer], probe: LayerProbe | None) -> str | None:
-    """The last of the layers that has a gradient."""
+def _deepest(
+    layers: list[SaliencyLayer], probe: LayerProbe | None, *, summed: bool = False
+) -> str | None:
+    """The last of the layers that has a gradient; see `LayerProbe.reached`."""
     if probe is None:
         return next((layer.name for layer in reversed(layers) if layer.has_gradient), None)
     names, size = [layer.name for layer in reversed(layers)], 1
     # The deepest one nearly always has a gradient; growing groups bound the number of passes.
     while names:
         group, names, size = names[:size], names[size:], 2 * size
-        found = probe.reached(group)
+        found = probe.reached(group, summed=summed)
         for name in group:
             if name in found:
                 return name

@@ -17,8 +17,9 @@ class MapMethod:
         extract: Parameters whose gradient is looked at, of `extract_aggregate.EXTRACTS`.
         aggregate: How a position's share becomes one number, of its `AGGREGATES`.
         layer: Where it is used when no layer is named: "input" (the pixels), "block" (the last
-            block with a gradient), "convolution" (the last convolution) or "features" (the maps
-            that are averaged for the linear head).
+            block with a gradient), "summed" (the last whose channels do not cancel in the sum),
+            "convolution" (the last convolution) or "features" (the maps that are averaged for the
+            linear head).
         relu_rule: How gradients pass rectifiers: None (the true gradient), "deconvnet" or "guided".
         virtual_identity: False to look at the layer's own convolution instead of an imagined one.
         use_average_gradient: Average the gradient over the positions first (Grad-CAM).
@@ -55,8 +56,8 @@ METHODS: dict[str, MapMethod] = {
         MapMethod("deconvnet", "bias", "max_abs", "input", relu_rule="deconvnet"),
         MapMethod("guided_backprop", "bias", "max_abs", "input", relu_rule="guided"),
         MapMethod("grad_x_input", "scaling", "sum", "input"),
-        MapMethod("linear_approx", "scaling", "sum"),
-        MapMethod("hires_cam", "scaling", "sum", do_rectify=True),
+        MapMethod("linear_approx", "scaling", "sum", "summed"),
+        MapMethod("hires_cam", "scaling", "sum", "summed", do_rectify=True),
         MapMethod("cam", "scaling", "sum", "features", use_head_weights=True),
         MapMethod("grad_cam", "scaling", "sum", use_average_gradient=True, do_rectify=True),
         # Ours: Grad-CAM before its rectifier, which leaves nothing to compare for unlikely classes.

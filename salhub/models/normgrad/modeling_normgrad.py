@@ -24,15 +24,17 @@ from salhub.models.normgrad.finished_maps import (
     drop_class_axis,
     finish_maps,
     take_comparison,
+    warn_degenerate,
+    words_on_constant,
     words_on_similarity,
 )
 from salhub.models.normgrad.layer_capture import LayerCapture
-from salhub.models.normgrad.layer_choice import LayerChoice, image_size_of
+from salhub.models.normgrad.layer_choice import LayerChoice, image_size_of, probed_size
 from salhub.models.normgrad.layer_search import LayerProbe, SaliencyLayer, has_module
 from salhub.models.normgrad.linear_head import logits_of
 from salhub.models.normgrad.linear_probe import labelled_pictures, leave_one_out_accuracy
 from salhub.models.normgrad.meta_step import ParameterizedClassifier, stepped_parameters
-from salhub.models.normgrad.methods import INPUT_LAYER, MapMethod, method_of
+from salhub.models.normgrad.methods import INPUT_LAYER, MapMethod, method_named, method_of
 from salhub.models.normgrad.saliency_pass import (
     ExplainedNetwork,
     MapRequest,
@@ -46,7 +48,6 @@ from salhub.outputs import ImageSaliencyOutput
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_IMAGE_SIZE = 224
 # On a CPU, feature maps of more pictures leave the allocator's pool, and getting fresh pages from
 # the system then takes as long as computing.
 PICTURES_AT_ONCE = 4
@@ -162,11 +163,14 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         if return_layer_maps:
             output.layer_maps = tuple(drop_class_axis(one, several) for one in maps)
         output.class_similarity = similarity
-        _warn_degenerate(output.degenerate, method.name, layers)
+        warn_degenerate(output.degenerate, method.name, layers)
         return output
 
     def class_notes(self, similarity: float | None, label: str) -> list[str]:
         return words_on_similarity(similarity, label)
+
+    def constant_notes(self) -> list[str]:
+        return words_on_constant()
 
     @refuses_unusable
     def forward_grid(
@@ -216,7 +220,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
             requests, result = self._explain_at(names, wanted, pixel_values, labels)
             outputs = self._finish_grid(requests, result, pixel_values, class_labels)
         for (method, layer), output in outputs.items():
-            _warn_degenerate(output.degenerate, method, [layer])
+            warn_degenerate(output.degenerate, method, [layer])
         return outputs
 
     def _finish_grid(
@@ -266,13 +270,24 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
             >>> print(model.saliency_layers()[-1])
             blocks.15 (320x7x7)
         """
-        size = image_size or image_size_of(self.config.backbone_config) or DEFAULT_IMAGE_SIZE
-        height, width = (size, size) if isinstance(size, int) else size
         with exclusive_use(self.backbone), attribution_scope(self):
-            layers = self._choice.all_layers((height, width))
+            layers = self._choice.all_layers(self._size_of(image_size))
         if not blocks_only:
             return list(layers)
         return [layer for layer in layers if layer.is_block or layer.name == INPUT_LAYER]
+
+    def default_layer(self, method: str, image_size: int | tuple[int, int] | None = None) -> str:
+        """Name the layer where a method is used when none is named.
+
+        Args:
+            method: Name of a method.
+            image_size: As of `saliency_layers`.
+        """
+        with exclusive_use(self.backbone), attribution_scope(self):
+            return self._choice.find(method_named(method).layer, self._size_of(image_size))
+
+    def _size_of(self, image_size: int | tuple[int, int] | None) -> tuple[int, int]:
+        return probed_size(image_size or image_size_of(self.config.backbone_config))
 
     def fit_layer_weights(
         self,
@@ -483,16 +498,3 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
 def _normal(values: Tensor) -> Tensor:
     # Tensors made under inference mode may not be kept by a graph; copies made outside it may.
     return values.clone() if values.is_inference() else values
-
-
-def _warn_degenerate(degenerate: Tensor, method: str, layers: list[str]) -> None:
-    count = int(degenerate.sum())
-    if count:
-        logger.warning(
-            "%d of %d maps of %s at %s are constant and were set to zero: the gradient there is "
-            "the same at every position, zero, or cut off by the method's final rectifier.",
-            count,
-            degenerate.numel(),
-            method,
-            ", ".join(layers),
-        )

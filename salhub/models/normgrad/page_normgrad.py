@@ -7,8 +7,8 @@ import torch
 from gradio.components import Component
 
 from salhub.data.picture_fit import FITS
-from salhub.models.normgrad.layer_search import SaliencyLayer, default_layer
-from salhub.models.normgrad.methods import METHODS, method_named
+from salhub.models.normgrad.layer_search import SaliencyLayer
+from salhub.models.normgrad.methods import METHODS
 from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
 from salhub.models.normgrad.page_tabs import ClassesTab, FamilyTab, SensitiveMapTab
 from salhub.outputs import ImageSaliencyOutput
@@ -50,14 +50,10 @@ class Page(ImageSaliencyPage):
     method_labels = METHOD_LABELS
 
     @cached_property
-    def all_layers(self) -> list[SaliencyLayer]:
-        """Every layer of the network that can be explained, shallow to deep."""
-        return self.pipeline.model.saliency_layers(blocks_only=False)
-
-    @cached_property
     def stages(self) -> list[SaliencyLayer]:
         """The last block of each resolution, shallow to deep; at most the four deepest."""
-        blocks = [layer for layer in self.all_layers if layer.is_block and layer.has_gradient]
+        layers = self.pipeline.model.saliency_layers()
+        blocks = [layer for layer in layers if layer.is_block and layer.has_gradient]
         outermost = min((layer.name.count(".") for layer in blocks), default=0)
         last = {layer.shape[1:]: layer for layer in blocks if layer.name.count(".") == outermost}
         return list(last.values())[-len(_DEPTH_WORDS) :]
@@ -147,7 +143,7 @@ class Page(ImageSaliencyPage):
         method = query.text("method") or shipped.method
         if method == shipped.method:
             return shipped.layers
-        return [default_layer(self.all_layers, method_named(method).layer)]
+        return [self.pipeline.model.default_layer(method)]
 
     def least_likely(self, query: Query) -> int:
         """Return the class the network believes in least."""

@@ -13,6 +13,7 @@ from salhub.models.normgrad.extract_aggregate import (
     Known,
     check_convolution,
     extract_aggregate,
+    is_cancelled,
     own_convolution_map,
 )
 from salhub.models.normgrad.feature_layout import infer_layout
@@ -259,19 +260,28 @@ class _Recording:
         if method.use_average_gradient:
             weights = gradient.mean((-2, -1), dtype=_accurate_dtype(gradient))
             values = _weighted_sum(weights, activation)
-        elif method.virtual_identity:
-            values = extract_aggregate(
-                activation, gradient, method.extract, method.aggregate, known
-            )
         else:
-            values = own_convolution_map(
-                request.layer,
-                self._module(request.layer),
-                self.capture.inputs[request.layer],
-                gradient,
-                method.aggregate,
-            )
+            values = self._aggregated(request, activation, gradient, method.aggregate, known)
+            if method.aggregate == "sum":
+                terms = self._aggregated(request, activation, gradient, "abs_sum", known)
+                cancelled = is_cancelled(values, terms, gradient.dtype)
+                values = values.masked_fill(cancelled[..., None, None], 0.0)
         return values.clamp(min=0) if method.do_rectify else values
+
+    def _aggregated(
+        self,
+        request: MapRequest,
+        activation: Tensor,
+        gradient: Tensor,
+        aggregate: str,
+        known: Known,
+    ) -> Tensor:
+        if request.method.virtual_identity:
+            extract = request.method.extract
+            return extract_aggregate(activation, gradient, extract, aggregate, known)
+        inputs = self.capture.inputs[request.layer]
+        module = self._module(request.layer)
+        return own_convolution_map(request.layer, module, inputs, gradient, aggregate)
 
     def _module(self, layer: str) -> nn.Module:
         return (

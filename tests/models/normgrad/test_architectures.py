@@ -123,6 +123,36 @@ def test_patches_of_a_transformers_last_block_have_no_gradient(name, pixels):
     assert output.degenerate.all() and output.saliency.eq(0).all()
 
 
+# Where a LayerNorm reads each position of the usual layer, and the layer before.
+CANCELLED = {"vit": "vit.layers.0", "deit": "deit.layers.0", "swin": "swin.encoder.layers.0"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", CANCELLED)
+def test_sums_that_cancel_are_no_map(name, dtype, pixels, caplog):
+    network, layer = family(name).to(dtype), FAMILIES[name][1]
+    for settings in ({"method": "linear_approx"}, {"method": "hires_cam"}, {"extract": "bias"}):
+        settings = {"aggregate": "sum", **settings}
+        output = explain(network, layers=[layer], **settings)(pixels)
+        assert output.degenerate.all() and not output.saliency.any()
+    assert f"at {layer} are constant" in caplog.text and "the channels cancel" in caplog.text
+    pairs = [("scaling", "sum"), ("conv1x1", "sum"), ("conv3x3", "sum"), ("scaling", "max")]
+    grid = explain(network).forward_grid(pixels, methods=pairs, layers=[layer])
+    assert [one.degenerate.all().item() for one in grid.values()] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("name", CANCELLED)
+def test_sums_are_taken_where_they_do_not_cancel(name, pixels):
+    network = family(name)
+    model = explain(network, method="linear_approx", output_size="native")
+    assert model.default_layer("linear_approx") == CANCELLED[name]
+    assert model.default_layer("norm_grad") == FAMILIES[name][1]
+    found = model(pixels, LABELS)
+    exact = explain(network.double(), method="linear_approx", output_size="native")(pixels, LABELS)
+    assert not found.degenerate.any()
+    torch.testing.assert_close(found.saliency, exact.saliency.float(), rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", AVERAGED)
 def test_cam_averages_to_the_logit_without_bias(name, pixels):
     network = family(name)
