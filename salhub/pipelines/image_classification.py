@@ -68,10 +68,12 @@ result.save("classified.png")
     def postprocess(self, model_outputs, top_k: int = _TOP_CLASSES) -> ImageClassificationResult:
         [logits] = without_positions(model_outputs["logits"])
         function = score_function(self.model.config, len(logits))
-        top = apply_score_function(logits, function).topk(min(top_k, len(logits)))
-        picture, indices = model_outputs["pictures"][0], top.indices.tolist()
-        labels, scores = [self.class_name(index) for index in indices], top.values.tolist()
-        found = list(zip(labels, indices, scores, strict=True))
+        # Whether an answer is in doubt takes two classes, however few are shown.
+        top = apply_score_function(logits, function).topk(min(max(2, top_k), len(logits)))
+        names = [self.class_name(index) for index in top.indices.tolist()]
+        found = list(zip(names, top.indices.tolist(), top.values.tolist(), strict=True))
+        labels, indices, scores = map(list, zip(*found[:top_k], strict=True))
+        picture = model_outputs["pictures"][0]
         return ImageClassificationResult(
             image=picture,
             labels=labels,

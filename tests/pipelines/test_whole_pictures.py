@@ -18,6 +18,8 @@ from transformers.models.convnext.image_processing_pil_convnext import ConvNextI
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 import salhub
+from salhub.pipelines.doubts import doubts_of_scores
+from salhub.pipelines.image_classification import ImageClassificationPipeline
 
 SHAPES = [(60, 40), (40, 60), (48, 48), (8, 8), (300, 30)]
 
@@ -229,6 +231,28 @@ def test_an_unsure_network_says_so_before_the_map():
     assert "wavers between 'LABEL_0' (52 %) and 'LABEL_1' (47 %)" in tie.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("scores", "unsure"),
+    [((0.33, 0.06), True), ((0.37, 0.06), False), ((0.60, 0.37), True), ((0.60, 0.35), False)],
+)
+def test_an_answer_is_in_doubt_when_it_is_low_or_another_is_near(scores, unsure):
+    predictions = [(f"class {place}", place, score) for place, score in enumerate(scores)]
+    assert bool(doubts_of_scores(predictions, "softmax")) == unsure
+    assert not doubts_of_scores([(*predictions[0][:2], 0.4)], "softmax")
+
+
+def test_an_answer_of_one_class_is_in_doubt_for_the_next_one():
+    network = with_biases(resnet(), [5.0, 4.9, 0.0, 0.0])
+    classify = ImageClassificationPipeline(network, image_processor=squeezing())
+    result = classify(photo(60, 40), top_k=1)
+    assert result.labels == ["LABEL_0"] and "and 'LABEL_1' (47 %)" in result.notes[0]
+
+
+def test_the_photo_of_a_rocket_is_called_a_drilling_platform_with_doubt():
+    result = salhub.pipeline("gradcam-efficientnet-lite0", device="cpu")("sample:rocket")
+    assert "even the likeliest class, 'drilling platform', has only 33 %" in result.notes[0]
+
+
 def test_pictures_in_which_there_is_nothing_are_told():
     explain = explaining(resnet(), cropping())
     assert "of one colour" in explain(Image.new("RGB", (50, 40))).notes[0]
@@ -258,8 +282,6 @@ def test_a_grey_classifier_is_explained(method):
 
 
 def test_a_grey_classifier_classifies(tmp_path):
-    from salhub.pipelines.image_classification import ImageClassificationPipeline
-
     network = resnet(num_channels=1, problem_type="multi_label_classification")
     classify = ImageClassificationPipeline(network, image_processor=squeezing())
     result = classify(photo(60, 40))
