@@ -26,14 +26,17 @@ class Frame:
 
     Args:
         mask: 1 for tokens, 0 for padding, int64 (R, T).
+        ids: The tokens, int64 (R, T).
         types: Which of two texts each token is of, int64 (R, T), or None.
     """
 
     mask: Tensor
+    ids: Tensor
     types: Tensor | None = None
 
-    def __getitem__(self, rows: Any) -> "Frame":
-        return Frame(self.mask[rows], None if self.types is None else self.types[rows])
+    def __getitem__(self, place: Any) -> "Frame":
+        types = None if self.types is None else self.types[place]
+        return Frame(self.mask[place], self.ids[place], types)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,16 @@
 """The saliency verbalizer: a text classifier, what it looked at, and a sentence that says so."""
 
 import inspect
-from dataclasses import dataclass
+from collections.abc import MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from salhub.explaining.concurrency import exclusive_use
 from salhub.explaining.modeling_explained_classifier import (
     ExplainedClassifierModel,
     check_class_range,
@@ -29,6 +33,9 @@ from salhub.outputs import SaliencyOutput
 # These keep their last layer under another name than "score".
 _LAST_TOKEN_TYPES = frozenset({"ctrl", "xlnet"})
 # Heads that give no logits of one text, though their layers have the same names.
+# Tokens of a text by which it is found out whether a classifier needs them beside their vectors.
+_COMPARED = 64
+_NEEDS_TOKENS: MutableMapping[nn.Module, bool] = WeakKeyDictionary()
 _OTHER_HEADS = ("ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering")
 
 
@@ -82,7 +89,12 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
                 f"{type(self.backbone).__name__} is no text classifier of transformers; give one "
                 f"that {self.auto_class} loads."
             )
-        if self.backbone.get_input_embeddings() is None or not _has_head(self.backbone):
+        if not hasattr(_vectors_of(self.backbone), "weight"):
+            raise ValueError(
+                f"{type(self.backbone).__name__} has no table of word vectors to explain it by; "
+                "give a classifier that has one, such as BERT."
+            )
+        if not _has_head(self.backbone):
             raise ValueError(
                 f"{type(self.backbone).__name__} has no classification head; give a model that was "
                 f"fine-tuned for classification and that {self.auto_class} loads."
@@ -165,8 +177,8 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
             is_word = mask.bool()
             if special_tokens_mask is not None:
                 is_word = is_word & ~special_tokens_mask.clone().bool()
-            vectors, baseline = self._vectors(ids, is_word, baseline_token)
-            frame = Frame(mask, None if token_type_ids is None else token_type_ids.clone())
+            frame = Frame(mask, ids, None if token_type_ids is None else token_type_ids.clone())
+            vectors, baseline = self._vectors(frame, is_word, baseline_token)
             largest = self._rows_at_once(vectors, frame)
             chunks = [slice(row, row + largest) for row in range(0, len(ids), largest)]
             with torch.no_grad():
@@ -198,8 +210,9 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor:
         """What the classifier says of texts, (B, C), as it is explained: from word vectors."""
-        vectors = self.backbone.get_input_embeddings()(input_ids)
-        return self._logits(vectors, Frame(attention_mask, token_type_ids))
+        with attribution_scope(self), torch.no_grad():
+            frame = Frame(attention_mask, input_ids, token_type_ids)
+            return self._logits(self._own_vectors(frame), frame)
 
     def takes(self, name: str) -> bool:
         """Whether the classifier has an argument of that name, such as "token_type_ids"."""
@@ -215,14 +228,71 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
         own = frame[:1]
 
         def classify(short: Tensor) -> Tensor:
-            size = short.shape[1]
-            types = None if own.types is None else own.types[:, :size]
-            return self._logits(short, Frame(torch.ones_like(own.mask[:, :size]), types))
+            part = own[:, : short.shape[1]]
+            return self._logits(short, replace(part, mask=torch.ones_like(part.mask)))
 
         return min(largest, rows_that_fit(classify, vectors, self.backbone))
 
+    def _own_vectors(self, frame: Frame) -> Tensor:
+        """Vectors of tokens; at the first call it is found out how the classifier takes them.
+
+        Raises:
+            ValueError: What it says of vectors is not what it says of their tokens.
+        """
+        vectors = self._looked_up(frame.ids)
+        if self.backbone in _NEEDS_TOKENS:
+            return vectors
+        own, short = frame[:1, :_COMPARED], vectors[:1, :_COMPARED]
+        expected = self._answer(own, input_ids=own.ids)
+        room = (1e-4 if expected.dtype == torch.float32 else 0.03) * max(1, expected.abs().max())
+        for needs_tokens in (False, True):
+            with suppress(AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+                found = self._answer_to_vectors(short, own, needs_tokens=needs_tokens)
+                if torch.allclose(found, expected, rtol=0, atol=float(room), equal_nan=True):
+                    _NEEDS_TOKENS[self.backbone] = needs_tokens
+                    return vectors
+        raise ValueError(
+            f"{type(self.backbone).__name__} says of word vectors something else than of their "
+            "tokens, so its answers cannot be explained by words; give a classifier that takes "
+            "inputs_embeds, such as BERT."
+        )
+
+    def _looked_up(self, ids: Tensor) -> Tensor:
+        with torch.no_grad():
+            found = self.backbone.get_input_embeddings()(ids)
+        return found[0] if isinstance(found, tuple) else found
+
+    @property
+    def _num_tokens(self) -> int:
+        return len(self.backbone.get_input_embeddings().weight)
+
     def _logits(self, vectors: Tensor, frame: Frame) -> Tensor:
-        inputs: dict[str, Any] = {"inputs_embeds": vectors, "attention_mask": frame.mask}
+        needs_tokens = _NEEDS_TOKENS[self.backbone]
+        return self._answer_to_vectors(vectors, frame, needs_tokens=needs_tokens)
+
+    def _answer_to_vectors(self, vectors: Tensor, frame: Frame, *, needs_tokens: bool) -> Tensor:
+        vectors = vectors.clone()  # CTRL scales what it is given in place.
+        if not needs_tokens:
+            return self._answer(frame, inputs_embeds=vectors)
+        # Some look at the tokens beside their vectors, such as ESM, which scales by those hidden.
+        table, was_asked = self.backbone.get_input_embeddings(), []
+
+        def instead(module: nn.Module, inputs: Any, output: Any) -> Any:
+            was_asked.append(module)
+            return (vectors, *output[1:]) if isinstance(output, tuple) else vectors
+
+        with exclusive_use(self.backbone):
+            handle = table.register_forward_hook(instead)
+            try:
+                answer = self._answer(frame, input_ids=frame.ids)
+            finally:
+                handle.remove()
+        if not was_asked:
+            raise ValueError("The table of word vectors is not looked into.")
+        return answer
+
+    def _answer(self, frame: Frame, **inputs: Any) -> Tensor:
+        inputs["attention_mask"] = frame.mask
         if frame.types is not None:
             inputs["token_type_ids"] = frame.types
         if self.takes("global_attention_mask"):
@@ -232,21 +302,20 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
         own = self.backbone.config
         if not self.reads_last_token or own.pad_token_id is not None:
             return self.backbone(**inputs).logits
-        # These take several rows only where some token is named, which vectors do not use.
-        own.pad_token_id = 0
+        # These take several rows only where some token is named; no row has this one.
+        own.pad_token_id = -1
         try:
             return self.backbone(**inputs).logits
         finally:
             own.pad_token_id = None
 
-    def _vectors(self, ids: Tensor, is_word: Tensor, token: int | None) -> tuple[Tensor, Tensor]:
-        table = self.backbone.get_input_embeddings()
+    def _vectors(self, frame: Frame, is_word: Tensor, token: int | None) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            vectors = table(ids)
+            vectors = self._own_vectors(frame)
             if self.config.baseline == "zero":
                 neutral = torch.zeros_like(vectors[:1, :1])
             else:
-                neutral = table(ids.new_full((1, 1), self._neutral_token(token)))
+                neutral = self._looked_up(frame.ids.new_full((1, 1), self._neutral_token(token)))
             baseline = torch.where(is_word[..., None], neutral, vectors)
         return vectors, baseline
 
@@ -259,7 +328,7 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
                 f"The classifier names no {name}, so there is nothing to compare words with; set "
                 f"it in its configuration, or use baseline='zero'."
             )
-        count = self.backbone.get_input_embeddings().num_embeddings
+        count = self._num_tokens
         if not 0 <= token < count:
             raise ValueError(
                 f"{name} is {token}, and the classifier has tokens 0 to {count - 1}; use "
@@ -300,13 +369,20 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
             raise ValueError(
                 f"input_ids must have shape (B, T), none of them 0, got {tuple(input_ids.shape)}."
             )
-        count = self.backbone.get_input_embeddings().num_embeddings
+        count = self._num_tokens
         low, high = map(int, input_ids.aminmax())
         if low < 0 or high >= count:
             raise ValueError(
                 f"input_ids must be tokens 0 to {count - 1}, got {low} to {high}; use the "
                 "classifier's own tokenizer."
             )
+
+
+def _vectors_of(backbone: Any) -> nn.Module | None:
+    try:
+        return backbone.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
 
 
 def _has_head(backbone: nn.Module) -> bool:

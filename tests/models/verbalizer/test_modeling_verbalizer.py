@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, BertModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, BertModel
 
 from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
 from salhub.models.verbalizer.modeling_verbalizer import SaliencyVerbalizerModel
@@ -118,6 +118,47 @@ def test_a_baseline_that_the_classifier_lacks_is_refused(name):
         model(torch.tensor([[4, 5]]))
     model.config.baseline = "zero"
     assert model(torch.tensor([[4, 5]])).saliency.isfinite().all()
+
+
+SMALL = {"vocab_size": 60, "num_labels": 3, "hidden_size": 16, "num_hidden_layers": 1,
+         "num_attention_heads": 2, "intermediate_size": 24, "pad_token_id": 0}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("esm", {"token_dropout": True, "mask_token_id": 5, "position_embedding_type": "rotary"}),
+        ("ibert", {}),
+        ("ibert", {"quant_mode": True}),
+        ("ctrl", {"n_embd": 16, "n_layer": 1, "n_head": 2, "dff": 24}),
+    ],
+)
+def test_what_is_explained_is_the_classifiers_own_answer(name, fields):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(name, **SMALL, **fields)
+    network = AutoModelForSequenceClassification.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.2)
+    model = SaliencyVerbalizerModel.from_classifier(network, n_steps=9, baseline="zero")
+    ids = torch.tensor([[6, 7, 8, 9], [9, 8, 6, 7]])
+    output = model(ids)
+    torch.testing.assert_close(output.logits, network(ids).logits.detach(), rtol=0, atol=1e-5)
+    assert output.saliency.isfinite().all() and not any(
+        module._forward_hooks for module in network.modules()
+    )
+    assert model.logits_of(ids, torch.ones_like(ids)).argmax(-1).equal(output.class_labels)
+
+
+def test_a_classifier_that_answers_otherwise_to_vectors_is_refused(monkeypatch):
+    network = bert()
+    other = torch.nn.Embedding(60, 16)
+    monkeypatch.setattr(network, "get_input_embeddings", lambda: other)
+    with pytest.raises(ValueError, match="says of word vectors something else than of their tok"):
+        SaliencyVerbalizerModel.from_classifier(network)(torch.tensor([[4, 5, 6]]))
+    monkeypatch.setattr(network, "get_input_embeddings", lambda: None)
+    with pytest.raises(ValueError, match="has no table of word vectors to explain it by"):
+        SaliencyVerbalizerModel.from_classifier(network)
 
 
 def test_the_text_classifier_inside_still_loads_by_its_auto_class(tmp_path):
