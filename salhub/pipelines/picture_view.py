@@ -12,6 +12,8 @@ from salhub.viz.text import percentage
 
 # From this on, a squeezed picture no longer looks like itself.
 _SQUEEZED = 2.0
+# A shorter side that is shrunk so many times leaves little to recognise.
+_UNRECOGNISABLE = 4.0
 # A whole picture is said to be seen small from this share of its usual scale on.
 _SMALL = 0.75
 
@@ -61,22 +63,34 @@ class View:
             share = percentage((right - left) * (bottom - top) / (width * height))
             return [f"The network saw only the middle of the picture, {share} of it (fit='crop')."]
         if fitted.fit == "letterbox":
+            kept = max(1, round(min(width * across, height * down)))
             return [
                 f"The network takes {seen} only, so the whole picture was shrunk into them, with "
-                "bars beside it; it knows pictures without bars, and larger."
+                f"bars beside it, and its shorter side to {kept}; it knows pictures without bars, "
+                f"and larger.{self._advice(min(fitted.size) / kept)}"
             ]
         squeezed = max(down / across, across / down)
         if fitted.fit == "squeeze" and squeezed >= _SQUEEZED:
-            return [f"The image processor squeezed the picture {squeezed:.1f} times, into {seen}."]
+            return [
+                f"The image processor squeezed the picture {squeezed:.1f} times, into {seen}."
+                f"{self._advice(squeezed)}"
+            ]
         if self.crop is not None and fitted.fit == "whole":
             usual = min(self.crop.size) / min(width, height)
             if max(down, across) < _SMALL * usual:
                 times = usual / min(down, across)
                 return [
                     f"The picture is so long that the network saw it {times:.1f} times smaller "
-                    "than others."
+                    f"than others.{self._advice(times)}"
                 ]
         return []
+
+    def _advice(self, times: float) -> str:
+        """What to do where a side is so many times smaller than usual; empty below a limit."""
+        if times < _UNRECOGNISABLE:
+            return ""
+        cut = "" if self.crop is None else ", or set fit='crop'"
+        return f" That leaves little to recognise: cut the picture to the part that matters{cut}."
 
 
 @dataclass(eq=False)

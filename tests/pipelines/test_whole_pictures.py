@@ -90,6 +90,23 @@ def test_the_map_covers_the_picture(network, processor, fits, size):
     assert result.class_label == int(scores.argmax())
 
 
+@pytest.mark.parametrize(
+    ("network", "processor", "size", "words"),
+    [
+        (vit, cropping, (480, 30), "its shorter side to 2; it knows"),
+        (vit, cropping, (30, 480), "or set fit='crop'."),
+        (vit, squeezing, (480, 30), "16.0 times, into 32 x 32 pixels. That leaves little to"),
+        (vit, cropping, (60, 40), None),
+        (vit, squeezing, (90, 40), None),
+    ],
+)
+def test_a_picture_of_which_little_is_left_is_to_be_cut(network, processor, size, words):
+    view = explaining(network(), processor()).view(photo(*size))
+    [note] = view.notes([], None)
+    assert words in note if words else "That leaves little" not in note
+    assert ("cut the picture to the part that matters" in note) == (words is not None)
+
+
 def test_salient_relevance_goes_the_same_way():
     explain = explaining(resnet(), cropping(), "salient_relevance")
     whole, crop = explain(photo(60, 40)), explain(photo(60, 40), fit="crop")
