@@ -20,6 +20,7 @@ from salhub.explaining.configuration_explained_classifier import (
     PLACE_FIELDS,
     ExplainedClassifierConfig,
 )
+from salhub.explaining.picture_size import refuse_other_size
 from salhub.hub import HUB_KEYWORDS, hub_keywords, resolve
 from salhub.loading_keywords import CHECKED_KEYWORDS, with_one_precision
 from salhub.manifest import NAMESPACE
@@ -71,9 +72,12 @@ def refuses_unusable(method: Callable) -> Callable:
         _refuse_unusable(self.backbone, needs_gradients="image" in self.input_modalities)
         try:
             found = method(self, *arguments, **keywords)
-        except ValueError:
-            # Where weights are no numbers, that is why, whatever the method found.
+        except (RuntimeError, ValueError):
+            # Where weights are no numbers, or pictures of another size, that is why.
             refuse_broken_network(self.backbone)
+            pixels = keywords.get("pixel_values", *arguments[:1])
+            if getattr(pixels, "ndim", 0) == 4:
+                refuse_other_size(self.backbone, self.config.backbone_config, pixels)
             raise
         for answer in _answers_in(found):
             refuse_broken_weights(self.backbone, answer)

@@ -2,13 +2,13 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Self
 
 from torch import nn
-from transformers import PreTrainedConfig
 
+from salhub.explaining.picture_size import Size
 from salhub.models.normgrad.feature_layout import TransformError
 from salhub.models.normgrad.layer_capture import no_row_for_each_picture
 from salhub.models.normgrad.layer_search import (
@@ -21,9 +21,6 @@ from salhub.models.normgrad.layer_search import (
 from salhub.models.normgrad.methods import INPUT_LAYER
 
 MAX_SIZES = 8
-_USUAL_SIZE = 224
-
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -139,18 +136,3 @@ def _keep(kept: OrderedDict, key: tuple, value: object) -> None:
     kept[key] = value
     while len(kept) > MAX_SIZES:
         kept.popitem(last=False)
-
-
-def probed_size(size: int | Sequence[int] | None) -> Size:
-    """(height, width) of a side, of both, or as is usual where nothing is known."""
-    height, width = (size or _USUAL_SIZE,) * 2 if isinstance(size, int | None) else size
-    return height, width
-
-
-def image_size_of(config: PreTrainedConfig | None) -> int | Sequence[int] | None:
-    """The picture size of a classifier, also where it stands in its vision part's configuration."""
-    if config is None:
-        return None
-    parts = [one for one in vars(config).values() if isinstance(one, PreTrainedConfig)]
-    sizes = [getattr(config, "image_size", None), *map(image_size_of, parts)]
-    return next((size for size in sizes if size is not None), None)

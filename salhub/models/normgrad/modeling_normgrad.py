@@ -14,6 +14,7 @@ from salhub.explaining.modeling_explained_classifier import (
     refuses_unusable,
 )
 from salhub.explaining.module_state import unchanged_attributes
+from salhub.explaining.picture_size import image_size_of, sides
 from salhub.modeling import attribution_scope
 from salhub.models.normgrad.class_scores import are_probabilities
 from salhub.models.normgrad.configuration_normgrad import NormGradConfig
@@ -29,7 +30,7 @@ from salhub.models.normgrad.finished_maps import (
     words_on_similarity,
 )
 from salhub.models.normgrad.layer_capture import LayerCapture
-from salhub.models.normgrad.layer_choice import LayerChoice, image_size_of, probed_size
+from salhub.models.normgrad.layer_choice import LayerChoice
 from salhub.models.normgrad.layer_search import LayerProbe, SaliencyLayer, has_module
 from salhub.models.normgrad.linear_head import logits_of
 from salhub.models.normgrad.linear_probe import labelled_pictures, leave_one_out_accuracy
@@ -48,6 +49,7 @@ from salhub.outputs import ImageSaliencyOutput
 
 logger = logging.getLogger(__name__)
 
+_USUAL_SIZE = 224
 # On a CPU, feature maps of more pictures leave the allocator's pool, and getting fresh pages from
 # the system then takes as long as computing.
 PICTURES_AT_ONCE = 4
@@ -276,18 +278,13 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
             return list(layers)
         return [layer for layer in layers if layer.is_block or layer.name == INPUT_LAYER]
 
-    def default_layer(self, method: str, image_size: int | tuple[int, int] | None = None) -> str:
-        """Name the layer where a method is used when none is named.
-
-        Args:
-            method: Name of a method.
-            image_size: As of `saliency_layers`.
-        """
+    def default_layer(self, method: str) -> str:
+        """Name the layer at which a method explains pictures of the usual size."""
         with exclusive_use(self.backbone), attribution_scope(self):
-            return self._choice.find(method_named(method).layer, self._size_of(image_size))
+            return self._choice.find(method_named(method).layer, self._size_of(None))
 
     def _size_of(self, image_size: int | tuple[int, int] | None) -> tuple[int, int]:
-        return probed_size(image_size or image_size_of(self.config.backbone_config))
+        return sides(image_size or image_size_of(self.config.backbone_config) or _USUAL_SIZE)
 
     def fit_layer_weights(
         self,

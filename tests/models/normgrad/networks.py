@@ -89,7 +89,7 @@ def spread_weights(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-_TINY_TRANSFORMER = {
+TINY_TRANSFORMER = {
     "hidden_size": 16,
     "num_hidden_layers": 3,
     "num_attention_heads": 2,
@@ -137,11 +137,11 @@ def _swin():
 
 
 def _vit():
-    return transformers.ViTForImageClassification(transformers.ViTConfig(**_TINY_TRANSFORMER))
+    return transformers.ViTForImageClassification(transformers.ViTConfig(**TINY_TRANSFORMER))
 
 
 def _deit():
-    return transformers.DeiTForImageClassification(transformers.DeiTConfig(**_TINY_TRANSFORMER))
+    return transformers.DeiTForImageClassification(transformers.DeiTConfig(**TINY_TRANSFORMER))
 
 
 # name -> (builder, default layer, its grid for 64 pixels)

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+import transformers
 
 from salhub.models.normgrad.methods import METHODS
 from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
-from tests.models.normgrad.networks import FAMILIES, family
+from tests.models.normgrad.networks import FAMILIES, TINY_TRANSFORMER, family
 
 RECTIFIED = ("resnet", "mobilenet_v2")
 AVERAGED = ("resnet", "mobilenet_v2", "swin")
@@ -172,3 +173,20 @@ def test_saving_with_the_classifier_inside(name, pixels, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = NormGradForImageSaliency.from_pretrained(tmp_path)
     torch.testing.assert_close(loaded(pixels).saliency, model(pixels).saliency)
+
+
+@pytest.mark.parametrize("name", ["vit", "siglip"])
+def test_a_table_of_positions_that_does_not_fit_is_said(name, pixels):
+    if name == "vit":
+        network = family("vit")
+    else:
+        vision = TINY_TRANSFORMER
+        network = transformers.SiglipForImageClassification(
+            transformers.SiglipConfig(vision_config=vision)
+        )
+    with pytest.raises(
+        ValueError, match="takes pictures of 64 x 64 pixels only, got 32 x 48; give"
+    ):
+        explain(network)(pixels[..., :32, :48])
+    with pytest.raises(ValueError, match="'nope' is not in the network"):
+        explain(network, layers=["nope"])(pixels)
