@@ -25,7 +25,8 @@ def passes(model: SaliencyVerbalizerModel) -> list[tuple[int, int]]:
     seen: list[tuple[int, int]] = []
 
     def note(_, __, inputs):
-        seen.append(tuple(inputs["inputs_embeds"].shape[:2]))
+        given = inputs.get("inputs_embeds", inputs.get("input_ids"))
+        seen.append(tuple(given.shape[:2]))
 
     model.backbone.register_forward_pre_hook(note, with_kwargs=True)
     return seen

@@ -129,7 +129,6 @@ SMALL = {"vocab_size": 60, "num_labels": 3, "hidden_size": 16, "num_hidden_layer
     [
         ("esm", {"token_dropout": True, "mask_token_id": 5, "position_embedding_type": "rotary"}),
         ("ibert", {}),
-        ("ibert", {"quant_mode": True}),
         ("ctrl", {"n_embd": 16, "n_layer": 1, "n_head": 2, "dff": 24}),
     ],
 )
