@@ -184,6 +184,8 @@ class LexRankModel(ParameterFreeModel):
         threshold = config.cluster_threshold if is_other else config.threshold
         teleport = None
         if query is not None:
+            if (reason := self.why_ignored(features)) is not None:
+                logger.warning("%s", reason)
             teleport = _preference(features)
             features = SentenceFeatures(tuple(p[:-1] for p in features.parts), features.clips)
         walk = features.walk(threshold, config.solver, config.top_edges)
@@ -195,13 +197,21 @@ class LexRankModel(ParameterFreeModel):
             residuals=torch.tensor(found.residual, dtype=torch.float64),
         )
 
+    def why_ignored(self, features: SentenceFeatures) -> str | None:
+        """Say why a query, whose vector is the last one, changes nothing; None where it does."""
+        if self.config.centrality == "degree" or self.config.damping == 1:
+            is_degree = self.config.centrality == "degree"
+            setting = "centrality='degree'" if is_degree else "damping=1"
+            return (
+                "The query was left out: it says where jumps of the walk end, and there are none "
+                f"with {setting}."
+            )
+        if _preference(features) is None:
+            return "The query was left out: no sentence has anything in common with it."
+        return None
+
     def _centrality(self, walk: Walk, teleport: np.ndarray | None) -> Stationary:
         config = self.config
-        if teleport is not None and (config.centrality == "degree" or config.damping == 1):
-            logger.warning(
-                "A query says where jumps of the walk end, and there are none with %s.",
-                "centrality='degree'" if config.centrality == "degree" else "damping=1",
-            )
         if config.damping == 1 and count_components(walk) > 1:
             logger.warning(
                 "With damping=1 the walk never leaves a group of sentences that has nothing in "
@@ -396,10 +406,7 @@ def _preference(features: SentenceFeatures) -> np.ndarray | None:
     """Where a walk with a query jumps to: sentences as they resemble the last row, the query."""
     similar = features.similarity_to([len(features) - 1])[:-1, 0]
     total = similar.sum()
-    if total <= 0:
-        logger.warning("No sentence has anything in common with the query; it is left out.")
-        return None
-    return similar / total
+    return similar / total if total > 0 else None
 
 
 def _scaled(probabilities: np.ndarray, normalize: str) -> np.ndarray:

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from salhub.models.lexrank.similarity_graph import SentenceFeatures
+from salhub.models.lexrank.words import UNSPACED, has_unspaced
 
 _WRITTEN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z%]*)\s*", re.IGNORECASE)
-_WORD, _CUT = re.compile(r"\S+"), "…"
+_WORD, _LETTER, _CUT = re.compile(r"\S+"), re.compile(r"\w"), "…"
+_LETTER_OR_WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 _CLAUSE_ENDS = ",;:—–、，；："  # noqa: RUF001 - other scripts have marks of their own
 # From here on sentences say the same; those below are held back, and fill what room is left.
 _THE_SAME = 0.85
@@ -30,8 +32,8 @@ class Budget:
 
     Args:
         amount: How much, above 0; of "ratio" a share, at most 1.
-        unit: "words" (between white space), "sentences", "characters" (without what joins
-            sentences) or "ratio" (of the words of the text).
+        unit: "words" (between white space; of scripts without it, characters), "sentences",
+            "characters" or "ratio" (of the words of the text).
 
     Example:
         >>> Budget.read("100w"), Budget.read(3), Budget.read("20%")
@@ -77,8 +79,22 @@ Budget(amount=0.2, unit='ratio'))
         if self.unit == "sentences":
             return [1] * len(sentences)
         if self.unit == "characters":
-            return [len(sentence) for sentence in sentences]
-        return [len(sentence.split()) for sentence in sentences]
+            return [len(" ".join(sentence.split())) for sentence in sentences]
+        return [len(_word_ends(sentence)) for sentence in sentences]
+
+    @property
+    def joint(self) -> int:
+        """What it takes to join two sentences."""
+        return int(self.unit == "characters")
+
+    def note(self, sentences: Sequence[str]) -> str | None:
+        """What a reader should know of how words were counted."""
+        if self.unit != "words" or not any(map(has_unspaced, sentences)):
+            return None
+        return (
+            "The text is, in part, in a script without spaces between words; of that, each "
+            "character was counted as a word."
+        )
 
     def cut(self, sentence: str, limit: int) -> str:
         """The beginning of a sentence, and a mark, that together take no more than a limit.
@@ -89,13 +105,14 @@ Budget(amount=0.2, unit='ratio'))
             >>> Budget.read("5w").cut("It rains, and all the streets are wet.", 5)
             'It rains, and all the…'
         """
-        ends = [match.end() for match in _WORD.finditer(sentence)]
+        ends = _word_ends(sentence)
         if self.unit == "characters":
             most = limit - len(_CUT)
             ends = [end for end in ends if end <= most] or [most]
         else:
             ends = ends[:limit]
-        clauses = [end for end in ends[len(ends) // 2 :] if sentence[end - 1 : end] in _CLAUSE_ENDS]
+        later = ends[len(ends) // 2 :]
+        clauses = [end for end in later if set(sentence[end - 1 : end + 1]) & set(_CLAUSE_ENDS)]
         return sentence[: (clauses or ends)[-1]].rstrip(_CLAUSE_ENDS) + _CUT
 
     def limit(self, costs: Sequence[int]) -> int:
@@ -103,6 +120,13 @@ Budget(amount=0.2, unit='ratio'))
         if self.unit == "ratio":
             return max(1, math.floor(self.amount * sum(costs)))
         return int(self.amount)
+
+
+def _word_ends(sentence: str) -> list[int]:
+    """Where the words of a sentence end, or the letters of a script without spaces."""
+    if not has_unspaced(sentence):
+        return [match.end() for match in _WORD.finditer(sentence)]
+    return [match.end() for match in _LETTER_OR_WORD.finditer(sentence) if _LETTER.search(match[0])]
 
 
 def _checked(amount: float, unit: str, written: Any) -> float:

@@ -121,6 +121,7 @@ def summarize(
     sentences = [span.of(texts[n]) for n, found in enumerate(spans) for span in found]
     features = model.features(sentences, numbers, query)
     scores = model.rank_features(features, numbers, query).scores.numpy()
+    ignored = None if query is None else model.why_ignored(features)
     words = _words_of(sentences, model)
     scores = weighted_scores(scores, spans, [len(one) for one in words], model.config)
     if query is not None:
@@ -129,8 +130,8 @@ def summarize(
     limit = length.limit(costs)
     selection = select_sentences(
         scores,
-        costs,
-        limit,
+        [cost + length.joint for cost in costs],
+        limit + length.joint,
         features,
         words,
         redundancy=model.config.redundancy,
@@ -146,7 +147,10 @@ def summarize(
         sentences=_ranked(sentences, numbers, spans, scores, chosen, features),
         chosen=tuple(chosen),
         left_out=tuple(LeftOut(r.place, r.of, r.similarity) for r in selection.repetitions),
-        notes=tuple(_notes(selection, costs, length, limit)),
+        notes=(
+            *filter(None, (ignored, length.note(sentences))),
+            *_notes(selection, costs, length, limit),
+        ),
     )
 
 
@@ -158,7 +162,7 @@ def _notes(selection: Selection, costs: Sequence[int], budget: Budget, limit: in
             f"The sentence that carries most has {costs[selection.too_long]} {unit}, and the "
             f"summary may have {limit}; it was {became}."
         )
-    held = sum(costs[one.place] <= selection.left for one in selection.repetitions)
+    held = sum(costs[one.place] + budget.joint <= selection.left for one in selection.repetitions)
     if held:
         verb, what = ("was", "it repeats") if held == 1 else ("were", "they repeat")
         number = "1 sentence" if held == 1 else f"{held} sentences"

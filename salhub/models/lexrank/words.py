@@ -10,13 +10,13 @@ from salhub.errors import did_you_mean, require_extra
 
 STOPWORDS = Path(__file__).parent / "stopwords"
 # Scripts that put no spaces between words: Thai, Lao, Myanmar, Khmer, kana and ideographs.
-_UNSPACED = (
+UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\U00020000-\U0003ffff"
 )
 _PLAIN = re.compile(r"[^\W_]+", re.ASCII)
-_RUN = re.compile(f"[{_UNSPACED}]+|[^{_UNSPACED}]+")
-_UNSPACED_START = re.compile(f"[{_UNSPACED}]")
+_RUN = re.compile(f"[{UNSPACED}]+|[^{UNSPACED}]+")
+_UNSPACED_START = re.compile(f"[{UNSPACED}]")
 
 
 def words_of(text: str) -> list[str]:
@@ -46,8 +46,13 @@ def _any_script() -> re.Pattern[str]:
     return re.compile(rf"\w+(?:[{''.join(map(re.escape, marks))}]+\w*)*")
 
 
+def has_unspaced(text: str) -> bool:
+    """Whether some of a text is in a script that puts no spaces between words."""
+    return not text.isascii() and _UNSPACED_START.search(text) is not None
+
+
 def _without_spaces(run: str) -> Iterable[str]:
-    if _UNSPACED_START.search(run) is None:
+    if not has_unspaced(run):
         return (run,)
     words = []
     for part in _RUN.findall(run):

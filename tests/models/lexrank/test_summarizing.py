@@ -106,7 +106,7 @@ def test_what_is_no_length_is_refused(written, error, words):
 def test_summaries_keep_to_their_budget_whatever_it_is_in():
     for budget, size in (
         ("60w", lambda text: len(text.split()) <= 60),
-        ("300c", lambda text: len(text) <= 300 + 10),  # spaces join the sentences
+        ("300c", lambda text: len(text) <= 300),
         (4, lambda text: len(split_sentences(text)) == 4),
         ("10%", lambda text: len(text.split()) <= len(ARTICLE.split()) / 10),
     ):
@@ -114,6 +114,10 @@ def test_summaries_keep_to_their_budget_whatever_it_is_in():
         assert found.text and size(found.text), budget
     everything = summarize(model(redundancy=None), ARTICLE, budget="9999w")
     assert len(everything.chosen) == len(everything.sentences)
+    # Two sentences and the space between them, in one line each.
+    pair = "The  old bridge\nis shut. Cats sleep."
+    assert summarize(model(), pair, budget="35c").text == "The old bridge is shut. Cats sleep."
+    assert len(summarize(model(), pair, budget="34c").text) <= 34
     # Something is always there, cut where no sentence fits.
     found = summarize(model(), ARTICLE, budget="1w")
     assert len(found.chosen) == 1 and len(found.text.split()) == 1 and found.text.endswith("…")
@@ -237,6 +241,29 @@ def test_a_transcript_without_full_stops_keeps_to_its_budget(budget):
     assert all(len(one.text.split()) <= 200 for one in found.sentences)
     joined = "".join(phrase.split() * 250)
     assert "".join("".join(one.text.split()) for one in found.sentences) == joined
+
+
+def test_scripts_without_spaces_count_by_characters_which_is_said():
+    chinese = "这座桥在一九五〇年开放。老桥已经关闭、人们步行过河。猫在睡觉。"
+    found = summarize(model(), chinese, budget="10w")
+    assert 0 < sum(map(str.isalpha, found.text)) <= 10
+    assert "each character was counted as a word" in found.notes[0]
+    assert len(summarize(model(), chinese, budget="50%").chosen) < 3
+    assert summarize(model(), chinese, budget="99w").text.replace(" ", "") == chinese
+    assert Budget.read("9w").cut("老桥已经关闭、人们步行过河", 9) == "老桥已经关闭…"
+    # Vowel signs belong to their letters, and words with spaces stay words.
+    assert Budget.read("9w").costs(["ที่ LexRank 2004", "No: it - is."]) == [3, 4]
+    assert not summarize(model(), ARTICLE, budget="60w").notes
+
+
+def test_a_query_that_changes_nothing_is_said():
+    found = summarize(model(), ARTICLE, budget=2, query="xylophone")
+    assert found.notes[0] == "The query was left out: no sentence has anything in common with it."
+    assert found.text == summarize(model(), ARTICLE, budget=2).text
+    for settings in ({"damping": 1.0}, {"centrality": "degree"}):
+        found = summarize(model(**settings), ARTICLE, budget=2, query="bridge")
+        assert "there are none with" in found.notes[0]
+    assert not summarize(model(), ARTICLE, budget=2, query="bridge").notes
 
 
 def test_a_sentence_is_cut_at_a_clause_where_there_is_one():
