@@ -19,6 +19,7 @@ from salhub.errors import (
 )
 from salhub.files import put_in_place, scratch_folder, write_text
 from salhub.hub_faults import (
+    access_explained,
     fault_of_hub,
     is_missing_repository,
     lacks_image_processor,
@@ -265,6 +266,7 @@ def _read_patiently(
 
     def attempt() -> Any:
         with (
+            access_explained(resolved.name, kind, keywords, is_of_hub=resolved.source == "hub"),
             resolved.explain_missing(**keywords),
             reading_explained(resolved.name, resolved.snapshot(**keywords), kind),
         ):

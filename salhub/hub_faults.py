@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from salhub.errors import (
     DownloadError,
     IntegrityError,
     ModelNotFoundError,
+    NoImageProcessorError,
     SalhubError,
     did_you_mean,
 )
+from salhub.loading_keywords import hub_keywords
 from salhub.manifest import NAMESPACE, file_sha256, read_manifest
 
 logger = logging.getLogger(__name__)
@@ -57,6 +59,79 @@ def fault_of_hub(error: BaseException) -> str | None:
             return "what came was not as long as announced: it broke off, or is another page"
         if type(one).__module__.startswith("httpx") and type(one).__name__ != "ConnectError":
             return f"the connection broke off ({type(one).__name__})"
+    return None
+
+
+@contextmanager
+def access_explained(
+    name: str, kind: str, keywords: Mapping[str, Any], *, is_of_hub: bool
+) -> Generator[None]:
+    """Say that there is no access, where transformers takes a file kept back for a missing one.
+
+    Args:
+        name: The repository.
+        kind: "model", "tokenizer", or anything else.
+        keywords: Those of the Hub are looked at.
+        is_of_hub: Whether it is read from the Hub at all.
+
+    Raises:
+        ModelNotFoundError: There is no access to the repository, or no such revision.
+    """
+    try:
+        yield
+    except (OSError, NoImageProcessorError) as error:
+        if not is_of_hub or fault_of_hub(error) is not None:
+            raise
+        said = _refusal(error, name, keywords) or _refusal(
+            _asked_again(error, name, kind, keywords), name, keywords
+        )
+        if said is None:
+            raise
+        raise ModelNotFoundError(said) from error
+
+
+def _asked_again(
+    error: Exception, name: str, kind: str, keywords: Mapping[str, Any]
+) -> Exception | None:
+    """What the Hub says of the file that was not found; faults of it are raised."""
+    from huggingface_hub import constants, hf_hub_download
+
+    is_image = isinstance(error, NoImageProcessorError) or lacks_image_processor(error)
+    is_missing = is_image or isinstance(error, ModelNotFoundError)
+    is_said = not is_image and is_missing_repository(error)
+    is_offline = keywords.get("local_files_only") or constants.HF_HUB_OFFLINE
+    if not is_missing or is_said or is_offline:
+        return None
+    of_kind = {"model": "model.safetensors", "tokenizer": "tokenizer_config.json"}
+    file = "preprocessor_config.json" if is_image else of_kind.get(kind, "config.json")
+    try:
+        hf_hub_download(name, file, **hub_keywords(keywords))
+    except Exception as found:
+        if fault_of_hub(found) is not None:
+            raise
+        return found
+    return None
+
+
+def _refusal(error: Exception | None, name: str, keywords: Mapping[str, Any]) -> str | None:
+    from huggingface_hub import errors
+    from huggingface_hub.constants import ENDPOINT
+
+    for one in chain(error):
+        if isinstance(one, errors.RevisionNotFoundError):
+            revision = keywords.get("revision") or "main"
+            return f"'{name}' has no revision '{revision}' on {ENDPOINT}; give one that it has."
+        status = getattr(getattr(one, "response", None), "status_code", None)
+        is_gated = isinstance(one, errors.GatedRepoError)
+        if isinstance(one, errors.RepositoryNotFoundError) and not is_gated:
+            return None  # also of one that is missing, so that it is said otherwise
+        if isinstance(one, errors.HfHubHTTPError) and status in (401, 403):
+            why = "it is gated" if is_gated else "it is private, or your token may not read it"
+            return (
+                f"Access to '{name}' is denied by {ENDPOINT} (status {status}), as {why}; log in "
+                f"with `hf auth login`, accept the terms on {ENDPOINT}/{name} where it has some, "
+                "and try again."
+            )
     return None
 
 

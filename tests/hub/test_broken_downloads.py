@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,26 @@ def test_what_fails_to_the_end_is_named_and_the_advice_heals(
         assert "force_download=True" in message or "try later" in message
     server.forget()
     assert client.call(heal, str(tmp_path)) == EXPLAINER
+
+
+REFUSALS = {
+    (401, "GatedRepo"): "Access to .*status 401.*gated; log in with `hf auth login`, accept",
+    (403, "GatedRepo"): "Access to .*status 403.*gated; log in with `hf auth login`, accept",
+    (403, None): "Access to .*status 403.*token may not read it; log in",
+    (404, "RevisionNotFound"): "has no revision 'main'.*give one that",
+}
+
+
+@pytest.mark.parametrize("answer", REFUSALS, ids=str)
+def test_no_access_is_not_taken_for_a_missing_file(server, client, answer, tmp_path):
+    status, code = answer
+    for number, method in enumerate(("HEAD", "GET")):
+        server.forget()
+        for file in ("model.safetensors", "preprocessor_config.json"):
+            server.fail(file, status=status, code=code, times=100, method=method)
+        for kind, message in client.call(fail, str(tmp_path / str(number))).values():
+            assert kind == "ModelNotFoundError" and re.search(REFUSALS[answer], message), message
+            assert EXPLAINER in message and "\n" not in message
 
 
 def load_damaged(cache: str) -> list[Any]:
