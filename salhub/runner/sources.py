@@ -18,6 +18,8 @@ _DIGITS = 16
 ALL = "**"
 # What `datasets` computes from a saved folder, and writes into it.
 _CACHES = "cache-*.arrow"
+# Of more files than this, names and sizes count, and what is in some of them.
+_MOST_READ, _NUM_SAMPLED = 1000, 64
 
 
 def source_digests(arguments: Any, sources: Mapping[str, str]) -> dict[str, str]:
@@ -29,7 +31,8 @@ def source_digests(arguments: Any, sources: Mapping[str, str]) -> dict[str, str]
             those in `output_dir` and what `datasets` keeps beside its own.
 
     Returns:
-        "OPTION sha256" -> 16 hexadecimal digits.
+        "OPTION sha256" -> 16 hexadecimal digits: of what is in all files, or, of more than 1,000,
+        of their names and sizes and of what is in 64 of them.
     """
     found = {}
     target = Path(getattr(arguments, "output_dir", None) or os.devnull).resolve()
@@ -48,15 +51,16 @@ def source_digests(arguments: Any, sources: Mapping[str, str]) -> dict[str, str]
 def _files(path: Path, pattern: str, target: Path) -> Iterator[tuple[str, Path]]:
     """Names as seen from a folder, and files."""
     if pattern == ALL and path.is_dir():
-        found = sorted(_all_below(path, target))
-    else:
-        found = sorted(path.glob(pattern)) if path.is_dir() else [path]
-    for file in found:
+        # By folders, as paths are sorted.
+        for name in sorted(_all_below(path, target), key=lambda name: name.split("/")):
+            yield name, path / name
+        return
+    for file in sorted(path.glob(pattern)) if path.is_dir() else [path]:
         if file.is_file() and not is_companion(file.name):
             yield file.relative_to(path).as_posix() if file != path else path.name, file
 
 
-def _all_below(folder: Path, target: Path) -> Iterator[Path]:
+def _all_below(folder: Path, target: Path) -> Iterator[str]:
     # Links are followed, as readers of pictures do, unless they lead back.
     for place, folders, names in os.walk(folder, followlinks=True):
         here = Path(place)
@@ -67,13 +71,22 @@ def _all_below(folder: Path, target: Path) -> Iterator[Path]:
             for name in folders
             if not is_companion(name) and (here / name).resolve() not in around
         ]
-        yield from (here / name for name in names if not fnmatch.fnmatch(name, _CACHES))
+        inside = here.relative_to(folder).as_posix()
+        for name in names:
+            is_meant = not (is_companion(name) or fnmatch.fnmatch(name, _CACHES))
+            if is_meant and os.path.isfile(os.path.join(place, name)):  # noqa: PTH113, PTH118
+                yield name if inside == "." else f"{inside}/{name}"
 
 
 def _digest(files: Mapping[tuple[int, str], Path]) -> str:
-    digests = [file_sha256(file) for file in files.values()]
+    read = list(files.items())
+    listed = ""
+    if len(read) > _MOST_READ:
+        # Reading a large data set takes minutes; pictures that are others differ in size.
+        listed = "".join(f"{os.stat(f).st_size}  {name}\n" for (_, name), f in read)  # noqa: PTH116
+        read = read[:: len(read) // _NUM_SAMPLED]
+    digests = [file_sha256(file) for _, file in read]
     if len(digests) > 1 or any("/" in name for _, name in files):
-        names = (name for _, name in files)
-        listed = "".join(f"{d}  {name}\n" for d, name in zip(digests, names, strict=True))
+        listed += "".join(f"{d}  {name}\n" for d, ((_, name), _) in zip(digests, read, strict=True))
         digests = [hashlib.sha256(to_bytes(listed)).hexdigest()]
     return digests[0][:_DIGITS]

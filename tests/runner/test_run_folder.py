@@ -7,7 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from salhub.manifest import file_sha256
 from salhub.results import Results
+from salhub.runner import sources
 from salhub.runner.run import run
 from salhub.runner.run_folder import OPTIONS_NAME, exported_files, fill_from, is_finished
 from salhub.runner.sources import source_digests
@@ -225,6 +227,30 @@ def test_files_in_folders_of_classes_count(tmp_path):
     (tmp_path / "cat" / "b.jpg").unlink()
     seen.append(source_digests(arguments, ToyRecipe.sources)["data sha256"])
     assert len(set(seen)) == 3
+
+
+def test_of_many_files_names_and_sizes_count_and_what_is_in_some(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_MOST_READ", 4)
+    monkeypatch.setattr(sources, "_NUM_SAMPLED", 2)
+    read = []
+    monkeypatch.setattr(
+        sources, "file_sha256", lambda path: read.append(path.name) or file_sha256(path)
+    )
+    (tmp_path / "cat").mkdir()
+    files = [tmp_path / "cat" / f"{number}.jpg" for number in range(6)]
+
+    def digest(place: int, content: str) -> str:
+        for file in files:
+            file.write_text("same")
+        files[place].write_text(content)
+        arguments = SimpleNamespace(data=str(tmp_path))
+        return source_digests(arguments, ToyRecipe.sources)["data sha256"]
+
+    before = digest(0, "same")
+    assert read == ["0.jpg", "3.jpg"]
+    assert before not in (digest(3, "else"), digest(5, "longer"), digest(5, ""))
+    files[5] = files[5].rename(tmp_path / "cat" / "7.jpg")
+    assert digest(0, "same") != before
 
 
 def test_a_saved_data_set_of_several_parts_counts(tmp_path):
