@@ -16,6 +16,7 @@ from salhub.errors import did_you_mean
 
 logger = logging.getLogger(__name__)
 
+INDEX_NAME = "index.json"
 _NUM_SHOWN = 5
 _ENTRY_KEYS = ("file", "index", "name")
 
@@ -32,7 +33,7 @@ class LabelledImage(NamedTuple):
 class LabelledImageFolder:
     """A folder of labelled pictures, read lazily: only names are touched here.
 
-    Two layouts are understood. With an `index.json`, a list of `{"file", "index", "name"}`
+    Two layouts are understood. With an `index.json` of ours, a list of `{"file", "index", "name"}`
     objects, files are looked up beside it or in `images/`. Without one, every sub-folder is a
     class of `id2label`, called by its name or its index. Folders called otherwise, such as
     ImageNet's WordNet ids, are numbered in sorted order if there is one for every class, or if
@@ -71,9 +72,8 @@ class LabelledImageFolder:
                 f"no folder {str(folder)!r}; expected pictures with an index.json, or one "
                 "sub-folder of pictures a class."
             )
-        index = folder / "index.json"
-        if index.is_file():
-            images, files, folders = _read_index(index), [], []
+        if has_index(folder):
+            images, files, folders = _read_index(folder / INDEX_NAME), [], []
         else:
             images, files, folders = _read_class_folders(folder, id2label)
         if not images:
@@ -112,10 +112,29 @@ class LabelledImageFolder:
         }
 
 
+def has_index(folder: Path) -> bool:
+    """Whether a folder has an index of pictures; that of another program beside folders is none.
+
+    Args:
+        folder: One that exists.
+    """
+    path = folder / INDEX_NAME
+    if not path.is_file():
+        return False
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # said when it is read
+        return True
+    lists_files = isinstance(entries, list) and any(
+        isinstance(entry, dict) and "file" in entry for entry in entries
+    )
+    return lists_files or not list_folder(folder, ()).folders
+
+
 def _read_index(index: Path) -> list[LabelledImage]:
     try:
         entries = json.loads(index.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ValueError(f"{str(index)!r} is not JSON ({error}).") from None
     if not isinstance(entries, list):
         raise ValueError(

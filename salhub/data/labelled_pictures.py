@@ -17,9 +17,15 @@ from PIL import Image
 from torch import Tensor
 
 from salhub.data.folder_listing import list_folder
-from salhub.data.image_folder import LabelledImageFolder
+from salhub.data.image_folder import LabelledImageFolder, has_index
 from salhub.data.picture_archive import PictureArchive, as_rgb
-from salhub.data.picture_decoding import check_pixels, decode_picture, losses, to_upright_rgb
+from salhub.data.picture_decoding import (
+    check_pixels,
+    decode_picture,
+    losses,
+    picture_endings,
+    to_upright_rgb,
+)
 from salhub.data.picture_preparation import PicturePreparation
 from salhub.data.tables import (
     IMAGE_NAMES,
@@ -291,7 +297,7 @@ def joined(one: Tensor | PictureRows, other: Tensor | PictureRows) -> Tensor | P
 
 def _has_classes(folder: Path) -> bool:
     """Whether a folder holds sub-folders of pictures, as one of `datasets` does not."""
-    if (folder / "index.json").is_file():
+    if has_index(folder):
         return True
     saved = ("dataset_dict.json", "state.json")
     if any((folder / name).is_file() for name in saved):
@@ -308,7 +314,14 @@ def _folder_of_classes(path: Path, to_learn: bool) -> PictureCollection:
         for name, child in children.items()
         if (part := part_named(name)) and list_folder(child, ()).folders
     }
-    if not parts or (to_learn and TRAIN not in parts.values()):
+    is_without = to_learn and TRAIN not in parts.values()
+    if parts and is_without and not any(map(_has_pictures, parts)):
+        only = ", ".join(sorted(child.name for child in parts))
+        raise ValueError(
+            f"{path.name} has the part {only} and no pictures to train on; put them into a "
+            "sub-folder train beside it, with a sub-folder for each class."
+        )
+    if not parts or is_without:
         parts = {path: TRAIN}
     elif len(parts) < len(children):
         others = sorted(name for name, child in children.items() if child not in parts)
@@ -339,9 +352,13 @@ def _folder_of_classes(path: Path, to_learn: bool) -> PictureCollection:
     )
 
 
+def _has_pictures(folder: Path) -> bool:
+    return bool(list_folder(folder, picture_endings()).files)
+
+
 def _say_empty(folder: Path, classes: set[str]) -> None:
     """Name the folders of classes that hold no picture; an index names its classes itself."""
-    if (folder / "index.json").is_file():
+    if has_index(folder):
         return
     names = [child.name for child in list_folder(folder, ()).folders]
     empty = [name for name in names if normalize("NFC", name) not in classes]

@@ -1,7 +1,20 @@
 """What is measured of every classifier while it is trained."""
 
+import logging
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor
+
+from salhub.data.labelled_split import stratified_places
+from salhub.runner.batches import generator_of
+
+logger = logging.getLogger(__name__)
+
+# Of each class, where no option says it.
+_SHARE = 0.15
+# Tells the draw apart from the others of a run.
+_CHOOSE_BY = 4
 
 
 def classification_numbers(logits: Tensor, labels: Tensor) -> dict[str, float]:
@@ -17,3 +30,35 @@ def classification_numbers(logits: Tensor, labels: Tensor) -> dict[str, float]:
     """
     accuracy = (logits.argmax(-1) == labels).double().mean()
     return {"accuracy": float(accuracy), "loss": float(F.cross_entropy(logits, labels))}
+
+
+def places_to_choose_by(name: str, labels: Tensor, learned: Tensor, arguments: Any) -> Tensor:
+    """A part of what would be learned, to choose the best model by instead of the test part.
+
+    Args:
+        name: Of the data.
+        labels: Class of each of their rows, int64 (N,).
+        learned: Places that would be learned, int64 (n,).
+        arguments: With `seed` and perhaps `train_val_split`, the share of each class.
+
+    Returns:
+        Some of `learned`, int64 (m,), ascending.
+
+    Raises:
+        ValueError: The share is 0.
+    """
+    share = getattr(arguments, "train_val_split", _SHARE)
+    if not share:
+        raise ValueError(
+            f"{name} has no validation part for keep_best to choose by, and with "
+            "train_val_split=0 nothing held out to draw one from; give a share, or leave out "
+            "keep_best."
+        )
+    generator = generator_of(arguments.seed, _CHOOSE_BY)
+    places = learned[stratified_places(labels[learned], share, generator)]
+    logger.warning(
+        "keep_best chooses by %d of the %d rows to train on, a share of each class, drawn by the "
+        "seed and not learned, as %s has no validation part.",
+        len(places), len(learned), name,
+    )  # fmt: skip
+    return places

@@ -29,7 +29,7 @@ from salhub.model_card import Facts
 from salhub.results import Results
 from salhub.runner.arguments import RunArguments, Scheduler, TrainingArguments
 from salhub.runner.batches import Batch, generator_of
-from salhub.runner.classification import classification_numbers
+from salhub.runner.classification import classification_numbers, places_to_choose_by
 from salhub.runner.fine_tuning import check_share, data_name
 from salhub.runner.recipe import Recipe, Stage, StepLoss, TrainingRecipe
 
@@ -305,7 +305,8 @@ def draw_split(data: PictureData, arguments: Any) -> LabelledSplit:
         arguments: With `seed`, `num_train_images`, `num_test_images` and perhaps `train_val_split`.
 
     Raises:
-        ValueError: A class has fewer pictures than are asked for.
+        ValueError: A class has fewer pictures than are asked for, or the best model would be chosen
+            by test pictures.
     """
     is_train = ~(data.is_test | data.is_validation)
     is_test, share = data.is_test, getattr(arguments, "train_val_split", 0.0)
@@ -319,6 +320,11 @@ def draw_split(data: PictureData, arguments: Any) -> LabelledSplit:
             "them and a share of each class, drawn by the seed.",
             data.name, int(is_test.sum()), len(data), f"{int(is_test.sum()) / len(data):.0%}",
         )  # fmt: skip
+    validation = data.is_validation.nonzero()[:, 0]
+    if getattr(arguments, "keep_best", False) and not len(validation):
+        learned = is_train.nonzero()[:, 0]
+        validation = places_to_choose_by(data.name, data.labels, learned, arguments)
+        is_train[validation] = False
     chosen = []
     for name, is_wanted in (("train", is_train), ("test", is_test)):
         places = is_wanted.nonzero()[:, 0]
@@ -326,7 +332,6 @@ def draw_split(data: PictureData, arguments: Any) -> LabelledSplit:
         # Of its own: the test pictures are the same whatever the number of training pictures.
         generator = generator_of(arguments.seed, _TEST if name == "test" else _TRAIN)
         chosen.append(places[balanced_places(data.labels[places], count, generator)])
-    validation = data.is_validation.nonzero()[:, 0]
     split = LabelledSplit(data.describe(), *chosen, validation=validation)
     return noting_repetitions(split, data.digests, "pictures")
 

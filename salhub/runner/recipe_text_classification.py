@@ -19,7 +19,7 @@ from salhub.model_card import Facts
 from salhub.results import Results
 from salhub.runner.arguments import RunArguments, check_count
 from salhub.runner.batches import Batch, generator_of
-from salhub.runner.classification import classification_numbers
+from salhub.runner.classification import classification_numbers, places_to_choose_by
 from salhub.runner.fine_tuning import FineTuningArguments, FineTuningRecipe
 from salhub.runner.recipe import Stage, StepLoss
 from salhub.tokenizing import load_tokenizer, most_tokens, token_rows
@@ -238,12 +238,16 @@ def draw_text_split(texts: LabelledTexts, arguments: Any) -> LabelledSplit:
             "them and a share of each class, drawn by the seed.",
             texts.name, len(test), len(texts), f"{len(test) / len(texts):.0%}",
         )  # fmt: skip
-    elif num_test and len(test):
+    if getattr(arguments, "keep_best", False) and not len(validation):
+        labels = torch.tensor(texts.labels)
+        validation = places_to_choose_by(texts.name, labels, train, arguments)
+        train = train[~torch.isin(train, validation)]
+    if num_test and len(test):
         raise ValueError(
             f"{texts.name} has a part with {len(test)} texts to measure on, and num_test_texts "
             f"asks for {num_test} others; leave num_test_texts out, or give data without parts."
         )
-    elif num_test or num_train:
+    if num_test or num_train:
         wanted = num_train or max(len(train) - num_test, 1)
         if wanted + num_test > len(train):
             raise ValueError(

@@ -256,18 +256,20 @@ def test_what_is_held_out_is_measured_of_the_average_and_left_out_where_there_is
 
 def test_the_parts_of_the_data_are_kept_apart(reviews, tmp_path):
     rows = (reviews / "reviews.tsv").read_text(encoding="utf-8").splitlines()
-    folder, others = tmp_path / "parts", tmp_path / "others"
-    folder.mkdir()
+    # Called alike, in several folders.
+    folder, *others = (tmp_path / name / "parts" for name in ("one", "two", "three"))
+    folder.mkdir(parents=True)
     for part, places in {"train": rows[::2], "val": rows[1::4], "test": rows[3::4]}.items():
         lines = [f"{text},{label}" for text, label in (row.split("\t") for row in places)]
         (folder / f"{part}.csv").write_text("\n".join(["text,label", *lines]), encoding="utf-8")
-    shutil.copytree(folder, others)
-    options = {"data": str(folder), "test_data": [str(others)], "num_train_epochs": 1}
+    for other in others:
+        shutil.copytree(folder, other)
+    options = {"data": str(folder), "test_data": list(map(str, others)), "num_train_epochs": 1}
     with pytest.raises(ValueError, match="has a part with 40 texts to measure on"):
         recipe_of(reviews, tmp_path / "both", **options).build_model()
     recipe, results = train(reviews, tmp_path / "run", num_test_texts=0, **options)
     assert results.metric("accuracy/train").n == 80 and results.metric("accuracy/test").n == 40
-    assert results.metric("accuracy/others").n == 40
+    assert results.metric("accuracy/parts").n == results.metric("accuracy/parts-2").n == 40
     split = LabelledSplit.load(tmp_path / "run")
     places = [split.train, split.validation, split.test]
     assert [len(one) for one in places] == [80, 40, 40] and len(torch.cat(places).unique()) == 160

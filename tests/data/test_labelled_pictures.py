@@ -199,6 +199,24 @@ def test_folders_of_parts_without_classes_are_refused(tmp_path):
         read_labelled_pictures(tmp_path)
 
 
+def test_a_folder_with_only_a_part_to_measure_on_says_that_nothing_is_learned(tmp_path):
+    write(tmp_path / "val", ["cat", "dog"])
+    with pytest.raises(ValueError, match="has the part val and no pictures to train on"):
+        read_labelled_pictures(tmp_path)
+    assert len(read_labelled_pictures(tmp_path, to_learn=False)) == 6
+
+
+def test_the_index_of_another_program_is_left_out(tmp_path, caplog):
+    write(tmp_path, ["cat", "dog"])
+    for content in ('{"version": 3}', '[{"page": 1}]', "[]"):
+        (tmp_path / "index.json").write_text(content, encoding="utf-8")
+        assert read_labelled_pictures(tmp_path).class_names == ["cat", "dog"]
+    assert "Left out 1 file of another kind (index.json)" in caplog.text
+    (tmp_path / "index.json").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match="is not JSON"):
+        read_labelled_pictures(tmp_path)
+
+
 def test_pictures_that_would_stop_the_run_are_left_out_before_it(tmp_path, caplog, monkeypatch):
     write(tmp_path, ["cat", "dog"])
     wide = Image.fromarray(np.full((9, 9), 5000.0, dtype=np.float32))

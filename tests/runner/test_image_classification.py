@@ -1,6 +1,7 @@
 """Training a classifier: it learns, is repeated by its seed, and says what it learned from."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,11 +9,12 @@ import torch
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from salhub.data.labelled_split import LabelledSplit, balanced_places
+from salhub.data.picture_archive import PictureArchive
 from salhub.entries import recipe_named
 from salhub.errors import UnknownNameError
 from salhub.results import Results
 from salhub.runner.batches import step_batches
-from salhub.runner.image_classification import augmented
+from salhub.runner.image_classification import augmented, draw_split
 from salhub.runner.run import run
 from tests.testers.recipe import TrainingRecipeTester
 
@@ -96,6 +98,19 @@ def test_the_split_is_drawn_by_the_seed_and_kept_with_the_model(tmp_path, data):
     (tmp_path / "split.json").unlink()
     with pytest.raises(FileNotFoundError, match="not known what the model there was trained on"):
         LabelledSplit.load(tmp_path)
+
+
+def test_the_best_is_chosen_by_pictures_that_are_not_measured_on(tmp_path, data, caplog):
+    recipe = recipe_of(tmp_path, data, keep_best=True, seed=5)
+    recipe.build_model()
+    split, plain = recipe.split, draw_split(PictureArchive(data), SimpleNamespace(
+        seed=5, num_train_images=None, num_test_images=None))  # fmt: skip
+    assert [len(one) for one in (split.train, split.validation, split.test)] == [51, 9, 30]
+    assert torch.equal(torch.cat([split.train, split.validation]).sort().values, plain.train)
+    assert torch.equal(split.test, plain.test)
+    assert "chooses by 9 of the 60 rows" in caplog.text
+    with pytest.raises(ValueError, match="keep_best to choose by, and with train_val_split=0"):
+        recipe_of(tmp_path, data, keep_best=True, train_val_split=0).build_model()
 
 
 def test_pictures_are_shifted_and_mirrored_as_written_out():

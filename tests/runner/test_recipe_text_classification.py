@@ -128,7 +128,10 @@ def test_texts_are_cut_at_what_the_positions_allow(tmp_path, tickets, checkpoint
         ({"label_column": "star"}, "no column 'star'.* Did you mean 'stars'"),
         ({"max_length": 0}, "max_length must be an integer, 1 or more"),
         ({"class_names": ["good"]}, "2 classes, 9, 10, and class_names 1"),
-        ({"keep_best": True, "train_val_split": 0}, "nothing held out to measure on"),
+        (
+            {"keep_best": True, "train_val_split": 0},
+            "nothing held out to draw one from; give a share",
+        ),
     ],
 )
 def test_bad_options_are_refused_before_anything_is_written(
@@ -185,3 +188,13 @@ def test_the_share_that_is_said_is_the_one_that_is_held_out(caplog):
     apart = LabelledTexts("few", ["w", "x", "y", "z"], [0, 0, 1, 1], ["a", "b"])
     split = draw_text_split(apart, SimpleNamespace(seed=0, num_test_texts=2))
     assert "num_held_out_that_are_learned" not in split.data
+
+
+def test_the_best_is_chosen_by_texts_that_are_not_measured_on(caplog):
+    parts = ["train"] * 20 + ["test"] * 4
+    texts = LabelledTexts("few", ["x"] * 24, [0, 1] * 12, ["a", "b"], parts)
+    arguments = SimpleNamespace(seed=0, train_val_split=0.2, keep_best=True)
+    split = draw_text_split(texts, arguments)
+    assert [len(one) for one in (split.train, split.validation, split.test)] == [16, 4, 4]
+    assert len(torch.cat([split.train, split.validation, split.test]).unique()) == 24
+    assert "chooses by 4 of the 20 rows to train on" in caplog.text

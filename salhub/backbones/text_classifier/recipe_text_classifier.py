@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -156,14 +157,17 @@ class TextClassifierRecipe(TrainingRecipe):
         self.split = draw_text_split(self.texts, options)
         self.train = self.texts.part(self.split.train.tolist())
         names = self.texts.class_names
-        self.tests = [
+        others = [
             _to_measure(options.read_texts(path)).in_order_of(names) for path in options.test_data
         ]
-        self._check_classes()
+        self._check_classes(others)
+        self.tests = {}
         if len(self.split.test):
-            self.tests.append(self.texts.part(self.split.test.tolist()))
+            self.tests["test"] = self.texts.part(self.split.test.tolist())
+        for part in others:
+            self.tests[_new_name(part.name, {"train", *self.tests})] = part
         chosen_by = self.texts.part(self.split.validation.tolist())
-        self.validation = [chosen_by] if len(chosen_by) else self.tests
+        self.validation = [chosen_by] if len(chosen_by) else [*self.tests.values()]
         unlabelled = [
             text for path in options.unlabelled_data for text in read_unlabelled_texts(path)
         ]
@@ -202,8 +206,8 @@ class TextClassifierRecipe(TrainingRecipe):
             self.train_rows += self._tokens(sentences)
             self.train_targets = torch.cat([self.train_targets, taught])
 
-    def _check_classes(self) -> None:
-        for part in self.tests:
+    def _check_classes(self, others: Iterable[LabelledTexts]) -> None:
+        for part in others:
             if part.class_names != self.texts.class_names:
                 raise ValueError(
                     f"{part.name} has the classes {', '.join(part.class_names)} and "
@@ -286,11 +290,9 @@ class TextClassifierRecipe(TrainingRecipe):
                 "There are no test texts, so accuracy/test is left out; give num_test_texts or "
                 "test_data."
             )
-        for part in (self.train, *self.tests):
+        for name, part in {"train": self.train, **self.tests}.items():
             logits = predict(model, self._tokens(part.texts), accelerator.device)
             is_right = (logits.argmax(-1) == torch.tensor(part.labels)).double().numpy()
-            is_held_out = part is not self.train and part.name == self.texts.name
-            name = "test" if is_held_out else "train" if part is self.train else part.name
             results.add_mean(f"accuracy/{name}", is_right, unit="fraction")
 
     def export(self, model: Any, folder: Path) -> None:
@@ -305,6 +307,12 @@ class TextClassifierRecipe(TrainingRecipe):
             example=USAGE,
             pipeline_tag="text-classification",
         )
+
+
+def _new_name(name: str, taken: set[str]) -> str:
+    """A name, with a number behind it where files of several folders are called the same."""
+    numbered = (f"{name}-{number}" for number in count(2))
+    return next(one for one in chain([name], numbered) if one not in taken)
 
 
 def _to_measure(texts: LabelledTexts) -> LabelledTexts:
