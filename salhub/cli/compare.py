@@ -9,7 +9,7 @@ import typer
 from salhub.cli.choice import Choice, choose
 from salhub.cli.device import DeviceOption
 from salhub.cli.files import echo_json
-from salhub.cli.settings import is_pair, parse_settings, parse_value, refuse_unknown
+from salhub.cli.settings import is_pair, parse_settings, parse_value, refuse_unknown, typed_settings
 from salhub.cli.sources import Source, accompanied, folder_sources, single_source
 from salhub.cli.targets import output_name, single_target
 from salhub.files import draft
@@ -73,6 +73,8 @@ def compare_command(
     settings = parse_settings(word for word in words if is_pair(word))
     names = [name for word in words if not is_pair(word) for name in word.split(",") if name]
     choices = [choose(name, settings) for name in names]
+    kinds = [choice.entry.config_class for choice in choices]
+    settings = typed_settings(filter(is_pair, words), *kinds)
     _check_comparable(choices)
     variants = _variants(choices, settings, _varied(methods, vary))
     kind = choices[0].pipeline_class

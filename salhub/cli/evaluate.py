@@ -18,6 +18,7 @@ from salhub.cli.settings import (
     parse_settings,
     refuse_unknown,
     to_record,
+    typed_settings,
     without_place,
 )
 
@@ -69,6 +70,7 @@ def evaluate_command(
     settings = parse_settings(words or [])
     choice = choose_to_measure(name, settings)
     evaluate = _evaluation(choice)
+    settings = typed_settings(words or [], choice.entry.config_class, evaluate)
     measure, load = _split(choice, evaluate, settings)
     target = output or Path(f"{choice.short_name}.results.json")
     refuse_existing(target, overwrite)

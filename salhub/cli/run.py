@@ -16,7 +16,7 @@ from salhub.cli.choice import Choice, choose
 from salhub.cli.device import DeviceOption
 from salhub.cli.failures import sentence_of
 from salhub.cli.files import echo_bytes, echo_json
-from salhub.cli.settings import as_written, parse_settings
+from salhub.cli.settings import as_written, parse_settings, typed_settings
 from salhub.cli.sources import (
     STDIN,
     FolderSources,
@@ -99,6 +99,7 @@ def run_command(
         raise typer.BadParameter("--json and -o - both want standard output; give one of them.")
     settings = parse_settings(words or [])
     choice = choose(name, settings)
+    settings = typed_settings(words or [], choice.entry.config_class)
     load, call = choice.split(settings)
     kind = choice.pipeline_class
     call |= as_written(words or [], kind.companions)

@@ -26,6 +26,7 @@ _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 # Options whose value is a name as it is written, such as a class called "no" -> their settings.
 _NAMES = {"class": "class_labels", "classifier": "classifier", "contrast": "contrast"}
+_WRITTEN = frozenset({*_NAMES.values(), "revision", "subfolder"})
 
 
 class SettingsCommand(typer.core.TyperCommand):
@@ -120,7 +121,7 @@ def parse_settings(words: Iterable[str]) -> dict[str, Any]:
         if name in settings:
             raise typer.BadParameter(f"'{name}' is given twice.")
         value = parse_value(match[2], name)
-        if name in _NAMES.values() and value is not None and not isinstance(value, str):
+        if name in _WRITTEN and value is not None and not isinstance(value, str):
             # A class called "3" or "no" is asked for by its name.
             value = yaml.load(match[2], Loader=yaml.BaseLoader)
         settings[name] = value
@@ -147,9 +148,27 @@ def as_written(words: Iterable[str], names: Collection[str]) -> dict[str, Any]:
 
 
 def _as_text(text: str, value: Any) -> Any:
-    if isinstance(value, list | dict):
-        return yaml.load(text, Loader=yaml.BaseLoader)
-    return value if value is None or isinstance(value, str) else text
+    from salhub.runner.arguments import as_text
+
+    is_many = isinstance(value, list | dict)
+    return as_text(value, yaml.load(text, Loader=yaml.BaseLoader) if is_many else text)
+
+
+def typed_settings(words: Iterable[str], *owners: Any) -> dict[str, Any]:
+    """Read `name=value` words for those who take them, whose text stays as it is written.
+
+    Args:
+        words: As of `parse_settings`.
+        owners: Configurations, options or functions, whose annotations say what is text.
+
+    Raises:
+        typer.BadParameter: As of `parse_settings`.
+    """
+    from salhub.runner.arguments import text_options
+
+    words = list(words)
+    texts = {name for owner in owners for name in text_options(owner)}
+    return parse_settings(words) | as_written(words, texts)
 
 
 def without_place(word: str) -> str:

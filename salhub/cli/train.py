@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 import typer
 
 from salhub.cli.failures import sentence_of
-from salhub.cli.settings import as_written, parse_settings, try_without_place, without_place
+from salhub.cli.settings import try_without_place, typed_settings, without_place
 from salhub.entries import recipe_named
 
 WordsArgument = Annotated[
@@ -93,13 +93,12 @@ class RecipeCall:
 
         recipe_named(name, verb)  # an unknown one is refused first
         words = tuple(words)
-        settings: dict[str, Any] = read_settings_file(config) if config is not None else {}
+        recipe_class = recipe_named(name, verb).recipe_class
+        kind, settings = recipe_class.arguments_class, {}
         if config is not None:
-            sources = recipe_named(name, verb).recipe_class.sources
-            settings = beside_file(settings, config, sources)
-        settings |= parse_settings(words)
-        texts = text_options(recipe_named(name, verb).recipe_class.arguments_class)
-        settings |= as_written(words, texts)
+            settings = read_settings_file(config, text_options(kind))
+            settings = beside_file(settings, config, recipe_class.sources)
+        settings |= typed_settings(words, kind)
         settings.setdefault("output_dir", f"{name}-{verb}")
         parts = [verb, name, *(["--config", config.name] if config else [])]
         command = _command([*parts, *map(without_place, words)], nproc, tried)

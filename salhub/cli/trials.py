@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from salhub.cli.settings import is_pair, parse_settings
+from salhub.cli.settings import is_pair, typed_settings
 from salhub.cli.train import RecipeCall
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def carry_out_trials(call: RecipeCall, tried: list[str], *, as_json: bool) -> No
     """
     from salhub.runner.claim import claimed
 
-    grid = parse_grid(tried)
+    grid = parse_grid(tried, call.recipe_class.arguments_class)
     _check(call, grid)
     arguments = call.arguments()
     folder = Path(arguments.output_dir)
@@ -53,8 +53,8 @@ def carry_out_trials(call: RecipeCall, tried: list[str], *, as_json: bool) -> No
             _keep_best(calls, outcomes, folder, as_json=as_json)
 
 
-def parse_grid(words: Sequence[str]) -> dict[str, list[Any]]:
-    """Read `option=a,b` words.
+def parse_grid(words: Sequence[str], *owners: Any) -> dict[str, list[Any]]:
+    """Read `option=a,b` words, for those who take them as of `typed_settings`.
 
     Raises:
         typer.BadParameter: A word is no pair, or has fewer than two values.
@@ -70,7 +70,7 @@ def parse_grid(words: Sequence[str]) -> dict[str, list[Any]]:
                 "--try learning_rate=0.01,0.03."
             )
     pairs = [word.partition("=") for word in words]
-    grid = parse_settings(f"{name}=[{values}]" for name, _, values in pairs)
+    grid = typed_settings((f"{name}=[{values}]" for name, _, values in pairs), *owners)
     for name, values in grid.items():
         if len(values) < 2:
             raise typer.BadParameter(

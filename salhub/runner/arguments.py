@@ -1,8 +1,9 @@
 """The options of a run: what every recipe takes, read from keywords, YAML and the command line."""
 
 import dataclasses
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -38,6 +39,7 @@ _SAID_OTHERWISE = {
     "gradient_accumulation_steps": "batch_size counts all rows of a step; give "
     "per_device_batch_size, and the gradients of its passes are accumulated."
 }
+_TEXTS = {str, list[str], Sequence[str]}
 # Kinds of values, the narrower first, as messages call them.
 _KINDS = {bool: "true or false", int: "an integer", float: "a number", list: "a list", str: "text"}
 
@@ -220,22 +222,35 @@ class TrainingArguments(RunArguments):
             )
 
 
-def text_options(arguments_class: type) -> set[str]:
-    """Names of the options that are text, or lists of it; not of those that are one of some words.
+def text_options(owner: Any) -> set[str]:
+    """Names of what is text, or lists of it; not of what is one of some words, or may be numbers.
+
+    Args:
+        owner: The class of some options or of a configuration, or a function.
 
     Example:
         >>> sorted(text_options(RunArguments))[:3]
         ['card_name', 'hub_model_id', 'output_dir']
     """
+    # Fields of transformers' own configurations name types that are not there at run time.
+    bases = reversed(owner.__mro__) if isinstance(owner, type) else [owner]
+    ours = [base for base in bases if not base.__module__.startswith("transformers.")]
+    hints = {name: one for base in ours for name, one in inspect.get_annotations(base).items()}
+    kinds = {name: set(_alternatives(one)) for name, one in hints.items()}
     return {
         name
-        for name, annotation in get_type_hints(arguments_class).items()
-        if {str, list[str]} & set(_alternatives(annotation))
+        for name, own in kinds.items()
+        if _TEXTS & own and not any({int, float} & set(get_args(one)) for one in own - _TEXTS)
     }
 
 
-def read_settings_file(path: str | Path) -> dict[str, Any]:
+def read_settings_file(path: str | Path, texts: Collection[str] = ()) -> dict[str, Any]:
     """Read a YAML or JSON file of options.
+
+    Args:
+        path: The file.
+        texts: Options that are text, which stay as they are written: 007 is no number there, and
+            no is no switch.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -244,12 +259,38 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     require_file(path, "file of options")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content, written = yaml.safe_load(text), yaml.load(text, yaml.BaseLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ValueError(f"{path} must hold one mapping of option names to values.")
-    return {key.replace("-", "_"): value for key, value in content.items()}
+    named = {key.replace("-", "_"): (value, written[key]) for key, value in content.items()}
+    return {
+        name: as_text(value, own) if name in texts else value
+        for name, (value, own) in named.items()
+    }
+
+
+def as_text(value: Any, written: Any) -> Any:
+    """A value that is text as it is written; nothing stays nothing.
+
+    Args:
+        value: As YAML reads it.
+        written: The same with all that is no list or mapping as text.
+
+    Example:
+        >>> as_text([False, 7, None], ["no", "007", "null"])
+        ['no', '007', None]
+    """
+    if isinstance(value, list):
+        return [as_text(one, own) for one, own in zip(value, written, strict=True)]
+    if isinstance(value, dict):
+        return {
+            key: as_text(one, own)
+            for (key, own), one in zip(written.items(), value.values(), strict=True)
+        }
+    return value if value is None or isinstance(value, str) else written
 
 
 def check_positive(name: str, value: Any) -> None:

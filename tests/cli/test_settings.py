@@ -11,9 +11,14 @@ from salhub.cli.settings import (
     parse_value,
     refuse_unknown,
     try_without_place,
+    typed_settings,
     without_place,
 )
 from salhub.cli.train import RecipeCall
+from salhub.cli.trials import parse_grid
+from salhub.evaluation.text_classification import evaluate
+from salhub.models.lexrank.configuration_lexrank import LexRankConfig
+from salhub.models.normgrad.configuration_normgrad import NormGradConfig
 
 
 @pytest.mark.parametrize(
@@ -116,3 +121,28 @@ def test_options_that_are_text_stay_as_typed_on_the_command_line():
     assert {"model": "on", "output_dir": "2024_11_30"}.items() <= call.settings.items()
     assert (call.settings["data"], call.settings["label_column"]) == ("007", "12:30")
     assert call.settings["class_names"] == ["no", "1e3"]
+
+
+def test_text_of_a_file_of_values_to_try_and_of_other_commands_stays_as_written(tmp_path):
+    file = tmp_path / "options.yaml"
+    file.write_text("data: 007\nlabel-column: no\nclass_names: [on, 1e3]\nmodel: null\nseed: 08\n")
+    call = RecipeCall.read("train", "text-classification", ["seed=3"], file, 1)
+    assert call.settings == {
+        "data": "007", "label_column": "no", "class_names": ["on", "1e3"], "model": None, "seed": 3,
+        "output_dir": "text-classification-train",
+    }  # fmt: skip
+    kind = call.recipe_class.arguments_class
+    tried = ["label_column=no,007", "model=null,on", "seed=1,2", "freeze=1,2"]
+    assert parse_grid(tried, kind) == {
+        "label_column": ["no", "007"], "model": [None, "on"], "seed": [1, 2], "freeze": ["1", "2"],
+    }  # fmt: skip
+    words = ["stopwords=no", "threshold=0.1", "revision=007"]
+    expected = {"stopwords": "no", "threshold": 0.1, "revision": "007"}
+    assert typed_settings(words, LexRankConfig) == expected
+    sized = ["output_size=[7, 8]", "layers=[on, blocks.1]"]
+    found = typed_settings(sized, NormGradConfig)
+    assert found == {"output_size": [7, 8], "layers": ["on", "blocks.1"]}
+    words = ["label_column=no", "text_column=2", "class_names=[no, yes]", "batch_size=3"]
+    assert typed_settings(words, evaluate) == {
+        "label_column": "no", "text_column": "2", "class_names": ["no", "yes"], "batch_size": 3,
+    }  # fmt: skip
