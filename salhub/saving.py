@@ -1,15 +1,25 @@
 """Before a model is saved: wrappers are taken off, and its configuration must build it again."""
 
+import dis
+import functools
+import inspect
 import json
+import logging
 import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
+from numbers import Number
+from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
 from typing import Any
 
 import torch
 from accelerate.utils.modeling import get_state_dict_offloaded_model
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers import initialization as init
+
+logger = logging.getLogger(__name__)
 
 # Wrapper -> the attribute that holds what is inside.
 _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -26,8 +36,22 @@ _CHANGES = {
         "it is quantized; save the network as it was before quantization"
     ),
 }
-# Hyperparameters that no output in evaluation mode depends on.
-_OF_TRAINING = re.compile(r"(, )?\b(inplace|momentum|padding_idx|scale_grad_by_freq|sparse)=[^,)]*")
+# What a network keeps of its calls and its origin, and what no output depends on.
+_UNREAD = re.compile(
+    r"cache|loss|num_labels|name_or_path|attn_implementation|gradient_checkpointing|"
+    r"^training$|^_is_|^_auto_class$|_call_impl$"
+)
+# The same of the layers of torch.
+_UNREAD_OF_TORCH = re.compile(r"^(inplace|padding_idx|scale_grad_by_freq|sparse)$")
+# What only training reads.
+_OF_TRAINING = re.compile(r"drop|^momentum$")
+# Who puts hooks on modules that change no answer.
+_HARMLESS = ("accelerate.", "salhub.", "transformers.")
+_PLAIN = (Number, str, bytes, NoneType, torch.dtype)
+_FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, functools.partial)
+_COMPARED = (*_PLAIN, *_FUNCTIONS, tuple, list)
+_MISSING = object()
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 _NOTHING = {nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d}
 
@@ -206,35 +230,151 @@ def _different_layer(model: nn.Module, built: nn.Module) -> str | None:
         for name, module in model.named_modules()
         if wrappers[name] is None
     }
-    for name, expected in built.named_modules():
-        module = own.get(name)
-        if module is None or not _computes_alike(module, expected):
+    twins = dict(built.named_modules())
+    for name, module in model.named_modules():
+        hook = _foreign_hook(module, twins.get(_plain_name(name, wrappers)))
+        if hook is not None:
             return (
-                f"'{name}' is {_described(module)}, and its configuration builds "
+                f"{_title(name)} has the hook {hook}, which is not saved; remove it first, with "
+                "the handle that registering it gave"
+            )
+    of_training = []
+    for name, expected in twins.items():
+        module = own.get(name)
+        if module is None or not _is_of_kind(module, expected):
+            return (
+                f"{_title(name)} is {_described(module)}, and its configuration builds "
                 f"{_described(expected)}; change the configuration along with the network"
             )
+        for attribute, found, wanted in _differences(module, expected):
+            words = (
+                f"'{attribute}' of {_title(name)} ({type(module).__name__}) is {found}, and its "
+                f"configuration builds {wanted}"
+            )
+            if type(module) not in _NOTHING and not _OF_TRAINING.search(attribute):
+                return f"{words}; change the configuration along with the network"
+            of_training.append(words)
+    if of_training:
+        logger.warning(
+            "%s; this is not saved, and matters where the model is trained further.%s",
+            of_training[0], f" So it is in {len(of_training)} places." if of_training[1:] else "",
+        )  # fmt: skip
     return None
 
 
-def _computes_alike(module: nn.Module, expected: nn.Module) -> bool:
+def _foreign_hook(module: nn.Module, expected: nn.Module | None) -> str | None:
+    """The first hook of a module that may change what it gives, and that its twin lacks."""
+    known = [] if expected is None else [*map(_origin, _hooks(expected))]
+    for origin in map(_origin, _hooks(module)):
+        if origin in known:
+            known.remove(origin)
+        elif not origin.startswith(_HARMLESS):
+            return origin
+    return None
+
+
+def _hooks(module: nn.Module) -> list[Any]:
+    of_accelerate = [hook for hook in (vars(module).get("_hf_hook"),) if hook is not None]
+    return [*module._forward_pre_hooks.values(), *module._forward_hooks.values(), *of_accelerate]
+
+
+def _origin(function: Any) -> str:
+    function = getattr(function, "func", function)  # of partial
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _is_of_kind(module: nn.Module, expected: nn.Module) -> bool:
     kind, other = type(module), type(expected)
     if {kind, other} <= _NOTHING:  # in evaluation mode
         return True
-    # A class derived from the one that is built may add whatever it likes but another forward.
-    if kind is not other and not (issubclass(kind, other) and kind.forward is other.forward):
+    # What is put into a list runs with the rest of it.
+    if isinstance(expected, _CONTAINERS) and [*module._modules] != [*expected._modules]:
         return False
-    is_torch = other.__module__.startswith("torch.nn.modules")
-    if not is_torch or other.__module__.endswith((".container", ".dropout")):
+    # A class derived from the one that is built may add whatever it likes but other calculations.
+    return kind is other or (
+        issubclass(kind, other)
+        and all(getattr(kind, name) is getattr(other, name) for name in _own_methods(other))
+    )
+
+
+def _differences(module: nn.Module, expected: nn.Module) -> Generator[tuple[str, str, str]]:
+    """Attributes that differ from those of a twin: name, value and the value of the twin."""
+    if type(module) in _NOTHING:
+        rates = [getattr(one, "p", 0.0) for one in (module, expected)]
+        if rates[0] != rates[1]:
+            yield "p", str(rates[0]), str(rates[1])
+        return
+    kind, built = type(expected), vars(expected)
+    ignored = _written_while_running(kind)
+    for name, value in vars(module).items():
+        if name in ignored or _UNREAD.search(name):
+            continue
+        if _is_torch(kind) and _UNREAD_OF_TORCH.search(name):
+            continue
+        if name == "forward":  # of which Accelerate keeps the one that it found
+            value = vars(module).get("_original_forward", vars(module).get("_old_forward", value))
+        elif name not in built and hasattr(PreTrainedModel, name):
+            continue
+        wanted = built.get(name, getattr(kind, name, _MISSING))
+        if wanted is not _MISSING and not _is_alike(value, wanted):
+            yield name, _shown(value), _shown(wanted)
+
+
+@lru_cache(maxsize=1024)
+def _written_while_running(kind: type) -> frozenset[str]:
+    """Attributes that methods of a class assign, such as the size of the last picture."""
+    methods = map(inspect.unwrap, _own_methods(kind).values())
+    steps = (step for method in methods for step in dis.get_instructions(method.__code__))
+    return frozenset(step.argval for step in steps if step.opname == "STORE_ATTR") - {"forward"}
+
+
+def _own_methods(kind: type) -> dict[str, FunctionType]:
+    """Methods by which a network computes, and not those that all of them have."""
+    bases = [base for base in kind.__mro__ if base not in PreTrainedModel.__mro__]
+    return {
+        name: method
+        for base in reversed(bases)
+        for name, method in vars(base).items()
+        if isinstance(method, FunctionType) and name not in ("__init__", "_init_weights")
+    }
+
+
+def _is_alike(value: Any, wanted: Any) -> bool:
+    """Whether two values say the same, as far as they are numbers, words or functions."""
+    if value is wanted or not all(isinstance(one, _COMPARED) for one in (value, wanted)):
         return True
-    return _settings(module) == _settings(expected)
+    if isinstance(value, _FUNCTIONS) and isinstance(wanted, _FUNCTIONS):
+        return _is_same_function(value, wanted)
+    if isinstance(value, tuple | list) and isinstance(wanted, tuple | list):
+        return len(value) == len(wanted) and all(map(_is_alike, value, wanted))
+    return value == wanted or (value != value and wanted != wanted)
 
 
-def _settings(module: nn.Module) -> str:
-    return _OF_TRAINING.sub("", module.extra_repr())
+def _is_same_function(one: Any, other: Any) -> bool:
+    one = getattr(one, "_torchdynamo_orig_callable", one)  # compiled
+    if isinstance(one, functools.partial) and isinstance(other, functools.partial):
+        parts = [[f.func, f.args, sorted(f.keywords.items())] for f in (one, other)]
+        return _is_alike(*parts)
+    codes = [getattr(f, "__code__", f) for f in (one, other)]
+    inner = [[getattr(f, n, None) for n in ("__wrapped__", "__defaults__")] for f in (one, other)]
+    return codes[0] == codes[1] and _is_alike(*inner)
+
+
+def _is_torch(kind: type) -> bool:
+    return kind.__module__.startswith("torch.nn.")
+
+
+def _title(name: str) -> str:
+    return f"'{name}'" if name else "the model itself"
+
+
+def _shown(value: Any) -> str:
+    return _origin(value) if isinstance(value, _FUNCTIONS) else repr(value)[:60]
 
 
 def _described(module: nn.Module | None) -> str:
     if module is None:
         return "missing"
-    settings = _settings(module) if type(module).__module__.startswith("torch.nn") else ""
+    settings = module.extra_repr() if _is_torch(type(module)) else ""
     return f"{type(module).__name__}({settings})"

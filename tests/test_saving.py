@@ -1,6 +1,8 @@
 """What is saved loads again to the same bytes, or is refused before anything is written."""
 
 import copy
+import functools
+from types import MethodType
 
 import pytest
 import torch
@@ -100,11 +102,34 @@ def halve_head(network):
     network.classifier.half()
 
 
+def double(module, inputs, output=None):
+    return (2 * inputs[0],) if output is None else 2 * output
+
+
+def replace_forward(network):
+    head, own = network.classifier[1], network.classifier[1].forward
+    head.forward = functools.wraps(own)(lambda inputs: 2 * own(inputs))
+
+
+def change_eps(network):
+    network.resnet.embedder.embedder.normalization.eps = 0.1
+
+
+def change_names(network):
+    network.resnet.forward = MethodType(ResNetForImageClassification.forward, network)
+
+
 CHANGES = {
+    lambda net: net.resnet.register_forward_hook(double): "has the hook .*double.*handle",
+    lambda net: net.classifier[1].register_forward_pre_hook(double): "classifier.1' has the hook",
+    replace_forward: "'forward' of 'backbone.classifier.1' .Linear. is .*builds .*Linear.forward",
+    change_names: "'forward' of 'backbone.resnet'",
+    change_eps: r"'eps' of 'backbone.*is 0.1, .*builds 1e-05",
+    lambda net: net.classifier.append(nn.Softmax(-1)): r"'backbone.classifier' is Sequential",
     replace_head: r"'backbone.classifier.1.weight' has shape \(7, 8\).*builds \(3, 8\).*num_labels",
     replace_head_by_another_kind: r"has 'backbone.classifier.2.*change the configuration",
     replace_activation: r"activation' is GELU\(.*builds ReLU",
-    change_stride: r"stride=\(1, 1\).*builds .*stride=\(2, 2\)",
+    change_stride: r"'stride' of 'backbone.*is \(1, 1\).*builds \(2, 2\)",
     add_adapter: "carries adapters.*merge_and_unload",
     halve_head: r"classifier.1.weight' is torch.float16, while the model is torch.float32",
     lambda net: parametrizations.weight_norm(net.classifier[1]): "remove_parametrizations first",
@@ -123,6 +148,15 @@ def test_a_network_that_its_configuration_does_not_build_is_refused(
     with pytest.raises(ValueError, match=words):
         model.save_pretrained(tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_hook_on_the_model_itself_is_refused_until_it_is_removed(network, tmp_path):
+    model = NormGradForImageSaliency.from_classifier(network)
+    handle = model.register_forward_hook(double)
+    with pytest.raises(ValueError, match=r"again: the model itself has the hook .*double"):
+        model.save_pretrained(tmp_path / "new")
+    handle.remove()
+    model.save_pretrained(tmp_path / "new")
 
 
 def test_a_class_derived_with_another_forward_is_refused(tmp_path):
@@ -156,22 +190,28 @@ def test_a_text_classifier_with_another_head_is_refused(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_quantized_network_is_not_saved_as_another_one(tmp_path):
+def test_a_changed_or_quantized_network_is_not_saved_as_another_one(tmp_path):
     config = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
                        intermediate_size=8, image_size=32, patch_size=8)  # fmt: skip
     model = NormGradForImageSaliency.from_classifier(ViTForImageClassification(config).eval())
+    attention = next(m for m in model.backbone.modules() if hasattr(m, "scaling"))
+    attention.scaling *= 2
+    with pytest.raises(ValueError, match=r"'scaling' of .*ViT.*configuration builds"):
+        model.save_pretrained(tmp_path)
     model.backbone = torch.ao.quantization.quantize_dynamic(model.backbone, {nn.Linear})
     with pytest.raises(ValueError, match="it is quantized; save the network as it was before"):
         model.save_pretrained(tmp_path)
 
 
-def test_settings_that_only_training_reads_may_be_changed(network, tmp_path):
+def test_settings_that_only_training_reads_may_be_changed_and_are_told(network, tmp_path, caplog):
     for module in network.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = True
         elif isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.5
     check_round_trip(NormGradForImageSaliency.from_classifier(network), network, tmp_path)
+    assert "is 0.5, and its configuration builds 0.1; this is not saved" in caplog.text
+    assert "inplace" not in caplog.text
 
 
 def test_saving_draws_nothing_at_random(network, tmp_path):
@@ -216,6 +256,8 @@ HARMLESS = {
     "channels last": lambda network: network.to(memory_format=torch.channels_last),
     "no dropout": drop_dropouts,
     "shared weights": share_weights,
+    "compiled forward": lambda network: setattr(network, "forward", torch.compile(network.forward)),
+    "recording": lambda network: network(torch.zeros(1, 3, 32, 32), output_attentions=True),
     "on disk": lambda network: None,
 }
 
