@@ -1,8 +1,9 @@
 """What may stand in a configuration, whoever wrote it: kinds of values, and how large they are."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from salhub.errors import did_you_mean
 
@@ -26,6 +27,65 @@ _SIZE = re.compile(
 )
 # Far above every network that there is; lists of layers are as long as there are layers.
 LARGEST_COUNT, LARGEST_SIZE, LARGEST_NUMBER, MOST_CLASSES = 2**11, 2**26, 2**32, 2**20
+# The same of fields of ours: channels of a layer, and pixels along a side of a picture or map.
+MOST_CHANNELS, LARGEST_SIDE = 2**14, 2**13
+# Fields of transformers that name a function of its table.
+_ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
+
+
+class Range(NamedTuple):
+    """The numbers that a field may hold, see `ranged`."""
+
+    least: float | None
+    above: float | None
+    most: float | None
+    below: float | None
+    hint: str
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise ValueError unless all numbers of a value are in the range."""
+        is_list = isinstance(value, list | tuple)
+        for one in value if is_list else (value,):
+            if isinstance(one, int | float) and not self._holds(one):
+                must_be = "must all be" if is_list else "must be"
+                hint = f"; {self.hint}" if self.hint else ""
+                raise ValueError(f"{name} {must_be} {self._words()}, got {_shown(value)}{hint}.")
+
+    def _holds(self, one: float) -> bool:
+        return (
+            (self.least is None or one >= self.least)
+            and (self.above is None or one > self.above)
+            and (self.most is None or one <= self.most)
+            and (self.below is None or one < self.below)
+            and one == one  # no NaN
+        )
+
+    def _words(self) -> str:
+        words = {"at least": self.least, "above": self.above, "at most": self.most}
+        limits = {**words, "below": self.below}
+        return " and ".join(f"{word} {one:,}" for word, one in limits.items() if one is not None)
+
+
+def ranged(
+    default: Any,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    hint: str = "",
+) -> Any:
+    """A field of a configuration whose numbers lie in a range; None and words are let through.
+
+    Args:
+        default: Its value where none is given.
+        least, above, most, below: The limits; `least` and `most` belong to the range.
+        hint: Further words for whoever is refused.
+    """
+    metadata = {"range": Range(least, above, most, below, hint)}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=default.copy, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def check_fields(fields: Any, where: str = "config.json") -> None:
@@ -60,6 +120,8 @@ def check_fields(fields: Any, where: str = "config.json") -> None:
             )
         if name in ("dtype", "torch_dtype") and isinstance(value, str):
             check_precision(value.removeprefix("torch."), place)
+        if name in _ACTIVATIONS and isinstance(value, str):
+            _check_activation(value, place)
         if name in ("id2label", "label2id") and value is not None:
             _check_classes(place, value, is_by_index=name == "id2label")
             continue
@@ -81,6 +143,14 @@ def check_precision(name: str, place: str = "dtype") -> None:
     short = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32"}
     hint = f" Did you mean '{short[name]}'?" if name in short else did_you_mean(name, PRECISIONS)
     raise ValueError(f"{place} must be one of {', '.join(PRECISIONS)} or auto, got {name!r}.{hint}")
+
+
+def _check_activation(name: str, place: str) -> None:
+    from transformers.activations import ACT2FN
+
+    if name not in ACT2FN:
+        hint = did_you_mean(name, ACT2FN) or " Give one of transformers' own, such as 'gelu'."
+        raise ValueError(f"{place} names no activation that transformers has: {name!r}.{hint}")
 
 
 def _check_classes(place: str, value: Mapping, *, is_by_index: bool) -> None:
@@ -110,7 +180,7 @@ def _check_sizes(name: str, value: Any, place: str, where: str) -> None:
     elif isinstance(value, int | float) and not isinstance(value, bool):
         most = _largest(name, is_whole=isinstance(value, int))
         if most is not None and abs(value) > most:
-            raise ValueError(f"{place} must be at most {most:,}, got {value}.")
+            raise ValueError(f"{place} must be at most {most:,}, got {_shown(value)}.")
 
 
 def _largest(name: str, *, is_whole: bool) -> int | None:

@@ -40,6 +40,9 @@ _HANDLED_KEYS = frozenset({"name_or_path", "return_unused_kwargs", "torch_dtype"
 # Fields of every configuration of transformers that classifiers have a use for.
 CLASS_FIELDS = frozenset({"id2label", "label2id", "num_labels", "problem_type"})
 
+# A number of hundreds of digits, or the like.
+_LONG = re.compile(r"(\S{60})\S{20,}")
+
 Config = TypeVar("Config")
 
 
@@ -48,7 +51,7 @@ def strict(cls: type[Config]) -> type[Config]:
 
     This is `huggingface_hub.dataclasses.strict`, whose own errors put a line about the validator
     before the sentence a person needs. Fields that are `Literal` words, or those or None, are
-    choices.
+    choices; those that are `ranged` hold numbers of their range.
 
     Example:
         >>> @strict
@@ -64,6 +67,9 @@ def strict(cls: type[Config]) -> type[Config]:
         if choices := choices_of(field.type):
             is_choice = functools.partial(check_choice, field.name, choices=choices)
             strict_class.__validators__[field.name][0] = is_choice
+        if limits := field.metadata.get("range"):
+            in_range = functools.partial(limits.check, field.name)
+            strict_class.__validators__[field.name].append(in_range)
     for name in ("__init__", "__setattr__", "validate"):
         setattr(cls, name, _in_plain_words(getattr(cls, name)))
     return cls
@@ -84,9 +90,10 @@ def _plain_error(error: StrictDataclassError) -> Exception:
     # A union of types is reported member by member; a person needs the words only once.
     cause = error.__cause__ or error
     pattern = r"Field '(\w+)' with value (.*) doesn't match any type in \((.*?)\)\. "
-    union = re.match(pattern, str(cause))
+    text = _LONG.sub(r"\1…", str(cause))
+    union = re.match(pattern, text)
     if union is None:
-        return cause
+        return TypeError(text) if type(cause) is TypeError else cause
     field, value, types = union.groups()
     types = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", types).replace("NoneType", "None")
     return TypeError(f"Field '{field}' expected one of {types}; got {value}.")

@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.initialization import no_init_weights
 
+from salhub.config_fields import check_fields
 from salhub.errors import UnknownSettingError, did_you_mean
 from salhub.explaining.concurrency import exclusive_use
 from salhub.explaining.configuration_explained_classifier import (
@@ -479,6 +480,7 @@ def _build(config: ExplainedClassifierConfig, auto_class: str) -> nn.Module:
             f"{type(config).__name__} names no classifier to explain; use "
             "from_classifier('NAME or module'), or set backbone_config."
         )
+    check_fields(config.backbone_config.to_dict(), "backbone_config")
     build = getattr(transformers, auto_class).from_config
     return build(config.backbone_config, trust_remote_code=False)
 

@@ -221,8 +221,11 @@ def test_it_learns_random_labels_by_heart():
         ({"depth": 18}, r"depth must be 6n \+ 2 \(8, 14, 20, ...\), got 18"),
         ({"depth": 2}, "got 2"),
         ({"stem_stride": 4}, "stem_stride must be 1 or 2, got 4"),
-        ({"width": 0}, "width must be positive, got 0"),
-        ({"batch_norm_momentum": 1.5}, r"batch_norm_momentum must be in \[0, 1\], got 1.5"),
+        ({"width": 0}, "width must be at least 1 and at most 16,384, got 0"),
+        (
+            {"batch_norm_momentum": 1.5},
+            r"batch_norm_momentum must be at least 0 and at most 1, got 1\.5",
+        ),
     ],
 )
 def test_bad_settings_are_refused(settings, sentence):

@@ -116,9 +116,9 @@ def test_bad_input_is_refused(keywords, pattern):
 @pytest.mark.parametrize(
     ("field", "value", "pattern"),
     [
-        ("vocab_size", 0, "vocab_size must be positive"),
-        ("kernel_sizes", [0], "kernel_sizes must be positive"),
-        ("dropout", 1.0, r"dropout must be in \[0, 1\)"),
+        ("vocab_size", 0, "vocab_size must be at least 1"),
+        ("kernel_sizes", [0], "kernel_sizes must all be at least 1"),
+        ("dropout", 1.0, "dropout must be at least 0 and below 1"),
         ("pad_token_id", 20, "pad_token_id must be a token, 0 to 19"),
     ],
 )

@@ -1,5 +1,6 @@
 """Configuration of the residual networks for small pictures."""
 
+from salhub.config_fields import LARGEST_SIDE, MOST_CHANNELS, ranged
 from salhub.configuration import CLASS_FIELDS, SaliencyConfig, strict
 
 
@@ -34,26 +35,19 @@ class CifarResNetConfig(SaliencyConfig):
     inherited_fields = CLASS_FIELDS
 
     depth: int = 20
-    width: int = 16
+    width: int = ranged(16, least=1, most=MOST_CHANNELS)
     stem_stride: int = 1
-    image_size: int = 32
-    num_channels: int = 3
-    batch_norm_eps: float | int = 1e-5
-    batch_norm_momentum: float | int = 0.1
+    image_size: int = ranged(32, least=1, most=LARGEST_SIDE)
+    num_channels: int = ranged(3, least=1, most=MOST_CHANNELS)
+    batch_norm_eps: float | int = ranged(1e-5, above=0, most=1)
+    batch_norm_momentum: float | int = ranged(0.1, least=0, most=1)
 
     def validate_ranges(self) -> None:
-        """The depth is 6n + 2, sizes are positive, and the rest is in its range."""
+        """The depth is 6n + 2, and the stem halves the picture or does not."""
         if self.depth < 8 or self.depth % 6 != 2:
             raise ValueError(f"depth must be 6n + 2 (8, 14, 20, ...), got {self.depth}.")
-        for name in ("width", "image_size", "num_channels", "batch_norm_eps"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
         if self.stem_stride not in (1, 2):
             raise ValueError(f"stem_stride must be 1 or 2, got {self.stem_stride}.")
-        if not 0 <= self.batch_norm_momentum <= 1:
-            raise ValueError(
-                f"batch_norm_momentum must be in [0, 1], got {self.batch_norm_momentum}."
-            )
 
     @property
     def blocks_per_stage(self) -> int:

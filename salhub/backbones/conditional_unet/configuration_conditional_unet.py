@@ -1,7 +1,6 @@
 """Configuration of the class-conditional U-Net."""
 
-from dataclasses import field
-
+from salhub.config_fields import LARGEST_SIDE, MOST_CHANNELS, MOST_CLASSES, ranged
 from salhub.configuration import SaliencyConfig, strict
 
 # Channels of the first level that GroupNorm normalises together: those of Ho et al., 128 in 32
@@ -44,33 +43,27 @@ class ConditionalUNetConfig(SaliencyConfig):
 
     model_type = "salhub_conditional_unet"
 
-    image_size: int = 16
-    num_channels: int = 1
-    base_channels: int = 32
-    channel_multipliers: list[int] = field(default_factory=lambda: [1, 2, 2])
-    num_res_blocks: int = 1
-    attention_resolutions: list[int] = field(default_factory=lambda: [4])
-    dropout: float | int = 0.0
-    num_classes: int = 10
-    num_train_timesteps: int = 1000
+    image_size: int = ranged(16, least=1, most=LARGEST_SIDE)
+    num_channels: int = ranged(1, least=1, most=MOST_CHANNELS)
+    base_channels: int = ranged(32, least=1, most=MOST_CHANNELS)
+    channel_multipliers: list[int] = ranged([1, 2, 2], least=1, most=64)
+    num_res_blocks: int = ranged(1, least=1)
+    attention_resolutions: list[int] = ranged([4], least=1)
+    dropout: float | int = ranged(0.0, least=0, below=1)
+    num_classes: int = ranged(10, least=1, most=MOST_CLASSES)
+    num_train_timesteps: int = ranged(1000, least=1, most=10**6)
     beta_start: float = 1e-4
     beta_end: float = 0.02
 
     def validate_sizes(self) -> None:
-        """Counts are positive, and the picture can be halved between the levels."""
-        for name in ("image_size", "num_channels", "num_res_blocks", "num_classes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.base_channels < 1 or self.base_channels % _CHANNELS_PER_GROUP:
+        """Channels fall into groups, and the picture can be halved between the levels."""
+        if self.base_channels % _CHANNELS_PER_GROUP:
             raise ValueError(
                 f"base_channels must be a multiple of {_CHANNELS_PER_GROUP}, got "
                 f"{self.base_channels}."
             )
-        if not self.channel_multipliers or min(self.channel_multipliers) < 1:
-            raise ValueError(
-                "channel_multipliers must be one positive number a level, got "
-                f"{self.channel_multipliers}."
-            )
+        if not self.channel_multipliers:
+            raise ValueError("channel_multipliers must be one number a level, got none.")
         halvings = 2 ** (len(self.channel_multipliers) - 1)
         if self.image_size % halvings:
             raise ValueError(
@@ -85,13 +78,7 @@ class ConditionalUNetConfig(SaliencyConfig):
             )
 
     def validate_ranges(self) -> None:
-        """Dropout and the noise variances are in their ranges."""
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}.")
-        if self.num_train_timesteps < 1:
-            raise ValueError(
-                f"num_train_timesteps must be at least 1, got {self.num_train_timesteps}."
-            )
+        """The variance of the noise grows, and stays below 1."""
         if not 0 < self.beta_start <= self.beta_end < 1:
             raise ValueError(
                 "beta_start and beta_end must satisfy 0 < beta_start <= beta_end < 1, got "

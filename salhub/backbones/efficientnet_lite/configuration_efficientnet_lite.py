@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+from salhub.config_fields import LARGEST_SIDE, MOST_CHANNELS, ranged
 from salhub.configuration import CLASS_FIELDS, SaliencyConfig, strict
 from salhub.errors import UnknownNameError, did_you_mean
 
@@ -75,29 +76,16 @@ class EfficientNetLiteConfig(SaliencyConfig):
     model_type = "salhub_efficientnet_lite"
     inherited_fields = CLASS_FIELDS
 
-    width_coefficient: float | int = 1.0
-    depth_coefficient: float | int = 1.0
-    image_size: int = 224
-    num_channels: int = 3
-    stem_channels: int = 32
-    head_channels: int = 1280
-    channel_divisor: int = 8
-    dropout_rate: float | int = 0.2
-    batch_norm_eps: float | int = 1e-3
-    batch_norm_momentum: float | int = 0.01
-
-    def validate_ranges(self) -> None:
-        """Sizes are positive and the dropout rate is a probability below one."""
-        for name in ("width_coefficient", "depth_coefficient", "image_size", "num_channels"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
-        for name in ("width_coefficient", "depth_coefficient"):
-            if getattr(self, name) > _LARGEST_COEFFICIENT:
-                raise ValueError(
-                    f"{name} must be at most {_LARGEST_COEFFICIENT}, got {getattr(self, name)}."
-                )
-        if not 0 <= self.dropout_rate < 1:
-            raise ValueError(f"dropout_rate must be in [0, 1), got {self.dropout_rate}.")
+    width_coefficient: float | int = ranged(1.0, above=0, most=_LARGEST_COEFFICIENT)
+    depth_coefficient: float | int = ranged(1.0, above=0, most=_LARGEST_COEFFICIENT)
+    image_size: int = ranged(224, least=1, most=LARGEST_SIDE)
+    num_channels: int = ranged(3, least=1, most=MOST_CHANNELS)
+    stem_channels: int = ranged(32, least=1, most=MOST_CHANNELS)
+    head_channels: int = ranged(1280, least=1, most=MOST_CHANNELS)
+    channel_divisor: int = ranged(8, least=1, most=MOST_CHANNELS)
+    dropout_rate: float | int = ranged(0.2, least=0, below=1)
+    batch_norm_eps: float | int = ranged(1e-3, above=0, most=1)
+    batch_norm_momentum: float | int = ranged(0.01, least=0, most=1)
 
     @classmethod
     def for_variant(cls, variant: str, **settings) -> "EfficientNetLiteConfig":

@@ -1,7 +1,6 @@
 """Configuration of the small text classifier."""
 
-from dataclasses import field
-
+from salhub.config_fields import MOST_CHANNELS, ranged
 from salhub.configuration import CLASS_FIELDS, SaliencyConfig, strict
 
 
@@ -34,24 +33,16 @@ class TextClassifierConfig(SaliencyConfig):
     model_type = "salhub_text_classifier"
     inherited_fields = CLASS_FIELDS
 
-    vocab_size: int = 11000
-    embedding_size: int = 128
-    num_filters: int = 128
-    kernel_sizes: list[int] | tuple[int, ...] = field(default_factory=lambda: [3])
-    dropout: float | int = 0.5
-    word_dropout: float | int = 0.3
+    vocab_size: int = ranged(11000, least=1, most=2**22)
+    embedding_size: int = ranged(128, least=1, most=MOST_CHANNELS)
+    num_filters: int = ranged(128, least=1, most=MOST_CHANNELS)
+    kernel_sizes: list[int] | tuple[int, ...] = ranged([3], least=1, most=128)
+    dropout: float | int = ranged(0.5, least=0, below=1)
+    word_dropout: float | int = ranged(0.3, least=0, below=1)
     pad_token_id: int | None = 0
 
-    def validate_ranges(self) -> None:
-        """Sizes are positive, shares below 1, and the padding is a token."""
-        for name in ("vocab_size", "embedding_size", "num_filters"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
-        if any(size < 1 for size in self.kernel_sizes):
-            raise ValueError(f"kernel_sizes must be positive, got {list(self.kernel_sizes)}.")
-        for name in ("dropout", "word_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
+    def validate_padding(self) -> None:
+        """The padding is a token."""
         if self.pad_token_id is None or not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(
                 f"pad_token_id must be a token, 0 to {self.vocab_size - 1}, got "

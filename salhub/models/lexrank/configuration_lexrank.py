@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from salhub.config_fields import ranged
 from salhub.configuration import SaliencyConfig, strict
 from salhub.models.lexrank.words import stopwords_of
 
@@ -70,13 +71,16 @@ class LexRankConfig(SaliencyConfig):
 
     representation: Literal["tfidf", "embedding", "hybrid"] = "tfidf"
     centrality: Literal["lexrank", "degree"] = "lexrank"
-    threshold: float | int | None = None
-    cluster_threshold: float | int | None = None
-    damping: float | int = 0.85
-    tolerance: float = 1e-6
-    max_iterations: int = 200
+    # At 1 every sentence would be alone.
+    threshold: float | int | None = ranged(None, least=0, below=1)
+    cluster_threshold: float | int | None = ranged(None, least=0, below=1)
+    damping: float | int = ranged(
+        0.85, above=0, most=1, hint="it is the probability of following a link"
+    )
+    tolerance: float = ranged(1e-6, above=0, most=1)
+    max_iterations: int = ranged(200, least=1, most=10**6)
     solver: Literal["auto", "dense", "sparse", "matrix_free"] = "auto"
-    top_edges: int | None = None
+    top_edges: int | None = ranged(None, least=1)
     normalize: Literal["sum", "max", "mean"] = "sum"
     idf: Literal["collection", "cluster", "uniform"] = "collection"
     lowercase: bool = True
@@ -87,40 +91,15 @@ class LexRankConfig(SaliencyConfig):
     encoder: str | None = None
     pooling: Literal["mean", "cls"] = "mean"
     negative: Literal["clip", "shift"] | None = "clip"
-    lexical_weight: float | int = 0.5
-    centrality_weight: float | int = 1.0
-    position_weight: float | int = 0.0
-    min_sentence_words: int = 0
+    lexical_weight: float | int = ranged(0.5, least=0, most=1)
+    centrality_weight: float | int = ranged(1.0, least=0, most=10**6)
+    position_weight: float | int = ranged(0.0, least=0, most=10**6)
+    min_sentence_words: int = ranged(0, least=0)
     redundancy: Literal["cosine", "csis", "mmr"] | None = "cosine"
-    redundancy_limit: float | int = 0.5
-    vocab_size: int = 0
-    vocab_bytes: int = 0
-    num_documents: int = 0
-
-    def validate_ranges(self) -> None:
-        """Every number must be in its range."""
-        for name in ("threshold", "cluster_threshold"):
-            value = getattr(self, name)
-            # At 1 every sentence would be alone.
-            if value is not None and not 0 <= value < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, got {value}.")
-        if not 0 < self.damping <= 1:
-            raise ValueError(
-                f"damping must be above 0 and at most 1, got {self.damping}; it is the probability "
-                "of following a link."
-            )
-        if not self.tolerance > 0:
-            raise ValueError(f"tolerance must be above 0, got {self.tolerance}.")
-        for name in ("lexical_weight", "redundancy_limit"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
-        for name in ("centrality_weight", "position_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be {least} or more, got {value}.")
+    redundancy_limit: float | int = ranged(0.5, least=0, most=1)
+    vocab_size: int = ranged(0, least=0)
+    vocab_bytes: int = ranged(0, least=0)
+    num_documents: int = ranged(0, least=0)
 
     def validate_combinations(self) -> None:
         """Settings must not contradict each other."""
@@ -136,13 +115,3 @@ class LexRankConfig(SaliencyConfig):
                     f"solver='matrix_free' looks at no pairs; set {name}=None, or use "
                     "solver='sparse'."
                 )
-
-
-_LEAST = {
-    "max_iterations": 1,
-    "top_edges": 1,
-    "min_sentence_words": 0,
-    "vocab_size": 0,
-    "vocab_bytes": 0,
-    "num_documents": 0,
-}

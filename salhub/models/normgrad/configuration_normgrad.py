@@ -1,9 +1,9 @@
 """Configuration of the extract/aggregate family."""
 
 import dataclasses
-import math
 from typing import Any, Literal
 
+from salhub.config_fields import LARGEST_SIDE, ranged
 from salhub.configuration import strict
 from salhub.explaining.configuration_explained_classifier import (
     ExplainedClassifierConfig,
@@ -73,18 +73,22 @@ class NormGradConfig(ExplainedClassifierConfig):
     extract: Extract | None = None
     aggregate: Aggregate | None = None
     layers: list[str] | tuple[str, ...] | str | None = None
-    layer_weights: list[float | int] | tuple[float | int, ...] | None = None
+    layer_weights: list[float | int] | tuple[float | int, ...] | None = ranged(
+        None, least=0, most=10**6
+    )
     layer_weighting: Literal["uniform", "linear", "probe", "custom"] | None = None
     combine: Literal["product", "sum", "plain_product"] = "product"
-    product_eps: float | int = 0.0
+    product_eps: float | int = ranged(0.0, least=0, most=1)
     virtual_identity: bool | None = None
     relu_rule: Literal["deconvnet", "guided"] | None = None
     contrastive: bool = False
-    meta_step: float | int = 0.0
+    meta_step: float | int = ranged(0.0, least=0, most=1000)
     meta_negate: bool = False
-    output_size: str | list[int] | tuple[int, int] = "input"
+    output_size: str | list[int] | tuple[int, int] = ranged("input", least=1, most=LARGEST_SIDE)
     normalize: Literal["minmax"] | None = None
-    smooth_sigma: float | int = 0.0
+    smooth_sigma: float | int = ranged(
+        0.0, least=0, most=1, hint="it is a share of the map's longer side, 0.02 as published"
+    )
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Accepts one layer as a plain string and tuples for lists."""
@@ -176,7 +180,6 @@ class NormGradConfig(ExplainedClassifierConfig):
             if len(set(self.layers)) != len(self.layers):
                 raise ValueError(f"layers names a layer twice: {self.layers!r}.")
         self._check_weights()
-        _check_number("product_eps", self.product_eps)
         if self.product_eps > 0 and self.combine == "sum":
             raise ValueError("product_eps has no effect with combine='sum'; leave it at 0.")
 
@@ -201,27 +204,14 @@ class NormGradConfig(ExplainedClassifierConfig):
 
     def validate_meta_step(self) -> None:
         """A direction without a step is a mistake."""
-        _check_number("meta_step", self.meta_step)
         if self.meta_negate and self.meta_step == 0:
             raise ValueError("meta_negate needs meta_step above 0.")
 
     def validate_output(self) -> None:
-        """Size, scale and smoothing of the returned map."""
+        """The size of the returned map is a word, or two sides."""
         size = self.output_size
-        is_size = not isinstance(size, str) and len(size) == 2 and all(side > 0 for side in size)
+        is_size = not isinstance(size, str) and len(size) == 2
         if not is_size and size not in ("input", "native"):
             raise ValueError(
-                "output_size must be 'input', 'native' or (height, width) in pixels above 0, got "
-                f"{size!r}."
+                f"output_size must be 'input', 'native' or (height, width) in pixels, got {size!r}."
             )
-        _check_number("smooth_sigma", self.smooth_sigma)
-        if self.smooth_sigma > 1:
-            raise ValueError(
-                "smooth_sigma is a share of the map's longer side, so at most 1 (the published "
-                f"value is 0.02), got {self.smooth_sigma}."
-            )
-
-
-def _check_number(field: str, value: float) -> None:
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(f"{field} must be a finite number, 0 or more, got {value}.")

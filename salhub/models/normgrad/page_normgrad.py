@@ -36,7 +36,6 @@ METHOD_LABELS = {
 OWN_DEPTH = ""
 JOINED = "joined"
 LARGEST_META_STEP = 0.01
-_LARGEST_NUMBER = torch.finfo(torch.float32).max
 _DEPTH_WORDS = ("shallow", "middle", "deep", "deepest")
 
 
@@ -117,8 +116,6 @@ class Page(ImageSaliencyPage):
         """Return what the controls change of the shipped model."""
         shipped = self.pipeline.model.config
         meta_step = float(sent_number("meta_step", query.settings.get("meta_step") or 0.0))
-        if meta_step > _LARGEST_NUMBER:
-            raise ValueError(f"meta_step must be at most {_LARGEST_NUMBER:.0e}, got {meta_step}.")
         wanted = {
             "method": query.text("method") or shipped.method,
             "layers": self.layers_for(query),

@@ -1,13 +1,16 @@
 """Configuration of salient relevance maps."""
 
-import math
 from typing import Any, Literal
 
+from salhub.config_fields import LARGEST_SIDE, ranged
 from salhub.configuration import strict
 from salhub.explaining.configuration_explained_classifier import (
     ExplainedClassifierConfig,
 )
 from salhub.models.salient_relevance.rules import RuleSet, rule_set
+
+# Of normalised pixels, whose values are a few units.
+_PIXELS = {"least": -(10**6), "most": 10**6}
 
 
 @strict
@@ -77,26 +80,30 @@ class SalientRelevanceConfig(ExplainedClassifierConfig):
     first_rule: str | None = None
     convolution_rule: str | None = None
     linear_rule: str | None = None
-    epsilon: float | int = 1e-6
-    gamma: float | int = 0.25
-    alpha: float | int | None = None
-    beta: float | int | None = None
+    epsilon: float | int = ranged(1e-6, least=1e-30, most=10**6)
+    gamma: float | int = ranged(0.25, above=0, most=10**6)
+    alpha: float | int | None = ranged(None, least=1, most=10**6)
+    beta: float | int | None = ranged(None, least=0, most=10**6)
     bias_relevance: Literal["absorb", "ignore", "uniform"] = "absorb"
     start: Literal["logit", "one", "softmax_contrast"] = "logit"
     contrast: Literal["none", "others"] = "none"
-    input_low: list[float | int] | tuple[float | int, ...] | None = None
-    input_high: list[float | int] | tuple[float | int, ...] | None = None
+    input_low: list[float | int] | tuple[float | int, ...] | None = ranged(None, **_PIXELS)
+    input_high: list[float | int] | tuple[float | int, ...] | None = ranged(None, **_PIXELS)
     relevance_image: Literal["pos_sum", "abs_sum", "abs_rgb"] | None = None
     relevance_levels: int | None = None
-    context_max_side: int | None = 224
-    context_patch_size: int = 7
-    context_stride: int = 3
-    context_neighbors: int = 64
-    context_position_weight: float | int = 3.0
-    context_scales: list[float | int] | tuple[float | int, ...] = (1.0, 0.8, 0.5, 0.3)
-    context_query_scales: list[float | int] | tuple[float | int, ...] = (1.0, 0.5, 0.25)
-    context_min_scale: float | int = 0.2
-    foci_threshold: float | int = 0.8
+    context_max_side: int | None = ranged(224, least=1, most=2048)
+    context_patch_size: int = ranged(7, least=1, most=128)
+    context_stride: int = ranged(3, least=1, most=LARGEST_SIDE)
+    context_neighbors: int = ranged(64, least=1, most=2**16)
+    context_position_weight: float | int = ranged(3.0, least=0, most=10**6)
+    context_scales: list[float | int] | tuple[float | int, ...] = ranged(
+        (1.0, 0.8, 0.5, 0.3), above=0, most=1
+    )
+    context_query_scales: list[float | int] | tuple[float | int, ...] = ranged(
+        (1.0, 0.5, 0.25), above=0, most=1
+    )
+    context_min_scale: float | int = ranged(0.2, least=0, most=1)
+    foci_threshold: float | int = ranged(0.8, least=0, below=1)
     use_center_prior: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -134,10 +141,6 @@ class SalientRelevanceConfig(ExplainedClassifierConfig):
 
     def validate_rules(self) -> None:
         """Names must be known and numbers must conserve relevance."""
-        for name in ("epsilon", "gamma"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be a finite number above 0, got {value}.")
         rules = self.rules
         used = {rules.first.name, rules.convolution.name, rules.linear.name}
         for name, rule in (("alpha", "alpha_beta"), ("beta", "alpha_beta")):
@@ -174,24 +177,14 @@ class SalientRelevanceConfig(ExplainedClassifierConfig):
 
     def validate_context(self) -> None:
         """Settings of the second stage."""
-        for name in ("context_patch_size", "context_stride", "context_neighbors"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         side = self.context_max_side
         if side is not None and side < self.context_patch_size:
             raise ValueError(
                 f"context_max_side must be None or at least {self.context_patch_size}, got {side}."
             )
         for name in ("context_scales", "context_query_scales"):
-            values = getattr(self, name)
-            if not values or not all(0 < value <= 1 for value in values):
-                raise ValueError(f"{name} must be one or more numbers in (0, 1], got {values}.")
-        if not 0 <= self.foci_threshold < 1:
-            raise ValueError(f"foci_threshold must be in [0, 1), got {self.foci_threshold}.")
-        if not (math.isfinite(self.context_position_weight) and self.context_position_weight >= 0):
-            raise ValueError(
-                f"context_position_weight must be 0 or more, got {self.context_position_weight}."
-            )
+            if not getattr(self, name):
+                raise ValueError(f"{name} must be one or more numbers, got none.")
         if max(self.context_scales) * max(self.context_query_scales) < self.context_min_scale:
             raise ValueError(
                 f"no scale reaches context_min_scale={self.context_min_scale}: context_scales are "

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from salhub.config_fields import ranged
 from salhub.configuration import CLASS_FIELDS, strict
 from salhub.network_inside import NetworkInsideConfig
 
@@ -30,9 +31,9 @@ class UnlearnedConfig(NetworkInsideConfig):
 
     unlearn_method: str | None = None
     forget: str | None = None
-    num_forgotten: int | None = None
+    num_forgotten: int | None = ranged(None, least=0)
     forget_digest: str | None = None
-    mask_ratio: float | int | None = None
+    mask_ratio: float | int | None = ranged(None, least=0, most=1)
     saliency: str | None = None
     scope: str | None = None
     closed_weights_sha256: str | None = None

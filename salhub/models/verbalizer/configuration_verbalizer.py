@@ -2,6 +2,7 @@
 
 from typing import Any, Literal, get_args
 
+from salhub.config_fields import ranged
 from salhub.configuration import strict
 from salhub.explaining.configuration_explained_classifier import (
     ExplainedClassifierConfig,
@@ -76,17 +77,22 @@ class VerbalizerConfig(ExplainedClassifierConfig):
     loaded_fields = ExplainedClassifierConfig.loaded_fields | {"llm", "max_new_tokens", "seed"}
 
     mode: Literal["search", "smv", "instruct"] = "search"
-    filter_length: int = 5
+    filter_length: int = ranged(
+        5,
+        least=1,
+        most=MAX_FILTER_LENGTH,
+        hint="the number of filters doubles with every further word",
+    )
     metric: Literal[
         "top_mean", "std", "variance", "quantile", "mean", "standard_deviation", "var"
     ] = "top_mean"
-    metric_value: float | int = 0.4
+    metric_value: float | int = ranged(0.4, least=0, most=10**6)
     sign: Literal["+", "-", "any"] = "+"
-    top_k: int = 5
-    max_phrases: int = 3
-    max_words: int = 12
-    min_gain: float | int = 0.03
-    min_word_gain: float | int = 0.01
+    top_k: int = ranged(5, least=1)
+    max_phrases: int = ranged(3, least=1)
+    max_words: int = ranged(12, least=1)
+    min_gain: float | int = ranged(0.03, least=0, most=1)
+    min_word_gain: float | int = ranged(0.01, least=0, most=1)
     show_coverage: bool = True
     show_against: bool = True
     language: Language = "en"
@@ -94,8 +100,8 @@ class VerbalizerConfig(ExplainedClassifierConfig):
     attribution: Literal["integrated_gradients", "gradient_x_input", "occlusion", "random"] = (
         "integrated_gradients"
     )
-    n_steps: int = 25
-    internal_batch_size: int | None = None
+    n_steps: int = ranged(25, least=1, most=10**4)
+    internal_batch_size: int | None = ranged(None, least=1)
     baseline: Literal["pad", "mask", "zero"] = "pad"
     word_level: bool = True
     merge: Literal["sum", "max_abs"] = "sum"
@@ -104,35 +110,18 @@ class VerbalizerConfig(ExplainedClassifierConfig):
     evidence: Literal["phrases", "tokens", "both"] = "phrases"
     on_unfaithful: Literal["fallback_template", "repair", "flag"] = "fallback_template"
     strict: bool = False
-    max_new_tokens: int = 80
+    max_new_tokens: int = ranged(80, least=1, most=2**16)
     mask_label: bool = False
-    seed: int = 0
+    seed: int = ranged(0, least=0, most=2**63 - 1)
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Resolve other names of the metrics."""
         self.metric = METRIC_ALIASES.get(self.metric, self.metric)
         super().__post_init__(**kwargs)
 
-    def validate_numbers(self) -> None:
-        """Numbers are in their ranges."""
-        if not 1 <= self.filter_length <= MAX_FILTER_LENGTH:
+    def validate_metric_value(self) -> None:
+        """A share is at most 1."""
+        if self.metric in ("top_mean", "quantile") and self.metric_value > 1:
             raise ValueError(
-                f"filter_length must be 1 to {MAX_FILTER_LENGTH}, got {self.filter_length}; the "
-                "number of filters doubles with every further word."
-            )
-        for name in ("top_k", "max_phrases", "max_words", "n_steps", "max_new_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.internal_batch_size is not None and self.internal_batch_size < 1:
-            raise ValueError(
-                f"internal_batch_size must be at least 1, got {self.internal_batch_size}."
-            )
-        for name in ("min_gain", "min_word_gain"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
-        share = self.metric in ("top_mean", "quantile")
-        if self.metric_value < 0 or (share and self.metric_value > 1):
-            limit = "in [0, 1]" if share else "0 or more"
-            raise ValueError(
-                f"metric_value of {self.metric} must be {limit}, got {self.metric_value}."
+                f"metric_value of {self.metric} must be at most 1, got {self.metric_value}."
             )

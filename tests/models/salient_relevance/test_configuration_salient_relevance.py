@@ -28,7 +28,7 @@ def test_layer_types_can_be_overridden_one_by_one():
         ({"linear_rule": "z_box"}, "only pixels have bounds"),
         ({"alpha": 2.0, "beta": 2.0}, "alpha - beta must be 1"),
         ({"alpha": 2.0, "beta": 1.0}, "has no effect"),
-        ({"epsilon": 0.0}, "epsilon must be a finite number above 0"),
+        ({"epsilon": 0.0}, "epsilon must be at least 1e-30"),
         ({"gamma": -1.0}, "gamma must be"),
         ({"bias_relevance": "absorbed"}, "Did you mean 'absorb'"),
         ({"start": "logits"}, "Did you mean 'logit'"),
@@ -43,10 +43,10 @@ def test_layer_types_can_be_overridden_one_by_one():
         ({"context_neighbors": 0}, "context_neighbors must be at least 1"),
         ({"context_max_side": 4}, "context_max_side must be None or at least 7"),
         ({"context_scales": []}, "context_scales must be one or more"),
-        ({"context_query_scales": [2.0]}, "context_query_scales must be one or more"),
+        ({"context_query_scales": [2.0]}, "must all be above 0 and at most 1"),
         ({"context_scales": [0.1]}, "no scale reaches context_min_scale"),
-        ({"context_position_weight": -1.0}, "context_position_weight must be 0 or more"),
-        ({"foci_threshold": 1.0}, r"foci_threshold must be in \[0, 1\)"),
+        ({"context_position_weight": -1.0}, "context_position_weight must be at least 0"),
+        ({"foci_threshold": 1.0}, "foci_threshold must be at least 0 and below 1"),
     ],
 )
 def test_settings_that_cannot_be_used_are_named(settings, message):
