@@ -79,25 +79,26 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def fine_tuned_pictures(results: Results, options: argparse.Namespace) -> None:
     """Few pictures a class, from the shipped weights and from none."""
     classes = len(PictureArchive(options.pictures).class_names)
+    chosen = _for_trial(PICTURE_OPTIONS, options)
     settings = {
-        **PICTURE_OPTIONS,
+        **chosen,
         "data": str(options.pictures),
         "num_train_images": options.per_class * classes,
         "num_test_images": options.num_test_images,
     }
     starts = {NETWORK: {"model": NETWORK}, NOTHING: {"config": NETWORK}}
     found = {
-        start: [trained("image-classification", seed, options, **settings, **where)
+        start: [trained("image-classification", seed, **settings, **where)
                 for seed in range(options.seeds)]
         for start, where in starts.items()
     }  # fmt: skip
     title = f"{options.per_class} pictures of each class of {options.pictures.stem}"
-    _add(results, "pictures", title, PICTURE_OPTIONS, found)
+    _add(results, "pictures", title, chosen, found)
 
 
 def fine_tuned_texts(results: Results, options: argparse.Namespace) -> None:
     """Few texts, from a classifier of other texts and from nothing."""
-    texts = read_labelled_texts(options.texts)
+    texts, chosen = read_labelled_texts(options.texts), _for_trial(TEXT_OPTIONS, options)
     starts: dict[str, tuple[str, dict[str, Any]]] = {
         TEXT_MODEL: ("text-classification", {"model": TEXT_MODEL}),
         NOTHING: ("text-classifier", {}),
@@ -107,10 +108,10 @@ def fine_tuned_texts(results: Results, options: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as folder:
             draw_texts(texts, options.num_texts, options.num_test_texts, seed, Path(folder))
             for start, (recipe, where) in starts.items():
-                settings = {**TEXT_OPTIONS, **where, "data": folder}
-                found[start].append(trained(recipe, seed, options, **settings))
+                settings = {**chosen, **where, "data": folder}
+                found[start].append(trained(recipe, seed, **settings))
     title = f"{options.num_texts} texts of {texts.name}, {options.num_test_texts} others to measure"
-    _add(results, "texts", title, TEXT_OPTIONS, found)
+    _add(results, "texts", title, chosen, found)
 
 
 def draw_texts(texts: LabelledTexts, learned: int, measured_on: int, seed: int, to: Path) -> None:
@@ -126,15 +127,18 @@ def draw_texts(texts: LabelledTexts, learned: int, measured_on: int, seed: int, 
             csv.writer(file).writerows([("text", "label"), *rows])
 
 
-def trained(recipe: str, seed: int, options: argparse.Namespace, **settings: Any) -> float:
+def trained(recipe: str, seed: int, **settings: Any) -> float:
     """Accuracy on the test part after a run."""
-    if options.epochs is not None:
-        settings["num_train_epochs"] = options.epochs
     kind = recipe_named(recipe, "train").recipe_class
     with tempfile.TemporaryDirectory() as folder:
         where = {"output_dir": folder, "cpu": True, "seed": seed, "validation_steps": 0}
         found = run(kind(kind.arguments_class.from_settings({**where, **settings})))
     return found.metric("accuracy/test").value
+
+
+def _for_trial(chosen: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    epochs = {} if options.epochs is None else {"num_train_epochs": options.epochs}
+    return {**chosen, **epochs}
 
 
 def _add(

@@ -26,7 +26,7 @@ def test_texts_to_measure_on_are_not_learned_and_balanced(tmp_path):
 def test_each_seed_has_a_column_and_both_starts_the_same_options(monkeypatch):
     asked = []
 
-    def trained(recipe, seed, options, **settings):
+    def trained(recipe, seed, **settings):
         asked.append({**settings, "recipe": recipe})
         return 0.5 + seed / 10
 
@@ -34,7 +34,7 @@ def test_each_seed_has_a_column_and_both_starts_the_same_options(monkeypatch):
     monkeypatch.setattr(fine_tuning, "read_labelled_texts", lambda path: TEXTS)
     results = Results("fine_tuning", "c", seed=0)
     fine_tuning.fine_tuned_texts(
-        results, SimpleNamespace(texts="x", seeds=2, num_texts=10, num_test_texts=20)
+        results, SimpleNamespace(texts="x", seeds=2, num_texts=10, num_test_texts=20, epochs=10)
     )
     [table] = results.tables
     assert table.rows[0] == [fine_tuning.TEXT_MODEL, "55.0", "50.0", "60.0"]
