@@ -99,6 +99,11 @@ class PictureCollection:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def test_places(self) -> Tensor:
+        """Places of the pictures for testing, int64 (n,)."""
+        return self.is_test.nonzero()[:, 0]
+
     def picture(self, place: int) -> Image.Image:
         """A picture by its place, upright and in 8-bit RGB.
 

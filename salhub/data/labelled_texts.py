@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any, Literal
 from unicodedata import normalize
 
+import torch
+from torch import Tensor
+
 from salhub.data.delimited import kind_of, read_delimited, read_text
 from salhub.data.tables import (
     LABEL_NAMES,
+    TEST,
     TEXT_NAMES,
     TRAIN,
+    VALIDATION,
     Table,
     check_learnable,
     choose_column,
@@ -63,6 +68,12 @@ class LabelledTexts:
         """Places of the texts of "train", "validation" or "test", ascending."""
         parts = self.parts or [TRAIN] * len(self)
         return [place for place, one in enumerate(parts) if one == part]
+
+    @property
+    def test_places(self) -> Tensor:
+        """Places of the part to measure on, int64 (n,): for testing, or else for validation."""
+        places = self.places_of(TEST) or self.places_of(VALIDATION)
+        return torch.tensor(places, dtype=torch.long)
 
     def check_learnable(self) -> None:
         """Refuse texts of fewer than two classes, or of one that is in no training part.

@@ -76,6 +76,11 @@ class PictureArchive:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def test_places(self) -> Tensor:
+        """Places of the pictures for testing, int64 (n,)."""
+        return self.is_test.nonzero()[:, 0]
+
     @cached_property
     def digests(self) -> list[int]:
         """A number of each picture, equal where their bytes are, in this process."""

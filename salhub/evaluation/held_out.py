@@ -1,6 +1,6 @@
 """Which rows of some data a model is measured on: those that it has not learned."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from unicodedata import normalize
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from salhub.data.split_beside import find_split
 from salhub.errors import did_you_mean
-from salhub.results import Results, Table
+from salhub.modeling import refuse_broken_weights
+from salhub.results import Results, Table, measured
 
 # Beyond, a table of all pairs of classes is no longer read.
 _MOST_CONFUSED = 20
@@ -78,6 +79,50 @@ def held_out(name: str, data: Any, test: Tensor, unit: str) -> HeldOut:
         doubt = f"the model was trained on {split.data.get('name')}"
     note = f"Measured on {which} of {data.name}; {doubt}, so some of these may have been learned."
     return HeldOut({"test": places}, described, note)
+
+
+def evaluate_held_out(
+    model: Any,
+    data: Any,
+    unit: str,
+    seed: int,
+    logits_of: Callable[[Tensor], Tensor],
+) -> tuple[Results, dict[str, tuple[Tensor, Tensor]]]:
+    """Measure how often the true class is the most likely one, of what a model has not learned.
+
+    Args:
+        model: A classifier of transformers or of ours.
+        data: Has `name`, `describe()`, `labels`, `class_names` and `test_places`.
+        unit: What a row is, such as "pictures".
+        seed: Seed of the bootstrap.
+        logits_of: Gives the logits of the rows at some places, (n, K).
+
+    Returns:
+        `Results` with "accuracy/test", "accuracy/class/NAME" and the tables of the card; and the
+        logits and labels of the other sets of `held_out`.
+
+    Raises:
+        ValueError: As of `held_out` and `classes_of_model`.
+    """
+    id2label = model.config.id2label
+    labels = classes_of_model(torch.as_tensor(data.labels), data.class_names, id2label, data.name)
+    chosen = held_out(model.config.name_or_path, data, data.test_places, unit)
+    results = Results.of_model(model, data.name, seed)
+    results.data = dict(chosen.facts)
+    with measured(results):
+        outputs = {
+            name: (logits_of(places), labels[places]) for name, places in chosen.sets.items()
+        }
+        logits, expected = outputs.pop("test")
+        refuse_broken_weights(model, logits)
+        add_by_class(results, logits, expected, names_of_classes(model), chosen.note)
+    return results, outputs
+
+
+def names_of_classes(model: Any) -> list[str]:
+    """Names of the classes of a model, in order."""
+    id2label = model.config.id2label
+    return [str(id2label[index]) for index in sorted(id2label)]
 
 
 def classes_of_model(

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from salhub.data.labelled_pictures import pictures_of, read_labelled_pictures
 from salhub.data.picture_preparation import PicturePreparation
-from salhub.evaluation.held_out import add_by_class, classes_of_model, held_out
-from salhub.modeling import refuse_broken_weights
-from salhub.results import Results, Table, measured
+from salhub.evaluation.held_out import evaluate_held_out, names_of_classes
+from salhub.results import Results, Table
 
 logger = logging.getLogger(__name__)
 
@@ -49,31 +48,22 @@ def evaluate(
     Example:
         >>> results = evaluate(model, processor, "photos")  # doctest: +SKIP
     """
-    id2label = model.config.id2label
-    names = [str(id2label[index]) for index in sorted(id2label)]
     data = read_labelled_pictures(
         data_path,
         image_column=image_column,
         label_column=label_column,
         dataset_config_name=dataset_config_name,
-        class_names=names,
+        class_names=names_of_classes(model),
         to_learn=False,
     )
-    labels = classes_of_model(data.labels, data.class_names, id2label, data.name)
-    chosen = held_out(model.config.name_or_path, data, data.is_test.nonzero()[:, 0], "pictures")
-    results = Results.of_model(model, data.name, seed)
-    results.data = dict(chosen.facts)
     preparation = PicturePreparation(image_processor)
-    with measured(results):
-        outputs = {}
-        for name, places in chosen.sets.items():
-            pictures = pictures_of(data, places, preparation)
-            outputs[name] = (preparation.logits(model, pictures, batch_size), labels[places])
-        logits, expected = outputs.pop("test")
-        refuse_broken_weights(model, logits)
-        add_by_class(results, logits, expected, names, chosen.note)
-        if outputs:
-            add_accuracies(results, outputs, {"forgotten": "pictures that were forgotten"})
+
+    def logits_of(places: Tensor) -> Tensor:
+        return preparation.logits(model, pictures_of(data, places, preparation), batch_size)
+
+    results, others = evaluate_held_out(model, data, "pictures", seed, logits_of)
+    if others:
+        add_accuracies(results, others, {"forgotten": "pictures that were forgotten"})
     return results
 
 

@@ -8,10 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from salhub.data.labelled_texts import Layout, read_labelled_texts
-from salhub.data.tables import TEST, VALIDATION
-from salhub.evaluation.held_out import add_by_class, classes_of_model, held_out
-from salhub.modeling import refuse_broken_weights
-from salhub.results import Results, measured
+from salhub.evaluation.held_out import evaluate_held_out, names_of_classes
+from salhub.results import Results
 from salhub.tokenizing import batches_of, most_tokens, token_rows
 
 
@@ -60,26 +58,14 @@ def evaluate(
         class_names=[str(name) for name in class_names],
         dataset_config_name=dataset_config_name,
     )
-    id2label = model.config.id2label
-    names = [str(id2label[index]) for index in sorted(id2label)]
-    texts = texts.in_order_of(names)
-    labels = classes_of_model(torch.tensor(texts.labels), texts.class_names, id2label, texts.name)
-    last = TEST if TEST in texts.parts else VALIDATION
-    test = torch.tensor([place for place, part in enumerate(texts.parts) if part == last])
-    chosen = held_out(model.config.name_or_path, texts, test.long(), "texts")
-    results = Results.of_model(model, texts.name, seed)
-    results.data = dict(chosen.facts)
-    places = chosen.sets["test"]
-    with measured(results):
-        rows = token_rows(
-            tokenizer,
-            [texts.texts[place] for place in places.tolist()],
-            most_tokens(model, tokenizer, max_length),
-        )
-        logits = classify_rows(model, tokenizer, rows, batch_size)
-        refuse_broken_weights(model, logits)
-        add_by_class(results, logits, labels[places], names, chosen.note)
-    return results
+    texts = texts.in_order_of(names_of_classes(model))
+    most = most_tokens(model, tokenizer, max_length)
+
+    def logits_of(places: Tensor) -> Tensor:
+        own = [texts.texts[place] for place in places.tolist()]
+        return classify_rows(model, tokenizer, token_rows(tokenizer, own, most), batch_size)
+
+    return evaluate_held_out(model, texts, "texts", seed, logits_of)[0]
 
 
 @torch.no_grad()

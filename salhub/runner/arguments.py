@@ -89,8 +89,10 @@ class RunArguments:
     hub_private_repo: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.report_to, str):
-            self.report_to = [self.report_to]
+        for name, annotation in get_type_hints(type(self)).items():
+            if list in _kinds_of(annotation) and getattr(self, name) is not None:
+                # One value is a list of one.
+                setattr(self, name, _converted(name, annotation, getattr(self, name)))
         self.output_dir = str(self.output_dir)
         self.validate()
 
@@ -207,8 +209,7 @@ class TrainingArguments(RunArguments):
         check_positive("learning_rate", self.learning_rate)
         if self.max_grad_norm is not None:
             check_positive("max_grad_norm", self.max_grad_norm)
-        if self.lr_warmup_steps < 0:
-            raise ValueError(f"lr_warmup_steps must be 0 or more, got {self.lr_warmup_steps}.")
+        check_not_negative("lr_warmup_steps", self.lr_warmup_steps)
         if self.lr_warmup_steps and self.lr_scheduler == "constant":
             raise ValueError(
                 "lr_scheduler='constant' has no warm-up; use 'constant_with_warmup', or leave "
@@ -300,6 +301,18 @@ def check_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}.")
 
 
+def check_not_negative(name: str, value: float) -> None:
+    """Raises ValueError unless a number is finite, and 0 or more."""
+    if isinstance(value, bool) or not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be 0 or more, got {value!r}.")
+
+
+def check_share(name: str, value: float) -> None:
+    """Raises ValueError unless a value is 0 or more and below 1."""
+    if isinstance(value, bool) or not 0 <= value < 1:
+        raise ValueError(f"{name} must be 0 or more and below 1, got {value!r}.")
+
+
 def check_count(name: str, value: Any) -> None:
     """Raises ValueError unless a value is an integer above 0."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -323,9 +336,8 @@ def _converted(name: str, annotation: Any, value: Any) -> Any:
     """
     kinds = _kinds_of(annotation)
     if list in kinds and value is not None:
-        # One value is a list of one.
         wanted = next((get_args(one) for one in _alternatives(annotation) if get_args(one)), ())
-        entries = value if isinstance(value, list) else [value]
+        entries = list(value) if isinstance(value, list | tuple) else [value]
         return [_converted(name, wanted[0], entry) for entry in entries] if wanted else entries
     if type(value) in kinds:
         return value

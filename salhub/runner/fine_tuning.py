@@ -18,7 +18,12 @@ from salhub.entries import entry_of
 from salhub.explaining.configuration_explained_classifier import ExplainedClassifierConfig
 from salhub.hub import canonical_name, load
 from salhub.model_card import Facts
-from salhub.runner.arguments import Scheduler, TrainingArguments
+from salhub.runner.arguments import (
+    Scheduler,
+    TrainingArguments,
+    check_not_negative,
+    check_share,
+)
 from salhub.runner.recipe import TrainingRecipe
 
 logger = logging.getLogger(__name__)
@@ -58,9 +63,6 @@ class FineTuningArguments(TrainingArguments):
     lr_scheduler: Scheduler = "cosine"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.freeze, list):
-            self.freeze = [self.freeze]
-        self.freeze = [str(word) for word in self.freeze]
         if self.model is not None:
             self.model = canonical_name(self.model)
         super().__post_init__()
@@ -83,8 +85,7 @@ class FineTuningArguments(TrainingArguments):
             self.freeze_norm_stats = self.model is not None
         check_share("train_val_split", self.train_val_split)
         check_share("warmup_ratio", self.warmup_ratio)
-        if not 0 <= self.weight_decay < float("inf"):
-            raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}.")
+        check_not_negative("weight_decay", self.weight_decay)
         if self.lr_warmup_steps and self.warmup_ratio == FineTuningArguments.warmup_ratio:
             self.warmup_ratio = 0.0  # nobody gave it
         if self.warmup_ratio and self.lr_warmup_steps:
@@ -92,12 +93,6 @@ class FineTuningArguments(TrainingArguments):
                 f"lr_warmup_steps={self.lr_warmup_steps} and warmup_ratio={self.warmup_ratio} say "
                 "the same; give one of them."
             )
-
-
-def check_share(name: str, value: float) -> None:
-    """Raises ValueError unless a value is 0 or more and below 1."""
-    if isinstance(value, bool) or not 0 <= value < 1:
-        raise ValueError(f"{name} must be 0 or more and below 1, got {value!r}.")
 
 
 class StartingPoint:

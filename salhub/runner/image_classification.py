@@ -27,10 +27,16 @@ from salhub.data.picture_archive import as_rgb
 from salhub.data.subset import Subset, choose_subset, describe_spec
 from salhub.model_card import Facts
 from salhub.results import Results
-from salhub.runner.arguments import RunArguments, Scheduler, TrainingArguments
+from salhub.runner.arguments import (
+    RunArguments,
+    Scheduler,
+    TrainingArguments,
+    check_not_negative,
+    check_share,
+)
 from salhub.runner.batches import Batch, generator_of
 from salhub.runner.classification import classification_numbers, places_to_choose_by
-from salhub.runner.fine_tuning import check_share, data_name
+from salhub.runner.fine_tuning import data_name
 from salhub.runner.recipe import Recipe, Stage, StepLoss, TrainingRecipe
 
 USAGE = """
@@ -99,10 +105,8 @@ class ClassifierArguments(PictureArguments, TrainingArguments):
     def validate(self) -> None:
         """Check the options of a classifier, and those of every run."""
         super().validate()
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}.")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}.")
+        check_share("momentum", self.momentum)
+        check_not_negative("weight_decay", self.weight_decay)
 
 
 class PictureRecipe(Recipe):

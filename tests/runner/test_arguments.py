@@ -5,6 +5,7 @@ import pytest
 from salhub.entries import recipe_named
 from salhub.errors import MissingExtraError
 from salhub.runner.arguments import TrainingArguments, read_settings_file
+from salhub.runner.fine_tuning import FineTuningArguments
 from salhub.runner.image_classification import ClassifierArguments
 from salhub.runner.trackers import check_trackers
 
@@ -56,6 +57,10 @@ def test_words_that_yaml_takes_for_numbers_or_booleans_are_text():
     arguments = TrainingArguments.from_settings(settings)
     assert (arguments.output_dir, arguments.mixed_precision) == ("7", "no")
     assert (arguments.report_to, arguments.cpu) == (["wandb"], True)
+    # In Python as well, one value is a list of one, and entries are of their kind.
+    for given in (2, [2], ("2",)):
+        own = FineTuningArguments(output_dir="out", model="a", freeze=given, report_to="wandb")
+        assert (own.freeze, own.report_to) == (["2"], ["wandb"])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])

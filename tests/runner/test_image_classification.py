@@ -136,7 +136,7 @@ def test_bad_options_are_refused_before_anything_is_written(tmp_path, data):
     for settings, words in (
         ({"num_train_images": 100}, "there are 20; ask for fewer"),
         ({"optimizer": "sdg"}, "Did you mean 'sgd'"),
-        ({"momentum": 1.0}, "momentum must be in"),
+        ({"momentum": 1.0}, "momentum must be 0 or more and below 1"),
         ({"weight_decay": -1.0}, "weight_decay must be 0 or more"),
         ({"depth": 9}, "depth must be 6n"),
     ):

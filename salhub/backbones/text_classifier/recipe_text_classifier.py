@@ -24,11 +24,16 @@ from salhub.backbones.text_classifier.modeling_text_classifier import (
 from salhub.backbones.text_classifier.tokenizer_text_classifier import train_tokenizer
 from salhub.backbones.text_classifier.word_vectors import word_vectors
 from salhub.data.labelled_texts import LabelledTexts, read_unlabelled_texts
-from salhub.data.tables import TEST, VALIDATION
 from salhub.hub import load
 from salhub.model_card import Facts
 from salhub.results import Results
-from salhub.runner.arguments import Scheduler, TrainingArguments
+from salhub.runner.arguments import (
+    Scheduler,
+    TrainingArguments,
+    check_count,
+    check_not_negative,
+    check_share,
+)
 from salhub.runner.batches import Batch, generator_of
 from salhub.runner.classification import classification_numbers
 from salhub.runner.loop import evaluation_mode
@@ -94,27 +99,16 @@ class TextClassifierArguments(TextArguments, TrainingArguments):
     num_train_epochs: int = 4
     lr_scheduler: Scheduler = "linear"
 
-    def __post_init__(self) -> None:
-        for name in ("test_data", "unlabelled_data", "teachers"):
-            value = getattr(self, name)
-            setattr(self, name, [value] if isinstance(value, str) else list(value))
-        super().__post_init__()
-
     def validate(self) -> None:
         """Check the options of a text classifier, and those of every run."""
         super().validate()
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}.")
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}.")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}.")
-        if self.num_test_texts < 0:
-            raise ValueError(f"num_test_texts must be 0 or more, got {self.num_test_texts}.")
+        for name in ("ema_decay", "label_smoothing"):
+            check_share(name, getattr(self, name))
+        for name in ("weight_decay", "num_test_texts"):
+            check_not_negative(name, getattr(self, name))
         for name in ("num_pseudo_texts", "labelled_repeats", "num_train_texts"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be positive, got {value}.")
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
         if self.teachers and not self.unlabelled_data:
             raise ValueError("teachers label unlabelled_data; give some, or no teachers.")
 
@@ -317,7 +311,7 @@ def _new_name(name: str, taken: set[str]) -> str:
 
 def _to_measure(texts: LabelledTexts) -> LabelledTexts:
     """The part of some data that is for measuring, or all where they have no parts."""
-    places = texts.places_of(TEST) or texts.places_of(VALIDATION)
+    places = texts.test_places.tolist()
     if not places:
         return texts
     logger.warning("Of %s, the %d texts of its test part are measured on.", texts.name, len(places))

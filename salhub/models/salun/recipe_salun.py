@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from salhub.data.labelled_pictures import joined
 from salhub.models.salun.unlearning import UnlearningArguments, UnlearningRecipe
-from salhub.runner.arguments import Scheduler, check_positive
+from salhub.runner.arguments import Scheduler, check_not_negative, check_positive
 from salhub.runner.batches import Batch
 from salhub.runner.plan import count_steps
 from salhub.runner.recipe import Stage, StepLoss
@@ -144,8 +144,7 @@ class RandomLabelArguments(UnlearningArguments):
     def validate(self) -> None:
         """Check the options of the method, and those of all."""
         super().validate()
-        if not 0 <= self.alpha < float("inf"):
-            raise ValueError(f"alpha must be 0 or more, got {self.alpha}.")
+        check_not_negative("alpha", self.alpha)
 
 
 class RandomLabelRecipe(UnlearningRecipe):
