@@ -7,6 +7,8 @@ import torch
 from transformers import ViTImageProcessorPil
 
 import salhub
+from salhub.backbones.cifar_resnet.configuration_cifar_resnet import CifarResNetConfig
+from salhub.backbones.cifar_resnet.modeling_cifar_resnet import CifarResNetForImageClassification
 from salhub.models.normgrad.finished_maps import ALIKE, words_on_similarity
 from salhub.results import read_results
 from tests.models.normgrad.networks import SmallNet, spread_weights
@@ -69,6 +71,23 @@ def test_salient_relevance_says_what_was_measured_of_it():
     assert rho > ALIKE and f": {rho:.2f})" in note and "contrast='others'" in note
     # Against the other classes it was measured otherwise.
     assert model.with_settings(contrast="others").class_notes(None, "cat") == []
+
+
+def test_numbers_that_a_network_predicts_are_no_classes_to_be_compared():
+    torch.manual_seed(0)
+    sizes = {"width": 4, "image_size": 16, "id2label": {0: "age", 1: "weight"}}
+    notes = {}
+    for kind in ("regression", "single_label_classification"):
+        config = CifarResNetConfig(**sizes, problem_type=kind)
+        network = spread_weights(CifarResNetForImageClassification(config))
+        with torch.no_grad():
+            network.classifier.weight[1] = network.classifier.weight[0]
+        processor = ViTImageProcessorPil(size={"height": 16, "width": 16})
+        pipe = salhub.pipeline(
+            "normgrad", classifier=network.eval(), image_processor=processor, device="cpu"
+        )
+        notes[kind] = [note for note in pipe("sample:cat").notes if "hardly depend" in note]
+    assert not notes["regression"] and notes["single_label_classification"]
 
 
 def test_one_output_has_no_other_class_to_be_compared_with():

@@ -106,8 +106,8 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
             )
         if own.problem_type == "regression" or own.num_labels == 1:
             raise ValueError(
-                "A model that predicts one number (problem_type 'regression') has no classes to "
-                "explain; give one with two classes or more."
+                "A model that predicts numbers (problem_type 'regression', or one output) has no "
+                "classes to explain; give one with two classes or more."
             )
 
     @property

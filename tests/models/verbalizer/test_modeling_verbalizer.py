@@ -95,8 +95,10 @@ def test_what_has_no_trained_head_is_refused(tmp_path):
         SaliencyVerbalizerModel.from_classifier(str(tmp_path))
     with pytest.raises(ValueError, match="no text classifier of transformers"):
         SaliencyVerbalizerModel.from_classifier(torch.nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="predicts one number"):
-        SaliencyVerbalizerModel.from_classifier(bert(problem_type="regression"))
+    two = {0: "warmth", 1: "length"}
+    for fields in ({"problem_type": "regression", "id2label": two}, {"id2label": {0: "warmth"}}):
+        with pytest.raises(ValueError, match="predicts numbers"):
+            SaliencyVerbalizerModel.from_classifier(bert(**fields))
     with pytest.raises(ValueError, match="names no classifier to explain"):
         SaliencyVerbalizerModel(VerbalizerConfig())
 
