@@ -1,6 +1,8 @@
 """What the models return."""
 
+from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers.utils import ModelOutput
@@ -17,6 +19,12 @@ class SaliencyOutput(ModelOutput):
 
     saliency: torch.Tensor | None = None
     logits: torch.Tensor | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # As transformers does, which lists the fields anew for each of them.
+        if value is not None and name in self.__dataclass_fields__:
+            OrderedDict.__setitem__(self, name, value)
+        object.__setattr__(self, name, value)
 
 
 @dataclass

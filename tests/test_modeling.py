@@ -79,3 +79,11 @@ def test_a_keyword_nobody_knows_is_refused(tmp_path):
     _Counting(_CountingConfig()).save_pretrained(tmp_path)
     with pytest.raises(TypeError, match="stpe"):
         _Counting.from_pretrained(tmp_path, stpe=3)
+
+
+def test_an_output_is_a_mapping_of_the_fields_that_it_has():
+    output = SaliencyOutput(logits=torch.zeros(1))
+    output.saliency = torch.ones(1)
+    output.logits = None  # as transformers has it, what was there stays among the items
+    output.other = 1
+    assert list(output) == ["logits", "saliency"] and output.logits is None and output.other == 1

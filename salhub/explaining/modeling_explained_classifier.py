@@ -27,6 +27,7 @@ from salhub.loading_keywords import CHECKED_KEYWORDS, with_one_precision
 from salhub.manifest import NAMESPACE
 from salhub.modeling import (
     SaliencyPreTrainedModel,
+    all_modules,
     attribution_scope,
     load_trained,
     refuse_broken_network,
@@ -80,7 +81,8 @@ def refuses_unusable(method: Callable) -> Callable:
             if getattr(pixels, "ndim", 0) == 4:
                 refuse_other_size(self.backbone, self.config.backbone_config, pixels)
             raise
-        for answer in _answers_in(found):
+        # Maps of one pass come with the same logits.
+        for answer in {id(one): one for one in _answers_in(found)}.values():
             refuse_broken_weights(self.backbone, answer)
         return found
 
@@ -91,7 +93,9 @@ def _answers_in(found: Any) -> Iterator[torch.Tensor]:
     if isinstance(found, torch.Tensor):
         yield found
     elif hasattr(found, "logits"):
-        parts = (found.logits, getattr(found, "saliency", None))
+        # A map is a number wherever that of the layer, which is smaller, is one.
+        maps = [getattr(found, name, None) for name in ("native_saliency", "saliency")]
+        parts = [found.logits, *[one for one in maps if one is not None][:1]]
         yield from (part for part in parts if part is not None)
     elif isinstance(found, dict):
         for one in found.values():
@@ -401,19 +405,32 @@ def _refuse_other_keywords(config_class: Any, settings: Mapping[str, Any]) -> No
 
 
 def _refuse_unusable(network: nn.Module, *, needs_gradients: bool) -> None:
+    # Names take longer than the modules, and nearly always there is nothing to name.
+    if not any(_is_away(m) or (needs_gradients and _is_quantized(m)) for m in all_modules(network)):
+        return
     for name, module in network.named_modules():
-        # Accelerate fetches what it has put elsewhere when it is needed.
-        is_away = any(one is not None and one.is_meta for one in module._parameters.values())
-        if is_away and not hasattr(module, "_hf_hook"):
+        if _is_away(module):
             raise ValueError(
                 f"The weights of '{name}' are on the device 'meta', so there are none; load them, "
                 "for example with from_pretrained."
             )
-        if needs_gradients and type(module).__module__.startswith("torch.ao.nn.quantized"):
+        if needs_gradients and _is_quantized(module):
             raise ValueError(
                 f"'{name}' is quantized ({type(module).__name__}) and has no gradients to explain "
                 "by; explain the network as it was before quantization."
             )
+
+
+def _is_away(module: nn.Module) -> bool:
+    for one in module._parameters.values():
+        # Accelerate fetches what it has put elsewhere when it is needed.
+        if one is not None and one.is_meta:
+            return not hasattr(module, "_hf_hook")
+    return False
+
+
+def _is_quantized(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.ao.nn.quantized")
 
 
 def _refuse_scripted(network: nn.Module) -> None:

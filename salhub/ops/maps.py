@@ -74,8 +74,19 @@ def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(maps.shape[-2:]) == (height, width):
         return maps
     planes = maps.reshape(-1, 1, *maps.shape[-2:])
-    resized = F.interpolate(planes, size=(height, width), mode="bilinear", align_corners=False)
+    if maps.device.type != "cpu":
+        resized = _bilinear(planes, (height, width))
+    else:
+        # One axis after the other: for the second, columns are channels of a layout in which the
+        # kernel computes several at once.
+        rows = _bilinear(planes, (planes.shape[-2], width))
+        columns = rows.squeeze(1).unsqueeze(2).permute(0, 3, 1, 2)
+        resized = _bilinear(columns, (height, 1)).permute(0, 2, 3, 1)
     return resized.reshape(*maps.shape[:-2], height, width)
+
+
+def _bilinear(planes: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(planes, size=size, mode="bilinear", align_corners=False)
 
 
 def gaussian_smooth(maps: Tensor, sigma: float) -> Tensor:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy import ndimage
 
 from salhub.ops.maps import (
@@ -49,6 +50,17 @@ def test_resize_is_bilinear_with_pixel_centres():
     torch.testing.assert_close(resize_maps(one, (1, 4)), torch.tensor([[[0.0, 1.0, 3.0, 4.0]]]))
     assert resize_maps(torch.zeros(2, 3, 4, 5), (8, 6)).shape == (2, 3, 8, 6)
     assert resize_maps(one, (1, 2)) is one
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 7, 5), (1, 1, 1), (4, 1), (2, 1, 30)])
+@pytest.mark.parametrize("size", [(24, 16), (1, 1), (3, 40)])
+def test_resize_is_that_of_torch_and_maps_stay_in_one_piece(shape, size):
+    maps = torch.randn(shape, dtype=torch.float64)
+    found = resize_maps(maps, size)
+    planes = maps.reshape(-1, 1, *shape[-2:])
+    expected = F.interpolate(planes, size=size, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(found, expected.reshape(found.shape))
+    assert found.shape == (*shape[:-2], *size) and found.is_contiguous()
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.5, 3.0, 25.0])

@@ -11,7 +11,7 @@ Methods", CVPR 2020, the extract and aggregate phases.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, get_args
 
 import torch
@@ -47,13 +47,7 @@ _FACTORS = {
 }
 
 
-# What was computed of one activation and gradient, by what it is.
-Known = dict[tuple, Tensor]
-
-
-def extract_aggregate(
-    activation: Tensor, gradient: Tensor, extract: str, aggregate: str, known: Known | None = None
-) -> Tensor:
+def extract_aggregate(activation: Tensor, gradient: Tensor, extract: str, aggregate: str) -> Tensor:
     """Saliency map of one layer for an imagined identity layer placed after it.
 
     Args:
@@ -61,8 +55,6 @@ def extract_aggregate(
         gradient: d score / d x, shape (B, K, H, W) or (T, B, K, H, W) for T scores.
         extract: One of `EXTRACTS`: which imagined parameters' gradient is looked at.
         aggregate: One of `AGGREGATES`: how a position's share of it becomes one number.
-        known: A dictionary to share between calls with the same activation and gradient, so that
-            what several maps need is computed once.
 
     Returns:
         Map of shape (B, H, W) or (T, B, H, W), float32 (float64 for float64 input).
@@ -80,32 +72,7 @@ def extract_aggregate(
     Source: Rebuffi et al. 2020, extract and aggregate phases; "conv3x3_depthwise" is in the
     code published with it.
     """
-    check_pair(extract, aggregate)
-    _check_same_grid(activation, gradient)
-    if extract == "bias":
-        # A vector is an outer product with the scalar 1: the first factor alone is its aggregate.
-        name = _FACTORS[aggregate][0][0]
-        one_group = gradient.unflatten(-3, (1, -1))
-        total = _once(known, ("gradient", 0, 1, name), lambda: _channel_statistic(one_group, name))
-        return _finish(total.squeeze(-3), aggregate, gradient)
-    if extract == "scaling":
-        if known is None or gradient.numel() > NUMBERS_AT_ONCE:
-            return aggregate_channels(gradient, aggregate, scale=activation)
-        product = _once(
-            known, ("product",), lambda: gradient.to(_accurate_dtype(gradient)) * activation
-        )
-        return aggregate_channels(product, aggregate)
-    size = 1 if extract == "conv1x1" else 3
-    groups = activation.shape[-3] if extract == "conv3x3_depthwise" else 1
-    return convolution_map(
-        activation,
-        gradient,
-        aggregate,
-        kernel_size=size,
-        padding=size // 2,
-        groups=groups,
-        known=known,
-    )
+    return extract_aggregate_pairs(activation, gradient, [(extract, aggregate)])[extract, aggregate]
 
 
 def is_cancelled(sums: Tensor, terms: Tensor, precision: torch.dtype) -> Tensor:
@@ -131,38 +98,55 @@ def is_cancelled(sums: Tensor, terms: Tensor, precision: torch.dtype) -> Tensor:
     return (largest <= share * terms.flatten(-2).gather(-1, place)).squeeze(-1)
 
 
-def aggregate_channels(values: Tensor, aggregate: str, scale: Tensor | None = None) -> Tensor:
-    """Folds the channels of `values` (times `scale`, when given) into one number per position.
+def extract_aggregate_pairs(
+    activation: Tensor, gradient: Tensor, pairs: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], Tensor]:
+    """Maps of several pairs of an extract and an aggregate; what they share is computed once.
 
     Args:
-        values: Shape (..., K, H, W).
-        aggregate: One of `AGGREGATES`.
-        scale: Shape broadcastable to `values`; multiplied a block of channels at a time.
+        activation, gradient: As of `extract_aggregate`.
+        pairs: (extract, aggregate), as of `extract_aggregate`.
 
     Returns:
-        Shape (..., H, W), float32 (float64 for float64 input).
+        Each pair's map, as of `extract_aggregate`.
 
     Raises:
-        ValueError: For an unknown aggregate.
-
-    Example:
-        >>> aggregate_channels(torch.tensor([[[-3.0]], [[2.0]]]), "max_abs")
-        tensor([[3.]])
-
-    Source: Rebuffi et al. 2020, aggregate phase.
+        ValueError: As of `extract_aggregate`.
     """
-    check_choice("aggregate", aggregate, AGGREGATES)
-    # A vector is an outer product with the scalar 1: the first factor alone is its aggregate.
-    name = _FACTORS[aggregate][0][0]
-    if scale is None:
-        return _finish(_channel_statistic(values, name), aggregate, values)
-    scale = scale.expand_as(values)
-    total = None
-    for block in _blocks(values, axis=-3):
-        product = values[..., block, :, :].to(_accurate_dtype(values)) * scale[..., block, :, :]
-        part = _channel_statistic(product, name)
-        total = part if total is None else _fold_of(name)(total, part)
-    return _finish(total, aggregate, values)
+    wanted: dict[str, list[str]] = {extract: [] for extract in EXTRACTS}
+    for extract, aggregate in dict.fromkeys(pairs):
+        check_pair(extract, aggregate)
+        wanted[extract].append(aggregate)
+    _check_same_grid(activation, gradient)
+    outer = {*wanted["conv1x1"], *wanted["conv3x3"]}
+    of_input = _channel_statistics(activation, _names(outer, 1))
+    of_gradient = _channel_statistics(
+        gradient, _names(outer, 0) | {_of_vector(aggregate) for aggregate in wanted["bias"]}
+    )
+    of_product = _channel_statistics(
+        gradient, {_of_vector(aggregate) for aggregate in wanted["scaling"]}, scale=activation
+    )
+    of_window = _WINDOW_3X3.fold({name: of_input[name] for name in _names(wanted["conv3x3"], 1)})
+    dtype = _map_dtype(activation, gradient)
+    maps = {}
+    for extract, of_channels in (("bias", of_gradient), ("scaling", of_product)):
+        for aggregate in wanted[extract]:
+            total = of_channels[_of_vector(aggregate)]
+            maps[extract, aggregate] = _finish(total, aggregate, dtype)
+    for extract, of_channels in (("conv1x1", of_input), ("conv3x3", of_window)):
+        for aggregate in wanted[extract]:
+            total = _products(of_gradient, of_channels, aggregate)
+            maps[extract, aggregate] = _finish(total, aggregate, dtype)
+    for aggregate in wanted["conv3x3_depthwise"]:
+        maps["conv3x3_depthwise", aggregate] = convolution_map(
+            activation,
+            gradient,
+            aggregate,
+            kernel_size=3,
+            padding=1,
+            groups=activation.shape[-3],
+        )
+    return maps
 
 
 def convolution_map(
@@ -176,7 +160,6 @@ def convolution_map(
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
     padding_mode: str = "zeros",
-    known: Known | None = None,
 ) -> Tensor:
     """Saliency map of a convolution: each output position's share of its weight gradient.
 
@@ -191,7 +174,6 @@ def convolution_map(
         padding: One number, (vertical, horizontal), or (left, right, top, bottom).
         groups: Number of groups; C and K are multiples of it.
         padding_mode: "zeros", "reflect", "replicate" or "circular".
-        known: As in `extract_aggregate`.
 
     Returns:
         Map of shape (B, H', W') or (T, B, H', W'), float32 (float64 for float64 input).
@@ -212,55 +194,33 @@ def convolution_map(
     _check_convolution(layer_input, gradient, groups, window)
     inputs = layer_input.unflatten(-3, (groups, -1))  # (B, G, C/G, H, W)
     gradients = gradient.unflatten(-3, (groups, -1))  # (..., B, G, K/G, H', W')
-    fold = torch.maximum if aggregate.startswith("max") else torch.add
     total = None
     for block in _blocks(inputs, axis=-4):
-        part = _grouped_products(
-            inputs[..., block, :, :, :],
-            gradients[..., block, :, :, :],
-            aggregate,
-            window,
-            known,
-            (block.start, groups),
-        )
-        total = part if total is None else fold(total, part)
-    return _finish(total, aggregate, layer_input, gradient)
+        of_input = _channel_statistics(inputs[..., block, :, :, :], _names([aggregate], 1))
+        of_gradient = _channel_statistics(gradients[..., block, :, :, :], _names([aggregate], 0))
+        part = _products(of_gradient, window.fold(of_input), aggregate)
+        part = part.amax(-3) if aggregate.startswith("max") else part.sum(-3)
+        total = part if total is None else _fold_of(aggregate)(total, part)
+    return _finish(total, aggregate, _map_dtype(layer_input, gradient))
 
 
-def _grouped_products(
-    inputs: Tensor,
-    gradients: Tensor,
-    aggregate: str,
-    window: "_Window",
-    known: Known | None,
-    block: tuple[int, int],
+def _names(aggregates: Iterable[str], side: int) -> set[str]:
+    """Statistics of the gradient (side 0) or the window (1) that these aggregates are made of."""
+    return {factor[side] for aggregate in aggregates for factor in _FACTORS[aggregate]}
+
+
+def _of_vector(aggregate: str) -> str:
+    """The statistic that folds a vector, which is an outer product with the scalar 1."""
+    return _FACTORS[aggregate][0][0]
+
+
+def _products(
+    of_gradient: dict[str, Tensor], of_window: dict[str, Tensor], aggregate: str
 ) -> Tensor:
-    """Aggregate (before the square root) over some of the groups."""
-
-    def of_gradient(name: str) -> Tensor:
-        key = ("gradient", *block, name)
-        return _once(known, key, lambda: _channel_statistic(gradients, name))
-
-    def of_window(name: str) -> Tensor:
-        key = ("input", *block, name)
-        statistic = _once(known, key, lambda: _channel_statistic(inputs, name))
-        return _once(known, (window.key, *key), lambda: window.fold(statistic, _fold_of(name)))
-
-    products = [of_gradient(left) * of_window(right) for left, right in _FACTORS[aggregate]]
+    """Aggregate (before the square root) of an outer product, from statistics of its factors."""
+    products = [of_gradient[left] * of_window[right] for left, right in _FACTORS[aggregate]]
     # For "max" exact for any signs: an extreme product has extreme factors.
-    fold = torch.maximum if aggregate.startswith("max") else torch.add
-    total = functools.reduce(fold, products)
-    if total.shape[-3] == 1:
-        return total.squeeze(-3)
-    return total.amax(-3) if aggregate.startswith("max") else total.sum(-3)
-
-
-def _once(known: Known | None, key: tuple, compute: Callable[[], Tensor]) -> Tensor:
-    if known is None:
-        return compute()
-    if key not in known:
-        known[key] = compute()
-    return known[key]
+    return functools.reduce(_fold_of(aggregate), products)
 
 
 def _blocks(values: Tensor, axis: int) -> Iterator[slice]:
@@ -270,48 +230,61 @@ def _blocks(values: Tensor, axis: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, length, step))
 
 
-def _channel_statistic(values: Tensor, name: str) -> Tensor:
-    """Reduces axis -3 of (..., C, H, W) in float32 or better, a block of channels at a time."""
-    if name in ("max", "min"):
-        extreme = values.amax(-3) if name == "max" else values.amin(-3)
-        return extreme.to(_accurate_dtype(values))
-    total = None
+def _channel_statistics(
+    values: Tensor, names: set[str], scale: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Reduces axis -3 of (..., C, H, W), times `scale`, a block of channels at a time."""
+    total: dict[str, Tensor] = {}
+    if not names:
+        return total
     for block in _blocks(values, axis=-3):
-        part = _reduce_block(values[..., block, :, :], name)
-        total = part if total is None else _fold_of(name)(total, part)
+        part = values[..., block, :, :]
+        if scale is not None:
+            part = part.to(_accurate_dtype(part)) * scale[..., block, :, :]
+        for name, found in _reduce_block(part, names).items():
+            total[name] = _fold_of(name)(total[name], found) if name in total else found
     return total
 
 
-def _reduce_block(block: Tensor, name: str) -> Tensor:
-    if name == "sum":
-        return block.sum(-3, dtype=_accurate_dtype(block))
-    if name == "abs_sum":
-        return block.abs().sum(-3, dtype=_accurate_dtype(block))
-    if name == "max_abs":
-        return block.abs().amax(-3).to(_accurate_dtype(block))
+def _reduce_block(block: Tensor, names: set[str]) -> dict[str, Tensor]:
+    """The statistics of these names, in float32 or better."""
+    dtype = _accurate_dtype(block)
+    found: dict[str, Tensor] = {}
+    if "sum" in names:
+        found["sum"] = block.sum(-3, dtype=dtype)
+    if "max" in names:
+        found["max"] = block.amax(-3).to(dtype)
+    if "min" in names:
+        found["min"] = block.amin(-3).to(dtype)
+    if "abs_sum" in names:
+        found["abs_sum"] = block.abs().sum(-3, dtype=dtype)
+    if "max_abs" in names:
+        found["max_abs"] = block.abs().amax(-3).to(dtype)
+    if len(found) == len(names):
+        return found
     # Gradients of 1e-20 occur in deep networks, and their squares are 0 in float32.
-    dtype = torch.float32 if block.device.type == "mps" else torch.float64
-    numbers = block.to(dtype, copy=True)
-    if name != "square_sum":
-        is_positive = name == "positive_square_sum"
-        numbers = numbers.clamp_(min=0) if is_positive else numbers.clamp_(max=0)
-    return numbers.square_().sum(-3)
+    exact = torch.float32 if block.device.type == "mps" else torch.float64
+    numbers = block.to(exact, copy=True)
+    if "positive_square_sum" in names:
+        found["positive_square_sum"] = numbers.clamp(min=0).square_().sum(-3)
+    if "negative_square_sum" in names:
+        found["negative_square_sum"] = numbers.clamp(max=0).square_().sum(-3)
+    if "square_sum" in names:
+        signs = [found[name] for name in found if name.endswith("square_sum")]
+        found["square_sum"] = torch.add(*signs) if signs[1:] else numbers.square_().sum(-3)
+    return found
 
 
-def _finish(total: Tensor, aggregate: str, *inputs: Tensor) -> Tensor:
-    """Takes the root of a norm, and returns float32 unless an input was float64."""
-    root = total.sqrt() if aggregate in ("norm", "filter_norm") else total
-    dtype = torch.float32
-    for values in inputs:
-        dtype = torch.promote_types(dtype, values.dtype)
-    return root.to(dtype)
+def _finish(total: Tensor, aggregate: str, dtype: torch.dtype) -> Tensor:
+    """Takes the root of a norm."""
+    return (total.sqrt() if aggregate in ("norm", "filter_norm") else total).to(dtype)
 
 
-def _fold_of(statistic: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """The operation that joins a statistic of two parts into that of the whole."""
-    return {"max": torch.maximum, "max_abs": torch.maximum, "min": torch.minimum}.get(
-        statistic, torch.add
-    )
+def _fold_of(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """The operation that joins a statistic, or an aggregate, of two parts into the whole's."""
+    if name == "min":
+        return torch.minimum
+    return torch.maximum if name in ("max", "max_abs") else torch.add
 
 
 class _Window:
@@ -327,7 +300,6 @@ class _Window:
         else:
             vertical, horizontal = _pair(padding)
             self.padding = (horizontal, horizontal, vertical, vertical)
-        self.key = (self.kernel_size, self.stride, self.padding, self.dilation, padding_mode)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         left, right, top, bottom = self.padding
@@ -339,41 +311,51 @@ class _Window:
             )
         )
 
-    def fold(self, statistic: Tensor, operation: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Folds (..., H, W) over the window, rows then columns: sums and extremes are separable."""
+    def fold(self, statistics: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Folds statistics (..., H, W) over the window; those that fold alike go together."""
         if self.kernel_size == self.stride == (1, 1) and not any(self.padding):
-            return statistic
-        height, width = self.output_size(*statistic.shape[-2:])
-        padded = self._pad(statistic)
-        for axis, size, index in ((-2, height, 0), (-1, width, 1)):
-            kernel, stride, dilation = (
-                self.kernel_size[index],
-                self.stride[index],
-                self.dilation[index],
-            )
-            folded = None
-            for tap in range(kernel):
-                begin = tap * dilation
-                taken = slice(begin, begin + stride * (size - 1) + 1, stride)
-                part = padded[..., taken, :] if axis == -2 else padded[..., taken]
-                folded = part if folded is None else operation(folded, part)
-            padded = folded
-        return padded
+            return statistics
+        folded: dict[str, Tensor] = {}
+        for operation in (torch.add, torch.maximum, torch.minimum):
+            alike = {name: one for name, one in statistics.items() if _fold_of(name) is operation}
+            if alike:
+                stacked = torch.stack([*alike.values()])
+                folded.update(zip(alike, self._fold_planes(stacked, operation), strict=True))
+        return folded
 
-    def _pad(self, statistic: Tensor) -> Tensor:
+    def _fold_planes(self, planes: Tensor, operation: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Folds (..., H, W), rows then columns: sums and extremes are separable."""
+        folded = self._pad(planes)
+        for axis, kernel, stride, dilation in zip(
+            (-2, -1), self.kernel_size, self.stride, self.dilation, strict=True
+        ):
+            windows = folded.unfold(axis, dilation * (kernel - 1) + 1, stride)
+            folded = functools.reduce(operation, windows[..., ::dilation].unbind(-1))
+        return folded
+
+    def _pad(self, planes: Tensor) -> Tensor:
         # Padding commutes with every statistic: that of a zero is zero, that of a copy a copy.
         if not any(self.padding):
-            return statistic
+            return planes
         mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-        return F.pad(statistic, self.padding, mode=mode)
+        padded = F.pad(planes.flatten(0, -3), self.padding, mode=mode)
+        return padded.unflatten(0, planes.shape[:-2])
 
 
 def _pair(value) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
 
+_WINDOW_3X3 = _Window(kernel_size=3, stride=1, padding=1, dilation=1, padding_mode="zeros")
+
+
 def _accurate_dtype(values: Tensor) -> torch.dtype:
     return torch.promote_types(values.dtype, torch.float32)
+
+
+def _map_dtype(*inputs: Tensor) -> torch.dtype:
+    """float32, unless an input is float64."""
+    return functools.reduce(torch.promote_types, [one.dtype for one in inputs], torch.float32)
 
 
 def check_pair(extract: str, aggregate: str) -> None:

@@ -45,8 +45,9 @@ def finish_maps(
     Returns:
         Maps (B, T, height, width) in the configured size, and where they are constant, (B, T).
     """
-    for one in maps:
-        one.masked_fill_(is_constant(one)[..., None, None], 0.0)
+    constant = [is_constant(one) for one in maps]
+    for one, is_flat in zip(maps, constant, strict=True):
+        one.masked_fill_(is_flat[..., None, None], 0.0)
     size = _output_size(config, maps, image_size)
     resized = [resize_maps(one, size) for one in maps]
     saliency = resized[0]
@@ -54,10 +55,18 @@ def finish_maps(
         weights = _weights(config, depths)
         saliency = combine_layers(resized, weights, config.combine, product_eps=config.product_eps)
     saliency = gaussian_smooth(saliency, config.smooth_sigma * max(size))
-    degenerate = is_constant(saliency)
-    if bool(degenerate.any()):
-        saliency = saliency.masked_fill(degenerate[..., None, None], 0.0)
+    if len(maps) == 1 and config.smooth_sigma == 0 and not _loses_values(maps[0], size):
+        degenerate = constant[0]
+    else:
+        degenerate = is_constant(saliency)
+        if bool(degenerate.any()):
+            saliency = saliency.masked_fill(degenerate[..., None, None], 0.0)
     return (min_max(saliency) if config.normalize == "minmax" else saliency), degenerate
+
+
+def _loses_values(native: Tensor, size: tuple[int, int]) -> bool:
+    """True where resizing passes over some of the values, so that it may leave a constant."""
+    return size[0] < native.shape[-2] or size[1] < native.shape[-1]
 
 
 def _output_size(
@@ -78,22 +87,39 @@ def _weights(config: NormGradConfig, depths: Sequence[int]) -> list[float]:
     return [by_depth[ranks.index(depth)] for depth in depths]
 
 
-def build_output(
+def build_outputs(
     finished: tuple[Tensor, Tensor],
     native: Tensor | None,
     result: PassResult,
     *,
     keep_classes: bool,
-) -> ImageSaliencyOutput:
-    """Packs what `finish_maps` gave, dropping the class axis unless it is to be kept."""
-    saliency, degenerate = finished
-    return ImageSaliencyOutput(
-        saliency=drop_class_axis(saliency, keep_classes),
-        logits=result.scores,
-        class_labels=drop_class_axis(result.class_labels, keep_classes),
-        degenerate=drop_class_axis(degenerate, keep_classes),
-        native_saliency=None if native is None else drop_class_axis(native, keep_classes),
+) -> list[ImageSaliencyOutput]:
+    """Packs what `finish_maps` gave, dropping the class axis unless it is to be kept.
+
+    Args:
+        finished: As of `finish_maps`, for one map or for several maps after one another.
+        native: The same maps in the layers' own resolution.
+        result: The pass they are of.
+        keep_classes: Several classes were asked for.
+
+    Returns:
+        One output for each map of all pictures.
+    """
+    labels = drop_class_axis(result.class_labels, keep_classes)
+    saliency, degenerate, own = (
+        None if one is None else drop_class_axis(one, keep_classes).split(len(labels))
+        for one in (*finished, native)
     )
+    return [
+        ImageSaliencyOutput(
+            saliency=saliency[index],
+            logits=result.scores,
+            class_labels=labels,
+            degenerate=degenerate[index],
+            native_saliency=None if own is None else own[index],
+        )
+        for index in range(len(saliency))
+    ]
 
 
 def take_comparison(
@@ -137,18 +163,19 @@ def words_on_constant() -> list[str]:
     ]
 
 
-def warn_degenerate(degenerate: Tensor, method: str, layers: list[str]) -> None:
-    """Count the maps that say nothing in the log."""
-    count = int(degenerate.sum())
-    if count:
-        logger.warning(
-            "%d of %d maps of %s at %s are constant and were set to zero. %s",
-            count,
-            degenerate.numel(),
-            method,
-            ", ".join(layers),
-            *words_on_constant(),
-        )
+def warn_degenerate(outputs: dict[tuple[str, str], ImageSaliencyOutput]) -> None:
+    """Count the maps that say nothing in the log; keys are a method and where it was used."""
+    maps = torch.stack([output.degenerate for output in outputs.values()]).flatten(1)
+    for (method, layers), count in zip(outputs, maps.sum(1).tolist(), strict=True):
+        if count:
+            logger.warning(
+                "%d of %d maps of %s at %s are constant and were set to zero. %s",
+                count,
+                maps.shape[1],
+                method,
+                layers,
+                *words_on_constant(),
+            )
 
 
 def asks_for_several(class_labels: Tensor | Sequence | int | None) -> bool:

@@ -42,6 +42,16 @@ class MapMethod:
         """True where extract and aggregate are part of the definition and cannot be changed."""
         return self.use_average_gradient or self.use_head_weights or self.do_rectify
 
+    @property
+    def pair(self) -> tuple[str, str]:
+        """(extract, aggregate)."""
+        return self.extract, self.aggregate
+
+    @property
+    def is_of_identity(self) -> bool:
+        """True where the map is that of `pair` with the layer's own gradient."""
+        return self.virtual_identity and not (self.use_average_gradient or self.use_head_weights)
+
 
 # Rebuffi et al. 2020, and the earlier methods that are points of its grid.
 METHODS: dict[str, MapMethod] = {

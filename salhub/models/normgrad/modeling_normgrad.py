@@ -21,7 +21,7 @@ from salhub.models.normgrad.configuration_normgrad import NormGradConfig
 from salhub.models.normgrad.feature_layout import NoPositionsError, infer_layout
 from salhub.models.normgrad.finished_maps import (
     asks_for_several,
-    build_output,
+    build_outputs,
     drop_class_axis,
     finish_maps,
     take_comparison,
@@ -161,11 +161,11 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         if compares:
             similarity, finished, maps = take_comparison(finished, maps, result)
         native = maps[0] if len(maps) == 1 else None
-        output = build_output(finished, native, result, keep_classes=several)
+        (output,) = build_outputs(finished, native, result, keep_classes=several)
         if return_layer_maps:
             output.layer_maps = tuple(drop_class_axis(one, several) for one in maps)
         output.class_similarity = similarity
-        warn_degenerate(output.degenerate, method.name, layers)
+        warn_degenerate({(method.name, ", ".join(layers)): output})
         return output
 
     def class_notes(self, similarity: float | None, label: str) -> list[str]:
@@ -221,8 +221,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         with exclusive_use(self.backbone), attribution_scope(self):
             requests, result = self._explain_at(names, wanted, pixel_values, labels)
             outputs = self._finish_grid(requests, result, pixel_values, class_labels)
-        for (method, layer), output in outputs.items():
-            warn_degenerate(output.degenerate, method, [layer])
+        warn_degenerate(outputs)
         return outputs
 
     def _finish_grid(
@@ -232,19 +231,15 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         by_size: dict[torch.Size, list[MapRequest]] = {}
         for request in requests:
             by_size.setdefault(result.maps[request].shape, []).append(request)
-        outputs = {}
-        keep_classes = asks_for_several(class_labels)
-        for shape, group in by_size.items():
+        outputs = dict.fromkeys((request.method.name, request.layer) for request in requests)
+        several = asks_for_several(class_labels)
+        for group in by_size.values():
             native = torch.cat([result.maps[request].float() for request in group])
             finished = finish_maps(self.config, [native], [0], tuple(pixel_values.shape[-2:]))
-            parts = [one.split(shape[0]) for one in (*finished, native)]
-            for request, saliency, degenerate, own in zip(group, *parts, strict=True):
-                outputs[request.method.name, request.layer] = build_output(
-                    (saliency, degenerate), own, result, keep_classes=keep_classes
-                )
-        return {
-            (one.method.name, one.layer): outputs[one.method.name, one.layer] for one in requests
-        }
+            built = build_outputs(finished, native, result, keep_classes=several)
+            for request, output in zip(group, built, strict=True):
+                outputs[request.method.name, request.layer] = output
+        return outputs
 
     def classify(self, pixel_values: Tensor) -> Tensor:
         """Logits (B, C), or (B, C, h, w) of a fully convolutional network.

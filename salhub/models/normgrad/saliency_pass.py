@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from salhub.explaining.modeling_explained_classifier import check_class_range
 from salhub.models.normgrad.class_scores import class_directions, class_scores, layer_gradients
 from salhub.models.normgrad.extract_aggregate import (
-    Known,
     check_convolution,
-    extract_aggregate,
+    extract_aggregate_pairs,
     is_cancelled,
     own_convolution_map,
 )
@@ -244,44 +243,42 @@ class _Recording:
         return found
 
     def _add_maps(self, name: str, activation: Tensor, gradient: Tensor, found) -> None:
-        known: Known = {}
-        for request in self.requests:
-            if request.layer == name and not request.method.use_head_weights:
-                values = self._gradient_map(request, activation, gradient, known)
-                found[request].append(values)
-        made = [parts[-1] for one, parts in found.items() if one.layer == name and parts]
+        requests = [
+            request
+            for request in self.requests
+            if request.layer == name and not request.method.use_head_weights
+        ]
+        pairs = [request.method.pair for request in requests if request.method.is_of_identity]
+        of_pairs = _identity_maps(activation, gradient, pairs)
+        made = [self._gradient_map(one, activation, gradient, of_pairs) for one in requests]
         if not torch.isfinite(torch.stack(made)).all():
             raise ValueError(_non_finite(name, activation, gradient))
+        for request, values in zip(requests, made, strict=True):
+            found[request].append(values)
 
     def _gradient_map(
-        self, request: MapRequest, activation: Tensor, gradient: Tensor, known: Known
-    ) -> Tensor:
-        method = request.method
-        if method.use_average_gradient:
-            weights = gradient.mean((-2, -1), dtype=_accurate_dtype(gradient))
-            values = _weighted_sum(weights, activation)
-        else:
-            values = self._aggregated(request, activation, gradient, method.aggregate, known)
-            if method.aggregate == "sum":
-                terms = self._aggregated(request, activation, gradient, "abs_sum", known)
-                cancelled = is_cancelled(values, terms, gradient.dtype)
-                values = values.masked_fill(cancelled[..., None, None], 0.0)
-        return values.clamp(min=0) if method.do_rectify else values
-
-    def _aggregated(
         self,
         request: MapRequest,
         activation: Tensor,
         gradient: Tensor,
-        aggregate: str,
-        known: Known,
+        of_pairs: dict[tuple[str, str], Tensor],
     ) -> Tensor:
-        if request.method.virtual_identity:
-            extract = request.method.extract
-            return extract_aggregate(activation, gradient, extract, aggregate, known)
-        inputs = self.capture.inputs[request.layer]
-        module = self._module(request.layer)
-        return own_convolution_map(request.layer, module, inputs, gradient, aggregate)
+        method = request.method
+        if method.is_of_identity:
+            values = of_pairs[method.pair]
+        elif method.use_average_gradient:
+            weights = gradient.mean((-2, -1), dtype=_accurate_dtype(gradient))
+            values = _weighted_sum(weights, activation)
+        else:
+            values = self._own_map(request.layer, gradient, method.aggregate)
+            if method.aggregate == "sum":
+                terms = self._own_map(request.layer, gradient, "abs_sum")
+                values = _unless_cancelled(values, terms, gradient.dtype)
+        return values.clamp(min=0) if method.do_rectify else values
+
+    def _own_map(self, layer: str, gradient: Tensor, aggregate: str) -> Tensor:
+        inputs = self.capture.inputs[layer]
+        return own_convolution_map(layer, self._module(layer), inputs, gradient, aggregate)
 
     def _module(self, layer: str) -> nn.Module:
         return (
@@ -302,6 +299,23 @@ class _Recording:
                     f"linear layer, and '{request.layer}' is not; leave layers out to have it "
                     "found, or use method='grad_cam'."
                 )
+
+
+def _identity_maps(
+    activation: Tensor, gradient: Tensor, pairs: list[tuple[str, str]]
+) -> dict[tuple[str, str], Tensor]:
+    """Maps of (extract, aggregate) pairs; sums that cancel are zero."""
+    sums = [pair for pair in dict.fromkeys(pairs) if pair[1] == "sum"]
+    beside = [(extract, "abs_sum") for extract, _ in sums]
+    maps = extract_aggregate_pairs(activation, gradient, [*pairs, *beside])
+    if sums:
+        values, terms = (torch.stack([maps[pair] for pair in those]) for those in (sums, beside))
+        maps.update(zip(sums, _unless_cancelled(values, terms, gradient.dtype), strict=True))
+    return maps
+
+
+def _unless_cancelled(sums: Tensor, terms: Tensor, precision: torch.dtype) -> Tensor:
+    return sums.masked_fill(is_cancelled(sums, terms, precision)[..., None, None], 0.0)
 
 
 def _weighted_sum(weights: Tensor, activation: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from salhub.models.normgrad.extract_aggregate import (
     AGGREGATES,
     EXTRACTS,
-    aggregate_channels,
     convolution_map,
     extract_aggregate,
+    extract_aggregate_pairs,
 )
+from tests.models.normgrad.networks import Operators
 
 PAIRS = [(extract, aggregate) for extract in EXTRACTS for aggregate in AGGREGATES]
 
@@ -141,10 +142,30 @@ def test_one_group_a_channel_and_a_kernel_of_one_is_the_scaling():
 
 
 @pytest.mark.parametrize(("extract", "aggregate"), PAIRS)
-def test_more_channels_than_one_block(extract, aggregate):
-    x, g = torch.randn(1, 300, 3, 3).double(), torch.randn(1, 300, 3, 3).double()
+def test_more_channels_than_one_block(extract, aggregate, monkeypatch):
+    monkeypatch.setattr("salhub.models.normgrad.extract_aggregate.NUMBERS_AT_ONCE", 150)
+    x, g = pair_of("mixed")
     expected = built_aggregate(built_extract(x, g, extract), aggregate)
     torch.testing.assert_close(extract_aggregate(x, g, extract, aggregate), expected)
+
+
+@pytest.mark.parametrize("pairs", [PAIRS, PAIRS[::5], [("scaling", "max"), ("conv3x3", "norm")]])
+def test_pairs_together_are_those_alone_with_fewer_operators(pairs):
+    x, g = torch.randn(2, 4, 5, 5), torch.randn(3, 2, 4, 5, 5)
+    with Operators() as alone:
+        expected = {pair: extract_aggregate(x, g, *pair) for pair in pairs}
+    with Operators() as together:
+        found = extract_aggregate_pairs(x, g, pairs)
+    torch.testing.assert_close(found, expected)
+    assert together.count <= alone.count
+
+
+def test_the_sixteen_pairs_of_the_paper_share_their_statistics():
+    x = torch.randn(1, 4, 5, 5)
+    pairs = [(extract, aggregate) for extract in EXTRACTS[:4] for aggregate in AGGREGATES[:4]]
+    with Operators() as operators:
+        extract_aggregate_pairs(x, x, pairs)
+    assert operators.count <= 130  # 236 when each map took its own
 
 
 def test_the_outer_product_is_never_built():
@@ -168,14 +189,6 @@ def test_tiny_gradients_do_not_vanish():
     torch.testing.assert_close(found, torch.full((1, 2, 2), 2e-36), rtol=1e-5, atol=0.0)
 
 
-def test_aggregate_channels_scales_a_block_at_a_time():
-    values, scale = torch.randn(2, 200, 3, 3), torch.randn(2, 200, 3, 3)
-    torch.testing.assert_close(
-        aggregate_channels(values, "norm", scale=scale),
-        torch.linalg.vector_norm(values * scale, dim=1),
-    )
-
-
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
@@ -186,18 +199,9 @@ def test_aggregate_channels_scales_a_block_at_a_time():
         (lambda x: convolution_map(x, x, "norm", kernel_size=3), r"\(1, 3, 3\), got \(1, 5, 5\)"),
         (lambda x: convolution_map(x, x, "norm", kernel_size=1, groups=3), "groups must divide"),
         (lambda x: convolution_map(x[0], x, "norm", kernel_size=1), "layer_input must have"),
-        (lambda x: aggregate_channels(x, "mean"), "aggregate must be one of"),
+        (lambda x: convolution_map(x, x, "mean", kernel_size=1), "aggregate must be one of"),
     ],
 )
 def test_bad_arguments_get_one_sentence(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call(torch.zeros(1, 4, 5, 5))
-
-
-@pytest.mark.parametrize("shape", [(1, 1, 40, 40), (40, 40), (1, 300, 1, 1)])
-def test_a_scale_may_be_broadcast(shape):
-    generator = torch.Generator().manual_seed(0)
-    values = torch.randn(1, 300, 40, 40, generator=generator)
-    scale = torch.randn(shape, generator=generator)
-    found = aggregate_channels(values, "sum", scale=scale)
-    torch.testing.assert_close(found, (values * scale).sum(1), rtol=1e-4, atol=1e-4)

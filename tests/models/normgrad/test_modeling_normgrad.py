@@ -10,10 +10,17 @@ from transformers import ResNetConfig
 
 from salhub.metrics.class_sensitivity import class_sensitivity
 from salhub.models.normgrad.configuration_normgrad import NormGradConfig
+from salhub.models.normgrad.extract_aggregate import AGGREGATES, EXTRACTS
 from salhub.models.normgrad.linear_probe import leave_one_out_accuracy
 from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
 from salhub.ops.maps import combine_layers, gaussian_smooth, min_max, resize_maps
-from tests.models.normgrad.networks import FullyConvolutional, SmallNet, family, spread_weights
+from tests.models.normgrad.networks import (
+    FullyConvolutional,
+    Operators,
+    SmallNet,
+    family,
+    spread_weights,
+)
 from tests.testers import AttributionTester, BatchTester, SavingTester
 
 LABELS = torch.tensor([[0, 4, 2], [1, 1, 3]])
@@ -193,6 +200,18 @@ def test_a_grid_is_one_forward_pass_and_equals_single_calls(network, pixels):
             assert torch.equal(found.degenerate, alone.degenerate)
 
 
+def test_a_further_map_of_a_grid_takes_few_operators(network, pixels):
+    pairs = [(extract, aggregate) for extract in EXTRACTS[:4] for aggregate in AGGREGATES[:4]]
+    model = explain(network, output_size=[32, 32])
+    model.forward_grid(pixels, LABELS, methods=pairs, layers=["blocks.0"])  # looks at the layer
+    counts = []
+    for methods in (pairs[:1], pairs):
+        with Operators() as operators:
+            model.forward_grid(pixels, LABELS, methods=methods, layers=["blocks.0"])
+        counts.append(operators.count)
+    assert counts[1] - counts[0] <= 14 * (len(pairs) - 1)
+
+
 def test_a_grid_with_other_relu_rules_takes_one_pass_more_for_each(network, pixels):
     calls = []
     network.register_forward_hook(lambda *_: calls.append(1))
@@ -308,6 +327,12 @@ def test_bias_just_before_pooling_is_flagged_and_zero(pixels, caplog):
     assert "2 of 2 maps of gradient_sum at 0 are constant" in caplog.text
     fine = explain(network, layers=["0"])(pixels)
     assert fine.degenerate.tolist() == [False, False]
+
+
+def test_a_map_that_is_constant_once_it_is_shrunk_is_flagged(network, pixels):
+    output = explain(network, layers=["blocks.0"], output_size=[1, 1])(pixels)
+    assert output.degenerate.all() and output.saliency.eq(0).all()
+    assert output.native_saliency.gt(0).any()
 
 
 def test_one_degenerate_picture_does_not_touch_the_others(network):
