@@ -34,6 +34,15 @@ def scaled_dot_product_attention(
     return torch.matmul(scores.softmax(dim=-1), value)
 
 
+def is_plain_attention(args: tuple, kwargs: dict[str, Any]) -> bool:
+    """Whether a call of it has three signals of the same heads, and neither mask nor scale 0."""
+    if len(args) != 3 or not all(signal.requires_grad for signal in args):
+        return False
+    is_masked = kwargs.get("attn_mask") is not None or kwargs.get("is_causal")
+    same_heads = len({signal.shape[:-2] for signal in args}) == 1
+    return same_heads and not is_masked and kwargs.get("scale") != 0
+
+
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
     """Input + value * tensor1 * tensor2."""
     product = tensor1 * tensor2

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from salhub.models.salient_relevance.linear_maps import Layer
 from salhub.models.salient_relevance.relevance_functions import PassState, quotient, stabilise
@@ -24,7 +23,6 @@ class LayerRelevance(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, relevance: Tensor) -> tuple[Tensor, None]:
         inputs, outputs = ctx.saved_tensors
         return ctx.step.hand_down(inputs, outputs, relevance), None

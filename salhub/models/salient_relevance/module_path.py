@@ -1,41 +1,45 @@
 """Which module of a network is running."""
 
-from collections.abc import Callable
+import sys
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
+
+_CALL = nn.Module.__call__.__code__
 
 
 @dataclass
 class ModulePath:
-    """Which module of the network is running, kept by hooks on the private copy."""
+    """Which module of a network is running, read off the call stack: hooks slow down every module.
 
-    stack: list[tuple[str, nn.Module]]
+    Args:
+        names: of the modules, by id.
+    """
+
+    names: dict[int, str]
 
     @classmethod
-    def watch(cls, network: nn.Module) -> "ModulePath":
-        """Follow the modules of a network that belongs to us."""
-        path = cls([])
-        for name, module in network.named_modules():
-            module.register_forward_pre_hook(path._enter(name))
-            module.register_forward_hook(path._leave)
-        return path
+    def of(cls, network: nn.Module) -> "ModulePath":
+        """The modules of a network that is kept alive elsewhere."""
+        return cls({id(module): name for name, module in network.named_modules()})
 
-    def _enter(self, name: str) -> Callable:
-        return lambda module, arguments: self.stack.append((name, module))
-
-    def _leave(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        self.stack.pop()
+    def _running(self) -> nn.Module | None:
+        frame = sys._getframe()
+        while frame is not None:
+            if frame.f_code is _CALL and id(frame.f_locals["self"]) in self.names:
+                return frame.f_locals["self"]
+            frame = frame.f_back
+        return None
 
     @property
     def name(self) -> str:
         """Dotted path of the running module."""
-        return self.stack[-1][0] if self.stack else ""
+        return self.names.get(id(self._running()), "")
 
     def describe(self) -> str:
         """Path and type for messages."""
-        if not self.stack:
+        module = self._running()
+        if module is None:
             return "the network"
-        name, module = self.stack[-1]
-        return f"'{name}' ({type(module).__name__})" if name else f"the {type(module).__name__}"
+        name, kind = self.names[id(module)], type(module).__name__
+        return f"'{name}' ({kind})" if name else f"the {kind}"

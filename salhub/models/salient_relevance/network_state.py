@@ -59,7 +59,7 @@ class NetworkState:
         self._identities = _identities(look.tensors)
         # Bits, because a NaN does not even equal itself.
         self._values = [_bits(tensor) for tensor in look.tensors if _is_plain(tensor)]
-        self._copies = [values.clone() for values in self._values]
+        self._copies = [_copy(values) for values in self._values]
 
     def is_of(self, network: nn.Module) -> bool:
         """Whether the network computes what it computed then."""
@@ -90,10 +90,9 @@ class _Look:
         # Tensors that torch's own modules keep beside their parameters are made of these, as by
         # weight_norm before every pass.
         with_tensors = not type(module).__module__.startswith("torch.nn.")
-        for key in sorted(vars(module).keys() - _OWN_ATTRIBUTES):
-            if (id(module), key) in ignored:
+        for key, value in vars(module).items():
+            if key in _OWN_ATTRIBUTES or (id(module), key) in ignored:
                 continue
-            value = vars(module)[key]
             if _is_a(value, _SETTINGS):
                 self.settings.append((key, value))
             elif with_tensors or not _is_a(value, Tensor):
@@ -130,10 +129,9 @@ def _is_a(value: Any, kinds: type | tuple[type, ...]) -> bool:
 def _identities(tensors: list[Tensor]) -> list[tuple]:
     return [
         (
-            tensor.data_ptr() if _is_plain(tensor) else id(tensor),
+            *((tensor.data_ptr(), tensor.stride()) if _is_plain(tensor) else (id(tensor),)),
             tensor.dtype,
             tensor.shape,
-            tensor.stride() if _is_plain(tensor) else None,
             _version(tensor),
         )
         for tensor in tensors
@@ -148,23 +146,31 @@ def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def _bits(tensor: Tensor) -> Tensor:
+def _bits(tensor: Tensor) -> Tensor | memoryview:
     tensor = tensor.detach()
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor.resolve_conj())
     tensor = tensor.resolve_neg()
-    start = tensor.storage_offset() * tensor.element_size()
-    if tensor.is_contiguous() and tensor.nbytes % 8 == start % 8 == 0:
-        return tensor.view(-1).view(torch.int64)  # eight bytes are compared as fast as one
+    if tensor.device.type == "cpu" and tensor.is_contiguous():
+        # The comparison of Python's own bytes is several times faster than torch's.
+        return memoryview(tensor.view(-1).view(torch.uint8).numpy())
     return tensor.view(_BITS[tensor.element_size()])
 
 
-def _are_equal(values: list[Tensor], copies: list[Tensor]) -> bool:
-    pairs = list(zip(values, copies, strict=True))
-    if all(value.device.type == "cpu" for value in values):
-        return all(torch.equal(value, copy) for value, copy in pairs)
+def _copy(values: Tensor | memoryview) -> Tensor | bytearray:
+    return values.clone() if isinstance(values, Tensor) else bytearray(values)
+
+
+def _are_equal(values: list[Tensor | memoryview], copies: list[Tensor | bytearray]) -> bool:
     by_device: dict[torch.device, list[Tensor]] = {}
-    for value, copy in pairs:
-        by_device.setdefault(value.device, []).append((value != copy).any())
+    for value, copy in zip(values, copies, strict=True):
+        if not isinstance(value, Tensor):
+            if copy != value:
+                return False
+        elif value.device.type == "cpu":
+            if not torch.equal(value, copy):
+                return False
+        else:
+            by_device.setdefault(value.device, []).append((value != copy).any())
     # One transfer a device.
     return not any(bool(torch.stack(differ).any()) for differ in by_device.values())

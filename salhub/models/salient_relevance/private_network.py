@@ -72,14 +72,13 @@ class PrivateNetwork:
         for parameter in self.network.parameters():
             if parameter.dim() == 4:  # convolutions run a third faster on a CPU in this layout
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        self.path = ModulePath.watch(self.network)
+        self.path = ModulePath.of(self.network)
         self.is_checked = False
         self._parts: tuple[Hashable, dict] = (None, {})
         logger.debug("folded %d batch normalisations", self.folded)
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Run the copy."""
-        self.path.stack.clear()
         return self.read_logits(self.network(pixels))
 
     def parts_cache(self, settings: Hashable) -> dict:

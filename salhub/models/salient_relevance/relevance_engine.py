@@ -118,7 +118,9 @@ class RelevanceEngine:
                 private = self.private_network(network, pixels)
                 with private.lock:
                     cache = private.parts_cache((rules, bias_relevance))
-                    state = PassState(epsilon, bias_relevance, parts_cache=cache)
+                    state = PassState(
+                        epsilon, bias_relevance, is_audited=with_audit, parts_cache=cache
+                    )
                     _check_once(private, rules, state, bounds)
                     logits, pixels = _forward(private, pixels, rules, state, bounds)
                     labels = _labels(logits, class_labels)

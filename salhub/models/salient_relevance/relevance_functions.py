@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from salhub.models.salient_relevance.conservation_audit import Ledger
 from salhub.models.salient_relevance.linear_maps import Layer
@@ -26,6 +25,7 @@ class PassState:
         epsilon: stabiliser of sums and poolings.
         bias_relevance: "absorb", "ignore" or "uniform".
         ledger: where every step enters its sums, or None when nobody audits.
+        is_audited: whether any pass back has a ledger, so that steps need the names of modules.
         is_last: whether no other class follows, so that nothing need be kept for it.
         parts_cache: modified weights by (layer weight, rule), kept between passes.
     """
@@ -33,6 +33,7 @@ class PassState:
     epsilon: float
     bias_relevance: str
     ledger: Ledger | None = None
+    is_audited: bool = False
     is_last: bool = True
     parts_cache: dict[tuple[int, int, Rule, str], tuple[Part, ...]] = field(default_factory=dict)
 
@@ -89,7 +90,6 @@ class PassThrough(torch.autograd.Function):
         return function(inputs)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, relevance: Tensor) -> tuple[Tensor, None]:
         return relevance.sum_to_size(ctx.shape), None
 
@@ -106,7 +106,6 @@ class ProductRelevance(torch.autograd.Function):
         return signal * gate
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, relevance: Tensor) -> tuple[Tensor, Tensor | None]:
         if not ctx.needs_input_grad[1]:
             return relevance.sum_to_size(ctx.shapes[0]), None
@@ -141,7 +140,6 @@ class JoinedRelevance(torch.autograd.Function):
         return function(*signals)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, relevance: Tensor) -> tuple[Tensor | None, ...]:
         signals, state = ctx.saved_tensors, ctx.state
         given, kept = relevance, None
@@ -186,7 +184,6 @@ class SumRelevance(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, relevance: Tensor) -> tuple[Tensor | None, ...]:
         total, *terms = ctx.saved_tensors
         state: PassState = ctx.state
@@ -227,7 +224,6 @@ class MultilinearRelevance(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, relevance: Tensor) -> tuple[Tensor | None, ...]:
         outputs, *signals = ctx.saved_tensors
         state: PassState = ctx.state
@@ -285,7 +281,6 @@ class SoftmaxRelevance(torch.autograd.Function):
         return shares
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, relevance: Tensor) -> tuple[Tensor | None, ...]:
         scores, shares = ctx.saved_tensors
         state: PassState = ctx.state
@@ -304,6 +299,38 @@ class SoftmaxRelevance(torch.autograd.Function):
                 entry = (relevance, result, absorbed, None)
                 state.ledger.enter(ctx.name, "softmax", "taylor", *entry)
         return result.to(scores.dtype), None, None, None, None
+
+
+class AttentionRelevance(torch.autograd.Function):
+    """Attention of queries to keys in one step: what its two products and its softmax hand down.
+
+    It keeps one matrix of scores instead of two, and neither books nor spreads anything.
+    """
+
+    @staticmethod
+    def forward(
+        ctx, query: Tensor, key: Tensor, value: Tensor, scale: float, epsilon: float
+    ) -> Tensor:
+        ctx.scale, ctx.epsilon = scale, epsilon
+        scores = (query * scale) @ key.mT
+        shares = torch.softmax(scores, -1)
+        mixed = shares @ value
+        ctx.save_for_backward(query, key, value, scores, shares, mixed)
+        return mixed
+
+    @staticmethod
+    def backward(ctx, relevance: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, scores, shares, mixed = ctx.saved_tensors
+        signal = quotient(relevance, mixed, ctx.epsilon, 2)
+        of_value = value * (shares.mT @ signal)
+        # shares times what reaches them is their relevance, so this is the gradient of the softmax
+        of_scores = torch._softmax_backward_data(signal @ value.mT, shares, -1, shares.dtype)
+        # the stabiliser is that of the product, before it is scaled
+        signal = quotient(of_scores.mul_(scores), scores, ctx.epsilon * ctx.scale, 2)
+        # laid out as what they are the relevance of, which may be views
+        of_query = query * (signal @ (key * ctx.scale))
+        of_key = key * (signal.mT @ (query * ctx.scale))
+        return of_query, of_key, of_value, None, None
 
 
 class AffineRelevance(torch.autograd.Function):
@@ -325,7 +352,6 @@ class AffineRelevance(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, relevance: Tensor) -> tuple[Tensor | None, ...]:
         scaled, outputs, shift = ctx.saved_tensors
         state: PassState = ctx.state

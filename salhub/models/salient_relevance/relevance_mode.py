@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._C._autograd import _top_saved_tensors_default_hooks
 from torch.overrides import TorchFunctionMode
 
-from salhub.models.salient_relevance.composed_operations import COMPOSED
+from salhub.models.salient_relevance.composed_operations import COMPOSED, is_plain_attention
 from salhub.models.salient_relevance.layer_relevance import LayerRelevance, LayerStep
 from salhub.models.salient_relevance.linear_maps import (
     CONVOLUTION_NAMES,
@@ -24,11 +24,13 @@ from salhub.models.salient_relevance.linear_maps import (
     convolution_arguments,
     convolution_map,
     explicit_padding,
+    linear_arguments,
 )
 from salhub.models.salient_relevance.module_path import ModulePath
 from salhub.models.salient_relevance.normalisation import NORMALISATIONS
 from salhub.models.salient_relevance.relevance_functions import (
     AffineRelevance,
+    AttentionRelevance,
     JoinedRelevance,
     MultilinearRelevance,
     Normaliser,
@@ -43,6 +45,7 @@ from salhub.models.salient_relevance.tensor_origin import Origin, common_root
 from salhub.models.salient_relevance.torch_operations import (
     ACTIVATIONS,
     ADDITION,
+    COPYING,
     EXTREMES,
     GATES,
     JOINING,
@@ -54,14 +57,17 @@ from salhub.models.salient_relevance.torch_operations import (
     QUESTIONS,
     ROUTING,
     SCALINGS,
+    UNMOVED,
     VIEWS,
     as_function_of_signals,
+    can_change_input,
     changes_input,
     first_operand,
     follow_replacements,
     operands,
     operation_name,
     share_memory,
+    signals_in,
     softmax_axis,
     tensors_in,
 )
@@ -96,11 +102,12 @@ class RelevanceMode(TorchFunctionMode):
         self.path = path
         self.origins: dict[int, Origin] = {}
         self.replacements: dict[int, Tensor] = {}
-        # without bounds the pixels stand in for them: what is still pixels is known by having any
-        low, high = bounds if bounds is not None else (pixels.detach(), pixels.detach())
-        # as large as the pixels, since they go through the same reshapes, batch size included
-        ends = (low.expand_as(pixels).contiguous(), high.expand_as(pixels).contiguous())
         self.has_bounds = bounds is not None
+        # without bounds the pixels stand in for them: what is still pixels is known by having any
+        ends = (pixels.detach(), pixels.detach())
+        if bounds is not None:
+            # as large as the pixels, since they go through the same reshapes, batch size included
+            ends = tuple(bound.expand_as(pixels).contiguous() for bound in bounds)
         self.origins[id(pixels)] = Origin(pixels, bounds=ends)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -110,10 +117,10 @@ class RelevanceMode(TorchFunctionMode):
             kwargs = {
                 key: follow_replacements(value, self.replacements) for key, value in kwargs.items()
             }
-        if func in QUESTIONS:
+        if func in QUESTIONS or not torch.is_grad_enabled():  # as inside a custom function
             return func(*args, **kwargs)
-        carriers = _with_gradient((*args, *kwargs.values()))
-        if not carriers or not torch.is_grad_enabled():  # as inside a custom function
+        carriers = signals_in((*args, *kwargs.values()) if kwargs else args)
+        if not carriers:
             return func(*args, **kwargs)
         name = operation_name(func)
         if _top_saved_tensors_default_hooks(True) is None:
@@ -121,7 +128,8 @@ class RelevanceMode(TorchFunctionMode):
         else:  # inside torch.utils.checkpoint, which would run its part again, unwatched
             with torch.autograd.graph.saved_tensors_hooks(Tensor.detach, lambda tensor: tensor):
                 result = self._interpret(name, func, args, kwargs, carriers)
-        if isinstance(result, Tensor) and changes_input(func, args, kwargs):
+        is_suspect = "inplace" in kwargs or can_change_input(func)
+        if is_suspect and isinstance(result, Tensor) and changes_input(func, args, kwargs):
             self._take_the_place(args[0], result, name)
         return result
 
@@ -164,18 +172,17 @@ class RelevanceMode(TorchFunctionMode):
         if name in COMPOSED:
             with self:
                 return COMPOSED[name](*args, **kwargs)
-        # convolutions run channels last, where a view that was possible may need a copy
-        func = _COPYING.get(name, func)
+        func = COPYING.get(name, func)
         if name == "where" and len(carriers) > 1:
             self.check_seen(carriers)
             return self._remember(self._choice(name, func, args, kwargs))
         if self._joins_constants(name, args, kwargs, carriers):
             self.check_seen(carriers)
             signals, call = as_function_of_signals(func, args, kwargs)
-            result = JoinedRelevance.apply(call, self.state, self.path.name, *signals)
+            result = JoinedRelevance.apply(call, self.state, self._name, *signals)
         else:
             result = func(*args, **kwargs)
-        made = _with_gradient((result,))
+        made = signals_in((result,))
         if not made:  # a question about the tensor, such as its shape
             return result
         if name not in ROUTING and name != "get":
@@ -187,7 +194,8 @@ class RelevanceMode(TorchFunctionMode):
         return result
 
     def _remember(self, result: Tensor) -> Tensor:
-        self.origins.setdefault(id(result), Origin(result))
+        if id(result) not in self.origins:
+            self.origins[id(result)] = Origin(result)
         return result
 
     def _joins_constants(
@@ -211,8 +219,14 @@ class RelevanceMode(TorchFunctionMode):
         made: list[Tensor],
     ) -> None:
         """Carry over what is known of the inputs of a copy or arrangement to what it has made."""
-        is_gate = all(self.origins[id(t)].is_gate for t in carriers)
         source = self.origins[id(carriers[0])]
+        if name in VIEWS and len(carriers) == 1 and source.bounds is None is source.support:
+            for tensor in made:  # as most are
+                self.origins[id(tensor)] = Origin(
+                    tensor, is_gate=source.is_gate, family=source.family
+                )
+            return
+        is_gate = all(self.origins[id(t)].is_gate for t in carriers)
         bounds = support = None
         if len(carriers) == len(made) == 1 and args and args[0] is carriers[0]:
             if source.bounds is not None:
@@ -225,8 +239,13 @@ class RelevanceMode(TorchFunctionMode):
         for tensor in made:
             shares = name in VIEWS or share_memory(tensor, carriers[0])
             family = source.family if shares else set()
-            root = self._common_root(carriers, tensor.shape) if name in _UNMOVED else None
+            root = self._common_root(carriers, tensor.shape) if name in UNMOVED else None
             self.origins[id(tensor)] = Origin(tensor, bounds, support, is_gate, root, family)
+
+    @property
+    def _name(self) -> str:
+        """The running module, which only an audit asks for."""
+        return self.path.name if self.state.is_audited else ""
 
     def _support(self, tensor: Tensor) -> Tensor:
         known = self.origins[id(tensor)].support
@@ -253,27 +272,22 @@ class RelevanceMode(TorchFunctionMode):
                 inputs = self.__torch_function__(F.pad, (), (inputs, pads))
         if inputs.dim() == call["weight"].dim() - 1:
             raise self._unsupported("a convolution without a batch axis")
-        return self._layer(convolution_map(name, call, self.path.name), inputs)
+        return self._layer(convolution_map(name, call, self._name), inputs)
 
     def _linear(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
-        call = {
-            "bias": None,
-            **dict(zip(("input", "weight", "bias"), args, strict=False)),
-            **kwargs,
-        }
-        inputs, weight, bias = (call[key] for key in ("input", "weight", "bias"))
+        inputs, weight, bias = linear_arguments(*args, **kwargs)
         if weight.requires_grad or not inputs.requires_grad:
             with self:
                 outputs = torch.matmul(inputs, weight.mT)
                 return outputs if bias is None else outputs + bias
-        return self._layer(LinearMap(weight, bias, self.path.name), inputs)
+        return self._layer(LinearMap(weight, bias, self._name), inputs)
 
     def _matrix_product(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         if name in ("matmul", "mm", "rmatmul"):
             first, second = (*args, *kwargs.values())[:2]
             first, second = (second, first) if name == "rmatmul" else (first, second)
             if not second.requires_grad and second.dim() == 2:
-                return self._layer(LinearMap(second.t(), None, self.path.name), first)
+                return self._layer(LinearMap(second.t(), None, self._name), first)
             if not first.requires_grad and first.dim() == 2 <= second.dim():
                 with self:
                     return F.linear(second.mT, first).mT
@@ -283,7 +297,7 @@ class RelevanceMode(TorchFunctionMode):
         return self._multilinear(call, "product", signals)
 
     def _multilinear(self, call: Callable, layer_type: str, signals: list[Tensor]) -> Tensor:
-        return MultilinearRelevance.apply(call, self.state, self.path.name, layer_type, *signals)
+        return MultilinearRelevance.apply(call, self.state, self._name, layer_type, *signals)
 
     def _layer(self, layer: Any, inputs: Tensor) -> Tensor:
         origin = self.origins[id(inputs)]
@@ -319,7 +333,7 @@ class RelevanceMode(TorchFunctionMode):
         uses_picture = kwargs.get("use_input_stats", args[5] if len(args) > 5 else True)
         if name == "instance_norm" and not uses_picture:
             return self._batch_norm(name, func, args, kwargs)
-        layer = NORMALISATIONS[name](self.path.name, *args, **kwargs)
+        layer = NORMALISATIONS[name](self._name, *args, **kwargs)
         inputs = kwargs.get("input", args[0] if args else None)
         step = LayerStep(layer, Rule("epsilon", self.state.epsilon), self.state)
         return LayerRelevance.apply(inputs, step)
@@ -327,7 +341,16 @@ class RelevanceMode(TorchFunctionMode):
     def _softmax(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         scores, call = first_operand(func, args, kwargs)
         axis = softmax_axis(args, kwargs, scores)
-        return SoftmaxRelevance.apply(scores, call, axis, self.state, self.path.name)
+        return SoftmaxRelevance.apply(scores, call, axis, self.state, self._name)
+
+    def _attention(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
+        books_steps = self.state.is_audited or self.state.bias_relevance == "uniform"
+        if books_steps or not is_plain_attention(args, kwargs):
+            with self:
+                return COMPOSED[name](*args, **kwargs)
+        scale = kwargs.get("scale")
+        scale = args[0].shape[-1] ** -0.5 if scale is None else scale
+        return AttentionRelevance.apply(*args, scale, self.state.epsilon)
 
     def _normaliser(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         inputs, call = first_operand(func, args, kwargs)
@@ -351,7 +374,7 @@ class RelevanceMode(TorchFunctionMode):
     def _affine(self, inputs: Tensor, scale: Tensor | None, shift: Tensor) -> Tensor:
         bounds = self.origins[id(inputs)].bounds
         if bounds is None:
-            result = AffineRelevance.apply(inputs, scale, shift, self.state, self.path.name)
+            result = AffineRelevance.apply(inputs, scale, shift, self.state, self._name)
             return self._element_of(inputs, result)
         return self._rescale_pixels(inputs, lambda x: (x if scale is None else x * scale) + shift)
 
@@ -409,7 +432,7 @@ class RelevanceMode(TorchFunctionMode):
                 return self._activation_in_steps(
                     root, lambda: weights[0] * first + weights[1] * second
                 )
-            return SumRelevance.apply(self.state, self.path.name, weights, first, second)
+            return SumRelevance.apply(self.state, self._name, weights, first, second)
         (inputs, scale), (constant, factor) = zip((first, second), weights, strict=True)
         if carries[1]:
             (inputs, scale), (constant, factor) = (constant, factor), (inputs, scale)
@@ -458,10 +481,6 @@ class RelevanceMode(TorchFunctionMode):
         return (second, first.detach()) if gates[0] else (first, second.detach())
 
 
-def _with_gradient(values: tuple) -> list[Tensor]:
-    return [tensor for tensor in tensors_in(values) if tensor.requires_grad]
-
-
 _HANDLERS: tuple[tuple[frozenset[str], Callable], ...] = (
     (ACTIVATIONS, RelevanceMode._activation),
     (CONVOLUTION_NAMES, RelevanceMode._convolution),
@@ -474,25 +493,8 @@ _HANDLERS: tuple[tuple[frozenset[str], Callable], ...] = (
     (frozenset(NORMALISATIONS), RelevanceMode._normalisation),
     (frozenset({"softmax"}), RelevanceMode._softmax),
     (SCALINGS, RelevanceMode._scaling),
+    (frozenset({"scaled_dot_product_attention"}), RelevanceMode._attention),
     (NORMALISERS, RelevanceMode._normaliser),
     (EXTREMES, RelevanceMode._choice),
 )
 _HANDLER_OF = {name: handler for names, handler in reversed(_HANDLERS) for name in names}
-# Of the operations that route, those after which every element is still in its place.
-_UNMOVED = frozenset(
-    {
-        "clone",
-        "contiguous",
-        "to",
-        "float",
-        "double",
-        "type",
-        "type_as",
-        "dropout",
-        "where",
-        "masked_fill",
-    }
-)
-
-
-_COPYING = {"view": torch.Tensor.reshape, "view_as": torch.Tensor.reshape_as}

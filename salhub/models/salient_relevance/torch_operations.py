@@ -63,6 +63,15 @@ VIEWS = frozenset(
         "expand_as", "split", "chunk", "unbind", "tensor_split", "narrow", "select", "diagonal",
     }
 )  # fmt: skip
+# Of what routes, all after which every element is still in its place.
+UNMOVED = frozenset(
+    {
+        "clone", "contiguous", "to", "float", "double", "type", "type_as", "dropout", "where",
+        "masked_fill",
+    }
+)  # fmt: skip
+# Convolutions run channels last, where a view that was possible may need a copy.
+COPYING = {"view": Tensor.reshape, "view_as": Tensor.reshape_as}
 # Linear with weights that are never negative: proportional to the values.
 POOLING = frozenset(
     {
@@ -131,6 +140,18 @@ def tensors_in(values: Iterable) -> list[Tensor]:
     return found
 
 
+def signals_in(values: Iterable) -> list[Tensor]:
+    """Of the tensors among arguments, those with a gradient."""
+    found: list[Tensor] = []
+    for value in values:  # not by `tensors_in`: this is asked of every call
+        if isinstance(value, Tensor):
+            if value.requires_grad:
+                found.append(value)
+        elif isinstance(value, _SEQUENCES):
+            found += signals_in(value)
+    return found
+
+
 def share_memory(first: Tensor, second: Tensor) -> bool:
     """Whether one is a view of the other, or both are of a third."""
     return first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()
@@ -174,7 +195,7 @@ def as_function_of_signals(
         filled = fill(args, given)
         return func(*filled, **{key: fill(value, given) for key, value in kwargs.items()})
 
-    return [t for t in tensors_in((*args, *kwargs.values())) if t.requires_grad], call
+    return signals_in((*args, *kwargs.values())), call
 
 
 def operands(args: tuple, kwargs: dict) -> tuple[Any, Any]:
@@ -190,6 +211,12 @@ def softmax_axis(args: tuple, kwargs: dict[str, Any], scores: Tensor) -> int:
     if axis is None:
         return 0 if scores.dim() in (0, 1, 3) else 1
     return axis
+
+
+@functools.lru_cache(maxsize=1024)
+def can_change_input(function: Callable) -> bool:
+    """Whether some calls of the function work in place without a keyword that says so."""
+    return is_in_place(function) or operation_name(function) in ACTIVATIONS
 
 
 def changes_input(func: Callable, args: tuple, kwargs: dict) -> bool:

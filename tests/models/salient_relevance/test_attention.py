@@ -1,11 +1,14 @@
 """Normalisation, attention and products of signals, against loops over single entries."""
 
 import math
+from collections import Counter
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import ViTConfig, ViTForImageClassification
 
 from salhub.models.salient_relevance.relevance_engine import RelevanceEngine
 from salhub.models.salient_relevance.rules import rule_set
@@ -304,6 +307,55 @@ def test_attention_equals_loops_over_entries_however_it_is_written(name):
         expected = dense_attention.attention(layers(), inputs[0], one, 2, TINY)
         torch.testing.assert_close(found[j], expected, rtol=1e-6, atol=1e-8)
     assert [row.layer_type for row in books[0]].count("product") == 2
+
+
+@pytest.mark.parametrize("scale", [None, 0.7, -2.0, 0.0])
+def test_attention_in_one_step_equals_its_steps(scale):
+    def attend(x):
+        parts = x.view(1, 2, 38).split([8, 12, 18], dim=2)
+        query, key, value = (p.unflatten(2, (-1, n)) for p, n in zip(parts, (2, 2, 3), strict=True))
+        return F.scaled_dot_product_attention(query, key, value, scale=scale)
+
+    inputs, labels = signals(76), torch.tensor([[0, 9]])
+    arguments = (Written(attend), inputs, labels, rule_set("epsilon_plus"))
+    engine = RelevanceEngine(lambda logits: logits)
+    settings = {"start": "one", "epsilon": EPSILON}
+    at_once = engine.propagate(*arguments, **settings).relevance
+    in_steps = engine.propagate(*arguments, **settings, with_audit=True).relevance
+    torch.testing.assert_close(at_once, in_steps, rtol=1e-9, atol=1e-12)
+
+
+class Operators(TorchDispatchMode):
+    """Counts what runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_vision_transformer_takes_few_operators():
+    sizes = {"hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2}
+    sizes |= {"image_size": 8, "patch_size": 4}
+    counts = []
+    for layers in (1, 2):
+        config = ViTConfig(num_hidden_layers=layers, **sizes)
+        network = ViTForImageClassification(config).eval().requires_grad_(False)
+        engine = RelevanceEngine(lambda outputs: outputs.logits)
+        epsilon = dict.fromkeys(("first_rule", "convolution_rule", "linear_rule"), "epsilon")
+        arguments = (network, torch.rand(1, 3, 8, 8), None, rule_set(**epsilon))
+        engine.propagate(*arguments)
+        with Operators() as operators:
+            engine.propagate(*arguments)
+        counts.append(operators.counts)
+    # Patches are products of matrices, and attention keeps one matrix of scores.
+    assert not {"convolution", "convolution_backward", "clamp"} & counts[0].keys()
+    arithmetic = {"mm", "addmm", "bmm", "mul", "mul_", "add", "add_", "div", "copysign", "sub_"}
+    in_a_layer = counts[1] - counts[0]
+    assert sum(in_a_layer[name] for name in arithmetic) <= 85, in_a_layer
 
 
 def test_causal_and_grouped_attention():
