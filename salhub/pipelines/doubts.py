@@ -34,6 +34,7 @@ def doubts_of_scores(
     function: ScoreFunction,
     sentences: Mapping[str, Any] = SENTENCES,
     percent: Callable[[float], str] = percentage,
+    near_tie: float = NEAR_TIE,
 ) -> list[str]:
     """Return sentences of doubt about an answer, from its scores.
 
@@ -42,6 +43,7 @@ def doubts_of_scores(
         function: What made the scores.
         sentences: What is said, by the names of `SENTENCES`.
         percent: Writes a probability.
+        near_tie: Share of the likeliest class that the next one has where the network wavers.
 
     Returns:
         No sentence for a network that is sure, or that predicts numbers.
@@ -58,7 +60,7 @@ def doubts_of_scores(
         return [] if best >= PRESENT_FROM else [sentences["finds_none"].format(**said)]
     if best < UNSURE_BELOW:
         return [sentences["unsure"].format(**said)]
-    if others and others[0][2] >= NEAR_TIE * best:
+    if others and others[0][2] >= near_tie * best:
         other, _, next_best = others[0]
         said |= {"other": other, "other_percent": percent(next_best)}
         return [sentences["wavers"].format(**said)]
