@@ -66,12 +66,12 @@ def test_a_model_without_weights_saves_and_loads(tmp_path):
     assert AutoModel.from_pretrained(tmp_path, step=7).config.step == 7
 
 
-def test_values_assigned_after_construction_are_checked_when_the_model_is_built():
+def test_values_assigned_after_construction_are_checked_before_a_model_is_built():
     from salhub import EfficientNetLiteConfig, EfficientNetLiteForImageClassification
 
     config = EfficientNetLiteConfig(image_size=32)
-    config.dropout_rate = 3.0
     with pytest.raises(Exception, match="dropout_rate"):
+        config.dropout_rate = 3.0
         EfficientNetLiteForImageClassification(config)
 
 

@@ -22,12 +22,12 @@ from salhub.explaining.configuration_explained_classifier import (
     ExplainedClassifierConfig,
 )
 from salhub.explaining.picture_size import refuse_other_size
+from salhub.explaining.usable_network import refuse_scripted, refuse_unusable
 from salhub.hub import HUB_KEYWORDS, hub_keywords, resolve
 from salhub.loading_keywords import CHECKED_KEYWORDS, with_one_precision
 from salhub.manifest import NAMESPACE
 from salhub.modeling import (
     SaliencyPreTrainedModel,
-    all_modules,
     attribution_scope,
     load_trained,
     refuse_broken_network,
@@ -71,7 +71,7 @@ def refuses_unusable(method: Callable) -> Callable:
 
     @functools.wraps(method)
     def call(self: "ExplainedClassifierModel", *arguments: Any, **keywords: Any) -> Any:
-        _refuse_unusable(self.backbone, needs_gradients="image" in self.input_modalities)
+        refuse_unusable(self.backbone, needs_gradients="image" in self.input_modalities)
         try:
             found = method(self, *arguments, **keywords)
         except (RuntimeError, ValueError):
@@ -125,7 +125,7 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
             self.backbone = _build(config, self.auto_class)
             self.post_init()
             return
-        _refuse_scripted(backbone)
+        refuse_scripted(backbone)
         self.backbone = backbone
         self.training = backbone.training
         # A trained classifier must not be initialised again.
@@ -401,45 +401,6 @@ def _refuse_other_keywords(config_class: Any, settings: Mapping[str, Any]) -> No
             raise ValueError(
                 f"{config_class.__name__} has no field '{name}' that a call may set."
                 f"{did_you_mean(name, known)} The classes are those of the classifier."
-            )
-
-
-def _refuse_unusable(network: nn.Module, *, needs_gradients: bool) -> None:
-    # Names take longer than the modules, and nearly always there is nothing to name.
-    if not any(_is_away(m) or (needs_gradients and _is_quantized(m)) for m in all_modules(network)):
-        return
-    for name, module in network.named_modules():
-        if _is_away(module):
-            raise ValueError(
-                f"The weights of '{name}' are on the device 'meta', so there are none; load them, "
-                "for example with from_pretrained."
-            )
-        if needs_gradients and _is_quantized(module):
-            raise ValueError(
-                f"'{name}' is quantized ({type(module).__name__}) and has no gradients to explain "
-                "by; explain the network as it was before quantization."
-            )
-
-
-def _is_away(module: nn.Module) -> bool:
-    for one in module._parameters.values():
-        # Accelerate fetches what it has put elsewhere when it is needed.
-        if one is not None and one.is_meta:
-            return not hasattr(module, "_hf_hook")
-    return False
-
-
-def _is_quantized(module: nn.Module) -> bool:
-    return type(module).__module__.startswith("torch.ao.nn.quantized")
-
-
-def _refuse_scripted(network: nn.Module) -> None:
-    for name, module in network.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            where = f"'{name}' is a scripted module" if name else "the network is scripted"
-            raise ValueError(
-                f"{where}, and what happens inside cannot be seen; explain the module that was "
-                "scripted instead."
             )
 
 
