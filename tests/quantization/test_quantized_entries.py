@@ -1,5 +1,6 @@
 """Models of transformers' own classes, with a quantizer of ours: found, loaded, shown, pushed."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 from typer.testing import CliRunner
 
@@ -19,6 +20,7 @@ from salhub.entries import Method, Model, entry_of
 from salhub.errors import UnknownNameError
 from salhub.publishing import files_to_push
 from salhub.results import Results
+from tests import small_llama
 from tests.quantization.rounded_weights import RoundedWeightsQuantizer, save_rounded
 
 ENTRY = Model(
@@ -42,16 +44,12 @@ def known(monkeypatch):
 
 @pytest.fixture(scope="module")
 def tiny() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=20, **sizes, **heads)).eval()
+    return small_llama.network()
 
 
 @pytest.fixture(scope="module")
-def folders(tiny, tmp_path_factory) -> tuple[Path, Path]:
-    plain, packed = (tmp_path_factory.mktemp(name) for name in ("plain", "packed"))
-    tiny.save_pretrained(plain)
+def folders(tmp_path_factory) -> tuple[Path, Path]:
+    plain, packed = (small_llama.save(tmp_path_factory.mktemp(one)) for one in ("plain", "packed"))
     save_rounded(LlamaForCausalLM.from_pretrained(plain), packed)
     return plain, packed
 
@@ -97,9 +95,29 @@ def test_it_is_shown_with_its_method(folders):
     assert (shown["method"], shown["task"]) == ("rounded_weights", "text-generation")
 
 
-def test_what_no_pipeline_runs_is_refused_in_one_sentence(folders):
+def test_it_is_run_and_measured_as_any_language_model(folders, tmp_path):
     packed = str(folders[1])
-    sentence = "is made for 'text-generation', of which salhub has no pipeline; load it with salhub"
+    write = salhub.pipeline(packed)
+    assert write.model.model.layers[0].mlp.up_proj.weight.dtype == torch.int8
+    text = write("The film", max_new_tokens=4).text
+    model = AutoModelForCausalLM.from_pretrained(packed)
+    assert salhub.pipeline(model, max_new_tokens=4)("The film").text == text
+    words = ["run", packed, "The film", "max_new_tokens=4"]
+    assert text in CliRunner().invoke(app, words).output
+    (tmp_path / "book.txt").write_text("the film was good. " * 99)
+    words = ["evaluate", packed, "--data", str(tmp_path / "book.txt"), "speed_tokens=2"]
+    output = tmp_path / "results.json"
+    result = CliRunner().invoke(app, [*words, "context=16", "-o", str(output)])
+    assert result.exit_code == 0, result.output
+    found = Results.load(output)
+    assert found.metric("perplexity").n % 15 == 0
+    assert found.metric("bytes/linears").value < found.metric("bytes/scales").value * 20
+
+
+def test_what_no_pipeline_runs_is_refused_in_one_sentence(folders, monkeypatch):
+    monkeypatch.setitem(entries.MODELS, ENTRY.name, dataclasses.replace(ENTRY, task="fill-mask"))
+    packed = str(folders[1])
+    sentence = "is made for 'fill-mask', of which salhub has no pipeline; load it with salhub"
     for model in (packed, AutoModelForCausalLM.from_pretrained(packed)):
         with pytest.raises(UnknownNameError, match=f"{packed}' {sentence}"):
             salhub.pipeline(model)
@@ -134,5 +152,7 @@ def test_a_shipped_model_of_transformers_has_an_entry_a_card_and_is_pushed(shipp
     assert type(salhub.AutoModelForSaliency.from_pretrained(shipped)) is LlamaForCausalLM
     assert entry_of(hub.load(AutoConfig, shipped)) is ENTRY
     card = cards.build_card(shipped)
-    assert "rounded-weights" in card and "| `vocab_size` | `20` |" in card
+    assert "rounded-weights" in card and "| `vocab_size` | `280` |" in card
+    assert "salhub run salhub/plain-llama 'The film'" in card
+    cards.save_picture(shipped, cards.cards_folder() / cards.card_picture_name(shipped))
     assert files_to_push(shipped, "me/plain").keys() >= {"README.md", "model.safetensors"}
