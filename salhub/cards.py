@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,8 @@ def build_card(name: str) -> str:
         raise CardError(f"The card of {model.full_name} lacks an example; write it in {CARD_FILE}.")
     shell = "pip install salhub"
     if pipeline_class is not None:
-        shell += f"\nsalhub run {model.full_name} {facts.sample or pipeline_class.sample}"
+        sample = shlex.quote(facts.sample or pipeline_class.sample)
+        shell += f"\nsalhub run {model.full_name} {sample}"
     # The Hub knows no saliency task; a pipeline says which of the Hub's is nearest.
     tag = facts.pipeline_tag or getattr(pipeline_class, "hub_task", model.task)
     summary = facts.summary or (inspect.getdoc(entry.model_class) or "").partition("\n")[0]

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 PREFIX = "salhub_"
 # Tasks of networks by themselves -> the Auto class of transformers that loads them.
-_CLASSIFIERS = {
+_NETWORKS = {
     "image-classification": "AutoModelForImageClassification",
     "text-classification": "AutoModelForSequenceClassification",
+    "text-generation": "AutoModelForCausalLM",
 }
 
 
@@ -124,9 +125,14 @@ class Model:
 
     @property
     def pipeline_class(self) -> Any:
-        """The pipeline that runs it, imported when asked for; None for a network by itself."""
-        task = None if self.method is None else TASKS.get(self.task)
-        return task and task.pipeline_class
+        """The pipeline that runs it, imported when asked for; None where `is_run` is not true."""
+        return TASKS[self.task].pipeline_class if self.is_run else None
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a pipeline runs it; of networks by themselves only those of some tasks."""
+        task = TASKS.get(self.task)
+        return task is not None and (self.method is not None or task.runs_networks)
 
     @property
     def required_files(self) -> tuple[str, ...]:
@@ -169,6 +175,7 @@ class Task:
         page: Its web page, "module:class", unless each method of the task brings its own.
         is_transformers_own: Whether transformers has a task of this name too. Then its pipeline
             stays what `transformers.pipeline` gives, and ours is only that of `salhub.pipeline`.
+        runs_networks: Whether networks by themselves are run; otherwise methods explain them.
     """
 
     name: str
@@ -176,6 +183,7 @@ class Task:
     pipeline: str
     page: str | None = None
     is_transformers_own: bool = False
+    runs_networks: bool = False
 
     @property
     def pipeline_class(self) -> Any:
@@ -316,12 +324,12 @@ def entry_of(model: Any, /, **settings: Any) -> Model:
         raise UnknownNameError(f"{what} has no model_type in its config.json; it is no model.")
     raise UnknownNameError(
         f"{what} is a model of type '{model_type}', which is none of salhub's; its methods are "
-        f"{', '.join(METHODS)}.{did_you_mean(model_type, MODELS)}"
+        f"{', '.join(METHODS)}.{did_you_mean(model_type, [n for n in MODELS if MODELS[n].is_ours])}"
     )
 
 
 def network_entry(model: str | os.PathLike, /, **settings: Any) -> Model | None:
-    """Return what is known of a network by itself, ours or a classifier of transformers'.
+    """Return what is known of a network by itself, ours or of a kind of transformers'.
 
     Args:
         model: As of `entry_of`.
@@ -331,8 +339,8 @@ def network_entry(model: str | os.PathLike, /, **settings: Any) -> Model | None:
         The entry; None for the name of a method, and for a model of one.
 
     Raises:
-        UnknownNameError, ModelNotFoundError: As `entry_of`; classifiers of transformers' own kinds
-            are known here.
+        UnknownNameError, ModelNotFoundError: As `entry_of`; classifiers and language models of
+            transformers' own kinds are known here.
 
     Example:
         >>> network_entry("salhub/efficientnet-lite0").task
@@ -340,36 +348,48 @@ def network_entry(model: str | os.PathLike, /, **settings: Any) -> Model | None:
         >>> network_entry("normgrad") is None
         True
     """
-    from salhub.hub import canonical_name, hub_keywords
+    from salhub.hub import canonical_name, hub_keywords, load
 
     name = canonical_name(model)
     if not os.path.isdir(name) and model_named(name) is not None:
         return None
     try:
         entry = entry_of(name, **settings)
-    except UnknownNameError:
-        found = _classifier_entry(name, hub_keywords(settings))
-        if found is None:
+    except UnknownNameError as error:
+        from transformers import AutoConfig
+
+        try:
+            where = hub_keywords(settings)
+            config = load(AutoConfig, name, trust_remote_code=False, **where)
+        except ValueError:  # of no kind that transformers knows
+            raise error from None
+        entry = transformers_entry(config)
+        if entry is None:
             raise
-        return found
     return entry if entry.method is None else None
 
 
-def _classifier_entry(name: str, keywords: Mapping[str, Any]) -> Model | None:
+def transformers_entry(config: Any, class_name: str | None = None) -> Model | None:
+    """Return what is known of a network of transformers'; None for one that does no task of ours.
+
+    Args:
+        config: Its configuration.
+        class_name: Its class, which says what those do that could do several tasks; by default the
+            one that its weights were saved from.
+    """
     import transformers
 
-    from salhub.hub import load
-
-    try:
-        config = load(transformers.AutoConfig, name, trust_remote_code=False, **keywords)
-    except ValueError:  # of no kind that transformers knows
-        return None
-    for task, auto_class in _CLASSIFIERS.items():
-        kind = getattr(transformers, auto_class)
-        if type(config) in kind._model_mapping:
-            classes = f"transformers.{type(config).__name__}", f"transformers.{auto_class}"
-            return Model(None, config.model_type, task, *classes, auto_class)
-    return None
+    name, found = class_name or (config.architectures or [None])[0], None
+    for task, auto_class in _NETWORKS.items():
+        mapping = getattr(transformers, auto_class)._model_mapping
+        if type(config) not in mapping:
+            continue
+        classes = f"transformers.{type(config).__name__}", f"transformers.{auto_class}"
+        entry = Model(None, config.model_type, task, *classes, auto_class)
+        if getattr(mapping[type(config)], "__name__", None) == name:
+            return entry
+        found = found or entry
+    return found
 
 
 def refuse_unknown_word(name: str) -> None:
@@ -395,8 +415,8 @@ def refuse_unknown_word(name: str) -> None:
 
 
 def refuse_network(entry: Model, name: str) -> None:
-    """Raises UnknownNameError where a model is a network by itself, which no pipeline runs."""
-    if entry.method is None:
+    """Raises UnknownNameError where a model is a network by itself that no pipeline runs."""
+    if entry.method is None and not entry.is_run:
         raise UnknownNameError(
             f"'{name}' is a network that methods explain, not a method; use it with a method's "
             f"name and classifier={name}, or --classifier {name} on the command line."
@@ -438,6 +458,17 @@ def setting_names(entry: Model, pipeline_class: Any) -> tuple[set[str], set[str]
     return (fields | keywords | set(HUB_KEYWORDS)) - calling, calling
 
 
+def _entry_to_run(name: str, **settings: Any) -> Model:
+    """As `entry_of`, which also knows the networks of transformers that a pipeline runs."""
+    try:
+        return entry_of(name, **settings)
+    except UnknownNameError:
+        entry = network_entry(name, **settings)
+        if entry is None or not entry.is_run:
+            raise
+        return entry
+
+
 def find_entry(model: str | os.PathLike, /, **settings: Any) -> tuple[str | None, Model]:
     """Return the name of a model and what is known of it, by what a person typed.
 
@@ -455,7 +486,7 @@ def find_entry(model: str | os.PathLike, /, **settings: Any) -> tuple[str | None
     name = canonical_name(model)
     entry = None if os.path.isdir(name) else model_named(name)
     if entry is None:
-        entry = entry_of(name, **settings)
+        entry = _entry_to_run(name, **settings)
         refuse_network(entry, os.fspath(model))
         return name, entry
     if settings.get("classifier") is not None:

@@ -135,7 +135,7 @@ def choose_to_measure(name: str, settings: Mapping[str, Any]) -> Choice | Networ
     full_name = canonical_name(name)
     if settings.get("classifier") is None:
         entry = network_entry(full_name, **hub_keywords(settings))
-        if entry is not None:
+        if entry is not None and not entry.is_run:
             return NetworkChoice(full_name, entry)
     return choose(name, settings)
 

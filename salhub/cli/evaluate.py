@@ -32,7 +32,7 @@ def evaluate_command(
         str, typer.Argument(metavar="NAME", help="A model, a method, a folder or a Hub repository.")
     ],
     data: Annotated[
-        Path, typer.Option(help="Labelled data; `salhub evaluate --help` says how it is laid out.")
+        Path, typer.Option(help="Data; `salhub evaluate --help` says how they are laid out.")
     ],
     words: Annotated[
         list[str] | None,
@@ -60,12 +60,16 @@ def evaluate_command(
     `salhub train image-classification` and `text-classification` take, by the same words
     (image_column, text_column, label_column). What its split.json says it has learned is left out.
 
+    A language model takes any text file, which is read as it is, a table (text_column) or a file of
+    tokens (.npy, .safetensors). context, stride and max_tokens say how its perplexity is measured.
+
     The numbers of a card come from such a results file. --classifier names your own network to
     explain.
 
     \b
     salhub evaluate normgrad-efficientnet-lite0 --data pictures num_mosaics=20
     salhub evaluate trained --data reviews.csv text_column=review label_column=stars
+    salhub evaluate my-llama --data wiki.test.raw context=512 max_tokens=20480
     """  # noqa: D301
     settings = parse_settings(words or [])
     choice = choose_to_measure(name, settings)
@@ -103,9 +107,10 @@ def _evaluation(choice: Choice | NetworkChoice) -> Callable[..., Any]:
 
 
 def _shared_evaluation(choice: Choice | NetworkChoice) -> Callable[..., Any] | None:
-    """How any network of a task is measured; None for models of methods, and other tasks."""
+    """How any network of a task is measured; None for models of our own, and other tasks."""
     module = f"salhub.evaluation.{choice.entry.task.replace('-', '_')}"
-    if isinstance(choice, Choice) or find_spec(module) is None:
+    is_ours = isinstance(choice, Choice) and choice.entry.is_ours
+    if is_ours or find_spec(module) is None:
         return None
     return import_module(module).evaluate
 

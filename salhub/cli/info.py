@@ -9,7 +9,7 @@ import typer
 from salhub.cli.choice import Choice, check_known, quiet_transformers
 from salhub.cli.config_fields import config_fields
 from salhub.cli.files import echo_json
-from salhub.entries import Model, entry_of, find_entry, model_named
+from salhub.entries import Model, entry_of, find_entry, model_named, network_entry
 from salhub.hub import bundled_model, canonical_name, load
 
 _HASH_DIGITS = 12
@@ -83,7 +83,7 @@ def _find(name: str, classifier: str | None) -> tuple[str | None, Model]:
     if model_named(name) is not None:
         return find_entry(name, classifier=classifier)
     full_name = canonical_name(name)
-    return full_name, entry_of(full_name)
+    return full_name, network_entry(full_name) or entry_of(full_name)
 
 
 def _read_config(name: str | None, entry: Model) -> Any:

@@ -5,7 +5,15 @@ from typing import Any
 
 from torch import nn
 
-from salhub.entries import MODELS, Model, entry_of, find_entry, refuse_network, setting_names
+from salhub.entries import (
+    MODELS,
+    Model,
+    entry_of,
+    find_entry,
+    refuse_network,
+    setting_names,
+    transformers_entry,
+)
 from salhub.errors import UnknownNameError, UnknownSettingError
 
 
@@ -22,7 +30,8 @@ def pipeline(model: str | os.PathLike | nn.Module, /, **settings: Any) -> Any:
     Returns:
         The pipeline of the model's task: an `ImageSaliencyPipeline`, an
         `ImageClassificationPipeline`, an `ImageGenerationPipeline`, an
-        `ExtractiveSummarizationPipeline` or a `SaliencyVerbalizationPipeline`.
+        `ExtractiveSummarizationPipeline`, a `SaliencyVerbalizationPipeline` or a
+        `TextGenerationPipeline`.
 
     Raises:
         UnknownNameError: The model belongs to no method of salhub, or to one without a pipeline.
@@ -61,7 +70,9 @@ def _entry_of_network(network: Any) -> Model:
         if hasattr(config, "to_dict"):
             return entry_of(config)
     except UnknownNameError:
-        pass
+        entry = transformers_entry(config, type(network).__name__)
+        if entry is not None and entry.is_run:
+            return entry
     kinds = [one for one in MODELS.values() if one.is_ours and one.pipeline_class is not None]
     names = [one.name for one in kinds if "classifier" in setting_names(one, one.pipeline_class)[0]]
     raise UnknownNameError(

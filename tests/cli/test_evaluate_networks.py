@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from salhub.results import Results
+from tests import small_llama
 
 
 def draw(folder, names, count):
@@ -86,3 +87,24 @@ def test_texts_that_were_learned_are_left_out(call, call_json, reviews, tmp_path
     error = call("evaluate", "trained", "--data", "nowhere.csv", "-o", "s.json", code=1).stderr
     assert "nowhere.csv" in error
     assert json.loads((tmp_path / "trained" / "split.json").read_text())["data"]["num_texts"] == 40
+
+
+def test_a_language_model_predicts_a_text(call, call_json, tmp_path):
+    folder = small_llama.save(tmp_path / "writer")
+    (tmp_path / "book.txt").write_text("\n\n".join(small_llama.documents(8)))
+    words = ["--data", "book.txt", "context=16", "max_tokens=100", "speed_tokens=2"]
+    output = call("evaluate", "writer", *words).stdout
+    assert "90 tokens predicted in 6 windows of 16 tokens, that follow each other." in output
+    results = Results.load("writer.results.json")
+    assert results.command.endswith(
+        "writer --data book.txt context=16 max_tokens=100 speed_tokens=2"
+    )
+    size = (folder / "model.safetensors").stat().st_size
+    assert results.metric("bytes/total").value == size
+    error = call("evaluate", "writer", "--data", "nowhere.txt", "-o", "s.json", code=1).stderr
+    assert "There is no file nowhere.txt of text" in error
+    error = call("evaluate", "writer", *words[:2], "-o", "s.json", "stride=512", code=1).stderr
+    assert "stride must be from 1 to 63, below context, got 512" in error
+    [record] = call_json("run", "writer", "the film", "max_new_tokens=3")
+    assert record["text"].startswith("the film") and len(record["token_ids"]) == 3
+    assert "task        text-generation" in call("info", "writer").stdout

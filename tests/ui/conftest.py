@@ -22,10 +22,11 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """Address of a server with the pages of NormGrad, salient relevance, SalUn and any method."""
+    """Address of a server with the pages of the methods, of any method and of a language model."""
     from salhub.entries import MODELS
     from salhub.ui import build_gallery, build_page, launch
     from salhub.ui.image_saliency import ImageSaliencyPage
+    from tests import small_llama
 
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))
@@ -38,6 +39,7 @@ def server(tmp_path_factory):
             "salun": build_page("salun"),
             "lexrank": build_page("lexrank"),
             "verbalizer": build_page("verbalizer"),
+            "writer": build_page(small_llama.save(tmp_path_factory.mktemp("models") / "writer")),
         }
     )
     _, address, _ = launch(gallery, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")

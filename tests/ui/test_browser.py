@@ -204,6 +204,30 @@ def test_summarising_a_text(browser, server, viewport, request):
 
 
 @pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
+def test_continuing_a_text(browser, server, viewport, request):
+    """A text before the first press, a sample, another seed, and hostile text."""
+    with visiting(browser, server + "writer", viewport) as visit:
+        page, given = visit.page, ".salhub-result strong"
+        assert page.locator(given).inner_text() == "The film"
+        visit.take_picture(f"writer-{request.node.callspec.id}")
+        page.get_by_role("button", name="A story").click()
+        # A press takes along what is written by then.
+        page.wait_for_function("document.querySelector('textarea').value.startsWith('Once')")
+        page.get_by_role("button", name="Continue").click()
+        visit.expect_text(given, "Once there was a king who")
+        visit.expect_text(".cm-content:visible", '"Once there was a king who"')
+        before = page.locator(".salhub-result p:has(strong)").inner_text()
+        page.get_by_label("Seed").first.fill("7")
+        page.get_by_label("Seed").first.press("Tab")
+        visit.expect_text(".salhub-notes:visible", "seed 7")
+        assert page.locator(".salhub-result p:has(strong)").inner_text() != before
+        page.locator(".salhub-text textarea").fill("<b>x</b>")
+        page.get_by_role("button", name="Continue").click()
+        visit.expect_text(given, "<b>x</b>")
+        assert page.locator(f"{given} b").count() == 0
+
+
+@pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
 def test_explaining_a_text(browser, server, viewport, request):
     """A sentence before the first press, another classifier, hostile text, and a mistake."""
     with visiting(browser, server + "verbalizer", viewport) as visit:

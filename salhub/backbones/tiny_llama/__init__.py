@@ -1,0 +1,1 @@
+"""A small LLaMA with its own tokenizer, trained from scratch."""
