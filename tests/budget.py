@@ -55,6 +55,7 @@ BUDGETS = {
     "tests/benchmarks": 10,
     # Processes of their own.
     "tests/testers": 10,
+    "tests/quantization/test_quantizer.py::TestPackedToy::test_a_new_process": 10,
     "tests/test_budget.py": 10,
 }
 

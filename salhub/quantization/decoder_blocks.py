@@ -1,0 +1,138 @@
+"""The blocks of a causal language model one by one, and what goes into each of them."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+
+class _Stop(Exception):
+    """The first block has been reached."""
+
+
+@dataclass
+class BlockInputs:
+    """What goes into a block, of all sequences.
+
+    Args:
+        hidden: float32 (S, L, d).
+        keywords: Of a pass of one sequence, such as the positions.
+        batch_size: Sequences that pass together.
+    """
+
+    hidden: Tensor
+    keywords: Mapping[str, Any]
+    batch_size: int
+
+    def batches(self) -> tuple[Tensor, ...]:
+        """The hidden states of sequences that pass together, (B, L, d) each."""
+        return self.hidden.split(self.batch_size)
+
+
+def decoder_blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """The blocks of a causal language model in order, by their names.
+
+    Args:
+        model: Of transformers.
+
+    Raises:
+        TypeError: It has no blocks that can be found.
+    """
+    count = getattr(getattr(model, "config", None), "num_hidden_layers", None)
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == count
+    ]
+    if len(found) != 1 or getattr(model.config, "is_encoder_decoder", False):
+        raise TypeError(
+            f"{type(model).__name__} is not a decoder with one list of blocks; give a causal "
+            "language model such as LlamaForCausalLM, Qwen2ForCausalLM or MistralForCausalLM."
+        )
+    [(name, blocks)] = found
+    return {f"{name}.{place}": block for place, block in enumerate(blocks)}
+
+
+def linear_layers(block: nn.Module) -> dict[str, nn.Linear]:
+    """The linear layers of a block by their names in it, in the order in which they stand.
+
+    Raises:
+        TypeError: Its weights are in layers of another kind.
+    """
+    for name, module in block.named_modules():
+        if type(module).__name__ == "Conv1D":
+            raise TypeError(
+                f"the layer {name} is a Conv1D, as in GPT-2, and only linear layers are quantized; "
+                "give a model such as LlamaForCausalLM."
+            )
+    found = {name: module for name, module in block.named_modules() if type(module) is nn.Linear}
+    if not found:
+        raise TypeError("the blocks have no linear layers; give a model that is not quantized yet.")
+    return found
+
+
+@torch.no_grad()
+def first_inputs(model: nn.Module, input_ids: Tensor, *, batch_size: int = 4) -> BlockInputs:
+    """What goes into the first block.
+
+    Args:
+        model: A causal language model in evaluation mode.
+        input_ids: int64 (S, L).
+        batch_size: Sequences that pass together.
+    """
+    first = next(iter(decoder_blocks(model).values()))
+    seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def look(module, inputs, keywords):
+        seen.append((inputs, keywords))
+        raise _Stop
+
+    handle = first.register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        for row in input_ids.split(1):
+            try:
+                model(input_ids=row.to(model.device), use_cache=False)
+            except _Stop:
+                continue
+    finally:
+        handle.remove()
+    hidden = torch.cat([_hidden(*one) for one in seen]).float()
+    _, keywords = seen[0]
+    kept = {name: value for name, value in keywords.items() if name != "hidden_states"}
+    return BlockInputs(hidden, tree_map(_in_float, kept), batch_size)
+
+
+def block_outputs(block: nn.Module, inputs: BlockInputs) -> Tensor:
+    """Pass all sequences through a block, float32 (S, L, d)."""
+    return torch.cat([pass_block(block, batch, inputs.keywords) for batch in inputs.batches()])
+
+
+def pass_block(block: nn.Module, hidden: Tensor, keywords: Mapping[str, Any]) -> Tensor:
+    """Pass hidden states through a block, (B, L, d).
+
+    Args:
+        block: In the precision of `hidden`.
+        hidden: (B, L, d).
+        keywords: Of `BlockInputs`.
+    """
+    outputs = block(hidden, **keywords)
+    # Before transformers 5 it was the first of several.
+    return outputs if isinstance(outputs, Tensor) else outputs[0]
+
+
+def in_full_precision(block: nn.Module) -> nn.Module:
+    """A copy of a block in float32, to be worked on."""
+    return copy.deepcopy(block).float()
+
+
+def _hidden(inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor:
+    return inputs[0] if inputs else keywords["hidden_states"]
+
+
+def _in_float(value: Any) -> Any:
+    is_number = isinstance(value, Tensor) and value.is_floating_point()
+    return value.float() if is_number else value
