@@ -55,14 +55,25 @@ def collected_inputs(
     owner: dict[str, str] = {}
     sums: dict[str, InputStatistics] = {}
     kept: dict[str, list[Tensor]] = {}
-    # Of the pass that is under way: where an input lies -> the first layer that read it.
-    readers: dict[tuple[int, tuple[int, ...]], str] = {}
+    # Of the pass that is under way: inputs, which are held lest another takes the place of one, and
+    # the first layer that read each.
+    readers: list[tuple[Tensor, str]] = []
+    seen: set[str] = set()
     each = max(1, most_rows // num_sequences)
 
     def look(name: str, values: Tensor) -> None:
-        key = (values.data_ptr(), tuple(values.shape))
-        first = owner.setdefault(name, readers.get(key, name))
-        readers.setdefault(key, first)
+        if name in seen:
+            seen.clear()
+            readers.clear()
+        seen.add(name)
+        first = next((reader for known, reader in readers if known is values), name)
+        if first == name:
+            readers.append((values, name))
+        if owner.setdefault(name, first) != first:
+            raise ValueError(
+                f"the layer {name} reads what {first} reads in one pass, and not in another; such "
+                "layers cannot be quantized by what goes into them."
+            )
         if first != name:
             if name not in sums[first].layers:
                 sums[first].layers.append(name)
@@ -84,9 +95,6 @@ def collected_inputs(
         return lambda module, inputs: look(name, inputs[0])
 
     handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in layers.items()]
-    last = next(reversed(layers.values()))
-    # Another pass may put other values at the same place.
-    handles.append(last.register_forward_hook(lambda *_: readers.clear()))
     try:
         yield found
         for name, entry in sums.items():
