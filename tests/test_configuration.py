@@ -132,7 +132,7 @@ BEYOND = [math.nan, math.inf, -math.inf, 1e308, -1, 10**400]
 
 
 def ranged_fields():
-    methods = {entry.config_class for entry in MODELS.values()}
+    methods = {entry.config_class for entry in MODELS.values() if entry.is_ours}
     for config in methods | BACKBONES:
         for field in dataclasses.fields(config):
             is_number = re.search(r"\b(int|float)\b", str(field.type))
