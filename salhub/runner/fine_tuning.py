@@ -29,6 +29,8 @@ from salhub.runner.recipe import TrainingRecipe
 logger = logging.getLogger(__name__)
 
 ALL_BUT_HEAD = "all_but_head"
+# Files beside which a network still has no weights.
+_WITHOUT_WEIGHTS = {"config.json", "preprocessor_config.json"}
 
 
 @dataclass(kw_only=True)
@@ -95,6 +97,17 @@ class FineTuningArguments(TrainingArguments):
             )
 
 
+def _refuse_configuration(path: Path) -> None:
+    """Raises ValueError for what says how a network is built, and has no weights of one."""
+    is_file = path.suffix == ".json" and path.is_file()
+    files = {file.name for file in path.iterdir()} if path.is_dir() else set()
+    if is_file or ("config.json" in files and files <= _WITHOUT_WEIGHTS):
+        raise ValueError(
+            f"{path} is a configuration without weights; give config={path} to train it from "
+            "nothing, or a model with weights."
+        )
+
+
 class StartingPoint:
     """A classifier to fine-tune, and what was changed of it.
 
@@ -118,6 +131,8 @@ class StartingPoint:
         self._frozen: list[nn.Module] = []
         self._has_new_head = False
         self._inside: PreTrainedModel | None = None
+        if arguments.model is not None:
+            _refuse_configuration(Path(self.name))
         self.config: PreTrainedConfig = load(AutoConfig, self.name, trust_remote_code=False)
         if arguments.model is not None and isinstance(self.config, ExplainedClassifierConfig):
             self._take_explained()

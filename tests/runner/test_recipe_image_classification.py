@@ -177,6 +177,9 @@ def test_a_configuration_is_trained_from_nothing(tmp_path, photos, caplog):
     assert "resized to 16 x 16" in caplog.text and "drawn by the seed" in caplog.text
     saved = AutoModelForImageClassification.from_pretrained(tmp_path / "out")
     assert saved.config.num_labels == 3
+    for given in (path, path.parent):
+        with pytest.raises(ValueError, match="is a configuration without weights; give config="):
+            run(recipe_of(tmp_path / "other", photos, model=str(given)))
 
 
 def test_what_is_held_out_is_drawn_by_the_seed_from_each_class(
