@@ -131,7 +131,7 @@ class StartingPoint:
         self._frozen: list[nn.Module] = []
         self._has_new_head = False
         self._inside: PreTrainedModel | None = None
-        if arguments.model is not None:
+        if arguments.model is not None and Path(self.name).is_file():
             _refuse_configuration(Path(self.name))
         self.config: PreTrainedConfig = load(AutoConfig, self.name, trust_remote_code=False)
         if arguments.model is not None and isinstance(self.config, ExplainedClassifierConfig):
@@ -142,6 +142,8 @@ class StartingPoint:
                 f"{self.name} is a model of type '{self.config.model_type}', and no classifier of "
                 f"{kind}; give one that {auto_class.__name__} loads."
             )
+        if arguments.model is not None:
+            _refuse_configuration(Path(self.name))
 
     @property
     def class_names(self) -> list[str]:
