@@ -1,6 +1,5 @@
 """Compression of a causal language model, one block after another, on calibration text."""
 
-import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,8 +30,6 @@ from salhub.runner.blocks import CompressedBlock
 from salhub.runner.recipe import BlockRecipe
 from salhub.runner.sources import ALL
 from salhub.tokenizing import load_tokenizer
-
-logger = logging.getLogger(__name__)
 
 # Of a quantized weight, what a block of a run keeps.
 _PARTS = ("codes", "group_bits", "scales", "zeros", "means")
@@ -82,6 +79,8 @@ class CompressionArguments(RunArguments):
             "test_context_length",
         ):
             check_count(name, getattr(self, name))
+        if self.num_test_tokens is not None:
+            check_count("num_test_tokens", self.num_test_tokens)
         if self.bits not in (2, 3, 4):
             raise ValueError(f"bits must be 2, 3 or 4, got {self.bits}.")
 

@@ -1,6 +1,5 @@
 """`salhub compress slim-llm`: two or three bits a weight on average, more where they matter."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -32,8 +31,6 @@ from salhub.quantization.decoder_blocks import linear_layers, pass_block
 from salhub.quantization.quantized_weight import QuantizedWeight
 from salhub.runner.arguments import check_count, check_positive
 from salhub.runner.language_model_compression import CompressionArguments, CompressionRecipe
-
-logger = logging.getLogger(__name__)
 
 Allocation = Literal["salience", "uniform", "random", "inverted"]
 Preset = Literal["recommended", "reference"]

@@ -102,6 +102,7 @@ def test_maps_to_compare_with_keep_the_counts(tmp_path, sources):
     [
         ({"bits": 5}, "bits must be 2, 3 or 4, got 5"),
         ({"group_size": 64}, "group_size is 64, and model.layers.0.self_attn.q_proj has 16"),
+        ({"num_test_tokens": -5}, "num_test_tokens must be an integer, 1 or more, got -5"),
         ({"search_range": 1.0}, r"search_range must be in \[0, 1\)"),
         ({"context_length": 100_000}, "100,?000"),
         ({"preset": "best"}, "preset must be one of recommended, reference"),
