@@ -1,0 +1,287 @@
+"""Weights rounded to few bits, in ranges that are learned for each row and group of columns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from salhub.quantization.quantized_weight import LARGEST_WIDTH, QuantizedWeight, group_count
+
+# Sigmoid of 4 is 0.982: the range begins a little inside that of the weights.
+INITIAL_LOGIT = 4.0
+# Sigmoid of 0 is one half, which makes the scale of one bit the best in squares.
+ONE_BIT_LOGIT = 0.0
+SMALLEST_SCALE, LARGEST_SCALE = 1e-5, 1e4
+
+
+class LearnedClipping(nn.Module):
+    """A frozen weight in few bits, whose ranges are two trainable logits for each row and group.
+
+    A group of two bits or more covers `low = sigmoid(lower) · min(w, 0)` to
+    `high = sigmoid(upper) · max(w, 0)` with `scale = (high - low) / (2^b - 1)` and
+    `zero = round(-low / scale)`; symmetric ones have `scale = max(high, -low) / (2^(b-1) - 1)` and
+    `zero = 2^(b-1) - 1`. A group of one bit is `mean ± scale` with
+    `scale = (sigmoid(upper) + 1/2) · mean|w - mean|`, and no use for `lower`.
+
+    Rounding is straight-through for the weights and the scale and has no gradient for the zero;
+    clamping has its own. A backward pass makes the gradients of the logits from that of the weight,
+    and keeps nothing of the size of the weight.
+
+    Every range holds 0, which that of the published quantizer does not where all weights of a group
+    have one sign: a zero outside the codes cannot be stored. Scales and means are rounded to
+    float16 as they are stored, so that what is trained is what is saved.
+
+    Args:
+        weight: float32 (n, m), which is kept and not copied; the module stays on its device.
+        group_size: Columns in a group; the last one may be narrower.
+        group_bits: The width of every group, or of all, from 1 to 5.
+        symmetric: Whether the zero is in the middle of the codes; not with one bit.
+
+    Attributes:
+        upper, lower: The logits, float32 (n, k), 4 at first and 0 for groups of one bit.
+
+    Raises:
+        ValueError: The widths are not one for each group, out of range, or 1 where symmetric.
+        TypeError: The weight is not float32.
+
+    Example:
+        >>> weight = torch.tensor([[-1.0, 0.1, 0.4, 2.0]])
+        >>> clipping = LearnedClipping(weight, group_size=4, group_bits=2)
+        >>> rounded = clipping()
+        >>> rounded.square().sum().backward()
+        >>> clipping.upper.grad.shape, clipping.quantized().codes.tolist()
+        (torch.Size([1, 1]), [[0, 1, 1, 3]])
+
+    Source: Shao et al. 2024 (arXiv 2308.13137), learnable weight clipping; as in Liao et al. 2024
+        (arXiv 2402.05147) and, for one bit, in SliM-LLM+ of Huang et al. 2024 (arXiv 2405.14917),
+        with the mean added back.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        group_size: int,
+        group_bits: int | Sequence[int] | Tensor,
+        *,
+        symmetric: bool = False,
+    ) -> None:
+        super().__init__()
+        if weight.dtype != torch.float32:
+            raise TypeError(f"weight must be float32, got {weight.dtype}; call float() on it.")
+        groups = group_count(weight.shape[1], group_size)
+        if isinstance(group_bits, int):
+            group_bits = [group_bits] * groups
+        bits = torch.as_tensor(group_bits, dtype=torch.uint8, device=weight.device)
+        allowed = range(1 + symmetric, LARGEST_WIDTH + 1)
+        if bits.shape != (groups,) or not set(bits.tolist()) <= {*allowed}:
+            raise ValueError(
+                f"{weight.shape[1]} columns in groups of {group_size} need {groups} widths from "
+                f"{allowed[0]} to {allowed[-1]}{' where symmetric' if symmetric else ''}, got "
+                f"{bits.tolist()}."
+            )
+        self.group_size, self.symmetric = group_size, symmetric
+        self.register_buffer("weight", weight.detach(), persistent=False)
+        self.register_buffer("group_bits", bits, persistent=False)
+        first = torch.where(bits == 1, ONE_BIT_LOGIT, INITIAL_LOGIT).expand(len(weight), groups)
+        self.upper, self.lower = nn.Parameter(first.clone()), nn.Parameter(first.clone())
+        self._parts = _parts(self.weight, group_size, bits, symmetric)
+
+    def forward(self) -> Tensor:
+        """The rounded weight, float32 (n, m)."""
+        return _Rounded.apply(self.upper, self.lower, self.weight, None, False, self._parts)[0]
+
+    def with_error(self, importance: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The rounded weight, and how far it is from the weight.
+
+        Args:
+            importance: What the square of an error counts, float32 (n, m); None for 1.
+
+        Returns:
+            float32 (n, m), and the weighted sum of the squared errors, ().
+        """
+        return _Rounded.apply(self.upper, self.lower, self.weight, importance, True, self._parts)
+
+    @torch.no_grad()
+    def quantized(self) -> QuantizedWeight:
+        """What is stored; it dequantizes to the bits of `forward`."""
+        rows, groups = self.upper.shape
+        codes = torch.empty_like(self.weight, dtype=torch.uint8)
+        scales, means = (self.upper.new_zeros(rows, groups) for _ in range(2))
+        zeros = torch.zeros_like(scales)
+        for part in self._parts:
+            found = part.rounded(self.weight, self.upper, self.lower)
+            part.put(codes, found.codes.to(torch.uint8))
+            scales[:, part.groups] = found.scale
+            zeros[:, part.groups] = found.zero
+            means[:, part.groups] = found.mean
+        return QuantizedWeight(
+            codes,
+            self.group_size,
+            self.group_bits.clone(),
+            scales.half(),
+            zeros.to(torch.uint8),
+            means.half(),
+        )
+
+
+@dataclass
+class _RoundedPart:
+    """Of groups that are rounded together: (n, k), and (n, k, β) of what is of single weights.
+
+    `steps` is by how many scales a weight is above the mean; `slope` is the derivative of the
+    rounded weight to the scale; `upper_slope` and `lower_slope` are those of the scale.
+    """
+
+    steps: Tensor
+    scale: Tensor
+    zero: Tensor
+    mean: Tensor
+    slope: Tensor
+    upper_slope: Tensor
+    lower_slope: Tensor
+    is_one_bit: bool
+
+    @property
+    def values(self) -> Tensor:
+        values = self.steps * self.scale[..., None]
+        return values.add_(self.mean[..., None]) if self.is_one_bit else values
+
+    @property
+    def codes(self) -> Tensor:
+        return (self.steps > 0) if self.is_one_bit else self.steps + self.zero[..., None]
+
+
+class _Part:
+    """Groups of one size, of one bit or of several."""
+
+    def __init__(
+        self,
+        weight: Tensor,
+        columns: slice,
+        width: int,
+        groups: Tensor,
+        bits: Tensor,
+        symmetric: bool,
+    ) -> None:
+        self.columns, self.width, self.groups = columns, width, groups
+        # An index makes a copy; a narrow group has its columns for itself.
+        is_all = len(groups) * width == columns.stop - columns.start
+        self.inner = slice(None) if is_all else groups
+        self.is_one_bit, self.symmetric = int(bits[0]) == 1, symmetric
+        self.top = (2.0 ** bits.float() - 1).to(weight)
+        values = self.of(weight)
+        if self.is_one_bit:
+            self.mean = values.mean(-1).half().float()
+            self.spread = (values - self.mean[..., None]).abs_().mean(-1)
+        else:
+            self.highest, self.lowest = values.amax(-1).clamp(min=0), values.amin(-1).clamp(max=0)
+
+    def of(self, matrix: Tensor) -> Tensor:
+        """Its weights, (n, k, β)."""
+        return matrix[:, self.columns].unflatten(1, (-1, self.width))[:, self.inner]
+
+    def put(self, matrix: Tensor, values: Tensor) -> None:
+        """Write its weights."""
+        matrix[:, self.columns].unflatten(1, (-1, self.width))[:, self.inner] = values
+
+    def rounded(self, weight: Tensor, upper: Tensor, lower: Tensor) -> _RoundedPart:
+        weight, upper = self.of(weight), upper[:, self.groups].sigmoid()
+        if self.is_one_bit:
+            return self._one_bit(weight, upper)
+        lower = lower[:, self.groups].sigmoid()
+        highest, lowest = self.highest * upper, self.lowest * lower
+        if self.symmetric:
+            divisor = (self.top - 1) / 2
+            exact = torch.maximum(highest, -lowest) / divisor
+            # Of two that are equal each has half, as torch has it.
+            share = 0.5 * (1 + (highest + lowest).sign())
+            shares = share / divisor, (1 - share) / divisor
+        else:
+            exact = (highest - lowest) / self.top
+            shares = 1 / self.top, 1 / self.top
+        scale = exact.clamp(SMALLEST_SCALE, LARGEST_SCALE)
+        is_free = scale == exact
+        scale = scale.half().float()
+        if self.symmetric:
+            zero = ((self.top - 1) / 2).expand_as(scale)
+        else:
+            zero = torch.minimum((-lowest / scale).round_(), self.top)
+        wanted = weight / scale[..., None]
+        nearest = wanted.round()
+        ends = -zero[..., None], (self.top - zero)[..., None]
+        steps = torch.clamp(nearest, *ends)
+        slope = torch.addcmul(steps, wanted, (nearest == steps).to(steps), value=-1)
+        upper_slope = highest * (1 - upper) * shares[0] * is_free
+        lower_slope = -lowest * (1 - lower) * shares[1] * is_free
+        mean = torch.zeros_like(scale)
+        return _RoundedPart(steps, scale, zero, mean, slope, upper_slope, lower_slope, False)
+
+    def _one_bit(self, weight: Tensor, upper: Tensor) -> _RoundedPart:
+        exact = (upper + 0.5) * self.spread
+        scale = exact.clamp(SMALLEST_SCALE, LARGEST_SCALE)
+        slope = upper * (1 - upper) * self.spread * (scale == exact)
+        # The weight at the mean counts as above it: a third level could not be stored.
+        steps = (weight >= self.mean[..., None]).to(weight).mul_(2).sub_(1)
+        none = torch.zeros_like(scale)
+        scale = scale.half().float()
+        return _RoundedPart(steps, scale, none, self.mean, steps, slope, none, True)
+
+
+def _parts(weight: Tensor, group_size: int, bits: Tensor, symmetric: bool) -> list[_Part]:
+    columns = weight.shape[1]
+    whole = columns // group_size
+    sets: tuple[tuple[slice, int, Tensor], ...] = (
+        (slice(0, whole * group_size), group_size, torch.arange(whole)),
+        (slice(whole * group_size, columns), columns % group_size, torch.arange(whole, len(bits))),
+    )
+    return [
+        _Part(weight, place, width, groups[mask].to(weight.device), bits[groups][mask], symmetric)
+        for place, width, groups in sets
+        for mask in (bits[groups] == 1, bits[groups] > 1)
+        if mask.any()
+    ]
+
+
+class _Rounded(torch.autograd.Function):
+    """Rounds anew in the backward pass, as autograd would keep six matrices of every weight."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        upper: Tensor,
+        lower: Tensor,
+        weight: Tensor,
+        importance: Tensor | None,
+        with_error: bool,
+        parts: list[_Part],
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(upper, lower, weight, importance)
+        ctx.parts, ctx.with_error = parts, with_error
+        rounded = torch.empty_like(weight)
+        for part in parts:
+            part.put(rounded, part.rounded(weight, upper, lower).values)
+        if not with_error:
+            return rounded, rounded.new_zeros(())
+        error = (rounded - weight).square_()
+        return rounded, (error if importance is None else error.mul_(importance)).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, error_gradient: Tensor) -> tuple[Tensor | None, ...]:
+        upper, lower, weight, importance = ctx.saved_tensors
+        upper_gradient, lower_gradient = torch.zeros_like(upper), torch.zeros_like(lower)
+        for part in ctx.parts:
+            found = part.rounded(weight, upper, lower)
+            of_values = part.of(gradient)
+            if ctx.with_error:
+                of_error = found.values.sub_(part.of(weight)).mul_(2 * error_gradient)
+                if importance is not None:
+                    of_error.mul_(part.of(importance))
+                of_values = of_error.add_(of_values)
+            of_scale = (of_values * found.slope).sum(-1)
+            upper_gradient[:, part.groups] = of_scale * found.upper_slope
+            lower_gradient[:, part.groups] = of_scale * found.lower_slope
+        return upper_gradient, lower_gradient, None, None, None, None
