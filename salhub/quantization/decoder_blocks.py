@@ -48,9 +48,11 @@ def decoder_blocks(model: nn.Module) -> dict[str, nn.Module]:
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == count
     ]
-    if len(found) != 1 or getattr(model.config, "is_encoder_decoder", False):
+    # As in BERT, which transformers loads as a causal model all the same.
+    is_encoder = any(getattr(module, "is_causal", True) is False for module in model.modules())
+    if len(found) != 1 or is_encoder or getattr(model.config, "is_encoder_decoder", False):
         raise TypeError(
-            f"{type(model).__name__} is not a decoder with one list of blocks; give a causal "
+            f"{type(model).__name__} is no decoder with one list of blocks; give a causal "
             "language model such as LlamaForCausalLM, Qwen2ForCausalLM or MistralForCausalLM."
         )
     [(name, blocks)] = found

@@ -264,19 +264,37 @@ def quantize_model(
             f"No quantizer '{config.quant_method}' is registered; register it before a model is "
             "quantized with it."
         )
-    _refuse_quantized(model)
+    refuse_quantized(model)
     if not weights:
         raise ValueError("There are no weights to pack; give those of one linear layer or more.")
-    place = _find_embedding(model) if config.quantize_embeddings else None
+    if config.quantize_embeddings:
+        check_embedding(model)
     layers = {name: _layer_for(model, name, weight, config) for name, weight in weights.items()}
     for name, layer in layers.items():
         packed = PackedLinear.from_quantized(weights[name], layer.bias, config.inference)
         packed = packed.to(layer.weight.device).train(layer.training)
         model.set_submodule(name, packed)
     if config.quantize_embeddings:
-        embedding = PackedEmbedding.from_embedding(model.get_input_embeddings())
-        _put_embedding(model, place, embedding, config.inference)
+        pack_embedding(model, config)
     return describe_packed(model, config)
+
+
+def check_embedding(model: PreTrainedModel) -> None:
+    """Raises ValueError where the embedding of a model is none that can be packed."""
+    _find_embedding(model)
+
+
+def pack_embedding(model: PreTrainedModel, config: PackedWeightsConfig) -> None:
+    """Put a packed embedding into a model, in place, and a head that shares it.
+
+    Args:
+        model: Whose embedding is a plain one, see `check_embedding`.
+        config: Says how it computes; its `quantize_embeddings` is set.
+    """
+    place = _find_embedding(model)
+    embedding = PackedEmbedding.from_embedding(model.get_input_embeddings())
+    _put_embedding(model, place, embedding, config.inference)
+    config.quantize_embeddings = "int8"
 
 
 def describe_packed(model: PreTrainedModel, config: PackedWeightsConfig) -> PreTrainedModel:
@@ -345,7 +363,8 @@ def _take_embedding(model: PreTrainedModel, dtype: torch.dtype) -> None:
     model.tie_weights()
 
 
-def _refuse_quantized(model: PreTrainedModel) -> None:
+def refuse_quantized(model: PreTrainedModel) -> None:
+    """Raises ValueError where the weights of a model are in few bits already."""
     present = getattr(model.config, "quantization_config", None) or {}
     settings = present if isinstance(present, Mapping) else present.to_dict()
     method = settings.get("quant_method", "few bits")

@@ -1,18 +1,24 @@
 """Compression of a causal language model, one block after another, on calibration text."""
 
+import logging
+import math
+import time
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from tqdm.auto import tqdm
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from salhub.data.documents import calibration_windows, check_tokens, encode_text, read_texts
 from salhub.evaluation.language_model import Perplexity, model_bytes, perplexity, vocab_size_of
-from salhub.hub import load
+from salhub.hub import canonical_name, load
+from salhub.model_card import Facts
 from salhub.quantization.decoder_blocks import (
     BlockInputs,
     block_outputs,
@@ -23,16 +29,40 @@ from salhub.quantization.decoder_blocks import (
 )
 from salhub.quantization.packed_linear import PackedLinear
 from salhub.quantization.quantized_weight import QuantizedWeight
-from salhub.quantization.quantizer import PackedWeightsConfig, describe_packed, packed_layers
-from salhub.results import Results
+from salhub.quantization.quantizer import (
+    PackedWeightsConfig,
+    check_embedding,
+    describe_packed,
+    pack_embedding,
+    packed_layers,
+    refuse_quantized,
+)
+from salhub.results import Results, peak_memory_mib
 from salhub.runner.arguments import RunArguments, check_count
+from salhub.runner.batches import mixed_seed
 from salhub.runner.blocks import CompressedBlock
+from salhub.runner.compression_report import error_table, size_table
 from salhub.runner.recipe import BlockRecipe
 from salhub.runner.sources import ALL
 from salhub.tokenizing import load_tokenizer
 
+logger = logging.getLogger(__name__)
+
 # Of a quantized weight, what a block of a run keeps.
 _PARTS = ("codes", "group_bits", "scales", "zeros", "means")
+_LARGEST_SCALE = torch.finfo(torch.float16).max
+# What a block keeps beside its weights: how long each stage of the work on it took.
+_SECONDS = "seconds/"
+_USAGE = """
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import salhub  # without it, transformers cannot read the packed weights
+
+model = AutoModelForCausalLM.from_pretrained("{model}")
+tokenizer = AutoTokenizer.from_pretrained("{model}")
+inputs = tokenizer("The film", return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=20)[0]))
+"""
 
 
 @dataclass(kw_only=True)
@@ -50,6 +80,8 @@ class CompressionArguments(RunArguments):
         batch_size: Windows that pass through a block together.
         bits: Bits of a weight, on average.
         group_size: Columns that share a scale in each row.
+        quantize_embeddings: "int8" stores the embedding, and a head that shares its weights, in 8
+            bits a value and a scale for each row; None leaves them as they are.
         test_data: Text that perplexity is measured on before and after; None for none.
         test_context_length: Tokens of a window of it.
         num_test_tokens: Tokens of it that are measured; None for all.
@@ -64,6 +96,7 @@ class CompressionArguments(RunArguments):
     batch_size: int = 4
     bits: int = 2
     group_size: int = 64
+    quantize_embeddings: Literal["int8"] | None = None
     test_data: str | None = None
     test_context_length: int = 512
     num_test_tokens: int | None = None
@@ -98,6 +131,8 @@ class CompressionRecipe(BlockRecipe):
         "bits_with_scales": "With scales and zeros it takes {}",
         "error": "The outputs of the layers differ by {} of their size on the calibration text",
         "bytes": "The weights take {}",
+        "share_of_16_bits": "That is {} of what they take in 16 bits each",
+        "peak_memory": "The work took {} of memory at most",
         "perplexity/before": "The perplexity on the test text was {}",
         "perplexity/after": "Now it is {}",
     }
@@ -108,28 +143,91 @@ class CompressionRecipe(BlockRecipe):
     }
 
     def build_model(self) -> nn.Module:
-        options = self.arguments
-        model = load(AutoModelForCausalLM, options.model).eval()
-        if getattr(model.config, "quantization_config", None) is not None:
-            raise ValueError(
-                f"{options.model} is quantized already; give the model as it was before."
+        name = self.arguments.model
+        config = load(AutoConfig, name)
+        if type(config) not in AutoModelForCausalLM._model_mapping:
+            raise TypeError(
+                f"{name} is a model of type '{config.model_type}', which is no decoder; give a "
+                "causal language model such as LlamaForCausalLM, Qwen2ForCausalLM or "
+                "MistralForCausalLM."
             )
-        self.tokenizer = load_tokenizer(options.model)
+        present = getattr(config, "quantization_config", None)
+        if present:
+            raise ValueError(
+                f"{name} is quantized already with {present.get('quant_method', 'few bits')}; give "
+                "the model as it was before."
+            )
+        tokenizer = load_tokenizer(name)
+        return self.take_model(load(AutoModelForCausalLM, name).eval(), tokenizer)
+
+    def take_model(self, model: Any, tokenizer: Any, windows: Tensor | None = None) -> Any:
+        """Make ready to compress a model, and refuse one that cannot be.
+
+        Args:
+            model: The model, in evaluation mode.
+            tokenizer: Its tokenizer.
+            windows: Tokens to calibrate on, int64 (S, L); by default what the options say.
+
+        Returns:
+            The model.
+        """
+        options = self.arguments
+        refuse_quantized(model)
+        self.tokenizer = tokenizer
         self.measures: dict[str, dict[str, float]] = {}
+        self.seconds: dict[str, float] = {}
+        self._block_seconds: dict[str, float] = {}
         self.blocks = decoder_blocks(model)
-        self._check_layers(model)
-        self.windows = calibration_windows(
-            options.calibration,
-            self.tokenizer,
-            num_windows=options.num_calibration_windows,
-            length=options.context_length,
-            seed=options.seed,
-            text_column=options.text_column,
-            dataset_config_name=options.dataset_config_name,
-        )
-        check_tokens(self.windows, vocab_size_of(model), options.calibration)
+        self.num_weights = sum(one.numel() for one in model.parameters())
+        widest = self._check_layers(model)
+        if options.quantize_embeddings:
+            check_embedding(model)
+        if windows is None:
+            windows = calibration_windows(
+                options.calibration,
+                tokenizer,
+                num_windows=options.num_calibration_windows,
+                length=options.context_length,
+                seed=options.seed,
+                text_column=options.text_column,
+                dataset_config_name=options.dataset_config_name,
+            )
+        self.windows = windows
+        check_tokens(windows, vocab_size_of(model), str(options.calibration))
+        if windows.numel() < widest[1]:
+            logger.warning(
+                "The calibration text has %d tokens, fewer than the %d columns of %s, so it says "
+                "nothing of how some of them go together; give more windows, or longer ones.",
+                windows.numel(),
+                widest[1],
+                widest[0],
+            )
         self.test_tokens = self._read_test_tokens()
         return model
+
+    def compress(self, model: Any, tokenizer: Any, windows: Tensor | None = None) -> Any:
+        """Compress a model that is in memory, in place; nothing is written.
+
+        It does what a run does, with the same result.
+
+        Args:
+            model, tokenizer, windows: As of `take_model`.
+
+        Returns:
+            The model, packed.
+        """
+        self.take_model(model.eval(), tokenizer, windows)
+        names, seed = list(self.block_names(model)), self.arguments.seed
+        with torch.random.fork_rng(devices=[]):
+            self.prepare(model, None)
+            bar = tqdm(names, desc=f"{self.verb} {self.name}", unit="block")
+            for index, name in enumerate(bar):
+                torch.manual_seed(mixed_seed(seed, index))
+                block = self.compress_block(model, name)
+                torch.manual_seed(mixed_seed(seed, index, 1))
+                self.take_block(model, name, block)
+                bar.set_postfix(error=f"{max(block.measures.values(), default=0):.3f}")
+            return self.finish(model)
 
     def _read_test_tokens(self) -> Tensor | None:
         options = self.arguments
@@ -144,10 +242,13 @@ class CompressionRecipe(BlockRecipe):
             )
         return tokens
 
-    def _check_layers(self, model: nn.Module) -> None:
+    def _check_layers(self, model: nn.Module) -> tuple[str, int]:
+        """Refuse layers that cannot be compressed; the widest one and its columns."""
         size = self.arguments.group_size
+        columns: dict[str, int] = {}
         for block_name, block in self.blocks.items():
             for name, layer in linear_layers(block).items():
+                columns[f"{block_name}.{name}"] = layer.in_features
                 if layer.in_features < size:
                     raise ValueError(
                         f"group_size is {size}, and {block_name}.{name} has "
@@ -155,10 +256,37 @@ class CompressionRecipe(BlockRecipe):
                     )
                 if layer.weight.is_meta:
                     continue
-                if not torch.isfinite(layer.weight).all():
+                largest = float(layer.weight.detach().abs().max())
+                if not math.isfinite(largest):
                     raise ValueError(
                         f"the weight of {block_name}.{name} is not finite; give a whole model."
                     )
+                if largest > _LARGEST_SCALE:
+                    raise ValueError(
+                        f"the weight of {block_name}.{name} reaches {largest:g}, and scales are "
+                        "kept in half precision; give a model whose weights fit into it."
+                    )
+        narrow = [name for name, count in columns.items() if count % size]
+        if narrow:
+            logger.warning(
+                "group_size is %d, which does not divide the %d columns of %s and is so in %d of "
+                "%d layers; their last group is narrower, and takes %d bits.",
+                size,
+                columns[narrow[0]],
+                narrow[0],
+                len(narrow),
+                len(columns),
+                self.arguments.bits,
+            )
+        return max(columns.items(), key=lambda one: one[1])
+
+    @contextmanager
+    def timed(self, stage: str) -> Generator[None]:
+        """Count the time of what runs inside as that of a stage of the work on a block."""
+        began = time.perf_counter()
+        yield
+        spent = time.perf_counter() - began
+        self._block_seconds[stage] = self._block_seconds.get(stage, 0.0) + spent
 
     def prepare(self, model: nn.Module, accelerator: Any) -> None:
         self.before = self._perplexity(model)
@@ -170,11 +298,16 @@ class CompressionRecipe(BlockRecipe):
         return list(self.blocks)
 
     def compress_block(self, model: nn.Module, name: str) -> CompressedBlock:
+        self._block_seconds = {}
         with torch.no_grad():
             block = in_full_precision(self.blocks[name])
         found, tensors, measures = self.quantize(block, name)
         for layer, weight in found.items():
             tensors |= {f"{layer}.{part}": getattr(weight, part) for part in _PARTS}
+        # Kept with the block, so that a run that goes on knows what the time before it was spent
+        # on; in the log, two runs would differ.
+        for stage, seconds in self._block_seconds.items():
+            tensors[_SECONDS + stage] = torch.tensor(seconds, dtype=torch.float64)
         return CompressedBlock(tensors, measures)
 
     @abstractmethod
@@ -201,12 +334,24 @@ class CompressionRecipe(BlockRecipe):
             linear.weight.data = weight.dequantize()
             bias = original.get_submodule(layer).bias
             original.set_submodule(layer, PackedLinear.from_quantized(weight, bias))
-        self.inputs.hidden = block_outputs(working, self.inputs)
+        self._block_seconds = {}
+        with self.timed("outputs"):
+            self.inputs.hidden = block_outputs(working, self.inputs)
+        spent = {
+            key.removeprefix(_SECONDS): float(value)
+            for key, value in block.tensors.items()
+            if key.startswith(_SECONDS)
+        }
+        for stage, seconds in (*spent.items(), *self._block_seconds.items()):
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         self.measures[name] = block.measures
 
     def finish(self, model: Any) -> nn.Module:
         del self.inputs
-        return describe_packed(model, self.quantization_config())
+        config = self.quantization_config()
+        if self.arguments.quantize_embeddings:
+            pack_embedding(model, config)
+        return describe_packed(model, config)
 
     @abstractmethod
     def quantization_config(self) -> PackedWeightsConfig:
@@ -225,16 +370,21 @@ class CompressionRecipe(BlockRecipe):
             "num_windows": len(self.windows),
             "context_length": self.windows.shape[1],
         }
-        weights = {name: layer.in_features * layer.out_features for name, layer in layers.items()}
         for name, with_scales in (("bits", False), ("bits_with_scales", True)):
-            spent = sum(
-                layer.to_quantized().bits_per_weight(with_scales) * weights[place]
-                for place, layer in layers.items()
-            )
-            results.add_metric(name, spent / sum(weights.values()), n=len(layers), unit="bits")
+            bits = mean_bits(model, with_scales=with_scales)
+            results.add_metric(name, bits, n=len(layers), unit="bits")
         errors = [value for block in self.measures.values() for value in block.values()]
         results.add_mean("error", errors, unit="fraction")
-        results.add_metric("bytes", model_bytes(self.run.folder)["total"], unit="bytes")
+        sizes = model_bytes(self.run.folder)
+        results.add_metric("bytes", sizes["total"], unit="bytes")
+        share = sizes["total"] / (2 * self.num_weights)
+        results.add_metric("share_of_16_bits", share, unit="fraction")
+        peak = peak_memory_mib()
+        if peak is not None:
+            results.add_metric("peak_memory", peak, unit="MiB")
+        for stage, seconds in self.seconds.items():
+            results.add_metric(f"seconds/{stage}", seconds, n=len(self.measures), unit="s")
+        results.tables += [size_table(sizes, 2 * self.num_weights), error_table(self.measures)]
         if self.before is not None:
             after = self._perplexity(model)
             results.data |= {"test": Path(options.test_data).name, "measured": after.note}
@@ -249,3 +399,33 @@ class CompressionRecipe(BlockRecipe):
     def export(self, model: Any, folder: Path) -> None:
         model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+    @property
+    def base_model(self) -> str | None:
+        """What is compressed, by a name that others know; None of a folder."""
+        name = self.arguments.model
+        return None if not name or Path(name).exists() else canonical_name(name)
+
+    def card_facts(self) -> Facts:
+        options = self.arguments
+        return Facts(
+            summary=f"{Path(options.model).name} in {options.bits} bits a weight on average, by "
+            f"`salhub compress {self.name}`. Import salhub before the model is loaded: it makes "
+            "transformers know the packed weights, and without it loading fails.",
+            example=_USAGE,
+            pipeline_tag="text-generation",
+            base_model=self.base_model,
+        )
+
+
+def mean_bits(model: nn.Module, *, with_scales: bool) -> float:
+    """Bits of a packed weight on average.
+
+    Args:
+        model: With packed layers.
+        with_scales: Whether scales, zeros and means are counted beside the codes.
+    """
+    layers = packed_layers(model).values()
+    sizes = [layer.in_features * layer.out_features for layer in layers]
+    bits = [layer.to_quantized().bits_per_weight(with_scales) for layer in layers]
+    return sum(size * one for size, one in zip(sizes, bits, strict=True)) / sum(sizes)

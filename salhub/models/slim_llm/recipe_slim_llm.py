@@ -1,12 +1,16 @@
 """`salhub compress slim-llm`: two or three bits a weight on average, more where they matter."""
 
+import logging
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from salhub.model_card import Facts
 from salhub.models.slim_llm.bit_allocation import (
     Salience,
     allocate_bits,
@@ -26,15 +30,30 @@ from salhub.models.slim_llm.input_statistics import (
     collected_inputs,
     inverse_factor,
 )
+from salhub.models.slim_llm.layer_report import CompressionReport, LayerReport
+from salhub.models.slim_llm.plots import bit_map_picture, divergence_picture
+from salhub.models.slim_llm.presets import BASELINES, Allocation, Preset, preset_values
 from salhub.models.slim_llm.quantization_slim_llm import SlimLLMQuantizationConfig
 from salhub.quantization.decoder_blocks import linear_layers, pass_block
 from salhub.quantization.quantized_weight import QuantizedWeight
-from salhub.runner.arguments import check_count, check_positive
+from salhub.quantization.quantizer import packed_layers
+from salhub.runner.arguments import check_count, check_positive, check_share
+from salhub.runner.blocks import CompressedBlock
 from salhub.runner.language_model_compression import CompressionArguments, CompressionRecipe
 
-Allocation = Literal["salience", "uniform", "random", "inverted"]
-Preset = Literal["recommended", "reference"]
-_NOT_UNIFORM_BELOW = 3
+logger = logging.getLogger(__name__)
+
+BITS_NAME, DIVERGENCES_NAME = "bits.png", "divergences.png"
+# What a block keeps of a layer beside its weight.
+_DIVERGENCES, _SALIENCE = "divergences", "salience"
+_BITS_WORDS = (
+    "The bits of each group of columns, a row for each block: amber groups have a bit less than "
+    "the others, blue ones a bit more."
+)
+_DIVERGENCES_WORDS = (
+    "How far the outputs of each layer are from what they were with p groups a bit lower and p a "
+    "bit higher; each curve is divided by its first value, and the dot is the p that was taken."
+)
 
 
 @dataclass(kw_only=True)
@@ -42,61 +61,64 @@ class SlimLLMArguments(CompressionArguments):
     """Options of `SlimLLMRecipe`; those that are None are as the preset has them.
 
     Args:
-        preset: "reference" is what was published; "recommended" adds centered one-bit groups, and
-            at two bits a search that counts errors by salience, at three and four bits leave to
-            keep all groups alike.
+        preset: "recommended" is SliM-LLM as we found it best: centered one-bit groups, at two bits
+            a search that counts errors by salience, and at three and four bits leave to keep all
+            groups of a layer alike. "reference" is SliM-LLM as published. Three more are there to
+            compare with, and give all groups the same bits: "rtn" rounds each weight, "gptq" lets
+            later columns make up for earlier ones, and "gptq-clip" searches the ranges as well.
         allocation: Which groups get a bit less and more: by "salience" as published, or, to
             compare with, none ("uniform"), as many at "random", or the opposite ("inverted").
-        salience: What salience divides by, see `weight_salience`.
+        salience: What salience divides by: "cholesky" as released, or "hinv" as published; see
+            `weight_salience`.
         allow_uniform: Whether a layer may keep all its groups alike where that is best.
-        search_weights: What an error counts in the search of a range, see `RangeSearch`.
+        search_weights: What an error counts in the search of a range: "mask" counts salient weights
+            `salience_weight` times, "salience" all by their salience, and "none" all alike.
         salience_weight: What salient weights count in it, with search_weights="mask".
         error_norm: The power of an error in it.
         search_range: How far a range is stretched and shrunk; 0 for no search.
         search_steps: Steps either way.
-        binary_scale: The scale of groups of one bit, see `group_scales`.
+        binary_scale: The scale of groups of one bit: "centered" around their mean, or "abs" as
+            released; see `group_scales`.
         backbone: "gptq", or "rtn" where columns are only rounded.
         damping: Share of its mean that is added to the diagonal of the Hessian.
         num_search_rows: Most rows of the inputs on which bits are allocated.
+
+    Raises:
+        ValueError: An option contradicts what a preset to compare with is.
+
+    Example:
+        >>> options = SlimLLMArguments(output_dir="out", model="m", calibration="t.txt", bits=3)
+        >>> options.allow_uniform, options.resolved().allow_uniform
+        (None, True)
     """
 
     preset: Preset = "recommended"
-    allocation: Allocation = "salience"
+    allocation: Allocation | None = None
     salience: Salience = "cholesky"
     allow_uniform: bool | None = None
     search_weights: SearchWeights | None = None
     salience_weight: float = 1.0
     error_norm: float | None = None
-    search_range: float = 0.1
+    search_range: float | None = None
     search_steps: int = 50
     binary_scale: BinaryScale | None = None
-    backbone: Backbone = "gptq"
+    backbone: Backbone | None = None
     damping: float = 0.01
     num_search_rows: int = 4096
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, value in self._preset_values().items():
-            if getattr(self, name) is None:
-                setattr(self, name, value)
+    def resolved(self) -> "SlimLLMArguments":
+        """The same with what the preset has in the place of None."""
+        values = preset_values(self.preset, self.bits)
+        missing = {name: value for name, value in values.items() if getattr(self, name) is None}
+        return replace(self, **missing)
 
-    def _preset_values(self) -> dict[str, Any]:
-        published = {
-            "allow_uniform": False,
-            "search_weights": "mask",
-            "error_norm": 2.4,
-            "binary_scale": "abs",
+    def changed(self) -> dict[str, tuple[Any, Any]]:
+        """Options that were given and are not as in the preset -> both values, the given first."""
+        given = {
+            name: (getattr(self, name), value)
+            for name, value in preset_values(self.preset, self.bits).items()
         }
-        if self.preset == "reference":
-            return published
-        if self.bits < _NOT_UNIFORM_BELOW:
-            return {
-                "allow_uniform": False,
-                "search_weights": "salience",
-                "error_norm": 2.0,
-                "binary_scale": "centered",
-            }
-        return {**published, "allow_uniform": True, "binary_scale": "centered"}
+        return {name: both for name, both in given.items() if both[0] not in (None, both[1])}
 
     def validate(self) -> None:
         """Check the options of SliM-LLM, and those of every compression."""
@@ -107,16 +129,29 @@ class SlimLLMArguments(CompressionArguments):
             check_positive(name, getattr(self, name))
         if self.error_norm is not None:
             check_positive("error_norm", self.error_norm)
-        if not 0 <= self.search_range < 1:
-            raise ValueError(f"search_range must be in [0, 1), got {self.search_range}.")
+        if self.search_range is not None:
+            check_share("search_range", self.search_range)
+        if self.preset in BASELINES:
+            for name, (given, value) in self.changed().items():
+                raise ValueError(
+                    f"preset={self.preset} means {name}={_word(value)}, and {name}={_word(given)} "
+                    "was given; leave one of them out."
+                )
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class SlimLLMRecipe(CompressionRecipe):
-    """Gives salient groups of columns more bits and others fewer, at the same mean.
+    """Quantizes a language model to 2, 3 or 4 bits a weight on average, more where it matters.
+
+    Beside the model it leaves layers.json with the bits, the search and the error of each layer,
+    and two pictures of them.
 
     Example:
         >>> arguments = SlimLLMArguments(output_dir="out", model="m", calibration="text.txt")
-        >>> SlimLLMRecipe(arguments).arguments.search_weights
+        >>> SlimLLMRecipe(arguments).settings.search_weights
         'salience'
 
     Source: Huang et al. 2024 (arXiv 2405.14917).
@@ -124,6 +159,28 @@ class SlimLLMRecipe(CompressionRecipe):
 
     name = "slim-llm"
     arguments_class = SlimLLMArguments
+    optional_files = (DIVERGENCES_NAME,)
+
+    def __init__(self, arguments: SlimLLMArguments) -> None:
+        super().__init__(arguments)
+        self.settings = arguments.resolved()
+
+    def learned_options(self) -> dict[str, Any]:
+        values = preset_values(self.arguments.preset, self.arguments.bits)
+        resolved = {name: getattr(self.settings, name) for name in values}
+        return {**super().learned_options(), **resolved}
+
+    def take_model(self, model: Any, tokenizer: Any, windows: Tensor | None = None) -> Any:
+        for name, (given, value) in self.arguments.changed().items():
+            logger.warning(
+                "%s is %s as given, where preset=%s has %s.",
+                name,
+                given,
+                self.arguments.preset,
+                value,
+            )
+        self.searched: dict[str, dict[str, Tensor]] = {}
+        return super().take_model(model, tokenizer, windows)
 
     def quantization_config(self) -> SlimLLMQuantizationConfig:
         options = self.arguments
@@ -134,10 +191,13 @@ class SlimLLMRecipe(CompressionRecipe):
         self, block: nn.Module, name: str
     ) -> tuple[Mapping[str, QuantizedWeight], dict[str, Tensor], dict[str, float]]:
         layers = linear_layers(block)
-        options, inputs = self.arguments, self.inputs
-        with collected_inputs(
-            layers, most_rows=options.num_search_rows, num_sequences=len(inputs.hidden)
-        ) as statistics:
+        options, inputs = self.settings, self.inputs
+        with (
+            self.timed("inputs"),
+            collected_inputs(
+                layers, most_rows=options.num_search_rows, num_sequences=len(inputs.hidden)
+            ) as statistics,
+        ):
             for batch in inputs.batches():
                 pass_block(block, batch, inputs.keywords)
         unseen = layers.keys() - {layer for one in statistics for layer in one.layers}
@@ -163,20 +223,26 @@ class SlimLLMRecipe(CompressionRecipe):
         measures: dict[str, float],
     ) -> None:
         """Quantize the layers that read the same inputs."""
-        options, names = self.arguments, statistics.layers
-        factor, is_dead = inverse_factor(
-            statistics.hessian, options.damping, f"{block_name}.{names[0]}"
-        )
+        options, names = self.settings, statistics.layers
+        with self.timed("inputs"):
+            factor, is_dead = inverse_factor(
+                statistics.hessian, options.damping, f"{block_name}.{names[0]}"
+            )
         weights = [layers[name].weight.masked_fill(is_dead, 0) for name in names]
         bits = []
-        for name, weight in zip(names, weights, strict=True):
-            widths, divergences = self._bits(weight, statistics.rows, factor)
-            bits.append(widths)
-            if divergences is not None:
-                tensors[f"{name}.divergences"] = torch.tensor(divergences, dtype=torch.float64)
-        written = quantized_columns(
-            weights, bits, factor, options.group_size, self._search(), backbone=options.backbone
-        )
+        with self.timed("bits"):
+            for name, weight in zip(names, weights, strict=True):
+                widths, divergences, salience = self._bits(weight, statistics.rows, factor)
+                bits.append(widths)
+                tensors[f"{name}.{_SALIENCE}"] = salience
+                if divergences is not None:
+                    tensors[f"{name}.{_DIVERGENCES}"] = torch.tensor(
+                        divergences, dtype=torch.float64
+                    )
+        with self.timed("weights"):
+            written = quantized_columns(
+                weights, bits, factor, options.group_size, self._search(), backbone=options.backbone
+            )
         for name, layer, weight in zip(
             names, [layers[name] for name in names], written, strict=True
         ):
@@ -187,13 +253,15 @@ class SlimLLMRecipe(CompressionRecipe):
 
     def _bits(
         self, weight: Tensor, rows: Tensor, factor: Tensor
-    ) -> tuple[Tensor, list[float] | None]:
-        options = self.arguments
+    ) -> tuple[Tensor, list[float] | None, Tensor]:
+        """The bits of each group, D(p) where they were searched, and the salience."""
+        options = self.settings
         salience = group_means(
             weight_salience(weight, factor, options.salience), options.group_size
         )
         if options.allocation == "uniform":
-            return torch.full((len(salience),), options.bits, dtype=torch.uint8), None
+            bits = torch.full((len(salience),), options.bits, dtype=torch.uint8)
+            return bits, None, salience
         allocated = allocate_bits(
             weight,
             rows,
@@ -205,15 +273,15 @@ class SlimLLMRecipe(CompressionRecipe):
         )
         divergences = [float("nan") if one is None else one for one in allocated.divergences]
         if options.allocation == "salience":
-            return allocated.group_bits, divergences
+            return allocated.group_bits, divergences, salience
         # As many swapped as salience would, but others.
         swappable = len(salience) - (weight.shape[1] % options.group_size > 0)
         other = torch.rand(len(salience)) if options.allocation == "random" else -salience
         bits = swapped_bits(other, options.bits, allocated.num_swapped, swappable=swappable)
-        return bits, divergences
+        return bits, divergences, salience
 
     def _search(self) -> RangeSearch:
-        options = self.arguments
+        options = self.settings
         return RangeSearch(
             weights=options.search_weights,
             salience_weight=options.salience_weight,
@@ -222,6 +290,49 @@ class SlimLLMRecipe(CompressionRecipe):
             search_steps=options.search_steps,
             binary_scale=options.binary_scale,
         )
+
+    def take_block(self, model: nn.Module, name: str, block: CompressedBlock) -> None:
+        super().take_block(model, name, block)
+        for key, tensor in block.tensors.items():
+            layer, _, kind = key.rpartition(".")
+            if kind in (_DIVERGENCES, _SALIENCE):
+                self.searched.setdefault(f"{name}.{layer}", {})[kind] = tensor
+
+    def report(self, model: nn.Module) -> CompressionReport:
+        """What was decided about each layer of the finished model."""
+        options = self.arguments
+        errors = {
+            f"{block}.{key.removeprefix('error/')}": value
+            for block, measures in self.measures.items()
+            for key, value in measures.items()
+        }
+        layers = {}
+        for name, layer in packed_layers(model).items():
+            searched = self.searched[name]
+            found = searched.get(_DIVERGENCES, torch.empty(0)).tolist()
+            layers[name] = LayerReport(
+                group_bits=list(layer.widths),
+                num_swapped=sum(bits < options.bits for bits in layer.widths),
+                salience=searched[_SALIENCE].tolist(),
+                divergences=[None if math.isnan(one) else one for one in found],
+                error=errors[name],
+            )
+        return CompressionReport(self.base_model, options.bits, options.group_size, layers)
+
+    def export(self, model: Any, folder: Path) -> None:
+        super().export(model, folder)
+        report = self.report(model)
+        report.save(folder)
+        bit_map_picture(report).save(folder / BITS_NAME)
+        divergences = divergence_picture(report)
+        if divergences is not None:
+            divergences.save(folder / DIVERGENCES_NAME)
+
+    def card_facts(self) -> Facts:
+        pictures = {BITS_NAME: _BITS_WORDS}
+        if (self.run.folder / DIVERGENCES_NAME).is_file():
+            pictures[DIVERGENCES_NAME] = _DIVERGENCES_WORDS
+        return replace(super().card_facts(), pictures=pictures)
 
 
 def relative_error(weight: Tensor, written: Tensor, moments: Tensor) -> float:

@@ -1,53 +1,34 @@
 """Compression by SliM-LLM: from a LLaMA and a text to a folder that transformers loads."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    GgufConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+from transformers.quantizers.quantizer_gguf import GgufHfQuantizer
 
-from salhub import entries, registration
-from salhub.entries import Method, Model
-from salhub.models.slim_llm.recipe_slim_llm import SlimLLMArguments, SlimLLMRecipe
+from salhub.models.slim_llm.layer_report import CompressionReport
+from salhub.models.slim_llm.quantize_model import quantize_slim_llm
+from salhub.quantization.packed_embedding import PackedEmbedding
 from salhub.quantization.quantizer import packed_layers
 from salhub.runner.run import run
 from tests import small_llama
+from tests.models.slim_llm.compressing import LENGTH, NUM_WINDOWS, make_known, recipe
 from tests.testers.recipe import RecipeTester
-
-ENTRY = Model(
-    "slim_llm",
-    "slim_llm",
-    "text-generation",
-    "transformers.LlamaConfig",
-    "transformers.LlamaForCausalLM",
-    "AutoModelForCausalLM",
-    quantizer="SlimLLMQuantizer",
-)
-
-
-@pytest.fixture(autouse=True)
-def known(monkeypatch):
-    """The lines that `salhub.auto` gets with the first model that ships."""
-    monkeypatch.setitem(entries.METHODS, ENTRY.name, Method(ENTRY.name, "arXiv:2405.14917"))
-    monkeypatch.setitem(entries.MODELS, ENTRY.name, ENTRY)
-    registration._register_quantizers()
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory) -> dict[str, str]:
-    """A model and a text."""
-    folder = tmp_path_factory.mktemp("slim")
-    (folder / "text.txt").write_text("\n\n".join(small_llama.documents(60)))
-    model = small_llama.save(folder / "model")
-    return {"model": str(model), "calibration": str(folder / "text.txt")}
-
-
-def recipe(folder: Path, sources: dict[str, str], **options) -> SlimLLMRecipe:
-    settings = {"num_calibration_windows": 6, "context_length": 24, "group_size": 4, "cpu": True}
-    return SlimLLMRecipe(
-        SlimLLMArguments(output_dir=str(folder), **{**sources, **settings, **options})
-    )
 
 
 class TestSlimLLM(RecipeTester):
@@ -97,15 +78,161 @@ def test_maps_to_compare_with_keep_the_counts(tmp_path, sources):
             assert sorted(digits) == sorted(found["random"][name])
 
 
+# --- what a run leaves --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, sources) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        make_known(patch)
+        folder = tmp_path_factory.mktemp("run") / "small"
+        run(recipe(folder, sources, bits=3, test_data=sources["calibration"], group_size=2,
+                   test_context_length=24))  # fmt: skip
+    return folder
+
+
+def test_the_report_holds_every_layer(finished):
+    report = CompressionReport.load(finished)
+    assert (report.bits, report.group_size, report.base_model) == (3, 2, None)
+    stored = widths(finished)
+    assert report.layers.keys() == stored.keys()
+    for name, layer in report.layers.items():
+        assert "".join(map(str, layer.group_bits)) == stored[name]
+        assert len(layer.salience) == len(layer.group_bits)
+        # 8 or 12 groups; three bits may stay all alike.
+        assert [p for p, _ in layer.curve] == list(range(len(layer.group_bits) // 2))
+        best = min(layer.curve, key=lambda one: one[1])
+        assert layer.num_swapped == best[0] == layer.group_bits.count(2)
+        lowest = min(layer.salience)
+        if layer.num_swapped:
+            assert layer.group_bits[layer.salience.index(lowest)] == 2
+        assert 0 < layer.error < 1
+
+
+def test_the_card_says_what_it_cost_and_shows_it(finished, sources):
+    card = (finished / "README.md").read_text()
+    head = card.split("\n---\n", 1)[1]
+    assert "Import salhub before the model is loaded" in head[:400]
+    assert "import salhub" in card.partition("```python")[2].partition("```")[0]
+    for name in ("bits.png", "divergences.png"):
+        assert f"]({name})" in card
+        with Image.open(finished / name) as picture:
+            assert picture.width == 780 and picture.height > 100
+            assert len(picture.convert("RGB").getcolors(2**24)) > 20
+    size = (finished / "model.safetensors").stat().st_size
+    assert f"| all | {size} | 100.0 % |" in card
+    plain = sum(one.numel() for one in small_llama.network().parameters())
+    assert f"| all weights in 16 bits each | {2 * plain} |" in card
+    for row in ("model.layers.0", "seconds/bits", "peak_memory", "bits_with_scales"):
+        assert f"| {row} |" in card
+    assert str(finished.parent) not in card and sources["model"] not in card
+
+
+def test_times_of_a_run_that_was_stopped_are_those_of_both_lives(tmp_path, sources):
+    made = recipe(tmp_path / "out", sources)
+    compress, done = made.compress_block, []
+
+    def once(*arguments):
+        if done:
+            raise KeyboardInterrupt
+        done.append(compress(*arguments))
+        return done[0]
+
+    made.compress_block = once
+    with pytest.raises(KeyboardInterrupt):
+        run(made)
+    spent = float(done[0].tensors["seconds/bits"])
+    results = run(recipe(tmp_path / "out", sources, resume_from_checkpoint="latest"))
+    assert results.metric("seconds/bits").value > spent > 0
+    for stage in ("inputs", "weights", "outputs"):
+        assert results.metric(f"seconds/{stage}").value > 0
+
+
+def test_the_embedding_may_be_packed_too(tmp_path, sources):
+    plain = run(recipe(tmp_path / "plain", sources))
+    results = run(recipe(tmp_path / "out", sources, quantize_embeddings="int8"))
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert isinstance(model.model.embed_tokens, PackedEmbedding)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    saved = plain.metric("bytes").value - results.metric("bytes").value
+    # 280 rows of 16 numbers of 4 bytes, or of one with a scale; headers differ by little.
+    assert saved == pytest.approx(280 * (16 * 3 - 2), abs=200)
+
+
+# --- in memory ----------------------------------------------------------------------------------
+
+
+def test_a_model_in_memory_gets_the_weights_of_a_run(tmp_path, sources):
+    run(recipe(tmp_path / "out", sources))
+    base, state = small_llama.network(), torch.random.get_rng_state()
+    done = quantize_slim_llm(
+        base,
+        small_llama.tokenizer(),
+        sources["calibration"],
+        num_calibration_windows=NUM_WINDOWS,
+        context_length=LENGTH,
+        group_size=4,
+    )
+    assert torch.equal(torch.random.get_rng_state(), state)
+    done.model.save_pretrained(tmp_path / "memory")
+    first, second = (load_file(tmp_path / one / "model.safetensors") for one in ("out", "memory"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert CompressionReport.load(tmp_path / "out").layers.keys() == done.layers.keys()
+    assert done.mean_bits == 2 < done.bits_per_weight
+    packed = [values for name, values in first.items() if "_proj." in name]
+    assert done.packed_bytes == sum(one.numel() * one.element_size() for one in packed)
+    assert set(done.seconds) == {"inputs", "bits", "weights", "outputs"}
+
+
+def test_a_model_that_was_read_from_gguf_is_compressed_and_saved(tmp_path):
+    tokens = torch.arange(96).view(4, 24)
+    base = small_llama.network()
+    base.config.quantization_config = GgufConfig()
+    base.hf_quantizer = GgufHfQuantizer(base.config.quantization_config)
+    done = quantize_slim_llm(base, None, tokens, group_size=4)
+    done.model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(loaded(tokens).logits, done.model(tokens).logits)
+    other = quantize_slim_llm(small_llama.network(), None, tokens, group_size=4)
+    with torch.no_grad():
+        assert torch.equal(loaded(tokens).logits, other.model(tokens).logits)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "options", "words"),
+    [
+        (torch.zeros(8, dtype=torch.long), {}, r"tokens of shape \(windows, length\)"),
+        (torch.zeros(2, 8), {}, "whole numbers, got torch.float32"),
+        (torch.zeros(0, 8, dtype=torch.long), {}, "give one window or more"),
+        (
+            torch.full((2, 8), 999),
+            {},
+            "tokens from 999 to 999, and the model knows those from 0 to",
+        ),
+        ("text.txt", {}, "needs the model's tokenizer"),
+        (torch.zeros(2, 8, dtype=torch.long), {"bit": 3}, "has no option 'bit'. Did you mean"),
+    ],
+)
+def test_bad_calls_are_refused(tokens, options, words):
+    with pytest.raises(ValueError, match=words):
+        quantize_slim_llm(small_llama.network(), None, tokens, group_size=4, **options)
+
+
+# --- what is refused, and what is warned of -----------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"bits": 5}, "bits must be 2, 3 or 4, got 5"),
         ({"group_size": 64}, "group_size is 64, and model.layers.0.self_attn.q_proj has 16"),
         ({"num_test_tokens": -5}, "num_test_tokens must be an integer, 1 or more, got -5"),
-        ({"search_range": 1.0}, r"search_range must be in \[0, 1\)"),
+        ({"search_range": 1.0}, "search_range must be 0 or more and below 1, got 1.0"),
         ({"context_length": 100_000}, "100,?000"),
-        ({"preset": "best"}, "preset must be one of recommended, reference"),
+        ({"preset": "best"}, "preset must be one of recommended, reference, rtn, gptq, gptq-clip"),
+        ({"quantize_embeddings": "int4"}, "quantize_embeddings must be one of int8 or None"),
     ],
 )
 def test_bad_options_are_refused_before_any_work(tmp_path, sources, options, words):
@@ -116,7 +243,7 @@ def test_bad_options_are_refused_before_any_work(tmp_path, sources, options, wor
 
 def test_models_that_cannot_be_compressed_are_refused(tmp_path, sources):
     run(recipe(tmp_path / "once", sources))
-    with pytest.raises(ValueError, match="is quantized already"):
+    with pytest.raises(ValueError, match="is quantized already with salhub_slim_llm; give the"):
         run(recipe(tmp_path / "twice", {**sources, "model": str(tmp_path / "once")}))
     broken = small_llama.network()
     with torch.no_grad():
@@ -125,3 +252,82 @@ def test_models_that_cannot_be_compressed_are_refused(tmp_path, sources):
     small_llama.tokenizer().save_pretrained(tmp_path / "broken")
     with pytest.raises(ValueError, match=r"weight of model\.layers\.1\.mlp\.up_proj is not finite"):
         run(recipe(tmp_path / "out", {**sources, "model": str(tmp_path / "broken")}))
+
+
+def networks_of_other_kinds() -> dict:
+    tiny = {"vocab_size": 280, "num_hidden_layers": 1}
+    gpt = GPT2Config(vocab_size=280, n_embd=16, n_layer=1, n_head=2, n_positions=64)
+    bert = BertConfig(hidden_size=16, intermediate_size=24, num_attention_heads=2, **tiny)
+    t5 = T5Config(d_model=16, d_ff=24, num_layers=1, num_heads=2, vocab_size=280, d_kv=8)
+    return {
+        "is a Conv1D, as in GPT-2": GPT2LMHeadModel(gpt),
+        "BertLMHeadModel is no decoder with one list of blocks": BertForMaskedLM(bert),
+        "is a model of type 't5', which is no decoder": T5ForConditionalGeneration(t5),
+    }
+
+
+def test_networks_of_other_kinds_are_refused_in_one_sentence(tmp_path, sources):
+    for place, (sentence, network) in enumerate(networks_of_other_kinds().items()):
+        folder = tmp_path / str(place)
+        network.save_pretrained(folder)
+        small_llama.tokenizer().save_pretrained(folder)
+        with pytest.raises(TypeError, match=sentence) as caught:
+            run(recipe(tmp_path / "out", {**sources, "model": str(folder)}))
+        assert "LlamaForCausalLM" in str(caught.value) and "\n" not in str(caught.value)
+        assert not (tmp_path / "out").exists()
+
+
+def test_texts_that_cannot_be_calibrated_on_are_refused(tmp_path, sources):
+    (tmp_path / "empty.txt").write_text(" \n\n ")
+    (tmp_path / "short.txt").write_text("the old king")
+    save_file({"input_ids": torch.full((6, LENGTH), 999)}, tmp_path / "wrong.safetensors")
+    wrong = {
+        "empty.txt holds no text": "empty.txt",
+        rf"short.txt has \d+ tokens, fewer than one window of {LENGTH}": "short.txt",
+        "has tokens from 999 to 999, and the model knows those from 0 to": "wrong.safetensors",
+    }
+    wrong["There is no file .*nowhere.txt of text"] = "nowhere.txt"
+    for sentence, name in wrong.items():
+        with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+            run(recipe(tmp_path / "out", {**sources, "calibration": str(tmp_path / name)}))
+        assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_number_or_too_large_names_the_layer():
+    tokens = torch.arange(96).view(4, 24)
+    broken = small_llama.network()
+    with torch.no_grad():
+        broken.model.layers[1].input_layernorm.weight.fill_(1e38)
+    with pytest.raises(ValueError, match=r"inputs of model\.layers\.1\.self_attn\.q_proj are not"):
+        quantize_slim_llm(broken, None, tokens, group_size=4)
+    large = small_llama.network()
+    with torch.no_grad():
+        large.model.layers[1].mlp.up_proj.weight[3, 5] = 1e6
+    with pytest.raises(ValueError, match=r"layers\.1\.mlp\.up_proj reaches 1e\+06, and scales are"):
+        quantize_slim_llm(large, None, tokens, group_size=4)
+
+
+def test_few_tokens_and_narrow_groups_are_told_once(caplog):
+    tokens = torch.arange(20).view(1, 20)
+    with caplog.at_level(logging.WARNING):
+        done = quantize_slim_llm(small_llama.network(), None, tokens, group_size=16)
+    few, narrow = [one.message for one in caplog.records]
+    few, narrow = sorted((few, narrow), key=lambda one: "tokens" not in one)
+    assert few.startswith("The calibration text has 20 tokens, fewer than the 24 columns of model.")
+    assert "does not divide the 24 columns of model.layers.0.mlp.down_proj" in narrow
+    assert "in 2 of 14 layers" in narrow
+    assert done.mean_bits == 2
+    caplog.clear()
+    quantize_slim_llm(small_llama.network(), None, torch.arange(96).view(4, 24), group_size=4)
+    assert not caplog.records
+
+
+def test_a_model_in_half_precision_is_worked_on_in_full(tmp_path, sources):
+    small_llama.network().half().save_pretrained(tmp_path / "half")
+    small_llama.tokenizer().save_pretrained(tmp_path / "half")
+    run(recipe(tmp_path / "out", {**sources, "model": str(tmp_path / "half")}))
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    assert tensors["model.embed_tokens.weight"].dtype == torch.float16
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    with torch.no_grad():
+        assert torch.isfinite(model(torch.tensor([[1, 2, 3]])).logits).all()

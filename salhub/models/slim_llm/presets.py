@@ -1,0 +1,49 @@
+"""Sets of options that have a name: SliM-LLM's own, and what it is compared with."""
+
+from typing import Any, Literal
+
+Allocation = Literal["salience", "uniform", "random", "inverted"]
+Preset = Literal["recommended", "reference", "rtn", "gptq", "gptq-clip"]
+# All groups get the same bits.
+BASELINES = frozenset({"rtn", "gptq", "gptq-clip"})
+
+_RELEASED = {
+    "allocation": "salience",
+    "allow_uniform": False,
+    "backbone": "gptq",
+    "search_weights": "mask",
+    "error_norm": 2.4,
+    "search_range": 0.1,
+    "binary_scale": "abs",
+}
+_UNIFORM = {**_RELEASED, "allocation": "uniform", "allow_uniform": True, "search_weights": "none"}
+_NO_SEARCH = {**_UNIFORM, "search_range": 0.0}
+# With two bits on average, leave to keep all groups alike does harm.
+_NOT_UNIFORM_BELOW = 3
+
+
+def preset_values(preset: Preset, bits: int) -> dict[str, Any]:
+    """The options that a preset decides.
+
+    Args:
+        preset: See `SlimLLMArguments`.
+        bits: On average.
+
+    Source: "reference" is the released code of Huang et al. 2024 (arXiv 2405.14917), without what
+        are slips in it; "recommended" is ours; "gptq" is Frantar et al. 2023 (arXiv 2210.17323).
+
+    Example:
+        >>> preset_values("gptq", 2)["search_range"], preset_values("gptq-clip", 2)["search_range"]
+        (0.0, 0.1)
+    """
+    if preset == "reference":
+        return _RELEASED
+    if preset == "recommended":
+        if bits < _NOT_UNIFORM_BELOW:
+            searched = {"search_weights": "salience", "error_norm": 2.0}
+        else:
+            searched = {"allow_uniform": True}
+        return {**_RELEASED, "binary_scale": "centered", **searched}
+    if preset == "gptq-clip":
+        return _UNIFORM
+    return {**_NO_SEARCH, "backbone": "rtn" if preset == "rtn" else "gptq"}

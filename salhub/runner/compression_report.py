@@ -1,0 +1,63 @@
+"""Tables of a compressed language model: what its file weighs, and what each layer lost."""
+
+from collections.abc import Mapping
+
+from salhub.results import Table
+
+# Kinds of `model_bytes` -> what people call them.
+_PARTS = {
+    "linears": "packed weights",
+    "scales": "their scales, zeros and means",
+    "embeddings": "embedding and head",
+    "others": "norms, biases and the header",
+    "total": "all",
+}
+_ERROR = "error/"
+
+
+def size_table(sizes: Mapping[str, int], plain_bytes: int) -> Table:
+    """What the parts of a file weigh.
+
+    Args:
+        sizes: Of `model_bytes`.
+        plain_bytes: Of all weights in 16 bits each.
+
+    Example:
+        >>> parts = {"linears": 60, "scales": 20, "embeddings": 15, "others": 5, "total": 100}
+        >>> size_table(parts, 400).rows[-1]
+        ['all weights in 16 bits each', 400, '400.0 %']
+    """
+    whole = sizes["total"]
+    rows: list[list[str | float | int | None]] = [
+        [words, sizes[kind], f"{100 * sizes[kind] / whole:.1f} %"] for kind, words in _PARTS.items()
+    ]
+    rows.append(["all weights in 16 bits each", plain_bytes, f"{100 * plain_bytes / whole:.1f} %"])
+    note = "Bytes of the file as it was written; in memory a model that is unpacked takes more."
+    return Table("Size", note, ["part", "bytes", "share"], rows)
+
+
+def error_table(measures: Mapping[str, Mapping[str, float]]) -> Table:
+    """What the layers of every block lost.
+
+    Args:
+        measures: Block -> "error/LAYER" -> relative error of its outputs.
+
+    Example:
+        >>> error_table({"layers.0": {"error/mlp.up_proj": 0.25}}).rows
+        [['layers.0', 0.25]]
+    """
+    layers = list(dict.fromkeys(
+        key.removeprefix(_ERROR)
+        for block in measures.values()
+        for key in block
+        if key.startswith(_ERROR)
+    ))  # fmt: skip
+    rows: list[list[str | float | int | None]] = [
+        [name, *(block.get(_ERROR + layer) for layer in layers)] for name, block in measures.items()
+    ]
+    note = (
+        "How far the outputs of a layer are from those of the full weights, as a share of their "
+        "size, on the calibration text: norm of X(Ŵ - W)ᵀ by norm of XWᵀ."
+    )
+    columns = ["block", *(layer.rpartition(".")[2] for layer in layers)]
+    return Table("Error of each layer", note, columns, rows)
