@@ -94,7 +94,7 @@ class CompressionArguments(RunArguments):
     num_calibration_windows: int = 128
     context_length: int = 2048
     batch_size: int = 4
-    bits: int = 2
+    bits: float = 2
     group_size: int = 64
     quantize_embeddings: Literal["int8"] | None = None
     test_data: str | None = None
@@ -114,6 +114,10 @@ class CompressionArguments(RunArguments):
             check_count(name, getattr(self, name))
         if self.num_test_tokens is not None:
             check_count("num_test_tokens", self.num_test_tokens)
+        self.check_bits()
+
+    def check_bits(self) -> None:
+        """Refuse a mean of bits that cannot be kept."""
         if self.bits not in (2, 3, 4):
             raise ValueError(f"bits must be 2, 3 or 4, got {self.bits}.")
 
@@ -270,13 +274,12 @@ class CompressionRecipe(BlockRecipe):
         if narrow:
             logger.warning(
                 "group_size is %d, which does not divide the %d columns of %s and is so in %d of "
-                "%d layers; their last group is narrower, and takes %d bits.",
+                "%d layers; their last group is narrower, and has the mean bits of its layer.",
                 size,
                 columns[narrow[0]],
                 narrow[0],
                 len(narrow),
                 len(columns),
-                self.arguments.bits,
             )
         return max(columns.items(), key=lambda one: one[1])
 
@@ -290,9 +293,11 @@ class CompressionRecipe(BlockRecipe):
 
     def prepare(self, model: nn.Module, accelerator: Any) -> None:
         self.before = self._perplexity(model)
-        self.inputs: BlockInputs = first_inputs(
-            model, self.windows, batch_size=self.arguments.batch_size
-        )
+        self.inputs: BlockInputs = self.first_inputs(model)
+
+    def first_inputs(self, model: nn.Module) -> BlockInputs:
+        """What goes into the first block."""
+        return first_inputs(model, self.windows, batch_size=self.arguments.batch_size)
 
     def block_names(self, model: nn.Module) -> Sequence[str]:
         return list(self.blocks)

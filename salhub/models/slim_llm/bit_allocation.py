@@ -112,15 +112,15 @@ def allocate_bits(
 
     uniform = [rounded(place, bits) for place in range(len(groups))]
     outputs = inputs @ torch.cat(uniform, dim=1).T
-    wanted = (inputs @ weight.T).softmax(dim=1).clamp_(min=_LEAST_PROBABILITY).log_()
+    wanted = log_probabilities(inputs @ weight.T)
     divergences: list[float | None] = [None]
     if allow_uniform or most == 0:
-        divergences = [_divergence(outputs, wanted)]
+        divergences = [output_divergence(outputs, wanted)]
     for count in range(1, most + 1):
         for place, width in ((order[count - 1], bits - 1), (order[-count], bits + 1)):
             change = rounded(place, width) - uniform[place]
             outputs.addmm_(parts[place], change.T)
-        divergences.append(_divergence(outputs, wanted))
+        divergences.append(output_divergence(outputs, wanted))
     tried = [count for count, found in enumerate(divergences) if found is not None]
     best = min(tried, key=lambda count: divergences[count])
     return BitAllocation(swapped_bits(salience, bits, best, swappable=swappable), best, divergences)
@@ -131,7 +131,18 @@ def _most_swapped(groups: int) -> int:
     return max(groups // 2 - 1, 1) if groups >= 2 else 0
 
 
-def _divergence(outputs: Tensor, wanted: Tensor) -> float:
+def log_probabilities(outputs: Tensor) -> Tensor:
+    """Logarithms of the softmax over the features of outputs, at least log 1e-6, (T, n)."""
+    return outputs.softmax(dim=1).clamp_(min=_LEAST_PROBABILITY).log_()
+
+
+def output_divergence(outputs: Tensor, wanted: Tensor) -> float:
+    """KL(softmax of outputs ‖ wanted), summed over the features, averaged over the rows.
+
+    Args:
+        outputs: (T, n).
+        wanted: Of `log_probabilities`, (T, n).
+    """
     found = outputs.softmax(dim=1).clamp_(min=_LEAST_PROBABILITY)
     return float((found * (found.log() - wanted)).sum(dim=1).mean())
 

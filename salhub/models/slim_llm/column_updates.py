@@ -33,6 +33,7 @@ class RangeSearch:
         search_range: How far the range is stretched and shrunk, as a share of it; 0 for no search.
         search_steps: Steps either way.
         binary_scale: As of `group_scales`.
+        symmetric: As of `group_scales`.
     """
 
     weights: SearchWeights = "mask"
@@ -41,6 +42,7 @@ class RangeSearch:
     search_range: float = 0.1
     search_steps: int = 50
     binary_scale: BinaryScale = "centered"
+    symmetric: bool = False
 
     @property
     def factors(self) -> list[float]:
@@ -126,6 +128,7 @@ def _fitted(block: Tensor, bits: int, inner: Tensor, search: RangeSearch) -> Gro
         norm=search.norm,
         factors=search.factors,
         binary_scale=search.binary_scale,
+        symmetric=search.symmetric,
     ).stored()
 
 

@@ -20,7 +20,8 @@ class GroupScales:
     """How a group of columns is written, a value for every row.
 
     A code c stands for (c - zero) * step + mean. Groups of one bit have a step of twice their
-    scale and lie around their mean; the others have a mean of 0.
+    scale and lie around their mean; the others have a mean of 0. Steps of a symmetric grid may be
+    below 0.
 
     Args:
         step, zero, mean, top: float32 (n, 1); `top` is the largest code.
@@ -49,20 +50,29 @@ class GroupScales:
     def stored(self) -> "GroupScales":
         """The same in the half precision in which scales are kept."""
         # A step of one bit is twice what is kept.
-        step = self.step.half().clamp(min=_SMALLEST).float()
+        step = (self.step.abs().half().clamp(min=_SMALLEST) * self.step.sign()).float()
         return GroupScales(step, self.zero, self.mean.half().float(), self.top)
 
 
 def group_scales(
-    weight: Tensor, bits: int, *, binary_scale: BinaryScale = "centered"
+    weight: Tensor,
+    bits: int,
+    *,
+    binary_scale: BinaryScale = "centered",
+    symmetric: bool = False,
 ) -> GroupScales:
     """Scales that cover the range of every row, zero included.
+
+    A symmetric grid has its zero at 2^(bits - 1), so that no zeros need to be kept, and one code
+    more on one side. The sign of the step puts that side where the largest weight is, which is the
+    last code of it.
 
     Args:
         weight: Columns of a group, float32 (n, β).
         bits: Of the group.
         binary_scale: Of one bit: the mean distance to the mean of the row ("centered"), which is
             nearest in squares, or the mean size of a weight ("abs"), as published.
+        symmetric: Whether the grid is symmetric; of two bits or more.
 
     Source: Huang et al. 2024 (arXiv 2405.14917), section 3.3; "centered" is ours.
     """
@@ -76,6 +86,11 @@ def group_scales(
     highest = weight.amax(dim=1, keepdim=True).clamp(min=0)
     is_empty = (lowest == 0) & (highest == 0)
     lowest, highest = lowest.masked_fill(is_empty, -1), highest.masked_fill(is_empty, 1)
+    if symmetric:
+        zero = top // 2 + 1
+        step = (torch.maximum(highest, -lowest) / zero).clamp(min=_SMALLEST)
+        step = torch.where(highest > -lowest, -step, step)
+        return GroupScales(step, zero, torch.zeros_like(step), top)
     step = ((highest - lowest) / top).clamp(min=_SMALLEST)
     return GroupScales(step, (-lowest / step).round(), torch.zeros_like(step), top)
 
@@ -99,6 +114,7 @@ def searched_scales(
     norm: float,
     factors: list[float],
     binary_scale: BinaryScale = "centered",
+    symmetric: bool = False,
 ) -> GroupScales:
     """Scales of the range that leaves the least weighted error in every row.
 
@@ -112,10 +128,11 @@ def searched_scales(
         norm: The power of an error.
         factors: Of the range, the first of equally good ones is taken.
         binary_scale: As of `group_scales`.
+        symmetric: As of `group_scales`.
 
     Source: Huang et al. 2024 (arXiv 2405.14917), section 3.3, eq. 7-8.
     """
-    scales = group_scales(weight, bits, binary_scale=binary_scale)
+    scales = group_scales(weight, bits, binary_scale=binary_scale, symmetric=symmetric)
     if bits == 1:
         return scales
     tried = weight.new_tensor(factors).view(-1, 1, 1)

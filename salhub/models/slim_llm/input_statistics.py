@@ -39,7 +39,11 @@ class InputStatistics:
 
 @contextmanager
 def collected_inputs(
-    layers: Mapping[str, nn.Linear], *, most_rows: int, num_sequences: int
+    layers: Mapping[str, nn.Linear],
+    *,
+    most_rows: int,
+    num_sequences: int,
+    with_moments: bool = True,
 ) -> Generator[list[InputStatistics]]:
     """Collect what layers are given while the context is open; layers that read the same share it.
 
@@ -47,6 +51,7 @@ def collected_inputs(
         layers: Name -> layer.
         most_rows: Rows kept of the inputs, the same number of every sequence.
         num_sequences: Sequences that will pass, (B, T, m) or (B, T) tokens at a time.
+        with_moments: Whether second moments are wanted; they are empty otherwise.
 
     Yields:
         A list that is filled when the context ends.
@@ -81,11 +86,12 @@ def collected_inputs(
         batch = values.detach().float()
         flat = batch.reshape(-1, batch.shape[-1])
         if name not in sums:
-            size = flat.shape[1]
+            size = flat.shape[1] if with_moments else 0
             sums[name] = InputStatistics([name], flat.new_zeros(size, size), 0, 0, flat[:0])
             kept[name] = []
         entry = sums[name]
-        entry.moments.addmm_(flat.T, flat)
+        if with_moments:
+            entry.moments.addmm_(flat.T, flat)
         entry.num_sequences += len(batch)
         entry.num_tokens += len(flat)
         step = max(1, batch.shape[1] // each)

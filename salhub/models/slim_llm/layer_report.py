@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +24,8 @@ class LayerReport:
         divergences: D(p) of the p that were tried, p being the place in the list; None where p was
             not tried. Empty where nothing was searched.
         error: Relative error of the outputs on the calibration text.
+        width_divergences: What the outputs of the whole layer lose at 2, 3 and 4 bits, where it has
+            one width; empty otherwise.
     """
 
     group_bits: list[int]
@@ -31,6 +33,7 @@ class LayerReport:
     salience: list[float]
     divergences: list[float | None]
     error: float
+    width_divergences: list[float] = field(default_factory=list)
 
     @property
     def curve(self) -> list[tuple[int, float]]:
@@ -50,7 +53,7 @@ class CompressionReport:
     """
 
     base_model: str | None
-    bits: int
+    bits: float
     group_size: int
     layers: Mapping[str, LayerReport]
 
@@ -89,6 +92,7 @@ def _written(layer: LayerReport) -> dict[str, Any]:
         "salience": [_short(one) for one in layer.salience],
         "divergences": [None if one is None else _short(one) for one in layer.divergences],
         "error": _short(layer.error),
+        "width_divergences": [_short(one) for one in layer.width_divergences],
     }
 
 

@@ -19,7 +19,7 @@ _FINER = 3  # lines are drawn so many times larger, and then made smaller
 _FIRST, _LAST = (0x9E, 0xC3, 0xEA), (0x12, 0x2F, 0x5C)
 
 
-def color_of(bits: int, mean: int) -> str:
+def color_of(bits: int, mean: float) -> str:
     """The colour of a group in all pictures and pages."""
     return LESS if bits < mean else MORE if bits > mean else SAME
 

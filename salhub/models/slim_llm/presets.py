@@ -22,7 +22,7 @@ _NO_SEARCH = {**_UNIFORM, "search_range": 0.0}
 _NOT_UNIFORM_BELOW = 3
 
 
-def preset_values(preset: Preset, bits: int) -> dict[str, Any]:
+def preset_values(preset: Preset, bits: float) -> dict[str, Any]:
     """The options that a preset decides.
 
     Args:

@@ -45,7 +45,7 @@ def quantize_slim_llm(
     tokenizer: PreTrainedTokenizerBase | None,
     calibration: str | PathLike[str] | Tensor,
     *,
-    bits: int = 2,
+    bits: float = 2,
     group_size: int = 64,
     preset: Preset = "recommended",
     **options: Any,
@@ -60,7 +60,7 @@ def quantize_slim_llm(
         tokenizer: Its tokenizer; None where `calibration` holds tokens.
         calibration: A text file, a table or the name of a data set, see `calibration_windows`; or
             tokens, int64 (S, L).
-        bits: 2, 3 or 4 on average.
+        bits: 2, 3 or 4 on average, see `SlimLLMArguments`.
         group_size: Columns that share a scale in each row.
         preset: See `SlimLLMArguments`.
         **options: Further options of `SlimLLMArguments`, such as `num_calibration_windows`,

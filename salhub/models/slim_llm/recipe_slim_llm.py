@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from salhub.models.slim_llm.input_statistics import (
     inverse_factor,
 )
 from salhub.models.slim_llm.layer_report import CompressionReport, LayerReport
+from salhub.models.slim_llm.layer_widths import LayerWidths, measured_widths
 from salhub.models.slim_llm.plots import bit_map_picture, divergence_picture
 from salhub.models.slim_llm.presets import BASELINES, Allocation, Preset, preset_values
 from salhub.models.slim_llm.quantization_slim_llm import SlimLLMQuantizationConfig
@@ -43,9 +44,11 @@ from salhub.runner.language_model_compression import CompressionArguments, Compr
 
 logger = logging.getLogger(__name__)
 
+Granularity = Literal["group", "module"]
 BITS_NAME, DIVERGENCES_NAME = "bits.png", "divergences.png"
 # What a block keeps of a layer beside its weight.
 _DIVERGENCES, _SALIENCE = "divergences", "salience"
+_OF_WIDTHS = "width_divergences"
 _BITS_WORDS = (
     "The bits of each group of columns, a row for each block: amber groups have a bit less than "
     "the others, blue ones a bit more."
@@ -61,6 +64,15 @@ class SlimLLMArguments(CompressionArguments):
     """Options of `SlimLLMRecipe`; those that are None are as the preset has them.
 
     Args:
+        bits: The mean; 2, 3 or 4, and with bits_granularity="module" any number from 2 to 4, such
+            as 2.25 or 3.5. There, a mean of exactly 2 or 4 leaves no choice: all layers have that
+            width.
+        bits_granularity: "group" gives widths to groups of columns, as published; "module" gives
+            one of 2, 3 and 4 to each layer, the same to layers that read the same inputs, as other
+            programs want it, see `measured_widths`. The mean is then at most `bits`, as near as
+            layers of these sizes can come.
+        symmetric: Whether zeros are fixed at 2^(width - 1), as other programs want it; where a
+            layer has one width. See `group_scales`.
         preset: "recommended" is SliM-LLM as we found it best: centered one-bit groups, at two bits
             a search that counts errors by salience, and at three and four bits leave to keep all
             groups of a layer alike. "reference" is SliM-LLM as published. Three more are there to
@@ -92,6 +104,9 @@ class SlimLLMArguments(CompressionArguments):
         (None, True)
     """
 
+    bits: float = 2
+    bits_granularity: Granularity = "group"
+    symmetric: bool = False
     preset: Preset = "recommended"
     allocation: Allocation | None = None
     salience: Salience = "cholesky"
@@ -105,6 +120,11 @@ class SlimLLMArguments(CompressionArguments):
     backbone: Backbone | None = None
     damping: float = 0.01
     num_search_rows: int = 4096
+
+    def __post_init__(self) -> None:
+        if isinstance(self.bits, float) and self.bits.is_integer():
+            self.bits = int(self.bits)
+        super().__post_init__()
 
     def resolved(self) -> "SlimLLMArguments":
         """The same with what the preset has in the place of None."""
@@ -137,6 +157,30 @@ class SlimLLMArguments(CompressionArguments):
                     f"preset={self.preset} means {name}={_word(value)}, and {name}={_word(given)} "
                     "was given; leave one of them out."
                 )
+        allocation = self.allocation or preset_values(self.preset, self.bits)["allocation"]
+        if self.bits_granularity == "module" and allocation != "salience":
+            raise ValueError(
+                f"allocation={allocation} is of groups, and bits_granularity is module; leave out "
+                "one of them, or the preset that means it."
+            )
+        if self.symmetric and self.bits_granularity != "module" and allocation != "uniform":
+            raise ValueError(
+                "symmetric needs one width a layer; give bits_granularity=module, or "
+                "allocation=uniform."
+            )
+
+    def check_bits(self) -> None:
+        """Refuse a mean of bits that cannot be kept."""
+        if self.bits_granularity == "module":
+            if not 2 <= self.bits <= 4:
+                raise ValueError(f"bits must be from 2 to 4, got {self.bits}.")
+        elif isinstance(self.bits, float) and 2 < self.bits < 4:
+            raise ValueError(
+                f"bits must be 2, 3 or 4, got {self.bits}; give bits_granularity=module for a "
+                "mean between them."
+            )
+        else:
+            super().check_bits()
 
 
 def _word(value: Any) -> str:
@@ -186,6 +230,23 @@ class SlimLLMRecipe(CompressionRecipe):
         options = self.arguments
         return SlimLLMQuantizationConfig(bits=options.bits, group_size=options.group_size)
 
+    def prepare(self, model: nn.Module, accelerator: Any) -> None:
+        super().prepare(model, accelerator)
+        options = self.arguments
+        self.layer_widths: LayerWidths | None = None
+        if options.bits_granularity == "module":
+            if options.bits in (2, 4):
+                logger.warning("A mean of %s bits gives every layer that width.", options.bits)
+            self.layer_widths = measured_widths(
+                self.blocks,
+                self.inputs,
+                options.bits,
+                options.group_size,
+                most_rows=options.num_search_rows,
+                symmetric=options.symmetric,
+            )
+            self.inputs = self.first_inputs(model)
+
     @torch.no_grad()
     def quantize(
         self, block: nn.Module, name: str
@@ -232,9 +293,12 @@ class SlimLLMRecipe(CompressionRecipe):
         bits = []
         with self.timed("bits"):
             for name, weight in zip(names, weights, strict=True):
-                widths, divergences, salience = self._bits(weight, statistics.rows, factor)
+                place = f"{block_name}.{name}"
+                widths, divergences, salience = self._bits(place, weight, statistics.rows, factor)
                 bits.append(widths)
                 tensors[f"{name}.{_SALIENCE}"] = salience
+                if self.layer_widths is not None:
+                    tensors[f"{name}.{_OF_WIDTHS}"] = self.layer_widths.divergences[place]
                 if divergences is not None:
                     tensors[f"{name}.{_DIVERGENCES}"] = torch.tensor(
                         divergences, dtype=torch.float64
@@ -252,16 +316,16 @@ class SlimLLMRecipe(CompressionRecipe):
             )
 
     def _bits(
-        self, weight: Tensor, rows: Tensor, factor: Tensor
+        self, name: str, weight: Tensor, rows: Tensor, factor: Tensor
     ) -> tuple[Tensor, list[float] | None, Tensor]:
         """The bits of each group, D(p) where they were searched, and the salience."""
         options = self.settings
         salience = group_means(
             weight_salience(weight, factor, options.salience), options.group_size
         )
-        if options.allocation == "uniform":
-            bits = torch.full((len(salience),), options.bits, dtype=torch.uint8)
-            return bits, None, salience
+        if self.layer_widths is not None or options.allocation == "uniform":
+            width = options.bits if self.layer_widths is None else self.layer_widths.widths[name]
+            return torch.full((len(salience),), width, dtype=torch.uint8), None, salience
         allocated = allocate_bits(
             weight,
             rows,
@@ -289,13 +353,14 @@ class SlimLLMRecipe(CompressionRecipe):
             search_range=options.search_range,
             search_steps=options.search_steps,
             binary_scale=options.binary_scale,
+            symmetric=options.symmetric,
         )
 
     def take_block(self, model: nn.Module, name: str, block: CompressedBlock) -> None:
         super().take_block(model, name, block)
         for key, tensor in block.tensors.items():
             layer, _, kind = key.rpartition(".")
-            if kind in (_DIVERGENCES, _SALIENCE):
+            if kind in (_DIVERGENCES, _SALIENCE, _OF_WIDTHS):
                 self.searched.setdefault(f"{name}.{layer}", {})[kind] = tensor
 
     def report(self, model: nn.Module) -> CompressionReport:
@@ -312,9 +377,10 @@ class SlimLLMRecipe(CompressionRecipe):
             found = searched.get(_DIVERGENCES, torch.empty(0)).tolist()
             layers[name] = LayerReport(
                 group_bits=list(layer.widths),
-                num_swapped=sum(bits < options.bits for bits in layer.widths),
+                num_swapped=sum(bits < options.bits for bits in layer.widths) if found else 0,
                 salience=searched[_SALIENCE].tolist(),
                 divergences=[None if math.isnan(one) else one for one in found],
+                width_divergences=searched.get(_OF_WIDTHS, torch.empty(0)).tolist(),
                 error=errors[name],
             )
         return CompressionReport(self.base_model, options.bits, options.group_size, layers)
