@@ -9,6 +9,7 @@ from salhub.cli.compare import compare_command
 from salhub.cli.compress import compress_command
 from salhub.cli.demo import demo_command
 from salhub.cli.evaluate import evaluate_command
+from salhub.cli.export import export_command
 from salhub.cli.failures import CommandGroup
 from salhub.cli.info import info_command
 from salhub.cli.list import list_command
@@ -64,6 +65,7 @@ app.command("compare", cls=SettingsCommand)(compare_command)
 app.command("train", cls=RecipeCommand)(train_command)
 app.command("unlearn", cls=RecipeCommand)(unlearn_command)
 app.command("compress", cls=RecipeCommand)(compress_command)
+app.command("export")(export_command)
 app.command("evaluate", cls=SettingsCommand)(evaluate_command)
 app.command("card")(card_command)
 app.command("push")(push_command)

@@ -121,6 +121,12 @@ class PackedLinear(BlockwiseLinear):
         values = self.group_bits, self.scales, *self._zeros_and_means()
         return QuantizedWeight(codes, self.group_size, *values)
 
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether all zeros are in the middle of the codes."""
+        zeros, _ = self._zeros_and_means()
+        return bool((zeros == 2 ** (self.group_bits.int() - 1)).all())
+
     def extra_repr(self) -> str:
         counts = ", ".join(f"{n} of {width}" for width, n in sorted(Counter(self.widths).items()))
         return (

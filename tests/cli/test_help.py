@@ -17,7 +17,8 @@ from salhub.entries import RECIPES
 HEAVY = ("torch", "transformers", "numpy", "scipy", "PIL", "gradio", "huggingface_hub")
 COMMANDS = [
     ["list"], ["info"], ["run"], ["compare"], ["train"], ["unlearn"], ["compress"],
-    ["evaluate"], ["card"], ["push"], ["demo"], ["cache"], ["cache", "seed"], ["cache", "where"],
+    ["export"], ["evaluate"], ["card"], ["push"], ["demo"],
+    ["cache"], ["cache", "seed"], ["cache", "where"],
 ]  # fmt: skip
 
 

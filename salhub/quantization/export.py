@@ -1,0 +1,88 @@
+"""Models packed in few bits as folders that other programs load, without salhub."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from salhub.errors import check_choice, require_extra
+from salhub.files import draft
+from salhub.hub import load
+from salhub.quantization.export_checks import check_exportable
+from salhub.quantization.export_compressed_tensors import write_compressed_tensors
+from salhub.quantization.export_gptq import write_gptq
+from salhub.quantization.quantizer import packed_layers
+from salhub.tokenizing import load_tokenizer
+
+ExportFormat = Literal["compressed-tensors", "gptq", "dense"]
+ExportType = Literal["float32", "float16", "bfloat16"]
+
+
+def export_model(
+    name: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    format: ExportFormat,
+    dtype: ExportType | None = None,
+) -> Path:
+    """Write a quantized model, with its tokenizer, as other programs take it.
+
+    "compressed-tensors" is loaded by transformers and vLLM where the package compressed-tensors is
+    installed; it takes symmetric layers of one width each. "gptq" is the layout of GPTQ, with a map
+    of the widths, for gptqmodel. "dense" has no packed weights any more, is as large as a plain
+    model, and is loaded by everything.
+
+    Args:
+        name: What was quantized with salhub: a folder, a shipped name, or a Hub repository.
+        folder: Where to write; a new or an empty folder.
+        format: See above.
+        dtype: Of what is not packed, of scales in compressed-tensors, and of all weights of
+            "dense"; None for that of the model. bfloat16 rounds scales and weights to eight bits.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: There is something in `folder`.
+        MissingExtraError: The package compressed-tensors is wanted and not installed.
+        ValueError: A layer of the model has no place in this format, or the model is not quantized.
+
+    Example:
+        >>> export_model("small", "served", "compressed-tensors")  # doctest: +SKIP
+    """
+    target = Path(folder)
+    check_choice("format", format, get_args(ExportFormat))
+    check_choice("dtype", dtype, [*get_args(ExportType), None])
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise FileExistsError(f"{target} is there already; name a new folder.")
+    if format == "compressed-tensors":
+        require_extra("compressed_tensors", "export")
+    tokenizer = load_tokenizer(name)
+    model = load(AutoModelForCausalLM, name, dtype=dtype or "auto").eval()
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ValueError(
+            f"{name} has an adapter, and a folder of one format holds none; merge it first, or "
+            "export the model below it."
+        )
+    if not packed_layers(model):
+        raise ValueError(f"{name} has no weights in few bits; give a model quantized with salhub.")
+    if format != "dense":
+        check_exportable(model, format)
+    with draft(target) as path, torch.no_grad():
+        _WRITERS[format](model, path)
+        tokenizer.save_pretrained(path)
+    return target
+
+
+def _write_dense(model: PreTrainedModel, folder: Path) -> None:
+    model.dequantize()
+    model.save_pretrained(folder)
+
+
+_WRITERS: dict[str, Callable[[Any, Path], None]] = {
+    "compressed-tensors": write_compressed_tensors,
+    "gptq": write_gptq,
+    "dense": _write_dense,
+}
