@@ -1,0 +1,301 @@
+"""Cells of the table of quantized language models: a method, a width and a seed, measured once.
+
+Each is measured in a process of its own, so that its peak of memory is its own.
+"""
+
+import importlib
+import importlib.util
+import math
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from scipy.stats import t
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.quantizers import register_quantizer
+from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
+
+from salhub.data.documents import encode_text, read_texts
+from salhub.entries import recipe_named
+from salhub.evaluation.language_model import perplexity
+from salhub.models.slim_llm.quantization_slim_llm import (
+    SlimLLMQuantizationConfig,
+    SlimLLMQuantizer,
+)
+from salhub.models.slim_llm.recipe_slim_llm import SlimLLMArguments, SlimLLMRecipe
+from salhub.quantization.decoder_blocks import decoder_blocks, linear_layers
+from salhub.results import peak_memory_mib
+from salhub.runner.language_model_compression import mean_bits
+
+FULL, ROUNDED, PLAIN, CLIPPED = "full precision", "RTN", "GPTQ", "GPTQ + clip search"
+EQUAL, OURS, PUBLISHED = "GPTQ + clip search, equal bits", "SliM-LLM", "SliM-LLM, as published"
+RANDOM, INVERTED = "SliM-LLM, random map", "SliM-LLM, inverted map"
+HQQ = "HQQ"
+# What is known of a cell, and in what.
+MEASURES = {
+    "perplexity": "",
+    "bits": "bits",
+    "bits_with_scales": "bits",
+    "error": "fraction",
+    "seconds": "s",
+    "cpu_seconds": "s",
+    "peak_memory": "MiB",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What all cells are measured on.
+
+    Args:
+        model: Folder or name of a causal language model.
+        calibration: Text that methods may look at.
+        test: Text whose first tokens are predicted.
+        windows: Of the calibration.
+        length: Tokens of each window, and of those that are predicted.
+        test_tokens: How many are predicted.
+        group_size: Columns that share a scale.
+        equal_group_size: Group size at which uniform widths cost what mixed ones do.
+        precision: Of products in float32 while a model is quantized, as
+            `torch.set_float32_matmul_precision` takes it.
+        threads: Of a cell.
+    """
+
+    model: str
+    calibration: str
+    test: str
+    windows: int = 32
+    length: int = 512
+    test_tokens: int = 20_480
+    group_size: int = 64
+    equal_group_size: int = 56
+    precision: str = "highest"
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table.
+
+    Args:
+        name: Of the row.
+        options: Of the recipe, beside those that all methods share.
+        recipe: As `salhub compress` calls it; None for what is no recipe of ours.
+        is_drawn: Whether the calibration text, which the seed draws, changes anything.
+        widths: Bits at which it is measured.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str | None = "slim-llm"
+    is_drawn: bool = True
+    widths: tuple[int, ...] = (2, 3)
+
+
+METHODS = {
+    one.name: one
+    for one in (
+        Method(FULL, recipe=None, is_drawn=False, widths=(16,)),
+        Method(CLIPPED, {"preset": "gptq-clip"}),
+        Method(OURS),
+        Method(PUBLISHED, {"preset": "reference"}),
+        Method(RANDOM, {"allocation": "random"}),
+        Method(INVERTED, {"allocation": "inverted"}),
+        Method(EQUAL, {"preset": "gptq-clip"}, widths=(2,)),
+        Method(PLAIN, {"preset": "gptq"}),
+        Method(ROUNDED, {"preset": "rtn"}, is_drawn=False),
+        Method(HQQ, recipe=None, is_drawn=False),
+    )
+}
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One measurement.
+
+    Args:
+        bits: On average, without scales.
+        seed: That draws the calibration text.
+        method: A key of `METHODS`.
+    """
+
+    bits: int
+    seed: int
+    method: str
+
+    def metric(self, measure: str) -> str:
+        """What a number of it is called in the results."""
+        return f"cell/{self.bits}/{self.method}/{self.seed}/{measure}"
+
+
+def cells(bits: tuple[int, ...], seeds: int, only: tuple[str, ...] = ()) -> list[Cell]:
+    """All that is to be measured: what matters most first, one seed after another.
+
+    Args:
+        bits: Widths.
+        seeds: How many.
+        only: Names of methods; all by default.
+    """
+    return [
+        Cell(width, seed, method.name)
+        for seed in range(seeds)
+        for method in METHODS.values()
+        for width in method.widths
+        if (width in bits or method.name == FULL)
+        and (seed == 0 or method.is_drawn)
+        and (not only or method.name in only)
+    ]
+
+
+def measure(cell: Cell, source: Source) -> dict[str, float]:
+    """Measure a cell in a process of its own."""
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawned) as pool:
+        return pool.submit(measure_here, cell, source).result()
+
+
+def measure_here(cell: Cell, source: Source) -> dict[str, float]:
+    """Measure a cell in this process; what is missing of `MEASURES` does not exist."""
+    torch.set_num_threads(source.threads)
+    method = METHODS[cell.method]
+    if method.name == FULL:
+        return _scored(AutoModelForCausalLM.from_pretrained(source.model), source)
+    if method.name == HQQ:
+        return _by_hqq(cell, source)
+    return _by_recipe(cell, method, source)
+
+
+def why_not(method: Method) -> str | None:
+    """Why a method cannot be measured here, or None."""
+    if method.name == HQQ and importlib.util.find_spec("hqq") is None:
+        return "hqq is not installed; pip install 'salhub[bench]'"
+    return None
+
+
+# --- our recipes ----------------------------------------------------------------------------------
+
+
+def _by_recipe(cell: Cell, method: Method, source: Source) -> dict[str, float]:
+    size = source.equal_group_size if method.name == EQUAL else source.group_size
+    kind, arguments_class = _recipe(method.recipe)
+    arguments = arguments_class.from_settings(
+        {
+            "output_dir": "unused",
+            "model": source.model,
+            "calibration": source.calibration,
+            "num_calibration_windows": source.windows,
+            "context_length": source.length,
+            "bits": cell.bits,
+            "group_size": size,
+            "seed": cell.seed,
+            **method.options,
+        }
+    )
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(source.model), _tokenizer(source)
+    torch.set_float32_matmul_precision(source.precision)
+    recipe, began, used = kind(arguments), time.perf_counter(), time.process_time()
+    model = recipe.compress(model, tokenizer)
+    spent = {
+        "seconds": time.perf_counter() - began,
+        "cpu_seconds": time.process_time() - used,
+        "peak_memory": peak_memory_mib() or math.nan,
+    }
+    torch.set_float32_matmul_precision("highest")
+    widths = {
+        "bits": mean_bits(model, with_scales=False),
+        "bits_with_scales": mean_bits(model, with_scales=True),
+    }
+    errors = [error for block in recipe.measures.values() for error in block.values()]
+    return {**widths, **spent, "error": statistics.fmean(errors), **_scored(model, source)}
+
+
+def _recipe(name: str | None) -> tuple[Any, Any]:
+    if name == "slim-llm":
+        # As long as no model of it ships, nothing else makes it known.
+        if SlimLLMQuantizationConfig.method not in AUTO_QUANTIZER_MAPPING:
+            register_quantizer(SlimLLMQuantizationConfig.method)(SlimLLMQuantizer)
+        return SlimLLMRecipe, SlimLLMArguments
+    kind = recipe_named(str(name), "compress").recipe_class
+    return kind, kind.arguments_class
+
+
+# --- others ---------------------------------------------------------------------------------------
+
+
+def _by_hqq(cell: Cell, source: Source) -> dict[str, float]:
+    quantizer = importlib.import_module("hqq.core.quantize").Quantizer
+    model = AutoModelForCausalLM.from_pretrained(source.model, dtype=torch.float32)
+    began, used = time.perf_counter(), time.process_time()
+    bits, stored, count = 0, 0, 0
+    for layer in _layers(model):
+        codes, meta = quantizer.quantize(
+            layer.weight.data,
+            nbits=cell.bits,
+            group_size=source.group_size,
+            axis=1,
+            device="cpu",
+            compute_dtype=torch.float32,
+        )
+        layer.weight.data = quantizer.dequantize(codes, meta).view_as(layer.weight)
+        count += layer.weight.numel()
+        bits += 8 * codes.numel() * codes.element_size()
+        # In half precision, as the others are counted.
+        stored += 16 * (meta["scale"].numel() + meta["zero"].numel())
+    spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - used}
+    widths = {"bits": bits / count, "bits_with_scales": (bits + stored) / count}
+    return {
+        **widths,
+        **spent,
+        "peak_memory": peak_memory_mib() or math.nan,
+        **_scored(model, source),
+    }
+
+
+def _layers(model: nn.Module) -> list[nn.Linear]:
+    return [
+        layer for block in decoder_blocks(model).values() for layer in linear_layers(block).values()
+    ]
+
+
+# --- the score ------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def _scored(model: nn.Module, source: Source) -> dict[str, float]:
+    """The perplexity, in float32 whatever the model is stored in."""
+    # transformers' own `float` refuses packed models.
+    found = perplexity(nn.Module.float(model), test_ids(source), source.length)
+    return {"perplexity": found.value}
+
+
+def test_ids(source: Source) -> Tensor:
+    """The tokens that are predicted, int64 (n,)."""
+    text = read_texts(source.test, part=None).whole
+    return encode_text(text, _tokenizer(source))[: source.test_tokens]
+
+
+def _tokenizer(source: Source) -> Any:
+    return AutoTokenizer.from_pretrained(source.model)
+
+
+def interval(values: list[float]) -> tuple[float, float, float]:
+    """Mean of values of several seeds and its 95 % interval by Student's t; NaN of a single one.
+
+    Example:
+        >>> interval([1.0, 2.0, 3.0])[0]
+        2.0
+    """
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, math.nan, math.nan
+    room = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return mean, mean - room, mean + room
+
+
+Measure = Callable[[Cell, Source], dict[str, float]]

@@ -1,0 +1,248 @@
+"""SliM-LLM and its peers on one language model at two and three bits: perplexity, bits, time.
+
+    python -m benchmarks.slim_llm --model SmolLM2-135M-Instruct --calibration wiki.valid.raw \
+        --test wiki.test.raw
+
+A table that fills up: every cell (a method, a width, a seed that draws the calibration text) is
+written to benchmarks/results/slim_llm.json when it is measured, and is not measured again; what is
+missing is listed, and the next run goes on there. `--minutes` says when to stop.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import quantization_cells as parts
+from benchmarks.peers import find_peers, peers_table
+from benchmarks.quantization_cells import MEASURES, METHODS, Cell, Measure, Source
+from benchmarks.report import (
+    RESULTS,
+    Requirement,
+    add_requirements,
+    print_tables,
+    record_versions,
+    save_results,
+)
+from salhub.results import Metric, Results, Table, measured
+
+# Perplexity at most, by width; means over as many seeds at least.
+LIMITS = {2: 420.0, 3: 63.0}
+LEAST_SEEDS = 5
+TITLE = "SliM-LLM beside its peers"
+
+
+def main(arguments: Sequence[str] | None = None, measure: Measure = parts.measure) -> None:
+    """Measure what is missing, and write the tables anew.
+
+    Args:
+        arguments: Words of the command line; None for those of the process.
+        measure: Measures a cell.
+    """
+    options = _options(arguments)
+    source = _source(options)
+    results = _opened(options, source)
+    until = math.inf if options.minutes is None else time.monotonic() + 60 * options.minutes
+    wanted = parts.cells(tuple(options.bits), options.seeds, tuple(options.only))
+    for cell in wanted:
+        if _known(results, cell) or parts.why_not(METHODS[cell.method]):
+            continue
+        if time.monotonic() >= until:
+            print("Stopped as the time is over; the next run goes on from here.")
+            break
+        print(f"{cell.method}, {cell.bits} bits, seed {cell.seed}", flush=True)
+        before = results.wall_seconds
+        with measured(results):
+            found = measure(cell, source)
+        results.wall_seconds = round(results.wall_seconds + before, 2)
+        for name, value in found.items():
+            results.add_metric(cell.metric(name), value, n=1, unit=MEASURES[name])
+        print(f"  {found}", flush=True)
+        _write(results, options)
+    _write(results, options)
+    print_tables(results)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.slim_llm",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", required=True, help="folder or name of a causal language model")
+    parser.add_argument("--calibration", required=True, help="text that methods may look at")
+    parser.add_argument("--test", required=True, help="text that is predicted")
+    parser.add_argument("--bits", type=int, nargs="+", choices=(2, 3), default=[2, 3])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=METHODS, default=[], metavar="METHOD")
+    parser.add_argument("--minutes", type=float, help="begin no cell after as many; 0 for none")
+    parser.add_argument("--group-size", type=int, default=64)
+    parser.add_argument("--equal-group-size", type=int, default=56, help="of the row at equal bits")
+    parser.add_argument("--windows", type=int, default=32, help="of the calibration")
+    parser.add_argument("--length", type=int, default=512, help="tokens of a window")
+    parser.add_argument("--test-tokens", type=int, default=20_480)
+    parser.add_argument("--precision", choices=("highest", "high", "medium"), default="highest")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=RESULTS / "slim_llm.json")
+    return parser.parse_args(arguments)
+
+
+def _source(options: argparse.Namespace) -> Source:
+    for place in (options.calibration, options.test):
+        if not Path(place).is_file():
+            raise SystemExit(f"There is no file {place}; give both texts by their paths.")
+    return Source(
+        options.model,
+        options.calibration,
+        options.test,
+        options.windows,
+        options.length,
+        options.test_tokens,
+        options.group_size,
+        options.equal_group_size,
+        options.precision,
+        options.threads,
+    )
+
+
+def _opened(options: argparse.Namespace, source: Source) -> Results:
+    """The results that are there, or new ones."""
+    data = {
+        "name": Path(source.model).name,
+        "calibration": Path(source.calibration).name,
+        "test": Path(source.test).name,
+        "num_windows": source.windows,
+        "context_length": source.length,
+        "num_test_tokens": source.test_tokens,
+        "group_size": source.group_size,
+        "precision": source.precision,
+    }
+    command = (
+        f"python -m benchmarks.slim_llm --model {data['name']} --calibration "
+        f"{data['calibration']} --test {data['test']}"
+    )
+    if not options.output.is_file():
+        return Results(options.output.stem, command, seed=0, data=data)
+    found = Results.load(options.output)
+    if found.data != data:
+        raise SystemExit(
+            f"{options.output} is of {found.data}, and what is asked for is {data}; give another "
+            "--output."
+        )
+    return found
+
+
+def _known(results: Results, cell: Cell) -> bool:
+    name = cell.metric("perplexity")
+    return any(metric.name == name for metric in results.metrics)
+
+
+def _write(results: Results, options: argparse.Namespace) -> None:
+    """Make the tables of all cells that are known, and save them."""
+    results.metrics = [metric for metric in results.metrics if metric.name.startswith("cell/")]
+    results.tables = []
+    peers = find_peers("hqq", "auto_round")
+    table_of = _Cells(results.metrics)
+    for bits in (2, 3):
+        results.tables.append(_table(results, table_of, bits))
+    results.tables.append(_missing(table_of))
+    add_requirements(results, _requirements(results, table_of))
+    results.tables.append(peers_table(peers))
+    record_versions(results, peers)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    save_results(results, options.output, TITLE)
+
+
+class _Cells:
+    """Numbers of cells by method and width."""
+
+    def __init__(self, metrics: list[Metric]) -> None:
+        self.values: dict[tuple[int, str, str], dict[int, float]] = {}
+        for metric in metrics:
+            _, bits, method, seed, measure = metric.name.split("/")
+            key = int(bits), method, measure
+            self.values.setdefault(key, {})[int(seed)] = metric.value
+
+    def of(self, bits: int, method: str, measure: str = "perplexity") -> dict[int, float]:
+        """Seed -> value."""
+        return self.values.get((bits, method, measure), {})
+
+
+def _table(results: Results, table_of: _Cells, bits: int) -> Table:
+    rows: list[list[str | float | int | None]] = []
+    for method in METHODS.values():
+        width = bits if bits in method.widths else method.widths[0]
+        found = table_of.of(width, method.name)
+        if (bits not in method.widths and method.name != parts.FULL) or not found:
+            continue
+        mean, low, high = parts.interval(list(found.values()))
+        shown = None if math.isnan(low) else (low, high)
+        results.add_metric(f"perplexity/{bits}/{method.name}", mean, interval=shown, n=len(found))
+        cell = f"{mean:.4g}" + (f" [{low:.4g}, {high:.4g}]" if shown else "")
+        others = [_mean(table_of.of(width, method.name, name)) for name in _COLUMNS]
+        each = " ".join(f"{found[seed]:.4g}" for seed in sorted(found))
+        rows.append([method.name, cell, len(found), *others, each])
+    data = results.data
+    note = (
+        f"Perplexity of the first {data['num_test_tokens']} tokens of {data['test']} in windows of "
+        f"{data['context_length']}, calibrated on {data['num_windows']} windows of as many tokens "
+        f"of {data['calibration']}, which the seed draws; mean over seeds with the 95 % interval "
+        "of Student's t. Error is that of the outputs of the layers on the calibration text. "
+        "Seconds and memory are those of the whole quantization, on a machine that others use too."
+    )
+    columns = [
+        "method",
+        "perplexity",
+        "seeds",
+        "bits",
+        "bits with scales",
+        "error",
+        "s",
+        "CPU s",
+        "peak MiB",
+        "each seed",
+    ]
+    return Table(f"{bits} bits", note, columns, rows)
+
+
+_COLUMNS = ("bits", "bits_with_scales", "error", "seconds", "cpu_seconds", "peak_memory")
+
+
+def _mean(values: dict[int, float]) -> float | None:
+    return float(f"{sum(values.values()) / len(values):.4g}") if values else None
+
+
+def _missing(table_of: _Cells) -> Table:
+    rows: list[list[str | float | int | None]] = []
+    for method in METHODS.values():
+        for bits in method.widths:
+            asked = range(LEAST_SEEDS if method.is_drawn else 1)
+            seeds = [seed for seed in asked if seed not in table_of.of(bits, method.name)]
+            if seeds:
+                why = parts.why_not(method) or "not measured yet"
+                rows.append([method.name, bits, " ".join(map(str, seeds)), why])
+    return Table("Missing", "", ["method", "bits", "seeds", "why"], rows)
+
+
+def _requirements(results: Results, table_of: _Cells) -> list[Requirement]:
+    found = []
+    for bits, limit in LIMITS.items():
+        ours = table_of.of(bits, parts.OURS)
+        if len(ours) >= LEAST_SEEDS:
+            mean, low, high = parts.interval(list(ours.values()))
+            found.append(Requirement(f"perplexity at {bits} bits", mean, limit, (low, high)))
+        for other in (parts.CLIPPED, parts.RANDOM, parts.INVERTED):
+            theirs = table_of.of(bits, other)
+            both = sorted(ours.keys() & theirs.keys())
+            if len(both) < 2:
+                continue
+            logs = [math.log(ours[seed] / theirs[seed]) for seed in both]
+            ratio, *ends = (math.exp(one) for one in parts.interval(logs))
+            name = f"{parts.OURS} / {other} at {bits} bits, {len(both)} seeds"
+            found.append(Requirement(name, ratio, 1.0, (ends[0], ends[1])))
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""The table of quantized language models fills up, cell by cell, and says what is missing."""
+
+import pytest
+from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
+
+from benchmarks import quantization_cells, slim_llm
+from benchmarks.quantization_cells import CLIPPED, FULL, METHODS, OURS, Cell, cells, interval
+from salhub.models.slim_llm.quantization_slim_llm import (
+    SlimLLMQuantizationConfig,
+    SlimLLMQuantizer,
+)
+from salhub.results import Results
+from tests import small_llama
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch):
+    """Its quantizer, for the time of a test."""
+    name = SlimLLMQuantizationConfig.method
+    monkeypatch.setitem(AUTO_QUANTIZER_MAPPING, name, SlimLLMQuantizer)
+
+
+@pytest.fixture
+def words(tmp_path) -> list[str]:
+    """Of the command line, for a small model."""
+    small_llama.save(tmp_path / "model")
+    (tmp_path / "text.txt").write_text("\n\n".join(small_llama.documents(60)))
+    text = str(tmp_path / "text.txt")
+    return [
+        *("--model", str(tmp_path / "model"), "--calibration", text, "--test", text),
+        *("--group-size", "8", "--equal-group-size", "4", "--windows", "4", "--length", "24"),
+        *("--test-tokens", "96", "--output", str(tmp_path / "found.json")),
+    ]
+
+
+def test_a_cell_of_each_method_is_measured_once(words, tmp_path):
+    asked = []
+
+    def measure(cell, source):
+        asked.append(cell)
+        return quantization_cells.measure_here(cell, source)
+
+    for _ in range(2):
+        slim_llm.main([*words, "--seeds", "1", "--bits", "2"], measure)
+    wanted = [name for name, one in METHODS.items() if not quantization_cells.why_not(one)]
+    assert [cell.method for cell in asked] == wanted
+    found = Results.load(tmp_path / "found.json")
+    for cell in asked:
+        assert found.metric(cell.metric("perplexity")).value > 1
+        if cell.method != FULL:
+            assert found.metric(cell.metric("bits")).value == pytest.approx(2, abs=1e-6)
+            assert found.metric(cell.metric("bits_with_scales")).value > 2.5
+    assert found.machine and found.wall_seconds > 0
+    assert str(tmp_path) not in (tmp_path / "found.json").read_text()
+
+
+def fake(cell, source):
+    """Numbers as if they had been measured."""
+    place = list(METHODS).index(cell.method)
+    return {"perplexity": 100.0 * cell.bits + 10 * place + cell.seed, "bits": float(cell.bits)}
+
+
+def test_a_run_that_was_stopped_goes_on_and_lists_what_is_missing(words, tmp_path):
+    slim_llm.main([*words, "--seeds", "1", "--only", OURS, CLIPPED], fake)
+    slim_llm.main([*words, "--minutes", "0"], fake)
+    found = Results.load(tmp_path / "found.json")
+    tables = {table.title: table for table in found.tables}
+    missing = {(row[0], row[1]): row[2] for row in tables["Missing"].rows}
+    assert missing[OURS, 2] == "1 2 3 4" and missing[FULL, 16] == "0"
+    assert tables["Required"].rows == []
+    slim_llm.main([*words, "--only", OURS, CLIPPED], fake)
+    found = Results.load(tmp_path / "found.json")
+    assert found.metric(f"perplexity/2/{OURS}").value == pytest.approx(222)
+    assert found.metric(f"perplexity/2/{OURS}").n == 5
+    required = {row[0]: row[1:] for row in found.tables[0].rows}
+    assert required["perplexity at 2 bits"] == [222, "at most 420", "met"]
+    assert required["perplexity at 3 bits"][2] == "MISSED"
+    [ratio] = [row for name, row in required.items() if CLIPPED in name and "2 bits" in name]
+    assert ratio[0] == pytest.approx(222 / 212, rel=1e-3) and ratio[2] == "MISSED"
+
+
+def test_results_of_another_text_are_not_mixed_in(words, tmp_path):
+    slim_llm.main([*words, "--seeds", "1", "--only", OURS], fake)
+    with pytest.raises(SystemExit, match="give another --output"):
+        slim_llm.main([*words, "--windows", "5"], fake)
+    words[words.index("--test") + 1] = str(tmp_path / "none.txt")
+    with pytest.raises(SystemExit, match=r"There is no file .*none\.txt"):
+        slim_llm.main(words, fake)
+
+
+def test_what_matters_most_comes_first_and_rounding_has_no_seed():
+    found = cells((2, 3), 5)
+    assert found[0].method == FULL and found[1:3] == [Cell(2, 0, CLIPPED), Cell(3, 0, CLIPPED)]
+    assert sum(cell.method == OURS for cell in found) == 10
+    assert sum(cell.method == "RTN" for cell in found) == 2
+    assert [cell.seed for cell in found] == sorted(cell.seed for cell in found)
+
+
+def test_intervals_are_those_of_student():
+    mean, low, high = interval([1.0, 2.0, 3.0])
+    assert (mean, high - mean) == pytest.approx((2.0, 4.3027 / 3**0.5), rel=1e-4)
+    assert mean - low == pytest.approx(high - mean)
