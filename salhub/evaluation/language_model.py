@@ -4,7 +4,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from salhub.modeling import refuse_broken_weights
 _LOGITS_TOGETHER = 2**25
 _HEADER_BYTES = 8
 _SCALES = ("scale", "zero", "qzero", "mean", "absmax", "group_bits", "g_idx")
+_WHOLE_NUMBERS = ("U8", "I8", "I16", "I32")
 _EMBEDDINGS = ("embed", "lm_head", "wte", "wpe", "embed_out")
 
 
@@ -307,19 +308,19 @@ def model_bytes(path: str | os.PathLike[str]) -> dict[str, int]:
         for name, tensor in json.loads(header).items():
             if name != "__metadata__":
                 begin, end = tensor["data_offsets"]
-                sizes[_kind_of_weight(name, len(tensor["shape"]))] += end - begin
+                sizes[_kind_of_weight(name, tensor)] += end - begin
     return {**sizes, "total": sum(sizes.values())}
 
 
-def _kind_of_weight(name: str, dimensions: int) -> str:
+def _kind_of_weight(name: str, tensor: Mapping[str, Any]) -> str:
     *modules, own = name.split(".")
     if any(module.startswith(_EMBEDDINGS) for module in modules):
         return "embeddings"
     if own.removeprefix("weight_").startswith(_SCALES):
         return "scales"
-    # Packed weights may be one long row.
-    is_packed = "weight" in own and own != "weight"
-    return "linears" if dimensions > 1 or is_packed else "others"
+    # Packed weights may be one long row, which a norm or a bias of whole numbers is not.
+    is_packed = "weight" in own and (own != "weight" or tensor["dtype"] in _WHOLE_NUMBERS)
+    return "linears" if len(tensor["shape"]) > 1 or is_packed else "others"
 
 
 def harness_scores(

@@ -132,6 +132,8 @@ def _number(metric: Metric) -> str:
     value, unit = metric.value, metric.unit
     if not math.isfinite(value):
         return "not a number"
+    if unit == "bytes":
+        return f"{value / 1e6:,.2f} MB"
     if unit not in _PERCENT:
         return f"{cell_text(value)} {unit}".strip()
     share: Any = _PERCENT[unit] * value

@@ -166,13 +166,14 @@ def test_bytes_are_those_of_the_file_by_what_they_are(tmp_path):
         "model.layers.0.mlp.up_proj.group_bits": torch.zeros(2, dtype=torch.uint8),
         "model.layers.0.mlp.gate_proj.weight_packed": torch.zeros(6, dtype=torch.uint8),
         "model.layers.0.mlp.gate_proj.weight_scale": torch.zeros(3, dtype=torch.float16),
+        "model.layers.0.mlp.down_proj.weight": torch.zeros(7, dtype=torch.uint8),
         "model.layers.0.input_layernorm.weight": torch.zeros(8),
         "model.embed_tokens.weight": torch.zeros(5, 2),
         "lm_head.scales": torch.zeros(5, dtype=torch.float16),
     }
     save_file(packed, tmp_path / "packed.safetensors", metadata={"format": "pt"})
     found = model_bytes(tmp_path / "packed.safetensors")
-    assert (found["linears"], found["scales"], found["embeddings"]) == (16, 28, 50)
+    assert (found["linears"], found["scales"], found["embeddings"]) == (23, 28, 50)
     assert found["total"] == (tmp_path / "packed.safetensors").stat().st_size
     with pytest.raises(FileNotFoundError, match="There are no weights at"):
         model_bytes(tmp_path / "nowhere")
