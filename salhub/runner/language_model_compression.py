@@ -402,7 +402,7 @@ class CompressionRecipe(BlockRecipe):
                 )
 
     def export(self, model: Any, folder: Path) -> None:
-        model.save_pretrained(folder, state_dict=in_half_where_exact(model))
+        model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
     @property
@@ -421,26 +421,6 @@ class CompressionRecipe(BlockRecipe):
             pipeline_tag="text-generation",
             base_model=self.base_model,
         )
-
-
-def in_half_where_exact(model: nn.Module) -> dict[str, Tensor]:
-    """The state of a model, in half precision what loses nothing by it.
-
-    Weights that lay in half precision are loaded as float32 where the configuration says so; they
-    are not to take twice the room in the smaller model.
-    """
-    halves: dict[int, Tensor] = {}
-
-    def kept(values: Tensor) -> Tensor:
-        if values.dtype != torch.float32:
-            return values
-        # Shared tensors stay shared.
-        if values.data_ptr() not in halves:
-            half = values.half()
-            halves[values.data_ptr()] = half if torch.equal(half.float(), values) else values
-        return halves[values.data_ptr()]
-
-    return {name: kept(values) for name, values in model.state_dict().items()}
 
 
 def mean_bits(model: nn.Module, *, with_scales: bool) -> float:

@@ -111,6 +111,7 @@ def test_the_report_holds_every_layer(finished):
 
 def test_the_card_says_what_it_cost_and_shows_it(finished, sources):
     card = (finished / "README.md").read_text()
+    assert "| packed weights | 0 |" not in card
     head = card.split("\n---\n", 1)[1]
     assert "Import salhub before the model is loaded" in head[:400]
     assert "import salhub" in card.partition("```python")[2].partition("```")[0]
@@ -320,6 +321,23 @@ def test_few_tokens_and_narrow_groups_are_told_once(caplog):
     caplog.clear()
     quantize_slim_llm(small_llama.network(), None, torch.arange(96).view(4, 24), group_size=4)
     assert not caplog.records
+
+
+def test_what_half_precision_holds_is_kept_in_it(tmp_path, sources):
+    """A base whose file is in half precision, and whose configuration says float32."""
+    base = small_llama.network().half().float()
+    with torch.no_grad():
+        base.model.norm.weight[0] = 1.0001
+    base.save_pretrained(tmp_path / "base")
+    small_llama.tokenizer().save_pretrained(tmp_path / "base")
+    run(recipe(tmp_path / "out", {**sources, "model": str(tmp_path / "base")}))
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    assert tensors["model.embed_tokens.weight"].dtype == torch.float16
+    assert tensors["model.norm.weight"].dtype == torch.float32
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.dtype == torch.float32
+    assert torch.equal(model.model.embed_tokens.weight, base.model.embed_tokens.weight)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
 def test_a_model_in_half_precision_is_worked_on_in_full(tmp_path, sources):
