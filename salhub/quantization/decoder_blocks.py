@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map
 
 
 class _Stop(Exception):
-    """The first block has been reached."""
+    """The place that is looked at has been reached."""
 
 
 @dataclass
@@ -66,6 +66,11 @@ def linear_layers(block: nn.Module) -> dict[str, nn.Linear]:
         TypeError: Its weights are in layers of another kind.
     """
     for name, module in block.named_modules():
+        if type(module).__module__.startswith("peft."):
+            raise TypeError(
+                f"the layer {name.removesuffix('.base_layer')} has an adapter of peft; call "
+                "merge_and_unload() on the model first, and save what it gives."
+            )
         if type(module).__name__ == "Conv1D":
             raise TypeError(
                 f"the layer {name} is a Conv1D, as in GPT-2, and only linear layers are quantized; "
@@ -124,6 +129,70 @@ def pass_block(block: nn.Module, hidden: Tensor, keywords: Mapping[str, Any]) ->
     outputs = block(hidden, **keywords)
     # Before transformers 5 it was the first of several.
     return outputs if isinstance(outputs, Tensor) else outputs[0]
+
+
+@torch.no_grad()
+def layers_by_inputs(block: nn.Module, inputs: BlockInputs) -> list[list[str]]:
+    """The linear layers of a block as they are called, those that read the same together.
+
+    Args:
+        block: In float32.
+        inputs: What goes into it; one sequence of it is passed.
+
+    Raises:
+        ValueError: A layer is not called once in a pass, as in a mixture of experts.
+    """
+    # The inputs are held, lest another takes the place of one.
+    called: list[tuple[str, Tensor]] = []
+    layers = linear_layers(block)
+
+    def look(name: str):
+        return lambda module, values: called.append((name, values[0]))
+
+    handles = [layer.register_forward_pre_hook(look(name)) for name, layer in layers.items()]
+    try:
+        pass_block(block, inputs.hidden[:1], inputs.keywords)
+    finally:
+        for handle in handles:
+            handle.remove()
+    names = [name for name, _ in called]
+    unlike = next((name for name in layers if names.count(name) != 1), None)
+    if unlike is not None:
+        raise ValueError(
+            f"the layer {unlike} is called {names.count(unlike)} times in a pass, as in a mixture "
+            "of experts; such layers cannot be quantized one by one."
+        )
+    groups: dict[int, list[str]] = {}
+    for name, values in called:
+        groups.setdefault(id(values), []).append(name)
+    return list(groups.values())
+
+
+@torch.no_grad()
+def layer_inputs(block: nn.Module, inputs: BlockInputs, name: str) -> Tensor:
+    """What goes into a linear layer of a block, of all sequences, (S, L, m).
+
+    Args:
+        block: In float32.
+        inputs: What goes into the block.
+        name: Of the layer, which is called once in a pass.
+    """
+    seen: list[Tensor] = []
+
+    def look(module, values):
+        seen.append(values[0])
+        raise _Stop
+
+    handle = block.get_submodule(name).register_forward_pre_hook(look)
+    try:
+        for batch in inputs.batches():
+            try:
+                pass_block(block, batch, inputs.keywords)
+            except _Stop:
+                continue
+    finally:
+        handle.remove()
+    return torch.cat(seen)
 
 
 def in_full_precision(block: nn.Module) -> nn.Module:

@@ -14,6 +14,8 @@ from salhub.quantization.quantized_weight import LARGEST_WIDTH, QuantizedWeight,
 INITIAL_LOGIT = 4.0
 # Sigmoid of 0 is one half, which makes the scale of one bit the best in squares.
 ONE_BIT_LOGIT = 0.0
+# Shares of the range that a search tries.
+_SMALLEST_SHARE, _LARGEST_SHARE, _NUM_SHARES = 0.35, 0.999, 14
 SMALLEST_SCALE, LARGEST_SCALE = 1e-5, 1e4
 
 
@@ -103,6 +105,51 @@ class LearnedClipping(nn.Module):
             float32 (n, m), and the weighted sum of the squared errors, ().
         """
         return _Rounded.apply(self.upper, self.lower, self.weight, importance, True, self._parts)
+
+    @torch.no_grad()
+    def search(self, importance: Tensor | None = None) -> None:
+        """Set the logits to the ranges that keep the weight nearest in squares.
+
+        The same share of both ends is tried first, from the whole range to a third of it, and then
+        some more and some less of one end at a time.
+
+        Args:
+            importance: As of `with_error`.
+        """
+        shares = self.upper.new_ones(2, *self.upper.shape)
+        least = torch.full_like(self.upper, torch.inf)
+
+        def take(tried: Tensor) -> None:
+            nonlocal least
+            logits = tried.clamp(_SMALLEST_SHARE, _LARGEST_SHARE).logit()
+            errors = self._group_errors(logits, importance)
+            is_better = errors < least
+            least = torch.where(is_better, errors, least)
+            shares.copy_(torch.where(is_better, tried, shares))
+
+        for share in torch.linspace(1, _SMALLEST_SHARE, _NUM_SHARES).tolist():
+            take(torch.full_like(shares, share))
+        step = (1 - _SMALLEST_SHARE) / (_NUM_SHARES - 1)
+        for change in (step, step / 2):
+            for end in (0, 1):
+                before = shares.clone()
+                for sign in (-1, 1):
+                    tried = before.clone()
+                    tried[end] += sign * change
+                    take(tried)
+        found = shares.clamp(_SMALLEST_SHARE, _LARGEST_SHARE).logit()
+        is_one_bit = self.group_bits == 1
+        for logits, values in zip((self.upper, self.lower), found, strict=True):
+            logits.copy_(values.masked_fill(is_one_bit, ONE_BIT_LOGIT))
+
+    def _group_errors(self, logits: Tensor, importance: Tensor | None) -> Tensor:
+        errors = torch.zeros_like(self.upper)
+        for part in self._parts:
+            away = part.rounded(self.weight, *logits).values.sub_(part.of(self.weight)).square_()
+            if importance is not None:
+                away.mul_(part.of(importance))
+            errors[:, part.groups] = away.sum(-1)
+        return errors
 
     @torch.no_grad()
     def quantized(self) -> QuantizedWeight:

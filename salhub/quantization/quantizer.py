@@ -125,12 +125,9 @@ class PackedWeightsQuantizer(HfQuantizer):
         config = self.quantization_config
         for stored_name, widths in config.group_bits.items():
             name, layer = _find_linear(model, stored_name)
-            settings = [int(width) for width in widths], layer.bias is not None, config.inference
             try:
                 with torch.device("meta"):
-                    packed = PackedLinear(
-                        layer.in_features, layer.out_features, config.group_size, *settings
-                    )
+                    packed = self._empty_layer(name, layer, [int(width) for width in widths])
             except ValueError as error:
                 raise ValueError(f"'{stored_name}' cannot be loaded. {error}") from error
             model.set_submodule(name, packed)
@@ -140,6 +137,12 @@ class PackedWeightsQuantizer(HfQuantizer):
             size = embedding.num_embeddings, embedding.embedding_dim, embedding.padding_idx
             with torch.device("meta"):
                 _put_embedding(model, place, PackedEmbedding(*size), config.inference)
+
+    def _empty_layer(self, name: str, layer: nn.Linear, widths: list[int]) -> PackedLinear:
+        """The layer whose weights are loaded in place of a plain one."""
+        config, has_bias = self.quantization_config, layer.bias is not None
+        size = layer.in_features, layer.out_features, config.group_size
+        return PackedLinear(*size, widths, has_bias, config.inference)
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
         _refuse_what_was_not_loaded(model)

@@ -336,9 +336,9 @@ class CompressionRecipe(BlockRecipe):
         for layer, linear in linear_layers(working).items():
             parts = {part: block.tensors[f"{layer}.{part}"] for part in _PARTS}
             weight = QuantizedWeight(group_size=self.arguments.group_size, **parts)
-            linear.weight.data = weight.dequantize()
-            bias = original.get_submodule(layer).bias
-            original.set_submodule(layer, PackedLinear.from_quantized(weight, bias))
+            packed = self.packed_layer(original.get_submodule(layer), weight, block, layer)
+            linear.weight.data = packed.to_linear().weight.data
+            original.set_submodule(layer, packed)
         self._block_seconds = {}
         with self.timed("outputs"):
             self.inputs.hidden = block_outputs(working, self.inputs)
@@ -350,6 +350,19 @@ class CompressionRecipe(BlockRecipe):
         for stage, seconds in (*spent.items(), *self._block_seconds.items()):
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         self.measures[name] = block.measures
+
+    def packed_layer(
+        self, plain: nn.Module, weight: QuantizedWeight, block: CompressedBlock, name: str
+    ) -> PackedLinear:
+        """The layer that takes the place of a plain one.
+
+        Args:
+            plain: The plain one.
+            weight: What it holds.
+            block: All that is kept of the block, such as further parts of the layer.
+            name: Of the layer in the block.
+        """
+        return PackedLinear.from_quantized(weight, plain.bias)
 
     def finish(self, model: Any) -> nn.Module:
         del self.inputs
@@ -378,7 +391,12 @@ class CompressionRecipe(BlockRecipe):
         for name, with_scales in (("bits", False), ("bits_with_scales", True)):
             bits = mean_bits(model, with_scales=with_scales)
             results.add_metric(name, bits, n=len(layers), unit="bits")
-        errors = [value for block in self.measures.values() for value in block.values()]
+        errors = [
+            value
+            for block in self.measures.values()
+            for name, value in block.items()
+            if name.startswith("error/")
+        ]
         results.add_mean("error", errors, unit="fraction")
         sizes = model_bytes(self.run.folder)
         results.add_metric("bytes", sizes["total"], unit="bytes")

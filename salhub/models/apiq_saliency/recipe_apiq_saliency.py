@@ -1,0 +1,494 @@
+"""`salhub compress apiq-saliency`: few bits a weight, with adapters that make up for them."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+from transformers import AutoModelForCausalLM
+
+from salhub.hub import load
+from salhub.models.apiq_saliency.adapted_linear import (
+    AdaptedPackedLinear,
+    adapted_layers,
+    has_adapter,
+)
+from salhub.models.apiq_saliency.block_training import (
+    RegularizedWeight,
+    Scheduler,
+    Stage,
+    TrainedWeight,
+    TrainingHistory,
+    TrainingSettings,
+    normalized,
+    train_weights,
+)
+from salhub.models.apiq_saliency.quantization_apiq_saliency import ApiQSaliencyQuantizationConfig
+from salhub.models.apiq_saliency.saliency import (
+    SaliencyFile,
+    SaliencyFolder,
+    check_saliency,
+    estimate_saliency,
+)
+from salhub.quantization.decoder_blocks import (
+    BlockInputs,
+    block_outputs,
+    in_full_precision,
+    layer_inputs,
+    layers_by_inputs,
+    linear_layers,
+)
+from salhub.quantization.learned_clipping import LearnedClipping
+from salhub.quantization.packed_linear import PackedLinear
+from salhub.quantization.quantized_weight import QuantizedWeight
+from salhub.quantization.quantizer import packed_layers
+from salhub.results import Results
+from salhub.runner.arguments import check_count, check_not_negative, check_positive
+from salhub.runner.blocks import CompressedBlock
+from salhub.runner.language_model_compression import CompressionArguments, CompressionRecipe
+from salhub.runner.run import DivergedError
+from salhub.runner.run_folder import prepared_path
+
+logger = logging.getLogger(__name__)
+
+_PUBLISHED_RANK = 64
+# Words for layers -> the last parts of their names; None for all.
+_TARGETS = {"all": None, "qkv-up-down": ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]}
+# Adapters that take more are said to: another bit for each weight would cost as much.
+_MANY_BITS = 1.0
+
+
+@dataclass(kw_only=True)
+class ApiQSaliencyArguments(CompressionArguments):
+    """Options of `ApiQSaliencyRecipe`.
+
+    The defaults of the training are those of the released code of ApiQ, but for the normalized
+    regularizer, whose factor means the same for every model; they are made for 128 windows and 20
+    epochs. With fewer steps the ranges need a higher `clip_learning_rate`.
+
+    Args:
+        mode: "block" trains the ranges and adapters of a whole block together for what the block
+            gives; "layer" those of one linear layer after another for what the layer gives, with
+            less memory and in more time.
+        symmetric: Whether the zero of every group is in the middle of its codes.
+        initial_ranges: Where the training of the ranges begins: "search" at those that keep the
+            weights nearest, counted as the regularizer counts them; "wide" a little inside the
+            range of the weights, as published.
+        lora_r: Rank of the adapters; None for 64, or for what `adapter_bits` leaves room for.
+        adapter_bits: Bits that adapters may take for each weight, in place of `lora_r`.
+        lora_alpha: What the product of an adapter is multiplied by, times the rank.
+        target_modules: Which layers have an adapter: "all", "qkv-up-down", or the last parts of
+            their names. All are quantized.
+        weight_epochs: Epochs of the first stage, which only keeps the weights near (wpt).
+        joint_epochs: Of the second, which also keeps the outputs near (mixedt).
+        output_epochs: Of the third, which only keeps the outputs near (opt).
+        lora_learning_rate, clip_learning_rate: Of the adapters, and of the logits of the ranges.
+        weight_decay: Of both; it draws the logits towards ranges of half the size.
+        lr_scheduler: How the rates go on over all stages.
+        aug_loss: Whether outputs are also kept near to what the full block makes of the inputs of
+            the quantized one.
+        saliency: What an error of a weight counts in the regularizer: "fisher" its squared
+            gradient, "none" 1.
+        saliency_file: A file of saliency, see `save_saliency`, that is taken instead of estimating
+            it on the calibration windows.
+        reg_lambda: Factor of the regularizer; 0 for plain ApiQ.
+        reg_target: Whether it looks at weights before the adapter is added, or after.
+        reg_layer_multiplier: By what the factor is multiplied from block to block.
+        normalize_saliency: Whether saliency has a mean of 1, errors are relative to the weights,
+            and the regularizer counts in units of the first error of the outputs. If not, it is the
+            plain sum, as released, whose factor depends on the model.
+        quantized_base: A model of salhub's whose weights are in few bits already, of the same
+            `model`; only adapters are trained for it.
+    """
+
+    mode: Literal["block", "layer"] = "block"
+    symmetric: bool = False
+    initial_ranges: Literal["search", "wide"] = "search"
+    lora_r: int | None = None
+    adapter_bits: float | None = None
+    lora_alpha: float = 16.0
+    target_modules: list[str] = field(default_factory=lambda: ["all"])
+    weight_epochs: int = 0
+    joint_epochs: int = 20
+    output_epochs: int = 0
+    lora_learning_rate: float = 5e-4
+    clip_learning_rate: float = 5e-3
+    weight_decay: float = 0.1
+    lr_scheduler: Scheduler = "constant"
+    aug_loss: bool = True
+    saliency: Literal["fisher", "none"] = "fisher"
+    saliency_file: str | None = None
+    reg_lambda: float = 0.1
+    reg_target: RegularizedWeight = "before_lora"
+    reg_layer_multiplier: float = 1.0
+    normalize_saliency: bool = True
+    quantized_base: str | None = None
+
+    def validate(self) -> None:
+        """Check the options of ApiQ, and those of every compression."""
+        super().validate()
+        for name in ("weight_epochs", "joint_epochs", "output_epochs"):
+            if getattr(self, name) != 0:
+                check_count(name, getattr(self, name))
+        for name in ("weight_decay", "reg_lambda"):
+            check_not_negative(name, getattr(self, name))
+        for name in (
+            "lora_alpha", "lora_learning_rate", "clip_learning_rate", "reg_layer_multiplier",
+        ):  # fmt: skip
+            check_positive(name, getattr(self, name))
+        if self.lora_r is not None:
+            check_count("lora_r", self.lora_r)
+        if self.adapter_bits is not None:
+            check_positive("adapter_bits", self.adapter_bits)
+            if self.lora_r is not None:
+                raise ValueError("lora_r and adapter_bits say the same; give one of them.")
+        if self.weight_epochs and not self.reg_lambda:
+            raise ValueError(
+                "weight_epochs trains by the regularizer alone, which reg_lambda=0 takes away; "
+                "give a reg_lambda above 0, or weight_epochs=0."
+            )
+        if self.saliency_file is not None and self.saliency == "none":
+            raise ValueError(
+                "saliency_file holds saliency, and saliency=none takes none; leave one out."
+            )
+        if self.quantized_base is not None and self.reg_lambda and (
+            self.reg_target == "before_lora"
+        ):  # fmt: skip
+            raise ValueError(
+                "the weights of quantized_base stay as they are, so a regularizer of them changes "
+                "nothing; give reg_target=after_lora, or reg_lambda=0."
+            )
+
+    @property
+    def targets(self) -> list[str] | None:
+        """Last parts of the names of the layers that have an adapter; None for all."""
+        words = self.target_modules
+        return _TARGETS[words[0]] if len(words) == 1 and words[0] in _TARGETS else words
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The stages of the training of a block."""
+        return [
+            Stage("weights", self.weight_epochs, 0, 1),
+            Stage("joint", self.joint_epochs, 1, 1),
+            Stage("outputs", self.output_epochs, 1, 0),
+        ]
+
+    @property
+    def uses_saliency(self) -> bool:
+        """Whether saliency decides about anything."""
+        epochs = self.weight_epochs + self.joint_epochs
+        return self.saliency == "fisher" and self.reg_lambda > 0 and epochs > 0
+
+
+class ApiQSaliencyRecipe(CompressionRecipe):
+    """Trains the ranges of the weights and low-rank adapters, block by block.
+
+    Two inputs travel through the model: that of the full blocks and that of the quantized ones. A
+    regularizer keeps weights near to what they were where the loss of the model depends on them.
+
+    Example:
+        >>> arguments = ApiQSaliencyArguments(output_dir="out", model="m", calibration="text.txt")
+        >>> [stage.name for stage in ApiQSaliencyRecipe(arguments).arguments.stages]
+        ['weights', 'joint', 'outputs']
+
+    Source: Cao et al. 2025 (arXiv 2504.13932); Liao et al. 2024 (arXiv 2402.05147).
+    """
+
+    name = "apiq-saliency"
+    arguments_class = ApiQSaliencyArguments
+    metric_words = {
+        **CompressionRecipe.metric_words,
+        "bits_with_adapters": "With the adapters it takes {}",
+        "error": "The outputs of the blocks differ by {} of their size on the calibration text",
+    }
+    sources = {
+        **CompressionRecipe.sources,
+        "saliency_file": "*.safetensors",
+        "quantized_base": "model*.safetensors",
+    }
+
+    def _check_layers(self, model: nn.Module) -> Any:
+        found = super()._check_layers(model)
+        layers = {
+            f"{block_name}.{name}": layer
+            for block_name, block in self.blocks.items()
+            for name, layer in linear_layers(block).items()
+        }
+        self._choose_rank(layers)
+        options = self.arguments
+        self.saliency: Mapping[str, Tensor] | None = None
+        if options.uses_saliency and options.saliency_file is not None:
+            self.saliency = SaliencyFile(options.saliency_file)
+            check_saliency(self.saliency, layers)
+        self.base_weights = self._read_base(layers)
+        return found
+
+    def _choose_rank(self, layers: Mapping[str, nn.Linear]) -> None:
+        options, targets = self.arguments, self.arguments.targets
+        adapted = {name: one for name, one in layers.items() if has_adapter(name, targets)}
+        unknown = set(targets or ()) - {name.rpartition(".")[2] for name in layers}
+        if unknown:
+            known = sorted({name.rpartition(".")[2] for name in layers})
+            raise ValueError(
+                f"target_modules names {min(unknown)}, which no layer is called; give all, "
+                f"qkv-up-down, or some of {', '.join(known)}."
+            )
+        weights = sum(one.weight.numel() for one in layers.values())
+        bits_of_rank = sum(
+            sum(one.weight.shape) * one.weight.element_size() * 8 for one in adapted.values()
+        ) / weights  # fmt: skip
+        self.lora_r = options.lora_r or _PUBLISHED_RANK
+        if options.adapter_bits is not None:
+            self.lora_r = int(options.adapter_bits / bits_of_rank)
+            if self.lora_r < 1:
+                raise ValueError(
+                    f"adapter_bits is {options.adapter_bits}, and adapters of rank 1 take "
+                    f"{bits_of_rank:.3g} bits a weight; give at least that."
+                )
+        name, smallest = min(adapted.items(), key=lambda one: min(one[1].weight.shape))
+        if self.lora_r >= min(smallest.weight.shape):
+            raise ValueError(
+                f"lora_r is {self.lora_r}, and {name} has a weight of shape "
+                f"{tuple(smallest.weight.shape)}; give a rank below {min(smallest.weight.shape)}."
+            )
+        added = self.lora_r * bits_of_rank
+        if added > _MANY_BITS:
+            logger.warning(
+                "Adapters of rank %d take %.2f bits a weight beside the %g of the weights; compare "
+                "the model with others of %.2f bits, or give a smaller lora_r.",
+                self.lora_r,
+                added,
+                options.bits,
+                options.bits + added,
+            )
+
+    def _read_base(self, layers: Mapping[str, nn.Linear]) -> dict[str, QuantizedWeight] | None:
+        """What the layers are to hold where that is decided already."""
+        options = self.arguments
+        if options.quantized_base is None:
+            return None
+        base = load(AutoModelForCausalLM, options.quantized_base)
+        found = {name: one.to_quantized() for name, one in packed_layers(base).items()}
+        unlike = next(
+            (
+                name
+                for name, layer in layers.items()
+                if name not in found or found[name].codes.shape != layer.weight.shape
+            ),
+            None,
+        )
+        if unlike is not None or adapted_layers(base):
+            what = "has adapters already" if unlike is None else f"has no {unlike} like it in bits"
+            raise ValueError(
+                f"quantized_base {options.quantized_base} {what}; give a model whose layers are "
+                f"those of {options.model}, packed by salhub and without adapters."
+            )
+        sizes = {one.group_size for one in found.values()}
+        if sizes != {options.group_size}:
+            raise ValueError(
+                f"quantized_base has groups of {min(sizes)}, and group_size is "
+                f"{options.group_size}; give group_size={min(sizes)}."
+            )
+        return found
+
+    def prepare(self, model: nn.Module, accelerator: Any) -> None:
+        super().prepare(model, accelerator)
+        inputs, options = self.inputs, self.arguments
+        self.full_inputs = BlockInputs(inputs.hidden, inputs.keywords, inputs.batch_size)
+        self._targets: dict[str, Tensor] = {}
+        if not options.uses_saliency or self.saliency is not None:
+            return
+        run = getattr(self, "run", None)
+        if run is None:
+            self.saliency = estimate_saliency(model, self.windows, batch_size=options.batch_size)
+            return
+        folder = prepared_path(run.folder, "saliency")
+        self.saliency = SaliencyFolder(folder, model)
+        self.saliency.fill(model, self.windows, batch_size=options.batch_size)
+        run.remove_when_finished(folder)
+
+    def quantize(
+        self, block: nn.Module, name: str
+    ) -> tuple[Mapping[str, QuantizedWeight], dict[str, Tensor], dict[str, float]]:
+        options = self.arguments
+        block.requires_grad_(False)
+        layers = {
+            layer: self._trained(linear.weight, f"{name}.{layer}")
+            for layer, linear in linear_layers(block).items()
+        }
+        self._targets = {name: block_outputs(block, self.full_inputs)}
+        train = self._train_layers if options.mode == "layer" else self._train_block
+        histories = train(block, layers, name)
+        tensors: dict[str, Tensor] = {}
+        with torch.no_grad():
+            for layer, trained in layers.items():
+                for key, values in (("lora_A", trained.lora_A), ("lora_B", trained.lora_B)):
+                    if values is not None:
+                        plain: Tensor = self.blocks[name].get_submodule(layer).weight
+                        tensors[f"{layer}.{key}"] = values.detach().to(plain.dtype)
+            found = {layer: trained.quantized() for layer, trained in layers.items()}
+            measures = {"error/outputs": self._error(block, layers, name)}
+        measures["regularizer"] = sum(float(one.relative_error()) for one in layers.values())
+        for key, place in (("loss/first", 0), ("loss/last", -1)):
+            if all(one.losses for one in histories):
+                measures[key] = sum(one.losses[place] for one in histories)
+        self.histories = {**getattr(self, "histories", {}), name: histories}
+        return found, tensors, measures
+
+    def _trained(self, weight: Tensor, name: str) -> TrainedWeight:
+        options = self.arguments
+        importance = None
+        if self.saliency is not None:
+            importance = self.saliency[name].to(weight.device)
+            if not importance.any() or not importance.isfinite().all():
+                self._fail(
+                    f"the saliency of {name} is 0 or not finite; check the calibration text, or "
+                    "give saliency=none."
+                )
+            importance = normalized(importance) if options.normalize_saliency else importance
+        size, bits = options.group_size, options.bits
+        if self.base_weights is None:
+            rounded = LearnedClipping(weight, size, int(bits), symmetric=options.symmetric)
+            if options.initial_ranges == "search":
+                rounded.search(importance)
+        else:
+            rounded = self.base_weights[name]
+        rank = self.lora_r if has_adapter(name, options.targets) else None
+        return TrainedWeight(weight, rounded, rank, options.lora_alpha, importance)
+
+    def _train_block(
+        self, block: nn.Module, layers: Mapping[str, TrainedWeight], name: str
+    ) -> list[TrainingHistory]:
+        def outputs_of(weights: Mapping[str, Tensor], hidden: Tensor) -> list[Tensor]:
+            return [_passed(block, weights, hidden, self.inputs.keywords)]
+
+        targets = [[self._targets[name]]]
+        if self.arguments.aug_loss:
+            targets.append([block_outputs(block, self.inputs)])
+        return [self._train(layers, outputs_of, self.inputs.hidden, targets, name)]
+
+    def _train_layers(
+        self, block: nn.Module, layers: Mapping[str, TrainedWeight], name: str
+    ) -> list[TrainingHistory]:
+        """One set of layers that read the same after another."""
+        working = in_full_precision(block)
+        full = linear_layers(block)
+        histories = []
+        for together in layers_by_inputs(block, self.full_inputs):
+            inputs = layer_inputs(working, self.inputs, together[0])
+
+            def outputs_of(weights: Mapping[str, Tensor], rows: Tensor) -> list[Tensor]:
+                return [functional.linear(rows, one) for one in weights.values()]
+
+            def wanted(rows: Tensor, among: Sequence[str] = tuple(together)) -> list[Tensor]:
+                return [functional.linear(rows, full[layer].weight) for layer in among]
+
+            targets = [wanted(layer_inputs(block, self.full_inputs, together[0]))]
+            if self.arguments.aug_loss:
+                targets.append(wanted(inputs))
+            chosen = {layer: layers[layer] for layer in together}
+            histories.append(self._train(chosen, outputs_of, inputs, targets, name))
+            with torch.no_grad():
+                for layer, trained in chosen.items():
+                    working.get_submodule(layer).weight.data = trained.effective()[0]
+        return histories
+
+    def _train(
+        self,
+        layers: Mapping[str, TrainedWeight],
+        outputs_of: Any,
+        inputs: Tensor,
+        targets: Sequence[Sequence[Tensor]],
+        name: str,
+    ) -> TrainingHistory:
+        options = self.arguments
+        place = list(self.blocks).index(name)
+        settings = TrainingSettings(
+            stages=options.stages,
+            batch_size=options.batch_size,
+            lora_learning_rate=options.lora_learning_rate,
+            clip_learning_rate=options.clip_learning_rate,
+            weight_decay=options.weight_decay,
+            lr_scheduler=options.lr_scheduler,
+            regularized=options.reg_target,
+            normalize_saliency=options.normalize_saliency,
+        )
+        factor = options.reg_lambda * options.reg_layer_multiplier**place
+        return train_weights(
+            layers, outputs_of, inputs, targets, settings, factor=factor, name=name, fail=self._fail
+        )
+
+    def _fail(self, sentence: str) -> NoReturn:
+        if getattr(self, "run", None) is None:
+            raise DivergedError(sentence)
+        self.run.fail(sentence)
+
+    def _error(self, block: nn.Module, layers: Mapping[str, TrainedWeight], name: str) -> float:
+        """How far the outputs are from those of the full path, as a share of their size."""
+        weights = {layer: one.effective()[0] for layer, one in layers.items()}
+        wanted = self._targets[name]
+        pairs = zip(self.inputs.batches(), wanted.split(self.inputs.batch_size), strict=True)
+        away = sum(
+            float((_passed(block, weights, hidden, self.inputs.keywords) - part).square().sum())
+            for hidden, part in pairs
+        )
+        return (away / float(wanted.square().sum())) ** 0.5
+
+    @torch.no_grad()
+    def take_block(self, model: nn.Module, name: str, block: CompressedBlock) -> None:
+        wanted = self._targets.pop(name, None)
+        if wanted is None:
+            wanted = block_outputs(in_full_precision(self.blocks[name]), self.full_inputs)
+        super().take_block(model, name, block)
+        self.full_inputs.hidden = wanted
+
+    def packed_layer(
+        self, plain: nn.Module, weight: QuantizedWeight, block: CompressedBlock, name: str
+    ) -> PackedLinear:
+        if f"{name}.lora_A" not in block.tensors:
+            return super().packed_layer(plain, weight, block, name)
+        factors = (block.tensors[f"{name}.{key}"] for key in ("lora_A", "lora_B"))
+        alpha = self.arguments.lora_alpha
+        return AdaptedPackedLinear.from_parts(weight, *factors, alpha, plain.bias)
+
+    def finish(self, model: Any) -> nn.Module:
+        del self.full_inputs
+        return super().finish(model)
+
+    def quantization_config(self) -> ApiQSaliencyQuantizationConfig:
+        options = self.arguments
+        return ApiQSaliencyQuantizationConfig(
+            bits=options.bits,
+            group_size=options.group_size,
+            lora_r=self.lora_r,
+            lora_alpha=options.lora_alpha,
+            target_modules=options.targets,
+        )
+
+    @torch.no_grad()
+    def evaluate(self, model: Any, accelerator: Any, results: Results) -> None:
+        super().evaluate(model, accelerator, results)
+        layers = adapted_layers(model).values()
+        spent = sum(one.adapter_bits() * one.in_features * one.out_features for one in layers)
+        weights = sum(one.in_features * one.out_features for one in packed_layers(model).values())
+        results.add_metric(
+            "bits_with_adapters",
+            results.metric("bits_with_scales").value + spent / weights,
+            n=len(layers),
+            unit="bits",
+        )
+
+
+def _passed(
+    block: nn.Module, weights: Mapping[str, Tensor], hidden: Tensor, keywords: Mapping[str, Any]
+) -> Tensor:
+    """Pass hidden states through a block with other weights, (B, L, d)."""
+    named = {f"{layer}.weight": weight for layer, weight in weights.items()}
+    outputs = functional_call(block, named, (hidden,), dict(keywords))
+    # Before transformers 5 it was the first of several.
+    return outputs if isinstance(outputs, Tensor) else outputs[0]
