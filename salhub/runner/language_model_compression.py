@@ -230,7 +230,7 @@ class CompressionRecipe(BlockRecipe):
                 block = self.compress_block(model, name)
                 torch.manual_seed(mixed_seed(seed, index, 1))
                 self.take_block(model, name, block)
-                bar.set_postfix(error=f"{max(block.measures.values(), default=0):.3f}")
+                bar.set_postfix(error=f"{max(_errors(block.measures), default=0):.3f}")
             return self.finish(model)
 
     def _read_test_tokens(self) -> Tensor | None:
@@ -391,12 +391,7 @@ class CompressionRecipe(BlockRecipe):
         for name, with_scales in (("bits", False), ("bits_with_scales", True)):
             bits = mean_bits(model, with_scales=with_scales)
             results.add_metric(name, bits, n=len(layers), unit="bits")
-        errors = [
-            value
-            for block in self.measures.values()
-            for name, value in block.items()
-            if name.startswith("error/")
-        ]
+        errors = [error for block in self.measures.values() for error in _errors(block)]
         results.add_mean("error", errors, unit="fraction")
         sizes = model_bytes(self.run.folder)
         results.add_metric("bytes", sizes["total"], unit="bytes")
@@ -439,6 +434,10 @@ class CompressionRecipe(BlockRecipe):
             pipeline_tag="text-generation",
             base_model=self.base_model,
         )
+
+
+def _errors(measures: Mapping[str, float]) -> list[float]:
+    return [value for name, value in measures.items() if name.startswith("error/")]
 
 
 def mean_bits(model: nn.Module, *, with_scales: bool) -> float:

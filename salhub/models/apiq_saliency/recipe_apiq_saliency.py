@@ -317,13 +317,15 @@ class ApiQSaliencyRecipe(CompressionRecipe):
     ) -> tuple[Mapping[str, QuantizedWeight], dict[str, Tensor], dict[str, float]]:
         options = self.arguments
         block.requires_grad_(False)
-        layers = {
-            layer: self._trained(linear.weight, f"{name}.{layer}")
-            for layer, linear in linear_layers(block).items()
-        }
+        with self.timed("ranges"):
+            layers = {
+                layer: self._trained(linear.weight, f"{name}.{layer}")
+                for layer, linear in linear_layers(block).items()
+            }
         self._targets = {name: block_outputs(block, self.full_inputs)}
         train = self._train_layers if options.mode == "layer" else self._train_block
-        histories = train(block, layers, name)
+        with self.timed("training"):
+            histories = train(block, layers, name)
         tensors: dict[str, Tensor] = {}
         with torch.no_grad():
             for layer, trained in layers.items():
