@@ -25,8 +25,9 @@ class LearnedClipping(nn.Module):
     A group of two bits or more covers `low = sigmoid(lower) · min(w, 0)` to
     `high = sigmoid(upper) · max(w, 0)` with `scale = (high - low) / (2^b - 1)` and
     `zero = round(-low / scale)`; symmetric ones have `scale = max(high, -low) / (2^(b-1) - 1)` and
-    `zero = 2^(b-1) - 1`. A group of one bit is `mean ± scale` with
-    `scale = (sigmoid(upper) + 1/2) · mean|w - mean|`, and no use for `lower`.
+    `zero = 2^(b-1) - 1`, and are stored mirrored, with `-scale` and a zero of `2^(b-1)`. A group of
+    one bit is `mean ± scale` with `scale = (sigmoid(upper) + 1/2) · mean|w - mean|`, and no use for
+    `lower`.
 
     Rounding is straight-through for the weights and the scale and has no gradient for the zero;
     clamping has its own. A backward pass makes the gradients of the logits from that of the weight,
@@ -164,6 +165,13 @@ class LearnedClipping(nn.Module):
             scales[:, part.groups] = found.scale
             zeros[:, part.groups] = found.zero
             means[:, part.groups] = found.mean
+        if self.symmetric:
+            # The same values with steps below 0 and the zero at 2^(b-1), where other programs
+            # have it.
+            top = 2 ** self.group_bits.int() - 1
+            columns = torch.arange(codes.shape[1], device=codes.device) // self.group_size
+            codes = (top[columns] - codes).to(torch.uint8)
+            scales, zeros = -scales, top - zeros
         return QuantizedWeight(
             codes,
             self.group_size,

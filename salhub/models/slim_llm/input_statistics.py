@@ -151,3 +151,18 @@ def inverse_factor(hessian: Tensor, damping: float, name: str) -> tuple[Tensor, 
         f"the inputs of {name} depend on each other so much that their matrix cannot be inverted; "
         "give more calibration text, or a larger damping."
     )
+
+
+def relative_error(weight: Tensor, written: Tensor, moments: Tensor) -> float:
+    """‖X(Ŵ - W)ᵀ‖ / ‖XWᵀ‖ on the calibration inputs.
+
+    Args:
+        weight, written: float32 (n, m).
+        moments: Σ x xᵀ of the inputs, (m, m).
+    """
+
+    def energy(matrix: Tensor) -> float:
+        return float(((matrix @ moments) * matrix).sum().double())
+
+    whole = energy(weight)
+    return (max(energy(written - weight), 0.0) / whole) ** 0.5 if whole > 0 else 0.0

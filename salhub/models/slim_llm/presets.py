@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 Allocation = Literal["salience", "uniform", "random", "inverted"]
-Preset = Literal["recommended", "reference", "rtn", "gptq", "gptq-clip"]
+Preset = Literal["recommended", "reference", "plus", "rtn", "gptq", "gptq-clip"]
 # All groups get the same bits.
 BASELINES = frozenset({"rtn", "gptq", "gptq-clip"})
 
@@ -15,9 +15,13 @@ _RELEASED = {
     "error_norm": 2.4,
     "search_range": 0.1,
     "binary_scale": "abs",
+    "clip_epochs": 0,
 }
 _UNIFORM = {**_RELEASED, "allocation": "uniform", "allow_uniform": True, "search_weights": "none"}
 _NO_SEARCH = {**_UNIFORM, "search_range": 0.0}
+_ROUNDED = {"backbone": "rtn", "search_weights": "none", "search_range": 0.0}
+# Bits are allocated as released; 10 epochs are what its code has where nothing is said.
+_PLUS = {**_RELEASED, "binary_scale": "centered", "clip_epochs": 10, **_ROUNDED}
 # With two bits on average, leave to keep all groups alike does harm.
 _NOT_UNIFORM_BELOW = 3
 
@@ -30,7 +34,8 @@ def preset_values(preset: Preset, bits: float) -> dict[str, Any]:
         bits: On average.
 
     Source: "reference" is the released code of Huang et al. 2024 (arXiv 2405.14917), without what
-        are slips in it; "recommended" is ours; "gptq" is Frantar et al. 2023 (arXiv 2210.17323).
+        are slips in it; "recommended" is ours; "plus" is SliM-LLM+ of the same
+        paper; "gptq" is Frantar et al. 2023 (arXiv 2210.17323).
 
     Example:
         >>> preset_values("gptq", 2)["search_range"], preset_values("gptq-clip", 2)["search_range"]
@@ -44,6 +49,8 @@ def preset_values(preset: Preset, bits: float) -> dict[str, Any]:
         else:
             searched = {"allow_uniform": True}
         return {**_RELEASED, "binary_scale": "centered", **searched}
+    if preset == "plus":
+        return _PLUS
     if preset == "gptq-clip":
         return _UNIFORM
     return {**_NO_SEARCH, "backbone": "rtn" if preset == "rtn" else "gptq"}

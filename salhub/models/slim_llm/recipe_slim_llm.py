@@ -3,48 +3,49 @@
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from salhub.model_card import Facts
+from salhub.models.slim_llm.arguments_slim_llm import SlimLLMArguments
 from salhub.models.slim_llm.bit_allocation import (
-    Salience,
     allocate_bits,
     group_means,
     swapped_bits,
     weight_salience,
 )
-from salhub.models.slim_llm.column_updates import (
-    Backbone,
-    RangeSearch,
-    SearchWeights,
-    quantized_columns,
-)
-from salhub.models.slim_llm.group_scales import BinaryScale
+from salhub.models.slim_llm.clip_training import train_clipping
+from salhub.models.slim_llm.column_updates import RangeSearch, quantized_columns
 from salhub.models.slim_llm.input_statistics import (
     InputStatistics,
     collected_inputs,
     inverse_factor,
+    relative_error,
 )
 from salhub.models.slim_llm.layer_report import CompressionReport, LayerReport
 from salhub.models.slim_llm.layer_widths import LayerWidths, measured_widths
 from salhub.models.slim_llm.plots import bit_map_picture, divergence_picture
-from salhub.models.slim_llm.presets import BASELINES, Allocation, Preset, preset_values
+from salhub.models.slim_llm.presets import preset_values
 from salhub.models.slim_llm.quantization_slim_llm import SlimLLMQuantizationConfig
-from salhub.quantization.decoder_blocks import linear_layers, pass_block
+from salhub.quantization.decoder_blocks import (
+    BlockInputs,
+    block_outputs,
+    in_full_precision,
+    linear_layers,
+    pass_block,
+)
+from salhub.quantization.learned_clipping import LearnedClipping
 from salhub.quantization.quantized_weight import QuantizedWeight
 from salhub.quantization.quantizer import packed_layers
-from salhub.runner.arguments import check_count, check_positive, check_share
 from salhub.runner.blocks import CompressedBlock
-from salhub.runner.language_model_compression import CompressionArguments, CompressionRecipe
+from salhub.runner.language_model_compression import CompressionRecipe
 
 logger = logging.getLogger(__name__)
 
-Granularity = Literal["group", "module"]
 BITS_NAME, DIVERGENCES_NAME = "bits.png", "divergences.png"
 # What a block keeps of a layer beside its weight.
 _DIVERGENCES, _SALIENCE = "divergences", "salience"
@@ -57,134 +58,6 @@ _DIVERGENCES_WORDS = (
     "How far the outputs of each layer are from what they were with p groups a bit lower and p a "
     "bit higher; each curve is divided by its first value, and the dot is the p that was taken."
 )
-
-
-@dataclass(kw_only=True)
-class SlimLLMArguments(CompressionArguments):
-    """Options of `SlimLLMRecipe`; those that are None are as the preset has them.
-
-    Args:
-        bits: The mean; 2, 3 or 4, and with bits_granularity="module" any number from 2 to 4, such
-            as 2.25 or 3.5. There, a mean of exactly 2 or 4 leaves no choice: all layers have that
-            width.
-        bits_granularity: "group" gives widths to groups of columns, as published; "module" gives
-            one of 2, 3 and 4 to each layer, the same to layers that read the same inputs, as other
-            programs want it, see `measured_widths`. The mean is then at most `bits`, as near as
-            layers of these sizes can come.
-        symmetric: Whether zeros are fixed at 2^(width - 1), as other programs want it; where a
-            layer has one width. See `group_scales`.
-        preset: "recommended" is SliM-LLM as we found it best: centered one-bit groups, at two bits
-            a search that counts errors by salience, and at three and four bits leave to keep all
-            groups of a layer alike. "reference" is SliM-LLM as published. Three more are there to
-            compare with, and give all groups the same bits: "rtn" rounds each weight, "gptq" lets
-            later columns make up for earlier ones, and "gptq-clip" searches the ranges as well.
-        allocation: Which groups get a bit less and more: by "salience" as published, or, to
-            compare with, none ("uniform"), as many at "random", or the opposite ("inverted").
-        salience: What salience divides by: "cholesky" as released, or "hinv" as published; see
-            `weight_salience`.
-        allow_uniform: Whether a layer may keep all its groups alike where that is best.
-        search_weights: What an error counts in the search of a range: "mask" counts salient weights
-            `salience_weight` times, "salience" all by their salience, and "none" all alike.
-        salience_weight: What salient weights count in it, with search_weights="mask".
-        error_norm: The power of an error in it.
-        search_range: How far a range is stretched and shrunk; 0 for no search.
-        search_steps: Steps either way.
-        binary_scale: The scale of groups of one bit: "centered" around their mean, or "abs" as
-            released; see `group_scales`.
-        backbone: "gptq", or "rtn" where columns are only rounded.
-        damping: Share of its mean that is added to the diagonal of the Hessian.
-        num_search_rows: Most rows of the inputs on which bits are allocated.
-
-    Raises:
-        ValueError: An option contradicts what a preset to compare with is.
-
-    Example:
-        >>> options = SlimLLMArguments(output_dir="out", model="m", calibration="t.txt", bits=3)
-        >>> options.allow_uniform, options.resolved().allow_uniform
-        (None, True)
-    """
-
-    bits: float = 2
-    bits_granularity: Granularity = "group"
-    symmetric: bool = False
-    preset: Preset = "recommended"
-    allocation: Allocation | None = None
-    salience: Salience = "cholesky"
-    allow_uniform: bool | None = None
-    search_weights: SearchWeights | None = None
-    salience_weight: float = 1.0
-    error_norm: float | None = None
-    search_range: float | None = None
-    search_steps: int = 50
-    binary_scale: BinaryScale | None = None
-    backbone: Backbone | None = None
-    damping: float = 0.01
-    num_search_rows: int = 4096
-
-    def __post_init__(self) -> None:
-        if isinstance(self.bits, float) and self.bits.is_integer():
-            self.bits = int(self.bits)
-        super().__post_init__()
-
-    def resolved(self) -> "SlimLLMArguments":
-        """The same with what the preset has in the place of None."""
-        values = preset_values(self.preset, self.bits)
-        missing = {name: value for name, value in values.items() if getattr(self, name) is None}
-        return replace(self, **missing)
-
-    def changed(self) -> dict[str, tuple[Any, Any]]:
-        """Options that were given and are not as in the preset -> both values, the given first."""
-        given = {
-            name: (getattr(self, name), value)
-            for name, value in preset_values(self.preset, self.bits).items()
-        }
-        return {name: both for name, both in given.items() if both[0] not in (None, both[1])}
-
-    def validate(self) -> None:
-        """Check the options of SliM-LLM, and those of every compression."""
-        super().validate()
-        for name in ("search_steps", "num_search_rows"):
-            check_count(name, getattr(self, name))
-        for name in ("salience_weight", "damping"):
-            check_positive(name, getattr(self, name))
-        if self.error_norm is not None:
-            check_positive("error_norm", self.error_norm)
-        if self.search_range is not None:
-            check_share("search_range", self.search_range)
-        if self.preset in BASELINES:
-            for name, (given, value) in self.changed().items():
-                raise ValueError(
-                    f"preset={self.preset} means {name}={_word(value)}, and {name}={_word(given)} "
-                    "was given; leave one of them out."
-                )
-        allocation = self.allocation or preset_values(self.preset, self.bits)["allocation"]
-        if self.bits_granularity == "module" and allocation != "salience":
-            raise ValueError(
-                f"allocation={allocation} is of groups, and bits_granularity is module; leave out "
-                "one of them, or the preset that means it."
-            )
-        if self.symmetric and self.bits_granularity != "module" and allocation != "uniform":
-            raise ValueError(
-                "symmetric needs one width a layer; give bits_granularity=module, or "
-                "allocation=uniform."
-            )
-
-    def check_bits(self) -> None:
-        """Refuse a mean of bits that cannot be kept."""
-        if self.bits_granularity == "module":
-            if not 2 <= self.bits <= 4:
-                raise ValueError(f"bits must be from 2 to 4, got {self.bits}.")
-        elif isinstance(self.bits, float) and 2 < self.bits < 4:
-            raise ValueError(
-                f"bits must be 2, 3 or 4, got {self.bits}; give bits_granularity=module for a "
-                "mean between them."
-            )
-        else:
-            super().check_bits()
-
-
-def _word(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class SlimLLMRecipe(CompressionRecipe):
@@ -233,6 +106,8 @@ class SlimLLMRecipe(CompressionRecipe):
     def prepare(self, model: nn.Module, accelerator: Any) -> None:
         super().prepare(model, accelerator)
         options = self.arguments
+        self.plain_inputs: BlockInputs | None = None
+        self._plain_outputs: Tensor | None = None
         self.layer_widths: LayerWidths | None = None
         if options.bits_granularity == "module":
             if options.bits in (2, 4):
@@ -246,6 +121,9 @@ class SlimLLMRecipe(CompressionRecipe):
                 symmetric=options.symmetric,
             )
             self.inputs = self.first_inputs(model)
+        if self.settings.clip_epochs:
+            # What blocks in full precision give, which is what the trained ones are to give.
+            self.plain_inputs = self.first_inputs(model)
 
     @torch.no_grad()
     def quantize(
@@ -270,20 +148,69 @@ class SlimLLMRecipe(CompressionRecipe):
         found: dict[str, QuantizedWeight] = {}
         tensors: dict[str, Tensor] = {}
         measures: dict[str, float] = {}
+        bits: dict[str, Tensor] = {}
         for one in statistics:
-            self._quantize_together(one, layers, name, found, tensors, measures)
+            weights, widths, factor = self._allocated(one, layers, name, tensors)
+            if options.clip_epochs:
+                bits |= dict(zip(one.layers, widths, strict=True))
+                continue
+            with self.timed("weights"):
+                written = quantized_columns(
+                    weights,
+                    widths,
+                    factor,
+                    options.group_size,
+                    self._search(),
+                    backbone=options.backbone,
+                )
+            found |= dict(zip(one.layers, written, strict=True))
+        if options.clip_epochs:
+            with self.timed("weights"):
+                found, losses = self._trained(block, bits)
+            measures |= {"loss/first": losses[0], "loss/last": losses[-1]}
+        for one in statistics:
+            for layer in one.layers:
+                measures[f"error/{layer}"] = relative_error(
+                    layers[layer].weight, found[layer].dequantize(), one.moments
+                )
         return found, tensors, measures
 
-    def _quantize_together(
+    def _trained(
+        self, block: nn.Module, bits: Mapping[str, Tensor]
+    ) -> tuple[dict[str, QuantizedWeight], list[float]]:
+        """The layers of a block with ranges that are trained, and the losses."""
+        options, inputs = self.settings, self.inputs
+        layers = {
+            name: LearnedClipping(
+                layer.weight.detach(),
+                options.group_size,
+                bits[name],
+                symmetric=options.symmetric,
+            )
+            for name, layer in linear_layers(block).items()
+        }
+        self._plain_outputs = block_outputs(block, self.plain_inputs)
+        targets = [self._plain_outputs]
+        if options.aug_loss:
+            targets.append(block_outputs(block, inputs))
+        losses = train_clipping(
+            block,
+            layers,
+            inputs,
+            targets,
+            epochs=options.clip_epochs,
+            learning_rate=options.clip_learning_rate,
+        )
+        return {name: layer.quantized() for name, layer in layers.items()}, losses
+
+    def _allocated(
         self,
         statistics: InputStatistics,
         layers: Mapping[str, nn.Linear],
         block_name: str,
-        found: dict[str, QuantizedWeight],
         tensors: dict[str, Tensor],
-        measures: dict[str, float],
-    ) -> None:
-        """Quantize the layers that read the same inputs."""
+    ) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """The weights and bits of layers that read the same inputs, and U of these."""
         options, names = self.settings, statistics.layers
         with self.timed("inputs"):
             factor, is_dead = inverse_factor(
@@ -303,17 +230,7 @@ class SlimLLMRecipe(CompressionRecipe):
                     tensors[f"{name}.{_DIVERGENCES}"] = torch.tensor(
                         divergences, dtype=torch.float64
                     )
-        with self.timed("weights"):
-            written = quantized_columns(
-                weights, bits, factor, options.group_size, self._search(), backbone=options.backbone
-            )
-        for name, layer, weight in zip(
-            names, [layers[name] for name in names], written, strict=True
-        ):
-            found[name] = weight
-            measures[f"error/{name}"] = relative_error(
-                layer.weight, weight.dequantize(), statistics.moments
-            )
+        return weights, bits, factor
 
     def _bits(
         self, name: str, weight: Tensor, rows: Tensor, factor: Tensor
@@ -357,11 +274,22 @@ class SlimLLMRecipe(CompressionRecipe):
         )
 
     def take_block(self, model: nn.Module, name: str, block: CompressedBlock) -> None:
+        if self.plain_inputs is not None:
+            outputs, self._plain_outputs = self._plain_outputs, None
+            if outputs is None:  # the block was read and not compressed
+                plain = in_full_precision(self.blocks[name])
+                with torch.no_grad():
+                    outputs = block_outputs(plain, self.plain_inputs)
+            self.plain_inputs.hidden = outputs
         super().take_block(model, name, block)
         for key, tensor in block.tensors.items():
             layer, _, kind = key.rpartition(".")
             if kind in (_DIVERGENCES, _SALIENCE, _OF_WIDTHS):
                 self.searched.setdefault(f"{name}.{layer}", {})[kind] = tensor
+
+    def finish(self, model: Any) -> nn.Module:
+        self.plain_inputs = None
+        return super().finish(model)
 
     def report(self, model: nn.Module) -> CompressionReport:
         """What was decided about each layer of the finished model."""
@@ -399,18 +327,3 @@ class SlimLLMRecipe(CompressionRecipe):
         if (self.run.folder / DIVERGENCES_NAME).is_file():
             pictures[DIVERGENCES_NAME] = _DIVERGENCES_WORDS
         return replace(super().card_facts(), pictures=pictures)
-
-
-def relative_error(weight: Tensor, written: Tensor, moments: Tensor) -> float:
-    """‖X(Ŵ - W)ᵀ‖ / ‖XWᵀ‖ on the calibration inputs.
-
-    Args:
-        weight, written: float32 (n, m).
-        moments: Σ x xᵀ of the inputs, (m, m).
-    """
-
-    def energy(matrix: Tensor) -> float:
-        return float(((matrix @ moments) * matrix).sum().double())
-
-    whole = energy(weight)
-    return (max(energy(written - weight), 0.0) / whole) ** 0.5 if whole > 0 else 0.0

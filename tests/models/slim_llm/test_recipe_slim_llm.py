@@ -232,7 +232,10 @@ def test_bad_calls_are_refused(tokens, options, words):
         ({"num_test_tokens": -5}, "num_test_tokens must be an integer, 1 or more, got -5"),
         ({"search_range": 1.0}, "search_range must be 0 or more and below 1, got 1.0"),
         ({"context_length": 100_000}, "100,?000"),
-        ({"preset": "best"}, "preset must be one of recommended, reference, rtn, gptq, gptq-clip"),
+        (
+            {"preset": "best"},
+            "preset must be one of recommended, reference, plus, rtn, gptq, gptq-clip",
+        ),
         ({"quantize_embeddings": "int4"}, "quantize_embeddings must be one of int8 or None"),
     ],
 )

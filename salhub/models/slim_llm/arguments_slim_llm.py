@@ -1,0 +1,168 @@
+"""Options of SliM-LLM."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from salhub.models.slim_llm.bit_allocation import Salience
+from salhub.models.slim_llm.column_updates import Backbone, SearchWeights
+from salhub.models.slim_llm.group_scales import BinaryScale
+from salhub.models.slim_llm.presets import BASELINES, Allocation, Preset, preset_values
+from salhub.runner.arguments import check_count, check_not_negative, check_positive, check_share
+from salhub.runner.language_model_compression import CompressionArguments
+
+Granularity = Literal["group", "module"]
+
+
+@dataclass(kw_only=True)
+class SlimLLMArguments(CompressionArguments):
+    """Options of `SlimLLMRecipe`; those that are None are as the preset has them.
+
+    Args:
+        bits: The mean; 2, 3 or 4, and with bits_granularity="module" any number from 2 to 4, such
+            as 2.25 or 3.5. There, a mean of exactly 2 or 4 leaves no choice: all layers have that
+            width.
+        bits_granularity: "group" gives widths to groups of columns, as published; "module" gives
+            one of 2, 3 and 4 to each layer, the same to layers that read the same inputs, as other
+            programs want it, see `measured_widths`. The mean is then at most `bits`, as near as
+            layers of these sizes can come.
+        symmetric: Whether zeros are fixed at 2^(width - 1), as other programs want it; where a
+            layer has one width. See `group_scales`.
+        preset: "recommended" is SliM-LLM as we found it best: centered one-bit groups, at two bits
+            a search that counts errors by salience, and at three and four bits leave to keep all
+            groups of a layer alike. "reference" is SliM-LLM as published. "plus" is SliM-LLM+: the
+            same bits, and ranges that are trained block by block. Three more are there to compare
+            with, and give all groups the same bits: "rtn" rounds each weight, "gptq" lets
+            later columns make up for earlier ones, and "gptq-clip" searches the ranges as well.
+        allocation: Which groups get a bit less and more: by "salience" as published, or, to
+            compare with, none ("uniform"), as many at "random", or the opposite ("inverted").
+        salience: What salience divides by: "cholesky" as released, or "hinv" as published; see
+            `weight_salience`.
+        allow_uniform: Whether a layer may keep all its groups alike where that is best.
+        search_weights: What an error counts in the search of a range: "mask" counts salient weights
+            `salience_weight` times, "salience" all by their salience, and "none" all alike.
+        salience_weight: What salient weights count in it, with search_weights="mask".
+        error_norm: The power of an error in it.
+        search_range: How far a range is stretched and shrunk; 0 for no search.
+        search_steps: Steps either way.
+        binary_scale: The scale of groups of one bit: "centered" around their mean, or "abs" as
+            released; see `group_scales`.
+        backbone: "gptq", or "rtn" where columns are only rounded.
+        clip_epochs: Passes over the calibration windows in which the ranges of a block are trained;
+            0 where they are searched.
+        clip_learning_rate: Of AdamW in it, without weight decay.
+        aug_loss: Whether it also keeps to what the full weights give on the inputs that the
+            compressed blocks give.
+        damping: Share of its mean that is added to the diagonal of the Hessian.
+        num_search_rows: Most rows of the inputs on which bits are allocated.
+
+    Raises:
+        ValueError: An option contradicts what a preset to compare with is.
+
+    Example:
+        >>> options = SlimLLMArguments(output_dir="out", model="m", calibration="t.txt", bits=3)
+        >>> options.allow_uniform, options.resolved().allow_uniform
+        (None, True)
+    """
+
+    bits: float = 2
+    bits_granularity: Granularity = "group"
+    symmetric: bool = False
+    preset: Preset = "recommended"
+    allocation: Allocation | None = None
+    salience: Salience = "cholesky"
+    allow_uniform: bool | None = None
+    search_weights: SearchWeights | None = None
+    salience_weight: float = 1.0
+    error_norm: float | None = None
+    search_range: float | None = None
+    search_steps: int = 50
+    binary_scale: BinaryScale | None = None
+    backbone: Backbone | None = None
+    clip_epochs: int | None = None
+    clip_learning_rate: float = 1e-2
+    aug_loss: bool = False
+    damping: float = 0.01
+    num_search_rows: int = 4096
+
+    def __post_init__(self) -> None:
+        if isinstance(self.bits, float) and self.bits.is_integer():
+            self.bits = int(self.bits)
+        super().__post_init__()
+
+    def resolved(self) -> "SlimLLMArguments":
+        """The same with what the preset has in the place of None."""
+        values = preset_values(self.preset, self.bits)
+        missing = {name: value for name, value in values.items() if getattr(self, name) is None}
+        return replace(self, **missing)
+
+    def changed(self) -> dict[str, tuple[Any, Any]]:
+        """Options that were given and are not as in the preset -> both values, the given first."""
+        given = {
+            name: (getattr(self, name), value)
+            for name, value in preset_values(self.preset, self.bits).items()
+        }
+        return {name: both for name, both in given.items() if both[0] not in (None, both[1])}
+
+    def validate(self) -> None:
+        """Check the options of SliM-LLM, and those of every compression."""
+        super().validate()
+        for name in ("search_steps", "num_search_rows"):
+            check_count(name, getattr(self, name))
+        for name in ("salience_weight", "damping", "clip_learning_rate"):
+            check_positive(name, getattr(self, name))
+        if self.error_norm is not None:
+            check_positive("error_norm", self.error_norm)
+        if self.search_range is not None:
+            check_share("search_range", self.search_range)
+        if self.clip_epochs is not None:
+            check_not_negative("clip_epochs", self.clip_epochs)
+        self._check_training()
+        if self.preset in BASELINES:
+            for name, (given, value) in self.changed().items():
+                raise ValueError(
+                    f"preset={self.preset} means {name}={_word(value)}, and {name}={_word(given)} "
+                    "was given; leave one of them out."
+                )
+        allocation = self.allocation or preset_values(self.preset, self.bits)["allocation"]
+        if self.bits_granularity == "module" and allocation != "salience":
+            raise ValueError(
+                f"allocation={allocation} is of groups, and bits_granularity is module; leave out "
+                "one of them, or the preset that means it."
+            )
+        if self.symmetric and self.bits_granularity != "module" and allocation != "uniform":
+            raise ValueError(
+                "symmetric needs one width a layer; give bits_granularity=module, or "
+                "allocation=uniform."
+            )
+
+    def _check_training(self) -> None:
+        """Refuse options that would do nothing where ranges are trained."""
+        values = preset_values(self.preset, self.bits)
+        given = {
+            name: getattr(self, name) if getattr(self, name) is not None else value
+            for name, value in values.items()
+        }
+        if given["clip_epochs"] and (given["search_range"] or given["backbone"] == "gptq"):
+            raise ValueError(
+                "clip_epochs trains ranges that are not searched, of weights that are rounded one "
+                "by one; give preset=plus, and neither search_range nor backbone."
+            )
+        if self.aug_loss and not given["clip_epochs"]:
+            raise ValueError("aug_loss is of ranges that are trained; give preset=plus with it.")
+
+    def check_bits(self) -> None:
+        """Refuse a mean of bits that cannot be kept."""
+        if self.bits_granularity == "module":
+            if not 2 <= self.bits <= 4:
+                raise ValueError(f"bits must be from 2 to 4, got {self.bits}.")
+        elif isinstance(self.bits, float) and 2 < self.bits < 4:
+            raise ValueError(
+                f"bits must be 2, 3 or 4, got {self.bits}; give bits_granularity=module for a "
+                "mean between them."
+            )
+        else:
+            super().check_bits()
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
