@@ -45,6 +45,9 @@ def check_exportable(model: nn.Module, format: str) -> None:
 
 def _faults(layer: PackedLinear, format: str) -> Iterator[tuple[str, str]]:
     widths, size = sorted(set(layer.widths)), layer.group_size
+    if type(layer) is not PackedLinear:
+        # Of a subclass that adds something to the weight.
+        yield "it has an adapter", "export it with format 'dense', which adds it to the weights"
     if 1 in widths:
         yield "it has groups of one bit, which lie around a mean", _OTHERWISE
     if len(widths) > 1:

@@ -16,6 +16,8 @@ from salhub import entries, registration
 from salhub.cli import app
 from salhub.quantization import export
 from salhub.quantization.export import export_model
+from salhub.quantization.export_checks import check_exportable
+from salhub.quantization.packed_linear import PackedLinear
 from salhub.quantization.quantized_weight import QuantizedWeight
 from salhub.quantization.quantizer import quantize_model
 from tests import small_llama
@@ -269,6 +271,19 @@ def test_models_with_adapters_are_refused(symmetric, tmp_path):
     small_llama.tokenizer().save_pretrained(tmp_path / "adapter")
     with pytest.raises(ValueError, match="has an adapter, and a folder of one format holds none"):
         export_model(tmp_path / "adapter", tmp_path / "out", "dense")
+
+
+def test_an_adapter_within_a_layer_is_refused_and_not_lost(symmetric):
+    model = AutoModelForCausalLM.from_pretrained(symmetric)
+    name = "model.layers.1.mlp.up_proj"
+    layer = model.get_submodule(name)
+    size = layer.in_features, layer.out_features, layer.group_size
+    model.set_submodule(name, type("Adapted", (PackedLinear,), {})(*size, layer.widths))
+    for format in ("gptq", "compressed-tensors"):
+        with pytest.raises(
+            ValueError, match=r"1\.mlp\.up_proj cannot .* it has an adapter; export"
+        ):
+            check_exportable(model, format)
 
 
 def test_the_command_writes_a_folder(symmetric, tmp_path):
