@@ -1,7 +1,7 @@
 """The blocks of a causal language model one by one, and what goes into each of them."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,14 +168,22 @@ def layers_by_inputs(block: nn.Module, inputs: BlockInputs) -> list[list[str]]:
     return list(groups.values())
 
 
-@torch.no_grad()
 def layer_inputs(block: nn.Module, inputs: BlockInputs, name: str) -> Tensor:
     """What goes into a linear layer of a block, of all sequences, (S, L, m).
 
     Args:
+        block, inputs, name: As of `layer_input_batches`.
+    """
+    return torch.cat([*layer_input_batches(block, inputs, name)])
+
+
+def layer_input_batches(block: nn.Module, inputs: BlockInputs, name: str) -> Iterator[Tensor]:
+    """What goes into a linear layer of a block, of sequences that pass together, (B, L, m) each.
+
+    Args:
         block: In float32.
         inputs: What goes into the block.
-        name: Of the layer, which is called once in a pass.
+        name: Of the layer, which is called once in a pass; what comes after it is not computed.
     """
     seen: list[Tensor] = []
 
@@ -183,16 +191,17 @@ def layer_inputs(block: nn.Module, inputs: BlockInputs, name: str) -> Tensor:
         seen.append(values[0])
         raise _Stop
 
-    handle = block.get_submodule(name).register_forward_pre_hook(look)
-    try:
-        for batch in inputs.batches():
-            try:
+    layer = block.get_submodule(name)
+    for batch in inputs.batches():
+        handle = layer.register_forward_pre_hook(look)
+        try:
+            with torch.no_grad():
                 pass_block(block, batch, inputs.keywords)
-            except _Stop:
-                continue
-    finally:
-        handle.remove()
-    return torch.cat(seen)
+        except _Stop:
+            pass
+        finally:
+            handle.remove()
+        yield seen.pop()
 
 
 def in_full_precision(block: nn.Module) -> nn.Module:

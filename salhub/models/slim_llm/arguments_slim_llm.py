@@ -6,7 +6,7 @@ from typing import Any, Literal
 from salhub.models.slim_llm.bit_allocation import Salience
 from salhub.models.slim_llm.column_updates import Backbone, SearchWeights
 from salhub.models.slim_llm.group_scales import BinaryScale
-from salhub.models.slim_llm.presets import BASELINES, Allocation, Preset, preset_values
+from salhub.models.slim_llm.presets import BASELINES, Allocation, Objective, Preset, preset_values
 from salhub.runner.arguments import check_count, check_not_negative, check_positive, check_share
 from salhub.runner.language_model_compression import CompressionArguments
 
@@ -37,12 +37,19 @@ class SlimLLMArguments(CompressionArguments):
             compare with, none ("uniform"), as many at "random", or the opposite ("inverted").
         salience: What salience divides by: "cholesky" as released, or "hinv" as published; see
             `weight_salience`.
+        objective: What the bits of groups are chosen for: the "divergence" of the outputs of a
+            layer, as published, or the sum of the "error" that each group is expected to leave; see
+            `allocate_bits` and `allocate_by_error`.
+        match_outputs: Whether layers are quantized one after another, each to give what it gives in
+            the model in full precision from what the quantized ones before it hand on; see
+            `matched_weight`.
         allow_uniform: Whether a layer may keep all its groups alike where that is best.
         search_weights: What an error counts in the search of a range: "mask" counts salient weights
             `salience_weight` times, "salience" all by their salience, and "none" all alike.
         salience_weight: What salient weights count in it, with search_weights="mask".
         error_norm: The power of an error in it.
-        search_range: How far a range is stretched and shrunk; 0 for no search.
+        search_range: How far a range is shrunk, as a share of it; 0 for not at all.
+        search_stretch: How far it is stretched.
         search_steps: Steps either way.
         binary_scale: The scale of groups of one bit: "centered" around their mean, or "abs" as
             released; see `group_scales`.
@@ -70,12 +77,15 @@ class SlimLLMArguments(CompressionArguments):
     preset: Preset = "recommended"
     allocation: Allocation | None = None
     salience: Salience = "cholesky"
+    objective: Objective | None = None
+    match_outputs: bool | None = None
     allow_uniform: bool | None = None
     search_weights: SearchWeights | None = None
     salience_weight: float = 1.0
     error_norm: float | None = None
     search_range: float | None = None
-    search_steps: int = 50
+    search_stretch: float | None = None
+    search_steps: int | None = None
     binary_scale: BinaryScale | None = None
     backbone: Backbone | None = None
     clip_epochs: int | None = None
@@ -91,9 +101,13 @@ class SlimLLMArguments(CompressionArguments):
 
     def resolved(self) -> "SlimLLMArguments":
         """The same with what the preset has in the place of None."""
+        return replace(self, **self.resolved_values())
+
+    def resolved_values(self) -> dict[str, Any]:
+        """The options that presets decide, as given or as the preset has them."""
         values = preset_values(self.preset, self.bits)
-        missing = {name: value for name, value in values.items() if getattr(self, name) is None}
-        return replace(self, **missing)
+        given = {name: getattr(self, name) for name in values}
+        return {name: values[name] if one is None else one for name, one in given.items()}
 
     def changed(self) -> dict[str, tuple[Any, Any]]:
         """Options that were given and are not as in the preset -> both values, the given first."""
@@ -106,14 +120,16 @@ class SlimLLMArguments(CompressionArguments):
     def validate(self) -> None:
         """Check the options of SliM-LLM, and those of every compression."""
         super().validate()
-        for name in ("search_steps", "num_search_rows"):
-            check_count(name, getattr(self, name))
+        check_count("num_search_rows", self.num_search_rows)
+        if self.search_steps is not None:
+            check_count("search_steps", self.search_steps)
         for name in ("salience_weight", "damping", "clip_learning_rate"):
             check_positive(name, getattr(self, name))
         if self.error_norm is not None:
             check_positive("error_norm", self.error_norm)
-        if self.search_range is not None:
-            check_share("search_range", self.search_range)
+        for name in ("search_range", "search_stretch"):
+            if getattr(self, name) is not None:
+                check_share(name, getattr(self, name))
         if self.clip_epochs is not None:
             check_not_negative("clip_epochs", self.clip_epochs)
         self._check_training()
@@ -123,7 +139,13 @@ class SlimLLMArguments(CompressionArguments):
                     f"preset={self.preset} means {name}={_word(value)}, and {name}={_word(given)} "
                     "was given; leave one of them out."
                 )
-        allocation = self.allocation or preset_values(self.preset, self.bits)["allocation"]
+        resolved = self.resolved_values()
+        if resolved["match_outputs"] and resolved["clip_epochs"]:
+            raise ValueError(
+                "match_outputs is of weights that are written column by column, and clip_epochs is "
+                f"{resolved['clip_epochs']}; leave out one of them, or the preset that means it."
+            )
+        allocation = resolved["allocation"]
         if self.bits_granularity == "module" and allocation != "salience":
             raise ValueError(
                 f"allocation={allocation} is of groups, and bits_granularity is module; leave out "

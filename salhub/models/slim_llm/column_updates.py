@@ -30,7 +30,8 @@ class RangeSearch:
             "salience" by 1 / U_jj², "none" alike.
         salience_weight: See `weights`; at 1 the mask changes nothing.
         norm: The power of an error.
-        search_range: How far the range is stretched and shrunk, as a share of it; 0 for no search.
+        search_range: How far the range is shrunk, as a share of it; 0 for not at all.
+        search_stretch: How far it is stretched; None for as far as it is shrunk.
         search_steps: Steps either way.
         binary_scale: As of `group_scales`.
         symmetric: As of `group_scales`.
@@ -40,6 +41,7 @@ class RangeSearch:
     salience_weight: float = 1.0
     norm: float = 2.4
     search_range: float = 0.1
+    search_stretch: float | None = None
     search_steps: int = 50
     binary_scale: BinaryScale = "centered"
     symmetric: bool = False
@@ -47,7 +49,8 @@ class RangeSearch:
     @property
     def factors(self) -> list[float]:
         """Factors of the range in the order in which they are tried."""
-        return range_factors(self.search_range, self.search_steps) if self.search_range else [1.0]
+        shrink, stretch = self.search_range, self.search_stretch
+        return range_factors(shrink, shrink if stretch is None else stretch, self.search_steps)
 
 
 def salient_mask(salience: Tensor) -> Tensor:
@@ -109,6 +112,34 @@ def quantized_columns(
         if end < left.shape[1]:
             left[:, end:].addmm_(errors, factor[begin:end, end:], alpha=-1)
     return _split(codes, found, weights, group_bits, group_size)
+
+
+def expected_errors(
+    weight: Tensor, bits: int, factor: Tensor, group_size: int, search: RangeSearch
+) -> Tensor:
+    """What each group costs with a bit less than `bits`, with them and with one more, (3, k).
+
+    It is Σ (w - ŵ)² / U_jj² over a group that is only rounded, with the scales that the search
+    finds: the error that column updates leave, but for what the columns before hand on.
+
+    Args:
+        weight: float32 (n, m).
+        bits: Of most groups.
+        factor: Upper triangular U with H⁻¹ = UᵀU, float32 (m, m).
+        group_size: Columns of a group.
+        search: How ranges are chosen.
+
+    Source: Frantar et al. 2023 (arXiv 2210.17323), eq. 2, for the cost of one weight.
+    """
+    errors = []
+    for begin in range(0, weight.shape[1], group_size):
+        columns = slice(begin, begin + group_size)
+        block, inner = weight[:, columns], factor[columns, columns]
+        costs = inner.diagonal().square().reciprocal()
+        for width in (bits - 1, bits, bits + 1):
+            away = _fitted(block, width, inner, search).rounded(block).sub_(block)
+            errors.append(away.square_().mul_(costs).sum())
+    return torch.stack(errors).view(-1, 3).T
 
 
 def _fitted(block: Tensor, bits: int, inner: Tensor, search: RangeSearch) -> GroupScales:

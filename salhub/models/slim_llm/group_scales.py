@@ -95,15 +95,21 @@ def group_scales(
     return GroupScales(step, (-lowest / step).round(), torch.zeros_like(step), top)
 
 
-def range_factors(search_range: float, search_steps: int) -> list[float]:
+def range_factors(shrink: float, stretch: float, steps: int) -> list[float]:
     """Factors of the range in the order in which they are tried: 1, then outwards, then inwards.
 
+    Args:
+        shrink: How far the range is shrunk, as a share of it; 0 for not at all.
+        stretch: How far it is stretched.
+        steps: Steps either way.
+
     Example:
-        >>> range_factors(0.1, 2)
-        [1.0, 1.05, 1.1, 0.95, 0.9]
+        >>> range_factors(0.1, 0.2, 2)
+        [1.0, 1.1, 1.2, 0.95, 0.9]
     """
-    steps = [search_range * (place + 1) / search_steps for place in range(search_steps)]
-    return [1.0, *(1 + step for step in steps), *(1 - step for step in steps)]
+    outwards = [1 + stretch * (place + 1) / steps for place in range(steps if stretch else 0)]
+    inwards = [1 - shrink * (place + 1) / steps for place in range(steps if shrink else 0)]
+    return [1.0, *outwards, *inwards]
 
 
 def searched_scales(

@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 Allocation = Literal["salience", "uniform", "random", "inverted"]
+Objective = Literal["divergence", "error"]
 Preset = Literal["recommended", "reference", "plus", "rtn", "gptq", "gptq-clip"]
 # All groups get the same bits.
 BASELINES = frozenset({"rtn", "gptq", "gptq-clip"})
@@ -14,12 +15,21 @@ _RELEASED = {
     "search_weights": "mask",
     "error_norm": 2.4,
     "search_range": 0.1,
+    "search_stretch": 0.1,
+    "search_steps": 50,
+    "objective": "divergence",
+    "match_outputs": False,
     "binary_scale": "abs",
     "clip_epochs": 0,
 }
 _UNIFORM = {**_RELEASED, "allocation": "uniform", "allow_uniform": True, "search_weights": "none"}
-_NO_SEARCH = {**_UNIFORM, "search_range": 0.0}
-_ROUNDED = {"backbone": "rtn", "search_weights": "none", "search_range": 0.0}
+_NO_SEARCH = {**_UNIFORM, "search_range": 0.0, "search_stretch": 0.0}
+_ROUNDED = {
+    "backbone": "rtn",
+    "search_weights": "none",
+    "search_range": 0.0,
+    "search_stretch": 0.0,
+}
 # Bits are allocated as released; 10 epochs are what its code has where nothing is said.
 _PLUS = {**_RELEASED, "binary_scale": "centered", "clip_epochs": 10, **_ROUNDED}
 # With two bits on average, leave to keep all groups alike does harm.

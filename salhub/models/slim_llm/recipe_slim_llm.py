@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,17 @@ from salhub.model_card import Facts
 from salhub.models.slim_llm.arguments_slim_llm import SlimLLMArguments
 from salhub.models.slim_llm.bit_allocation import (
     allocate_bits,
+    allocate_by_error,
     group_means,
     swapped_bits,
     weight_salience,
 )
 from salhub.models.slim_llm.clip_training import train_clipping
-from salhub.models.slim_llm.column_updates import RangeSearch, quantized_columns
+from salhub.models.slim_llm.column_updates import (
+    RangeSearch,
+    expected_errors,
+    quantized_columns,
+)
 from salhub.models.slim_llm.input_statistics import (
     InputStatistics,
     collected_inputs,
@@ -28,13 +33,14 @@ from salhub.models.slim_llm.input_statistics import (
 )
 from salhub.models.slim_llm.layer_report import CompressionReport, LayerReport
 from salhub.models.slim_llm.layer_widths import LayerWidths, measured_widths
+from salhub.models.slim_llm.output_matching import matched_weight, paired_statistics
 from salhub.models.slim_llm.plots import bit_map_picture, divergence_picture
-from salhub.models.slim_llm.presets import preset_values
 from salhub.models.slim_llm.quantization_slim_llm import SlimLLMQuantizationConfig
 from salhub.quantization.decoder_blocks import (
     BlockInputs,
     block_outputs,
     in_full_precision,
+    layers_by_inputs,
     linear_layers,
     pass_block,
 )
@@ -83,9 +89,7 @@ class SlimLLMRecipe(CompressionRecipe):
         self.settings = arguments.resolved()
 
     def learned_options(self) -> dict[str, Any]:
-        values = preset_values(self.arguments.preset, self.arguments.bits)
-        resolved = {name: getattr(self.settings, name) for name in values}
-        return {**super().learned_options(), **resolved}
+        return {**super().learned_options(), **self.arguments.resolved_values()}
 
     def take_model(self, model: Any, tokenizer: Any, windows: Tensor | None = None) -> Any:
         for name, (given, value) in self.arguments.changed().items():
@@ -121,16 +125,71 @@ class SlimLLMRecipe(CompressionRecipe):
                 symmetric=options.symmetric,
             )
             self.inputs = self.first_inputs(model)
-        if self.settings.clip_epochs:
-            # What blocks in full precision give, which is what the trained ones are to give.
+        if self.settings.clip_epochs or self.settings.match_outputs:
+            # What blocks in full precision give, which is what the others are to give.
             self.plain_inputs = self.first_inputs(model)
 
     @torch.no_grad()
     def quantize(
         self, block: nn.Module, name: str
     ) -> tuple[Mapping[str, QuantizedWeight], dict[str, Tensor], dict[str, float]]:
-        layers = linear_layers(block)
+        options, layers = self.settings, linear_layers(block)
+        found: dict[str, QuantizedWeight] = {}
+        tensors: dict[str, Tensor] = {}
+        measures: dict[str, float] = {}
+        bits: dict[str, Tensor] = {}
+        wanted: dict[str, tuple[Tensor, Tensor]] = {}
+        for one, cross in self._statistics(block, layers, name):
+            weights, widths, factor = self._allocated(one, cross, layers, name, tensors)
+            wanted |= {
+                layer: (weight, one.moments)
+                for layer, weight in zip(one.layers, weights, strict=True)
+            }
+            if options.clip_epochs:
+                bits |= dict(zip(one.layers, widths, strict=True))
+                continue
+            with self.timed("weights"):
+                written = quantized_columns(
+                    weights,
+                    widths,
+                    factor,
+                    options.group_size,
+                    self._search(),
+                    backbone=options.backbone,
+                )
+            found |= dict(zip(one.layers, written, strict=True))
+            if cross is not None:  # what comes after them reads what they give now
+                for layer in one.layers:
+                    layers[layer].weight.data = found[layer].dequantize()
+        if options.clip_epochs:
+            with self.timed("weights"):
+                found, losses = self._trained(block, bits)
+            measures |= {"loss/first": losses[0], "loss/last": losses[-1]}
+        for layer, (weight, moments) in wanted.items():
+            written = found[layer].dequantize()
+            measures[f"error/{layer}"] = relative_error(weight, written, moments)
+        return found, tensors, measures
+
+    def _statistics(
+        self, block: nn.Module, layers: Mapping[str, nn.Linear], name: str
+    ) -> Iterator[tuple[InputStatistics, Tensor | None]]:
+        """Of layers that read the same; where outputs are matched, with C of `matched_weight`."""
         options, inputs = self.settings, self.inputs
+        if options.match_outputs:
+            assert self.plain_inputs is not None
+            plain = in_full_precision(block)
+            for together in layers_by_inputs(block, inputs):
+                with self.timed("inputs"):
+                    pair = paired_statistics(
+                        together,
+                        block,
+                        inputs,
+                        plain,
+                        self.plain_inputs,
+                        most_rows=options.num_search_rows,
+                    )
+                yield pair
+            return
         with (
             self.timed("inputs"),
             collected_inputs(
@@ -145,35 +204,7 @@ class SlimLLMRecipe(CompressionRecipe):
                 f"no calibration text passed through {name}.{min(unseen)}, as in a mixture of "
                 "experts; such layers cannot be quantized by what goes into them."
             )
-        found: dict[str, QuantizedWeight] = {}
-        tensors: dict[str, Tensor] = {}
-        measures: dict[str, float] = {}
-        bits: dict[str, Tensor] = {}
-        for one in statistics:
-            weights, widths, factor = self._allocated(one, layers, name, tensors)
-            if options.clip_epochs:
-                bits |= dict(zip(one.layers, widths, strict=True))
-                continue
-            with self.timed("weights"):
-                written = quantized_columns(
-                    weights,
-                    widths,
-                    factor,
-                    options.group_size,
-                    self._search(),
-                    backbone=options.backbone,
-                )
-            found |= dict(zip(one.layers, written, strict=True))
-        if options.clip_epochs:
-            with self.timed("weights"):
-                found, losses = self._trained(block, bits)
-            measures |= {"loss/first": losses[0], "loss/last": losses[-1]}
-        for one in statistics:
-            for layer in one.layers:
-                measures[f"error/{layer}"] = relative_error(
-                    layers[layer].weight, found[layer].dequantize(), one.moments
-                )
-        return found, tensors, measures
+        yield from ((one, None) for one in statistics)
 
     def _trained(
         self, block: nn.Module, bits: Mapping[str, Tensor]
@@ -206,6 +237,7 @@ class SlimLLMRecipe(CompressionRecipe):
     def _allocated(
         self,
         statistics: InputStatistics,
+        cross: Tensor | None,
         layers: Mapping[str, nn.Linear],
         block_name: str,
         tensors: dict[str, Tensor],
@@ -217,6 +249,9 @@ class SlimLLMRecipe(CompressionRecipe):
                 statistics.hessian, options.damping, f"{block_name}.{names[0]}"
             )
         weights = [layers[name].weight.masked_fill(is_dead, 0) for name in names]
+        if cross is not None:
+            scaled = cross * (2 / statistics.num_sequences)
+            weights = [matched_weight(weight, scaled, factor) for weight in weights]
         bits = []
         with self.timed("bits"):
             for name, weight in zip(names, weights, strict=True):
@@ -243,21 +278,32 @@ class SlimLLMRecipe(CompressionRecipe):
         if self.layer_widths is not None or options.allocation == "uniform":
             width = options.bits if self.layer_widths is None else self.layer_widths.widths[name]
             return torch.full((len(salience),), width, dtype=torch.uint8), None, salience
-        allocated = allocate_bits(
-            weight,
-            rows,
-            salience,
-            options.bits,
-            options.group_size,
-            allow_uniform=bool(options.allow_uniform),
-            binary_scale=options.binary_scale,
-        )
+        swappable = len(salience) - (weight.shape[1] % options.group_size > 0)
+        allow_uniform = bool(options.allow_uniform)
+        if options.objective == "error":
+            errors = expected_errors(
+                weight, options.bits, factor, options.group_size, self._search()
+            )
+            order = errors[0] - errors[2]
+            allocated = allocate_by_error(
+                errors, options.bits, swappable=swappable, allow_uniform=allow_uniform
+            )
+        else:
+            order = salience
+            allocated = allocate_bits(
+                weight,
+                rows,
+                salience,
+                options.bits,
+                options.group_size,
+                allow_uniform=allow_uniform,
+                binary_scale=options.binary_scale,
+            )
         divergences = [float("nan") if one is None else one for one in allocated.divergences]
         if options.allocation == "salience":
             return allocated.group_bits, divergences, salience
-        # As many swapped as salience would, but others.
-        swappable = len(salience) - (weight.shape[1] % options.group_size > 0)
-        other = torch.rand(len(salience)) if options.allocation == "random" else -salience
+        # As many swapped as are best, but others.
+        other = torch.rand(len(order)) if options.allocation == "random" else -order
         bits = swapped_bits(other, options.bits, allocated.num_swapped, swappable=swappable)
         return bits, divergences, salience
 
@@ -268,6 +314,7 @@ class SlimLLMRecipe(CompressionRecipe):
             salience_weight=options.salience_weight,
             norm=options.error_norm,
             search_range=options.search_range,
+            search_stretch=options.search_stretch,
             search_steps=options.search_steps,
             binary_scale=options.binary_scale,
             symmetric=options.symmetric,

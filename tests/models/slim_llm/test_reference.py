@@ -4,8 +4,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from salhub.models.slim_llm.bit_allocation import allocate_bits, group_means, weight_salience
-from salhub.models.slim_llm.column_updates import RangeSearch, quantized_columns, salient_mask
+from salhub.models.slim_llm.bit_allocation import (
+    allocate_bits,
+    allocate_by_error,
+    group_means,
+    weight_salience,
+)
+from salhub.models.slim_llm.column_updates import (
+    RangeSearch,
+    expected_errors,
+    quantized_columns,
+    salient_mask,
+)
 from salhub.models.slim_llm.group_scales import group_scales
 from salhub.models.slim_llm.input_statistics import collected_inputs, inverse_factor
 
@@ -246,3 +256,58 @@ def test_dead_columns_and_broken_inputs():
     assert is_dead.tolist() == [False, False, True, False] and torch.isfinite(factor).all()
     with pytest.raises(ValueError, match=r"inputs of model\.layers\.3 are not finite"):
         inverse_factor(hessian / 0, 0.01, "model.layers.3")
+
+
+def test_errors_decide_as_a_search_of_all_counts_does():
+    draw = torch.Generator().manual_seed(3)
+    errors = torch.rand(3, 9, generator=draw).sort(dim=0, descending=True).values
+    found = allocate_by_error(errors, 2, swappable=8)
+    worth = [float(errors[0, place] - errors[2, place]) for place in range(9)]
+    order = sorted(range(8), key=lambda place: worth[place])
+    sums = []
+    for count in range(5):
+        widths = [2] * 9
+        for place in order[:count]:
+            widths[place] = 1
+        for place in order[8 - count :]:
+            widths[place] = 3
+        sums.append((sum(float(errors[w - 1, p]) for p, w in enumerate(widths)), widths))
+    best = min(range(5), key=lambda count: sums[count][0])
+    assert (found.num_swapped, found.group_bits.tolist()) == (best, sums[best][1])
+    assert found.divergences == pytest.approx([total / sums[0][0] for total, _ in sums])
+    # Where a bit is worth the same everywhere, nothing is swapped.
+    assert (
+        allocate_by_error(
+            torch.tensor([[4.0] * 6, [2.0] * 6, [1.0] * 6]), 3, swappable=6
+        ).num_swapped
+        == 0
+    )
+
+
+def test_expected_errors_are_those_of_rounding_weighted_by_what_they_cost(layer):
+    weight, _, factor = layer
+    search = RangeSearch(weights="salience", norm=2.0, search_range=0.4, search_steps=6)
+    found = expected_errors(weight, 2, factor, GROUP, search)
+    for width in (1, 2, 3):
+        for place, begin in enumerate(range(0, COLUMNS, GROUP)):
+            columns = slice(begin, min(begin + GROUP, COLUMNS))
+            costs = 1 / factor.diagonal()[columns] ** 2
+            block = weight[:, columns]
+            tried = [
+                ((rounded_alone_in(block, width, shrink) - block) ** 2 * costs).sum(1)
+                for shrink in (search.factors if width > 1 else [1.0])
+            ]
+            expected = float(torch.stack(tried).min(0).values.sum())
+            assert float(found[width - 1, place]) == pytest.approx(expected, rel=2e-3)
+
+
+def rounded_alone_in(block: Tensor, bits: int, shrink: float) -> Tensor:
+    """As `rounded_alone`, in a range that is shrunk."""
+    if bits == 1:
+        return rounded_alone(block, 1)
+    top = 2**bits - 1
+    low, high = block.amin(1, keepdim=True).clamp(max=0), block.amax(1, keepdim=True).clamp(min=0)
+    step = (high - low) / top
+    zero = (-low / step).round()
+    codes = ((block / (step * shrink)).round() + zero).clamp(0, top)
+    return (codes - zero) * step * shrink
