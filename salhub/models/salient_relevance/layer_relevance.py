@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from salhub.models.salient_relevance.linear_maps import Layer
+from salhub.models.salient_relevance.normalisation import NormalisationMap
 from salhub.models.salient_relevance.relevance_functions import PassState, quotient, stabilise
 from salhub.models.salient_relevance.rules import CONTRIBUTION_RULES, PLAIN_RULES, Part, Rule
 
@@ -28,6 +29,38 @@ class LayerRelevance(torch.autograd.Function):
         return ctx.step.hand_down(inputs, outputs, relevance), None
 
 
+class PlainRelevance(torch.autograd.Function):
+    """A layer whose outputs are the denominators, where nobody asks what becomes of the rest."""
+
+    @staticmethod
+    def forward(ctx, inputs: Tensor, layer: Layer | NormalisationMap, epsilon: float) -> Tensor:
+        outputs = layer.apply(inputs, layer.weight, layer.bias)
+        ctx.layer, ctx.epsilon = layer, epsilon
+        ctx.save_for_backward(inputs, outputs)
+        return outputs
+
+    @staticmethod
+    def backward(ctx, relevance: Tensor) -> tuple[Tensor, None, None]:
+        inputs, outputs = ctx.saved_tensors
+        signal = quotient(relevance, outputs, ctx.epsilon)
+        return ctx.layer.transpose(signal, ctx.layer.weight, inputs).mul_(inputs), None, None
+
+
+def layer_relevance(
+    inputs: Tensor,
+    layer: Layer | NormalisationMap,
+    rule: Rule,
+    state: PassState,
+    bounds: tuple[Tensor, Tensor] | None = None,
+    support: Tensor | None = None,
+) -> Tensor:
+    """Run a layer, so that its backward pass is its rule; arguments as of `LayerStep`."""
+    counts_bias = layer.bias is None or state.bias_relevance != "ignore"
+    if rule.name in PLAIN_RULES and counts_bias and not state.accounts:
+        return PlainRelevance.apply(inputs, layer, rule.epsilon)
+    return LayerRelevance.apply(inputs, LayerStep(layer, rule, state, bounds, support))
+
+
 @dataclass
 class LayerStep:
     """One weighted layer in one pass: its rule, and what several classes can share.
@@ -40,7 +73,7 @@ class LayerStep:
         support: (1, 1, ...), 0 where inputs are padding; None when all are real.
     """
 
-    layer: Layer
+    layer: Layer | NormalisationMap
     rule: Rule
     state: PassState
     bounds: tuple[Tensor, Tensor] | None = None
@@ -68,9 +101,6 @@ class LayerStep:
 
     def hand_down(self, inputs: Tensor, outputs: Tensor, relevance: Tensor) -> Tensor:
         """Relevance of the inputs, from that of the outputs."""
-        if self._is_plain:
-            signal = quotient(relevance, outputs, self.rule.epsilon)
-            return self.layer.transpose(signal, self.layer.weight, inputs).mul_(inputs)
         if self.rule.name in CONTRIBUTION_RULES:
             result, absorbed, lost = self._by_contribution(inputs, outputs, relevance)
         elif self.rule.name == "z_box":
@@ -90,22 +120,11 @@ class LayerStep:
             self.state.ledger.enter(self.layer.name, kind, label, *entry)
         return result
 
-    @property
-    def _is_plain(self) -> bool:
-        """Whether the outputs are the denominators, and nobody asks what became of the rest."""
-        if self.rule.name not in PLAIN_RULES or self._accounts:
-            return False
-        return self._counts_bias
-
-    @property
-    def _accounts(self) -> bool:
-        return self.state.ledger is not None or self.state.bias_relevance == "uniform"
-
     def _by_contribution(
         self, inputs: Tensor, outputs: Tensor, relevance: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         signs = self._signs(inputs)
-        absorbed, lost = None, relevance if self._accounts else None
+        absorbed, lost = None, relevance if self.state.accounts else None
         chosen_by_sign = self._by_sign(self.parts, inputs, outputs, relevance)
         served: list[tuple[Part, Tensor]] = []
         for index, part in enumerate(self.parts):
@@ -114,7 +133,7 @@ class LayerStep:
                 continue
             denominator = self._denominator(index, signs, inputs, outputs)
             served.append((part, self._divide(chosen, denominator)))
-            if self._accounts:
+            if self.state.accounts:
                 signal = part.share * served[-1][1]
                 # what the epsilon moved is not a contribution
                 lost = lost - (denominator - denominator.sign() * self.rule.epsilon) * signal
@@ -122,7 +141,7 @@ class LayerStep:
         return self._hand_back(served, signs, inputs), absorbed, lost
 
     def _divide(self, relevance: Tensor, denominator: Tensor) -> Tensor:
-        if len(self.parts) > 1 or self._accounts or not self.state.is_last:
+        if len(self.parts) > 1 or self.state.accounts or not self.state.is_last:
             return relevance / denominator
         return torch.div(relevance, denominator, out=denominator)  # which nobody asks for again
 
@@ -241,7 +260,7 @@ class LayerStep:
         return result, None, self._epsilon_share(signal, denominator)
 
     def _epsilon_share(self, signal: Tensor, denominator: Tensor) -> Tensor | None:
-        return signal * denominator.sign() * self.rule.epsilon if self._accounts else None
+        return signal * denominator.sign() * self.rule.epsilon if self.state.accounts else None
 
     def _by_weights(self, inputs: Tensor, relevance: Tensor) -> tuple[Tensor, None, Tensor | None]:
         """Rules "flat" and "w_square": a real input counts 1, or its squared weight."""

@@ -31,10 +31,12 @@ class NormalisationMap:
 
     def apply(self, inputs: Tensor, weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
         """The layer with these weights; the inputs are those of the call that it is the map of."""
-        values = inputs.reshape(*self.rows, -1)
+        values = self._in_rows(inputs)
         size, own_shape = values.shape[-1:], inputs.shape[len(self.rows) :]
-        if all(one is None or one.shape == own_shape for one in (weight, bias)):  # in one step
-            weight, bias = (None if one is None else one.reshape(size) for one in (weight, bias))
+        if _fits(weight, own_shape) and _fits(bias, own_shape):  # in one step
+            if values is not inputs:
+                weight = None if weight is None else weight.reshape(size)
+                bias = None if bias is None else bias.reshape(size)
             found = torch.native_layer_norm(values, size, weight, bias, self.epsilon)
             outputs, _, self.precision = found
             return outputs.view(inputs.shape)
@@ -56,7 +58,7 @@ class NormalisationMap:
     ) -> Tensor:
         """The transposed map times `scale`, added in place to `onto`; of the shape of `like`."""
         scaled = signal.clone() if weight is None else signal * weight
-        scaled = scaled.reshape(*self.rows, -1).mul_(self.precision)
+        scaled = self._in_rows(scaled).mul_(self.precision)
         scaled = scaled if scale == 1 else scaled.mul_(scale)
         result = scaled.sub_(scaled.mean(dim=-1, keepdim=True)).view(like.shape)
         return result if onto is None else onto.add_(result)
@@ -67,8 +69,16 @@ class NormalisationMap:
 
     def spread(self, amount: Tensor, like: Tensor, support: Tensor | None = None) -> Tensor:
         """Give what every output has to the values it was normalised with, in equal shares."""
-        values = amount.reshape(*self.rows, -1)
+        values = self._in_rows(amount)
         return values.mean(dim=-1, keepdim=True).expand_as(values).reshape(like.shape)
+
+    def _in_rows(self, values: Tensor) -> Tensor:
+        """All that share a mean in the last axis."""
+        return values if values.shape[:-1] == self.rows else values.reshape(*self.rows, -1)
+
+
+def _fits(values: Tensor | None, shape: torch.Size) -> bool:
+    return values is None or values.shape == shape
 
 
 def layer_norm(

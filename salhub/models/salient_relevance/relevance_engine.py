@@ -112,17 +112,17 @@ class RelevanceEngine:
             ValueError: An operation without a rule, or relevance that is not finite.
         """
         with torch.inference_mode(False), torch.enable_grad():
-            pixels = pixels.detach().clone()
-            device = pixels.device
+            pixels, device = pixels.detach(), pixels.device
             with torch.autocast(device.type, enabled=False), exact_convolutions(device):
                 private = self.private_network(network, pixels)
+                used = bounds if rules.first.name == "z_box" else None
                 with private.lock:
                     cache = private.parts_cache((rules, bias_relevance))
                     state = PassState(
                         epsilon, bias_relevance, is_audited=with_audit, parts_cache=cache
                     )
-                    _check_once(private, rules, state, bounds)
-                    logits, pixels = _forward(private, pixels, rules, state, bounds)
+                    _check_once(private, rules, state, used)
+                    logits, pixels = _forward(private, pixels, rules, state, used)
                     labels = _labels(logits, class_labels)
                     starts = start_relevance(logits.detach(), labels, start)
                     seeds = [starts, others_start(logits, labels)] if with_others else [starts]
@@ -198,7 +198,8 @@ def _forward(
     bounds: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
     layout = torch.channels_last if pixels.dim() == 4 else torch.contiguous_format
-    pixels = pixels.to(private.dtype, memory_format=layout).requires_grad_()
+    # a copy, which may have a gradient and be changed by the network
+    pixels = pixels.to(private.dtype, memory_format=layout, copy=True).requires_grad_()
     mode = RelevanceMode(rules, state, private.path, pixels, bounds)
     with mode:
         logits = private.logits(pixels)

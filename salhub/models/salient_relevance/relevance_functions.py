@@ -37,6 +37,11 @@ class PassState:
     is_last: bool = True
     parts_cache: dict[tuple[int, int, Rule, str], tuple[Part, ...]] = field(default_factory=dict)
 
+    @property
+    def accounts(self) -> bool:
+        """Whether somebody asks what becomes of relevance that is not handed down."""
+        return self.is_audited or self.bias_relevance == "uniform"
+
     def parts(self, layer: Layer, rule: Rule) -> tuple[Part, ...]:
         """Modified weights of a layer, made once for a parameter that is kept."""
         bias = None if self.bias_relevance == "ignore" else layer.bias
@@ -59,7 +64,7 @@ def stabilise(values: Tensor, epsilon: float, sign: int | None = None) -> Tensor
     """
     if sign is not None:
         return values + sign * epsilon
-    return torch.copysign(_number(epsilon, values.dtype, values.device), values).add_(values)
+    return _with_signs_of(values, epsilon).add_(values)
 
 
 def quotient(relevance: Tensor, outputs: Tensor, epsilon: float, times: int = 1) -> Tensor:
@@ -72,13 +77,32 @@ def quotient(relevance: Tensor, outputs: Tensor, epsilon: float, times: int = 1)
         times: 1, 2, 4 and so on, by which the stabilised outputs are multiplied.
     """
     # in memory that is at hand: new memory costs as much as the arithmetic
-    away = torch.copysign(_number(epsilon * times, outputs.dtype, outputs.device), outputs)
+    away = _with_signs_of(outputs, epsilon * times)
     return torch.div(relevance, away.add_(outputs, alpha=times), out=away)
 
 
+def _with_signs_of(values: Tensor, size: float) -> Tensor:
+    """The size of a number with the sign of each value."""
+    number, bits, sign = _number(abs(size), values.dtype, values.device)
+    if bits is None:
+        return torch.copysign(number, values)
+    # which takes a CPU twice as long
+    return values.view(bits.dtype).bitwise_and(sign).bitwise_or_(bits).view(values.dtype)
+
+
+_BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
+
+
 @functools.lru_cache(maxsize=32)
-def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(value, dtype=dtype, device=device)
+def _number(
+    value: float, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """A number, and on a CPU its bits and that of the sign."""
+    number = torch.tensor(value, dtype=dtype, device=device)
+    if device.type != "cpu" or dtype not in _BITS:
+        return number, None, None
+    bits = _BITS[dtype]
+    return number, number.view(bits), torch.tensor(torch.iinfo(bits).min, dtype=bits)
 
 
 class PassThrough(torch.autograd.Function):
@@ -312,7 +336,8 @@ class AttentionRelevance(torch.autograd.Function):
         ctx, query: Tensor, key: Tensor, value: Tensor, scale: float, epsilon: float
     ) -> Tensor:
         ctx.scale, ctx.epsilon = scale, epsilon
-        scores = (query * scale) @ key.mT
+        query = query * scale
+        scores = query @ key.mT
         shares = torch.softmax(scores, -1)
         mixed = shares @ value
         ctx.save_for_backward(query, key, value, scores, shares, mixed)
@@ -328,8 +353,8 @@ class AttentionRelevance(torch.autograd.Function):
         # the stabiliser is that of the product, before it is scaled
         signal = quotient(of_scores.mul_(scores), scores, ctx.epsilon * ctx.scale, 2)
         # laid out as what they are the relevance of, which may be views
-        of_query = query * (signal @ (key * ctx.scale))
-        of_key = key * (signal.mT @ (query * ctx.scale))
+        of_query = query * (signal @ key)
+        of_key = key * (signal.mT @ query)
         return of_query, of_key, of_value, None, None
 
 

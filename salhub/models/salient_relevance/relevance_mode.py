@@ -17,7 +17,7 @@ from torch._C._autograd import _top_saved_tensors_default_hooks
 from torch.overrides import TorchFunctionMode
 
 from salhub.models.salient_relevance.composed_operations import COMPOSED, is_plain_attention
-from salhub.models.salient_relevance.layer_relevance import LayerRelevance, LayerStep
+from salhub.models.salient_relevance.layer_relevance import layer_relevance
 from salhub.models.salient_relevance.linear_maps import (
     CONVOLUTION_NAMES,
     LinearMap,
@@ -99,6 +99,7 @@ class RelevanceMode(TorchFunctionMode):
         super().__init__()
         self.rules = rules
         self.state = state
+        self.epsilon_rule = Rule("epsilon", state.epsilon)
         self.path = path
         self.origins: dict[int, Origin] = {}
         self.replacements: dict[int, Tensor] = {}
@@ -169,6 +170,11 @@ class RelevanceMode(TorchFunctionMode):
         if handler is not None:
             self.check_seen(carriers)
             return self._remember(handler(self, name, func, args, kwargs))
+        source = self.origins.get(id(carriers[0])) if name in VIEWS else None
+        if source is not None and source.is_simple and len(carriers) == 1:
+            result = COPYING.get(name, func)(*args, **kwargs)
+            source.hand_on(result, self.origins)
+            return result
         if name in COMPOSED:
             with self:
                 return COMPOSED[name](*args, **kwargs)
@@ -220,12 +226,6 @@ class RelevanceMode(TorchFunctionMode):
     ) -> None:
         """Carry over what is known of the inputs of a copy or arrangement to what it has made."""
         source = self.origins[id(carriers[0])]
-        if name in VIEWS and len(carriers) == 1 and source.bounds is None is source.support:
-            for tensor in made:  # as most are
-                self.origins[id(tensor)] = Origin(
-                    tensor, is_gate=source.is_gate, family=source.family
-                )
-            return
         is_gate = all(self.origins[id(t)].is_gate for t in carriers)
         bounds = support = None
         if len(carriers) == len(made) == 1 and args and args[0] is carriers[0]:
@@ -308,8 +308,7 @@ class RelevanceMode(TorchFunctionMode):
                 "input_high (one number a channel, from the image processor's mean and std), or "
                 "choose a preset without it, such as 'epsilon_plus'."
             )
-        step = LayerStep(layer, rule, self.state, origin.bounds, origin.support)
-        return LayerRelevance.apply(inputs, step)
+        return layer_relevance(inputs, layer, rule, self.state, origin.bounds, origin.support)
 
     def _check_fixed(self, weight: Tensor, name: str) -> None:
         if weight.requires_grad:
@@ -335,8 +334,7 @@ class RelevanceMode(TorchFunctionMode):
             return self._batch_norm(name, func, args, kwargs)
         layer = NORMALISATIONS[name](self._name, *args, **kwargs)
         inputs = kwargs.get("input", args[0] if args else None)
-        step = LayerStep(layer, Rule("epsilon", self.state.epsilon), self.state)
-        return LayerRelevance.apply(inputs, step)
+        return layer_relevance(inputs, layer, self.epsilon_rule, self.state)
 
     def _softmax(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         scores, call = first_operand(func, args, kwargs)
@@ -344,8 +342,7 @@ class RelevanceMode(TorchFunctionMode):
         return SoftmaxRelevance.apply(scores, call, axis, self.state, self._name)
 
     def _attention(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
-        books_steps = self.state.is_audited or self.state.bias_relevance == "uniform"
-        if books_steps or not is_plain_attention(args, kwargs):
+        if self.state.accounts or not is_plain_attention(args, kwargs):
             with self:
                 return COMPOSED[name](*args, **kwargs)
         scale = kwargs.get("scale")

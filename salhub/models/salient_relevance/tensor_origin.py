@@ -1,12 +1,13 @@
 """What is known of a tensor on its way through a network, beyond its values."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 
-@dataclass
+@dataclass(slots=True)
 class Origin:
     """What is known of a tensor beyond its values.
 
@@ -33,6 +34,17 @@ class Origin:
     def own_root(self) -> Tensor:
         """The root, which is the tensor itself where it is a function of no other."""
         return self.tensor if self.root is None else self.root
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether nothing but its family and being a gate is to be known of its views."""
+        return self.bounds is None is self.support and self.spoilt_by is None
+
+    def hand_on(self, views: Tensor | Sequence[Tensor], origins: dict[int, "Origin"]) -> None:
+        """Enter what is known of the views of a simple one, or of a copy in another shape."""
+        for view in (views,) if isinstance(views, Tensor) else views:
+            if id(view) not in origins:  # not the tensor itself
+                origins[id(view)] = Origin(view, is_gate=self.is_gate, family=self.family)
 
 
 def common_root(origins: list[Origin], shape: torch.Size) -> Tensor | None:
