@@ -9,7 +9,13 @@ import typer
 from salhub.cli.choice import Choice, choose
 from salhub.cli.device import DeviceOption
 from salhub.cli.files import echo_json
-from salhub.cli.settings import is_pair, parse_settings, parse_value, refuse_unknown, typed_settings
+from salhub.cli.settings import (
+    is_pair,
+    option_as_pair,
+    parse_settings,
+    refuse_unknown,
+    typed_settings,
+)
 from salhub.cli.sources import Source, accompanied, folder_sources, single_source
 from salhub.cli.targets import output_name, single_target
 from salhub.files import draft
@@ -76,7 +82,7 @@ def compare_command(
     kinds = [choice.entry.config_class for choice in choices]
     settings = typed_settings(filter(is_pair, words), *kinds)
     _check_comparable(choices)
-    variants = _variants(choices, settings, _varied(methods, vary))
+    variants = _variants(choices, settings, _varied(methods, vary, kinds))
     kind = choices[0].pipeline_class
     if folder_sources(source, kind) is not None:
         raise typer.BadParameter("compare takes one input, not a folder.")
@@ -101,7 +107,9 @@ def _check_comparable(choices: list[Choice]) -> None:
         raise ValueError(f"Results of the task {tasks.pop()} cannot be shown side by side.")
 
 
-def _varied(methods: str | None, vary: str | None) -> tuple[str, dict[str, Any]] | None:
+def _varied(
+    methods: str | None, vary: str | None, kinds: list[Any]
+) -> tuple[str, dict[str, Any]] | None:
     """Return the setting to vary, and its values by what the user wrote."""
     if methods is not None and vary is not None:
         raise typer.BadParameter("Give --methods or --vary, not both.")
@@ -110,10 +118,13 @@ def _varied(methods: str | None, vary: str | None) -> tuple[str, dict[str, Any]]
         return None
     if not is_pair(text):
         raise typer.BadParameter(f"--vary is written SETTING=A,B,...; got '{text}'.")
-    name, _, values = text.partition("=")
-    name = name.replace("-", "_")
+    option, _, values = text.partition("=")
     texts = [text.strip() for text in _COMMA.split(values) if text.strip()]
-    return name, {text: parse_value(text, name) for text in texts}
+    if not texts:
+        raise typer.BadParameter(f"--vary {option}= names no value; write SETTING=A,B.")
+    read = {text: typed_settings([option_as_pair(option, text)], *kinds) for text in texts}
+    [name] = {name for one in read.values() for name in one}
+    return name, {text: one[name] for text, one in read.items()}
 
 
 def _variants(

@@ -77,6 +77,16 @@ def _as_pair(option: str, rest: deque[str]) -> str:
             f"--{name} needs a value{got}; a switch is turned on with --{name} true, and a value "
             f"that starts with a dash is written --{name}=VALUE."
         )
+    return option_as_pair(name, value)
+
+
+def option_as_pair(name: str, value: str) -> str:
+    """Write an option and its value, `--name value`, as the word `name=value`.
+
+    Example:
+        >>> option_as_pair("class", "no")
+        'class_labels="no"'
+    """
     # JSON is YAML, and a quoted text in it stays text.
     return f"{_NAMES[name]}={json.dumps(value)}" if name in _NAMES else f"{name}={value}"
 

@@ -20,6 +20,25 @@ def test_commas_in_lists_do_not_separate_values(call_json, letters):
     assert [one["steps"] for one in record["results"]] == [[1, 2], [3]]
 
 
+def test_varied_values_are_read_as_options_are(call_json, letters, monkeypatch):
+    monkeypatch.setattr(letters, "call_settings", ("budget", "class_labels"))
+    asked = []
+    keep = letters.__call__
+    monkeypatch.setattr(
+        letters,
+        "__call__",
+        lambda self, text, class_labels: asked.append(class_labels) or keep(self, text),
+    )
+    call_json("compare", "sample:abe", "letters", "--vary", "class=no,007,cat")
+    assert asked == ["no", "007", "cat"]
+
+
+def test_varied_text_stays_as_it_is_written(call, letters):
+    # "no" is a switch elsewhere; keep takes words.
+    error = call("compare", "sample:abe", "letters", "--vary", "keep=no,all", code=1).stderr
+    assert "keep must be vowels or all, got 'no'" in error
+
+
 def test_the_same_model_twice_and_settings_for_all(call_json, letters):
     [record] = call_json("compare", "sample:abe", "letters,letters", "keep=all", "--budget", "2")
     assert [one["title"] for one in record["results"]] == ["letters-en", "letters-en (2)"]
@@ -32,6 +51,7 @@ def test_the_same_model_twice_and_settings_for_all(call_json, letters):
         (["letters", "--methods", "a,b"], "no setting 'method'", 2),
         (["letters", "--methods", "a", "--vary", "keep=a"], "not both", 2),
         (["letters", "--vary", "keep"], "--vary is written SETTING=A,B", 2),
+        (["letters", "--vary", "keep=,"], "names no value", 2),
         (["keep=all"], "Name at least one model", 2),
         (["letters", "normgrad"], "Only models of one task can be compared", 1),
         (["letters", "nothing"], "There is no model or method 'nothing'", 1),
