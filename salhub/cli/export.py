@@ -13,7 +13,7 @@ def export_command(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
     format: Annotated[
         str,
-        typer.Option("--format", help="compressed-tensors, gptq or dense."),
+        typer.Option("--format", help="compressed-tensors, gptq, peft or dense."),
     ],
     dtype: Annotated[
         str | None,
@@ -24,7 +24,8 @@ def export_command(
     """Write a quantized model so that other programs load it.
 
     compressed-tensors is for transformers and vLLM, gptq for gptqmodel; both take one width a
-    layer, as bits_granularity=module gives it. dense is a plain model again, for everything.
+    layer, as bits_granularity=module gives it. peft takes the adapters of apiq-saliency apart, to
+    be trained on. dense is a plain model again, for everything.
 
     \b
     salhub export small served --format compressed-tensors

@@ -11,13 +11,17 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from salhub.errors import check_choice, require_extra
 from salhub.files import draft
 from salhub.hub import load
+from salhub.quantization.adapted_linear import adapted_layers
 from salhub.quantization.export_checks import check_exportable
 from salhub.quantization.export_compressed_tensors import write_compressed_tensors
 from salhub.quantization.export_gptq import write_gptq
+from salhub.quantization.export_peft import write_peft
 from salhub.quantization.quantizer import packed_layers
 from salhub.tokenizing import load_tokenizer
 
-ExportFormat = Literal["compressed-tensors", "gptq", "dense"]
+ExportFormat = Literal["compressed-tensors", "gptq", "peft", "dense"]
+# Format -> the package that it needs.
+_PACKAGES = {"compressed-tensors": "compressed_tensors", "peft": "peft"}
 ExportType = Literal["float32", "float16", "bfloat16"]
 
 
@@ -32,7 +36,9 @@ def export_model(
     "compressed-tensors" is loaded by transformers and vLLM where the package compressed-tensors is
     installed; it takes symmetric layers of one width each. "gptq" is the layout of GPTQ, with a map
     of the widths, for gptqmodel. "dense" has no packed weights any more, is as large as a plain
-    model, and is loaded by everything.
+    model, and is loaded by everything. "peft" takes the adapters out of a model of ApiQ: the folder
+    is the model without them, which salhub loads, and its folder `adapter` is what
+    `peft.PeftModel.from_pretrained` puts on it, to be trained on.
 
     Args:
         name: What was quantized with salhub: a folder, a shipped name, or a Hub repository.
@@ -46,7 +52,7 @@ def export_model(
 
     Raises:
         FileExistsError: There is something in `folder`.
-        MissingExtraError: The package compressed-tensors is wanted and not installed.
+        MissingExtraError: The package compressed-tensors or peft is wanted and not installed.
         ValueError: A layer of the model has no place in this format, or the model is not quantized.
 
     Example:
@@ -57,8 +63,8 @@ def export_model(
     check_choice("dtype", dtype, [*get_args(ExportType), None])
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"{target} is there already; name a new folder.")
-    if format == "compressed-tensors":
-        require_extra("compressed_tensors", "export")
+    if format in _PACKAGES:
+        require_extra(_PACKAGES[format], "export")
     tokenizer = load_tokenizer(name)
     model = load(AutoModelForCausalLM, name, dtype=dtype or "auto").eval()
     if getattr(model, "_hf_peft_config_loaded", False):
@@ -68,7 +74,12 @@ def export_model(
         )
     if not packed_layers(model):
         raise ValueError(f"{name} has no weights in few bits; give a model quantized with salhub.")
-    if format != "dense":
+    if format == "peft" and not adapted_layers(model):
+        raise ValueError(
+            f"{name} has no adapters of its own; give a model that salhub compress apiq-saliency "
+            "has written."
+        )
+    if format not in ("dense", "peft"):
         check_exportable(model, format)
     with draft(target) as path, torch.no_grad():
         _WRITERS[format](model, path)
@@ -84,5 +95,6 @@ def _write_dense(model: PreTrainedModel, folder: Path) -> None:
 _WRITERS: dict[str, Callable[[Any, Path], None]] = {
     "compressed-tensors": write_compressed_tensors,
     "gptq": write_gptq,
+    "peft": write_peft,
     "dense": _write_dense,
 }

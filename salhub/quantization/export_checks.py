@@ -47,7 +47,10 @@ def _faults(layer: PackedLinear, format: str) -> Iterator[tuple[str, str]]:
     widths, size = sorted(set(layer.widths)), layer.group_size
     if type(layer) is not PackedLinear:
         # Of a subclass that adds something to the weight.
-        yield "it has an adapter", "export it with format 'dense', which adds it to the weights"
+        yield (
+            "it has an adapter, which would be lost",
+            "merge the adapters first, or export it with format 'dense', which adds them",
+        )
     if 1 in widths:
         yield "it has groups of one bit, which lie around a mean", _OTHERWISE
     if len(widths) > 1:

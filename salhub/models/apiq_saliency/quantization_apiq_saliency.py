@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from salhub.models.apiq_saliency.adapted_linear import AdaptedPackedLinear, has_adapter
+from salhub.quantization.adapted_linear import AdaptedPackedLinear, has_adapter
 from salhub.quantization.packed_linear import PackedLinear
 from salhub.quantization.quantizer import PackedWeightsConfig, PackedWeightsQuantizer
 

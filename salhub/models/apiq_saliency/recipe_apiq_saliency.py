@@ -12,11 +12,6 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 from salhub.hub import load
-from salhub.models.apiq_saliency.adapted_linear import (
-    AdaptedPackedLinear,
-    adapted_layers,
-    has_adapter,
-)
 from salhub.models.apiq_saliency.block_training import (
     RegularizedWeight,
     Scheduler,
@@ -33,6 +28,11 @@ from salhub.models.apiq_saliency.saliency import (
     SaliencyFolder,
     check_saliency,
     estimate_saliency,
+)
+from salhub.quantization.adapted_linear import (
+    AdaptedPackedLinear,
+    adapted_layers,
+    has_adapter,
 )
 from salhub.quantization.decoder_blocks import (
     BlockInputs,
@@ -58,6 +58,14 @@ logger = logging.getLogger(__name__)
 _PUBLISHED_RANK = 64
 # Words for layers -> the last parts of their names; None for all.
 _TARGETS = {"all": None, "qkv-up-down": ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]}
+_PRESETS = {
+    "published": {
+        "initial_ranges": "wide", "lora_learning_rate": 5e-4, "clip_learning_rate": 5e-3,
+    },
+    "recommended": {
+        "initial_ranges": "search", "lora_learning_rate": 5e-3, "clip_learning_rate": 5e-2,
+    },
+}  # fmt: skip
 # Adapters that take more are said to: another bit for each weight would cost as much.
 _MANY_BITS = 1.0
 
@@ -66,11 +74,12 @@ _MANY_BITS = 1.0
 class ApiQSaliencyArguments(CompressionArguments):
     """Options of `ApiQSaliencyRecipe`.
 
-    The defaults of the training are those of the released code of ApiQ, but for the normalized
-    regularizer, whose factor means the same for every model; they are made for 128 windows and 20
-    epochs. With fewer steps the ranges need a higher `clip_learning_rate`.
+    Those that are None are as the preset has them.
 
     Args:
+        preset: "published" begins with wide ranges and takes the small learning rates of the
+            released code, which are made for 128 windows and 20 epochs; "recommended" searches the
+            first ranges and takes larger rates, which is better where there are fewer steps.
         mode: "block" trains the ranges and adapters of a whole block together for what the block
             gives; "layer" those of one linear layer after another for what the layer gives, with
             less memory and in more time.
@@ -105,9 +114,11 @@ class ApiQSaliencyArguments(CompressionArguments):
             `model`; only adapters are trained for it.
     """
 
+    preset: Literal["recommended", "published"] = "recommended"
+    batch_size: int = 1
     mode: Literal["block", "layer"] = "block"
     symmetric: bool = False
-    initial_ranges: Literal["search", "wide"] = "search"
+    initial_ranges: Literal["search", "wide"] | None = None
     lora_r: int | None = None
     adapter_bits: float | None = None
     lora_alpha: float = 16.0
@@ -115,8 +126,8 @@ class ApiQSaliencyArguments(CompressionArguments):
     weight_epochs: int = 0
     joint_epochs: int = 20
     output_epochs: int = 0
-    lora_learning_rate: float = 5e-4
-    clip_learning_rate: float = 5e-3
+    lora_learning_rate: float | None = None
+    clip_learning_rate: float | None = None
     weight_decay: float = 0.1
     lr_scheduler: Scheduler = "constant"
     aug_loss: bool = True
@@ -127,6 +138,13 @@ class ApiQSaliencyArguments(CompressionArguments):
     reg_layer_multiplier: float = 1.0
     normalize_saliency: bool = True
     quantized_base: str | None = None
+
+    def __post_init__(self) -> None:
+        # Before the options are checked.
+        for name, value in _PRESETS.get(self.preset, {}).items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
+        super().__post_init__()
 
     def validate(self) -> None:
         """Check the options of ApiQ, and those of every compression."""
@@ -239,9 +257,7 @@ class ApiQSaliencyRecipe(CompressionRecipe):
                 f"qkv-up-down, or some of {', '.join(known)}."
             )
         weights = sum(one.weight.numel() for one in layers.values())
-        bits_of_rank = sum(
-            sum(one.weight.shape) * one.weight.element_size() * 8 for one in adapted.values()
-        ) / weights  # fmt: skip
+        bits_of_rank = 16 * sum(sum(one.weight.shape) for one in adapted.values()) / weights
         self.lora_r = options.lora_r or _PUBLISHED_RANK
         if options.adapter_bits is not None:
             self.lora_r = int(options.adapter_bits / bits_of_rank)
@@ -331,8 +347,10 @@ class ApiQSaliencyRecipe(CompressionRecipe):
             for layer, trained in layers.items():
                 for key, values in (("lora_A", trained.lora_A), ("lora_B", trained.lora_B)):
                     if values is not None:
-                        plain: Tensor = self.blocks[name].get_submodule(layer).weight
-                        tensors[f"{layer}.{key}"] = values.detach().to(plain.dtype)
+                        dtype = self.blocks[name].get_parameter(f"{layer}.weight").dtype
+                        # 16 bits are enough, and in float32 they are saved as such.
+                        short = dtype if dtype == torch.bfloat16 else torch.float16
+                        tensors[f"{layer}.{key}"] = values.detach().to(short).to(dtype)
             found = {layer: trained.quantized() for layer, trained in layers.items()}
             measures = {"error/outputs": self._error(block, layers, name)}
         measures["regularizer"] = sum(float(one.relative_error()) for one in layers.values())

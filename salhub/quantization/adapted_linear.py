@@ -80,8 +80,8 @@ class AdaptedPackedLinear(PackedLinear):
         return self.lora_alpha / self.lora_r
 
     def adapter_bits(self) -> float:
-        """Bits that the adapter takes for each weight of the layer."""
-        spent = sum(one.numel() * one.element_size() * 8 for one in (self.lora_A, self.lora_B))
+        """Bits that the adapter takes for each weight of the layer where it is saved."""
+        spent = sum(one.numel() * _stored_bits(one) for one in (self.lora_A, self.lora_B))
         return spent / (self.in_features * self.out_features)
 
     def adapter_weight(self) -> Tensor:
@@ -116,12 +116,18 @@ def _refuse_second_adapter(_: nn.Module, name: str, module: nn.Module | None) ->
     if name == "base_layer" and isinstance(module, AdaptedPackedLinear):
         raise ValueError(
             "The layers have adapters of their own, which peft would neither save nor freeze; "
-            "write them as a folder of peft with export_peft, and load that over its base."
+            "take them apart with: salhub export MODEL FOLDER --format peft"
         )
 
 
 # peft takes the layer for a plain linear one.
 register_module_module_registration_hook(_refuse_second_adapter)
+
+
+def _stored_bits(values: Tensor) -> int:
+    # See `in_half_where_exact`.
+    is_half = values.dtype == torch.float32 and torch.equal(values.half().float(), values)
+    return 16 if is_half else 8 * values.element_size()
 
 
 def adapted_layers(model: nn.Module) -> dict[str, AdaptedPackedLinear]:
