@@ -2,8 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +11,8 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 from salhub.hub import load
+from salhub.models.apiq_saliency.arguments_apiq_saliency import ApiQSaliencyArguments
 from salhub.models.apiq_saliency.block_training import (
-    RegularizedWeight,
-    Scheduler,
-    Stage,
     TrainedWeight,
     TrainingHistory,
     TrainingSettings,
@@ -47,160 +44,16 @@ from salhub.quantization.packed_linear import PackedLinear
 from salhub.quantization.quantized_weight import QuantizedWeight
 from salhub.quantization.quantizer import packed_layers
 from salhub.results import Results
-from salhub.runner.arguments import check_count, check_not_negative, check_positive
 from salhub.runner.blocks import CompressedBlock
-from salhub.runner.language_model_compression import CompressionArguments, CompressionRecipe
+from salhub.runner.language_model_compression import CompressionRecipe
 from salhub.runner.run import DivergedError
 from salhub.runner.run_folder import prepared_path
 
 logger = logging.getLogger(__name__)
 
 _PUBLISHED_RANK = 64
-# Words for layers -> the last parts of their names; None for all.
-_TARGETS = {"all": None, "qkv-up-down": ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]}
-_PRESETS = {
-    "published": {
-        "initial_ranges": "wide", "lora_learning_rate": 5e-4, "clip_learning_rate": 5e-3,
-    },
-    "recommended": {
-        "initial_ranges": "search", "lora_learning_rate": 5e-3, "clip_learning_rate": 5e-2,
-    },
-}  # fmt: skip
 # Adapters that take more are said to: another bit for each weight would cost as much.
 _MANY_BITS = 1.0
-
-
-@dataclass(kw_only=True)
-class ApiQSaliencyArguments(CompressionArguments):
-    """Options of `ApiQSaliencyRecipe`.
-
-    Those that are None are as the preset has them.
-
-    Args:
-        preset: "published" begins with wide ranges and takes the small learning rates of the
-            released code, which are made for 128 windows and 20 epochs; "recommended" searches the
-            first ranges and takes larger rates, which is better where there are fewer steps.
-        mode: "block" trains the ranges and adapters of a whole block together for what the block
-            gives; "layer" those of one linear layer after another for what the layer gives, with
-            less memory and in more time.
-        symmetric: Whether the zero of every group is in the middle of its codes.
-        initial_ranges: Where the training of the ranges begins: "search" at those that keep the
-            weights nearest, counted as the regularizer counts them; "wide" a little inside the
-            range of the weights, as published.
-        lora_r: Rank of the adapters; None for 64, or for what `adapter_bits` leaves room for.
-        adapter_bits: Bits that adapters may take for each weight, in place of `lora_r`.
-        lora_alpha: What the product of an adapter is multiplied by, times the rank.
-        target_modules: Which layers have an adapter: "all", "qkv-up-down", or the last parts of
-            their names. All are quantized.
-        weight_epochs: Epochs of the first stage, which only keeps the weights near (wpt).
-        joint_epochs: Of the second, which also keeps the outputs near (mixedt).
-        output_epochs: Of the third, which only keeps the outputs near (opt).
-        lora_learning_rate, clip_learning_rate: Of the adapters, and of the logits of the ranges.
-        weight_decay: Of both; it draws the logits towards ranges of half the size.
-        lr_scheduler: How the rates go on over all stages.
-        aug_loss: Whether outputs are also kept near to what the full block makes of the inputs of
-            the quantized one.
-        saliency: What an error of a weight counts in the regularizer: "fisher" its squared
-            gradient, "none" 1.
-        saliency_file: A file of saliency, see `save_saliency`, that is taken instead of estimating
-            it on the calibration windows.
-        reg_lambda: Factor of the regularizer; 0 for plain ApiQ.
-        reg_target: Whether it looks at weights before the adapter is added, or after.
-        reg_layer_multiplier: By what the factor is multiplied from block to block.
-        normalize_saliency: Whether saliency has a mean of 1, errors are relative to the weights,
-            and the regularizer counts in units of the first error of the outputs. If not, it is the
-            plain sum, as released, whose factor depends on the model.
-        quantized_base: A model of salhub's whose weights are in few bits already, of the same
-            `model`; only adapters are trained for it.
-    """
-
-    preset: Literal["recommended", "published"] = "recommended"
-    batch_size: int = 1
-    mode: Literal["block", "layer"] = "block"
-    symmetric: bool = False
-    initial_ranges: Literal["search", "wide"] | None = None
-    lora_r: int | None = None
-    adapter_bits: float | None = None
-    lora_alpha: float = 16.0
-    target_modules: list[str] = field(default_factory=lambda: ["all"])
-    weight_epochs: int = 0
-    joint_epochs: int = 20
-    output_epochs: int = 0
-    lora_learning_rate: float | None = None
-    clip_learning_rate: float | None = None
-    weight_decay: float = 0.1
-    lr_scheduler: Scheduler = "constant"
-    aug_loss: bool = True
-    saliency: Literal["fisher", "none"] = "fisher"
-    saliency_file: str | None = None
-    reg_lambda: float = 0.1
-    reg_target: RegularizedWeight = "before_lora"
-    reg_layer_multiplier: float = 1.0
-    normalize_saliency: bool = True
-    quantized_base: str | None = None
-
-    def __post_init__(self) -> None:
-        # Before the options are checked.
-        for name, value in _PRESETS.get(self.preset, {}).items():
-            if getattr(self, name) is None:
-                setattr(self, name, value)
-        super().__post_init__()
-
-    def validate(self) -> None:
-        """Check the options of ApiQ, and those of every compression."""
-        super().validate()
-        for name in ("weight_epochs", "joint_epochs", "output_epochs"):
-            if getattr(self, name) != 0:
-                check_count(name, getattr(self, name))
-        for name in ("weight_decay", "reg_lambda"):
-            check_not_negative(name, getattr(self, name))
-        for name in (
-            "lora_alpha", "lora_learning_rate", "clip_learning_rate", "reg_layer_multiplier",
-        ):  # fmt: skip
-            check_positive(name, getattr(self, name))
-        if self.lora_r is not None:
-            check_count("lora_r", self.lora_r)
-        if self.adapter_bits is not None:
-            check_positive("adapter_bits", self.adapter_bits)
-            if self.lora_r is not None:
-                raise ValueError("lora_r and adapter_bits say the same; give one of them.")
-        if self.weight_epochs and not self.reg_lambda:
-            raise ValueError(
-                "weight_epochs trains by the regularizer alone, which reg_lambda=0 takes away; "
-                "give a reg_lambda above 0, or weight_epochs=0."
-            )
-        if self.saliency_file is not None and self.saliency == "none":
-            raise ValueError(
-                "saliency_file holds saliency, and saliency=none takes none; leave one out."
-            )
-        if self.quantized_base is not None and self.reg_lambda and (
-            self.reg_target == "before_lora"
-        ):  # fmt: skip
-            raise ValueError(
-                "the weights of quantized_base stay as they are, so a regularizer of them changes "
-                "nothing; give reg_target=after_lora, or reg_lambda=0."
-            )
-
-    @property
-    def targets(self) -> list[str] | None:
-        """Last parts of the names of the layers that have an adapter; None for all."""
-        words = self.target_modules
-        return _TARGETS[words[0]] if len(words) == 1 and words[0] in _TARGETS else words
-
-    @property
-    def stages(self) -> list[Stage]:
-        """The stages of the training of a block."""
-        return [
-            Stage("weights", self.weight_epochs, 0, 1),
-            Stage("joint", self.joint_epochs, 1, 1),
-            Stage("outputs", self.output_epochs, 1, 0),
-        ]
-
-    @property
-    def uses_saliency(self) -> bool:
-        """Whether saliency decides about anything."""
-        epochs = self.weight_epochs + self.joint_epochs
-        return self.saliency == "fisher" and self.reg_lambda > 0 and epochs > 0
 
 
 class ApiQSaliencyRecipe(CompressionRecipe):
