@@ -108,6 +108,11 @@ def card_files(name: str) -> dict[str, bytes]:
         if not path.is_file():
             raise CardError(f"The picture {path} is missing; make it with: salhub card {other}")
         files[picture] = path.read_bytes()
+    for picture in read_facts(name).pictures:
+        path = cards_folder() / picture
+        if not path.is_file():
+            raise CardError(f"The picture {path} is missing; a run of the recipe makes it.")
+        files[picture] = path.read_bytes()
     licence = model.folder_of("LICENSE") / "LICENSE"
     if licence.is_file():
         files["LICENSE"] = licence.read_bytes()
@@ -182,6 +187,8 @@ def _pictures(model: BundledModel, facts: Facts) -> Iterator[str]:
     if picture is not None:
         alternative = facts.picture_text or f"What {model.name} makes of a sample"
         yield f"![{paragraph(alternative)}]({picture})"
+    for file, text in facts.pictures.items():
+        yield f"![{paragraph(text)}]({file})\n\n{paragraph(text)}"
     for other, text in facts.compared_with.items():
         yield f"{paragraph(text)}:"
         yield f"![{paragraph(text)}]({card_picture_name(other)})"

@@ -1,5 +1,6 @@
 """Cards: facts from card.yaml, every number from the results file, code that runs."""
 
+import dataclasses
 import json
 import math
 import re
@@ -265,6 +266,18 @@ def test_pictures_of_models_that_it_is_compared_with_go_along():
     for other in (name, *others):
         assert files[f"{other}.png"] == (cards_folder() / f"{other}.png").read_bytes()
         assert f"]({other}.png)".encode() in files["README.md"]
+
+
+def test_further_pictures_stand_on_the_card_and_go_along(cards, monkeypatch):
+    facts = dataclasses.replace(read_facts(NAME), pictures={"bits.png": "Bits of the groups."})
+    monkeypatch.setattr(salhub.cards, "read_facts", lambda name: facts)
+    card = build_card(NAME)
+    assert "![Bits of the groups.](bits.png)\n\nBits of the groups.\n" in card
+    (cards / f"{NAME}.png").write_bytes(b"picture")
+    with pytest.raises(CardError, match=r"bits.png is missing; a run of the recipe makes it"):
+        card_files(NAME)
+    (cards / "bits.png").write_bytes(b"bits")
+    assert card_files(NAME)["bits.png"] == b"bits"
 
 
 @pytest.mark.parametrize("model_type", ["salhub_salun", "salhub_salun_diffusion"])

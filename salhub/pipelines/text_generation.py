@@ -41,6 +41,7 @@ import salhub
 
 result = salhub.pipeline("{model}")("The film", temperature=0.8, seed=1)
 print(result.text)
+result.save("written.png")  # or .txt, .json
 """
     hub_task = "text-generation"
     required_files = ("tokenizer_config.json",)

@@ -63,7 +63,7 @@ class TextGenerationPage(TextPage):
 
     def contents(self, query: State) -> Contents:
         """Continue the text."""
-        result = self.pipeline(query["text"], **_settings(query))
+        result = self.pipeline(query["text"], **generation_settings(query))
         text = f"<strong>{escape(result.prompt)}</strong>{escape(result.completion)}"
         shown = f'<p class="salhub-sentence" dir="auto" style="white-space: pre-wrap">{text}</p>'
         return {"written": {"value": shown}, "notes": notes(result.notes)}
@@ -71,7 +71,11 @@ class TextGenerationPage(TextPage):
     def code(self, query: State) -> str:
         """Return the program that writes the text."""
         return pipeline_program(
-            "write", self.name, python(query["text"]), ["print(result.text)"], call=_settings(query)
+            "write",
+            self.name,
+            python(query["text"]),
+            ["print(result.text)"],
+            call=generation_settings(query),
         )
 
     def continue_text(
@@ -90,10 +94,11 @@ class TextGenerationPage(TextPage):
         """
         state = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
         query = self.query({"text": text, **state})
-        result = self.pipeline(query["text"], **_settings(query))
+        result = self.pipeline(query["text"], **generation_settings(query))
         return result.text, result.to_dict()
 
 
-def _settings(query: State) -> dict[str, Any]:
+def generation_settings(query: State) -> dict[str, Any]:
+    """The settings of a call that a visitor chose."""
     names = ("max_new_tokens", "temperature", "seed")
     return {name: sent_number(name, query[name]) for name in names}
