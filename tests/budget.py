@@ -57,6 +57,7 @@ BUDGETS = {
     "tests/testers": 10,
     "tests/quantization/test_quantizer.py::TestPackedToy::test_a_new_process": 10,
     "tests/models/slim_llm/test_quantization_slim_llm.py::TestPackedSlimLLM::test_a_new": 10,
+    "tests/models/apiq_saliency/test_adapters.py::TestApiQSaliencyQuantizer::test_a_new": 10,
     "tests/quantization/test_export.py::test_it_is_loaded_where_salhub": 10,
     "tests/test_budget.py": 10,
 }

@@ -181,7 +181,7 @@ def train_weights(
         name: Of the block, for messages.
         fail: Ends the run with a sentence.
 
-    Source: Liao et al. 2024 (arXiv 2402.05147), algorithm 1; Cao et al. 2025 (arXiv 2504.13932).
+    Source: Liao et al. 2024 (arXiv 2402.05147), algorithm 1; Cao and Aref 2025 (arXiv 2504.13932).
     """
     modules = nn.ModuleList(layers.values())
     groups = [

@@ -67,7 +67,7 @@ class ApiQSaliencyRecipe(CompressionRecipe):
         >>> [stage.name for stage in ApiQSaliencyRecipe(arguments).arguments.stages]
         ['weights', 'joint', 'outputs']
 
-    Source: Cao et al. 2025 (arXiv 2504.13932); Liao et al. 2024 (arXiv 2402.05147).
+    Source: Cao and Aref 2025 (arXiv 2504.13932); Liao et al. 2024 (arXiv 2402.05147).
     """
 
     name = "apiq-saliency"
@@ -170,6 +170,7 @@ class ApiQSaliencyRecipe(CompressionRecipe):
         inputs, options = self.inputs, self.arguments
         self.full_inputs = BlockInputs(inputs.hidden, inputs.keywords, inputs.batch_size)
         self._targets: dict[str, Tensor] = {}
+        self.histories: dict[str, list[TrainingHistory]] = {}
         if not options.uses_saliency or self.saliency is not None:
             return
         run = getattr(self, "run", None)
@@ -210,7 +211,7 @@ class ApiQSaliencyRecipe(CompressionRecipe):
         for key, place in (("loss/first", 0), ("loss/last", -1)):
             if all(one.losses for one in histories):
                 measures[key] = sum(one.losses[place] for one in histories)
-        self.histories = {**getattr(self, "histories", {}), name: histories}
+        self.histories[name] = histories
         return found, tensors, measures
 
     def _trained(self, weight: Tensor, name: str) -> TrainedWeight:
@@ -346,15 +347,22 @@ class ApiQSaliencyRecipe(CompressionRecipe):
     @torch.no_grad()
     def evaluate(self, model: Any, accelerator: Any, results: Results) -> None:
         super().evaluate(model, accelerator, results)
-        layers = adapted_layers(model).values()
-        spent = sum(one.adapter_bits() * one.in_features * one.out_features for one in layers)
-        weights = sum(one.in_features * one.out_features for one in packed_layers(model).values())
         results.add_metric(
             "bits_with_adapters",
-            results.metric("bits_with_scales").value + spent / weights,
-            n=len(layers),
+            results.metric("bits_with_scales").value + adapter_bits(model),
+            n=len(adapted_layers(model)),
             unit="bits",
         )
+
+
+def adapter_bits(model: nn.Module) -> float:
+    """Bits that adapters take for each packed weight of a model, on average."""
+    spent = sum(
+        one.adapter_bits() * one.in_features * one.out_features
+        for one in adapted_layers(model).values()
+    )
+    layers = packed_layers(model).values()
+    return spent / sum(one.in_features * one.out_features for one in layers)
 
 
 def _passed(

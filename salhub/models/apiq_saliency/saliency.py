@@ -48,7 +48,7 @@ def estimate_saliency(
         >>> saliency = estimate_saliency(model, windows)  # doctest: +SKIP
         >>> save_saliency(saliency, "saliency.safetensors")  # doctest: +SKIP
 
-    Source: Kim et al. 2024 (arXiv 2306.07629), with a window as a sample; Cao et al. 2025 (arXiv
+    Source: Kim et al. 2024 (arXiv 2306.07629), with a window as a sample; Cao and Aref 2025 (arXiv
         2504.13932) weigh errors by it.
     """
     found: dict[str, Tensor] = {}

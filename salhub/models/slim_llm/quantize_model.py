@@ -9,9 +9,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from salhub.models.slim_llm.layer_report import LayerReport
 from salhub.models.slim_llm.presets import Preset
-from salhub.models.slim_llm.recipe_slim_llm import SlimLLMArguments, SlimLLMRecipe
+from salhub.models.slim_llm.recipe_slim_llm import SlimLLMRecipe
 from salhub.quantization.quantizer import packed_layers
 from salhub.results import peak_memory_mib
+from salhub.runner.compression_in_memory import compress_in_memory
 from salhub.runner.language_model_compression import mean_bits
 
 
@@ -81,28 +82,10 @@ def quantize_slim_llm(
 
     Source: Huang et al. 2024 (arXiv 2405.14917).
     """
-    is_tokens = isinstance(calibration, Tensor)
-    if is_tokens and (calibration.ndim != 2 or calibration.is_floating_point()):
-        raise ValueError(
-            "calibration must be tokens of shape (windows, length), whole numbers, got "
-            f"{calibration.dtype} of shape {tuple(calibration.shape)}."
-        )
-    if is_tokens and (not len(calibration) or calibration.shape[1] < 2):
-        raise ValueError(
-            f"calibration has the shape {tuple(calibration.shape)}; give one window or more of two "
-            "tokens or more."
-        )
-    if tokenizer is None and not is_tokens:
-        raise ValueError("A calibration text needs the model's tokenizer; give it, or give tokens.")
     settings = {"bits": bits, "group_size": group_size, "preset": preset, **options}
-    arguments = SlimLLMArguments.from_settings(
-        {"output_dir": "", "model": "", "calibration": "the tokens", **settings}
-        if is_tokens
-        else {"output_dir": "", "model": "", "calibration": str(calibration), **settings},
-        owner="quantize_slim_llm",
+    recipe, packed = compress_in_memory(
+        SlimLLMRecipe, model, tokenizer, calibration, settings, "quantize_slim_llm"
     )
-    recipe = SlimLLMRecipe(arguments)
-    packed = recipe.compress(model, tokenizer, calibration if is_tokens else None)
     layers = packed_layers(packed).values()
     return SlimLLMOutput(
         model=packed,

@@ -13,11 +13,13 @@ from salhub.data.documents import encode_text
 from salhub.entries import Method
 from salhub.evaluation.language_model import perplexity
 from salhub.models.apiq_saliency.arguments_apiq_saliency import ApiQSaliencyArguments
+from salhub.models.apiq_saliency.quantize_model import quantize_apiq_saliency
 from salhub.models.apiq_saliency.recipe_apiq_saliency import ApiQSaliencyRecipe
 from salhub.models.apiq_saliency.saliency import estimate_saliency, save_saliency
 from salhub.quantization.adapted_linear import adapted_layers
 from salhub.quantization.export import export_model
 from salhub.quantization.quantizer import packed_layers
+from salhub.results import Results
 from salhub.runner.run import run
 from tests import small_llama
 from tests.models.apiq_saliency.apiq_toy import ENTRY
@@ -221,11 +223,25 @@ def test_presets_and_budgets_fill_in_what_is_not_given(sources, tmp_path):
 def test_a_model_in_memory_is_compressed_as_a_run_does_it(tmp_path, sources):
     made = recipe(tmp_path / "run", sources)
     run(made)
-    model = AutoModelForCausalLM.from_pretrained(sources["model"])
-    again = recipe(tmp_path, sources)
-    packed = again.compress(model, small_llama.tokenizer(), made.windows)
+    options = made.arguments
+    done = quantize_apiq_saliency(
+        AutoModelForCausalLM.from_pretrained(sources["model"]),
+        None,
+        made.windows,
+        **{
+            name: getattr(options, name)
+            for name in ("group_size", "lora_r", "batch_size", "joint_epochs")
+        },
+    )
     stored = weights(tmp_path / "run")
-    for name, layer in packed_layers(packed).items():
+    for name, layer in packed_layers(done.model).items():
         for key in ("weight", "scales", "lora_A", "lora_B"):
             assert torch.equal(layer.state_dict()[key], stored[f"{name}.{key}"]), (name, key)
-    assert {len(one) for one in again.histories.values()} == {1}
+    results = Results.load(tmp_path / "run" / "results.json")
+    assert done.bits_with_adapters == results.metric("bits_with_adapters").value
+    assert [len(epochs) for [epochs] in done.losses.values()] == [2, 2]
+    assert done.errors.keys() == done.losses.keys() and "training" in done.seconds
+    with pytest.raises(ValueError, match="needs the model's tokenizer; give it, or give tokens"):
+        quantize_apiq_saliency(small_llama.network(), None, sources["calibration"])
+    with pytest.raises(ValueError, match=r"quantize_apiq_saliency has no option 'lora_rank'"):
+        quantize_apiq_saliency(small_llama.network(), None, made.windows, lora_rank=2)
