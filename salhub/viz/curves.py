@@ -106,6 +106,8 @@ def _draw_panel(
         low, high = (max(low, 0.0), min(high, 1.0)) if panel.is_share else (low, high)
     marks_y = ticks(low, high)
     marks_x = [x for x in ticks(*span_x, most=7) if span_x[0] <= x <= span_x[1]]
+    if all(float(x).is_integer() for points in panel.curves.values() for x, _ in points):
+        marks_x = [x for x in marks_x if x.is_integer()]  # there is no half of a step
     span_y = (marks_y[0], marks_y[-1])
     box = (_LEFT, top + _TOP, WIDTH - _RIGHT, top + _TOP + _HEIGHT)
     _draw_heading(figure, panel, colors, top)

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from PIL import Image
 
 import salhub.pipelines  # noqa: F401 - registers all pipelines before one is imported
 from salhub.errors import CardError
@@ -18,7 +19,7 @@ from salhub.pipelines import pipeline
 from salhub.results import Results, read_results
 from salhub.ui.controls import Dropdown
 from salhub.ui.page import Contents, State, Tab
-from salhub.ui.panes import Fact, facts, notes, picture_pane, python, sentence
+from salhub.ui.panes import Fact, data_address, facts, notes, python, sentence
 from salhub.ui.text_generation import TextGenerationPage, generation_settings
 from salhub.viz.curves import CurvePanel, draw_curves
 
@@ -86,26 +87,23 @@ class Bits(Tab):
         """Build the groups, the curve and the map of all layers."""
         return {
             "groups": gr.HTML(),
-            "curve": picture_pane("Divergence by the number of groups swapped"),
-            "map": picture_pane("The bits of all groups of all layers"),
+            "curve": gr.HTML(),
+            "map": gr.HTML(),
         }
 
     def contents(self, query: State) -> Contents:
         """Show a layer."""
         report, layer = self.page.report, self.page.layer(query)
-        curve = {"value": None, "visible": False}
+        curve = ""
         if layer.curve:
             panel = CurvePanel("D(p), mean KL divergence of the outputs", {"D(p)": layer.curve})
+            drawn = draw_curves([panel], "p, groups a bit lower and groups a bit higher")
             words = f"D(p) of {query['layer']}: the least is at p = {layer.num_swapped}"
-            curve = {
-                "value": draw_curves([panel], "p, groups a bit lower and groups a bit higher"),
-                "alt_text": words,
-                "visible": True,
-            }
+            curve = _figure(words, drawn)
         return {
             "groups": {"value": _group_bars(query["layer"], layer, report)},
-            "curve": curve,
-            "map": {"value": bit_map_picture(report)},
+            "curve": {"value": curve},
+            "map": {"value": _figure("The bits of all groups", bit_map_picture(report))},
         }
 
     def code(self, query: State) -> str:
@@ -117,6 +115,15 @@ class Bits(Tab):
             "bits = model.config.quantization_config.group_bits\n"
             f"print(bits[{python(query['layer'])}])\n"
         )
+
+
+def _figure(words: str, picture: Image.Image) -> str:
+    # A pane would lay its label and its buttons over what is written in the picture.
+    return (
+        f'<figure style="margin: 0"><figcaption>{escape(words)}</figcaption>'
+        f'<img src="{data_address(picture)}" alt="{escape(words, quote=True)}" '
+        f'style="width: 100%; max-width: {picture.width}px; border-radius: 6px"></figure>'
+    )
 
 
 def _group_bars(name: str, layer: LayerReport, report: CompressionReport) -> str:

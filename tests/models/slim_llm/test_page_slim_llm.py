@@ -73,8 +73,8 @@ def test_every_layer_can_be_looked_at(page):
         shown = bits.contents(state(page, "Bits", layer=name))
         words = ", ".join(map(str, layer.group_bits))
         assert f'aria-label="Bits of the groups: {words}"' in shown["groups"]["value"]
-        assert f"at p = {layer.num_swapped}" in shown["curve"]["alt_text"]
-        assert shown["curve"]["value"].width == 780
+        assert f'at p = {layer.num_swapped}" style' in shown["curve"]["value"]
+        assert all("data:image/webp" in shown[one]["value"] for one in ("curve", "map"))
     with pytest.raises(ValueError, match="There is no layer 'nowhere'; choose one"):
         bits.contents(state(page, "Bits", layer="nowhere"))
 
