@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from salhub.models.apiq_saliency.evaluation_apiq_saliency import evaluate
 from salhub.models.apiq_saliency.merging import merge_adapters
 from salhub.models.apiq_saliency.quantization_apiq_saliency import ApiQSaliencyQuantizationConfig
 from salhub.quantization.adapted_linear import AdaptedPackedLinear, adapted_layers
@@ -72,6 +74,22 @@ def test_adapters_are_loaded_without_peft_and_counted(folder):
         inputs @ (layer.to_quantized().dequantize() + 2.0 * layer.lora_B @ layer.lora_A).T
     )  # alpha / r = 6 / 3
     torch.testing.assert_close(layer(inputs), by_hand, rtol=0, atol=1e-5)
+
+
+def test_what_is_measured_counts_the_adapters(folder, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    # The vocabulary of the model is smaller than that of the tokenizer.
+    tokens = torch.randint(12, (90,), generator=torch.Generator().manual_seed(0))
+    np.save(tmp_path / "tokens.npy", tokens.numpy())
+    results = evaluate(
+        model, small_llama.tokenizer(), tmp_path / "tokens.npy", context=16, speed_tokens=0
+    )
+    # Groups of 16 have a scale of 16 bits and a zero of 2.
+    assert results.metric("bits_with_scales").value == pytest.approx(2 + 18 / 16)
+    # 32 bits of 3 * (rows + columns) values: 4 of 48 x 48 and 3 of 32 x 48.
+    added = 32 * RANK * (4 * 96 + 3 * 80) / (4 * 48 * 48 + 3 * 32 * 48)
+    assert results.metric("bits_with_adapters").value == pytest.approx(2 + 18 / 16 + added)
+    assert results.tables[1].title == "Bits a weight"
 
 
 def test_every_inference_and_type_gives_the_same(folder):
