@@ -212,7 +212,7 @@ def train_weights(
         regularized = settings.regularized if is_regularized else None
         for _ in range(stage.epochs):
             epoch += 1
-            sums = torch.zeros(2, dtype=torch.float64)
+            sums = inputs.new_zeros(2)
             for step, rows in enumerate(torch.randperm(len(inputs)).split(settings.batch_size), 1):
                 made = {key: one.effective(regularized) for key, one in layers.items()}
                 loss = inputs.new_zeros(())

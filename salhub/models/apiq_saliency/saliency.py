@@ -150,7 +150,7 @@ def _loss_gradient(model: nn.Module, hidden: Tensor, input_ids: Tensor) -> Tenso
         if id(one) not in inside
     }
     gradients = []
-    for row, tokens in zip(hidden.split(1), input_ids.split(1), strict=True):
+    for row, tokens in zip(hidden.split(1), input_ids.to(hidden.device).split(1), strict=True):
         row = row.detach().requires_grad_()
         with torch.enable_grad(), _blocks_giving(blocks, row):
             settings = {"input_ids": tokens, "use_cache": False}
@@ -163,13 +163,17 @@ def _loss_gradient(model: nn.Module, hidden: Tensor, input_ids: Tensor) -> Tenso
 @contextmanager
 def _blocks_giving(blocks: list[nn.Module], outputs: Tensor) -> Generator[None]:
     """Do no work in the blocks, and let the last one give some outputs."""
+    # Of blocks that accelerate moves between devices.
+    before = [vars(block).get("forward") for block in blocks]
     for block in blocks:
         vars(block)["forward"] = lambda *_, **__: outputs
     try:
         yield
     finally:
-        for block in blocks:
+        for block, forward in zip(blocks, before, strict=True):
             del vars(block)["forward"]
+            if forward is not None:
+                vars(block)["forward"] = forward
 
 
 def check_saliency(saliency: Mapping[str, Tensor], layers: Mapping[str, nn.Linear]) -> None:
