@@ -353,9 +353,10 @@ def test_a_vision_transformer_takes_few_operators():
         counts.append(operators.counts)
     # Patches are products of matrices, and attention keeps one matrix of scores.
     assert not {"convolution", "convolution_backward", "clamp"} & counts[0].keys()
-    arithmetic = {"mm", "addmm", "bmm", "mul", "mul_", "add", "add_", "div", "copysign", "sub_"}
+    arithmetic = {"mm", "addmm", "bmm", "mul", "mul_", "add", "add_", "div", "sub_"}
+    arithmetic |= {"copysign", "bitwise_and", "bitwise_or_"}  # two in place of a slower one
     in_a_layer = counts[1] - counts[0]
-    assert sum(in_a_layer[name] for name in arithmetic) <= 85, in_a_layer
+    assert sum(in_a_layer[name] for name in arithmetic) <= 95, in_a_layer
 
 
 def test_causal_and_grouped_attention():
