@@ -41,6 +41,8 @@ class ImageSaliencyOutput(SaliencyOutput):
         class_similarity: Rank correlation with the map of a class at the other end of the network's
             ranking, float64 (B,), when it was asked for: at 1 the map does not depend on the class;
             NaN where one of them is constant.
+        silent_layers: Names of the layers whose own map is constant, so that the joined map is of
+            the others: a tuple a picture, or one a class of each picture; None for one layer.
     """
 
     class_labels: torch.Tensor | None = None
@@ -48,3 +50,4 @@ class ImageSaliencyOutput(SaliencyOutput):
     native_saliency: torch.Tensor | None = None
     layer_maps: tuple[torch.Tensor, ...] | None = None
     class_similarity: torch.Tensor | None = None
+    silent_layers: tuple | None = None

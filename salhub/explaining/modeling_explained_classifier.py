@@ -145,6 +145,14 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
         """Sentences for a person whose map is constant, none by default."""
         return []
 
+    def layer_notes(self, silent: Sequence[str]) -> list[str]:
+        """Sentences for a person whose map has nothing of some layers, none by default.
+
+        Args:
+            silent: Names of these layers.
+        """
+        return []
+
     @classmethod
     def from_classifier(
         cls,

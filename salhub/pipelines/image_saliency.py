@@ -286,6 +286,7 @@ result.save("explained.png")
         # One output, or numbers that are no scores of classes, leave nothing to compare with.
         has_others = len(explained.logits) > 1 and function != "none"
         on_class = self.model.class_notes(explained.class_similarity, label) if has_others else ()
+        on_map = [*self.model.layer_notes(explained.silent_layers), *on_class]
         return ImageSaliencyResult(
             image=view.picture,
             saliency=place_map(explained.saliency, view.fitted.box, size),
@@ -302,7 +303,7 @@ result.save("explained.png")
                 *doubts_of_picture(view.picture, max(view.fitted.enlargement)),
                 *doubts_of_scores(predictions, function),
                 *view.notes(predictions, self._crop_answer(view, function)),
-                *(self.model.constant_notes() if explained.degenerate else on_class),
+                *(self.model.constant_notes() if explained.degenerate else on_map),
             ],
         )
 

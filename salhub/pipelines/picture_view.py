@@ -104,6 +104,7 @@ class Explained:
         class_label: The class explained.
         degenerate: Whether the map is constant.
         class_similarity: How alike the map of another class is, where it was compared.
+        silent_layers: Names of the layers that the map has nothing of.
     """
 
     view: View
@@ -112,6 +113,7 @@ class Explained:
     class_label: int
     degenerate: bool
     class_similarity: float | None = None
+    silent_layers: tuple[str, ...] = ()
 
     @classmethod
     def of_outputs(cls, view: View, outputs: Any, row: int, place: int | None = None) -> Self:
@@ -125,6 +127,8 @@ class Explained:
         """
         one = row if place is None else (row, place)
         similarity = getattr(outputs, "class_similarity", None)
+        silent = getattr(outputs, "silent_layers", None) or ()
+        silent = silent[row] if silent else ()
         return cls(
             view,
             outputs.saliency[one].float().cpu(),
@@ -132,4 +136,5 @@ class Explained:
             int(outputs.class_labels[one]),
             bool(outputs.degenerate[one]),
             None if similarity is None else float(similarity[row]),
+            silent if place is None or not silent else silent[place],
         )

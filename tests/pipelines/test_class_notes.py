@@ -96,3 +96,28 @@ def test_one_output_has_no_other_class_to_be_compared_with():
     processor = ViTImageProcessorPil(size={"height": 16, "width": 16})
     pipe = salhub.pipeline("normgrad", classifier=network, image_processor=processor, device="cpu")
     assert not [note for note in pipe("sample:cat").notes if note.startswith(SENTENCE)]
+
+
+def test_a_layer_that_a_joined_map_has_nothing_of_is_named():
+    network = spread_weights(SmallNet())
+    with torch.no_grad():
+        network.last.bias[:] = 100  # which keeps what it puts out positive,
+        network.classifier.weight[1] = 1
+        network.classifier.weight[2] = -1  # and this its part in class 2 negative
+    processor = ViTImageProcessorPil(size={"height": 16, "width": 16})
+    settings = {"method": "grad_cam", "layers": ["blocks.0", "last"], "combine": "sum"}
+    pipe = salhub.pipeline(
+        "normgrad", classifier=network, image_processor=processor, device="cpu", **settings
+    )
+    start = "There is nothing to see at last: "
+    result = pipe("sample:cat", class_labels=2)
+    assert not result.degenerate
+    assert [note for note in result.notes if note.startswith(start)]
+    assert start in result.summary()
+    assert not [note for note in pipe("sample:cat", class_labels=1).notes if start in note]
+    # A setting of one call is told by its own names.
+    one = pipe("sample:cat", class_labels=2, layers=["blocks.0"])
+    assert not [note for note in one.notes if "nothing to see" in note]
+    pixels = pipe.view("sample:cat").fitted.pixel_values
+    output = pipe.model(pixels, class_labels=torch.tensor([[1, 2]]))
+    assert output.silent_layers == (((), ("last",)),)

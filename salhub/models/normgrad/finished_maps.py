@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from itertools import compress
 
 import torch
 from torch import Tensor
@@ -151,6 +152,30 @@ def words_on_similarity(similarity: float | None, label: str) -> list[str]:
     return [
         "This map hardly depends on the class: that of another one is much the same (rank "
         f"correlation {similarity:.2f}). What speaks for '{label}' is shown by method='grad_cam'."
+    ]
+
+
+def silent_layers(layers: list[str], maps: list[Tensor], *, keep_classes: bool) -> tuple | None:
+    """Name those of several layers that add nothing, as their own maps (B, T, h, w) are constant.
+
+    Returns:
+        A tuple of names a picture, or one a class of each picture; None for the map of one layer.
+    """
+    if len(maps) == 1:
+        return None
+    constant = torch.stack([is_constant(one) for one in maps], dim=-1).tolist()
+    silent = [[tuple(compress(layers, one)) for one in picture] for picture in constant]
+    return tuple(tuple(picture) if keep_classes else picture[0] for picture in silent)
+
+
+def words_on_silent(layers: Sequence[str]) -> list[str]:
+    """Say which layers a map has nothing of; see `layer_notes`."""
+    if not layers:
+        return []
+    return [
+        f"There is nothing to see at {', '.join(layers)}: the gradient is zero or the same "
+        "everywhere there, or the channels cancel, as before a LayerNorm. This map is of the other "
+        "layers alone."
     ]
 
 

@@ -24,9 +24,11 @@ from salhub.models.normgrad.finished_maps import (
     build_outputs,
     drop_class_axis,
     finish_maps,
+    silent_layers,
     take_comparison,
     warn_degenerate,
     words_on_constant,
+    words_on_silent,
     words_on_similarity,
 )
 from salhub.models.normgrad.layer_capture import LayerCapture
@@ -165,6 +167,7 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         if return_layer_maps:
             output.layer_maps = tuple(drop_class_axis(one, several) for one in maps)
         output.class_similarity = similarity
+        output.silent_layers = silent_layers(layers, maps, keep_classes=several)
         warn_degenerate({(method.name, ", ".join(layers)): output})
         return output
 
@@ -173,6 +176,9 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
 
     def constant_notes(self) -> list[str]:
         return words_on_constant()
+
+    def layer_notes(self, silent: Sequence[str]) -> list[str]:
+        return words_on_silent(silent)
 
     @refuses_unusable
     def forward_grid(

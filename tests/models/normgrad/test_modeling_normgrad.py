@@ -269,6 +269,7 @@ def test_layers_are_joined_by_the_formula(network, pixels):
             assert output.native_saliency is None
             for layer, found in zip(layers, output.layer_maps, strict=True):
                 torch.testing.assert_close(found, singles[layer])
+            assert output.silent_layers == ((),) * len(pixels)
     custom = explain(network, layers=layers, layer_weights=[2, 0, 2])(pixels)
     pair = explain(network, layers=["last", "blocks.1"])(pixels)
     torch.testing.assert_close(custom.saliency, pair.saliency)
