@@ -155,9 +155,14 @@ def cells(bits: tuple[int, ...], seeds: int, only: tuple[str, ...] = ()) -> list
 
 def measure(cell: Cell, source: Source) -> dict[str, float]:
     """Measure a cell in a process of its own."""
+    return in_own_process(measure_here, cell, source)
+
+
+def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns in a new process."""
     spawned = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawned) as pool:
-        return pool.submit(measure_here, cell, source).result()
+        return pool.submit(function, *arguments).result()
 
 
 def measure_here(cell: Cell, source: Source) -> dict[str, float]:
@@ -168,7 +173,7 @@ def measure_here(cell: Cell, source: Source) -> dict[str, float]:
         return _scored(AutoModelForCausalLM.from_pretrained(source.model), source)
     if method.name == HQQ:
         return _by_hqq(cell, source)
-    return _by_recipe(cell, method, source)
+    return _by_recipe(cell, source)
 
 
 def why_not(method: Method) -> str | None:
@@ -181,25 +186,29 @@ def why_not(method: Method) -> str | None:
 # --- our recipes ----------------------------------------------------------------------------------
 
 
-def _by_recipe(cell: Cell, method: Method, source: Source) -> dict[str, float]:
+def recipe_of(cell: Cell, source: Source) -> Any:
+    """The recipe that makes the model of a cell."""
+    method = METHODS[cell.method]
     size = source.equal_group_size if method.name == EQUAL else source.group_size
     kind, arguments_class = _recipe(method.recipe)
-    arguments = arguments_class.from_settings(
-        {
-            "output_dir": "unused",
-            "model": source.model,
-            "calibration": source.calibration,
-            "num_calibration_windows": source.windows,
-            "context_length": source.length,
-            "bits": cell.bits,
-            "group_size": size,
-            "seed": cell.seed,
-            **method.options,
-        }
-    )
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(source.model), _tokenizer(source)
+    arguments = {
+        "output_dir": "unused",
+        "model": source.model,
+        "calibration": source.calibration,
+        "num_calibration_windows": source.windows,
+        "context_length": source.length,
+        "bits": cell.bits,
+        "group_size": size,
+        "seed": cell.seed,
+        **method.options,
+    }
+    return kind(arguments_class.from_settings(arguments))
+
+
+def _by_recipe(cell: Cell, source: Source) -> dict[str, float]:
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(source.model), tokenizer_of(source)
     torch.set_float32_matmul_precision(source.precision)
-    recipe, began, used = kind(arguments), time.perf_counter(), time.process_time()
+    recipe, began, used = recipe_of(cell, source), time.perf_counter(), time.process_time()
     model = recipe.compress(model, tokenizer)
     spent = {
         "seconds": time.perf_counter() - began,
@@ -277,10 +286,11 @@ def _scored(model: nn.Module, source: Source) -> dict[str, float]:
 def test_ids(source: Source) -> Tensor:
     """The tokens that are predicted, int64 (n,)."""
     text = read_texts(source.test, part=None).whole
-    return encode_text(text, _tokenizer(source))[: source.test_tokens]
+    return encode_text(text, tokenizer_of(source))[: source.test_tokens]
 
 
-def _tokenizer(source: Source) -> Any:
+def tokenizer_of(source: Source) -> Any:
+    """The tokenizer of the model."""
     return AutoTokenizer.from_pretrained(source.model)
 
 

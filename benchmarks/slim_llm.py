@@ -5,7 +5,8 @@
 
 A table that fills up: every cell (a method, a width, a seed that draws the calibration text) is
 written to benchmarks/results/slim_llm.json when it is measured, and is not measured again; what is
-missing is listed, and the next run goes on there. `--minutes` says when to stop.
+missing is listed, and the next run goes on there. `--minutes` says when to stop, and `--speed`
+times quantization and writing too, which wants an idle machine.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import quantization_cells as parts
+from benchmarks import quantized_speed as speed
 from benchmarks.peers import find_peers, peers_table
 from benchmarks.quantization_cells import MEASURES, METHODS, Cell, Measure, Source
 from benchmarks.report import (
@@ -30,6 +32,8 @@ from salhub.results import Metric, Results, Table, measured
 # Perplexity at most, by width; means over as many seeds at least.
 LIMITS = {2: 420.0, 3: 63.0}
 LEAST_SEEDS = 5
+SPEED = "speed/"
+NUM_TIMED_BLOCKS = 2
 TITLE = "SliM-LLM beside its peers"
 
 
@@ -60,8 +64,31 @@ def main(arguments: Sequence[str] | None = None, measure: Measure = parts.measur
             results.add_metric(cell.metric(name), value, n=1, unit=MEASURES[name])
         print(f"  {found}", flush=True)
         _write(results, options)
+    if options.speed:
+        with measured(results):
+            _time(results, source, options.new_tokens)
     _write(results, options)
     print_tables(results)
+
+
+def _time(results: Results, source: Source, new_tokens: int) -> None:
+    """Time everything anew."""
+    results.metrics = [one for one in results.metrics if not one.name.startswith(SPEED)]
+    whole = parts.in_own_process(speed.whole_model, source, parts.OURS)
+    for name, value in whole.items():
+        unit = "MiB" if name == "peak_memory" else "s"
+        results.add_metric(f"{SPEED}whole/{name}", value, n=1, unit=unit)
+    blocks = parts.in_own_process(
+        speed.seconds_of_blocks, source, NUM_TIMED_BLOCKS, (parts.OURS, parts.PUBLISHED)
+    )
+    for name, value in blocks.items():
+        results.add_metric(f"{SPEED}blocks/{name}", value, n=NUM_TIMED_BLOCKS, unit="s")
+    found = parts.in_own_process(speed.inference_rows, source, parts.OURS, new_tokens)
+    for name, row in found.items():
+        for what, value in row.items():
+            unit = "fraction" if what == "bytes" else "tokens/s"
+            results.add_metric(f"{SPEED}inference/{name}/{what}", value, unit=unit)
+    results.add_metric(f"{SPEED}threads", source.threads)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -76,6 +103,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--bits", type=int, nargs="+", choices=(2, 3), default=[2, 3])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=METHODS, default=[], metavar="METHOD")
+    parser.add_argument("--speed", action="store_true", help="time quantization and writing anew")
+    parser.add_argument("--new-tokens", type=int, default=32, help="that are written for --speed")
     parser.add_argument("--minutes", type=float, help="begin no cell after as many; 0 for none")
     parser.add_argument("--group-size", type=int, default=64)
     parser.add_argument("--equal-group-size", type=int, default=56, help="of the row at equal bits")
@@ -140,14 +169,16 @@ def _known(results: Results, cell: Cell) -> bool:
 
 def _write(results: Results, options: argparse.Namespace) -> None:
     """Make the tables of all cells that are known, and save them."""
-    results.metrics = [metric for metric in results.metrics if metric.name.startswith("cell/")]
+    kept = ("cell/", SPEED)
+    results.metrics = [metric for metric in results.metrics if metric.name.startswith(kept)]
     results.tables = []
     peers = find_peers("hqq", "auto_round")
-    table_of = _Cells(results.metrics)
+    table_of, times = _Cells(results.metrics), _times(results)
     for bits in (2, 3):
         results.tables.append(_table(results, table_of, bits))
+    results.tables += _speed_tables(times)
     results.tables.append(_missing(table_of))
-    add_requirements(results, _requirements(results, table_of))
+    add_requirements(results, _requirements(table_of) + _speed_requirements(times))
     results.tables.append(peers_table(peers))
     record_versions(results, peers)
     options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -160,6 +191,8 @@ class _Cells:
     def __init__(self, metrics: list[Metric]) -> None:
         self.values: dict[tuple[int, str, str], dict[int, float]] = {}
         for metric in metrics:
+            if not metric.name.startswith("cell/"):
+                continue
             _, bits, method, seed, measure = metric.name.split("/")
             key = int(bits), method, measure
             self.values.setdefault(key, {})[int(seed)] = metric.value
@@ -225,7 +258,7 @@ def _missing(table_of: _Cells) -> Table:
     return Table("Missing", "", ["method", "bits", "seeds", "why"], rows)
 
 
-def _requirements(results: Results, table_of: _Cells) -> list[Requirement]:
+def _requirements(table_of: _Cells) -> list[Requirement]:
     found = []
     for bits, limit in LIMITS.items():
         ours = table_of.of(bits, parts.OURS)
@@ -242,6 +275,72 @@ def _requirements(results: Results, table_of: _Cells) -> list[Requirement]:
             name = f"{parts.OURS} / {other} at {bits} bits, {len(both)} seeds"
             found.append(Requirement(name, ratio, 1.0, (ends[0], ends[1])))
     return found
+
+
+def _times(results: Results) -> dict[str, float]:
+    return {
+        one.name.removeprefix(SPEED): one.value
+        for one in results.metrics
+        if one.name.startswith(SPEED)
+    }
+
+
+def _speed_tables(times: dict[str, float]) -> list[Table]:
+    if not times:
+        return []
+    ours = times[f"blocks/{parts.OURS}"]
+    blocks = {
+        name.removeprefix("blocks/"): value
+        for name, value in times.items()
+        if name.startswith("blocks/")
+    }
+    note = (
+        f"The first {NUM_TIMED_BLOCKS} blocks at two bits, on {times['threads']:.0f} threads; in "
+        "the published order of work each layer has a Hessian of its own, the search of the bits "
+        "rounds everything anew for each p and sequence, and factors of a range are tried in a "
+        f"loop. All {parts.OURS} does for the whole model took {times['whole/seconds']:.0f} s and "
+        f"{times['whole/peak_memory']:.0f} MiB of memory at most, all of the process."
+    )
+    rows: list[list[str | float | int | None]] = [
+        [name, float(f"{value:.4g}"), float(f"{value / ours:.3g}")]
+        for name, value in blocks.items()
+    ]
+    found = [Table("Seconds", note, ["what", "s", f"to {parts.OURS}"], rows)]
+    ways = sorted({name.split("/")[1] for name in times if name.startswith("inference/")})
+    base = times[f"inference/{speed.FLOAT}/decode"]
+    rows = [
+        [
+            way,
+            *(float(f"{times[f'inference/{way}/{what}']:.4g}") for what in ("decode", "prefill")),
+            float(f"{times[f'inference/{way}/decode'] / base:.3g}"),
+            float(f"{times[f'inference/{way}/bytes']:.3g}"),
+        ]
+        for way in ways
+    ]
+    note = (
+        "Tokens that are written in a second, one after another, and those of a prompt that are "
+        "read; bytes are those that the decoder's linear layers hold meanwhile, as a share of 16 "
+        "bits a weight. All but float32 compute in bfloat16."
+    )
+    columns = ["weights", "written a second", "read a second", "to float32", "share of 16 bits"]
+    found.append(Table("Writing", note, columns, rows))
+    return found
+
+
+def _speed_requirements(times: dict[str, float]) -> list[Requirement]:
+    if not times:
+        return []
+    ratio = times[f"blocks/{parts.OURS}"] / times[f"blocks/{speed.PLAIN_ORDER}"]
+    return [
+        Requirement("seconds of the whole model", times["whole/seconds"], 180.0),
+        Requirement("MiB of memory at most", times["whole/peak_memory"], 2560.0),
+        Requirement(f"seconds / those of the {speed.PLAIN_ORDER}", ratio, 0.5),
+        Requirement(
+            "bytes of packed linear layers / 16 bits a weight",
+            times[f"inference/{speed.PACKED}/bytes"],
+            0.45,
+        ),
+    ]
 
 
 if __name__ == "__main__":

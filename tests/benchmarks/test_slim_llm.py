@@ -1,13 +1,32 @@
 """The table of quantized language models fills up, cell by cell, and says what is missing."""
 
 import pytest
+import torch
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 
 from benchmarks import quantization_cells, slim_llm
-from benchmarks.quantization_cells import CLIPPED, FULL, METHODS, OURS, Cell, cells, interval
+from benchmarks.plain_slim_llm import quantize_block
+from benchmarks.quantization_cells import (
+    CLIPPED,
+    FULL,
+    METHODS,
+    OURS,
+    PUBLISHED,
+    Cell,
+    cells,
+    interval,
+)
+from benchmarks.quantized_speed import PLAIN_ORDER
 from salhub.models.slim_llm.quantization_slim_llm import (
     SlimLLMQuantizationConfig,
     SlimLLMQuantizer,
+)
+from salhub.models.slim_llm.quantize_model import quantize_slim_llm
+from salhub.quantization.decoder_blocks import (
+    block_outputs,
+    decoder_blocks,
+    first_inputs,
+    in_full_precision,
 )
 from salhub.results import Results
 from tests import small_llama
@@ -100,3 +119,34 @@ def test_intervals_are_those_of_student():
     mean, low, high = interval([1.0, 2.0, 3.0])
     assert (mean, high - mean) == pytest.approx((2.0, 4.3027 / 3**0.5), rel=1e-4)
     assert mean - low == pytest.approx(high - mean)
+
+
+def test_the_published_order_of_work_gives_what_the_preset_does():
+    windows = torch.randint(small_llama.VOCAB_SIZE, (5, 24), generator=torch.Generator())
+    options = {"group_size": 4, "bits": 2, "preset": "reference"}
+    made = quantize_slim_llm(small_llama.network(), None, windows, **options).model
+    model = small_llama.network()
+    inputs = first_inputs(model, windows, batch_size=1)
+    for block in decoder_blocks(model).values():
+        inputs.hidden = quantize_block(block, inputs, 2, 4)
+    plain = first_inputs(made, windows)
+    with torch.no_grad():
+        for block in decoder_blocks(made).values():
+            plain.hidden = block_outputs(in_full_precision(block), plain)
+    away = (plain.hidden - inputs.hidden).norm() / plain.hidden.norm()
+    # Scales that are kept in half precision may move a weight to the next code.
+    assert away < 0.05
+
+
+def test_speed_is_told_with_what_is_required(words, tmp_path, monkeypatch):
+    monkeypatch.setattr(quantization_cells, "in_own_process", lambda function, *a: function(*a))
+    words += ["--only", OURS, "--seeds", "1", "--bits", "2"]
+    slim_llm.main([*words, "--speed", "--new-tokens", "8"], fake)
+    found = Results.load(tmp_path / "found.json")
+    tables = {table.title: table for table in found.tables}
+    assert [row[0] for row in tables["Seconds"].rows] == [OURS, PUBLISHED, PLAIN_ORDER]
+    shares = {row[0]: row[4] for row in tables["Writing"].rows}
+    assert shares["float32"] == 2 and shares["bfloat16"] == 1 and shares["packed"] < 0.7
+    assert all(row[1] > 0 and row[2] > 0 for row in tables["Writing"].rows)
+    slim_llm.main([*words, "--minutes", "0"], fake)
+    assert Results.load(tmp_path / "found.json").tables[0].rows == found.tables[0].rows

@@ -27,12 +27,14 @@ class SlimLLMArguments(CompressionArguments):
             layers of these sizes can come.
         symmetric: Whether zeros are fixed at 2^(width - 1), as other programs want it; where a
             layer has one width. See `group_scales`.
-        preset: "recommended" is SliM-LLM as we found it best: centered one-bit groups, at two bits
-            a search that counts errors by salience, and at three and four bits leave to keep all
-            groups of a layer alike. "reference" is SliM-LLM as published. "plus" is SliM-LLM+: the
-            same bits, and ranges that are trained block by block. Three more are there to compare
-            with, and give all groups the same bits: "rtn" rounds each weight, "gptq" lets
-            later columns make up for earlier ones, and "gptq-clip" searches the ranges as well.
+        preset: "recommended" is SliM-LLM as we found it best: bits go where the expected error
+            falls most, ranges are shrunk further in a search that counts errors by salience, layers
+            make up for those before them, and codes and scales are refined. "reference" is SliM-LLM
+            as published. "plus" is SliM-LLM+: the same bits, and ranges that are trained block by
+            block. Three more are there to compare with, and give all groups the same bits: "rtn"
+            rounds each weight, "gptq" lets later columns make up for earlier ones, and "gptq-clip"
+            does all that "recommended" does without salience: bits are alike, and so is what errors
+            count in the search.
         allocation: Which groups get a bit less and more: by "salience" as published, or, to
             compare with, none ("uniform"), as many at "random", or the opposite ("inverted").
         salience: What salience divides by: "cholesky" as released, or "hinv" as published; see
@@ -54,6 +56,8 @@ class SlimLLMArguments(CompressionArguments):
         binary_scale: The scale of groups of one bit: "centered" around their mean, or "abs" as
             released; see `group_scales`.
         backbone: "gptq", or "rtn" where columns are only rounded.
+        refinements: How often, once the columns are written, each code is set to what is best given
+            the others and the scales are fitted to the codes; see `refined`.
         clip_epochs: Passes over the calibration windows in which the ranges of a block are trained;
             0 where they are searched.
         clip_learning_rate: Of AdamW in it, without weight decay.
@@ -88,6 +92,7 @@ class SlimLLMArguments(CompressionArguments):
     search_steps: int | None = None
     binary_scale: BinaryScale | None = None
     backbone: Backbone | None = None
+    refinements: int | None = None
     clip_epochs: int | None = None
     clip_learning_rate: float = 1e-2
     aug_loss: bool = False
@@ -130,8 +135,9 @@ class SlimLLMArguments(CompressionArguments):
         for name in ("search_range", "search_stretch"):
             if getattr(self, name) is not None:
                 check_share(name, getattr(self, name))
-        if self.clip_epochs is not None:
-            check_not_negative("clip_epochs", self.clip_epochs)
+        for name in ("clip_epochs", "refinements"):
+            if getattr(self, name) is not None:
+                check_not_negative(name, getattr(self, name))
         self._check_training()
         if self.preset in BASELINES:
             for name, (given, value) in self.changed().items():
@@ -139,13 +145,7 @@ class SlimLLMArguments(CompressionArguments):
                     f"preset={self.preset} means {name}={_word(value)}, and {name}={_word(given)} "
                     "was given; leave one of them out."
                 )
-        resolved = self.resolved_values()
-        if resolved["match_outputs"] and resolved["clip_epochs"]:
-            raise ValueError(
-                "match_outputs is of weights that are written column by column, and clip_epochs is "
-                f"{resolved['clip_epochs']}; leave out one of them, or the preset that means it."
-            )
-        allocation = resolved["allocation"]
+        allocation = self.resolved_values()["allocation"]
         if self.bits_granularity == "module" and allocation != "salience":
             raise ValueError(
                 f"allocation={allocation} is of groups, and bits_granularity is module; leave out "
@@ -159,15 +159,17 @@ class SlimLLMArguments(CompressionArguments):
 
     def _check_training(self) -> None:
         """Refuse options that would do nothing where ranges are trained."""
-        values = preset_values(self.preset, self.bits)
-        given = {
-            name: getattr(self, name) if getattr(self, name) is not None else value
-            for name, value in values.items()
-        }
+        given = self.resolved_values()
         if given["clip_epochs"] and (given["search_range"] or given["backbone"] == "gptq"):
             raise ValueError(
                 "clip_epochs trains ranges that are not searched, of weights that are rounded one "
                 "by one; give preset=plus, and neither search_range nor backbone."
+            )
+        by_columns = [name for name in ("match_outputs", "refinements") if given[name]]
+        if given["clip_epochs"] and by_columns:
+            raise ValueError(
+                f"{by_columns[0]} is of weights that are written column by column, and clip_epochs "
+                f"is {given['clip_epochs']}; leave out one of them, or the preset that means it."
             )
         if self.aug_loss and not given["clip_epochs"]:
             raise ValueError("aug_loss is of ranges that are trained; give preset=plus with it.")

@@ -111,6 +111,18 @@ def collected_inputs(
             handle.remove()
 
 
+def damped(hessian: Tensor, damping: float) -> Tensor:
+    """The Hessian with a share of the mean of its diagonal added to that.
+
+    Columns of which nothing was ever seen count as if their inputs were independent, of size 1.
+    """
+    found = hessian.clone()
+    diagonal = found.diagonal()
+    diagonal[diagonal == 0] = 1
+    diagonal += damping * float(diagonal.mean())
+    return found
+
+
 def inverse_factor(hessian: Tensor, damping: float, name: str) -> tuple[Tensor, Tensor]:
     """Upper triangular U with H⁻¹ = UᵀU, of the damped Hessian.
 
@@ -134,15 +146,9 @@ def inverse_factor(hessian: Tensor, damping: float, name: str) -> tuple[Tensor, 
         raise ValueError(
             f"the inputs of {name} are not finite; check the model and the calibration text."
         )
-    exact = hessian.double()
-    diagonal = exact.diagonal()
-    is_dead = diagonal == 0
-    diagonal[is_dead] = 1
-    mean = float(diagonal.mean())
+    exact, is_dead = hessian.double(), hessian.diagonal() == 0
     for _ in range(_RETRIES + 1):
-        damped = exact.clone()
-        damped.diagonal().add_(damping * mean)
-        lower, failed = torch.linalg.cholesky_ex(damped)
+        lower, failed = torch.linalg.cholesky_ex(damped(exact, damping))
         if not failed:
             upper = torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
             return upper.float(), is_dead

@@ -19,9 +19,25 @@ _RELEASED = {
     "search_steps": 50,
     "objective": "divergence",
     "match_outputs": False,
+    "refinements": 0,
     "binary_scale": "abs",
     "clip_epochs": 0,
 }
+# What we found best, see benchmarks/slim_llm.py; salience aside, any method that writes weights
+# column by column may do the same.
+_IMPROVED = {
+    **_RELEASED,
+    "allow_uniform": True,
+    "binary_scale": "centered",
+    "error_norm": 2.0,
+    "search_range": 0.5,
+    "search_stretch": 0.0,
+    "search_steps": 25,
+    "match_outputs": True,
+    "refinements": 1,
+}
+_RECOMMENDED = {**_IMPROVED, "objective": "error", "search_weights": "salience"}
+_CLIPPED = {**_IMPROVED, "allocation": "uniform", "search_weights": "none"}
 _UNIFORM = {**_RELEASED, "allocation": "uniform", "allow_uniform": True, "search_weights": "none"}
 _NO_SEARCH = {**_UNIFORM, "search_range": 0.0, "search_stretch": 0.0}
 _ROUNDED = {
@@ -32,8 +48,6 @@ _ROUNDED = {
 }
 # Bits are allocated as released; 10 epochs are what its code has where nothing is said.
 _PLUS = {**_RELEASED, "binary_scale": "centered", "clip_epochs": 10, **_ROUNDED}
-# With two bits on average, leave to keep all groups alike does harm.
-_NOT_UNIFORM_BELOW = 3
 
 
 def preset_values(preset: Preset, bits: float) -> dict[str, Any]:
@@ -49,18 +63,14 @@ def preset_values(preset: Preset, bits: float) -> dict[str, Any]:
 
     Example:
         >>> preset_values("gptq", 2)["search_range"], preset_values("gptq-clip", 2)["search_range"]
-        (0.0, 0.1)
+        (0.0, 0.5)
     """
     if preset == "reference":
         return _RELEASED
     if preset == "recommended":
-        if bits < _NOT_UNIFORM_BELOW:
-            searched = {"search_weights": "salience", "error_norm": 2.0}
-        else:
-            searched = {"allow_uniform": True}
-        return {**_RELEASED, "binary_scale": "centered", **searched}
+        return _RECOMMENDED
     if preset == "plus":
         return _PLUS
     if preset == "gptq-clip":
-        return _UNIFORM
+        return _CLIPPED
     return {**_NO_SEARCH, "backbone": "rtn" if preset == "rtn" else "gptq"}

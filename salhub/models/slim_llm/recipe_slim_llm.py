@@ -28,6 +28,7 @@ from salhub.models.slim_llm.column_updates import (
 from salhub.models.slim_llm.input_statistics import (
     InputStatistics,
     collected_inputs,
+    damped,
     inverse_factor,
     relative_error,
 )
@@ -36,6 +37,7 @@ from salhub.models.slim_llm.layer_widths import LayerWidths, measured_widths
 from salhub.models.slim_llm.output_matching import matched_weight, paired_statistics
 from salhub.models.slim_llm.plots import bit_map_picture, divergence_picture
 from salhub.models.slim_llm.quantization_slim_llm import SlimLLMQuantizationConfig
+from salhub.models.slim_llm.refinement import refined
 from salhub.quantization.decoder_blocks import (
     BlockInputs,
     block_outputs,
@@ -157,6 +159,12 @@ class SlimLLMRecipe(CompressionRecipe):
                     self._search(),
                     backbone=options.backbone,
                 )
+                if options.refinements:
+                    hessian = damped(one.hessian, options.damping)
+                    written = [
+                        refined(*pair, hessian, options.refinements)
+                        for pair in zip(weights, written, strict=True)
+                    ]
             found |= dict(zip(one.layers, written, strict=True))
             if cross is not None:  # what comes after them reads what they give now
                 for layer in one.layers:

@@ -63,9 +63,6 @@ def test_what_is_compared_with_differs_in_what_it_says():
     assert torch.equal(scales["gptq"][:, 0], scales["rtn"][:, 0])
     assert not torch.equal(scales["gptq"], scales["rtn"])
     assert not torch.equal(scales["gptq-clip"][:, 0], scales["gptq"][:, 0])
-    # Of the first group every range is within the search of the one that covers it.
-    ratio = scales["gptq-clip"][:, 0] / scales["gptq"][:, 0]
-    assert ((ratio > 0.89) & (ratio < 1.11)).all()
 
 
 def test_gptq_lowers_the_error_of_the_outputs_and_the_search_lowers_it_further():
