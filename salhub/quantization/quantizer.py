@@ -1,7 +1,8 @@
 """How transformers saves and loads models whose linear layers are packed in few bits."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, ClassVar, Literal, get_args
 
@@ -263,6 +264,27 @@ def set_inference(model: nn.Module, inference: Inference) -> None:
     config = getattr(getattr(model, "config", None), "quantization_config", None)
     if isinstance(config, PackedWeightsConfig):
         config.inference = inference
+
+
+@contextmanager
+def one_block_unpacked(blocks: Iterable[nn.Module]) -> Generator[None]:
+    """Give up the dense copies of a block as soon as it has been passed.
+
+    Args:
+        blocks: Of a model, which is passed while the context is open; it computes the same, and
+            unpacks every block in every pass.
+    """
+
+    def give_up(block: nn.Module, *_: Any) -> None:
+        for layer in packed_layers(block).values():
+            layer.set_inference(layer.inference)
+
+    handles = [block.register_forward_hook(give_up) for block in blocks]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def quantize_model(

@@ -27,12 +27,14 @@ from salhub.quantization.decoder_blocks import (
     in_full_precision,
     linear_layers,
 )
+from salhub.quantization.free_memory import return_free_memory
 from salhub.quantization.packed_linear import PackedLinear
 from salhub.quantization.quantized_weight import QuantizedWeight
 from salhub.quantization.quantizer import (
     PackedWeightsConfig,
     check_embedding,
     describe_packed,
+    one_block_unpacked,
     pack_embedding,
     packed_layers,
     refuse_quantized,
@@ -350,6 +352,8 @@ class CompressionRecipe(BlockRecipe):
         for stage, seconds in (*spent.items(), *self._block_seconds.items()):
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         self.measures[name] = block.measures
+        del working
+        return_free_memory()
 
     def packed_layer(
         self, plain: nn.Module, weight: QuantizedWeight, block: CompressedBlock, name: str
@@ -378,7 +382,8 @@ class CompressionRecipe(BlockRecipe):
     def _perplexity(self, model: nn.Module) -> Perplexity | None:
         if self.test_tokens is None:
             return None
-        return perplexity(model, self.test_tokens, self.arguments.test_context_length)
+        with one_block_unpacked(self.blocks.values()):
+            return perplexity(model, self.test_tokens, self.arguments.test_context_length)
 
     @torch.no_grad()
     def evaluate(self, model: Any, accelerator: Any, results: Results) -> None:
