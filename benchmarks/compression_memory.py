@@ -16,10 +16,17 @@ from pathlib import Path
 import psutil
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.quantizers import register_quantizer
+from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 
 from benchmarks.report import RESULTS, print_tables, save_results
 from salhub.backbones.tiny_llama.tokenizer_tiny_llama import train_tokenizer
-from salhub.models.slim_llm.recipe_slim_llm import SlimLLMArguments, SlimLLMRecipe
+from salhub.models.slim_llm.arguments_slim_llm import SlimLLMArguments
+from salhub.models.slim_llm.quantization_slim_llm import (
+    SlimLLMQuantizationConfig,
+    SlimLLMQuantizer,
+)
+from salhub.models.slim_llm.recipe_slim_llm import SlimLLMRecipe
 from salhub.results import Results, Table, peak_memory_mib
 from salhub.runner.run import run
 
@@ -75,6 +82,9 @@ def working_memory(source: Path, options: dict[str, str | int]) -> float:
 
 def _in_a_child(blocks: int, width: int, options: dict[str, str | int], answers) -> None:
     torch.set_num_threads(1)
+    # As long as no model of it ships, nothing else makes it known.
+    if SlimLLMQuantizationConfig.method not in AUTO_QUANTIZER_MAPPING:
+        register_quantizer(SlimLLMQuantizationConfig.method)(SlimLLMQuantizer)
     with tempfile.TemporaryDirectory() as folder:
         made = multiprocessing.get_context("spawn").Process(
             target=save_model, args=(Path(folder), blocks, width)
