@@ -139,6 +139,16 @@ def adapted_layers(model: nn.Module) -> dict[str, AdaptedPackedLinear]:
     }
 
 
+def mean_adapter_bits(model: nn.Module) -> float:
+    """Bits that adapters take for each packed weight of a model, on average."""
+    layers = [one for one in model.modules() if isinstance(one, PackedLinear)]
+    spent = sum(
+        one.adapter_bits() * one.in_features * one.out_features
+        for one in adapted_layers(model).values()
+    )
+    return spent / sum(one.in_features * one.out_features for one in layers)
+
+
 def has_adapter(name: str, targets: Sequence[str] | None) -> bool:
     """Whether the layer of a name has an adapter.
 

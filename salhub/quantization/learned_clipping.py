@@ -16,6 +16,8 @@ INITIAL_LOGIT = 4.0
 ONE_BIT_LOGIT = 0.0
 # Shares of the range that a search tries.
 _SMALLEST_SHARE, _LARGEST_SHARE, _NUM_SHARES = 0.35, 0.999, 14
+# Fits the caches of a core.
+_NUMBERS_TOGETHER = 2**17
 SMALLEST_SCALE, LARGEST_SCALE = 1e-5, 1e4
 
 
@@ -242,12 +244,15 @@ class _Part:
         """Write its weights."""
         matrix[:, self.columns].unflatten(1, (-1, self.width))[:, self.inner] = values
 
-    def rounded(self, weight: Tensor, upper: Tensor, lower: Tensor) -> _RoundedPart:
-        weight, upper = self.of(weight), upper[:, self.groups].sigmoid()
+    def rounded(
+        self, weight: Tensor, upper: Tensor, lower: Tensor, rows: slice = slice(None)
+    ) -> _RoundedPart:
+        """Round some rows of the weight."""
+        weight, upper = self.of(weight[rows]), upper[rows, self.groups].sigmoid()
         if self.is_one_bit:
-            return self._one_bit(weight, upper)
-        lower = lower[:, self.groups].sigmoid()
-        highest, lowest = self.highest * upper, self.lowest * lower
+            return self._one_bit(weight, upper, rows)
+        lower = lower[rows, self.groups].sigmoid()
+        highest, lowest = self.highest[rows] * upper, self.lowest[rows] * lower
         if self.symmetric:
             divisor = (self.top - 1) / 2
             exact = torch.maximum(highest, -lowest) / divisor
@@ -274,15 +279,16 @@ class _Part:
         mean = torch.zeros_like(scale)
         return _RoundedPart(steps, scale, zero, mean, slope, upper_slope, lower_slope, False)
 
-    def _one_bit(self, weight: Tensor, upper: Tensor) -> _RoundedPart:
-        exact = (upper + 0.5) * self.spread
+    def _one_bit(self, weight: Tensor, upper: Tensor, rows: slice) -> _RoundedPart:
+        mean, spread = self.mean[rows], self.spread[rows]
+        exact = (upper + 0.5) * spread
         scale = exact.clamp(SMALLEST_SCALE, LARGEST_SCALE)
-        slope = upper * (1 - upper) * self.spread * (scale == exact)
+        slope = upper * (1 - upper) * spread * (scale == exact)
         # The weight at the mean counts as above it: a third level could not be stored.
-        steps = (weight >= self.mean[..., None]).to(weight).mul_(2).sub_(1)
+        steps = (weight >= mean[..., None]).to(weight).mul_(2).sub_(1)
         none = torch.zeros_like(scale)
         scale = scale.half().float()
-        return _RoundedPart(steps, scale, none, self.mean, steps, slope, none, True)
+        return _RoundedPart(steps, scale, none, mean, steps, slope, none, True)
 
 
 def _parts(weight: Tensor, group_size: int, bits: Tensor, symmetric: bool) -> list[_Part]:
@@ -300,8 +306,14 @@ def _parts(weight: Tensor, group_size: int, bits: Tensor, symmetric: bool) -> li
     ]
 
 
+def _together(weight: Tensor) -> list[slice]:
+    """Rows that are rounded together: what is made of them on the way stays small."""
+    size = max(1, _NUMBERS_TOGETHER // max(1, weight.shape[1]))
+    return [slice(first, first + size) for first in range(0, len(weight), size)]
+
+
 class _Rounded(torch.autograd.Function):
-    """Rounds anew in the backward pass, as autograd would keep six matrices of every weight."""
+    """Rounds anew in the backward pass, as autograd would keep three matrices of every weight."""
 
     @staticmethod
     def forward(
@@ -315,28 +327,30 @@ class _Rounded(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(upper, lower, weight, importance)
         ctx.parts, ctx.with_error = parts, with_error
-        rounded = torch.empty_like(weight)
-        for part in parts:
-            part.put(rounded, part.rounded(weight, upper, lower).values)
-        if not with_error:
-            return rounded, rounded.new_zeros(())
-        error = (rounded - weight).square_()
-        return rounded, (error if importance is None else error.mul_(importance)).sum()
+        rounded, error = torch.empty_like(weight), weight.new_zeros(())
+        for rows in _together(weight):
+            for part in parts:
+                part.put(rounded[rows], part.rounded(weight, upper, lower, rows).values)
+            if with_error:
+                away = (rounded[rows] - weight[rows]).square_()
+                error += (away if importance is None else away.mul_(importance[rows])).sum()
+        return rounded, error
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, error_gradient: Tensor) -> tuple[Tensor | None, ...]:
         upper, lower, weight, importance = ctx.saved_tensors
         upper_gradient, lower_gradient = torch.zeros_like(upper), torch.zeros_like(lower)
-        for part in ctx.parts:
-            found = part.rounded(weight, upper, lower)
-            of_values = part.of(gradient)
-            if ctx.with_error:
-                of_error = found.values.sub_(part.of(weight)).mul_(2 * error_gradient)
-                if importance is not None:
-                    of_error.mul_(part.of(importance))
-                of_values = of_error.add_(of_values)
-            of_scale = (of_values * found.slope).sum(-1)
-            upper_gradient[:, part.groups] = of_scale * found.upper_slope
-            lower_gradient[:, part.groups] = of_scale * found.lower_slope
+        for rows in _together(weight):
+            for part in ctx.parts:
+                found = part.rounded(weight, upper, lower, rows)
+                of_values = part.of(gradient[rows])
+                if ctx.with_error:
+                    of_error = found.values.sub_(part.of(weight[rows])).mul_(2 * error_gradient)
+                    if importance is not None:
+                        of_error.mul_(part.of(importance[rows]))
+                    of_values = of_error.add_(of_values)
+                of_scale = (of_values * found.slope).sum(-1)
+                upper_gradient[rows, part.groups] = of_scale * found.upper_slope
+                lower_gradient[rows, part.groups] = of_scale * found.lower_slope
         return upper_gradient, lower_gradient, None, None, None, None

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from salhub.quantization import learned_clipping
 from salhub.quantization.learned_clipping import LearnedClipping
 
 ROWS, GROUP = 5, 8
@@ -102,6 +103,19 @@ def test_values_and_gradients_are_those_that_autograd_finds(widths, columns, sym
     lower_gradient = torch.zeros_like(lower) if lower.grad is None else lower.grad
     torch.testing.assert_close(clipping.lower.grad, lower_gradient, rtol=1e-4, atol=1e-5)
     assert float(clipping.upper.grad[0].abs().min()) > 0 or symmetric
+
+
+def test_rows_that_are_rounded_apart_give_what_they_give_together(monkeypatch):
+    weight, counted = example(40)
+    found = []
+    for together in (2**17, 80):
+        monkeypatch.setattr(learned_clipping, "_NUMBERS_TOGETHER", together)
+        clipping = moved(LearnedClipping(weight, GROUP, [1, 2, 3, 4, 1]))
+        rounded, error = clipping.with_error(counted)
+        (rounded.square().sum() + error).backward()
+        found.append((rounded, clipping.upper.grad, clipping.lower.grad, error))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

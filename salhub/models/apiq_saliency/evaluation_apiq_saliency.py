@@ -4,7 +4,7 @@ from functools import wraps
 from typing import Any
 
 from salhub.evaluation import text_generation
-from salhub.models.apiq_saliency.recipe_apiq_saliency import adapter_bits
+from salhub.quantization.adapted_linear import mean_adapter_bits
 from salhub.results import Results, Table
 from salhub.runner.language_model_compression import mean_bits
 
@@ -22,7 +22,7 @@ def evaluate(model: Any, tokenizer: Any, data_path: Any, **settings: Any) -> Res
     found = {
         "alone": ("bits", mean_bits(model, with_scales=False)),
         "with scales and zeros": ("bits_with_scales", with_scales),
-        "with adapters too": ("bits_with_adapters", with_scales + adapter_bits(model)),
+        "with adapters too": ("bits_with_adapters", with_scales + mean_adapter_bits(model)),
     }
     for name, value in found.values():
         results.add_metric(name, value, unit="bits")

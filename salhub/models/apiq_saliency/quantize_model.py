@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from salhub.models.apiq_saliency.recipe_apiq_saliency import ApiQSaliencyRecipe, adapter_bits
+from salhub.models.apiq_saliency.recipe_apiq_saliency import ApiQSaliencyRecipe
+from salhub.quantization.adapted_linear import mean_adapter_bits
 from salhub.results import peak_memory_mib
 from salhub.runner.compression_in_memory import compress_in_memory
 from salhub.runner.language_model_compression import mean_bits
@@ -106,7 +107,7 @@ def quantize_apiq_saliency(
         errors={name: block["error/outputs"] for name, block in recipe.measures.items()},
         mean_bits=mean_bits(packed, with_scales=False),
         bits_per_weight=with_scales,
-        bits_with_adapters=with_scales + adapter_bits(packed),
+        bits_with_adapters=with_scales + mean_adapter_bits(packed),
         seconds=dict(recipe.seconds),
         peak_memory_mib=peak_memory_mib(),
     )

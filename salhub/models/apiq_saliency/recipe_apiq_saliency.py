@@ -30,6 +30,7 @@ from salhub.quantization.adapted_linear import (
     AdaptedPackedLinear,
     adapted_layers,
     has_adapter,
+    mean_adapter_bits,
 )
 from salhub.quantization.decoder_blocks import (
     BlockInputs,
@@ -349,20 +350,10 @@ class ApiQSaliencyRecipe(CompressionRecipe):
         super().evaluate(model, accelerator, results)
         results.add_metric(
             "bits_with_adapters",
-            results.metric("bits_with_scales").value + adapter_bits(model),
+            results.metric("bits_with_scales").value + mean_adapter_bits(model),
             n=len(adapted_layers(model)),
             unit="bits",
         )
-
-
-def adapter_bits(model: nn.Module) -> float:
-    """Bits that adapters take for each packed weight of a model, on average."""
-    spent = sum(
-        one.adapter_bits() * one.in_features * one.out_features
-        for one in adapted_layers(model).values()
-    )
-    layers = packed_layers(model).values()
-    return spent / sum(one.in_features * one.out_features for one in layers)
 
 
 def _passed(
