@@ -1,7 +1,7 @@
 """The blocks of a causal language model one by one, and what goes into each of them."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -202,6 +202,34 @@ def layer_input_batches(block: nn.Module, inputs: BlockInputs, name: str) -> Ite
         finally:
             handle.remove()
         yield seen.pop()
+
+
+@torch.no_grad()
+def passed_with_inputs(
+    block: nn.Module, inputs: BlockInputs, names: Sequence[str]
+) -> tuple[Tensor, dict[str, list[Tensor]]]:
+    """Pass all sequences through a block, and keep what goes into some of its linear layers.
+
+    Args:
+        block: In float32.
+        inputs: What goes into it.
+        names: Of the layers, each of which is called once in a pass.
+
+    Returns:
+        What the block gives, (S, L, d); and name -> the inputs of sequences that pass together,
+        (B, L, m) each.
+    """
+    seen: dict[str, list[Tensor]] = {name: [] for name in names}
+
+    def look(name: str):
+        return lambda module, values: seen[name].append(values[0])
+
+    handles = [block.get_submodule(name).register_forward_pre_hook(look(name)) for name in names]
+    try:
+        return block_outputs(block, inputs), seen
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def in_full_precision(block: nn.Module) -> nn.Module:

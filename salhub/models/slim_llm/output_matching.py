@@ -1,6 +1,6 @@
 """Weights that give what a layer gave, from inputs that the layers before it have changed."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,7 @@ def paired_statistics(
     layers: list[str],
     block: nn.Module,
     inputs: BlockInputs,
-    plain_block: nn.Module,
-    plain_inputs: BlockInputs,
+    plain: Sequence[Tensor],
     *,
     most_rows: int,
 ) -> tuple[InputStatistics, Tensor]:
@@ -24,30 +23,25 @@ def paired_statistics(
         layers: Names of layers that read the same.
         block: With those of its layers quantized that come before them.
         inputs: What goes into it.
-        plain_block: The same block in full precision.
-        plain_inputs: What goes into it in the model in full precision.
+        plain: What goes into the layers in the model in full precision, of the sequences of each
+            batch, (B, L, m).
         most_rows: Rows kept of the inputs.
 
     Returns:
-        Of the inputs x̂ in `block`; and the sum over all tokens of (x - x̂) x̂ᵀ with the inputs x in
-        `plain_block`, float32 (m, m).
+        Of the inputs x̂ in `block`; and the sum over all tokens of (x - x̂) x̂ᵀ with the inputs x of
+        `plain`, float32 (m, m).
     """
     found: InputStatistics | None = None
     kept: list[Tensor] = []
     each = max(1, most_rows // len(inputs.hidden))
     cross = torch.empty(0)
-    pairs: Iterator[tuple[Tensor, Tensor]] = zip(
-        layer_input_batches(block, inputs, layers[0]),
-        layer_input_batches(plain_block, plain_inputs, layers[0]),
-        strict=True,
-    )
-    for given, plain in pairs:
+    for given, before in zip(layer_input_batches(block, inputs, layers[0]), plain, strict=True):
         rows = given.reshape(-1, given.shape[-1])
         if found is None:
             empty = rows.new_zeros(rows.shape[1], rows.shape[1])
             found, cross = InputStatistics(layers, empty, 0, 0, rows[:0]), empty.clone()
         found.moments.addmm_(rows.T, rows)
-        cross.addmm_((plain - given).reshape(rows.shape).T, rows)
+        cross.addmm_((before - given).reshape(rows.shape).T, rows)
         found.num_sequences += len(given)
         found.num_tokens += len(rows)
         step = max(1, given.shape[1] // each)

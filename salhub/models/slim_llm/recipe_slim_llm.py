@@ -45,6 +45,7 @@ from salhub.quantization.decoder_blocks import (
     layers_by_inputs,
     linear_layers,
     pass_block,
+    passed_with_inputs,
 )
 from salhub.quantization.learned_clipping import LearnedClipping
 from salhub.quantization.quantized_weight import QuantizedWeight
@@ -185,15 +186,18 @@ class SlimLLMRecipe(CompressionRecipe):
         options, inputs = self.settings, self.inputs
         if options.match_outputs:
             assert self.plain_inputs is not None
-            plain = in_full_precision(block)
-            for together in layers_by_inputs(block, inputs):
+            groups = layers_by_inputs(block, inputs)
+            with self.timed("inputs"):
+                self._plain_outputs, plain = passed_with_inputs(
+                    block, self.plain_inputs, [together[0] for together in groups]
+                )
+            for together in groups:
                 with self.timed("inputs"):
                     pair = paired_statistics(
                         together,
                         block,
                         inputs,
-                        plain,
-                        self.plain_inputs,
+                        plain.pop(together[0]),
                         most_rows=options.num_search_rows,
                     )
                 yield pair
