@@ -95,8 +95,9 @@ class TestPackedToy(QuantizerTester):
                 # A scale, and a mean or a zero.
                 layers += rows * (2 + (2 if width == 1 else width / 8)) + 1
                 rest -= columns
-        # The four of attention in two blocks have a bias; five norms.
-        others = 4 * (2 * 4 * 40 + 5 * 40)
+        # The four of attention in two blocks have a bias; five norms of ones, which half precision
+        # holds.
+        others = 4 * 2 * 4 * 40 + 2 * 5 * 40
         # The head is the embedding.
         return layers + others + 12 * (40 + 2)
 
