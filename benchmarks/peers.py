@@ -16,6 +16,7 @@ KNOWN = {
     "lxt.explicit.functional": ("lxt", "relevance through attention (AttnLRP)"),
     "sumy": ("sumy", "LexRank among others, without damping"),
     "lexrank": ("lexrank", "degree centrality within components, called LexRank"),
+    "hqq": ("hqq", "weights rounded to few bits without data"),
     "erasus": ("erasus", "unlearning, masked gradient ascent among others"),
 }
 

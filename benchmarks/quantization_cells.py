@@ -22,8 +22,13 @@ from transformers.quantizers import register_quantizer
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 
 from salhub.data.documents import encode_text, read_texts
-from salhub.entries import recipe_named
 from salhub.evaluation.language_model import perplexity
+from salhub.models.apiq_saliency.arguments_apiq_saliency import ApiQSaliencyArguments
+from salhub.models.apiq_saliency.quantization_apiq_saliency import (
+    ApiQSaliencyQuantizationConfig,
+    ApiQSaliencyQuantizer,
+)
+from salhub.models.apiq_saliency.recipe_apiq_saliency import ApiQSaliencyRecipe
 from salhub.models.slim_llm.quantization_slim_llm import (
     SlimLLMQuantizationConfig,
     SlimLLMQuantizer,
@@ -36,7 +41,20 @@ from salhub.runner.language_model_compression import mean_bits
 FULL, ROUNDED, PLAIN, CLIPPED = "full precision", "RTN", "GPTQ", "GPTQ + clip search"
 EQUAL, OURS, PUBLISHED = "GPTQ + clip search, equal bits", "SliM-LLM", "SliM-LLM, as published"
 RANDOM, INVERTED = "SliM-LLM, random map", "SliM-LLM, inverted map"
-HQQ = "HQQ"
+HQQ, PLUS = "HQQ", "SliM-LLM+"
+TRAINED, REGULARIZED = "ApiQ, with adapters", "ApiQ + saliency, with adapters"
+# Of each method the classes of its recipe, options, quantization settings and quantizer.
+_RECIPES = {
+    "slim_llm": (
+        SlimLLMRecipe, SlimLLMArguments, SlimLLMQuantizationConfig, SlimLLMQuantizer,
+    ),
+    "apiq_saliency": (
+        ApiQSaliencyRecipe,
+        ApiQSaliencyArguments,
+        ApiQSaliencyQuantizationConfig,
+        ApiQSaliencyQuantizer,
+    ),
+}  # fmt: skip
 # What is known of a cell, and in what.
 MEASURES = {
     "perplexity": "",
@@ -86,22 +104,24 @@ class Method:
     Args:
         name: Of the row.
         options: Of the recipe, beside those that all methods share.
-        recipe: As `salhub compress` calls it; None for what is no recipe of ours.
-        is_drawn: Whether the calibration text, which the seed draws, changes anything.
+        recipe: Key of `_RECIPES`; None for what is no recipe of ours.
+        seeds: How many it is measured with, 1 where the calibration text changes nothing.
         widths: Bits at which it is measured.
     """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    recipe: str | None = "slim-llm"
-    is_drawn: bool = True
+    recipe: str | None = "slim_llm"
+    seeds: int = 5
     widths: tuple[int, ...] = (2, 3)
 
 
+# Adapters of a higher rank would cost a model of this size a bit a weight and more.
+_TRAINED = {"lora_r": 4, "weight_epochs": 0, "joint_epochs": 3, "output_epochs": 0}
 METHODS = {
     one.name: one
     for one in (
-        Method(FULL, recipe=None, is_drawn=False, widths=(16,)),
+        Method(FULL, recipe=None, seeds=1, widths=(16,)),
         Method(CLIPPED, {"preset": "gptq-clip"}),
         Method(OURS),
         Method(PUBLISHED, {"preset": "reference"}),
@@ -109,8 +129,20 @@ METHODS = {
         Method(INVERTED, {"allocation": "inverted"}),
         Method(EQUAL, {"preset": "gptq-clip"}, widths=(2,)),
         Method(PLAIN, {"preset": "gptq"}),
-        Method(ROUNDED, {"preset": "rtn"}, is_drawn=False),
-        Method(HQQ, recipe=None, is_drawn=False),
+        Method(ROUNDED, {"preset": "rtn"}, seeds=1),
+        Method(PLUS, {"preset": "plus"}),
+        Method(TRAINED, {**_TRAINED, "reg_lambda": 0.0}, "apiq_saliency"),
+        Method(REGULARIZED, _TRAINED, "apiq_saliency"),
+        Method("SliM-LLM, uniform bits", {"allocation": "uniform"}, seeds=3),
+        Method("SliM-LLM, bits by divergence", {"objective": "divergence"}, seeds=3),
+        Method("SliM-LLM, outputs not matched", {"match_outputs": False}, seeds=3),
+        Method("SliM-LLM, codes not refined", {"refinements": 0}, seeds=3),
+        Method(
+            "SliM-LLM, ranges within 10 %",
+            {"search_range": 0.1, "search_stretch": 0.1, "search_steps": 50},
+            seeds=3,
+        ),
+        Method(HQQ, recipe=None, seeds=1),
     )
 }
 
@@ -148,7 +180,7 @@ def cells(bits: tuple[int, ...], seeds: int, only: tuple[str, ...] = ()) -> list
         for method in METHODS.values()
         for width in method.widths
         if (width in bits or method.name == FULL)
-        and (seed == 0 or method.is_drawn)
+        and seed < method.seeds
         and (not only or method.name in only)
     ]
 
@@ -190,7 +222,10 @@ def recipe_of(cell: Cell, source: Source) -> Any:
     """The recipe that makes the model of a cell."""
     method = METHODS[cell.method]
     size = source.equal_group_size if method.name == EQUAL else source.group_size
-    kind, arguments_class = _recipe(method.recipe)
+    kind, arguments_class, config, quantizer = _RECIPES[str(method.recipe)]
+    # As long as no model of it ships, nothing else makes it known.
+    if config.method not in AUTO_QUANTIZER_MAPPING:
+        register_quantizer(config.method)(quantizer)
     arguments = {
         "output_dir": "unused",
         "model": source.model,
@@ -220,18 +255,13 @@ def _by_recipe(cell: Cell, source: Source) -> dict[str, float]:
         "bits": mean_bits(model, with_scales=False),
         "bits_with_scales": mean_bits(model, with_scales=True),
     }
-    errors = [error for block in recipe.measures.values() for error in block.values()]
+    errors = [
+        error
+        for block in recipe.measures.values()
+        for name, error in block.items()
+        if name.startswith("error/")
+    ]
     return {**widths, **spent, "error": statistics.fmean(errors), **_scored(model, source)}
-
-
-def _recipe(name: str | None) -> tuple[Any, Any]:
-    if name == "slim-llm":
-        # As long as no model of it ships, nothing else makes it known.
-        if SlimLLMQuantizationConfig.method not in AUTO_QUANTIZER_MAPPING:
-            register_quantizer(SlimLLMQuantizationConfig.method)(SlimLLMQuantizer)
-        return SlimLLMRecipe, SlimLLMArguments
-    kind = recipe_named(str(name), "compress").recipe_class
-    return kind, kind.arguments_class
 
 
 # --- others ---------------------------------------------------------------------------------------

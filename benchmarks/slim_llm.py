@@ -172,7 +172,7 @@ def _write(results: Results, options: argparse.Namespace) -> None:
     kept = ("cell/", SPEED)
     results.metrics = [metric for metric in results.metrics if metric.name.startswith(kept)]
     results.tables = []
-    peers = find_peers("hqq", "auto_round")
+    peers = find_peers("hqq")
     table_of, times = _Cells(results.metrics), _times(results)
     for bits in (2, 3):
         results.tables.append(_table(results, table_of, bits))
@@ -221,7 +221,8 @@ def _table(results: Results, table_of: _Cells, bits: int) -> Table:
         f"Perplexity of the first {data['num_test_tokens']} tokens of {data['test']} in windows of "
         f"{data['context_length']}, calibrated on {data['num_windows']} windows of as many tokens "
         f"of {data['calibration']}, which the seed draws; mean over seeds with the 95 % interval "
-        "of Student's t. Error is that of the outputs of the layers on the calibration text. "
+        "of Student's t, in float32; quantized with torch's float32_matmul_precision at "
+        f"'{data['precision']}'. Error is that of the layers' outputs on the calibration text. "
         "Seconds and memory are those of the whole quantization, on a machine that others use too."
     )
     columns = [
@@ -250,7 +251,7 @@ def _missing(table_of: _Cells) -> Table:
     rows: list[list[str | float | int | None]] = []
     for method in METHODS.values():
         for bits in method.widths:
-            asked = range(LEAST_SEEDS if method.is_drawn else 1)
+            asked = range(method.seeds)
             seeds = [seed for seed in asked if seed not in table_of.of(bits, method.name)]
             if seeds:
                 why = parts.why_not(method) or "not measured yet"
