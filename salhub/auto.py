@@ -22,6 +22,7 @@ _METHODS = (
     Method("lexrank", "10.1613/jair.1523", "lexrank-news-en"),
     Method("salun", "arXiv:2310.12508", "salun-resnet8-cifar10"),
     Method("verbalizer", "arXiv:2210.07222", "verbalizer-movie-reviews"),
+    Method("slim_llm", "arXiv:2405.14917", "slim-llm-tiny-llama-w2"),
 )
 
 _MODELS = (
@@ -31,6 +32,7 @@ _MODELS = (
     Model("salun", "salun", "image-classification", "SalUnConfig", "SalUnForImageClassification", "AutoModelForImageClassification"),
     Model("salun", "salun_diffusion", "image-generation", "SalUnDiffusionConfig", "SalUnForConditionalDiffusion", default="salun-ddpm-mnist"),
     Model("verbalizer", "verbalizer", "saliency-verbalization", "VerbalizerConfig", "SaliencyVerbalizerModel"),
+    Model("slim_llm", "slim_llm", "text-generation", "transformers.LlamaConfig", "transformers.LlamaForCausalLM", "AutoModelForCausalLM", quantizer="SlimLLMQuantizer"),
     Model(None, "efficientnet_lite", "image-classification", "EfficientNetLiteConfig", "EfficientNetLiteForImageClassification", "AutoModelForImageClassification", image_processor="EfficientNetLiteImageProcessor"),
     Model(None, "cifar_resnet", "image-classification", "CifarResNetConfig", "CifarResNetForImageClassification", "AutoModelForImageClassification", image_processor="CifarResNetImageProcessor"),
     Model(None, "conditional_unet", "image-generation", "ConditionalUNetConfig", "ConditionalUNetForDiffusion"),
@@ -63,12 +65,14 @@ _RECIPES = (
     RecipeEntry("salun-diffusion", "unlearn", "salhub.models.salun.recipe_salun_diffusion", "SalUnDiffusionRecipe"),
     RecipeEntry("rl-diffusion", "unlearn", "salhub.models.salun.recipe_salun_diffusion", "RandomClassRecipe"),
     RecipeEntry("ga-diffusion", "unlearn", "salhub.models.salun.recipe_salun_diffusion", "GradientAscentDiffusionRecipe"),
+    RecipeEntry("slim-llm", "compress", "salhub.models.slim_llm.recipe_slim_llm", "SlimLLMRecipe", 'salhub run {folder} "The film"'),
 )
 # fmt: on
 
 # Functions of a method that are useful alone: public name -> module.
 FUNCTIONS = {
     "context_aware_saliency": "salhub.models.salient_relevance.context_aware_saliency",
+    "quantize_slim_llm": "salhub.models.slim_llm.quantize_model",
 }
 
 register(tasks=_TASKS, methods=_METHODS, models=_MODELS, recipes=_RECIPES)

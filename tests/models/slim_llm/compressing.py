@@ -2,29 +2,11 @@
 
 from pathlib import Path
 
-from salhub import entries, registration
-from salhub.entries import Method, Model
 from salhub.models.slim_llm.recipe_slim_llm import SlimLLMArguments, SlimLLMRecipe
 from tests import small_llama
 
 # Two blocks of seven layers, with 4 or 6 groups each.
 NUM_WINDOWS, LENGTH, GROUP_SIZE = 6, 24, 4
-ENTRY = Model(
-    "slim_llm",
-    "slim_llm",
-    "text-generation",
-    "transformers.LlamaConfig",
-    "transformers.LlamaForCausalLM",
-    "AutoModelForCausalLM",
-    quantizer="SlimLLMQuantizer",
-)
-
-
-def make_known(monkeypatch) -> None:
-    """Register what `salhub.auto` registers with the first model that ships."""
-    monkeypatch.setitem(entries.METHODS, ENTRY.name, Method(ENTRY.name, "arXiv:2405.14917"))
-    monkeypatch.setitem(entries.MODELS, ENTRY.name, ENTRY)
-    registration._register_quantizers()
 
 
 def save_sources(folder: Path) -> dict[str, str]:

@@ -19,25 +19,21 @@ from salhub.results import Results
 from salhub.runner.run import run
 from salhub.ui.gallery import page_class
 from salhub.ui.text_generation import TextGenerationPage
-from tests.models.slim_llm.compressing import make_known, recipe
+from tests.models.slim_llm.compressing import recipe
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, sources) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        make_known(patch)
-        path = tmp_path_factory.mktemp("run") / "small"
-        test = {"test_data": sources["calibration"], "test_context_length": 24}
-        run(recipe(path, sources, group_size=2, **test))
+    path = tmp_path_factory.mktemp("run") / "small"
+    test = {"test_data": sources["calibration"], "test_context_length": 24}
+    run(recipe(path, sources, group_size=2, **test))
     return path
 
 
 @pytest.fixture(scope="module")
 def page(folder):
-    with pytest.MonkeyPatch.context() as patch:
-        make_known(patch)
-        found = Page(str(folder), entry_of(str(folder)))
-        found.build()
+    found = Page(str(folder), entry_of(str(folder)))
+    found.build()
     return found
 
 

@@ -35,11 +35,7 @@ else:
     raise AssertionError("It loaded without salhub.")
 assert "salhub" not in sys.modules
 
-from _pytest.monkeypatch import MonkeyPatch
-
-from tests.models.slim_llm import compressing
-
-compressing.make_known(MonkeyPatch())
+import salhub
 """
 
     def quantized(self):

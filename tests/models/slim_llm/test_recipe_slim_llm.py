@@ -27,7 +27,7 @@ from salhub.quantization.packed_embedding import PackedEmbedding
 from salhub.quantization.quantizer import packed_layers
 from salhub.runner.run import run
 from tests import small_llama
-from tests.models.slim_llm.compressing import LENGTH, NUM_WINDOWS, make_known, recipe
+from tests.models.slim_llm.compressing import LENGTH, NUM_WINDOWS, recipe
 from tests.testers.recipe import RecipeTester
 
 
@@ -83,11 +83,9 @@ def test_maps_to_compare_with_keep_the_counts(tmp_path, sources):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, sources) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        make_known(patch)
-        folder = tmp_path_factory.mktemp("run") / "small"
-        run(recipe(folder, sources, bits=3, test_data=sources["calibration"], group_size=2,
-                   test_context_length=24))  # fmt: skip
+    folder = tmp_path_factory.mktemp("run") / "small"
+    run(recipe(folder, sources, bits=3, test_data=sources["calibration"], group_size=2,
+               test_context_length=24))  # fmt: skip
     return folder
 
 
