@@ -73,17 +73,17 @@ def searched_bits(
     """The widths of all groups, uint8 (k,), by rounding everything anew for each p and sequence."""
     salience = (weight / factor.diagonal()).square()
     sums = torch.stack([part.sum() for part in salience.split(group_size, dim=1)])
+    wanted = [(seen @ weight.T).softmax(-1).clamp(min=LEAST).log() for seen in rows]
     best, least = 1, float("inf")
     for count in range(1, max(len(sums) // 2, 2)):
         widths = swapped_bits(sums, bits, count, swappable=len(sums))
         found = 0.0
-        for seen in rows:
+        for seen, logs in zip(rows, wanted, strict=True):
             parts = weight.split(group_size, dim=1)
             pairs = zip(parts, widths.tolist(), strict=True)
             near = torch.cat([rounded(part, width) for part, width in pairs], dim=1)
             given = (seen @ near.T).softmax(-1).clamp(min=LEAST)
-            wanted = (seen @ weight.T).softmax(-1).clamp(min=LEAST)
-            found += float((given * (given.log() - wanted.log())).sum())
+            found += float((given * (given.log() - logs)).sum())
         if found < least:
             best, least = count, found
     return swapped_bits(sums, bits, best, swappable=len(sums))

@@ -6,7 +6,7 @@
 A table that fills up: every cell (a method, a width, a seed that draws the calibration text) is
 written to benchmarks/results/slim_llm.json when it is measured, and is not measured again; what is
 missing is listed, and the next run goes on there. `--minutes` says when to stop, and `--speed`
-times quantization and writing too, which wants an idle machine.
+times the work on a block, or writing, which wants an idle machine.
 """
 
 import argparse
@@ -33,7 +33,8 @@ from salhub.results import Metric, Results, Table, measured
 LIMITS = {2: 420.0, 3: 63.0}
 LEAST_SEEDS = 5
 SPEED = "speed/"
-NUM_TIMED_BLOCKS = 2
+TIMED = ("blocks", "writing")
+NUM_TIMED_BLOCKS = 1
 TITLE = "SliM-LLM beside its peers"
 
 
@@ -66,29 +67,27 @@ def main(arguments: Sequence[str] | None = None, measure: Measure = parts.measur
         _write(results, options)
     if options.speed:
         with measured(results):
-            _time(results, source, options.new_tokens)
+            _time(results, source, options.speed, options.new_tokens)
     _write(results, options)
     print_tables(results)
 
 
-def _time(results: Results, source: Source, new_tokens: int) -> None:
-    """Time everything anew."""
-    results.metrics = [one for one in results.metrics if not one.name.startswith(SPEED)]
-    whole = parts.in_own_process(speed.whole_model, source, parts.OURS)
-    for name, value in whole.items():
-        unit = "MiB" if name == "peak_memory" else "s"
-        results.add_metric(f"{SPEED}whole/{name}", value, n=1, unit=unit)
-    blocks = parts.in_own_process(
-        speed.seconds_of_blocks, source, NUM_TIMED_BLOCKS, (parts.OURS, parts.PUBLISHED)
-    )
-    for name, value in blocks.items():
-        results.add_metric(f"{SPEED}blocks/{name}", value, n=NUM_TIMED_BLOCKS, unit="s")
-    found = parts.in_own_process(speed.inference_rows, source, parts.OURS, new_tokens)
-    for name, row in found.items():
-        for what, value in row.items():
-            unit = "fraction" if what == "bytes" else "tokens/s"
-            results.add_metric(f"{SPEED}inference/{name}/{what}", value, unit=unit)
-    results.add_metric(f"{SPEED}threads", source.threads)
+def _time(results: Results, source: Source, what: Sequence[str], new_tokens: int) -> None:
+    """Time some of `TIMED` anew."""
+    stale = tuple(f"{SPEED}{one}/" for one in what)
+    results.metrics = [one for one in results.metrics if not one.name.startswith(stale)]
+    if "blocks" in what:
+        found = parts.in_own_process(
+            speed.seconds_of_blocks, source, NUM_TIMED_BLOCKS, (parts.OURS, parts.PUBLISHED)
+        )
+        for name, value in found.items():
+            results.add_metric(f"{SPEED}blocks/{name}", value, n=NUM_TIMED_BLOCKS, unit="s")
+    if "writing" in what:
+        found = parts.in_own_process(speed.inference_rows, source, parts.OURS, new_tokens)
+        for name, row in found.items():
+            for measure, value in row.items():
+                unit = "fraction" if measure == "bytes" else "tokens/s"
+                results.add_metric(f"{SPEED}writing/{name}/{measure}", value, unit=unit)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -103,7 +102,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--bits", type=int, nargs="+", choices=(2, 3), default=[2, 3])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=METHODS, default=[], metavar="METHOD")
-    parser.add_argument("--speed", action="store_true", help="time quantization and writing anew")
+    parser.add_argument("--speed", nargs="+", choices=TIMED, default=[], help="time it anew")
     parser.add_argument("--new-tokens", type=int, default=32, help="that are written for --speed")
     parser.add_argument("--minutes", type=float, help="begin no cell after as many; 0 for none")
     parser.add_argument("--group-size", type=int, default=64)
@@ -261,6 +260,13 @@ def _missing(table_of: _Cells) -> Table:
 
 def _requirements(table_of: _Cells) -> list[Requirement]:
     found = []
+    for name, measure, limit in (
+        ("processor seconds at 2 bits", "cpu_seconds", 180.0),
+        ("MiB of memory of the process at 2 bits", "peak_memory", 2560.0),
+    ):
+        measured_here = table_of.of(2, parts.OURS, measure).values()
+        if measured_here:
+            found.append(Requirement(name, max(measured_here), limit))
     for bits, limit in LIMITS.items():
         ours = table_of.of(bits, parts.OURS)
         if len(ours) >= LEAST_SEEDS:
@@ -287,61 +293,54 @@ def _times(results: Results) -> dict[str, float]:
 
 
 def _speed_tables(times: dict[str, float]) -> list[Table]:
-    if not times:
-        return []
-    ours = times[f"blocks/{parts.OURS}"]
+    found = []
     blocks = {
         name.removeprefix("blocks/"): value
         for name, value in times.items()
         if name.startswith("blocks/")
     }
-    note = (
-        f"The first {NUM_TIMED_BLOCKS} blocks at two bits, on {times['threads']:.0f} threads; in "
-        "the published order of work each layer has a Hessian of its own, the search of the bits "
-        "rounds everything anew for each p and sequence, and factors of a range are tried in a "
-        f"loop. All {parts.OURS} does for the whole model took {times['whole/seconds']:.0f} s and "
-        f"{times['whole/peak_memory']:.0f} MiB of memory at most, all of the process."
-    )
-    rows: list[list[str | float | int | None]] = [
-        [name, float(f"{value:.4g}"), float(f"{value / ours:.3g}")]
-        for name, value in blocks.items()
-    ]
-    found = [Table("Seconds", note, ["what", "s", f"to {parts.OURS}"], rows)]
-    ways = sorted({name.split("/")[1] for name in times if name.startswith("inference/")})
-    base = times[f"inference/{speed.FLOAT}/decode"]
-    rows = [
-        [
-            way,
-            *(float(f"{times[f'inference/{way}/{what}']:.4g}") for what in ("decode", "prefill")),
-            float(f"{times[f'inference/{way}/decode'] / base:.3g}"),
-            float(f"{times[f'inference/{way}/bytes']:.3g}"),
+    if blocks:
+        note = (
+            f"Processor seconds of the first {NUM_TIMED_BLOCKS} of the blocks at two bits. In the "
+            "published order of work each layer has a Hessian of its own, the search of the bits "
+            "rounds everything anew for each p and sequence, and factors of a range are tried in a "
+            "loop."
+        )
+        rows: list[list[str | float | int | None]] = [
+            [name, float(f"{value:.4g}"), float(f"{value / blocks[parts.OURS]:.3g}")]
+            for name, value in blocks.items()
         ]
-        for way in ways
-    ]
-    note = (
-        "Tokens that are written in a second, one after another, and those of a prompt that are "
-        "read; bytes are those that the decoder's linear layers hold meanwhile, as a share of 16 "
-        "bits a weight. All but float32 compute in bfloat16."
-    )
-    columns = ["weights", "written a second", "read a second", "to float32", "share of 16 bits"]
-    found.append(Table("Writing", note, columns, rows))
+        found.append(Table("Seconds", note, ["what", "CPU s", f"to {parts.OURS}"], rows))
+    ways = sorted({name.split("/")[1] for name in times if name.startswith("writing/")})
+    if ways:
+        note = (
+            "Tokens that are written in a second, one after another, and those of a prompt that "
+            "are read; bytes are those that the decoder's linear layers hold meanwhile, as a share "
+            "of 16 bits a weight. All but float32 compute in bfloat16."
+        )
+        base = times[f"writing/{speed.FLOAT}/decode"]
+        rows = []
+        for way in ways:
+            written, read, held = (
+                times[f"writing/{way}/{what}"] for what in ("decode", "prefill", "bytes")
+            )
+            cells = (written, read, written / base, held)
+            rows.append([way, *(float(f"{cell:.3g}") for cell in cells)])
+        columns = ["weights", "written a second", "read a second", "to float32", "of 16 bits"]
+        found.append(Table("Writing", note, columns, rows))
     return found
 
 
 def _speed_requirements(times: dict[str, float]) -> list[Requirement]:
-    if not times:
-        return []
-    ratio = times[f"blocks/{parts.OURS}"] / times[f"blocks/{speed.PLAIN_ORDER}"]
-    return [
-        Requirement("seconds of the whole model", times["whole/seconds"], 180.0),
-        Requirement("MiB of memory at most", times["whole/peak_memory"], 2560.0),
-        Requirement(f"seconds / those of the {speed.PLAIN_ORDER}", ratio, 0.5),
-        Requirement(
-            "bytes of packed linear layers / 16 bits a weight",
-            times[f"inference/{speed.PACKED}/bytes"],
-            0.45,
-        ),
-    ]
+    found = []
+    if f"blocks/{parts.OURS}" in times:
+        ratio = times[f"blocks/{parts.OURS}"] / times[f"blocks/{speed.PLAIN_ORDER}"]
+        name = f"seconds of a block / those of the {speed.PLAIN_ORDER}"
+        found.append(Requirement(name, ratio, 0.5))
+    if f"writing/{speed.PACKED}/bytes" in times:
+        name = "bytes of packed linear layers / 16 bits a weight"
+        found.append(Requirement(name, times[f"writing/{speed.PACKED}/bytes"], 0.45))
+    return found
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ def test_the_published_order_of_work_gives_what_the_preset_does():
 def test_speed_is_told_with_what_is_required(words, tmp_path, monkeypatch):
     monkeypatch.setattr(quantization_cells, "in_own_process", lambda function, *a: function(*a))
     words += ["--only", OURS, "--seeds", "1", "--bits", "2"]
-    slim_llm.main([*words, "--speed", "--new-tokens", "8"], fake)
+    slim_llm.main([*words, "--speed", *slim_llm.TIMED, "--new-tokens", "8"], fake)
     found = Results.load(tmp_path / "found.json")
     tables = {table.title: table for table in found.tables}
     assert [row[0] for row in tables["Seconds"].rows] == [OURS, PUBLISHED, PLAIN_ORDER]
