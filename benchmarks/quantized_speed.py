@@ -31,6 +31,17 @@ def shortened(model: PreTrainedModel, blocks: int) -> PreTrainedModel:
     return model
 
 
+def seconds_of_model(source: Source, method: str) -> float:
+    """Seconds by the clock that a whole model at two bits takes, from the loaded model on."""
+    torch.set_num_threads(source.threads)
+    model = AutoModelForCausalLM.from_pretrained(source.model).eval()
+    torch.set_float32_matmul_precision(source.precision)
+    recipe, began = recipe_of(Cell(2, 0, method), source), time.perf_counter()
+    recipe.compress(model, tokenizer_of(source))
+    torch.set_float32_matmul_precision("highest")
+    return time.perf_counter() - began
+
+
 def seconds_of_blocks(source: Source, blocks: int, methods: tuple[str, ...]) -> dict[str, float]:
     """Processor seconds that the first blocks take, of each method in turn, at two bits.
 

@@ -17,6 +17,7 @@ from benchmarks.quantization_cells import (
     interval,
 )
 from benchmarks.quantized_speed import PLAIN_ORDER
+from benchmarks.report import RESULTS, markdown
 from salhub.models.slim_llm.quantize_model import quantize_slim_llm
 from salhub.quantization.decoder_blocks import (
     block_outputs,
@@ -89,7 +90,7 @@ def test_a_run_that_was_stopped_goes_on_and_lists_what_is_missing(words, tmp_pat
     tables = {table.title: table for table in found.tables}
     missing = {(row[0], row[1]): row[2] for row in tables["Missing"].rows}
     assert missing[OURS, 2] == "1 2 3 4" and missing[FULL, 16] == "0"
-    assert tables["Required"].rows == []
+    assert tables["Required"].rows == [] and missing["times: blocks", None] == ""
     slim_llm.main([*words, "--only", OURS, CLIPPED], fake)
     found = Results.load(tmp_path / "found.json")
     assert found.metric(f"perplexity/2/{OURS}").value == pytest.approx(222)
@@ -147,9 +148,21 @@ def test_speed_is_told_with_what_is_required(words, tmp_path, monkeypatch):
     slim_llm.main([*words, "--speed", *slim_llm.TIMED, "--new-tokens", "8"], fake)
     found = Results.load(tmp_path / "found.json")
     tables = {table.title: table for table in found.tables}
+    assert "seconds of the whole model, 1 threads" in [row[0] for row in found.tables[0].rows]
     assert [row[0] for row in tables["Seconds"].rows] == [OURS, PUBLISHED, PLAIN_ORDER]
     shares = {row[0]: row[4] for row in tables["Writing"].rows}
     assert shares["float32"] == 2 and shares["bfloat16"] == 1 and shares["packed"] < 0.7
     assert all(row[1] > 0 and row[2] > 0 for row in tables["Writing"].rows)
     slim_llm.main([*words, "--minutes", "0"], fake)
     assert Results.load(tmp_path / "found.json").tables[0].rows == found.tables[0].rows
+
+
+def test_results_in_the_repository_belong_together():
+    path = RESULTS / "slim_llm.json"
+    results = Results.load(path)
+    page = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert page == markdown(results, slim_llm.TITLE)
+    assert results.command.startswith("python -m benchmarks.slim_llm --model SmolLM2")
+    assert [results.tables[0].title, results.tables[-1].title] == ["Required", "Peers"]
+    text = path.read_text(encoding="utf-8")
+    assert "/home" not in text and "/root" not in text and "site-packages" not in text
