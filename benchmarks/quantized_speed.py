@@ -67,7 +67,7 @@ def seconds_of_blocks(source: Source, blocks: int, methods: tuple[str, ...]) -> 
     model, began = base(), time.process_time()
     inputs = first_inputs(model, windows, batch_size=1)
     for block in decoder_blocks(model).values():
-        inputs.hidden = quantize_block(block, inputs, 2, source.group_size)
+        inputs.move_on(quantize_block(block, inputs, 2, source.group_size))
     found[PLAIN_ORDER] = time.process_time() - began
     torch.set_float32_matmul_precision("highest")
     return found

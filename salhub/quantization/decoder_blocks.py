@@ -20,13 +20,25 @@ class BlockInputs:
 
     Args:
         hidden: float32 (S, L, d).
-        keywords: Of a pass of one sequence, such as the positions.
+        keywords_of_blocks: Of a pass of one sequence, such as the positions, for every block: masks
+            and rotary embeddings differ between blocks that look at a window and at everything.
         batch_size: Sequences that pass together.
+        place: The block, counted from 0.
     """
 
     hidden: Tensor
-    keywords: Mapping[str, Any]
+    keywords_of_blocks: Sequence[Mapping[str, Any]]
     batch_size: int
+    place: int = 0
+
+    @property
+    def keywords(self) -> Mapping[str, Any]:
+        """Those of the block."""
+        return self.keywords_of_blocks[self.place]
+
+    def move_on(self, hidden: Tensor) -> None:
+        """Go on to the next block, which is given `hidden`."""
+        self.hidden, self.place = hidden, self.place + 1
 
     def batches(self) -> tuple[Tensor, ...]:
         """The hidden states of sequences that pass together, (B, L, d) each."""
@@ -91,26 +103,78 @@ def first_inputs(model: nn.Module, input_ids: Tensor, *, batch_size: int = 4) ->
         input_ids: int64 (S, L).
         batch_size: Sequences that pass together.
     """
-    first = next(iter(decoder_blocks(model).values()))
+    blocks = decoder_blocks(model)
+    first = next(iter(blocks.values()))
     seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
     def look(module, inputs, keywords):
         seen.append((inputs, keywords))
         raise _Stop
 
+    rows = [row.to(model.device) for row in input_ids.split(1)]
+    keywords = _keywords_of_blocks(model, blocks, rows[0])
     handle = first.register_forward_pre_hook(look, with_kwargs=True)
     try:
-        for row in input_ids.split(1):
+        for row in rows:
             try:
-                model(input_ids=row.to(model.device), use_cache=False)
+                model(input_ids=row, use_cache=False)
             except _Stop:
                 continue
     finally:
         handle.remove()
     hidden = torch.cat([_hidden(*one) for one in seen]).float()
-    _, keywords = seen[0]
-    kept = {name: value for name, value in keywords.items() if name != "hidden_states"}
-    return BlockInputs(hidden, tree_map(_in_float, kept), batch_size)
+    return BlockInputs(hidden, keywords, batch_size)
+
+
+def _keywords_of_blocks(
+    model: nn.Module, blocks: Mapping[str, nn.Module], row: Tensor
+) -> list[dict[str, Any]]:
+    """What each block is given beside hidden states, floating point numbers in float32."""
+    found: dict[str, dict[str, Any]] = {}
+    # What several blocks are given is kept once; the originals are held, lest an id comes again.
+    converted: dict[int, tuple[Any, Any]] = {}
+
+    def in_float(value: Any) -> Any:
+        if id(value) not in converted:
+            converted[id(value)] = value, _in_float(value)
+        return converted[id(value)][1]
+
+    def look(name: str):
+        def see(module, inputs, keywords):
+            if len(inputs) > 1:
+                raise TypeError(
+                    f"{type(model).__name__} gives its blocks more than hidden states by position; "
+                    "such models cannot be taken block by block."
+                )
+            kept = {key: value for key, value in keywords.items() if key != "hidden_states"}
+            found[name] = tree_map(in_float, kept)
+
+        return see
+
+    def unchanged(hidden_states: Tensor, **keywords: Any) -> Tensor:
+        return hidden_states
+
+    handles = []
+    # Offloading sets it on the module itself.
+    own = {
+        name: block.__dict__["forward"]
+        for name, block in blocks.items()
+        if "forward" in block.__dict__
+    }
+    try:
+        for name, block in blocks.items():
+            handles.append(block.register_forward_pre_hook(look(name), with_kwargs=True))
+            # Nothing is computed: only what the model passes on is of interest.
+            block.forward = unchanged
+        model(input_ids=row, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for name, block in blocks.items():
+            del block.forward
+            if name in own:
+                block.forward = own[name]
+    return [found[name] for name in blocks]
 
 
 def block_outputs(block: nn.Module, inputs: BlockInputs) -> Tensor:

@@ -343,7 +343,7 @@ class CompressionRecipe(BlockRecipe):
             original.set_submodule(layer, packed)
         self._block_seconds = {}
         with self.timed("outputs"):
-            self.inputs.hidden = block_outputs(working, self.inputs)
+            self.inputs.move_on(block_outputs(working, self.inputs))
         spent = {
             key.removeprefix(_SECONDS): float(value)
             for key, value in block.tensors.items()

@@ -242,7 +242,8 @@ class TestEmbeddings:
 
 def test_memory_is_what_is_loaded_and_kept():
     model = packed_llama(quantize_embeddings="int8")
-    stored = TestPackedToy().expected_bytes(model)
+    # In memory the norms are in float32 still.
+    stored = TestPackedToy().expected_bytes(model) + 2 * 5 * 40
     buffers = sum(4 * one.numel() for name, one in model.named_buffers() if "inv_freq" in name)
     assert loaded_bytes(model) == stored + buffers
     logits(model)

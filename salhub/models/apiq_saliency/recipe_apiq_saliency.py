@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
@@ -33,7 +34,6 @@ from salhub.quantization.adapted_linear import (
     mean_adapter_bits,
 )
 from salhub.quantization.decoder_blocks import (
-    BlockInputs,
     block_outputs,
     in_full_precision,
     layer_inputs,
@@ -169,7 +169,7 @@ class ApiQSaliencyRecipe(CompressionRecipe):
     def prepare(self, model: nn.Module, accelerator: Any) -> None:
         super().prepare(model, accelerator)
         inputs, options = self.inputs, self.arguments
-        self.full_inputs = BlockInputs(inputs.hidden, inputs.keywords, inputs.batch_size)
+        self.full_inputs = replace(inputs)
         self._targets: dict[str, Tensor] = {}
         self.histories: dict[str, list[TrainingHistory]] = {}
         if not options.uses_saliency or self.saliency is not None:
@@ -320,7 +320,7 @@ class ApiQSaliencyRecipe(CompressionRecipe):
         if wanted is None:
             wanted = block_outputs(in_full_precision(self.blocks[name]), self.full_inputs)
         super().take_block(model, name, block)
-        self.full_inputs.hidden = wanted
+        self.full_inputs.move_on(wanted)
 
     def packed_layer(
         self, plain: nn.Module, weight: QuantizedWeight, block: CompressedBlock, name: str

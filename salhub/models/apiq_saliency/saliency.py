@@ -84,11 +84,11 @@ def saliency_of_blocks(
         kept[place] = inputs.hidden
         if place + 1 < count or last is None:
             with torch.no_grad():
-                inputs.hidden = block_outputs(in_full_precision(block), inputs)
+                inputs.move_on(block_outputs(in_full_precision(block), inputs))
         bar.update()
     gradient = _loss_gradient(model, inputs.hidden, input_ids) if last is None else last[1]
     for place, (name, block) in reversed([*enumerate(blocks[:count])]):
-        inputs.hidden = kept.pop(place)
+        inputs.hidden, inputs.place = kept.pop(place), place
         found, gradient = _through_block(block, inputs, gradient)
         bar.update()
         yield name, found, gradient

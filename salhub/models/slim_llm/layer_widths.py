@@ -141,6 +141,7 @@ def measured_widths(
                 begin = place * inputs.batch_size
                 outputs = pass_block(block, batch, inputs.keywords)
                 inputs.hidden[begin : begin + len(batch)] = outputs
+        inputs.move_on(inputs.hidden)
         for one in statistics:
             for layer in one.layers:
                 divergences[f"{name}.{layer}"] = width_divergences(

@@ -339,7 +339,7 @@ class SlimLLMRecipe(CompressionRecipe):
                 plain = in_full_precision(self.blocks[name])
                 with torch.no_grad():
                     outputs = block_outputs(plain, self.plain_inputs)
-            self.plain_inputs.hidden = outputs
+            self.plain_inputs.move_on(outputs)
         super().take_block(model, name, block)
         for key, tensor in block.tensors.items():
             layer, _, kind = key.rpartition(".")

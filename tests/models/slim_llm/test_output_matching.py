@@ -32,7 +32,7 @@ def test_pairs_of_inputs_are_those_of_both_blocks():
     block = copy.deepcopy(plain)
     block[0].weight.data *= 0.8
     hidden, before = torch.randn(5, 7, 6), torch.randn(5, 7, 6)
-    inputs, plain_inputs = (BlockInputs(one, {}, 2) for one in (hidden, before))
+    inputs, plain_inputs = (BlockInputs(one, [{}], 2) for one in (hidden, before))
     outputs, before_layers = passed_with_inputs(plain, plain_inputs, ["2"])
     found, cross = paired_statistics(["2"], block, inputs, before_layers["2"], most_rows=20)
     torch.testing.assert_close(outputs, plain(before))

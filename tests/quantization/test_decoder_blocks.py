@@ -1,0 +1,76 @@
+"""Blocks one by one give what the whole model gives."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from salhub.quantization.decoder_blocks import (
+    block_outputs,
+    decoder_blocks,
+    first_inputs,
+    in_full_precision,
+)
+
+SIZES = {
+    "vocab_size": 40,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "attn_implementation": "eager",
+}
+WINDOW = {"sliding_window": 3}
+ALTERNATING = {"layer_types": ["sliding_attention", "full_attention"] * 2}
+FAMILIES = {
+    "llama": {},
+    "mistral": WINDOW,
+    "qwen2": {**WINDOW, **ALTERNATING, "use_sliding_window": True},
+    "qwen3": {**WINDOW, **ALTERNATING, "use_sliding_window": True},
+    "gemma2": {**WINDOW, **ALTERNATING},
+    "gemma3_text": {**WINDOW, **ALTERNATING},
+    "olmo3": {**WINDOW, **ALTERNATING},
+    "smollm3": {"no_rope_layers": [1, 0, 1, 0]},
+    "phi3": {},
+    "granite": {"residual_multiplier": 0.5},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_blocks_one_by_one_give_what_the_model_gives(family):
+    torch.manual_seed(0)
+    config = CONFIG_MAPPING[family](**SIZES, **FAMILIES[family])
+    model = AutoModelForCausalLM.from_config(config).eval()
+    ids = torch.randint(1, 40, (3, 12), generator=torch.Generator().manual_seed(1))
+    seen = []
+    blocks = decoder_blocks(model)
+    for block in blocks.values():
+        block.register_forward_hook(
+            lambda module, inputs, outputs: seen.append(
+                outputs if isinstance(outputs, torch.Tensor) else outputs[0]
+            )
+        )
+    with torch.no_grad():
+        wanted = model(ids).logits
+    whole, before = list(seen), {name: dict(block.__dict__) for name, block in blocks.items()}
+    inputs = first_inputs(model, ids, batch_size=2)
+    assert {name: dict(block.__dict__) for name, block in blocks.items()} == before
+    with torch.no_grad():
+        for block, outputs in zip(blocks.values(), whole, strict=True):
+            inputs.move_on(block_outputs(in_full_precision(block), inputs))
+            torch.testing.assert_close(inputs.hidden, outputs)
+        assert torch.equal(model(ids).logits, wanted)
+
+
+def test_what_blocks_share_is_kept_once():
+    torch.manual_seed(0)
+    config = CONFIG_MAPPING["gemma3_text"](**SIZES, **FAMILIES["gemma3_text"])
+    model = AutoModelForCausalLM.from_config(config).eval()
+    kept = first_inputs(model, torch.ones(1, 9, dtype=torch.long)).keywords_of_blocks
+    first, second, third, _ = (one["position_embeddings"][0] for one in kept)
+    assert first is third
+    assert not torch.equal(first, second)
