@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from benchmarks.plain_slim_llm import quantize_block
 from benchmarks.quantization_cells import Cell, Source, recipe_of, tokenizer_of
+from salhub.data.documents import calibration_windows
 from salhub.evaluation.language_model import decode_speed
 from salhub.quantization.blockwise_linear import Inference
 from salhub.quantization.decoder_blocks import decoder_blocks, first_inputs, linear_layers
@@ -53,6 +54,9 @@ def seconds_of_blocks(source: Source, blocks: int, methods: tuple[str, ...]) -> 
     torch.set_num_threads(source.threads)
     found: dict[str, float] = {}
 
+    tokenizer = tokenizer_of(source)
+    windows = calibration_windows(source.calibration, tokenizer, source.windows, source.length)
+
     def base() -> Any:
         return shortened(AutoModelForCausalLM.from_pretrained(source.model).eval(), blocks)
 
@@ -60,9 +64,8 @@ def seconds_of_blocks(source: Source, blocks: int, methods: tuple[str, ...]) -> 
         model, recipe = base(), recipe_of(Cell(2, 0, method), source)
         torch.set_float32_matmul_precision(source.precision)
         began = time.process_time()
-        recipe.compress(model, tokenizer_of(source))
+        recipe.compress(model, tokenizer, windows)
         found[method] = time.process_time() - began
-        windows = recipe.windows
     torch.set_float32_matmul_precision(source.precision)
     model, began = base(), time.process_time()
     inputs = first_inputs(model, windows, batch_size=1)
