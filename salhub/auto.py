@@ -20,6 +20,7 @@ _METHODS = (
     Method("normgrad", "arXiv:2004.02866", "normgrad-efficientnet-lite0"),
     Method("salient_relevance", "arXiv:1712.08268", "salient-relevance-efficientnet-lite0"),
     Method("lexrank", "10.1613/jair.1523", "lexrank-news-en"),
+    Method("apiq_saliency", "arXiv:2504.13932", "apiq-saliency-tiny-llama-w2"),
     Method("salun", "arXiv:2310.12508", "salun-resnet8-cifar10"),
     Method("verbalizer", "arXiv:2210.07222", "verbalizer-movie-reviews"),
     Method("slim_llm", "arXiv:2405.14917", "slim-llm-tiny-llama-w2"),
@@ -29,6 +30,7 @@ _MODELS = (
     Model("normgrad", "normgrad", "image-saliency", "NormGradConfig", "NormGradForImageSaliency"),
     Model("salient_relevance", "salient_relevance", "image-saliency", "SalientRelevanceConfig", "SalientRelevanceForImageSaliency"),
     Model("lexrank", "lexrank", "extractive-summarization", "LexRankConfig", "LexRankModel"),
+    Model("apiq_saliency", "apiq_saliency", "text-generation", "transformers.LlamaConfig", "transformers.LlamaForCausalLM", "AutoModelForCausalLM", quantizer="ApiQSaliencyQuantizer"),
     Model("salun", "salun", "image-classification", "SalUnConfig", "SalUnForImageClassification", "AutoModelForImageClassification"),
     Model("salun", "salun_diffusion", "image-generation", "SalUnDiffusionConfig", "SalUnForConditionalDiffusion", default="salun-ddpm-mnist"),
     Model("verbalizer", "verbalizer", "saliency-verbalization", "VerbalizerConfig", "SaliencyVerbalizerModel"),
@@ -49,6 +51,7 @@ _RECIPES = (
     RecipeEntry("text-classifier", "train", "salhub.backbones.text_classifier.recipe_text_classifier", "TextClassifierRecipe", 'salhub run verbalizer "A text." --classifier {folder}'),
     RecipeEntry("tiny-llama", "train", "salhub.backbones.tiny_llama.recipe_tiny_llama", "TinyLlamaRecipe", 'salhub run {folder} "The film"'),
     RecipeEntry("verbalizer", "train", "salhub.models.verbalizer.recipe_verbalizer", "VerbalizerRecipe", 'salhub run {folder} "A text."'),
+    RecipeEntry("apiq-saliency", "compress", "salhub.models.apiq_saliency.recipe_apiq_saliency", "ApiQSaliencyRecipe", 'salhub run {folder} "The film"'),
     RecipeEntry("salun-resnet8", "train", "salhub.models.salun.recipe_salun_training", "SalUnClassifierRecipe", "salhub run normgrad photo.jpg --classifier {folder}"),
     RecipeEntry("salun-ddpm", "train", "salhub.models.salun.recipe_salun_training", "SalUnDiffusionModelRecipe"),
     RecipeEntry("salun", "unlearn", "salhub.models.salun.recipe_salun", "SalUnRecipe"),
@@ -71,6 +74,8 @@ _RECIPES = (
 
 # Functions of a method that are useful alone: public name -> module.
 FUNCTIONS = {
+    "quantize_apiq_saliency": "salhub.models.apiq_saliency.quantize_model",
+    "merge_adapters": "salhub.models.apiq_saliency.merging",
     "context_aware_saliency": "salhub.models.salient_relevance.context_aware_saliency",
     "quantize_slim_llm": "salhub.models.slim_llm.quantize_model",
 }

@@ -1,11 +1,9 @@
-"""A model of ApiQ as one that ships with salhub: its entry, and a small one without training."""
+"""A small model of ApiQ without training."""
 
 import torch
 from torch import nn
 from transformers import LlamaForCausalLM
 
-from salhub import entries, registration
-from salhub.entries import Method, Model
 from salhub.models.apiq_saliency.quantization_apiq_saliency import ApiQSaliencyQuantizationConfig
 from salhub.quantization.adapted_linear import AdaptedPackedLinear
 from salhub.quantization.learned_clipping import LearnedClipping
@@ -13,23 +11,7 @@ from salhub.quantization.packed_linear import PackedLinear
 from salhub.quantization.quantizer import describe_packed
 from tests.quantization.packed_toy import plain_llama
 
-ENTRY = Model(
-    "apiq_saliency",
-    "apiq_saliency",
-    "text-generation",
-    "transformers.LlamaConfig",
-    "transformers.LlamaForCausalLM",
-    "AutoModelForCausalLM",
-    quantizer="ApiQSaliencyQuantizer",
-)
 GROUP_SIZE, RANK, ALPHA = 16, 3, 6.0
-
-
-def register() -> None:
-    """The lines that `salhub.auto` gets with the first model that ships."""
-    entries.METHODS.setdefault(ENTRY.name, Method(ENTRY.name, "arXiv:2504.13932"))
-    entries.MODELS.setdefault(ENTRY.name, ENTRY)
-    registration._register_quantizers()
 
 
 def adapted_llama(

@@ -17,10 +17,9 @@ from salhub.quantization.adapted_linear import AdaptedPackedLinear, adapted_laye
 from salhub.quantization.export import export_model
 from salhub.quantization.quantizer import packed_layers, set_inference
 from tests import small_llama
-from tests.models.apiq_saliency.apiq_toy import GROUP_SIZE, RANK, adapted_llama, register
+from tests.models.apiq_saliency.apiq_toy import GROUP_SIZE, RANK, adapted_llama
 from tests.testers import QuantizerTester
 
-register()
 TOKENS = torch.tensor([[3, 5, 7, 2, 9], [1, 8, 4, 6, 0]])
 
 
@@ -30,7 +29,6 @@ def logits(model) -> Tensor:
 
 
 class TestApiQSaliencyQuantizer(QuantizerTester):
-    imports = "import tests.models.apiq_saliency.apiq_toy as toy; toy.register()"
     quant_method = "salhub_apiq_saliency"
 
     def quantized(self):

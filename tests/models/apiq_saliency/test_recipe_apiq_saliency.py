@@ -8,9 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from salhub import entries, registration
 from salhub.data.documents import encode_text
-from salhub.entries import Method
 from salhub.evaluation.language_model import perplexity
 from salhub.models.apiq_saliency.arguments_apiq_saliency import ApiQSaliencyArguments
 from salhub.models.apiq_saliency.quantize_model import quantize_apiq_saliency
@@ -22,16 +20,7 @@ from salhub.quantization.quantizer import packed_layers
 from salhub.results import Results
 from salhub.runner.run import run
 from tests import small_llama
-from tests.models.apiq_saliency.apiq_toy import ENTRY
 from tests.testers.recipe import RecipeTester
-
-
-@pytest.fixture(autouse=True)
-def known(monkeypatch):
-    """The lines that `salhub.auto` gets with the first model that ships."""
-    monkeypatch.setitem(entries.METHODS, ENTRY.name, Method(ENTRY.name, "arXiv:2504.13932"))
-    monkeypatch.setitem(entries.MODELS, ENTRY.name, ENTRY)
-    registration._register_quantizers()
 
 
 def taught_network():
