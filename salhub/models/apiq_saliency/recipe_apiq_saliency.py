@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from salhub.hub import load
 from salhub.models.apiq_saliency.arguments_apiq_saliency import ApiQSaliencyArguments
+from salhub.models.apiq_saliency.block_report import BlockReport, CompressionReport
 from salhub.models.apiq_saliency.block_training import (
     TrainedWeight,
     TrainingHistory,
@@ -55,6 +57,8 @@ logger = logging.getLogger(__name__)
 _PUBLISHED_RANK = 64
 # Adapters that take more are said to: another bit for each weight would cost as much.
 _MANY_BITS = 1.0
+# What a block keeps beside its weights: the losses and regularizers of each training.
+_TRAINING = "training/"
 
 
 class ApiQSaliencyRecipe(CompressionRecipe):
@@ -62,6 +66,7 @@ class ApiQSaliencyRecipe(CompressionRecipe):
 
     Two inputs travel through the model: that of the full blocks and that of the quantized ones. A
     regularizer keeps weights near to what they were where the loss of the model depends on them.
+    Beside the model it leaves blocks.json with the losses and the error of each block.
 
     Example:
         >>> arguments = ApiQSaliencyArguments(output_dir="out", model="m", calibration="text.txt")
@@ -212,7 +217,10 @@ class ApiQSaliencyRecipe(CompressionRecipe):
         for key, place in (("loss/first", 0), ("loss/last", -1)):
             if all(one.losses for one in histories):
                 measures[key] = sum(one.losses[place] for one in histories)
-        self.histories[name] = histories
+        for place, one in enumerate(histories):
+            tensors[f"{_TRAINING}{place}"] = torch.tensor(
+                [one.losses, one.regularizers], dtype=torch.float64
+            )
         return found, tensors, measures
 
     def _trained(self, weight: Tensor, name: str) -> TrainedWeight:
@@ -321,6 +329,11 @@ class ApiQSaliencyRecipe(CompressionRecipe):
             wanted = block_outputs(in_full_precision(self.blocks[name]), self.full_inputs)
         super().take_block(model, name, block)
         self.full_inputs.move_on(wanted)
+        num_trainings = sum(key.startswith(_TRAINING) for key in block.tensors)
+        self.histories[name] = [
+            TrainingHistory(*block.tensors[f"{_TRAINING}{place}"].tolist())
+            for place in range(num_trainings)
+        ]
 
     def packed_layer(
         self, plain: nn.Module, weight: QuantizedWeight, block: CompressedBlock, name: str
@@ -344,6 +357,14 @@ class ApiQSaliencyRecipe(CompressionRecipe):
             lora_alpha=options.lora_alpha,
             target_modules=options.targets,
         )
+
+    def export(self, model: Any, folder: Path) -> None:
+        super().export(model, folder)
+        blocks = {
+            name: BlockReport(self.measures[name]["error/outputs"], trainings)
+            for name, trainings in self.histories.items()
+        }
+        CompressionReport(self.base_model, self.arguments.bits, blocks).save(folder)
 
     @torch.no_grad()
     def evaluate(self, model: Any, accelerator: Any, results: Results) -> None:
