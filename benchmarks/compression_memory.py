@@ -16,18 +16,12 @@ from pathlib import Path
 import psutil
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
-from transformers.quantizers import register_quantizer
-from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 
 from benchmarks.report import RESULTS, print_tables, save_results
 from salhub.backbones.tiny_llama.tokenizer_tiny_llama import train_tokenizer
 from salhub.models.slim_llm.arguments_slim_llm import SlimLLMArguments
-from salhub.models.slim_llm.quantization_slim_llm import (
-    SlimLLMQuantizationConfig,
-    SlimLLMQuantizer,
-)
 from salhub.models.slim_llm.recipe_slim_llm import SlimLLMRecipe
-from salhub.results import Results, Table, peak_memory_mib
+from salhub.results import Results, Table, measured, peak_memory_mib
 from salhub.runner.run import run
 
 TITLE = "Memory of a compression"
@@ -82,9 +76,6 @@ def working_memory(source: Path, options: dict[str, str | int]) -> float:
 
 def _in_a_child(blocks: int, width: int, options: dict[str, str | int], answers) -> None:
     torch.set_num_threads(1)
-    # As long as no model of it ships, nothing else makes it known.
-    if SlimLLMQuantizationConfig.method not in AUTO_QUANTIZER_MAPPING:
-        register_quantizer(SlimLLMQuantizationConfig.method)(SlimLLMQuantizer)
     with tempfile.TemporaryDirectory() as folder:
         made = multiprocessing.get_context("spawn").Process(
             target=save_model, args=(Path(folder), blocks, width)
@@ -104,15 +95,16 @@ def main(arguments: list[str] | None = None) -> None:
     results = Results("slim_llm", "python -m benchmarks.compression_memory", seed=0)
     context = multiprocessing.get_context("spawn")
     found = {}
-    for blocks in BLOCKS:
-        answers = context.Queue()
-        child = context.Process(
-            target=_in_a_child, args=(blocks, options.width, options.options, answers)
-        )
-        child.start()
-        found[blocks] = answers.get()
-        child.join()
-        results.add_metric(f"working memory/{blocks} blocks", found[blocks], unit="MiB")
+    with measured(results):
+        for blocks in BLOCKS:
+            answers = context.Queue()
+            child = context.Process(
+                target=_in_a_child, args=(blocks, options.width, options.options, answers)
+            )
+            child.start()
+            found[blocks] = answers.get()
+            child.join()
+            results.add_metric(f"working memory/{blocks} blocks", found[blocks], unit="MiB")
     ratio = found[BLOCKS[1]] / found[BLOCKS[0]]
     results.add_metric("working memory/ratio", ratio, unit="ratio")
     note = (

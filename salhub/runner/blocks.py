@@ -121,7 +121,8 @@ def _read(path: Path, name: str) -> tuple[CompressedBlock, float] | None:
     try:
         with safe_open(path, framework="pt") as file:
             record = file.metadata()
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            # Copies: one tensor that is kept would hold the whole file in memory.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
         if record["name"] == name and record["sha256"] == _digest(tensors):
             measures = json.loads(record["measures"])
             return CompressedBlock(tensors, measures), float(record["seconds"])
