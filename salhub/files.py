@@ -17,6 +17,9 @@ _DRAFT = re.compile(r"\.salhub-(\d+)(?:@(\w*))?-[^-]*", re.ASCII)
 NAME_ERRORS = "backslashreplace"
 _REPLACED = ".replaced"
 _LONGEST_DRAFT = 3600  # seconds without a change
+# It can only be read by setting it.
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
 
 
 @contextmanager
@@ -66,6 +69,8 @@ def put_in_place(path: Path, target: Path) -> None:
     for file in [path] if path.is_file() else filter(Path.is_file, path.rglob("*")):
         with file.open("rb+") as written:
             os.fsync(written)
+        # Some libraries write files that nobody else may read.
+        file.chmod(0o666 & ~_UMASK)
     if not target.is_dir():
         os.replace(path, target)
         return

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 
 class _Stop(Exception):
@@ -90,7 +90,10 @@ def linear_layers(block: nn.Module) -> dict[str, nn.Linear]:
             )
     found = {name: module for name, module in block.named_modules() if type(module) is nn.Linear}
     if not found:
-        raise TypeError("the blocks have no linear layers; give a model that is not quantized yet.")
+        raise TypeError(
+            "the blocks have no plain linear layers; give a model of another family, that is not "
+            "quantized yet."
+        )
     return found
 
 
@@ -113,6 +116,8 @@ def first_inputs(model: nn.Module, input_ids: Tensor, *, batch_size: int = 4) ->
 
     rows = [row.to(model.device) for row in input_ids.split(1)]
     keywords = _keywords_of_blocks(model, blocks, rows[0])
+    if batch_size > 1 and not _serve_batches(model, blocks, rows[0], keywords):
+        batch_size = 1
     handle = first.register_forward_pre_hook(look, with_kwargs=True)
     try:
         for row in rows:
@@ -124,6 +129,22 @@ def first_inputs(model: nn.Module, input_ids: Tensor, *, batch_size: int = 4) ->
         handle.remove()
     hidden = torch.cat([_hidden(*one) for one in seen]).float()
     return BlockInputs(hidden, keywords, batch_size)
+
+
+def _serve_batches(
+    model: nn.Module,
+    blocks: Mapping[str, nn.Module],
+    row: Tensor,
+    keywords: Sequence[Mapping[str, Any]],
+) -> bool:
+    """Whether what is given with one sequence can be given with several, unlike Bloom's alibi."""
+    both = _keywords_of_blocks(model, blocks, row.expand(2, -1))
+    pairs = zip(tree_leaves(keywords), tree_leaves(both), strict=True)
+    return all(
+        one.shape == two.shape or (one.shape[0] == 1 and one.shape[1:] == two.shape[1:])
+        for one, two in pairs
+        if isinstance(one, Tensor) and one.dim()
+    )
 
 
 def _keywords_of_blocks(
@@ -151,8 +172,15 @@ def _keywords_of_blocks(
 
         return see
 
-    def unchanged(hidden_states: Tensor, **keywords: Any) -> Tensor:
-        return hidden_states
+    # What the first block gives, as some families want more than hidden states of a block.
+    given: list[Any] = []
+
+    def unchanged(hidden_states: Tensor, **keywords: Any) -> Any:
+        kind = given[0]
+        return hidden_states if isinstance(kind, Tensor) else (hidden_states, *kind[1:])
+
+    def keep(module, inputs, outputs):
+        given.append(outputs)
 
     handles = []
     # Offloading sets it on the module itself.
@@ -164,14 +192,17 @@ def _keywords_of_blocks(
     try:
         for name, block in blocks.items():
             handles.append(block.register_forward_pre_hook(look(name), with_kwargs=True))
-            # Nothing is computed: only what the model passes on is of interest.
-            block.forward = unchanged
+            # Nothing else is computed: only what the model passes on is of interest.
+            if len(handles) == 1:
+                handles.append(block.register_forward_hook(keep))
+            else:
+                block.forward = unchanged
         model(input_ids=row, use_cache=False)
     finally:
         for handle in handles:
             handle.remove()
         for name, block in blocks.items():
-            del block.forward
+            block.__dict__.pop("forward", None)
             if name in own:
                 block.forward = own[name]
     return [found[name] for name in blocks]

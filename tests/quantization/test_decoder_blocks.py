@@ -37,6 +37,12 @@ FAMILIES = {
     "smollm3": {"no_rope_layers": [1, 0, 1, 0]},
     "phi3": {},
     "granite": {"residual_multiplier": 0.5},
+    "bloom": {"n_layer": 4, "n_head": 4},
+    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 4},
+    "gpt_neox": {},
+    "ministral": {**WINDOW, **ALTERNATING},
+    "cohere2": {**WINDOW, **ALTERNATING},
 }
 
 

@@ -145,7 +145,19 @@ class SlimLLMArguments(CompressionArguments):
                     f"preset={self.preset} means {name}={_word(value)}, and {name}={_word(given)} "
                     "was given; leave one of them out."
                 )
-        allocation = self.resolved_values()["allocation"]
+        values = self.resolved_values()
+        allocation = values["allocation"]
+        if self.salience != "cholesky" and values["objective"] != "divergence":
+            raise ValueError(
+                f"salience={self.salience} decides bits with objective=divergence, and objective "
+                f"is {values['objective']}; give objective=divergence too, or leave salience out."
+            )
+        if self.salience_weight != 1 and values["search_weights"] != "mask":
+            raise ValueError(
+                f"salience_weight={self.salience_weight:g} acts with search_weights=mask, and "
+                f"search_weights is {values['search_weights']}; give search_weights=mask too, or "
+                "leave salience_weight out."
+            )
         if self.bits_granularity == "module" and allocation != "salience":
             raise ValueError(
                 f"allocation={allocation} is of groups, and bits_granularity is module; leave out "

@@ -36,7 +36,7 @@ class Bits(Tab):
         report, layer = self.page.report, self.page.layer(query)
         curve = ""
         if layer.curve:
-            panel = CurvePanel("D(p), mean KL divergence of the outputs", {"D(p)": layer.curve})
+            panel = CurvePanel("D(p), the expected loss of the outputs", {"D(p)": layer.curve})
             drawn = draw_curves([panel], "p, groups a bit lower and groups a bit higher")
             words = f"D(p) of {query['layer']}: the least is at p = {layer.num_swapped}"
             curve = figure(words, drawn)

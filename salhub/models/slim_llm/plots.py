@@ -108,7 +108,7 @@ def divergence_picture(report: CompressionReport) -> Image.Image | None:
     rows = math.ceil(len(kinds) / across)
     pitch, top = _PANEL_HEIGHT + 94, _EDGE + _TITLE + 16
     figure = Image.new("RGB", (_WIDTH, top + rows * pitch), _PAPER)
-    draw_lines(figure, (_EDGE, _EDGE - 2), ["KL divergence by p, first value = 1"], _TITLE, _INK)
+    draw_lines(figure, (_EDGE, _EDGE - 2), ["Expected loss by p, first value = 1"], _TITLE, _INK)
     _depth_legend(figure)
     width = (_WIDTH - _EDGE) // across
     for place, (kind, layers) in enumerate(kinds.items()):

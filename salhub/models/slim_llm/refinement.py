@@ -100,6 +100,8 @@ def fitted_scales(weight: Tensor, written: QuantizedWeight, hessian: Tensor) -> 
     equations.diagonal(dim1=1, dim2=2).add_(held)
     right = summed((wanted @ hessian) * directions).double() + held * present
     found = torch.linalg.solve(equations, right)
-    is_near = (found > _LEAST * present) & (found < _MOST * present)
-    scales = torch.where(is_near, found, present).clamp(min=_SMALLEST)
+    # Symmetric grids have steps below 0.
+    growth = found / present
+    scales = torch.where((growth > _LEAST) & (growth < _MOST), found, present)
+    scales = scales.abs().clamp(min=_SMALLEST).copysign(scales)
     return replace(written, scales=scales.half())

@@ -134,3 +134,17 @@ def test_a_baseline_is_a_model_like_any_other(tmp_path, sources):
     # Nothing was searched, so there is no curve.
     assert not (tmp_path / "out" / "divergences.png").exists()
     assert "divergences.png" not in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"salience": "hinv"}, "salience=hinv decides bits with objective=divergence"),
+        ({"salience_weight": 3.0}, "salience_weight=3 acts with search_weights=mask"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(given, words):
+    settings = {"output_dir": "out", "model": "m", "calibration": "text.txt"}
+    with pytest.raises(ValueError, match=words):
+        SlimLLMArguments(**settings, **given).validate()
+    SlimLLMArguments(**settings, **given, preset="reference").validate()

@@ -81,3 +81,19 @@ def test_more_rounds_are_better_and_none_changes_nothing(layer):
     ]
     assert found[0] == errors(weight, hessian, written).sum()
     assert found[0] > found[1] >= found[2]
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_steps_below_zero_of_symmetric_grids_are_fitted_too(bits):
+    generator = torch.Generator().manual_seed(bits)
+    weight = torch.randn(12, COLUMNS, generator=generator)
+    hessian = torch.eye(COLUMNS)
+    factor, _ = inverse_factor(hessian, 1e-9, "layer")
+    widths = [torch.full((-(-COLUMNS // GROUP),), bits, dtype=torch.uint8)]
+    search = RangeSearch(search_range=0.0, symmetric=True)
+    [written] = quantized_columns([weight], widths, factor, GROUP, search)
+    assert (written.scales < 0).any() and (written.scales > 0).any()
+    found = refined(weight, written, hessian, 1)
+    assert torch.equal(found.scales.sign(), written.scales.sign())
+    before, after = errors(weight, hessian, written), errors(weight, hessian, found)
+    assert (after <= before * 1.0001).all() and after.sum() < before.sum()
