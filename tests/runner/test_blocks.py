@@ -188,7 +188,7 @@ def test_a_recipe_is_carried_out_by_one_command(tmp_path, monkeypatch):
     assert "no option 'batch_size', as it takes no gradient steps; leave it out." in said.output
 
 
-def test_there_is_no_other_recipe_yet():
+def test_an_unknown_recipe_is_told_which_there_are():
     said = compress("toy-block")
     assert said.exit_code == 1
-    assert "There is no recipe 'toy-block' to compress; the recipes are none yet." in said.output
+    assert "There is no recipe 'toy-block' to compress; the recipes are apiq" in said.output
