@@ -84,7 +84,7 @@ def quotient(relevance: Tensor, outputs: Tensor, epsilon: float, times: int = 1)
 def _with_signs_of(values: Tensor, size: float) -> Tensor:
     """The size of a number with the sign of each value."""
     number, bits, sign = _number(abs(size), values.dtype, values.device)
-    if bits is None:
+    if bits is None or sign is None:
         return torch.copysign(number, values)
     # which takes a CPU twice as long
     return values.view(bits.dtype).bitwise_and(sign).bitwise_or_(bits).view(values.dtype)
