@@ -29,11 +29,6 @@ ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("SALHUB_DATA", ROOT.parent / "shared" / "data"))
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One worker more than cores: many tests wait for a browser, a server or a process."""
-    return (os.cpu_count() or 1) + 1
-
-
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
