@@ -70,7 +70,7 @@ def put_in_place(path: Path, target: Path) -> None:
         with file.open("rb+") as written:
             os.fsync(written)
         # Some libraries write files that nobody else may read.
-        file.chmod(0o666 & ~_UMASK)
+        file.chmod(file.stat().st_mode | (0o666 & ~_UMASK))
     if not target.is_dir():
         os.replace(path, target)
         return

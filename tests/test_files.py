@@ -70,6 +70,17 @@ def test_others_may_read_what_was_written(tmp_path):
     assert (tmp_path / "model").stat().st_mode & 0o777 == 0o755
 
 
+def test_what_a_library_wrote_for_itself_alone_is_for_others_too(tmp_path):
+    with draft(tmp_path / "model") as folder:
+        folder.mkdir()
+        for name, mode in (("weights", 0o600), ("program", 0o700)):
+            (folder / name).touch(mode)
+    (tmp_path / "plain").touch()
+    plain = (tmp_path / "plain").stat().st_mode & 0o777
+    assert (tmp_path / "model" / "weights").stat().st_mode & 0o777 == plain | 0o600
+    assert (tmp_path / "model" / "program").stat().st_mode & 0o777 == plain | 0o700
+
+
 def test_a_draft_that_several_processes_wrote_gets_its_name(tmp_path):
     shared = tmp_path / ".checkpoint-3"
     for folder, content in ((shared, "new"), (tmp_path / "checkpoint-3", "old")):

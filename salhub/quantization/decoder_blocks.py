@@ -1,13 +1,17 @@
 """The blocks of a causal language model one by one, and what goes into each of them."""
 
 import copy
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
+
+logger = logging.getLogger(__name__)
 
 
 class _Stop(Exception):
@@ -104,7 +108,8 @@ def first_inputs(model: nn.Module, input_ids: Tensor, *, batch_size: int = 4) ->
     Args:
         model: A causal language model in evaluation mode.
         input_ids: int64 (S, L).
-        batch_size: Sequences that pass together.
+        batch_size: Sequences that pass together; one, with a warning, where what blocks are given
+            beside hidden states is for one.
     """
     blocks = decoder_blocks(model)
     first = next(iter(blocks.values()))
@@ -117,14 +122,13 @@ def first_inputs(model: nn.Module, input_ids: Tensor, *, batch_size: int = 4) ->
     rows = [row.to(model.device) for row in input_ids.split(1)]
     keywords = _keywords_of_blocks(model, blocks, rows[0])
     if batch_size > 1 and not _serve_batches(model, blocks, rows[0], keywords):
+        logger.warning("%s takes one sequence at a time: batch_size is 1.", type(model).__name__)
         batch_size = 1
     handle = first.register_forward_pre_hook(look, with_kwargs=True)
     try:
         for row in rows:
-            try:
+            with suppress(_Stop):
                 model(input_ids=row, use_cache=False)
-            except _Stop:
-                continue
     finally:
         handle.remove()
     hidden = torch.cat([_hidden(*one) for one in seen]).float()
@@ -169,6 +173,8 @@ def _keywords_of_blocks(
                 )
             kept = {key: value for key, value in keywords.items() if key != "hidden_states"}
             found[name] = tree_map(in_float, kept)
+            if len(found) == len(blocks):
+                raise _Stop  # the head would cost as much as many blocks
 
         return see
 
@@ -197,7 +203,8 @@ def _keywords_of_blocks(
                 handles.append(block.register_forward_hook(keep))
             else:
                 block.forward = unchanged
-        model(input_ids=row, use_cache=False)
+        with suppress(_Stop):
+            model(input_ids=row, use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

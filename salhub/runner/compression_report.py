@@ -1,8 +1,16 @@
-"""Tables of a compressed language model: what its file weighs, and what each layer lost."""
+"""What is told of a compressed language model: tables of its card, and files beside it."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
 
+from salhub.files import write_text
 from salhub.results import Table
+
+Report = TypeVar("Report")
+# Of a number in a report; more would say nothing and double its size.
+_DIGITS = 5
 
 # Kinds of `model_bytes` -> what people call them.
 _PARTS = {
@@ -61,3 +69,34 @@ def error_table(measures: Mapping[str, Mapping[str, float]]) -> Table:
     )
     columns = ["block", *(layer.rpartition(".")[2] for layer in layers)]
     return Table("Error of each layer", note, columns, rows)
+
+
+def save_report(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a report as JSON, its numbers cut to five digits."""
+    text = json.dumps(_shortened(content), indent=1, allow_nan=False)
+    write_text(path, f"{text}\n")
+
+
+def load_report(path: Path, build: Callable[[dict[str, Any]], Report]) -> Report:
+    """Read a report.
+
+    Args:
+        path: The file.
+        build: Makes the report of its content.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is none of ours.
+    """
+    try:
+        return build(json.loads(path.read_text(encoding="utf-8")))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path.name} cannot be read ({error}); get it anew.") from None
+
+
+def _shortened(content: Any) -> Any:
+    if isinstance(content, float):
+        return float(f"{content:.{_DIGITS}g}")
+    if isinstance(content, Mapping):
+        return {key: _shortened(one) for key, one in content.items()}
+    return [_shortened(one) for one in content] if isinstance(content, list) else content

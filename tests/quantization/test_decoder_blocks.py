@@ -72,6 +72,20 @@ def test_blocks_one_by_one_give_what_the_model_gives(family):
         assert torch.equal(model(ids).logits, wanted)
 
 
+def test_the_head_is_not_asked():
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING["llama"](**SIZES)).eval()
+    model.lm_head.register_forward_pre_hook(lambda *_: pytest.fail("the head was called"))
+    assert first_inputs(model, torch.ones(2, 9, dtype=torch.long)).hidden.shape == (2, 9, 32)
+
+
+def test_one_sequence_at_a_time_is_said(caplog):
+    config = CONFIG_MAPPING["bloom"](**SIZES, **FAMILIES["bloom"])
+    model = AutoModelForCausalLM.from_config(config).eval()
+    assert first_inputs(model, torch.ones(2, 9, dtype=torch.long), batch_size=2).batch_size == 1
+    assert "BloomForCausalLM takes one sequence at a time" in caplog.text
+
+
 def test_what_blocks_share_is_kept_once():
     torch.manual_seed(0)
     config = CONFIG_MAPPING["gemma3_text"](**SIZES, **FAMILIES["gemma3_text"])

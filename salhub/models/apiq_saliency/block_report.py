@@ -1,17 +1,14 @@
 """How the training of each block went, as a file beside the model."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from salhub.files import write_text
 from salhub.models.apiq_saliency.block_training import TrainingHistory
+from salhub.runner.compression_report import load_report, save_report
 
 REPORT_FILE = "blocks.json"
-# Of a number in the file; more would say nothing.
-_DIGITS = 5
 
 
 @dataclass(frozen=True)
@@ -44,19 +41,13 @@ class CompressionReport:
 
     def save(self, folder: Path) -> None:
         """Write blocks.json."""
-        content = _shortened(asdict(self))
-        write_text(folder / REPORT_FILE, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        save_report(folder / REPORT_FILE, asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read blocks.json.
+        """Read blocks.json; the errors are those of `load_report`."""
 
-        Raises:
-            FileNotFoundError: There is none.
-            ValueError: It is none of ours.
-        """
-        try:
-            content = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+        def build(content: dict[str, Any]) -> Self:
             blocks = {
                 name: BlockReport(
                     error=float(one["error"]),
@@ -65,13 +56,5 @@ class CompressionReport:
                 for name, one in content.pop("blocks").items()
             }
             return cls(blocks=blocks, **content)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{REPORT_FILE} cannot be read ({error}); get it anew.") from None
 
-
-def _shortened(content: Any) -> Any:
-    if isinstance(content, float):
-        return float(f"{content:.{_DIGITS}g}")
-    if isinstance(content, dict):
-        return {key: _shortened(one) for key, one in content.items()}
-    return [_shortened(one) for one in content] if isinstance(content, list) else content
+        return load_report(folder / REPORT_FILE, build)

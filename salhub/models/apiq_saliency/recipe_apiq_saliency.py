@@ -174,6 +174,11 @@ class ApiQSaliencyRecipe(CompressionRecipe):
     def prepare(self, model: nn.Module, accelerator: Any) -> None:
         super().prepare(model, accelerator)
         inputs, options = self.inputs, self.arguments
+        if inputs.batch_size < options.batch_size:
+            raise ValueError(
+                f"{type(model).__name__} takes one window at a time, and batch_size is "
+                f"{options.batch_size}; give batch_size=1."
+            )
         self.full_inputs = replace(inputs)
         self._targets: dict[str, Tensor] = {}
         self.histories: dict[str, list[TrainingHistory]] = {}

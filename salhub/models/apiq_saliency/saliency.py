@@ -320,10 +320,11 @@ class _OnDisk(MutableMapping[int, Tensor]):
         self._path(place).unlink()
 
     def __iter__(self) -> Iterator[int]:
-        raise NotImplementedError
+        found = self.folder.glob("inputs-*.safetensors")
+        return iter(sorted(int(path.stem.rpartition("-")[2]) for path in found))
 
     def __len__(self) -> int:
-        raise NotImplementedError
+        return len([*self])
 
 
 def _read(path: Path, name: str) -> Tensor:

@@ -1,16 +1,13 @@
 """What was decided about each layer, as a file beside the model."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from salhub.files import write_text
+from salhub.runner.compression_report import load_report, save_report
 
 REPORT_FILE = "layers.json"
-# Of a number in the file; more would say nothing and double its size.
-_DIGITS = 5
 
 
 @dataclass(frozen=True)
@@ -58,21 +55,17 @@ class CompressionReport:
     layers: Mapping[str, LayerReport]
 
     def save(self, folder: Path) -> None:
-        """Write layers.json."""
+        """Write layers.json, the widths of a layer in one word, as config.json has them."""
         content = asdict(self)
-        content["layers"] = {name: _written(one) for name, one in self.layers.items()}
-        write_text(folder / REPORT_FILE, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        for layer in content["layers"].values():
+            layer["group_bits"] = "".join(map(str, layer["group_bits"]))
+        save_report(folder / REPORT_FILE, content)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read layers.json.
+        """Read layers.json; the errors are those of `load_report`."""
 
-        Raises:
-            FileNotFoundError: There is none.
-            ValueError: It is none of ours.
-        """
-        try:
-            content = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+        def build(content: dict[str, Any]) -> Self:
             layers = {
                 name: LayerReport(
                     **{**one, "group_bits": [int(bits) for bits in one["group_bits"]]}
@@ -80,21 +73,5 @@ class CompressionReport:
                 for name, one in content.pop("layers").items()
             }
             return cls(layers=layers, **content)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{REPORT_FILE} cannot be read ({error}); get it anew.") from None
 
-
-def _written(layer: LayerReport) -> dict[str, Any]:
-    """As JSON holds it: widths in one word, as in config.json, and numbers cut short."""
-    return {
-        "group_bits": "".join(map(str, layer.group_bits)),
-        "num_swapped": layer.num_swapped,
-        "salience": [_short(one) for one in layer.salience],
-        "divergences": [None if one is None else _short(one) for one in layer.divergences],
-        "error": _short(layer.error),
-        "width_divergences": [_short(one) for one in layer.width_divergences],
-    }
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.{_DIGITS}g}")
+        return load_report(folder / REPORT_FILE, build)
