@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--options", type=json.loads, default={"bits": 2, "group_size": 64})
     parser.add_argument("--output", type=Path, default=RESULTS / "compression_memory.json")
     options = parser.parse_args(arguments)
-    results = Results("slim_llm", "python -m benchmarks.compression_memory", seed=0)
+    results = Results("compression_memory", "python -m benchmarks.compression_memory", seed=0)
     context = multiprocessing.get_context("spawn")
     found = {}
     with measured(results):
