@@ -41,13 +41,13 @@ class SourceGrid:
 
     def to_stored(self, array: np.ndarray) -> np.ndarray:
         """Return an array of (Z, Y, X) as the file stores it, (I, J, K)."""
-        flipped = np.flip(array.T, [axis for axis in range(3) if self.flips[axis]])
+        flipped = np.flip(array.T, tuple(np.flatnonzero(self.flips)))
         return flipped.transpose(np.argsort(self.axes))
 
     def from_stored(self, stored: np.ndarray) -> np.ndarray:
         """Return an array of the file, (I, J, K), as (Z, Y, X)."""
-        flips = [axis for axis in range(3) if self.flips[axis]]
-        return np.ascontiguousarray(np.flip(stored.transpose(self.axes), flips).T)
+        turned = np.flip(stored.transpose(self.axes), tuple(np.flatnonzero(self.flips)))
+        return np.ascontiguousarray(turned.T)
 
     def canonical_affine(self, shape: Sequence[int]) -> np.ndarray:
         """Return the affine of (x, y, z) of `from_stored`; `shape` is (I, J, K)."""
