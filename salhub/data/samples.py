@@ -14,7 +14,7 @@ def sample_names() -> tuple[str, ...]:
 
     Example:
         >>> sample_names()
-        ('astronaut', 'cat', 'coffee', 'rocket')
+        ('astronaut', 'cat', 'cells', 'coffee', 'rocket')
     """
     return _names(PHOTOS, ".jpg")
 

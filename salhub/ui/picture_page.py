@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.components import Component
 from PIL import Image
 
-from salhub.data.samples import sample_names, sample_path
+from salhub.data.samples import sample_path
 from salhub.entries import Model
 from salhub.pipelines import pipeline
 from salhub.ui.controls import UploadedPicture, open_picture, picture_input
@@ -81,10 +81,12 @@ class PicturePage(Page):
     Attributes:
         picture_use: Alternative text of the picture.
         first_sample: Name of the bundled photo that the page opens with.
+        samples: Names of those that can be pressed, from left to right.
     """
 
     picture_use: ClassVar[str]
     first_sample: ClassVar[str] = "coffee"
+    samples: ClassVar[tuple[str, ...]] = ("astronaut", "cat", "coffee", "rocket")
 
     def __init__(self, name: str, entry: Model, classifier: str | None = None) -> None:
         super().__init__(name, entry, classifier)
@@ -92,7 +94,7 @@ class PicturePage(Page):
 
     def asked(self) -> dict[str, Component]:
         """Build the picture, and samples to press."""
-        photos = [(name, Image.open(sample_path(name))) for name in sample_names()]
+        photos = [(name, Image.open(sample_path(name))) for name in self.samples]
         return {
             "picture": picture_input(self.first_sample, self.picture_use),
             "samples": gr.HTML(picture_buttons("Samples", photos)),

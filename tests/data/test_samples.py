@@ -9,7 +9,7 @@ from salhub.processing import load_image
 
 def test_every_photo_is_small_loads_and_is_named_in_the_notice():
     notice = (PHOTOS / "NOTICE.md").read_text(encoding="utf-8")
-    assert set(sample_names()) == {"astronaut", "cat", "coffee", "rocket"}
+    assert set(sample_names()) == {"astronaut", "cat", "cells", "coffee", "rocket"}
     for name in sample_names():
         path = sample_path(name)
         assert path.stat().st_size <= 60_000
@@ -26,5 +26,5 @@ def test_nothing_but_photos_and_their_notice_is_shipped():
 def test_an_unknown_name_gets_the_list_and_a_hint():
     with pytest.raises(UnknownNameError) as raised:
         sample_path("astronut")
-    assert "astronaut, cat, coffee, rocket" in str(raised.value)
+    assert "astronaut, cat, cells, coffee, rocket" in str(raised.value)
     assert "Did you mean 'astronaut'?" in str(raised.value)
