@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from salhub.models.salient_relevance.linear_maps import Layer
+from salhub.models.salient_relevance.linear_maps import Layer, LinearMap
 from salhub.models.salient_relevance.normalisation import NormalisationMap
 from salhub.models.salient_relevance.relevance_functions import PassState, quotient, stabilise
 from salhub.models.salient_relevance.rules import CONTRIBUTION_RULES, PLAIN_RULES, Part, Rule
@@ -33,17 +33,28 @@ class PlainRelevance(torch.autograd.Function):
     """A layer whose outputs are the denominators, where nobody asks what becomes of the rest."""
 
     @staticmethod
-    def forward(ctx, inputs: Tensor, layer: Layer | NormalisationMap, epsilon: float) -> Tensor:
+    def forward(
+        ctx, inputs: Tensor, layer: Layer | NormalisationMap, epsilon: float, state: PassState
+    ) -> Tensor:
         outputs = layer.apply(inputs, layer.weight, layer.bias)
-        ctx.layer, ctx.epsilon = layer, epsilon
+        ctx.layer, ctx.epsilon, ctx.state = layer, epsilon, state
         ctx.save_for_backward(inputs, outputs)
         return outputs
 
     @staticmethod
-    def backward(ctx, relevance: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx, relevance: Tensor) -> tuple[Tensor | None, ...]:
         inputs, outputs = ctx.saved_tensors
-        signal = quotient(relevance, outputs, ctx.epsilon)
-        return ctx.layer.transpose(signal, ctx.layer.weight, inputs).mul_(inputs), None, None
+        tokens = ctx.state.few_tokens(relevance) if isinstance(ctx.layer, LinearMap) else None
+        if tokens is None:
+            return _hand_down(ctx, inputs, outputs, relevance), None, None, None
+        chosen = (values[..., tokens, :] for values in (inputs, outputs, relevance))
+        result = torch.zeros_like(inputs).index_copy_(-2, tokens, _hand_down(ctx, *chosen))
+        return result, None, None, None
+
+
+def _hand_down(ctx, inputs: Tensor, outputs: Tensor, relevance: Tensor) -> Tensor:
+    signal = quotient(relevance, outputs, ctx.epsilon)
+    return ctx.layer.transpose(signal, ctx.layer.weight, inputs).mul_(inputs)
 
 
 def layer_relevance(
@@ -57,7 +68,7 @@ def layer_relevance(
     """Run a layer, so that its backward pass is its rule; arguments as of `LayerStep`."""
     counts_bias = layer.bias is None or state.bias_relevance != "ignore"
     if rule.name in PLAIN_RULES and counts_bias and not state.accounts:
-        return PlainRelevance.apply(inputs, layer, rule.epsilon)
+        return PlainRelevance.apply(inputs, layer, rule.epsilon, state)
     return LayerRelevance.apply(inputs, LayerStep(layer, rule, state, bounds, support))
 
 

@@ -257,7 +257,7 @@ def _backward(
     count = starts.shape[1]
     for index in range(count):  # inputs, outputs and denominators are shared by the classes
         state.ledger = Ledger() if with_audit else None
-        state.is_last = index + 1 == count
+        state.is_last, state.is_everywhere = index + 1 == count, False
         (relevance,) = torch.autograd.grad(
             logits, pixels, starts[:, index], retain_graph=not state.is_last
         )

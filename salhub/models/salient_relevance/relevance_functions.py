@@ -27,6 +27,7 @@ class PassState:
         ledger: where every step enters its sums, or None when nobody audits.
         is_audited: whether any pass back has a ledger, so that steps need the names of modules.
         is_last: whether no other class follows, so that nothing need be kept for it.
+        is_everywhere: whether relevance has reached most tokens, so that none can be left out.
         parts_cache: modified weights by (layer weight, rule), kept between passes.
     """
 
@@ -35,6 +36,7 @@ class PassState:
     ledger: Ledger | None = None
     is_audited: bool = False
     is_last: bool = True
+    is_everywhere: bool = False
     parts_cache: dict[tuple[int, int, Rule, str], tuple[Part, ...]] = field(default_factory=dict)
 
     @property
@@ -52,6 +54,22 @@ class PassState:
         if key not in self.parts_cache:
             self.parts_cache[key] = rule.parts(layer.weight, bias)
         return self.parts_cache[key]
+
+
+    def few_tokens(self, relevance: Tensor) -> Tensor | None:
+        """Indices of the tokens, (..., tokens, features), that have relevance; None for most.
+
+        A classifier that reads its class token hands the last block relevance at that one alone.
+        """
+        if self.is_everywhere or relevance.dim() < 3:
+            return None
+        others = [axis for axis in range(relevance.dim()) if axis != relevance.dim() - 2]
+        tokens = (relevance != 0).any(others).nonzero()[:, 0]
+        self.is_everywhere = len(tokens) > _FEW * relevance.shape[-2]
+        return None if self.is_everywhere else tokens
+
+
+_FEW = 0.25  # share of the tokens below which picking them is cheaper than taking all
 
 
 def stabilise(values: Tensor, epsilon: float, sign: int | None = None) -> Tensor:
@@ -333,9 +351,9 @@ class AttentionRelevance(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, query: Tensor, key: Tensor, value: Tensor, scale: float, epsilon: float
+        ctx, query: Tensor, key: Tensor, value: Tensor, scale: float, state: PassState
     ) -> Tensor:
-        ctx.scale, ctx.epsilon = scale, epsilon
+        ctx.scale, ctx.state = scale, state
         query = query * scale
         scores = query @ key.mT
         shares = torch.softmax(scores, -1)
@@ -346,15 +364,23 @@ class AttentionRelevance(torch.autograd.Function):
     @staticmethod
     def backward(ctx, relevance: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, scores, shares, mixed = ctx.saved_tensors
-        signal = quotient(relevance, mixed, ctx.epsilon, 2)
+        state: PassState = ctx.state
+        tokens, all_queries = state.few_tokens(relevance), query
+        if tokens is not None:
+            relevance, query, scores, shares, mixed = (
+                values[..., tokens, :] for values in (relevance, query, scores, shares, mixed)
+            )
+        signal = quotient(relevance, mixed, state.epsilon, 2)
         of_value = value * (shares.mT @ signal)
         # shares times what reaches them is their relevance, so this is the gradient of the softmax
         of_scores = torch._softmax_backward_data(signal @ value.mT, shares, -1, shares.dtype)
         # the stabiliser is that of the product, before it is scaled
-        signal = quotient(of_scores.mul_(scores), scores, ctx.epsilon * ctx.scale, 2)
+        signal = quotient(of_scores.mul_(scores), scores, state.epsilon * ctx.scale, 2)
         # laid out as what they are the relevance of, which may be views
         of_query = query * (signal @ key)
         of_key = key * (signal.mT @ query)
+        if tokens is not None:
+            of_query = torch.zeros_like(all_queries).index_copy_(-2, tokens, of_query)
         return of_query, of_key, of_value, None, None
 
 

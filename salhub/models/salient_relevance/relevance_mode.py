@@ -347,7 +347,7 @@ class RelevanceMode(TorchFunctionMode):
                 return COMPOSED[name](*args, **kwargs)
         scale = kwargs.get("scale")
         scale = args[0].shape[-1] ** -0.5 if scale is None else scale
-        return AttentionRelevance.apply(*args, scale, self.state.epsilon)
+        return AttentionRelevance.apply(*args, scale, self.state)
 
     def _normaliser(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         inputs, call = first_operand(func, args, kwargs)
