@@ -55,7 +55,6 @@ class PassState:
             self.parts_cache[key] = rule.parts(layer.weight, bias)
         return self.parts_cache[key]
 
-
     def few_tokens(self, relevance: Tensor) -> Tensor | None:
         """Indices of the tokens, (..., tokens, features), that have relevance; None for most.
 
