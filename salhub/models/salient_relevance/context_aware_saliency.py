@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from salhub.models.salient_relevance.distance_transform import distance_to_mask
-from salhub.models.salient_relevance.lab_color import (
-    relative_luminance_to_lightness,
-    srgb_to_lab,
-    srgb_to_linear,
-)
 from salhub.models.salient_relevance.patch_grids import (
     PatchGrid,
     PatchPyramid,
     mean_nearest_distance,
     resize,
+)
+from salhub.ops.lab_color import (
+    relative_luminance_to_lightness,
+    srgb_to_lab,
+    srgb_to_linear,
 )
 from salhub.ops.maps import min_max
 

@@ -11,7 +11,7 @@ from scipy.ndimage import distance_transform_edt, map_coordinates
 from scipy.spatial.distance import cdist
 
 from salhub.models.salient_relevance.context_aware_saliency import context_aware_saliency
-from salhub.models.salient_relevance.lab_color import srgb_to_lab
+from salhub.ops.lab_color import srgb_to_lab
 
 
 def plain_patches(picture, scale, patch=7, stride=3):

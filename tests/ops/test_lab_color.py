@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from salhub.models.salient_relevance.lab_color import (
+from salhub.ops.lab_color import (
     relative_luminance_to_lightness,
     srgb_to_lab,
     srgb_to_linear,

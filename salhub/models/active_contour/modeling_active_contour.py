@@ -1,0 +1,454 @@
+"""A contour that closes in on what is salient, for one object or several alike; no training."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from salhub.modeling import SaliencyPreTrainedModel
+from salhub.models.active_contour.configuration_active_contour import (
+    LEARNED,
+    SaliencyActiveContourConfig,
+)
+from salhub.models.active_contour.contour_lines import contour_lines
+from salhub.models.active_contour.evolution import FLAT, LIMIT, Drive, check_window, evolve
+from salhub.models.active_contour.initial_contours import initial_level_set, level_set_of
+from salhub.models.active_contour.picture_restoration import (
+    Restoration,
+    blur_to_undo,
+    edge_blur,
+    filtered,
+    noise_level,
+    remove_spikes,
+    smoothing_for,
+)
+from salhub.models.active_contour.saliency_maps import (
+    border_difference,
+    frequency_tuned,
+    odds_of,
+    otsu_threshold,
+    scaled,
+    spectral_residual,
+    two_classes,
+)
+from salhub.models.active_contour.saliency_network import SaliencyNetwork
+
+# Soft Dice is taken of a step of this width, so that pixels near the contour learn.
+_LOSS_EPSILON = 0.5
+_NO_OBJECT = 2**-7
+
+
+@dataclass
+class ActiveContourOutput(ModelOutput):
+    """Where the object is, and how it was found.
+
+    Args:
+        loss: Soft Dice loss, (), when labels were given.
+        masks: True for the foreground, bool (B, H, W).
+        level_set: Negative inside the foreground, (B, H, W), float32, or float64 for
+            such pictures; of two level sets, -1 in all regions but the least salient and 1 there.
+        saliency: The map that drove the contour, float32 (B, H, W) in [0, 1].
+        energy: Before the last step of each check, float32 (B, T), NaN after a picture's end.
+        iterations: Steps of each picture, int64 (B,).
+        converged: False where it ended at `max_iterations` or the picture is flat, bool (B,).
+        reasons: Why each stopped, a tuple of B texts.
+        contours: A list a picture of polylines (N, 2) of row and column, see `contour_lines`.
+        labels_map: Regions 0 to 3 by rising saliency, int64 (B, H, W), for num_phases=2.
+        notes: What was guessed, changed or is unsure, a tuple of texts a picture.
+    """
+
+    loss: Tensor | None = None
+    masks: Tensor | None = None
+    level_set: Tensor | None = None
+    saliency: Tensor | None = None
+    energy: Tensor | None = None
+    iterations: Tensor | None = None
+    converged: Tensor | None = None
+    reasons: tuple | None = None
+    contours: tuple | None = None
+    labels_map: Tensor | None = None
+    notes: tuple | None = None
+
+
+class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
+    """Cuts the salient object out of pictures by a level set.
+
+    The weights of the energy are its parameters, so that they can be learned: in training mode the
+    descent is unrolled, and `labels` give a soft Dice loss. In evaluation mode nothing is recorded.
+
+    Example:
+        >>> import torch
+        >>> picture = torch.full((1, 1, 64, 64), 60.0)
+        >>> picture[..., 20:40, 20:40] = 180
+        >>> model = SaliencyActiveContourForSegmentation(SaliencyActiveContourConfig()).eval()
+        >>> int(model(picture).masks.sum())
+        400
+
+    Source: "Saliency-Driven Active Contour Model for Image Segmentation" (arXiv 2205.11063).
+    """
+
+    config: SaliencyActiveContourConfig
+    main_input_name = "pixel_values"
+    input_modalities = ["image"]
+
+    def __init__(self, config: SaliencyActiveContourConfig) -> None:
+        super().__init__(config)
+        for name in LEARNED:
+            self.register_parameter(name, nn.Parameter(torch.tensor(float(getattr(config, name)))))
+        self._network: SaliencyNetwork | None = None
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if module is self:
+            for name in LEARNED:
+                init.constant_(getattr(self, name), float(getattr(self.config, name)))
+
+    @classmethod
+    def from_pretrained(cls, *arguments: Any, **kwargs: Any) -> Any:
+        """Load a model; what is set here, such as alpha=0.5, takes the place of what was learned.
+
+        See `SaliencyPreTrainedModel.from_pretrained`.
+        """
+        loaded = super().from_pretrained(*arguments, **kwargs)
+        model = loaded[0] if kwargs.get("output_loading_info") else loaded
+        model._take({name: kwargs[name] for name in LEARNED if name in kwargs})
+        return loaded
+
+    def with_settings(self, **settings: Any) -> Self:
+        """As of every model; weights of the energy that are set here replace the learned ones."""
+        twin = super().with_settings(**settings)
+        twin._take({name: settings[name] for name in LEARNED if name in settings})
+        return twin
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Save the model; the configuration then says the weights of the energy as they are."""
+        self._take({})
+        super().save_pretrained(save_directory, **kwargs)
+
+    @torch.no_grad()
+    def _take(self, settings: dict[str, float]) -> None:
+        for name, value in settings.items():
+            # Not in place: a twin may share the number.
+            old = getattr(self, name)
+            setattr(self, name, nn.Parameter(torch.full_like(old, value), old.requires_grad))
+        for name in LEARNED:
+            value = float(getattr(self, name))
+            # As float32 the number would be another one than was written.
+            if abs(value - getattr(self.config, name)) > 1e-6 * abs(value):
+                setattr(self.config, name, value)
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        saliency: Tensor | None = None,
+        init_level_set: Tensor | None = None,
+        labels: Tensor | None = None,
+        iter_callback: Callable[[int, Tensor], None] | None = None,
+        callback_every: int = 5,
+    ) -> ActiveContourOutput:
+        """Segment pictures.
+
+        Args:
+            pixel_values: (B, C, H, W) in 0..255, C 1 or 3, floating point.
+            saliency: (B, H, W) in [0, 1], in place of the map that the configuration names.
+            init_level_set: First contour: a mask (B, H, W), True inside, or a level set, negative
+                inside; with num_phases=2, (B, 2, H, W). By default what the configuration names.
+            labels: Masks (B, H, W), bool, for the loss.
+            iter_callback: Called with the number of iterations and the level sets (B, H, W), which
+                are not yet turned so that the foreground is negative.
+            callback_every: Iterations between calls.
+
+        Returns:
+            `ActiveContourOutput`.
+
+        Raises:
+            TypeError: Pictures that are no floating-point numbers.
+            ValueError: Another shape or range, a picture smaller than the window, or a first
+                contour without inside or outside.
+        """
+        config = self.config
+        pixel_values = _checked_pictures(pixel_values)
+        batch, _, height, width = pixel_values.shape
+        saliency = self._checked_saliency(saliency, pixel_values)
+        _check_labels(labels, pixel_values)
+        start = self._checked_start(init_level_set, pixel_values)
+        records = self.training and torch.is_grad_enabled()
+        # Nothing of the picture is learned from, so that it is prepared once and for all.
+        with torch.no_grad():
+            flat = pixel_values.flatten(1)
+            is_flat = flat.max(1).values - flat.min(1).values < _NO_OBJECT
+            single = pixel_values.float()
+            picture, restoration, unsure = self._restored(single)
+            saliency = self._saliency(picture, saliency)
+            classes = two_classes(saliency)
+            threshold = (
+                classes.threshold
+                if config.saliency_fit == "likelihood"
+                else otsu_threshold(saliency)
+            )
+            salient = saliency > threshold[:, None, None]
+            contrast = _contrast(picture, salient)
+            odds = odds_of(classes, saliency)
+            if start is None:
+                start = self._start(salient)
+            if restoration is None:
+                picture = pixel_values
+        with torch.set_grad_enabled(records):
+            weights = {name: getattr(self, name).to(picture.dtype) for name in LEARNED}
+            if config.sigma_unit == "relative":
+                weights["sigma"] = weights["sigma"] * (max(height, width) / 128)
+            if config.local_energy in ("lif", "rsf") or config.saliency_scope != "global":
+                check_window(float(weights["sigma"]), (height, width))
+            parts = (255 * saliency, odds, contrast)
+            drive = Drive(picture, *(part.to(picture.dtype) for part in parts), weights)
+            went = evolve(
+                config,
+                drive,
+                config.initial_height * start.to(picture.dtype),
+                stops_early=not records,
+                callback=iter_callback,
+                callback_every=callback_every,
+            )
+            phi, labels_map = self._oriented(went.level_set, saliency)
+            loss = None if labels is None else _soft_dice(phi, labels)
+        notes = []
+        for index in range(batch):
+            said = restoration.notes(index) if restoration else []
+            if bool(is_flat[index]):
+                went.reasons[index] = FLAT
+                said = ["The picture is flat, so that there is nothing to find."]
+            elif bool(unsure[index]):
+                said.append(
+                    "Bright and dark objects are equally likely here; set polarity='bright' or "
+                    "'dark'."
+                )
+            notes.append(said)
+        phi = torch.where(is_flat[:, None, None], phi.detach().abs() + 1, phi)
+        masks = phi < 0
+        inside = masks.flatten(1).float().mean(1)
+        for index in range(batch):
+            if not bool(is_flat[index]):
+                notes[index] += self._doubts(went, index, float(inside[index]))
+        return ActiveContourOutput(
+            loss=loss,
+            masks=masks,
+            level_set=phi,
+            saliency=saliency,
+            energy=went.energy,
+            iterations=torch.where(is_flat, 0, went.iterations),
+            converged=went.converged & ~is_flat,
+            reasons=tuple(went.reasons),
+            contours=tuple(contour_lines(one) for one in phi.detach().cpu().numpy()),
+            labels_map=labels_map,
+            notes=tuple(map(tuple, notes)),
+        )
+
+    # --- what drives it ---------------------------------------------------------------------------
+
+    def _restored(self, picture: Tensor) -> tuple[Tensor, Restoration | None, Tensor]:
+        """The picture without spikes, noise and blur, and whether its polarity is unsure."""
+        wanted = self.config.restoration
+        nothing = picture.new_zeros(len(picture))
+        difference = border_difference(picture, self.config.polarity)
+        unsure = difference.is_unsure & (self.config.saliency == "border")
+        if not wanted:
+            return picture, None, unsure
+        spikes = smoothing = blur = nothing
+        if "spikes" in wanted:
+            picture, spikes = remove_spikes(picture)
+        noise = noise_level(picture)
+        difference = border_difference(picture, self.config.polarity)
+        if "noise" in wanted:
+            smoothing = smoothing_for(noise, difference.contrast)
+        if "blur" in wanted:
+            smooth = filtered(difference.values[:, None], smoothing, nothing)[:, 0]
+            inside = smooth > two_classes(smooth).threshold[:, None, None]
+            width = edge_blur(smooth, inside)
+            blur = blur_to_undo(width, noise, difference.contrast)
+        if bool((smoothing > 0).any()) or bool((blur > 0).any()):
+            done = ((smoothing > 0) | (blur > 0))[:, None, None, None]
+            picture = torch.where(done, filtered(picture, smoothing, blur), picture)
+        unsure = difference.is_unsure & (self.config.saliency == "border")
+        return picture, Restoration(noise, spikes, smoothing, blur), unsure
+
+    def _saliency(self, picture: Tensor, given: Tensor | None) -> Tensor:
+        """The map in [0, 1], (B, H, W)."""
+        kind = self.config.saliency
+        if given is not None:
+            saliency = given
+        elif kind == "border":
+            difference = border_difference(picture, self.config.polarity)
+            saliency = scaled(difference.values)
+        elif kind == "ft":
+            saliency = scaled(frequency_tuned(picture))
+        elif kind == "sr":
+            saliency = scaled(spectral_residual(picture))
+        else:
+            if self._network is None or self._network.name != kind:
+                self._network = SaliencyNetwork(kind, picture.device)
+            saliency = scaled(self._network(picture).float())
+        if self.config.center_prior:
+            height, width = saliency.shape[-2:]
+            down = torch.linspace(-1, 1, height, device=saliency.device)[:, None]
+            across = torch.linspace(-1, 1, width, device=saliency.device)
+            saliency = saliency * torch.exp(-(down**2 + across**2))
+        return saliency
+
+    def _start(self, salient: Tensor) -> Tensor:
+        """The first level sets that the configuration names, (B, P, H, W)."""
+        kind, (height, width) = self.config.init, salient.shape[-2:]
+        if kind != "saliency":
+            first = initial_level_set(kind, (height, width)).to(salient.device)
+            first = first.expand(len(salient), height, width)
+        else:
+            first = 1 - 2 * salient.float()
+        if self.config.num_phases == 1:
+            return first[:, None]
+        second = initial_level_set("checkerboard", (height, width)).to(first.device)
+        return torch.stack([first, second.expand_as(first)], 1)
+
+    # --- what came of it --------------------------------------------------------------------------
+
+    def _oriented(self, phi: Tensor, saliency: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Turn level sets so that the more salient side is negative; (B, H, W)."""
+        if phi.shape[1] == 1:
+            phi = phi[:, 0]
+            inside = (phi < 0).float()
+            outside = 1 - inside
+            salient = [
+                (saliency * side).sum((1, 2)) / side.sum((1, 2)).clamp(min=1)
+                for side in (inside, outside)
+            ]
+            is_turned = (salient[0] < salient[1]) & (inside.sum((1, 2)) > 0)
+            is_turned = is_turned & (outside.sum((1, 2)) > 0)
+            if self.config.invert:
+                is_turned = ~is_turned
+            return torch.where(is_turned[:, None, None], -phi, phi), None
+        region = 2 * (phi[:, 0] < 0).long() + (phi[:, 1] < 0).long()
+        means = []
+        for number in range(4):
+            side = (region == number).float()
+            mean = (saliency * side).sum((1, 2)) / side.sum((1, 2)).clamp(min=1)
+            means.append(torch.where(side.sum((1, 2)) > 0, mean, torch.inf))
+        rank = torch.stack(means, 1).argsort(1).argsort(1)
+        labels_map = rank.gather(1, region.flatten(1)).reshape(region.shape)
+        is_inside = labels_map > 0
+        if self.config.invert:
+            is_inside = ~is_inside
+        return 1 - 2 * is_inside.float(), labels_map
+
+    def _doubts(self, went: Any, index: int, share: float) -> list[str]:
+        said = []
+        if went.reasons[index] == LIMIT and self.config.max_iterations >= 100:
+            said.append(
+                f"The contour still moved after {self.config.max_iterations} iterations; raise "
+                "max_iterations."
+            )
+        if share in (0.0, 1.0):
+            what = "Nothing" if share == 0 else "Everything"
+            said.append(f"{what} was found to be foreground, so that there is no contour.")
+        elif share > 0.5:
+            said.append("More than half of the picture is foreground; invert=True swaps the sides.")
+        return said
+
+    # --- checks -----------------------------------------------------------------------------------
+
+    def _checked_saliency(self, saliency: Any, pictures: Tensor) -> Tensor | None:
+        kind = self.config.saliency
+        if saliency is None:
+            if kind == "tensor":
+                raise ValueError("saliency='tensor' needs a map: give saliency=... with the call.")
+            return None
+        saliency = torch.as_tensor(np.asarray(saliency) if isinstance(saliency, list) else saliency)
+        saliency = saliency.to(pictures.device).float()
+        if saliency.ndim == 2 and len(pictures) == 1:
+            saliency = saliency[None]
+        expected = (len(pictures), *pictures.shape[-2:])
+        if saliency.shape != expected:
+            raise ValueError(
+                f"saliency must have the pictures' shape {expected}, got {tuple(saliency.shape)}; "
+                "resize it first."
+            )
+        low, high = float(saliency.min()), float(saliency.max())
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                f"saliency must be in [0, 1], got {low:.3g} to {high:.3g}; scale it first."
+            )
+        return saliency
+
+    def _checked_start(self, start: Any, pictures: Tensor) -> Tensor | None:
+        if start is None:
+            return None
+        start = torch.as_tensor(start).to(pictures.device)
+        size, phases = tuple(pictures.shape[-2:]), self.config.num_phases
+        if start.ndim == 2:
+            start = start.expand(len(pictures), *start.shape)
+        expected = (len(pictures), phases, *size) if phases > 1 else (len(pictures), *size)
+        if start.shape != expected:
+            raise ValueError(f"init_level_set must be {expected}, got {tuple(start.shape)}.")
+        start = start.reshape(len(pictures), phases, *size)
+        if not start.is_floating_point():
+            return level_set_of(start > 0)
+        level_set_of(start < 0)
+        if not bool(start.isfinite().all()):
+            raise ValueError("init_level_set has NaN or infinite values; give finite ones.")
+        return start.float()
+
+
+def _contrast(picture: Tensor, salient: Tensor) -> Tensor:
+    """The distance between the mean tones of salient and other pixels, (B,)."""
+    flat, side = picture.flatten(2), salient.flatten(1)[:, None].float()
+    inside = (flat * side).sum(-1) / side.sum(-1).clamp(min=1)
+    outside = (flat * (1 - side)).sum(-1) / (1 - side).sum(-1).clamp(min=1)
+    return (inside - outside).norm(dim=1).clamp(min=1e-3)
+
+
+def _soft_dice(phi: Tensor, labels: Tensor) -> Tensor:
+    """1 - 2 |A B| / (|A| + |B|) of soft masks, meaned over the batch."""
+    soft, truth = torch.sigmoid(-phi / _LOSS_EPSILON), labels.to(phi.device).float()
+    both = (soft * truth).sum((1, 2))
+    return (1 - 2 * both / (soft + truth).sum((1, 2)).clamp(min=1e-6)).mean()
+
+
+def _checked_pictures(pictures: Any) -> Tensor:
+    if not isinstance(pictures, Tensor) or not pictures.is_floating_point():
+        kind = getattr(pictures, "dtype", type(pictures).__name__)
+        raise TypeError(
+            f"pixel_values must be a floating-point tensor in 0..255, got {kind}; use the image "
+            "processor, or .float()."
+        )
+    shape = tuple(pictures.shape)
+    if pictures.ndim != 4 or shape[1] not in (1, 3):
+        is_last = pictures.ndim == 4 and shape[3] in (1, 3)
+        hint = "; the channels come first" if is_last else ""
+        raise ValueError(
+            f"pixel_values must be (B, C, H, W) with 1 or 3 channels, got {shape}{hint}."
+        )
+    if 0 in shape:
+        raise ValueError(f"pixel_values is empty: its shape is {shape}; give at least one picture.")
+    if min(shape[2:]) < 8:
+        raise ValueError(f"Pictures must be 8 x 8 pixels or more, got {shape[2]} x {shape[3]}.")
+    # Half precision is too coarse for the sums of a level set; double is kept.
+    pictures = pictures.detach().to(torch.promote_types(pictures.dtype, torch.float32))
+    low, high = float(pictures.min()), float(pictures.max())
+    if not (low == low and abs(low) < 1e30 and high == high and abs(high) < 1e30):
+        raise ValueError("pixel_values has NaN or infinite values; give finite ones in 0..255.")
+    if low < 0 or high > 256 or (high <= 1 and low < high):
+        raise ValueError(
+            f"pixel_values must be in 0..255, got {low:.3g} to {high:.3g}, under which forces "
+            "would be wrong; use the image processor, which rescales."
+        )
+    return pictures
+
+
+def _check_labels(labels: Any, pictures: Tensor) -> None:
+    expected = (len(pictures), *pictures.shape[-2:])
+    if labels is not None and tuple(labels.shape) != expected:
+        raise ValueError(f"labels must be masks of shape {expected}, got {tuple(labels.shape)}.")

@@ -1,0 +1,233 @@
+"""Where something stands out from its picture: the maps that drive the contour."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from salhub.models.active_contour.picture_restoration import (
+    filtered,
+    median_of,
+    quantile_of,
+)
+from salhub.ops.lab_color import srgb_to_lab
+
+_BINS = 256
+# Share of a side that the frame of the boundary prior takes.
+_FRAME = 0.05
+_MAD = 1.4826
+_RESIDUAL_SIZE = 64
+
+
+class BorderDifference(NamedTuple):
+    """How far pixels are from what the border would have them be.
+
+    Args:
+        values: Signed, larger for the object, in units of the picture, (B, H, W).
+        contrast: Between the object and the rest, (B,).
+        is_unsure: Whether bright and dark objects are equally likely, bool (B,).
+    """
+
+    values: Tensor
+    contrast: Tensor
+    is_unsure: Tensor
+
+
+def border_difference(picture: Tensor, polarity: str = "auto") -> BorderDifference:
+    """The difference from a plane through the frame of the picture, fitted without outliers.
+
+    Of grey pictures it is signed: the object is the side to which the differences are skewed. Of
+    colours it is the distance in deviations of the frame (Mahalanobis), scaled to the picture.
+
+    Args:
+        picture: (B, C, H, W).
+        polarity: "bright", "dark", "both" or "auto".
+    """
+    residual = picture - _border_plane(picture)
+    if picture.shape[1] > 1:
+        values = _distance(residual)
+        is_unsure = torch.zeros(len(values), dtype=torch.bool, device=values.device)
+    else:
+        values = residual[:, 0]
+        centred = values - median_of(values.flatten(1))[:, None, None]
+        cubed = (centred**3).mean((1, 2))
+        skew = cubed / (centred**2).mean((1, 2)).clamp(min=1e-12) ** 1.5
+        is_unsure = (skew.abs() < 0.1) & (polarity == "auto")
+        sign = {"bright": torch.ones_like(skew), "dark": -torch.ones_like(skew)}.get(polarity)
+        if sign is None:
+            sign = torch.where(skew < 0, -1.0, 1.0)
+        values = values.abs() if polarity == "both" else values * sign[:, None, None]
+    flat = values.flatten(1)
+    return BorderDifference(values, quantile_of(flat, 0.98) - median_of(flat), is_unsure)
+
+
+def _border_plane(picture: Tensor) -> Tensor:
+    """Fit a plane a channel to the frame by weights that fall with the residual (Cauchy)."""
+    height, width = picture.shape[-2:]
+    frame = max(2, round(_FRAME * min(height, width)))
+    at = torch.ones(height, width, dtype=torch.bool, device=picture.device)
+    at[frame:-frame, frame:-frame] = False
+    down = torch.linspace(-0.5, 0.5, height, device=picture.device)[:, None].expand(height, width)
+    across = torch.linspace(-0.5, 0.5, width, device=picture.device).expand(height, width)
+    terms = torch.stack([torch.ones_like(down), down, across])  # (3, H, W)
+    design = terms[:, at]
+    values = picture[..., at]  # (B, C, n)
+    weights = torch.ones_like(values)
+    for _ in range(5):
+        moments = torch.einsum("in,jn,bcn->bcij", design, design, weights)
+        targets = torch.einsum("in,bcn->bci", design, weights * values)
+        plane = torch.linalg.solve(moments, targets)
+        left = values - plane @ design
+        usual = _MAD * median_of(left.abs().flatten(0, 1)).reshape(left.shape[:2])[..., None]
+        weights = 1 / (1 + (left / (2 * usual + 1e-3)) ** 2)
+    return torch.einsum("bci,ihw->bchw", plane, terms)
+
+
+def _distance(residual: Tensor) -> Tensor:
+    """Mahalanobis distance from 0 under the covariance of the frame, in units of the picture."""
+    height, width = residual.shape[-2:]
+    frame = max(2, round(_FRAME * min(height, width)))
+    at = torch.ones(height, width, dtype=torch.bool, device=residual.device)
+    at[frame:-frame, frame:-frame] = False
+    values = residual[..., at]
+    channels = residual.shape[1]
+    covariance = values @ values.transpose(1, 2) / values.shape[-1]
+    mean_variance = covariance.diagonal(dim1=1, dim2=2).mean(1)
+    # A frame of one flat colour must not make every other colour infinitely far.
+    floor = 0.1 * mean_variance + 1.0
+    identity = torch.eye(channels, device=residual.device)
+    inverse = torch.linalg.inv(covariance + floor[:, None, None] * identity)
+    squared = torch.einsum("bchw,bcd,bdhw->bhw", residual, inverse, residual)
+    return squared.clamp(min=0).sqrt() * (mean_variance + 1.0).sqrt()[:, None, None]
+
+
+def frequency_tuned(picture: Tensor) -> Tensor:
+    """The distance of smoothed colours from the mean one; grey, or Lab of RGB. (B, H, W).
+
+    Source: Achanta et al. 2009 (CVPR).
+    """
+    scale = max(picture.shape[-2:]) / 128
+    tones = picture if picture.shape[1] == 1 else srgb_to_lab((picture / 255).clamp(0, 1))
+    nothing = tones.new_zeros(len(tones))
+    smooth = filtered(tones, nothing + scale, nothing)
+    return (tones.mean((2, 3), keepdim=True) - smooth).norm(dim=1)
+
+
+def spectral_residual(picture: Tensor) -> Tensor:
+    """What the log spectrum has beyond its local mean, at 64 x 64 pixels, (B, H, W).
+
+    Source: Hou and Zhang 2007 (CVPR).
+    """
+    small = F.interpolate(
+        picture.mean(1, keepdim=True), (_RESIDUAL_SIZE,) * 2, mode="bilinear", antialias=True
+    )
+    spectrum = torch.fft.fft2(small)
+    log = torch.log(spectrum.abs() + 1e-6)
+    around = F.avg_pool2d(F.pad(log, (1, 1, 1, 1), mode="circular"), 3, 1)
+    phase = spectrum / spectrum.abs().clamp(min=1e-12)
+    found = torch.fft.ifft2(torch.exp(log - around) * phase).abs() ** 2
+    nothing = found.new_zeros(len(found))
+    smooth = filtered(found, nothing + 2.5, nothing)
+    return F.interpolate(smooth, picture.shape[-2:], mode="bilinear")[:, 0].clamp(min=0)
+
+
+def scaled(values: Tensor) -> Tensor:
+    """Bring maps (B, H, W) to [0, 1] by their least and largest value; constant ones to 0."""
+    flat = values.flatten(1)
+    low, high = (edge[:, None, None] for edge in (flat.min(1).values, flat.max(1).values))
+    return torch.where(high > low, (values - low) / (high - low).clamp(min=1e-12), 0.0)
+
+
+class TwoClasses(NamedTuple):
+    """The two Gaussians that describe a map best, (B,) each.
+
+    Args:
+        threshold: Where they are parted.
+        means, variances, shares: (B, 2), the low class first.
+    """
+
+    threshold: Tensor
+    means: Tensor
+    variances: Tensor
+    shares: Tensor
+
+    def log_odds(self, values: Tensor) -> Tensor:
+        """Log of the odds of the high class, (B, H, W); never against the order of the means."""
+        low, high = self.means.clamp(-1e9, 1e9).unbind(1)
+        low_variance, high_variance = self.variances.unbind(1)
+        prior = torch.log(self.shares[:, 1] / self.shares[:, 0])
+        parts = (low, high, low_variance, high_variance, prior)
+        low, high, low_variance, high_variance, prior = (one[:, None, None] for one in parts)
+        odds = (
+            prior
+            + 0.5 * torch.log(low_variance / high_variance)
+            + 0.5 * (values - low) ** 2 / low_variance
+            - 0.5 * (values - high) ** 2 / high_variance
+        )
+        # The wider Gaussian would claim both ends of the scale.
+        odds = torch.where(values > high, odds.clamp(min=_CERTAIN), odds)
+        return torch.where(values < low, odds.clamp(max=-_CERTAIN), odds)
+
+
+_CERTAIN = 3.0
+
+
+def two_classes(values: Tensor) -> TwoClasses:
+    """Part the histogram of maps at minimum error.
+
+    Args:
+        values: (B, H, W).
+
+    Source: Kittler and Illingworth 1986, which parts classes of unequal size and spread, where
+    Otsu's threshold lies half-way. The least class has 0.2 % of the pixels.
+    """
+    flat = values.flatten(1)
+    low = quantile_of(flat, 0.0005)[:, None]
+    width = ((quantile_of(flat, 0.9995)[:, None] - low) / _BINS).clamp(min=1e-9)
+    numbers = ((flat - low) / width).floor().clamp(0, _BINS - 1).long()
+    counts = torch.zeros(len(flat), _BINS, dtype=torch.float64, device=flat.device)
+    counts.scatter_add_(1, numbers, torch.ones_like(flat, dtype=torch.float64))
+    shares = counts / flat.shape[1]
+    # In bins, so that the sums stay exact whatever the scale.
+    centres = torch.arange(_BINS, dtype=torch.float64, device=flat.device) + 0.5
+    weight, first, second = (
+        torch.cumsum(shares * power, 1) for power in (1.0, centres, centres * centres)
+    )
+    weights = torch.stack([weight, 1 - weight], 1).clamp(min=1e-12)
+    means = torch.stack([first, first[:, -1:] - first], 1) / weights
+    squares = torch.stack([second, second[:, -1:] - second], 1) / weights
+    variances = (squares - means * means).clamp(min=0) + 1 / 12
+    cost = (weights * (torch.log(variances) - 2 * torch.log(weights))).sum(1)
+    cost = torch.where((weights > 0.002).all(1), cost, torch.inf)
+    best = cost.argmin(1)
+    at = best[:, None, None].expand(-1, 2, 1)
+    means, variances, shares = (part.gather(2, at)[..., 0] for part in (means, variances, weights))
+    to_scale = width.double()
+    found = (
+        low[:, 0] + (best + 1) * width[:, 0],
+        low + means * to_scale,
+        variances * to_scale**2,
+        shares,
+    )
+    return TwoClasses(*(part.to(values.dtype) for part in found))
+
+
+def otsu_threshold(values: Tensor) -> Tensor:
+    """The threshold of Otsu 1979, of maps (B, H, W), (B,)."""
+    flat = values.flatten(1)
+    low, high = flat.min(1, keepdim=True).values, flat.max(1, keepdim=True).values
+    width = ((high - low) / _BINS).clamp(min=1e-9)
+    numbers = ((flat - low) / width).floor().clamp(0, _BINS - 1).long()
+    counts = torch.zeros(len(flat), _BINS, dtype=torch.float64, device=flat.device)
+    counts.scatter_add_(1, numbers, torch.ones_like(flat, dtype=torch.float64))
+    weight = torch.cumsum(counts, 1) / flat.shape[1]
+    centres = torch.arange(_BINS, dtype=torch.float64, device=flat.device) + 0.5
+    mean = torch.cumsum(counts * centres, 1) / flat.shape[1]
+    between = (mean[:, -1:] * weight - mean) ** 2 / (weight * (1 - weight)).clamp(min=1e-12)
+    return low[:, 0] + (between.argmax(1) + 1) * width[:, 0]
+
+
+def odds_of(classes: TwoClasses, values: Tensor) -> Tensor:
+    """Log odds of the high class of `two_classes`, bounded to (-1, 1) by a tanh; (B, H, W)."""
+    return torch.tanh(classes.log_odds(values) / _CERTAIN)
