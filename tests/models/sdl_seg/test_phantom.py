@@ -1,0 +1,139 @@
+"""Phantoms: the same for the same seed, exact truth, and clips that are found again."""
+
+import numpy as np
+import pytest
+from scipy.optimize import linear_sum_assignment
+
+from salhub.models.sdl_seg.configuration_sdl_seg import SDLSegConfig
+from salhub.models.sdl_seg.marker_detection import (
+    MarkerNotFoundError,
+    TooManyMarkersError,
+    detect_markers,
+    find_markers,
+)
+from salhub.models.sdl_seg.phantom import make_breast_phantom
+
+SPACING = np.array((3.0, 1.5, 1.5))
+
+
+def test_the_seed_decides_everything():
+    one, again, other = (make_breast_phantom(seed) for seed in (3, 3, 4))
+    assert one.volume.dtype == np.float32 and one.volume.shape == (24, 96, 96)
+    np.testing.assert_array_equal(one.volume, again.volume)
+    np.testing.assert_array_equal(one.markers, again.markers)
+    assert not np.array_equal(one.mask, other.mask)
+
+
+def test_painting_the_clips_out_changes_nothing_else():
+    seen, painted = make_breast_phantom(3), make_breast_phantom(3, clips_visible=False)
+    np.testing.assert_array_equal(seen.mask, painted.mask)
+    np.testing.assert_array_equal(seen.markers, painted.markers)
+    assert seen.volume.max() > 1000 and painted.volume.max() < 500
+    gaps = np.stack(np.indices(seen.volume.shape), -1)[..., None, :] - seen.markers
+    far = np.linalg.norm(gaps * SPACING, axis=-1).min(-1) > 60
+    assert far.any() and np.abs(seen.volume - painted.volume)[far].max() < 3
+
+
+def test_decoys_come_and_go_without_moving_the_bed():
+    few, many = (make_breast_phantom(5, num_decoys=n) for n in (0, 8))
+    np.testing.assert_array_equal(few.mask, many.mask)
+    assert not few.decoys.any() and many.decoys.any()
+    assert not (many.decoys & many.mask).any()
+
+
+def test_scans_of_a_patient_differ_by_little():
+    first, second = (make_breast_phantom(6, fraction=n) for n in (0, 1))
+    assert (first.patient, second.fraction) == (6, 1)
+    assert not np.array_equal(first.volume, second.volume)
+    assert 0.6 < second.mask.sum() / first.mask.sum() < 1.6
+    shift = np.argwhere(second.mask).mean(0) - np.argwhere(first.mask).mean(0)
+    assert 0 < np.linalg.norm(shift * SPACING) < 8
+    assert (first.mask & second.mask).any()
+
+
+def test_beds_and_decoys_are_of_one_size_and_one_brightness():
+    phantoms = [make_breast_phantom(seed, num_decoys=1, clips_visible=False) for seed in range(10)]
+    sizes = [(p.mask.sum(), p.decoys.sum()) for p in phantoms if p.decoys.any()]
+    values = [
+        (p.volume[p.mask].mean(), p.volume[p.decoys].mean()) for p in phantoms if p.decoys.any()
+    ]
+    for pairs in (sizes, values):
+        bed, decoy = np.array(pairs, dtype=float).T
+        apart = (bed - decoy).mean() / ((bed - decoy).std(ddof=1) / len(bed) ** 0.5)
+        assert abs(apart) < 2.8
+
+
+def test_clips_are_found_within_a_voxel_and_nothing_else():
+    found, there, wrong = 0, 0, 0
+    for seed in range(6):
+        phantom = make_breast_phantom(700 + seed)
+        markers = detect_markers(phantom.volume, phantom.spacing)
+        gaps = np.linalg.norm((phantom.markers[:, None] - markers) * SPACING, axis=2)
+        pairs = linear_sum_assignment(gaps)
+        hits = int((gaps[pairs] < 3).sum())
+        found, there, wrong = found + hits, there + len(gaps), wrong + len(markers) - hits
+    assert found >= 0.95 * there and wrong <= 1
+
+
+def ball(volume: np.ndarray, place: tuple, value: float = 2500.0, size: int = 1) -> None:
+    z, y, x = place
+    volume[z : z + size, y : y + 2 * size, x : x + 2 * size] = value
+
+
+@pytest.fixture
+def water() -> np.ndarray:
+    volume = np.full((24, 80, 80), -1000.0, dtype=np.float32)
+    volume[2:22, 5:75, 5:75] = 20
+    return volume
+
+
+def test_touching_clips_are_told_apart(water):
+    for place in ((8, 20, 20), (8, 40, 40), (12, 30, 30)):
+        ball(water, place)
+    water[12, 30:32, 32:37] = 900  # a bridge of streaks
+    ball(water, (12, 30, 36))
+    found = detect_markers(water, SPACING)
+    assert len(found) == 4
+    assert np.abs(found - [12, 30.5, 30.5]).max(axis=1).min() < 0.7
+
+
+def test_bones_and_what_is_at_them_and_far_spots_are_left_out(water):
+    for place in ((8, 20, 20), (9, 30, 26), (12, 25, 30)):
+        ball(water, place)
+    water[5:20, 60:66, 10:70] = 800  # a bone
+    ball(water, (18, 58, 20))  # at the bone
+    ball(water, (20, 66, 70))
+    ball(water, (3, 8, 70), 900)  # far from all
+    markers, warnings = find_markers(water, SPACING)
+    assert len(markers) == 3
+    assert len(warnings) == 1 and "1 of 4 bright spots were left out" in warnings[0]
+
+
+def test_a_spot_outside_of_the_body_is_no_marker_and_a_region_is_kept_to(water):
+    ball(water, (8, 20, 20))
+    ball(water, (12, 30, 30))
+    ball(water, (12, 1, 40))  # on the table
+    assert len(detect_markers(water, SPACING)) == 2
+    roi = np.zeros(water.shape, dtype=bool)
+    roi[:, :25] = True
+    assert len(detect_markers(water, SPACING, roi=roi)) == 1
+
+
+def test_none_and_too_many_are_said(water):
+    with pytest.raises(MarkerNotFoundError, match=r"above 500 HU.*brightest voxel has 20 HU"):
+        detect_markers(water, SPACING)
+    for index in range(12):
+        ball(water, (4 + index, 20 + 3 * index, 20))
+    with pytest.raises(TooManyMarkersError, match=r"12 candidates.*at most 9.*rois="):
+        detect_markers(water, SPACING, SDLSegConfig(max_markers=9))
+
+
+def test_bad_phantoms_are_refused():
+    for options, message in (
+        ({"seed": -1}, "seed must be 0 or more"),
+        ({"seed": 0, "num_decoys": -1}, "num_decoys must be 0 or more"),
+        ({"seed": 0, "shape": (24, 96)}, "three sides"),
+        ({"seed": 0, "spacing": (0.3, 0.15, 0.15)}, "48 x 110 x 110 mm"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_breast_phantom(**options)
