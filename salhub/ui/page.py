@@ -309,7 +309,8 @@ class Page(View):
                 return {self.outputs["notice"]: gr.update(**_shown_notice(str(error)))}
             return self._respond(state, texts | found, shown=found)
 
-        if isinstance(component, gr.HTML):
+        # One that is drawn on says by itself what is picked.
+        if isinstance(component, gr.HTML) and "js_on_load" not in component.constructor_args:
             component.js_on_load = PICK_ON_CLICK
         # "always_last" would answer a press that had to wait with the event of the first one.
         self._ask(component.click, respond, [self.inputs[one] for one in self.texts])

@@ -117,7 +117,7 @@ class SaliencyActiveContourImageProcessor(LoadedByName, BaseImageProcessor):
         several = _several(images)
         if not several:
             raise ValueError("There is no picture in the list; give at least one.")
-        pixels = [self._resized(_in_color(self.read(one).pixels, color), edge) for one in several]
+        pixels = [self.resized(_in_color(self.read(one).pixels, color), edge) for one in several]
         if len({one.shape[0] for one in pixels}) > 1:
             pixels = [one.expand(3, -1, -1) for one in pixels]
         sizes = {tuple(one.shape[1:]) for one in pixels}
@@ -128,7 +128,8 @@ class SaliencyActiveContourImageProcessor(LoadedByName, BaseImageProcessor):
             )
         return BatchFeature({"pixel_values": torch.stack(pixels)})
 
-    def _resized(self, pixels: Tensor, edge: Any) -> Tensor:
+    def resized(self, pixels: Tensor, edge: int | None) -> Tensor:
+        """Shrink pixels (C, H, W) so that their longer side is at most `edge`; None leaves them."""
         size = self.working_size(tuple(pixels.shape[1:]), edge)
         if size == tuple(pixels.shape[1:]):
             return pixels

@@ -1,0 +1,372 @@
+"""The pipeline of the models that part the foreground of a picture from its background."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from salhub.data.picture_decoding import decode_picture
+from salhub.data.picture_sources import read_source
+from salhub.errors import check_choice
+from salhub.models.active_contour.configuration_active_contour import PRESETS
+from salhub.models.active_contour.film import Film
+from salhub.models.active_contour.initial_contours import initial_level_set
+from salhub.models.active_contour.result_active_contour import ImageSegmentationResult
+from salhub.pipelines.base import PicturePipeline, number, whole_number
+from salhub.processing import load_image
+
+_STARTS = ("box", "points", "radius")
+# Of a disk about a point, of the shorter side of the picture.
+_RADIUS_SHARE = 0.05
+# Of the film; a longer evolution is shown in larger steps.
+_MOST_FRAMES = 60
+_START_WORDS = {
+    "saliency": "what is salient",
+    "box": "a box in the middle",
+    "disk": "a disk in the middle",
+    "full": "the frame of the picture",
+    "checkerboard": "a checkerboard",
+    "corner_box": "a box in the corner",
+}
+
+
+@dataclass(eq=False)
+class _Prepared:
+    """One picture on its way.
+
+    Args:
+        picture: RGB, upright.
+        name: Of its file, or "".
+        pixel_values: As the model takes them, (1, C, h, w).
+        saliency: The map to be used, (1, h, w); None where the model makes its own.
+        level_set: Where the contour starts, (1, h, w); None where the model chooses.
+        start: The same in words.
+        notes: What was done to the picture.
+    """
+
+    picture: Image.Image
+    name: str
+    pixel_values: torch.Tensor
+    saliency: torch.Tensor | None = None
+    level_set: torch.Tensor | None = None
+    start: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width that the model sees."""
+        return self.pixel_values.shape[-2], self.pixel_values.shape[-1]
+
+    def scaled(self, values: Sequence[float]) -> list[float]:
+        """Bring x, y, x, y... of the picture to what the model sees."""
+        factors = (self.size[1] / self.picture.width, self.size[0] / self.picture.height)
+        return [value * factors[place % 2] for place, value in enumerate(values)]
+
+    def start_at(self, words: str, kind: str, **where: Any) -> None:
+        """Have the contour start there, see `initial_level_set`."""
+        self.level_set = initial_level_set(kind, self.size, **where)[None]
+        self.start = words
+
+    @property
+    def kind(self) -> tuple:
+        """What pictures have in common that pass together."""
+        return self.pixel_values.shape, self.saliency is None, self.level_set is None
+
+
+class ImageSegmentationPipeline(PicturePipeline):
+    """Part the foreground of pictures from their background.
+
+    It is what `salhub.pipeline` gives for such models; `transformers.pipeline` gives its own
+    pipeline of this task.
+
+    Example:
+        >>> import salhub
+        >>> segment = salhub.pipeline("salhub/active-contour-saliency")
+        >>> result = segment("sample:cells")
+        >>> len(result.regions), result.mask.shape
+        (4, (320, 420))
+    """
+
+    result_class = ImageSegmentationResult
+    # What `salhub run normgrad photo.jpg -o photo.saliency.npy` has written is taken.
+    companions = {"saliency_map": (".saliency.npy",), "mask": (".start.npy",)}
+    call_settings = ("preset", *_STARTS, "min_area", "fill_holes", "keep")
+    sample = "sample:cells"
+    hub_task = "image-segmentation"
+    example = """
+import salhub
+
+result = salhub.pipeline("{model}")("photo.jpg")
+print(result.summary())
+result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
+"""
+
+    @staticmethod
+    def read(source: Any) -> Image.Image:
+        """Read a picture as it is, with all its bits and the name of its file."""
+        picture = decode_picture(*read_source(source))
+        picture.file_name = _file_name(source)
+        return picture
+
+    def __call__(
+        self, images: Any, **kwargs: Any
+    ) -> ImageSegmentationResult | list[ImageSegmentationResult]:
+        """Segment one picture, or several.
+
+        Args:
+            images: What `salhub.load_image` takes, or a list, generator or dataset of it; pictures
+                of 16 bits are brought to 8 by their percentiles, which is said.
+            **kwargs: Where the contour starts: `box`, (left, top, right, bottom); `points`, a list
+                of (x, y), with a disk of `radius` about each; or `mask`, a picture or array, True
+                or bright inside; all in pixels of the picture, x to the right. `saliency_map`, the
+                map to be used: (H, W) in [0, 1], or a file of it. What is done to the mask:
+                `min_area`, pixels below which a piece is dropped, 0; `fill_holes`, False; `keep`,
+                "all" or "largest". `preset`, such as "plain", "lif" or "chan_vese", and settings of
+                the model for this call alone, such as `saliency`, `alpha` and `sigma`; and as in
+                transformers, such as `batch_size`.
+
+        Returns:
+            One result a picture.
+
+        Raises:
+            ValueError: A picture or map that cannot be read or has another size, a start that is no
+                part of the picture, or a setting out of its range.
+            TypeError: An object that cannot be a picture, or a setting of another kind.
+        """
+        return super().__call__(images, **kwargs)
+
+    def _sanitize_parameters(self, preset=None, **settings):
+        asked = {name: settings.pop(name, None) for name in _CHECKS}
+        given = {name: _CHECKS[name](name, one) for name, one in asked.items() if one is not None}
+        if "box" in given and "points" in given:
+            raise ValueError("A contour starts at a box or at points; give one of them.")
+        if preset is not None:
+            named = type(self.model.config).from_preset(preset)
+            of_calls = named.field_names() - named.loaded_fields
+            settings = {**{name: getattr(named, name) for name in of_calls}, **settings}
+        self._model_with(settings)
+        starts = {name: given.pop(name) for name in _STARTS if name in given}
+        return starts, {"finishing": given, "settings": settings}, {}
+
+    def choices(self) -> dict[str, list[str]]:
+        """Return the presets that can be asked for, for `salhub info`."""
+        return {"preset": list(PRESETS)}
+
+    def prepare(
+        self,
+        image: Any,
+        saliency_map: Any = None,
+        mask: Any = None,
+        box: list[float] | None = None,
+        points: list[list[float]] | None = None,
+        radius: float | None = None,
+    ) -> dict[str, Any]:
+        read = self.image_processor.read(image)
+        shown = read.pixels.expand(3, -1, -1).round().byte().permute(1, 2, 0).numpy()
+        picture = Image.fromarray(np.ascontiguousarray(shown))
+        prepared = _Prepared(
+            picture,
+            getattr(image, "file_name", "") or _file_name(image),
+            self.image_processor.resized(read.pixels, self.image_processor.longest_edge)[None],
+            notes=list(read.notes),
+        )
+        size = (picture.height, picture.width)
+        if saliency_map is not None:
+            prepared.saliency = _resized(_map_of(saliency_map, "saliency_map", size), prepared.size)
+        if mask is not None and (box or points):
+            raise ValueError("A contour starts at a mask, a box or points; give one of them.")
+        if mask is not None:
+            inside = _resized(_map_of(mask, "mask", size, is_mask=True), prepared.size) > 0.5
+            prepared.start_at("a mask", "mask", mask=inside[0])
+        elif box is not None:
+            left, top, right, bottom = prepared.scaled(box)
+            prepared.start_at("a box", "box", box=(top, left, bottom, right))
+        elif points is not None:
+            share = min(size) * _RADIUS_SHARE if radius is None else radius
+            places = [tuple(reversed(prepared.scaled(point))) for point in points]
+            words = "1 point" if len(points) == 1 else f"{len(points)} points"
+            prepared.start_at(
+                words, "points", points=places, radius=prepared.scaled([share, share])[0]
+            )
+        return {"prepared": prepared}
+
+    def _forward(self, model_inputs, finishing: Mapping[str, Any], settings: Mapping[str, Any]):
+        waiting = model_inputs["prepared"]
+        waiting = waiting if isinstance(waiting, list) else [waiting]
+        model = self._model_with(settings)
+        groups: dict[tuple, list[int]] = {}
+        for place, one in enumerate(waiting):
+            groups.setdefault(one.kind, []).append(place)
+        found: list[ImageSegmentationResult | None] = [None] * len(waiting)
+        for places in groups.values():
+            group = [waiting[place] for place in places]
+            for place, result in zip(places, self._segment(model, group, finishing), strict=True):
+                found[place] = result
+        return {"result": found}
+
+    def _segment(
+        self, model: Any, group: Sequence[_Prepared], finishing: Mapping[str, Any]
+    ) -> list[ImageSegmentationResult]:
+        """Segment pictures of one size together."""
+        films = [Film() for _ in group]
+
+        def keep(iteration: int, level_set: torch.Tensor) -> None:
+            for film, one in zip(films, level_set.detach().float().cpu().numpy(), strict=True):
+                film.add(iteration, one)
+
+        def together(name: str) -> torch.Tensor | None:
+            parts = [getattr(one, name) for one in group]
+            return None if parts[0] is None else torch.cat(parts).to(self.device)
+
+        config = model.config
+        outputs = model(
+            pixel_values=together("pixel_values"),
+            saliency=together("saliency"),
+            init_level_set=together("level_set"),
+            iter_callback=keep,
+            callback_every=math.ceil(config.max_iterations / _MOST_FRAMES),
+        )
+        sizes = [(one.picture.height, one.picture.width) for one in group]
+        finished = self.image_processor.post_process(outputs, target_sizes=sizes, **finishing)
+        results = []
+        for row, (one, parts) in enumerate(zip(group, finished, strict=True)):
+            iterations = int(outputs.iterations[row])
+            films[row].end(iterations)
+            energy = [value for value in outputs.energy[row].tolist() if math.isfinite(value)]
+            steps = [config.check_every * (place + 1) for place in range(len(energy))]
+            results.append(
+                ImageSegmentationResult(
+                    image=one.picture,
+                    mask=parts["mask"],
+                    level_set=parts["level_set"],
+                    saliency=parts["saliency"],
+                    energy=list(zip(steps, energy, strict=True)),
+                    iterations=iterations,
+                    reason=outputs.reasons[row],
+                    converged=bool(outputs.converged[row]),
+                    start=one.start or _START_WORDS[config.init],
+                    film=films[row],
+                    model_name=self._model_name(),
+                    image_name=one.name,
+                    notes=[*one.notes, *outputs.notes[row]],
+                )
+            )
+        return results
+
+    def postprocess(self, model_outputs) -> ImageSegmentationResult:
+        result = model_outputs["result"]
+        return result[0] if isinstance(result, list) else result
+
+
+def _file_name(source: Any) -> str:
+    is_file = isinstance(source, os.PathLike) or (
+        isinstance(source, str) and "://" not in source and not source.startswith("data:")
+    )
+    return Path(source).name if is_file else ""
+
+
+def _map_of(source: Any, name: str, size: tuple[int, int], is_mask: bool = False) -> torch.Tensor:
+    """Read a map of one number a pixel.
+
+    Args:
+        source: An array, tensor or picture, or a file of one; pictures are read as [0, 1].
+        name: What it is called.
+        size: Height and width that it must have.
+        is_mask: Whether it becomes 0 and 1: what is above half of its largest value is 1.
+
+    Returns:
+        float32 (1, H, W).
+
+    Raises:
+        ValueError: It cannot be read, or has another size.
+    """
+    if isinstance(source, str | os.PathLike) and str(source).lower().endswith(".npy"):
+        try:
+            source = np.load(source, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{name} cannot be read from '{source}': {error}.") from None
+    elif isinstance(source, str | os.PathLike | bytes | Image.Image):
+        source = np.asarray(load_image(source).convert("L"), dtype=np.float32) / 255
+    values = torch.as_tensor(np.asarray(source)).float()
+    if values.shape != size:
+        raise ValueError(
+            f"{name} has shape {tuple(values.shape)}, but the picture is {size[0]} pixels high and "
+            f"{size[1]} wide; give one number a pixel, (H, W)."
+        )
+    if is_mask:
+        values = (values > values.max() / 2).float()
+    return values[None]
+
+
+def _resized(values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Bring a map (1, H, W) to another size; what becomes smaller is averaged."""
+    if values.shape[1:] == size:
+        return values
+    resized = nn.functional.interpolate(
+        values[None], size, mode="bilinear", antialias=True, align_corners=False
+    )
+    return resized[0]
+
+
+def _box(name: str, value: Any) -> list[float]:
+    numbers = _numbers(name, value, 4, "(left, top, right, bottom)")
+    left, top, right, bottom = numbers
+    if not (left < right and top < bottom):
+        raise ValueError(
+            f"{name} is (left, top, right, bottom) with left below right and top below bottom, got "
+            f"{numbers}."
+        )
+    return numbers
+
+
+def _points(name: str, value: Any) -> list[list[float]]:
+    if not _is_many(value) or not len(value):
+        raise ValueError(f"{name} is a list of (x, y), got {value!r}.")
+    if not _is_many(value[0]):  # a single point
+        value = [value]
+    return [_numbers(name, point, 2, "(x, y)") for point in value]
+
+
+def _numbers(name: str, value: Any, count: int, what: str) -> list[float]:
+    if not _is_many(value) or len(value) != count:
+        raise ValueError(f"{name} takes {what}, {count} numbers, got {value!r}.")
+    return [number(name, float(one) if isinstance(one, np.number) else one) for one in value]
+
+
+def _is_many(value: Any) -> bool:
+    return isinstance(value, list | tuple | np.ndarray | torch.Tensor)
+
+
+def _radius(name: str, value: Any) -> float:
+    if number(name, value) <= 0:
+        raise ValueError(f"{name} must be above 0, got {value}.")
+    return float(value)
+
+
+def _switch(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}.")
+    return value
+
+
+def _keep(name: str, value: Any) -> str:
+    check_choice(name, value, ("all", "largest"))
+    return value
+
+
+_CHECKS = {
+    "box": _box,
+    "points": _points,
+    "radius": _radius,
+    "min_area": partial(whole_number, low=0),
+    "fill_holes": _switch,
+    "keep": _keep,
+}
