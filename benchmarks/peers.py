@@ -17,6 +17,7 @@ KNOWN = {
     "sumy": ("sumy", "LexRank among others, without damping"),
     "lexrank": ("lexrank", "degree centrality within components, called LexRank"),
     "hqq": ("hqq", "weights rounded to few bits without data"),
+    "monai": ("monai", "networks and metrics of medical pictures"),
     "erasus": ("erasus", "unlearning, masked gradient ascent among others"),
 }
 

@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike
 # Millimetres; what lies outside is centimetres, metres or micrometres.
 LEAST_SPACING, MOST_SPACING = 0.05, 20.0
 # Below this width a whole volume is more likely given in centimetres.
-_SMALL_EXTENT = 30.0
-# Angle between axes, in degrees, up to which they count as perpendicular.
-MOST_TILT = 0.1
+_SMALL_EXTENT = 20.0
+# Degrees by which axes may be off being perpendicular: distances are then right to half a percent.
+MOST_TILT = 0.5
 # Bytes a voxel that reading, resampling and segmenting hold at their peak.
 _BYTES_A_VOXEL = 24
 

@@ -1,0 +1,273 @@
+"""A folder of DICOM slices as one CT volume, refused where the slices make no regular grid."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from salhub.data.folder_listing import describe_left_out, list_folder
+from salhub.errors import require_extra
+from salhub.models.sdl_seg.nifti import closest_axes
+from salhub.models.sdl_seg.volume import MOST_TILT, SourceGrid, Volume, check_memory
+
+# DICOM counts x to the left and y to the back, NIfTI to the right and to the front.
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_DOUBLED = 1e-3  # mm between slices that are the same
+_MOST_GAP = 0.05  # by which a gap may differ from the others, as a share
+_MOST_JITTER = 0.1  # mm off the line through the slices
+_SAME_DIRECTION = 1e-4
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """One file: its data set without pixels, and where it lies along the normal."""
+
+    path: Path
+    header: Any
+    position: np.ndarray
+    place: float
+
+
+def read_dicom(path: Path) -> Volume:
+    """Read a CT volume from a folder with one DICOM series, or from one multi-frame file.
+
+    Slices are put in order by where they lie, whatever the files are called.
+
+    Args:
+        path: The folder, or the file.
+
+    Returns:
+        The volume in HU, turned to the nearest anatomical axes; `source.header` holds the data sets
+        in the order of the slices.
+
+    Raises:
+        MissingExtraError: pydicom is not installed.
+        ValueError: A file that is damaged, more than one series, a slice that is missing or there
+            twice, a tilted gantry, or values that are no HU.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    header = _read_header(path)
+    if header is None:
+        raise ValueError(f"{path.name} is no DICOM file; name a DICOM file or the folder of one.")
+    if "NumberOfFrames" in header and int(header.NumberOfFrames) > 1:
+        return _read_frames(path, header)
+    raise ValueError(
+        f"{path.name} is a single slice, and a volume is needed; name the folder of the series."
+    )
+
+
+def _read_folder(folder: Path) -> Volume:
+    listing = list_folder(folder, ())  # DICOM files need no ending
+    headers = {path: _read_header(path) for path in listing.left_out}
+    images = {
+        path: header
+        for path, header in headers.items()
+        if header is not None and "Rows" in header and _modality(header) != "SEG"
+    }
+    others = [path for path in headers if path not in images]
+    if not images:
+        raise ValueError(
+            f"The folder {folder} holds no DICOM slice; name the folder of one series."
+        )
+    _refuse_several_series(folder, images)
+    if len(images) == 1:
+        [(path, header)] = images.items()
+        if int(header.get("NumberOfFrames", 1)) == 1:
+            raise ValueError(
+                f"{folder.name} holds a single slice, {path.name}, and a volume needs several; "
+                "export the whole series."
+            )
+        return _read_frames(path, header)
+    for path, header in images.items():
+        _refuse_what_is_no_ct(path, header)
+    slices = _in_order(images)
+    first = slices[0].header
+    shape = (int(first.Columns), int(first.Rows), len(slices))
+    check_memory(shape, folder.name)
+    affine = _affine_of(slices)
+    grid = SourceGrid("dicom", folder, affine, **closest_axes(affine),
+                      header=[one.header for one in slices])  # fmt: skip
+    stored = np.empty(shape, dtype=np.float32)
+    for place, one in enumerate(slices):
+        stored[:, :, place] = _pixels(one).T
+    left_out = describe_left_out(others, listing.folders)
+    return _volume(grid, stored, (left_out,) if left_out else ())
+
+
+def _volume(grid: SourceGrid, stored: np.ndarray, warnings: tuple[str, ...]) -> Volume:
+    affine = grid.canonical_affine(stored.shape)
+    spacing = tuple(np.linalg.norm(affine[:3, :3], axis=0)[::-1])
+    return Volume(grid.from_stored(stored), spacing, affine, grid, warnings)
+
+
+def _read_header(path: Path) -> Any:
+    """Return the data set of a file without its pixels; None where it is no DICOM file."""
+    pydicom = require_extra("pydicom", "medical")
+    try:
+        return pydicom.dcmread(path, stop_before_pixels=True)
+    except pydicom.errors.InvalidDicomError:
+        if path.suffix.lower() == ".dcm":
+            raise ValueError(
+                f"{path.name} is damaged or no DICOM file; copy it again, or take it out."
+            ) from None
+        return None
+    except Exception as error:  # whatever a damaged header makes of its reader
+        raise ValueError(f"{path.name} is damaged ({error}); copy it again.") from error
+
+
+def _modality(header: Any) -> str:
+    return str(header.get("Modality", ""))
+
+
+def _refuse_several_series(folder: Path, images: dict[Path, Any]) -> None:
+    series: dict[str, list[Any]] = {}
+    for header in images.values():
+        series.setdefault(str(header.get("SeriesInstanceUID", "")), []).append(header)
+    if len(series) > 1:
+        found = ", ".join(
+            f"'{found[0].get('SeriesDescription', '') or 'without a description'}' "
+            f"({len(found)} slices)"
+            for found in list(series.values())[:_SHOWN]
+        )
+        more = f" and {len(series) - _SHOWN} more" if len(series) > _SHOWN else ""
+        raise ValueError(
+            f"{folder.name} holds {len(series)} series: {found}{more}; put the one to segment into "
+            "a folder of its own."
+        )
+
+
+def _refuse_what_is_no_ct(path: Path, header: Any) -> None:
+    if int(header.get("SamplesPerPixel", 1)) != 1:
+        raise ValueError(f"{path.name} holds colours; a CT has one number in HU a voxel.")
+    if _modality(header) != "CT":
+        raise ValueError(
+            f"{path.name} is of modality '{_modality(header)}', whose values are no HU; give a CT."
+        )
+    kind = header.get("RescaleType", "HU")
+    if "NumberOfFrames" not in header and ("RescaleIntercept" not in header or kind != "HU"):
+        raise ValueError(
+            f"{path.name} does not say how its numbers become HU (RescaleIntercept, RescaleSlope); "
+            "export the series from the scanner again."
+        )
+
+
+def _in_order(images: dict[Path, Any]) -> list[_Slice]:
+    """Return the slices along the normal, or refuse those that make no regular grid."""
+    (first_path, first), *rest = images.items()
+    for path, header in images.items():
+        for name in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"):
+            if not header.get(name):
+                raise ValueError(
+                    f"{path.name} does not say where it lies ({name} is missing), so no distance "
+                    "is right; export the series again."
+                )
+    for path, header in rest:
+        for name in ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient"):
+            ours, theirs = (np.asarray(one.get(name), dtype=float) for one in (first, header))
+            if ours.shape != theirs.shape or np.abs(ours - theirs).max() > _SAME_DIRECTION:
+                raise ValueError(
+                    f"{path.name} and {first_path.name} differ in {name}; a volume needs slices of "
+                    "one size, spacing and direction."
+                )
+    normal = np.cross(*np.asarray(first.ImageOrientationPatient, dtype=float).reshape(2, 3))
+    positions = {
+        path: np.asarray(header.ImagePositionPatient, dtype=float)
+        for path, header in images.items()
+    }
+    slices = [_Slice(path, images[path], at, float(at @ normal)) for path, at in positions.items()]
+    slices.sort(key=lambda one: one.place)
+    _refuse_gaps(slices)
+    _refuse_tilt([one.position for one in slices], normal)
+    return slices
+
+
+def _refuse_gaps(slices: Sequence[_Slice]) -> None:
+    gaps = np.diff([one.place for one in slices])
+    if gaps.min() < _DOUBLED:
+        place = int(gaps.argmin())
+        twins = " and ".join(one.path.name for one in slices[place : place + 2])
+        raise ValueError(
+            f"{twins} are slices of the same place; take one of them out, or put each of the two "
+            "scans into a folder of its own."
+        )
+    usual = float(np.median(gaps))
+    odd = np.flatnonzero(np.abs(gaps - usual) > _MOST_GAP * usual)
+    if len(odd):
+        where = slices[odd[0]].place, slices[odd[0] + 1].place
+        num_missing = sum(max(round(float(gap) / usual) - 1, 0) for gap in gaps[odd])
+        what = f"{num_missing or 'No'} slice{'s are' if num_missing != 1 else ' is'} missing"
+        raise ValueError(
+            f"{what}: between {where[0]:.1f} and {where[1]:.1f} mm the gap is "
+            f"{where[1] - where[0]:.2f} mm and elsewhere {usual:.2f} mm; copy the whole series, or "
+            "resample it to equal steps."
+        )
+
+
+def _refuse_tilt(positions: Sequence[np.ndarray], normal: np.ndarray) -> None:
+    steps = positions[-1] - positions[0]
+    cosine = abs(steps @ normal) / np.linalg.norm(steps)
+    tilt = float(np.degrees(np.arccos(min(cosine, 1.0))))
+    if tilt > MOST_TILT:
+        raise ValueError(
+            f"The gantry was tilted by {tilt:.1f} degrees, so the slices are no upright stack; "
+            "resample the series to a rectangular grid first."
+        )
+    line = np.linspace(0, 1, len(positions))[:, None] * steps + positions[0]
+    jitter = float(np.linalg.norm(np.asarray(positions) - line, axis=1).max())
+    if jitter > _MOST_JITTER:
+        raise ValueError(
+            f"The slices lie up to {jitter:.2f} mm off a straight line; resample the series to a "
+            "rectangular grid first."
+        )
+
+
+def _affine_of(slices: Sequence[_Slice]) -> np.ndarray:
+    """Return the affine of (column, row, slice) to patient mm, RAS."""
+    first = slices[0].header
+    along_row, along_column = np.asarray(first.ImageOrientationPatient, dtype=float).reshape(2, 3)
+    between_rows, between_columns = map(float, first.PixelSpacing)
+    affine = np.eye(4)
+    affine[:3, 0] = along_row * between_columns
+    affine[:3, 1] = along_column * between_rows
+    affine[:3, 2] = (slices[-1].position - slices[0].position) / (len(slices) - 1)
+    affine[:3, 3] = slices[0].position
+    return _LPS_TO_RAS @ affine
+
+
+def _pixels(one: _Slice) -> np.ndarray:
+    """Return the HU of a slice, (rows, columns), float32."""
+    pydicom = require_extra("pydicom", "medical")
+    try:
+        # A file that was cut off reads well until its pixels are touched.
+        raw = pydicom.dcmread(one.path).pixel_array
+    except Exception as error:
+        raise ValueError(
+            f"The pixels of {one.path.name} cannot be read ({str(error).splitlines()[0]}); copy "
+            "the file again."
+        ) from error
+    slope = float(one.header.get("RescaleSlope", 1))
+    return raw.astype(np.float32) * slope + float(one.header.RescaleIntercept)
+
+
+def _read_frames(path: Path, header: Any) -> Volume:
+    """Read a file that holds all slices."""
+    highdicom = require_extra("highdicom", "medical")
+    _refuse_what_is_no_ct(path, header)
+    shape = (int(header.Columns), int(header.Rows), int(header.NumberOfFrames))
+    check_memory(shape, path.name)
+    if "SharedFunctionalGroupsSequence" not in header:
+        raise ValueError(f"{path.name} does not say where its frames lie; export the series again.")
+    try:
+        found = highdicom.imread(path).get_volume()
+    except Exception as error:
+        raise ValueError(
+            f"{path.name} holds no regular volume ({str(error).splitlines()[0]}); export it as a "
+            "series of slices."
+        ) from error
+    affine = found.get_affine("RAS")[:, [2, 1, 0, 3]]
+    grid = SourceGrid("dicom", path, affine, **closest_axes(affine), header=[header])
+    return _volume(grid, found.array.astype(np.float32).transpose(2, 1, 0), ())

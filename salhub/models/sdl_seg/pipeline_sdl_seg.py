@@ -1,0 +1,170 @@
+"""The pipeline of the models that segment volumes."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from salhub.data.samples import PREFIX
+from salhub.models.sdl_seg.marker_files import MARKER_ENDINGS, read_markers
+from salhub.models.sdl_seg.processing_sdl_seg import SDLSegImageProcessor
+from salhub.models.sdl_seg.result_sdl_seg import VolumeSegmentationResult, joined
+from salhub.models.sdl_seg.volume import Volume
+from salhub.models.sdl_seg.volume_files import (
+    VOLUME_ENDINGS,
+    load_mask,
+    load_volume,
+    phantom_sample,
+    volume_of_phantom,
+)
+from salhub.pipelines.base import TaskPipeline
+
+_MASK_ENDINGS = ("{}.nii.gz", "{}.nii", "{}.npz", "{}.npy")
+
+
+def _beside(what: str) -> tuple[str, ...]:
+    """Endings of masks that lie beside a volume, such as scan-roi.nii.gz beside scan.nii.gz."""
+    return tuple(ending.format(f"-{what}") for ending in _MASK_ENDINGS)
+
+
+class VolumeSegmentationPipeline(TaskPipeline):
+    """Segment CT volumes, led by markers in them.
+
+    Example:
+        >>> import salhub
+        >>> segment = salhub.pipeline("salhub/sdl-seg-phantom")  # doctest: +SKIP
+        >>> result = segment("sample:phantom")  # doctest: +SKIP
+        >>> result.save("mask.nii.gz")  # doctest: +SKIP
+    """
+
+    input_type = "image"
+    input_suffixes = VOLUME_ENDINGS
+    folder_is_one_input = True
+    companions = {"markers": MARKER_ENDINGS, "roi": _beside("roi"), "truth": _beside("truth")}
+    result_class = VolumeSegmentationResult
+    output_suffix = ".nii.gz"
+    call_settings = ("spacing",)
+    sample = f"{PREFIX}phantom"
+    example = """
+import salhub
+
+# a NIfTI file, a folder with a DICOM series, or an array with spacing=(z, y, x) in mm
+result = salhub.pipeline("{model}")("sample:phantom")
+print(result.summary())
+result.save("mask.nii.gz")
+"""
+    hub_task = "image-segmentation"
+
+    @staticmethod
+    def read(source: Any) -> Any:
+        """Return the volume of a file, a folder or a sample, for the command line.
+
+        Raises:
+            ValueError: Bytes, such as those piped into the command.
+        """
+        if isinstance(source, bytes):
+            raise ValueError(
+                "A volume is read from a file or a folder, not from standard input; name it."
+            )
+        return source if phantom_sample(source) is not None else load_volume(source)
+
+    def __call__(
+        self, volumes: Any, **kwargs: Any
+    ) -> VolumeSegmentationResult | list[VolumeSegmentationResult]:
+        """Segment one volume, or several.
+
+        Args:
+            volumes: A file ending in .nii, .nii.gz, .npz or .npy; a folder with one DICOM series,
+                or a multi-frame DICOM file; an array (Z, Y, X) in HU; a `Volume`; "sample:phantom";
+                or a list of these.
+            **kwargs: `markers`, voxel coordinates (K, 3) of (z, y, x) or a file with them, found in
+                the volume by default; `roi`, a mask outside of which no markers are looked for;
+                `truth`, a mask to be scored against; of a list of volumes a list of each, with None
+                for none. `spacing`, mm along z, y and x, of arrays. And settings of the model for
+                this call alone, such as `threshold`, `sigma_d_mm` and `tta`.
+
+        Returns:
+            One result a volume.
+
+        Raises:
+            MarkerNotFoundError: There are no markers.
+            TooManyMarkersError: There are so many that bone must be among them.
+            ValueError: No single CT volume in HU on a regular grid, or a setting out of its range.
+            TypeError: A setting of the wrong type.
+        """
+        # Volumes differ in size, so they pass one by one.
+        return super().__call__(volumes, **{**kwargs, "batch_size": 1})
+
+    def _sanitize_parameters(self, **settings):
+        reading = {"spacing": settings.pop("spacing")} if "spacing" in settings else {}
+        self._model_with(settings)
+        return {**reading, "settings": settings}, {"settings": settings}, {"settings": settings}
+
+    def choices(self) -> dict[str, list[str]]:
+        """Return nothing: there is no list to choose from, for `salhub info`."""
+        return {}
+
+    def prepare(
+        self,
+        source: Any,
+        markers: Any = None,
+        roi: Any = None,
+        truth: Any = None,
+        spacing: Sequence[float] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        phantom = phantom_sample(source)
+        if phantom is not None:
+            volume = volume_of_phantom(phantom)
+            truth = phantom.mask if truth is None else truth
+        else:
+            volume = load_volume(source, spacing)
+        if isinstance(markers, str | Path):
+            markers = read_markers(markers, volume)
+        roi = None if roi is None else load_mask(roi, volume, "roi")
+        truth = None if truth is None else load_mask(truth, volume, "truth")
+        processor = SDLSegImageProcessor(self._model_with(settings or {}).config)
+        batch = processor(volume.array, volume.spacing, markers, rois=roi)
+        return {
+            "pixel_values": batch["pixel_values"],
+            "meta": batch["meta"],
+            "volume": [volume],
+            "truth": [truth],
+        }
+
+    def _forward(self, model_inputs, settings: Mapping[str, Any] | None = None):
+        found = self._model_with(settings or {}).predict(model_inputs["pixel_values"])
+        return {**model_inputs, "logits": found.logits}
+
+    def postprocess(
+        self, model_outputs, settings: Mapping[str, Any] | None = None
+    ) -> VolumeSegmentationResult:
+        config = self._model_with(settings or {}).config
+        [volume], [truth], [meta] = (model_outputs[name] for name in ("volume", "truth", "meta"))
+        processor = SDLSegImageProcessor(config)
+        [found] = processor.post_process_segmentation(model_outputs["logits"], [meta])
+        return VolumeSegmentationResult(
+            volume=volume,
+            mask=found["mask"],
+            probability=found["probability"],
+            markers=np.asarray(found["marker_coords"], dtype=np.float64),
+            saliency=_on_volume(meta),
+            threshold=config.threshold,
+            warnings=joined(volume.warnings, found["warnings"]),
+            truth=truth,
+            model_name=self._model_name(),
+        )
+
+
+def _on_volume(meta: Any) -> np.ndarray | None:
+    """Return the saliency map on the grid of the volume."""
+    if meta.saliency is None:
+        return None
+    return np.asarray(meta.grid.resample_back(meta.saliency), dtype=np.float32)
+
+
+def as_volume(source: Any) -> Volume:
+    """Return what a page shows of an input before anything is found in it."""
+    phantom = phantom_sample(source)
+    return load_volume(source) if phantom is None else volume_of_phantom(phantom)
