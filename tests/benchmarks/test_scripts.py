@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import salhub
-from benchmarks import normgrad, salient_relevance, verbalizer
+from benchmarks import normgrad, salient_relevance, segmentation_metrics, verbalizer
 from benchmarks.classifier import load_classifier, own_copy, sixteen_photos
 from benchmarks.folded_lite import fold
 from benchmarks.normgrad_agreement import RULES, agreements
@@ -17,7 +17,9 @@ from benchmarks.plain_context_saliency import plain_context_aware_saliency
 from benchmarks.report import RESULTS, markdown
 from salhub.results import Results
 
-SCRIPTS = ("lexrank", "normgrad", "salient_relevance", "salun", "verbalizer")
+SCRIPTS = (
+    "lexrank", "normgrad", "salient_relevance", "salun", "segmentation_metrics", "verbalizer",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +138,25 @@ def test_the_verbalizers_races_run(no_memory_profile):
     assert all(one.difference < verbalizer.TOLERANCE for one in agreed)
     limits = [one.limit for one in verbalizer.searches(results, 20, rounds=1)]
     assert limits == [200.0, 10.0]
+
+
+def test_masks_are_scored_without_monai_too(no_memory_profile):
+    results = Results(model="segmentation metrics", command="c", seed=0)
+    [monai] = find_peers("no_such_monai").values()
+    crop = segmentation_metrics.pairs()[:1]
+    assert segmentation_metrics.measure(results, monai, crop, rounds=1) == []
+    assert [row[0] for row in results.tables[0].rows] == [
+        segmentation_metrics.OURS, "salhub, all nine",
+    ]  # fmt: skip
+    scores = segmentation_metrics.our_scores(crop[0])
+    assert scores.items() <= segmentation_metrics.all_scores(crop[0]).items()
+
+
+def test_scores_of_masks_are_monais():
+    pytest.importorskip("monai")
+    for pair in segmentation_metrics.pairs()[:2]:
+        found = segmentation_metrics.differences(pair)
+        assert max(found.values()) < segmentation_metrics.TOLERANCE
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from salhub import __version__
 from salhub.errors import require_extra
 from salhub.models.sdl_seg.volume import Volume
+from salhub.results import package_versions
 
 # A SEG repeats them; they may be empty, and anonymised series often lack them.
 _REPEATED = (
@@ -44,6 +44,7 @@ def write_dicom_segmentation(path: Path, mask: np.ndarray, volume: Volume, model
         )
     highdicom = require_extra("highdicom", "medical")
     codes = require_extra("pydicom.sr.codedict", "medical").codes
+    version = package_versions().get("salhub", "unknown")
     headers = [_completed(header) for header in source.header]
     frames = np.ascontiguousarray(source.to_stored(mask).transpose(2, 1, 0))
     if len(headers) == 1:
@@ -56,7 +57,7 @@ def write_dicom_segmentation(path: Path, mask: np.ndarray, volume: Volume, model
         algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(
             name=model_name or "SDL-Seg",
-            version=__version__,
+            version=version,
             family=codes.DCM.ArtificialIntelligence,
         ),
     )
@@ -71,7 +72,7 @@ def write_dicom_segmentation(path: Path, mask: np.ndarray, volume: Volume, model
         instance_number=1,
         manufacturer="salhub",
         manufacturer_model_name=model_name or "SDL-Seg",
-        software_versions=__version__,
+        software_versions=version,
         device_serial_number="0",
         content_description="For research, not for clinical use",
     )

@@ -173,7 +173,8 @@ def _in_order(images: dict[Path, Any]) -> list[_Slice]:
                     f"{path.name} and {first_path.name} differ in {name}; a volume needs slices of "
                     "one size, spacing and direction."
                 )
-    normal = np.cross(*np.asarray(first.ImageOrientationPatient, dtype=float).reshape(2, 3))
+    along_row, along_column = np.asarray(first.ImageOrientationPatient, dtype=float).reshape(2, 3)
+    normal = np.cross(along_row, along_column)
     positions = {
         path: np.asarray(header.ImagePositionPatient, dtype=float)
         for path, header in images.items()

@@ -39,7 +39,7 @@ def read_markers(path: str | Path, volume: Volume) -> np.ndarray:
         points = np.array(found, dtype=np.float64) if found else np.empty((0, 3))
     except (ValueError, TypeError):
         points = np.empty(0)
-    if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
+    if points.shape[1:] != (3,) or not np.isfinite(points).all():
         raise ValueError(f"A marker in {path.name} is no three numbers; repair the file.")
     if in_voxels:
         return points
