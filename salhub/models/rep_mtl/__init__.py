@@ -1,0 +1,1 @@
+"""Rep-MTL: multi-task training regularised by what each task reads in the shared features."""
