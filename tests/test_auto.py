@@ -114,6 +114,7 @@ def machine():
         "import salhub, transformers.modeling_utils",
         "import salhub; from transformers import pipeline",
         "import salhub; from transformers import AutoImageProcessor, ViTModel",
+        "import salhub, salhub.quantization.quantizer",
     ],
 )
 def test_transformers_knows_our_classes_in_whatever_order_things_are_imported(

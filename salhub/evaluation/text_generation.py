@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from salhub.data.documents import (
     encode_documents,
@@ -22,7 +23,7 @@ from salhub.evaluation.language_model import (
     perplexity,
     vocab_size_of,
 )
-from salhub.hub import resolve
+from salhub.hub import bundled_model, load, resolve
 from salhub.results import Results, Table, measured
 
 _CONTEXT = 512
@@ -105,6 +106,48 @@ def evaluate(
     return results
 
 
+def add_base(
+    results: Results,
+    base_model: str | None,
+    tokenizer: Any,
+    data_path: str | os.PathLike[str],
+    **settings: Any,
+) -> None:
+    """Measure the model that a compressed one was made of, on the same text.
+
+    Args:
+        results: What `evaluate` found of the compressed model; "perplexity/before" and a row are
+            added, unless the base does not come with salhub: nothing is fetched for it.
+        base_model: Name of the base; None where it is not known.
+        tokenizer, data_path, **settings: As `evaluate` was given them.
+    """
+    base = _bundled(base_model)
+    if base is None:
+        return
+    untimed = {**settings, "speed_tokens": 0, "progress": False}
+    found = evaluate(base, tokenizer, data_path, **untimed).metric("perplexity")
+    results.add_metric("perplexity/before", found.value, interval=found.interval, n=found.n)
+    low, high = found.interval or (found.value, found.value)
+    row = [f"that of {base_model}", f"{found.value:.2f} [{low:.2f}, {high:.2f}]"]
+    results.tables[0].rows.insert(1, row)
+
+
+def _bundled(name: str | None) -> Any:
+    if name is None or bundled_model(name) is None:
+        return None
+    return load(AutoModelForCausalLM, name).eval()
+
+
+def folder_of(model: Any) -> Path | None:
+    """The folder that a model was loaded from; None of one that was made here."""
+    name, commit = model.config.name_or_path, getattr(model.config, "_commit_hash", None)
+    where = {"revision": commit} if commit else {}
+    try:
+        return resolve(name, **where).snapshot(**where) if name else None
+    except (FileNotFoundError, ModelNotFoundError):
+        return None
+
+
 def _tokens(
     model: Any,
     tokenizer: Any,
@@ -166,10 +209,8 @@ def _add_costs(results: Results, speed: DecodeSpeed | None, sizes: dict[str, int
 
 def _saved_bytes(model: Any) -> dict[str, int]:
     """Of the files that a model was loaded from; nothing of one that was made here."""
-    name, commit = model.config.name_or_path, getattr(model.config, "_commit_hash", None)
-    where = {"revision": commit} if commit else {}
+    folder = folder_of(model)
     try:
-        folder = resolve(name, **where).snapshot(**where) if name else None
         return {} if folder is None else model_bytes(folder)
-    except (FileNotFoundError, ModelNotFoundError):
+    except FileNotFoundError:
         return {}

@@ -1,9 +1,10 @@
-"""What a model of ApiQ costs with its adapters, and how well it predicts."""
+"""What a model of ApiQ costs with its adapters, and how well it predicts beside its base."""
 
 from functools import wraps
 from typing import Any
 
 from salhub.evaluation import text_generation
+from salhub.models.apiq_saliency.block_report import REPORT_FILE, CompressionReport
 from salhub.quantization.adapted_linear import mean_adapter_bits
 from salhub.results import Results, Table
 from salhub.runner.language_model_compression import mean_bits
@@ -15,7 +16,8 @@ def evaluate(model: Any, tokenizer: Any, data_path: Any, **settings: Any) -> Res
 
     Returns:
         The results of `salhub.evaluation.text_generation.evaluate` with "bits", "bits_with_scales"
-        and "bits_with_adapters", each of a packed weight on average.
+        and "bits_with_adapters", each of a packed weight on average; and with "perplexity/before",
+        of the model that it was made of, where that is here and blocks.json names it.
     """
     results = text_generation.evaluate(model, tokenizer, data_path, **settings)
     with_scales = mean_bits(model, with_scales=True)
@@ -27,6 +29,10 @@ def evaluate(model: Any, tokenizer: Any, data_path: Any, **settings: Any) -> Res
     for name, value in found.values():
         results.add_metric(name, value, unit="bits")
     rows: list[list[Any]] = [[words, f"{value:.3f}"] for words, (_, value) in found.items()]
-    note = "Of the packed layers; embedding, norms and head are not packed."
+    folder = text_generation.folder_of(model)
+    if folder is not None and (folder / REPORT_FILE).is_file():
+        base_model = CompressionReport.load(folder).base_model
+        text_generation.add_base(results, base_model, tokenizer, data_path, **settings)
+    note = "Of the packed layers in the blocks; embedding, norms and head are not counted."
     results.tables.insert(1, Table("Bits a weight", note, ["what", "value"], rows))
     return results

@@ -4,7 +4,6 @@ from functools import wraps
 from typing import Any
 
 from salhub.evaluation import text_generation
-from salhub.hub import bundled_model, load, resolve
 from salhub.models.slim_llm.layer_report import REPORT_FILE, CompressionReport
 from salhub.results import Results, Table
 from salhub.runner.compression_report import error_table
@@ -27,19 +26,10 @@ def evaluate(model: Any, tokenizer: Any, data_path: Any, **settings: Any) -> Res
         [words, f"{results.metric(name).value:.3f}"]
         for words, name in (("alone", "bits"), ("with scales, zeros and means", "bits_with_scales"))
     ]
-    note = "Of the packed layers; embedding, norms and head are not packed."
+    note = "Of the packed layers in the blocks; embedding, norms and head are not counted."
     report = _report_of(model)
-    base = None if report is None else _base_of(report)
-    if base is not None:
-        measured = {**settings, "speed_tokens": 0, "progress": False}
-        before = text_generation.evaluate(base, tokenizer, data_path, **measured)
-        found = before.metric("perplexity")
-        results.add_metric("perplexity/before", found.value, interval=found.interval, n=found.n)
-        low, high = found.interval or (found.value, found.value)
-        results.tables[0].rows.insert(
-            1,
-            [f"that of {report.base_model}", f"{found.value:.2f} [{low:.2f}, {high:.2f}]"],
-        )
+    if report is not None:
+        text_generation.add_base(results, report.base_model, tokenizer, data_path, **settings)
     results.tables.insert(1, Table("Bits a weight", note, ["what", "value"], rows))
     if report is not None:
         results.tables.append(_errors(report))
@@ -47,21 +37,9 @@ def evaluate(model: Any, tokenizer: Any, data_path: Any, **settings: Any) -> Res
 
 
 def _report_of(model: Any) -> CompressionReport | None:
-    name = model.config.name_or_path
-    folder = resolve(name).snapshot() if name else None
-    if folder is None or not (folder / REPORT_FILE).is_file():
-        return None
-    return CompressionReport.load(folder)
-
-
-def _base_of(report: CompressionReport) -> Any:
-    """What the model was made of, where it comes with salhub; what is not here is not fetched."""
-    from transformers import AutoModelForCausalLM
-
-    name = report.base_model
-    if name is None or bundled_model(name) is None:
-        return None
-    return load(AutoModelForCausalLM, name).eval()
+    folder = text_generation.folder_of(model)
+    has_report = folder is not None and (folder / REPORT_FILE).is_file()
+    return CompressionReport.load(folder) if folder and has_report else None
 
 
 def _errors(report: CompressionReport) -> Table:

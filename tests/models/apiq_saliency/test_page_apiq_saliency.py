@@ -6,10 +6,13 @@ from html import escape
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForCausalLM
 
 from salhub.entries import entry_of
+from salhub.evaluation import text_generation
 from salhub.evaluation.language_model import model_bytes
 from salhub.models.apiq_saliency.block_report import CompressionReport
+from salhub.models.apiq_saliency.evaluation_apiq_saliency import evaluate
 from salhub.models.apiq_saliency.page_apiq_saliency import Page
 from salhub.models.apiq_saliency.quantize_model import quantize_apiq_saliency
 from salhub.models.apiq_saliency.recipe_apiq_saliency import (
@@ -154,3 +157,15 @@ def test_numbers_are_those_of_the_file_and_of_the_run(page, folder):
     assert f"{results.metric('bits_with_adapters').value:.3f}" in numbers
     assert "scales, adapters and all" in numbers and "packed weights and adapters" in tables
     assert f"{model_bytes(folder)['linears']:,} bytes" in tables
+
+
+def test_an_evaluation_measures_the_base_beside_it(folder, sources, monkeypatch):
+    base, model = (
+        AutoModelForCausalLM.from_pretrained(one).eval() for one in (sources["model"], folder)
+    )
+    monkeypatch.setattr(text_generation, "_bundled", lambda name: base)
+    measured = small_llama.tokenizer(), sources["calibration"]
+    settings = {"context": 16, "speed_tokens": 0}
+    found = evaluate(model, *measured, **settings).metric("perplexity/before").value
+    plain = text_generation.evaluate(base, *measured, **settings)
+    assert found == plain.metric("perplexity").value

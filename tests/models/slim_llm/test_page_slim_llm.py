@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from salhub.cli import app
 from salhub.entries import entry_of
+from salhub.evaluation import text_generation
 from salhub.evaluation.language_model import model_bytes
-from salhub.models.slim_llm import evaluation_slim_llm
 from salhub.models.slim_llm.page_slim_llm import Page
 from salhub.pipelines import pipeline
 from salhub.results import Results
@@ -115,7 +115,7 @@ def test_a_base_that_comes_with_salhub_is_measured_beside_it(
     folder, tmp_path, sources, monkeypatch
 ):
     base = AutoModelForCausalLM.from_pretrained(sources["model"]).eval()
-    monkeypatch.setattr(evaluation_slim_llm, "_base_of", lambda report: base)
+    monkeypatch.setattr(text_generation, "_bundled", lambda name: base)
     output = tmp_path / "found.json"
     words = ["evaluate", str(folder), "--data", sources["calibration"], "context=16"]
     CliRunner().invoke(app, [*words, "speed_tokens=0", "-o", str(output)])
