@@ -63,7 +63,7 @@ class SDLSegForVolumeSegmentation(SaliencyPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Conv3d) and module.bias is not None:
             prior = self.config.foreground_prior
-            init.normal_(module.weight, std=0.01)
+            init.kaiming_normal_(module.weight, mode="fan_in")
             init.constant_(module.bias, math.log(prior / (1 - prior)))
         elif isinstance(module, nn.Conv3d):
             init.kaiming_normal_(module.weight, a=0.01, mode="fan_out", nonlinearity="leaky_relu")

@@ -21,7 +21,7 @@ from salhub.models.sdl_seg.marker_detection import (
 from salhub.models.sdl_seg.saliency_map import saliency_map
 from salhub.models.sdl_seg.volume import checked_hounsfield, checked_spacing
 
-_AIR = -1024.0
+AIR_HU = -1024.0
 _TOUCHED = 0.1  # of the saliency map, by what is kept
 
 
@@ -102,6 +102,13 @@ class VolumeMeta:
     markers: np.ndarray
     saliency: np.ndarray | None
     warnings: list[str] = field(default_factory=list)
+
+
+def normalized(volume: np.ndarray, config: SDLSegConfig) -> torch.Tensor:
+    """HU as [0, 1] of `hu_window`, float32."""
+    low, high = config.hu_window
+    values = torch.as_tensor(np.ascontiguousarray(volume, dtype=np.float32))
+    return (values.clamp(low, high) - low) / (high - low)
 
 
 class SDLSegImageProcessor:
@@ -203,7 +210,7 @@ class SDLSegImageProcessor:
         roi = None if roi is None else checked_mask(roi, volume.shape, "rois")
         places = self._markers_of(volume, steps, markers, roi, warnings)
         grid = Grid.of(volume.shape, steps, self.config)
-        channels = [self.normalized(grid.resample(volume, 1, _AIR))]
+        channels = [normalized(grid.resample(volume, 1, AIR_HU), self.config)]
         on_grid = torch.as_tensor(grid.to_network(places), dtype=torch.float32)
         saliency = None
         if self.config.saliency_kind != "none":
@@ -220,12 +227,6 @@ class SDLSegImageProcessor:
             label = grid.resample(truth.astype(np.float32), 0, 0.0)
             ready["labels"] = torch.as_tensor(label, dtype=torch.float32)[None]
         return ready
-
-    def normalized(self, volume: np.ndarray) -> torch.Tensor:
-        """HU as [0, 1] of `hu_window`, float32."""
-        low, high = self.config.hu_window
-        values = torch.as_tensor(np.ascontiguousarray(volume, dtype=np.float32))
-        return (values.clamp(low, high) - low) / (high - low)
 
     def _markers_of(
         self,
