@@ -63,6 +63,7 @@ class SDLSegArguments(TrainingArguments):
         num_test_patients: Phantoms to test on, the same for every seed.
         fractions: Scans of each phantom.
         num_decoys: Lesions without clips in each.
+        phantom_spacing: Voxel size of the phantoms in mm, (z, y, x); [] for `target_spacing`.
         clips_visible: False paints the clips out of the CT after they were found on it.
         patient_pattern: Of a folder: regular expression that finds the patient in a case's name.
         validation_share: Of a folder: share of the patients to validate on, in [0, 1).
@@ -71,7 +72,7 @@ class SDLSegArguments(TrainingArguments):
         spatial_dims: 3 for volumes, 2 for slices.
         context_slices: In 2-D, neighbouring slices on each side.
         channels: Channels of each level.
-        target_spacing: Voxel size of the network's grid, and of phantoms, in mm, (z, y, x).
+        target_spacing: Voxel size of the network's grid in mm, (z, y, x).
         loss: "dice_ce", "dice" or "focal_tversky".
         patch_size: Voxels of a patch, (z, y, x), cut to what the levels can halve; [] for whole
             volumes.
@@ -87,6 +88,7 @@ class SDLSegArguments(TrainingArguments):
     num_test_patients: int = 6
     fractions: int = 1
     num_decoys: int = 4
+    phantom_spacing: list[float] = field(default_factory=list)
     clips_visible: bool = True
     patient_pattern: str | None = None
     validation_share: float = 0.15
@@ -146,7 +148,7 @@ class SDLSegArguments(TrainingArguments):
     def network_config(self) -> SDLSegConfig:
         """The configuration of the model."""
         coarse = math.log2(self.target_spacing[0] / self.target_spacing[-1])
-        levels = len(self.channels) - 1
+        levels = max(0, len(self.channels) - 1)
         return SDLSegConfig(
             spatial_dims=self.spatial_dims,
             context_slices=self.context_slices,
@@ -179,7 +181,10 @@ class SDLSegRecipe(TrainingRecipe):
         arguments = self.arguments
         self.config = arguments.network_config()
         self.parts = self._names_of_parts()
-        self._size = len(self.parts[0]) * arguments.patches_per_volume
+        self.train, self.validation = (
+            [TrainingVolume.of(self._read(one), self.config) for one in part]
+            for part in self.parts[:2]
+        )
         return SDLSegForVolumeSegmentation(self.config)
 
     def _names_of_parts(self) -> list[list[CaseName]]:
@@ -212,19 +217,13 @@ class SDLSegRecipe(TrainingRecipe):
 
     def _phantom_options(self) -> dict[str, Any]:
         return {
-            "spacing": self.arguments.target_spacing,
+            "spacing": self.arguments.phantom_spacing or self.arguments.target_spacing,
             "num_decoys": self.arguments.num_decoys,
             "clips_visible": self.arguments.clips_visible,
         }
 
-    def prepare(self, model: nn.Module, accelerator: Any) -> None:
-        self.train, self.validation = (
-            [TrainingVolume.of(self._read(one), self.config) for one in part]
-            for part in self.parts[:2]
-        )
-
     def stages(self, epoch: int) -> Iterable[Stage]:
-        return [Stage("train", self._size, self._fetch)]
+        return [Stage("train", len(self.train) * self.arguments.patches_per_volume, self._fetch)]
 
     def _fetch(self, batch: Batch) -> dict[str, Tensor]:
         seeds = batch.draw(lambda n, g: torch.randint(2**62, (n,), generator=g), _AUGMENT)
@@ -258,7 +257,7 @@ class SDLSegRecipe(TrainingRecipe):
             pixels, label = training_patch(
                 one, None, np.random.default_rng(0), augment=False, augment_markers=False
             )
-            found = model.predict(pixels[None]).logits[0, 0] > 0  # ty: ignore
+            found = model.predict(pixels[None]).logits[0, 0] > 0
             scores.append(dice(found.cpu().numpy(), label[0].numpy() > 0))
         return {"dice": float(np.mean(scores))}
 
@@ -268,7 +267,7 @@ class SDLSegRecipe(TrainingRecipe):
         if self.arguments.data == PHANTOMS:
             number, fractions = self.arguments.num_test_patients, self.arguments.fractions
             cases = test_phantoms(number, fractions, **self._phantom_options())
-        rows = {"as it is": scored(model, cases)}  # ty: ignore[invalid-argument-type]
+        rows = {"as it is": scored(model, cases)}
         add_scores(results, rows, [one.patient for one in cases])
 
     def _counts(self) -> dict[str, Any]:

@@ -141,8 +141,8 @@ def test_slices_are_seen_with_their_neighbours_and_no_others():
 def test_it_begins_with_the_share_of_foreground_that_was_set():
     torch.manual_seed(0)
     model = SDLSegForVolumeSegmentation(SDLSegConfig(foreground_prior=0.02))
-    chances = model(pixels(1, 2, 4, 16, 16)).logits.sigmoid()
-    assert chances.mean().item() == pytest.approx(0.02, rel=0.2)
+    logits = model(pixels(1, 2, 4, 16, 16)).logits
+    assert logits.mean().item() == pytest.approx(np.log(0.02 / 0.98), rel=0.2)
     assert sum(p.numel() for p in model.parameters()) == 227_385
 
 
