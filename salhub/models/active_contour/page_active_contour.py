@@ -84,12 +84,8 @@ class ContourTab(Tab):
         return {**panes, "reading": gr.HTML(), "facts": gr.HTML()}
 
     def picked(self, pick: str, state: State) -> State:
-        """Start where something was drawn; a point comes to those that are there."""
-        drawn = Marks.read(pick)
-        if drawn.points and state["start"] == DRAWN:
-            before = Marks.read(state["marks"])
-            drawn = Marks(points=(*before.points, *drawn.points))
-        return {"start": DRAWN, "marks": drawn.write()}
+        """Start where something was drawn."""
+        return {"start": DRAWN, "marks": Marks.read(pick).write()}
 
     def contents(self, query: Query) -> Contents:
         """Segment the picture."""

@@ -28,6 +28,8 @@ _STARTS = ("box", "points", "radius")
 _RADIUS_SHARE = 0.05
 # Of the film; a longer evolution is shown in larger steps.
 _MOST_FRAMES = 60
+# From more pieces on nothing single was found, which is said.
+_MANY_PIECES = 20
 _START_WORDS = {
     "saliency": "what is salient",
     "box": "a box in the middle",
@@ -226,10 +228,12 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
             parts = [getattr(one, name) for one in group]
             return None if parts[0] is None else torch.cat(parts).to(self.device)
 
-        config = model.config
+        config, given = model.config, together("saliency")
+        if config.saliency == "tensor" and given is None:
+            raise ValueError("saliency='tensor' needs a map for each picture: saliency_map=...")
         outputs = model(
             pixel_values=together("pixel_values"),
-            saliency=together("saliency"),
+            saliency=given,
             init_level_set=together("level_set"),
             iter_callback=keep,
             callback_every=math.ceil(config.max_iterations / _MOST_FRAMES),
@@ -256,7 +260,7 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
                     film=films[row],
                     model_name=self._model_name(),
                     image_name=one.name,
-                    notes=[*one.notes, *outputs.notes[row]],
+                    notes=[*one.notes, *outputs.notes[row], *_doubts(int(parts["labels"].max()))],
                 )
             )
         return results
@@ -266,11 +270,18 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
         return result[0] if isinstance(result, list) else result
 
 
+def _doubts(count: int) -> list[str]:
+    if count <= _MANY_PIECES:
+        return []
+    return [
+        f"The mask falls into {count} pieces; min_area drops small ones, and where many things "
+        "stand out another saliency, such as that of a network, may find the one that is meant."
+    ]
+
+
 def _file_name(source: Any) -> str:
-    is_file = isinstance(source, os.PathLike) or (
-        isinstance(source, str) and "://" not in source and not source.startswith("data:")
-    )
-    return Path(source).name if is_file else ""
+    is_place = isinstance(source, str) and (":" not in source or Path(source).is_file())
+    return Path(source).name if is_place or isinstance(source, os.PathLike) else ""
 
 
 def _map_of(source: Any, name: str, size: tuple[int, int], is_mask: bool = False) -> torch.Tensor:
@@ -302,7 +313,12 @@ def _map_of(source: Any, name: str, size: tuple[int, int], is_mask: bool = False
             f"{size[1]} wide; give one number a pixel, (H, W)."
         )
     if is_mask:
-        values = (values > values.max() / 2).float()
+        return (values > values.max() / 2).float()[None]
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):
+        raise ValueError(
+            f"{name} must be in [0, 1], got {low:.3g} to {high:.3g}; scale it to that first."
+        )
     return values[None]
 
 

@@ -3,6 +3,7 @@ const FRAME_MS = 80;
 const SMALLEST_DRAG = 5;
 let timer = null;
 let pressed = null;
+let points = [];
 
 const part = (name) => element.querySelector(`.stage-${name}`);
 const frames = () => JSON.parse(part('film')?.textContent || '[]');
@@ -44,6 +45,11 @@ function play(place) {
 
 function begin() {
     stop();
+    const answered = JSON.parse(part('picture')?.dataset.points || '[]');
+    // A point that was clicked before the answer to the one before it came is still to be answered.
+    const isBehind = answered.length && answered.length < points.length
+        && answered.every((one, place) => String(one) === String(points[place]));
+    if (!isBehind) points = answered;
     const last = frames().length - 1;
     if (last < 0) return;
     const isStill = window.matchMedia('(prefers-reduced-motion: reduce)').matches;
@@ -95,7 +101,9 @@ element.addEventListener('pointerup', (event) => {
     pressed = null;
     const isBox = Math.abs(u - x) >= SMALLEST_DRAG && Math.abs(v - y) >= SMALLEST_DRAG;
     const box = [Math.min(x, u), Math.min(y, v), Math.max(x, u), Math.max(y, v)];
-    trigger('click', {pick: isBox ? `box ${box.join(' ')}` : `point ${x} ${y}`});
+    points = isBox ? [] : [...points, [x, y]];
+    const written = points.map((one) => one.join(' ')).join(', ');
+    trigger('click', {pick: isBox ? `box ${box.join(' ')}` : `points ${written}`});
 });
 
 element.addEventListener('pointercancel', () => { pressed = null; });

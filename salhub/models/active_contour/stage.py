@@ -58,7 +58,7 @@ class Marks:
             return cls()
         if kind == "box" and is_finite and len(numbers) == 4:
             return cls(box=tuple(numbers))
-        if kind in ("point", "points") and is_finite and len(numbers) % 2 == 0:
+        if kind == "points" and is_finite and len(numbers) % 2 == 0:
             if len(numbers) > 2 * _MOST_POINTS:
                 raise ValueError(
                     f"At most {_MOST_POINTS} points are taken, got {len(numbers) // 2}; draw a box."
@@ -88,7 +88,7 @@ def _number(value: float) -> float | int:
 
 
 def stage_pane() -> gr.HTML:
-    """Build the stage, empty; a press on it is picked as "box 20 30 90 80" or "point 40 52"."""
+    """Build the stage, empty; what is drawn is picked as `Marks.read` reads it."""
     return gr.HTML(
         js_on_load=_SCRIPT.read_text(encoding="utf-8"),
         css_template=_STYLE.read_text(encoding="utf-8"),
@@ -120,6 +120,7 @@ def stage(result: ImageSegmentationResult, marks: Marks) -> str:
     return f"""
 <figure class="stage">
 <div class="stage-picture" data-size="{width} {height}" data-scale="{scale:.6g}"
+ data-points="{dumps(marks.points)}"
  style="aspect-ratio: {width} / {height}; width: min(100%, {_TALLEST * width / height:.0f}px)">
 <img src="{data_address(picture)}" draggable="false"
  alt="The picture; drag a box on it, or click points">
