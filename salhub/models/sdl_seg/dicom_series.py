@@ -10,7 +10,7 @@ import numpy as np
 from salhub.data.folder_listing import describe_left_out, list_folder
 from salhub.errors import require_extra
 from salhub.models.sdl_seg.nifti import closest_axes
-from salhub.models.sdl_seg.volume import MOST_TILT, SourceGrid, Volume, check_memory
+from salhub.models.sdl_seg.volume import MOST_TILT, SourceGrid, Volume, check_memory, spacing_of
 
 # DICOM counts x to the left and y to the back, NIfTI to the right and to the front.
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -100,8 +100,7 @@ def _read_folder(folder: Path) -> Volume:
 
 def _volume(grid: SourceGrid, stored: np.ndarray, warnings: tuple[str, ...]) -> Volume:
     affine = grid.canonical_affine(stored.shape)
-    spacing = tuple(np.linalg.norm(affine[:3, :3], axis=0)[::-1])
-    return Volume(grid.from_stored(stored), spacing, affine, grid, warnings)
+    return Volume(grid.from_stored(stored), spacing_of(affine), affine, grid, warnings)
 
 
 def _read_header(path: Path) -> Any:

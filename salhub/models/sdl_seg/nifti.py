@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from salhub.errors import require_extra
-from salhub.models.sdl_seg.volume import SourceGrid, Volume, check_memory
+from salhub.models.sdl_seg.volume import SourceGrid, Volume, check_memory, spacing_of
 
 # What a file may say its unit of length is.
 _MILLIMETRES = ("mm", "unknown")
@@ -30,8 +30,7 @@ def read_nifti(path: Path) -> Volume:
     check_memory(image.shape, path.name)
     stored = _voxels(image, path)
     affine = source.canonical_affine(stored.shape)
-    spacing = tuple(np.linalg.norm(affine[:3, :3], axis=0)[::-1])
-    return Volume(source.from_stored(stored), spacing, affine, source, warnings)
+    return Volume(source.from_stored(stored), spacing_of(affine), affine, source, warnings)
 
 
 def read_nifti_mask(path: Path, volume: Volume) -> np.ndarray:

@@ -95,6 +95,24 @@ def shown_slices(
     return np.unique(taken[np.rint(places).astype(int)]).tolist()
 
 
+def picture_to_voxel(volume: Volume, x: float, y: float) -> tuple[float, float]:
+    """Return (y, x) voxel coordinates of a place in a slice's picture.
+
+    Args:
+        volume: The CT.
+        x: From the left of the picture, as a share of its width.
+        y: From its top, as a share of its height.
+
+    Raises:
+        ValueError: Outside of the picture.
+    """
+    if not (0 <= x <= 1 and 0 <= y <= 1):
+        raise ValueError(f"({x:g}, {y:g}) lies outside of the slice, which goes from 0 to 1.")
+    _, rows, columns = volume.shape
+    row, column = y * rows - 0.5, x * columns - 0.5
+    return (rows - 1 - row, columns - 1 - column) if volume.affine is not None else (row, column)
+
+
 class _Placement:
     """Where voxels of a slice are in its picture."""
 

@@ -182,6 +182,12 @@ def checked_spacing(spacing: Any) -> tuple[float, float, float]:
     return values
 
 
+def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
+    """Return the steps (z, y, x) of an affine, without the rounding of a file's 32 bits."""
+    z, y, x = np.linalg.norm(affine[:3, :3], axis=0)[::-1].round(5).tolist()
+    return z, y, x
+
+
 def check_memory(shape: Sequence[int], what: str) -> None:
     """Refuse, before it is read, a volume that the free memory cannot hold while it is segmented.
 
