@@ -1,6 +1,9 @@
 """A linear layer whose weights stay in few bits."""
 
 import functools
+import importlib
+import importlib.util
+import logging
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,6 +20,8 @@ from salhub.quantization.quantized_weight import (
     dequantize,
     group_count,
 )
+
+logger = logging.getLogger(__name__)
 
 # Weights that are unpacked at a time where all of them must not be.
 _BLOCK = 2**20
@@ -84,6 +89,8 @@ class PackedLinear(BlockwiseLinear):
         self.register_buffer("group_bits", torch.tensor(self.widths, dtype=byte))
         # Codes in torch's own order of 4 bits, which stand in for `weight`, with what they need.
         self._four_bits: tuple[Tensor, Tensor] | None = None
+        # Where codes stand, for the kernel of GPUs.
+        self._table: Tensor | None = None
 
     @classmethod
     def from_quantized(
@@ -140,7 +147,8 @@ class PackedLinear(BlockwiseLinear):
         self._packed_rows()
 
     def kept_tensors(self) -> list[Tensor]:
-        return [*super().kept_tensors(), *(self._four_bits or ())]
+        table = [] if self._table is None else [self._table]
+        return [*super().kept_tensors(), *(self._four_bits or ()), *table]
 
     # --- unpacking --------------------------------------------------------------------------------
 
@@ -181,6 +189,8 @@ class PackedLinear(BlockwiseLinear):
     # --- without a dense copy ---------------------------------------------------------------------
 
     def _packed_product(self, inputs: Tensor) -> Tensor:
+        if inputs.device.type == "cuda":
+            return self._gpu_product(inputs)
         # In float32 the operation is slower than unpacking; in a training codes would be given up
         # and wanted back at every step.
         is_fast = inputs.dtype == torch.bfloat16 and inputs.device.type == "cpu"
@@ -190,6 +200,17 @@ class PackedLinear(BlockwiseLinear):
         rows = inputs.reshape(-1, self.in_features).contiguous()
         outputs = _four_bit_product(rows, *held)
         return outputs.reshape(*inputs.shape[:-1], self.out_features)
+
+    def _gpu_product(self, inputs: Tensor) -> Tensor:
+        device = inputs.device
+        if torch.is_autocast_enabled(device.type):
+            inputs = inputs.to(torch.get_autocast_dtype(device.type))
+        kernel = gpu_kernel(device, inputs.dtype)
+        if kernel is None:
+            return self._unpacked_product(inputs)
+        if self._table is None or self._table.device != device:
+            self._table = kernel.table_of(self)
+        return kernel.triton_product(inputs, self, self._table)
 
     def _take_four_bits(self) -> tuple[Tensor, Tensor] | None:
         """Hold the codes as torch's operation wants them; None where it cannot take them."""
@@ -249,6 +270,7 @@ class PackedLinear(BlockwiseLinear):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         self._packed_rows()
+        self._table = None
         return super()._apply(keeping_types(fn, self.scales, self.means), recurse)
 
 
@@ -280,3 +302,38 @@ def has_four_bit_product() -> bool:
     except (AttributeError, RuntimeError, NotImplementedError):
         return False
     return torch.equal(product.T.float(), (codes.float() - 8) * 0.5 + 1)
+
+
+@functools.cache
+def gpu_kernel(device: torch.device, dtype: torch.dtype) -> Any:
+    """The module `triton_product` where its kernel works; else None, and a warning says why."""
+    try:
+        if importlib.util.find_spec("triton") is None:
+            raise ImportError("triton is not installed (pip install triton)")
+        kernel = importlib.import_module("salhub.quantization.triton_product")
+        _check_kernel(kernel, device, dtype)
+    except Exception as error:  # of the import, the compiler of kernels, or the driver
+        logger.warning(
+            "On %s packed weights are unpacked a few rows at a time for %s, which is slower than "
+            "the kernel, because %s.",
+            device,
+            dtype,
+            str(error) or type(error).__name__,
+        )
+        return None
+    return kernel
+
+
+def _check_kernel(kernel: Any, device: torch.device, dtype: torch.dtype) -> None:
+    """Raises ValueError where products of the kernel are not what they should be."""
+    if dtype not in kernel.TYPES:
+        raise ValueError("the kernel does not take this type")
+    layer = PackedLinear(32, 16, 16, [3, 1])
+    layer.weight = torch.arange(len(layer.weight), dtype=torch.uint8) * 37
+    layer.scales, layer.means = layer.scales + 0.5, layer.means + 0.25
+    layer, inputs = layer.to(device), torch.eye(32, dtype=dtype, device=device)
+    expected, table = layer._unpacked_product(inputs), kernel.table_of(layer)
+    for tokens in (32, 1):
+        found = kernel.triton_product(inputs[:tokens], layer, table)
+        if not torch.equal(found, expected[:tokens]):
+            raise ValueError("the kernel gives wrong products here")
