@@ -30,8 +30,8 @@ def pipeline(model: str | os.PathLike | nn.Module, /, **settings: Any) -> Any:
     Returns:
         The pipeline of the model's task: an `ImageSaliencyPipeline`, an
         `ImageClassificationPipeline`, an `ImageGenerationPipeline`, an
-        `ExtractiveSummarizationPipeline`, a `SaliencyVerbalizationPipeline` or a
-        `TextGenerationPipeline`.
+        `ImageSegmentationPipeline`, an `ExtractiveSummarizationPipeline`, a
+        `SaliencyVerbalizationPipeline` or a `TextGenerationPipeline`.
 
     Raises:
         UnknownNameError: The model belongs to no method of salhub, or to one without a pipeline.

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ _RADIUS_SHARE = 0.05
 _MOST_FRAMES = 60
 # From more pieces on nothing single was found, which is said.
 _MANY_PIECES = 20
+_OTHER_STARTS = ("box", "disk", "corner_box", "full", "checkerboard")
 _START_WORDS = {
     "saliency": "what is salient",
     "box": "a box in the middle",
@@ -100,7 +101,7 @@ class ImageSegmentationPipeline(PicturePipeline):
     result_class = ImageSegmentationResult
     # What `salhub run normgrad photo.jpg -o photo.saliency.npy` has written is taken.
     companions = {"saliency_map": (".saliency.npy",), "mask": (".start.npy",)}
-    call_settings = ("preset", *_STARTS, "min_area", "fill_holes", "keep")
+    call_settings = ("preset", *_STARTS, "compare_starts", "min_area", "fill_holes", "keep")
     sample = "sample:cells"
     hub_task = "image-segmentation"
     example = """
@@ -131,9 +132,10 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
                 or bright inside; all in pixels of the picture, x to the right. `saliency_map`, the
                 map to be used: (H, W) in [0, 1], or a file of it. What is done to the mask:
                 `min_area`, pixels below which a piece is dropped, 0; `fill_holes`, False; `keep`,
-                "all" or "largest". `preset`, such as "plain", "lif" or "chan_vese", and settings of
-                the model for this call alone, such as `saliency`, `alpha` and `sigma`; and as in
-                transformers, such as `batch_size`.
+                "all" or "largest". `compare_starts`, whether five other starts are tried; then
+                a result has an `agreement`. `preset`, such as "plain", "lif" or "chan_vese", and
+                settings of the model for this call alone, such as `saliency`, `alpha` and `sigma`;
+                and as in transformers, such as `batch_size`.
 
         Returns:
             One result a picture.
@@ -156,7 +158,8 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
             settings = {**{name: getattr(named, name) for name in of_calls}, **settings}
         self._model_with(settings)
         starts = {name: given.pop(name) for name in _STARTS if name in given}
-        return starts, {"finishing": given, "settings": settings}, {}
+        compares = given.pop("compare_starts", False)
+        return starts, {"finishing": given, "settings": settings, "compares": compares}, {}
 
     def choices(self) -> dict[str, list[str]]:
         """Return the presets that can be asked for, for `salhub info`."""
@@ -200,7 +203,13 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
             )
         return {"prepared": prepared}
 
-    def _forward(self, model_inputs, finishing: Mapping[str, Any], settings: Mapping[str, Any]):
+    def _forward(
+        self,
+        model_inputs,
+        finishing: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        compares: bool = False,
+    ):
         waiting = model_inputs["prepared"]
         waiting = waiting if isinstance(waiting, list) else [waiting]
         model = self._model_with(settings)
@@ -210,7 +219,10 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
         found: list[ImageSegmentationResult | None] = [None] * len(waiting)
         for places in groups.values():
             group = [waiting[place] for place in places]
-            for place, result in zip(places, self._segment(model, group, finishing), strict=True):
+            results = self._segment(model, group, finishing)
+            if compares:
+                self._compare_starts(model, group, finishing, results)
+            for place, result in zip(places, results, strict=True):
                 found[place] = result
         return {"result": found}
 
@@ -258,6 +270,7 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
                     converged=bool(outputs.converged[row]),
                     start=one.start or _START_WORDS[config.init],
                     film=films[row],
+                    phases=_phases(outputs, row, sizes[row]),
                     model_name=self._model_name(),
                     image_name=one.name,
                     notes=[*one.notes, *outputs.notes[row], *_doubts(int(parts["labels"].max()))],
@@ -265,9 +278,34 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
             )
         return results
 
+    def _compare_starts(
+        self,
+        model: Any,
+        group: Sequence[_Prepared],
+        finishing: Mapping[str, Any],
+        results: Sequence[ImageSegmentationResult],
+    ) -> None:
+        """Segment pictures from other starts too, and tell the results how alike that comes out."""
+        masks: list[list[np.ndarray]] = [[result.mask] for result in results]
+        for kind in _OTHER_STARTS:
+            start = initial_level_set(kind, group[0].size)
+            others = [replace(one, level_set=start[None]) for one in group]
+            for place, result in enumerate(self._segment(model, others, finishing)):
+                masks[place].append(result.mask)
+        for result, several in zip(results, masks, strict=True):
+            result.agreement = np.mean(several, axis=0, dtype=np.float32)
+
     def postprocess(self, model_outputs) -> ImageSegmentationResult:
         result = model_outputs["result"]
         return result[0] if isinstance(result, list) else result
+
+
+def _phases(outputs: Any, row: int, size: tuple[int, int]) -> np.ndarray | None:
+    """The regions of two level sets at the size of the picture, where there are two."""
+    if outputs.labels_map is None:
+        return None
+    regions = outputs.labels_map[row].float()[None, None]
+    return nn.functional.interpolate(regions, size)[0, 0].cpu().numpy().astype(np.uint8)
 
 
 def _doubts(count: int) -> list[str]:
@@ -329,7 +367,7 @@ def _resized(values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     resized = nn.functional.interpolate(
         values[None], size, mode="bilinear", antialias=True, align_corners=False
     )
-    return resized[0]
+    return resized[0].clamp(0, 1)  # rounding leaves [0, 1]
 
 
 def _box(name: str, value: Any) -> list[float]:
@@ -382,6 +420,7 @@ _CHECKS = {
     "box": _box,
     "points": _points,
     "radius": _radius,
+    "compare_starts": _switch,
     "min_area": partial(whole_number, low=0),
     "fill_holes": _switch,
     "keep": _keep,

@@ -52,6 +52,9 @@ class ImageSegmentationResult(PipelineResult):
         converged: Whether it stopped by itself.
         start: Where it started, in words.
         film: Frames of the evolution.
+        phases: Regions 0 to 3 by rising saliency, uint8 (H, W), of a model with two level sets.
+        agreement: How many of the starts that were tried call a pixel foreground, float32 (H, W) in
+            [0, 1]; None where one was tried.
         model_name: The model that was asked.
         image_name: The name of the picture's file, or "".
         notes: Sentences to read before the mask: what was guessed, dropped or is unsure.
@@ -96,6 +99,8 @@ class ImageSegmentationResult(PipelineResult):
     converged: bool = False
     start: str = ""
     film: Film = field(default_factory=Film)
+    phases: np.ndarray | None = None
+    agreement: np.ndarray | None = None
     model_name: str = ""
     image_name: str = ""
     notes: list[str] = field(default_factory=list)
@@ -150,15 +155,16 @@ class ImageSegmentationResult(PipelineResult):
         return Image.fromarray(self.mask.astype(np.uint8) * np.uint8(255))
 
     def label_picture(self) -> Image.Image:
-        """Draw every piece in a colour of its own.
+        """Draw every piece in a colour of its own; of two level sets, every phase.
 
         Returns:
             Picture of mode P whose pixels are the labels, 0 being background; of mode I;16 where
             there are more than 255 of them.
         """
-        if len(self.regions) > _MOST_INDICES:
-            return Image.fromarray(self.labels.astype(np.uint16))
-        picture = Image.fromarray(self.labels.astype(np.uint8), "P")
+        labels = self.labels if self.phases is None else self.phases
+        if labels.max() > _MOST_INDICES:
+            return Image.fromarray(labels.astype(np.uint16))
+        picture = Image.fromarray(labels.astype(np.uint8)).convert("P")
         colors = bytes.fromhex("".join(_LABEL_COLORS)) * (_MOST_INDICES // len(_LABEL_COLORS) + 1)
         picture.putpalette(bytes(3) + colors[: 3 * _MOST_INDICES])
         return picture
@@ -239,6 +245,7 @@ class ImageSegmentationResult(PipelineResult):
             "converged": bool(self.converged),
             "stopped_because": self.reason,
             "start": self.start,
+            "start_overlap": self.start_overlap,
             "energy": [[int(step), finite(value)] for step, value in self.energy],
             "regions": [
                 {"label": one.label, "area": one.area, "box": list(one.box), "holes": one.holes}
@@ -246,6 +253,18 @@ class ImageSegmentationResult(PipelineResult):
             ],
             "summary": self.summary(),
         }
+
+    @property
+    def start_overlap(self) -> float | None:
+        """What all starts call foreground over what any does, in [0, 1]; 1 where none does.
+
+        None where one start was tried.
+        """
+        if self.agreement is None:
+            return None
+        anywhere = np.count_nonzero(self.agreement > 0)
+        everywhere = np.count_nonzero(self.agreement > 1 - 1e-6)
+        return everywhere / anywhere if anywhere else 1.0
 
     def summary(self) -> str:
         """Return the notes, and what was found and why it stopped."""
@@ -256,7 +275,13 @@ class ImageSegmentationResult(PipelineResult):
         if not self.regions:
             return f"No foreground was found. {self._stopped}"
         verb = "covers" if len(self.regions) == 1 else "cover"
-        return f"{self._pieces} {verb} {percentage(self.share)} of the picture. {self._stopped}"
+        found = f"{self._pieces} {verb} {percentage(self.share)} of the picture. {self._stopped}"
+        if self.start_overlap is None:
+            return found
+        return (
+            f"{found} From other starts the same comes out for {percentage(self.start_overlap)} of "
+            "what any of them finds."
+        )
 
     @property
     def _pieces(self) -> str:
@@ -304,5 +329,10 @@ class ImageSegmentationResult(PipelineResult):
     def write_arrays(self, path: Path) -> None:
         """Write mask, labels, level set, saliency and energy as a NumPy archive."""
         arrays = {name: getattr(self, name) for name in ("mask", "labels", "level_set", "saliency")}
+        arrays |= {
+            name: getattr(self, name)
+            for name in ("phases", "agreement")
+            if getattr(self, name) is not None
+        }
         energy = np.array(self.energy, dtype=np.float64).reshape(-1, 2)
         np.savez_compressed(path, **arrays, energy=energy)
