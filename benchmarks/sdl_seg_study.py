@@ -34,10 +34,10 @@ from salhub.results import Results, Table, measured
 
 SCRIPT = "sdl_seg_study"
 ARMS = {"none": "CT only", "points": "points", "edt_gauss": "EDT-Gauss", "hull": "hull"}
-_STEPS, _TEST_PATIENTS, _CHANGED_PATIENTS = 150, 12, 6
+_STEPS, _TEST_PATIENTS, _CHANGED_PATIENTS = 100, 12, 6
 # Coarser than the grid of the shipped models, for so many trainings; masks are measured on the grid
 # of the phantoms.
-_GRID, _PHANTOMS, _PATCH = [3.0, 3.0, 3.0], [3.0, 1.5, 1.5], [24, 32, 32]
+_GRID, _PHANTOMS = [3.0, 3.0, 3.0], [3.0, 1.5, 1.5]
 _SETTINGS = {True: "clips visible", False: "clips painted out"}
 _SCORES = ("dice", "hd95", "assd")
 
@@ -100,7 +100,6 @@ def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
         "num_patients": cell.patients,
         "num_decoys": cell.decoys,
         "num_test_patients": 1,
-        "patch_size": _PATCH,
         "target_spacing": _GRID,
         "phantom_spacing": _PHANTOMS,
         # The same steps for all, however many patients they come from.
@@ -320,7 +319,7 @@ def _add_arms(results: Results, done: dict[Cell, dict], visible: bool, folder: P
             [f"{title}, no training", "", cells_of[0], interval, *cells_of[1:], missed, "", ""]
         )
     note = (
-        f"{_TEST_PATIENTS} test patients, the same for all; {_STEPS} steps of two patches from 20 "
+        f"{_TEST_PATIENTS} test patients, the same for all; {_STEPS} steps of two volumes from 20 "
         "patients, on a grid of 3 mm. Mean (standard deviation) over patients and seeds; the "
         "interval draws whole patients. Masks are the plain threshold, so that the arms differ in "
         "one channel only; the last two columns keep the parts near the clips, for the plain U-Net "

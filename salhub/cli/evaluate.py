@@ -63,6 +63,8 @@ def evaluate_command(
     A language model takes any text file, which is read as it is, a table (text_column) or a file of
     tokens (.npy, .safetensors). context, stride and max_tokens say how its perplexity is measured.
 
+    A model that segments volumes takes a folder in nnU-Net's layout, or the word phantoms.
+
     The numbers of a card come from such a results file. --classifier names your own network to
     explain.
 
@@ -78,7 +80,8 @@ def evaluate_command(
     measure, load = _split(choice, evaluate, settings)
     target = output or Path(f"{choice.short_name}.results.json")
     refuse_existing(target, overwrite)
-    if not data.exists() and _DATA_NAMED not in _keywords(evaluate):
+    is_named = _DATA_NAMED in _keywords(evaluate) or str(data) in _made_data(evaluate)
+    if not data.exists() and not is_named:
         raise FileNotFoundError(f"There is no data at {data}.")
     from salhub.results import noted_as_it_comes
 
@@ -131,6 +134,11 @@ def _split(
 def _keywords(evaluate: Callable[..., Any]) -> set[str]:
     parameters = inspect.signature(evaluate).parameters.values()
     return {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _made_data(evaluate: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of data that the evaluation makes by itself."""
+    return getattr(inspect.getmodule(evaluate), "NAMED_DATA", ())
 
 
 def _inputs(evaluate: Callable[..., Any], pipeline: Any, data: Path) -> dict[str, Any]:

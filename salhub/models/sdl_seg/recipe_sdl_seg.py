@@ -74,8 +74,8 @@ class SDLSegArguments(TrainingArguments):
         channels: Channels of each level.
         target_spacing: Voxel size of the network's grid in mm, (z, y, x).
         loss: "dice_ce", "dice" or "focal_tversky".
-        patch_size: Voxels of a patch, (z, y, x), cut to what the levels can halve; [] for whole
-            volumes.
+        patch_size: Voxels of a patch, (z, y, x); [] for whole volumes. Instance normalisation
+            sees more air in a whole volume than in a small patch of it.
         patches_per_volume: Patches of each volume in an epoch; `batch_size` counts patches.
         augment: Whether patches are turned and their intensities changed.
         augment_markers: Whether markers are jittered, dropped, added and hidden.
@@ -99,7 +99,7 @@ class SDLSegArguments(TrainingArguments):
     channels: list[int] = field(default_factory=lambda: [8, 16, 32, 32])
     target_spacing: list[float] = field(default_factory=lambda: [3.0, 1.5, 1.5])
     loss: SegmentationLoss = "dice_ce"
-    patch_size: list[int] = field(default_factory=lambda: [24, 64, 64])
+    patch_size: list[int] = field(default_factory=list)
     patches_per_volume: int = 1
     augment: bool = True
     augment_markers: bool = True

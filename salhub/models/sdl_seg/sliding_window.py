@@ -80,5 +80,4 @@ def _gaussian(sides: Sequence[int]) -> Tensor:
         for side in sides
     ]
     z, y, x = lines
-    weight = z[:, None, None] * y[:, None] * x
-    return (weight / weight.max()).clamp(min=_LEAST_WEIGHT)
+    return (z[:, None, None] * y[:, None] * x).clamp(min=_LEAST_WEIGHT)
