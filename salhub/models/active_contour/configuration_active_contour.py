@@ -18,6 +18,7 @@ _LIF: dict[str, Any] = {
     "sigma_unit": "pixel",
     "epsilon": 1.5,
     "zeta": 0.9,
+    "zeta_clear": None,
     "time_step": 1.0,
     "force_scale": "intensity",
     "saliency_fit": "means",
@@ -92,13 +93,16 @@ class SaliencyActiveContourConfig(SaliencyConfig):
         epsilon: [R] Width of the step and delta function.
         time_step: [R] Step of the descent.
         zeta: [R] Deviation of the Gaussian that smooths phi after each step, of 5 x 5 pixels.
+        zeta_clear: [C] The same for pictures whose saliency varies in the background by at most 7 %
+            of its contrast, where corners can be kept; it rises to `zeta` at 12 %. None for
+            `zeta` alone.
         regulariser: "gaussian", or "variational", by nu and mu.
         bound: [C] phi is kept in [-bound, bound] and moved everywhere alike; None for the delta
             function, as in the papers, under which phi freezes where it has grown.
         border: [R] "replicate", or "matlab", the third row copied onto the first, as the RSF code.
         schedule: [C] "constant"; "decay", alpha falls to a quarter over the last half of
             `max_iterations`; "two_stage", saliency alone for `saliency_steps` iterations at weight
-            1, then alpha falls to its value over ten and the local energy comes in.
+            1, then alpha falls to its value over five and the local energy comes in.
         saliency_steps: [C] Of "two_stage".
         num_phases: 1 for two regions, 2 for four.
         init: First contour: "saliency", the threshold of the map; or one of `initial_level_set`.
@@ -128,23 +132,24 @@ class SaliencyActiveContourConfig(SaliencyConfig):
     saliency_scope: Literal["global", "local", "both"] = "global"
     saliency_fit: Literal["means", "likelihood"] = "likelihood"
     local_energy: Literal["lif", "rsf", "chan_vese", "none"] = "lif"
-    alpha: float | int = ranged(0.25, least=0, most=10**6)
+    alpha: float | int = ranged(0.5, least=0, most=10**6)
     beta: float | int = ranged(1.0, least=0, most=10**6)
     nu: float | int = ranged(0.0, least=0, most=10**6)
     mu: float | int = ranged(0.0, least=0, most=10**6)
     lambda1: float | int = ranged(1.0, least=0, most=10**6)
     lambda2: float | int = ranged(1.0, least=0, most=10**6)
-    sigma: float | int = ranged(3.0, above=0, most=LARGEST_SIDE)
+    sigma: float | int = ranged(2.0, above=0, most=LARGEST_SIDE)
     sigma_unit: Literal["relative", "pixel"] = "relative"
     force_scale: Literal["intensity", "contrast"] = "contrast"
     epsilon: float | int = ranged(0.01, above=0, most=100)
     time_step: float | int = ranged(0.5, above=0, most=1000)
-    zeta: float | int = ranged(0.5, above=0, most=10)
+    zeta: float | int = ranged(0.8, above=0, most=10)
+    zeta_clear: float | int | None = ranged(0.5, above=0, most=10)
     regulariser: Literal["gaussian", "variational"] = "gaussian"
     bound: float | int | None = ranged(1.0, above=0, most=1000)
     border: Literal["replicate", "matlab"] = "replicate"
     schedule: Literal["constant", "decay", "two_stage"] = "two_stage"
-    saliency_steps: int = ranged(15, least=1, most=10**4)
+    saliency_steps: int = ranged(10, least=1, most=10**4)
     num_phases: int = ranged(1, least=1, most=2)
     init: Literal["saliency", "box", "disk", "full", "checkerboard", "corner_box"] = "saliency"
     initial_height: float | int = ranged(1.0, above=0, most=100)

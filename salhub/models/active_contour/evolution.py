@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,6 @@ from salhub.models.active_contour.level_set import (
 from salhub.models.active_contour.region_forces import (
     LocalMeans,
     Pull,
-    Regions,
     chan_vese_distances,
     contrast_pull,
     distance_pull,
@@ -34,7 +34,7 @@ from salhub.models.active_contour.region_forces import (
 )
 
 # Iterations over which alpha falls in "two_stage".
-_FALL = 10
+_FALL = 5
 _STILL = 1e-6
 
 STANDS = "no pixel changes sides"
@@ -52,6 +52,7 @@ class Drive:
         saliency: In 0..255, (B, H, W).
         odds: Bounded log odds of the saliency, (B, H, W).
         contrast: Of the picture between the classes of the saliency, (B,).
+        zeta: Deviation of the smoothing, (B,).
         weights: alpha, beta, nu, mu and sigma in pixels, () each.
     """
 
@@ -59,11 +60,12 @@ class Drive:
     saliency: Tensor
     odds: Tensor
     contrast: Tensor
+    zeta: Tensor
     weights: dict[str, Tensor]
 
     def rows(self, kept: Tensor) -> "Drive":
         """Some pictures of the batch."""
-        parts = (self.picture, self.saliency, self.odds, self.contrast)
+        parts = (self.picture, self.saliency, self.odds, self.contrast, self.zeta)
         return Drive(*(part[kept] for part in parts), self.weights)
 
 
@@ -73,7 +75,7 @@ class Evolution:
 
     Args:
         level_set: (B, P, H, W).
-        energy: (B, T), NaN after the end.
+        energy: (B, T), the last one again after the end.
         iterations: int64 (B,).
         converged: bool (B,).
         reasons: Why each stopped.
@@ -123,7 +125,7 @@ class Stepper:
         if config.schedule == "decay":
             half = config.max_iterations / 2
             return alpha * (1 - 0.75 * min(1.0, max(0.0, (iteration - half) / half))), beta
-        if config.schedule == "two_stage" and float(alpha) > 0:
+        if config.schedule == "two_stage" and float(alpha.detach()) > 0:
             if iteration < config.saliency_steps:
                 return torch.ones_like(alpha), torch.zeros_like(beta)
             share = min(1.0, (iteration - config.saliency_steps) / _FALL)
@@ -147,25 +149,27 @@ class Stepper:
         config = self.config
         if config.regulariser == "variational" and config.border == "matlab":
             phi = matlab_border(phi)
-        regions = regions_of(smooth_step(phi, config.epsilon))
         alpha, beta = self.weights_at(iteration)
-        force, energy = torch.zeros_like(phi), phi.new_zeros(len(phi))
+        force, energy, regions = 0.0, phi.new_zeros(len(phi)), None
+        # Odds do not ask where the contour is.
+        if with_energy or float(beta.detach()) > 0 or config.saliency_fit != "likelihood":
+            regions = regions_of(smooth_step(phi, config.epsilon))
         for weight, pull in ((alpha, self._saliency_pull), (beta, self._local_pull)):
-            if float(weight) > 0:
-                found = pull(regions)
+            if float(weight.detach()) > 0:
+                found = pull(regions, with_energy)
                 force, energy = force + weight * found.force, energy + weight * found.energy
         force, extra = self._regularised(phi, force, with_energy)
         phi = phi + config.time_step * force
         if config.bound is not None:
             phi = phi.clamp(-config.bound, config.bound)
         if config.regulariser == "gaussian":
-            phi = gaussian_smooth(phi, config.zeta)
+            phi = gaussian_smooth(phi, self.drive.zeta[:, None, None, None])
         return phi, energy + extra
 
-    def _saliency_pull(self, regions: Regions) -> Pull:
+    def _saliency_pull(self, regions: Any, with_energy: bool) -> Pull:
         drive, config = self.drive, self.config
         if config.saliency_fit == "likelihood":
-            return odds_pull(regions, drive.odds)
+            return odds_pull(regions if with_energy else None, drive.odds)
         saliency = drive.saliency[:, None]
         pulls = []
         if config.saliency_scope != "local":
@@ -176,16 +180,16 @@ class Stepper:
         share = 1 / len(pulls)
         return Pull(sum(share * p.force for p in pulls), sum(share * p.energy for p in pulls))
 
-    def _local_pull(self, regions: Regions) -> Pull:
+    def _local_pull(self, regions: Any, with_energy: bool) -> Pull:
         drive, config = self.drive, self.config
         if config.local_energy == "none":
-            return Pull(torch.zeros_like(regions.weights[:, :1]), drive.contrast.new_zeros(()))
+            return Pull(drive.contrast.new_zeros(()), 0.0)
         if config.local_energy == "chan_vese":
             means = global_means(regions, drive.picture)
             return distance_pull(regions, chan_vese_distances(drive.picture, means, self.lambdas))
         means, sizes = self.local(regions)
         if config.force_scale == "contrast":
-            return contrast_pull(regions, drive.picture, means, sizes, drive.contrast)
+            return contrast_pull(regions, drive.picture, means, sizes, drive.contrast, with_energy)
         if config.local_energy == "rsf":
             return distance_pull(regions, rsf_distances(self.local, means, self.lambdas))
         return fitting_pull(regions, drive.picture, means)
@@ -194,7 +198,7 @@ class Stepper:
         """The whole force, with the delta and what keeps the contour short and phi regular."""
         config, nu, mu = self.config, self.drive.weights["nu"], self.drive.weights["mu"]
         # What is learned must be in the graph, also at 0.
-        bends, levels = (float(w) > 0 or w.requires_grad for w in (nu, mu))
+        bends, levels = (float(w.detach()) > 0 or w.requires_grad for w in (nu, mu))
         extra = phi.new_zeros(len(phi))
         if config.regulariser == "gaussian":
             bends = levels = False
@@ -272,7 +276,8 @@ def evolve(
         changed = (inside != before).flatten(1).float().mean(1).tolist()
         before = inside
         energies = energy.detach().tolist()
-        row, settled = torch.full((batch,), math.nan), stepper.is_settled(iteration)
+        settled = stepper.is_settled(iteration)
+        row = rows[-1].clone() if rows else torch.zeros(batch)
         kept = []
         for place, index in enumerate(moving.tolist()):
             row[index] = energies[place]
@@ -293,6 +298,10 @@ def evolve(
             places = torch.tensor(kept, device=phi.device)
             moving, phi, before = moving[places], phi[places], before[places]
             stepper.rows(places)
-    trace = torch.stack(rows, 1).to(phi.device)
     device = phi.device
+    # As long for every batch, so that a picture's row does not depend on its company.
+    while len(rows) < math.ceil(config.max_iterations / config.check_every):
+        rows.append(rows[-1])
+    trace = torch.stack(rows, 1)
+    trace = trace.to(device)
     return Evolution(final, trace, iterations.to(device), converged.to(device), reasons)

@@ -60,7 +60,7 @@ class GaussianWindow:
     """
 
     def __init__(self, sigma: Tensor, size: tuple[int, int]) -> None:
-        self.radius = window_radius(float(sigma))
+        self.radius = window_radius(float(sigma.detach()))
         taps = gaussian_taps(sigma, self.radius)
         self.down, self.across = (band_matrix(taps, side) for side in size)
 
@@ -84,17 +84,22 @@ class GaussianWindow:
         return torch.cat(parts, dim=1)
 
 
-def gaussian_smooth(phi: Tensor, zeta: float) -> Tensor:
-    """G * phi with a window of 5 x 5, the border repeated; the regulariser of LIF."""
-    taps = gaussian_taps(phi.new_tensor(zeta), 2).tolist()
+def gaussian_smooth(phi: Tensor, zeta: Tensor) -> Tensor:
+    """G * phi with a window of 5 x 5, the border repeated; the regulariser of LIF.
+
+    Args:
+        phi: (B, P, H, W).
+        zeta: Deviation in pixels, () or (B, 1, 1, 1).
+    """
+    near, far = (torch.exp(-0.5 * (place / zeta) ** 2) for place in (1, 2))
+    whole = 1 + 2 * near + 2 * far
+    near, far = near / whole, far / whole
     for dim in (-1, -2):
         size = phi.shape[dim]
-        pad = (2, 2, 0, 0) if dim == -1 else (0, 0, 2, 2)
-        wide = F.pad(phi.reshape(-1, 1, *phi.shape[-2:]), pad, mode="replicate")
-        wide = wide.reshape(*phi.shape[:-2], *wide.shape[-2:])
-        near = wide.narrow(dim, 1, size) + wide.narrow(dim, 3, size)
-        far = wide.narrow(dim, 0, size) + wide.narrow(dim, 4, size)
-        phi = taps[2] * wide.narrow(dim, 2, size) + taps[1] * near + taps[0] * far
+        wide = F.pad(phi, (2, 2, 0, 0) if dim == -1 else (0, 0, 2, 2), mode="replicate")
+        beside = wide.narrow(dim, 1, size) + wide.narrow(dim, 3, size)
+        beyond = wide.narrow(dim, 0, size) + wide.narrow(dim, 4, size)
+        phi = wide.narrow(dim, 2, size) / whole + near * beside + far * beyond
     return phi
 
 

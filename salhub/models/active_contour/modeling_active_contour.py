@@ -29,10 +29,10 @@ from salhub.models.active_contour.picture_restoration import (
     smoothing_for,
 )
 from salhub.models.active_contour.saliency_maps import (
+    TwoClasses,
     border_difference,
     frequency_tuned,
     odds_of,
-    otsu_threshold,
     scaled,
     spectral_residual,
     two_classes,
@@ -42,6 +42,8 @@ from salhub.models.active_contour.saliency_network import SaliencyNetwork
 # Soft Dice is taken of a step of this width, so that pixels near the contour learn.
 _LOSS_EPSILON = 0.5
 _NO_OBJECT = 2**-7
+# Deviation of the background's saliency, as a share of the contrast, of an even and uneven one.
+_CLEAR, _UNCLEAR = 0.07, 0.12
 
 
 @dataclass
@@ -54,7 +56,7 @@ class ActiveContourOutput(ModelOutput):
         level_set: Negative inside the foreground, (B, H, W), float32, or float64 for
             such pictures; of two level sets, -1 in all regions but the least salient and 1 there.
         saliency: The map that drove the contour, float32 (B, H, W) in [0, 1].
-        energy: Before the last step of each check, float32 (B, T), NaN after a picture's end.
+        energy: Before the last step of each check, (B, T); after the end of a picture its last one.
         iterations: Steps of each picture, int64 (B,).
         converged: False where it ended at `max_iterations` or the picture is flat, bool (B,).
         reasons: Why each stopped, a tuple of B texts.
@@ -184,18 +186,18 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
         with torch.no_grad():
             flat = pixel_values.flatten(1)
             is_flat = flat.max(1).values - flat.min(1).values < _NO_OBJECT
-            single = pixel_values.float()
+            single, is_given = pixel_values.float(), saliency is not None
             picture, restoration, unsure = self._restored(single)
             saliency = self._saliency(picture, saliency)
-            classes = two_classes(saliency)
-            threshold = (
-                classes.threshold
-                if config.saliency_fit == "likelihood"
-                else otsu_threshold(saliency)
-            )
-            salient = saliency > threshold[:, None, None]
+            # Maps that were handed over are blurred, and their background is even: errors of its
+            # edge would be minimised far outside of the object.
+            is_own = config.saliency == "border" and not is_given
+            is_likelihood = config.saliency_fit == "likelihood"
+            rule = "minimum_error" if is_own and is_likelihood else "otsu"
+            classes = two_classes(saliency, rule)
+            salient = saliency > classes.threshold[:, None, None]
             contrast = _contrast(picture, salient)
-            odds = odds_of(classes, saliency)
+            odds, zeta = odds_of(classes, saliency), self._zeta(classes)
             if start is None:
                 start = self._start(salient)
             if restoration is None:
@@ -205,8 +207,11 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
             if config.sigma_unit == "relative":
                 weights["sigma"] = weights["sigma"] * (max(height, width) / 128)
             if config.local_energy in ("lif", "rsf") or config.saliency_scope != "global":
-                check_window(float(weights["sigma"]), (height, width))
-            parts = (255 * saliency, odds, contrast)
+                check_window(float(weights["sigma"].detach()), (height, width))
+            if config.force_scale == "contrast":
+                # Only differences count, and small numbers lose fewer digits.
+                picture = picture - picture.mean((2, 3), keepdim=True)
+            parts = (255 * saliency, odds, contrast, zeta)
             drive = Drive(picture, *(part.to(picture.dtype) for part in parts), weights)
             went = evolve(
                 config,
@@ -254,28 +259,27 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
 
     def _restored(self, picture: Tensor) -> tuple[Tensor, Restoration | None, Tensor]:
         """The picture without spikes, noise and blur, and whether its polarity is unsure."""
-        wanted = self.config.restoration
+        wanted, polarity = self.config.restoration, self.config.polarity
         nothing = picture.new_zeros(len(picture))
-        difference = border_difference(picture, self.config.polarity)
-        unsure = difference.is_unsure & (self.config.saliency == "border")
-        if not wanted:
-            return picture, None, unsure
         spikes = smoothing = blur = nothing
         if "spikes" in wanted:
             picture, spikes = remove_spikes(picture)
+        difference = border_difference(picture, polarity)
+        unsure = difference.is_unsure & (self.config.saliency == "border")
+        if not wanted:
+            return picture, None, unsure
         noise = noise_level(picture)
-        difference = border_difference(picture, self.config.polarity)
         if "noise" in wanted:
             smoothing = smoothing_for(noise, difference.contrast)
+        relative = noise / difference.peak
         if "blur" in wanted:
-            smooth = filtered(difference.values[:, None], smoothing, nothing)[:, 0]
+            smooth = filtered(difference.values[:, None], smoothing)[:, 0]
             inside = smooth > two_classes(smooth).threshold[:, None, None]
-            width = edge_blur(smooth, inside)
-            blur = blur_to_undo(width, noise, difference.contrast)
-        if bool((smoothing > 0).any()) or bool((blur > 0).any()):
-            done = ((smoothing > 0) | (blur > 0))[:, None, None, None]
-            picture = torch.where(done, filtered(picture, smoothing, blur), picture)
-        unsure = difference.is_unsure & (self.config.saliency == "border")
+            blur = blur_to_undo(edge_blur(smooth, inside), relative)
+        done = (smoothing > 0) | (blur > 0)
+        if bool(done.any()):
+            changed = filtered(picture, smoothing, blur, relative)
+            picture = torch.where(done[:, None, None, None], changed, picture)
         return picture, Restoration(noise, spikes, smoothing, blur), unsure
 
     def _saliency(self, picture: Tensor, given: Tensor | None) -> Tensor:
@@ -300,6 +304,15 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
             across = torch.linspace(-1, 1, width, device=saliency.device)
             saliency = saliency * torch.exp(-(down**2 + across**2))
         return saliency
+
+    def _zeta(self, classes: TwoClasses) -> Tensor:
+        """Deviation of the smoothing for each picture, (B,); double, as the config's number is."""
+        config = self.config
+        spread = classes.variances[:, 0].sqrt() / (classes.means[:, 1] - classes.means[:, 0])
+        low, high = _CLEAR, _UNCLEAR
+        share = ((spread.double() - low) / (high - low)).clamp(0, 1)
+        clear = config.zeta if config.zeta_clear is None else config.zeta_clear
+        return clear + (config.zeta - clear) * share
 
     def _start(self, salient: Tensor) -> Tensor:
         """The first level sets that the configuration names, (B, P, H, W)."""

@@ -13,15 +13,18 @@ _MAD = 1.4826
 # Pixels at which a spike differs from the median about it by more than so many deviations.
 _SPIKE = 4.0
 # Noise may be so large a share of the contrast; what is more is smoothed down to it.
-_NOISE_SHARE = 0.05
+_NOISE_SHARE = 0.13
 # Largest deviation of the smoothing in pixels, and the least that is worth it.
 _MOST_SMOOTHING, _LEAST_SMOOTHING = 1.2, 0.35
 # An edge that was sampled sharply has a width of 0.9 pixels here, noise makes it 1.6.
-_SHARP_EDGE, _LARGEST_BLUR = 1.8, 6.0
-_EDGE_SMOOTHING, _EDGE_REACH = 0.7, 6
-# Noise to signal of the inverse filter at a hundredth of a cycle a pixel, growing with frequency.
-_NOISE_TO_SIGNAL = 0.001
-_NOISY = 0.12
+_SHARP_EDGE, _LARGEST_BLUR = 1.55, 6.0
+_EDGE_SMOOTHING, _EDGE_REACH = 0.7, 10
+# Noise makes the steepest slope steeper, so that edges of 2 to 4 pixels look a tenth sharper.
+_STEEPER = 1.1
+# Noise to signal of the inverse filter at 0.1 cycles a pixel, growing with frequency: so much times
+# the square of noise to contrast; and the noise to contrast from which nothing is undone.
+_NOISE_TO_SIGNAL = 0.2
+_NOISY = 0.16
 _MARGIN = 16
 
 
@@ -139,13 +142,16 @@ def smoothing_for(noise: Tensor, contrast: Tensor) -> Tensor:
     return torch.where(wanted < _LEAST_SMOOTHING, 0.0, smoothing.clamp(min=0.5))
 
 
-def filtered(picture: Tensor, smoothing: Tensor, blur: Tensor) -> Tensor:
+def filtered(
+    picture: Tensor, smoothing: Tensor, blur: Tensor | None = None, noise: Tensor | None = None
+) -> Tensor:
     """Smooth pictures by Gaussians and undo Gaussian blurs, in the frequency domain.
 
     Args:
         picture: (B, C, H, W).
         smoothing: Deviation of the smoothing in pixels, (B,); 0 for none.
         blur: Deviation of the blur to undo, (B,); 0 for none.
+        noise: Noise to contrast, which the undoing has to know, (B,).
     """
     height, width = picture.shape[-2:]
     margin = min(_MARGIN, height - 1, width - 1)
@@ -154,14 +160,19 @@ def filtered(picture: Tensor, smoothing: Tensor, blur: Tensor) -> Tensor:
     down = torch.fft.fftfreq(size[0], device=picture.device)[:, None]
     across = torch.fft.rfftfreq(size[1], device=picture.device)
     squared = down**2 + across**2
-    smoothing, blur = (part[:, None, None, None] for part in (smoothing, blur))
-    transfer = torch.exp(-2 * math.pi**2 * smoothing**2 * squared)
-    lost = torch.exp(-2 * math.pi**2 * blur**2 * squared)
-    # Wiener's filter; noise is white and edges fall with frequency.
-    inverse = lost / (lost**2 + _NOISE_TO_SIGNAL * squared / 1e-2)
-    transfer = transfer * torch.where(blur > 0, inverse, 1.0)
+    transfer = _gaussian_transfer(smoothing, squared)
+    if blur is not None and noise is not None:
+        lost = _gaussian_transfer(blur, squared)
+        # Wiener's filter; noise is white, and edges fall with frequency.
+        inexact = _NOISE_TO_SIGNAL * noise[:, None, None, None].clamp(0.02, 1) ** 2
+        inverse = lost / (lost**2 + inexact * squared / 1e-2)
+        transfer = transfer * torch.where(blur[:, None, None, None] > 0, inverse, 1.0)
     found = torch.fft.irfft2(torch.fft.rfft2(wide) * transfer, s=size)
     return found[..., margin : margin + height, margin : margin + width]
+
+
+def _gaussian_transfer(sigma: Tensor, squared: Tensor) -> Tensor:
+    return torch.exp(-2 * math.pi**2 * sigma[:, None, None, None] ** 2 * squared)
 
 
 def edge_blur(difference: Tensor, inside: Tensor) -> Tensor:
@@ -175,7 +186,7 @@ def edge_blur(difference: Tensor, inside: Tensor) -> Tensor:
         In pixels, (B,); about 0.9 for edges that were never blurred, 0 without an edge.
     """
     nothing = difference.new_zeros(len(difference))
-    smooth = filtered(difference[:, None], nothing + _EDGE_SMOOTHING, nothing)
+    smooth = filtered(difference[:, None], nothing + _EDGE_SMOOTHING)
     down, across = torch.gradient(smooth[:, 0], dim=(-2, -1))
     reach = 2 * _EDGE_REACH + 1
 
@@ -195,8 +206,13 @@ def edge_blur(difference: Tensor, inside: Tensor) -> Tensor:
     return torch.stack(found)
 
 
-def blur_to_undo(width: Tensor, noise: Tensor, contrast: Tensor) -> Tensor:
-    """The part of an edge's width that is blur, (B,); 0 where it is sharp or too noisy to tell."""
-    blur = (width**2 - _EDGE_SMOOTHING**2).clamp(min=0).sqrt().clamp(max=_LARGEST_BLUR)
-    is_blurred = (width > _SHARP_EDGE) & (noise < _NOISY * contrast)
+def blur_to_undo(width: Tensor, noise: Tensor) -> Tensor:
+    """The part of an edge's width that is blur, (B,); 0 where it is sharp or too noisy to tell.
+
+    Args:
+        width: Of `edge_blur`.
+        noise: Noise to contrast, (B,).
+    """
+    blur = (_STEEPER * (width**2 - _EDGE_SMOOTHING**2).clamp(min=0).sqrt()).clamp(max=_LARGEST_BLUR)
+    is_blurred = (width > _SHARP_EDGE) & (noise < _NOISY)
     return torch.where(is_blurred, blur, 0.0)

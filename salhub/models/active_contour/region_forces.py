@@ -14,7 +14,7 @@ from salhub.models.active_contour.level_set import GaussianWindow
 # Below it a window has nothing of a region; the public code divides by 0 there.
 _LEAST_WEIGHT = 1e-8
 # Share of a window that a side must have for the other's threshold to mean something.
-_LEAST_SIDE = 0.02
+_LEAST_SIDE = 0.05
 # Share of the contrast of the picture below which that of a window counts as noise.
 _NOISE_CONTRAST = 0.05
 
@@ -49,11 +49,11 @@ class Pull(NamedTuple):
 
     Args:
         force: (B, P, H, W).
-        energy: (B,), its mean over the pixels.
+        energy: (B,), its mean over the pixels; 0 where it was not asked for.
     """
 
     force: Tensor
-    energy: Tensor
+    energy: Tensor | float
 
 
 def global_means(regions: Regions, fields: Tensor) -> Tensor:
@@ -144,7 +144,12 @@ def rsf_distances(local: LocalMeans, means: Tensor, weights: Tensor) -> Tensor:
 
 
 def contrast_pull(
-    regions: Regions, fields: Tensor, means: Tensor, sizes: Tensor, contrast: Tensor
+    regions: Regions,
+    fields: Tensor,
+    means: Tensor,
+    sizes: Tensor,
+    contrast: Tensor,
+    with_energy: bool,
 ) -> Pull:
     """LIF in units of the contrast of each window: where a pixel lies between both local means.
 
@@ -156,26 +161,31 @@ def contrast_pull(
         means: (B, C, 2, H, W).
         sizes: K * membership, (B, 1, 2, H, W).
         contrast: Of the picture, (B,).
+        with_energy: Whether to work out the energy.
     """
-    difference = means[:, :, 0] - means[:, :, 1]
-    middle = 0.5 * (means[:, :, 0] + means[:, :, 1])
+    one, two = means[:, :, 0], means[:, :, 1]
+    difference = one - two
     floor = (_NOISE_CONTRAST * contrast)[:, None, None] ** 2
-    between = 2 * ((fields - middle) * difference).sum(1)
+    # 2 (I - middle) of means that are one and two.
+    between = ((2 * fields - one - two) * difference).sum(1)
     force = between / ((difference * difference).sum(1) + floor).clamp(min=1e-12)
-    share = sizes[:, 0, 0] / sizes[:, 0].sum(1).clamp(min=_LEAST_WEIGHT)
-    is_both = (share > _LEAST_SIDE) & (share < 1 - _LEAST_SIDE)
-    force = torch.where(is_both, force.clamp(-1, 1), 0.0)
+    outside, whole = sizes[:, 0, 0], sizes[:, 0].sum(1)
+    is_both = (outside - 0.5 * whole).abs() < (0.5 - _LEAST_SIDE) * whole
+    force = force.clamp(-1, 1) * is_both
+    if not with_energy:
+        return Pull(force[:, None], 0.0)
     left = fields - (means * regions.weights[:, None]).sum(2)
     energy = 0.5 * (left * left).mean((1, 2, 3)) / (contrast**2).clamp(min=1e-12)
     return Pull(force[:, None], energy)
 
 
-def odds_pull(regions: Regions, odds: Tensor) -> Pull:
+def odds_pull(regions: Regions | None, odds: Tensor) -> Pull:
     """Of the log odds that a pixel is of the object, bounded; ours.
 
     Args:
-        regions: Of one level set.
+        regions: Of one level set; None for no energy.
         odds: In [-1, 1], (B, H, W).
     """
-    inside = regions.weights[:, 1]
-    return Pull(-odds[:, None], -(odds * inside).mean((1, 2)))
+    if regions is None:
+        return Pull(-odds[:, None], 0.0)
+    return Pull(-odds[:, None], -(odds * regions.weights[:, 1]).mean((1, 2)))

@@ -26,11 +26,13 @@ class BorderDifference(NamedTuple):
     Args:
         values: Signed, larger for the object, in units of the picture, (B, H, W).
         contrast: Between the object and the rest, (B,).
+        peak: The same of the brightest 0.2 %, which thin objects reach too, (B,).
         is_unsure: Whether bright and dark objects are equally likely, bool (B,).
     """
 
     values: Tensor
     contrast: Tensor
+    peak: Tensor
     is_unsure: Tensor
 
 
@@ -59,7 +61,11 @@ def border_difference(picture: Tensor, polarity: str = "auto") -> BorderDifferen
             sign = torch.where(skew < 0, -1.0, 1.0)
         values = values.abs() if polarity == "both" else values * sign[:, None, None]
     flat = values.flatten(1)
-    return BorderDifference(values, quantile_of(flat, 0.98) - median_of(flat), is_unsure)
+    middle = median_of(flat)
+    contrast, peak = (
+        (quantile_of(flat, share) - middle).clamp(min=1e-3) for share in (0.98, 0.998)
+    )
+    return BorderDifference(values, contrast, peak, is_unsure)
 
 
 def _border_plane(picture: Tensor) -> Tensor:
@@ -110,7 +116,7 @@ def frequency_tuned(picture: Tensor) -> Tensor:
     scale = max(picture.shape[-2:]) / 128
     tones = picture if picture.shape[1] == 1 else srgb_to_lab((picture / 255).clamp(0, 1))
     nothing = tones.new_zeros(len(tones))
-    smooth = filtered(tones, nothing + scale, nothing)
+    smooth = filtered(tones, nothing + scale)
     return (tones.mean((2, 3), keepdim=True) - smooth).norm(dim=1)
 
 
@@ -128,7 +134,7 @@ def spectral_residual(picture: Tensor) -> Tensor:
     phase = spectrum / spectrum.abs().clamp(min=1e-12)
     found = torch.fft.ifft2(torch.exp(log - around) * phase).abs() ** 2
     nothing = found.new_zeros(len(found))
-    smooth = filtered(found, nothing + 2.5, nothing)
+    smooth = filtered(found, nothing + 2.5)
     return F.interpolate(smooth, picture.shape[-2:], mode="bilinear")[:, 0].clamp(min=0)
 
 
@@ -173,14 +179,15 @@ class TwoClasses(NamedTuple):
 _CERTAIN = 3.0
 
 
-def two_classes(values: Tensor) -> TwoClasses:
-    """Part the histogram of maps at minimum error.
+def two_classes(values: Tensor, rule: str = "minimum_error") -> TwoClasses:
+    """Part the histogram of maps in two; the least class has 0.2 % of the pixels.
 
     Args:
         values: (B, H, W).
+        rule: "minimum_error", which parts classes of unequal size and spread; or "otsu", which lies
+            half-way between their means.
 
-    Source: Kittler and Illingworth 1986, which parts classes of unequal size and spread, where
-    Otsu's threshold lies half-way. The least class has 0.2 % of the pixels.
+    Source: Kittler and Illingworth 1986; Otsu 1979.
     """
     flat = values.flatten(1)
     low = quantile_of(flat, 0.0005)[:, None]
@@ -198,7 +205,10 @@ def two_classes(values: Tensor) -> TwoClasses:
     means = torch.stack([first, first[:, -1:] - first], 1) / weights
     squares = torch.stack([second, second[:, -1:] - second], 1) / weights
     variances = (squares - means * means).clamp(min=0) + 1 / 12
-    cost = (weights * (torch.log(variances) - 2 * torch.log(weights))).sum(1)
+    if rule == "otsu":
+        cost = -weights.prod(1) * (means[:, 1] - means[:, 0]) ** 2
+    else:
+        cost = (weights * (torch.log(variances) - 2 * torch.log(weights))).sum(1)
     cost = torch.where((weights > 0.002).all(1), cost, torch.inf)
     best = cost.argmin(1)
     at = best[:, None, None].expand(-1, 2, 1)
@@ -211,21 +221,6 @@ def two_classes(values: Tensor) -> TwoClasses:
         shares,
     )
     return TwoClasses(*(part.to(values.dtype) for part in found))
-
-
-def otsu_threshold(values: Tensor) -> Tensor:
-    """The threshold of Otsu 1979, of maps (B, H, W), (B,)."""
-    flat = values.flatten(1)
-    low, high = flat.min(1, keepdim=True).values, flat.max(1, keepdim=True).values
-    width = ((high - low) / _BINS).clamp(min=1e-9)
-    numbers = ((flat - low) / width).floor().clamp(0, _BINS - 1).long()
-    counts = torch.zeros(len(flat), _BINS, dtype=torch.float64, device=flat.device)
-    counts.scatter_add_(1, numbers, torch.ones_like(flat, dtype=torch.float64))
-    weight = torch.cumsum(counts, 1) / flat.shape[1]
-    centres = torch.arange(_BINS, dtype=torch.float64, device=flat.device) + 0.5
-    mean = torch.cumsum(counts * centres, 1) / flat.shape[1]
-    between = (mean[:, -1:] * weight - mean) ** 2 / (weight * (1 - weight)).clamp(min=1e-12)
-    return low[:, 0] + (between.argmax(1) + 1) * width[:, 0]
 
 
 def odds_of(classes: TwoClasses, values: Tensor) -> Tensor:

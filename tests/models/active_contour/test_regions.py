@@ -62,12 +62,12 @@ def test_the_largest_piece_comes_first_and_corners_connect():
         assert region.box == box and region.area == len(rows)
 
 
-def test_pixels_that_touch_at_a_corner_are_one_piece_of_two_polygons():
+def test_pixels_that_touch_at_a_corner_are_one_piece_of_one_polygon():
     mask = np.eye(2, dtype=bool)
     _, [region] = find_regions(np.pad(mask, 1), np.where(np.pad(mask, 1), -1.0, 1.0))
-    assert len(region.polygons) == 2
+    assert len(region.polygons) == 1
     geometry = to_geojson([region], {})["features"][0]["geometry"]
-    assert geometry["type"] == "MultiPolygon" and len(geometry["coordinates"]) == 2
+    assert geometry["type"] == "Polygon" and len(geometry["coordinates"]) == 1
 
 
 def test_contours_are_finer_than_pixels_and_end_at_the_edge_of_the_picture():
