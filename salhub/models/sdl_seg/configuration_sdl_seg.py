@@ -42,6 +42,8 @@ class SDLSegConfig(SaliencyConfig):
         marker_cluster_mm: Markers further than this from all others are left out, in mm. [C]
         max_markers: More candidates than this are refused. [C]
         allow_no_markers: Without markers the map is 0 and a warning is given, instead of an error.
+        temperature: The logits are divided by it before they become probabilities; fitted on what
+            is held out while training, 1 for none. [C]
         threshold: Probability above which a voxel is foreground, in (0, 1). [C]
         min_component_cc: Smaller parts are dropped, in cm^3. [C]
         loss: "dice_ce" (Dice plus binary cross-entropy), "dice", or "focal_tversky" (alpha .3,
@@ -69,6 +71,7 @@ class SDLSegConfig(SaliencyConfig):
         {
             "spatial_dims", "context_slices", "channels", "anisotropic_levels", "norm", "dropout",
             "target_spacing", "hu_window", "saliency_kind", "foreground_prior", "loss",
+            "temperature",
         }
     )  # fmt: skip
 
@@ -93,6 +96,7 @@ class SDLSegConfig(SaliencyConfig):
     marker_cluster_mm: float | int = ranged(45, above=0)
     max_markers: int = ranged(40, least=1, most=1000)
     allow_no_markers: bool = False
+    temperature: float | int = ranged(1.0, above=0, most=100)
     threshold: float = ranged(0.5, above=0, below=1)
     min_component_cc: float | int = ranged(0.2, least=0)
     loss: SegmentationLoss = "dice_ce"

@@ -9,6 +9,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from salhub.metrics.segmentation import segmentation_scores, summarize
+from salhub.models.sdl_seg.calibration import calibration_error, near_target
 from salhub.models.sdl_seg.cases import PHANTOMS, Case, CaseFolder, phantom_case
 from salhub.models.sdl_seg.modeling_sdl_seg import SDLSegForVolumeSegmentation
 from salhub.models.sdl_seg.processing_sdl_seg import SDLSegImageProcessor
@@ -25,6 +26,7 @@ _COLUMNS = {
     "surface_dice": ("surface Dice 2 mm", "fraction"),
     "volume_ratio": ("volume ratio", "ratio"),
     "centroid_shift": ("centroid shift mm", "mm"),
+    "calibration_error": ("calibration error", "fraction"),
 }
 
 
@@ -185,6 +187,9 @@ def scored(
         found = predicted(allowed, case, markers)
         seconds = time.perf_counter() - began
         scores = segmentation_scores(found["mask"], case.mask, case.spacing)
+        near = near_target(case.mask, case.spacing)
+        chances = found["probability"][near].astype(np.float64)
+        scores["calibration_error"] = calibration_error(chances, case.mask[near])
         rows.append({**scores, "seconds": seconds})
     return rows
 
@@ -206,14 +211,14 @@ def add_scores(
             if name == "hd95":
                 results.add_metric(f"{title}/hd95 median", found[name].median, unit="mm")
                 results.add_metric(f"{title}/missed", found[name].failures, n=len(scores))
-        # How far below the first row each of the others is, on the same patients.
         table.append([title, *_cells(found)])
     seconds = [row["seconds"] for row in next(iter(rows.values()))]
     results.add_metric("seconds a volume", float(np.mean(seconds)), n=len(seconds), unit="s")
     note = (
         f"{len(patients)} volumes of {len(set(patients))} patients: mean (standard deviation). "
         "DSC is overlap, 1 at best. HD95 and ASD are distances between the surfaces, 0 at best; "
-        "missed targets count as failures there, and are not in the mean."
+        "missed targets count as failures there, and are not in the mean. The calibration error is "
+        "how far probabilities are from frequencies around the target."
     )
     columns = ["clips", *(heading for heading, _ in _COLUMNS.values()), "missed"]
     results.tables.append(Table("Masks against the truth", note, columns, table))
@@ -222,6 +227,6 @@ def add_scores(
 def _cells(found: Mapping[str, Any]) -> Iterator[str]:
     for name in _COLUMNS:
         one = found[name].estimate
-        digits = 3 if name in ("dice", "surface_dice", "volume_ratio") else 2
+        digits = 3 if name in ("dice", "surface_dice", "volume_ratio", "calibration_error") else 2
         yield f"{one.mean:.{digits}f} ({one.standard_deviation:.{digits}f})" if one.n else "—"
     yield f"{found['hd95'].failures} of {found['hd95'].estimate.n + found['hd95'].failures}"

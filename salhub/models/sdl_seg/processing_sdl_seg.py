@@ -305,7 +305,7 @@ class SDLSegImageProcessor:
                 f"There must be logits (B, 1, D, H, W) and one meta a volume, got "
                 f"{tuple(logits.shape)} and {len(meta)}."
             )
-        chances = logits.detach().float().sigmoid().cpu().numpy()[:, 0]
+        chances = (logits.detach().float() / self.config.temperature).sigmoid().cpu().numpy()[:, 0]
         return [self._finish(*one, limit) for one in zip(chances, meta, strict=True)]
 
     def _finish(self, chance: np.ndarray, meta: VolumeMeta, limit: float) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from salhub.backbones.text_classifier.recipe_text_classifier import save_in_half
 from salhub.metrics.segmentation import dice
 from salhub.model_card import Facts
 from salhub.models.sdl_seg.augmentation import training_patch
+from salhub.models.sdl_seg.calibration import fitted_temperature, near_target
 from salhub.models.sdl_seg.cases import (
     PHANTOMS,
     Case,
@@ -254,12 +255,27 @@ class SDLSegRecipe(TrainingRecipe):
     def validate(self, model: nn.Module, accelerator: Any) -> Mapping[str, float]:
         scores = []
         for one in self.validation:
-            pixels, label = training_patch(
-                one, None, np.random.default_rng(0), augment=False, augment_markers=False
-            )
+            pixels, label = self._whole(one)
             found = model.predict(pixels[None]).logits[0, 0] > 0
             scores.append(dice(found.cpu().numpy(), label[0].numpy() > 0))
         return {"dice": float(np.mean(scores))}
+
+    @torch.no_grad()
+    def finish(self, model: Any) -> nn.Module:
+        """Fit the temperature on the validation patients."""
+        model.eval()
+        scores, truth = [], []
+        for one in self.validation:
+            pixels, _ = self._whole(one)
+            near = near_target(one.mask, self.config.target_spacing)
+            scores.append(model.predict(pixels[None]).logits[0, 0].cpu().numpy()[near])
+            truth.append(one.mask[near])
+        model.config.temperature = fitted_temperature(np.concatenate(scores), np.concatenate(truth))
+        return model
+
+    def _whole(self, one: TrainingVolume) -> tuple[Tensor, Tensor]:
+        draws = np.random.default_rng(0)
+        return training_patch(one, None, draws, augment=False, augment_markers=False)
 
     def evaluate(self, model: nn.Module, accelerator: Any, results: Results) -> None:
         results.data = {"name": Path(self.arguments.data).name, **self._counts()}

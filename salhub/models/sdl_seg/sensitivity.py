@@ -72,7 +72,8 @@ def clip_sensitivity(
         places = coordinates.to(model.device, model.dtype).requires_grad_()
         pixels = batch["pixel_values"][0, :1].to(model.device, model.dtype)
         found = saliency_map(places, meta.grid.padded, meta.grid.target, config)
-        chances = model(torch.cat([pixels, found[None]])[None]).logits.double().sigmoid()
+        logits = model(torch.cat([pixels, found[None]])[None]).logits.double()
+        chances = (logits / config.temperature).sigmoid()
         voxel_cc = float(np.prod(meta.grid.target)) / 1000
         volume = chances[0, 0][tuple(slice(0, size) for size in meta.grid.inner)].sum() * voxel_cc
         gradient = torch.zeros_like(places)

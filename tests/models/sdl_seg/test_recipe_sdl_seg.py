@@ -8,6 +8,7 @@ import torch
 
 from salhub.metrics.segmentation import segmentation_scores
 from salhub.models.sdl_seg.augmentation import changed_markers, training_patch
+from salhub.models.sdl_seg.calibration import calibration_error, fitted_temperature
 from salhub.models.sdl_seg.cases import (
     CaseName,
     TrainingVolume,
@@ -22,6 +23,7 @@ from salhub.models.sdl_seg.evaluation_sdl_seg import (
     test_phantoms,
 )
 from salhub.models.sdl_seg.modeling_sdl_seg import SDLSegForVolumeSegmentation
+from salhub.models.sdl_seg.processing_sdl_seg import SDLSegImageProcessor
 from salhub.models.sdl_seg.recipe_sdl_seg import SDLSegArguments, SDLSegRecipe
 from salhub.models.sdl_seg.saliency_map import saliency_map
 from salhub.results import Results
@@ -223,3 +225,33 @@ def test_bad_options_are_refused_in_one_sentence(tmp_path):
             recipe_of(tmp_path, **options)
     with pytest.raises(FileNotFoundError, match=r"dataset\.json"):
         run(recipe_of(tmp_path / "out", data=str(tmp_path / "nothing")))
+
+
+# --- calibration ----------------------------------------------------------------------------------
+
+
+def test_the_temperature_makes_probabilities_frequencies():
+    draws = np.random.default_rng(0)
+    honest = draws.normal(0, 2, 20_000)
+    truth = draws.uniform(size=honest.size) < 1 / (1 + np.exp(-honest))
+    sure = 3.0 * honest
+    found = fitted_temperature(sure, truth)
+    assert found == pytest.approx(3.0, rel=0.05)
+    before, after = (calibration_error(1 / (1 + np.exp(-s)), truth) for s in (sure, sure / found))
+    assert before > 0.08 and after < 0.01
+    assert calibration_error(np.array([0.25, 0.25, 0.25, 0.25]), np.arange(4) == 0) == 0
+
+
+def test_probabilities_are_those_of_the_fitted_temperature(tmp_path):
+    found = run(recipe_of(tmp_path))
+    assert found is not None and "as it is/calibration_error" in {m.name for m in found.metrics}
+    model = SDLSegForVolumeSegmentation.from_pretrained(tmp_path)
+    temperature = model.config.temperature
+    assert 0.2 < temperature <= 20.01 and temperature != 1
+    [case] = test_phantoms(1, num_decoys=1, spacing=COARSE)
+    processor = SDLSegImageProcessor(model.config)
+    batch = processor(case.volume, case.spacing, markers=case.markers)
+    outputs = model.predict(batch["pixel_values"])
+    [result] = processor.post_process_segmentation(outputs, batch["meta"])
+    expected = 1 / (1 + np.exp(-outputs.logits[0, 0].numpy() / temperature))
+    np.testing.assert_allclose(result["probability"], expected, atol=1e-3)
