@@ -94,11 +94,27 @@ def linear_layers(block: nn.Module) -> dict[str, nn.Linear]:
             )
     found = {name: module for name, module in block.named_modules() if type(module) is nn.Linear}
     if not found:
+        kinds = {type(one).__name__ for one in block.modules() if isinstance(one, nn.Linear)}
         raise TypeError(
-            "the blocks have no plain linear layers; give a model of another family, that is not "
-            "quantized yet."
+            f"the layers of the blocks are of the kind {' and '.join(sorted(kinds))}, and only "
+            "plain linear layers are quantized; give a model such as LlamaForCausalLM."
+            if kinds
+            else "the blocks have no linear layers; give a model such as LlamaForCausalLM."
         )
     return found
+
+
+@torch.no_grad()
+def check_blocks(model: nn.Module) -> None:
+    """See whether the blocks of a model have linear layers and can be taken one by one.
+
+    Raises:
+        TypeError: They cannot, or are not there.
+    """
+    blocks = decoder_blocks(model)
+    for block in blocks.values():
+        linear_layers(block)
+    _keywords_of_blocks(model, blocks, torch.zeros(1, 2, dtype=torch.int64, device=model.device))
 
 
 @torch.no_grad()
@@ -168,8 +184,9 @@ def _keywords_of_blocks(
         def see(module, inputs, keywords):
             if len(inputs) > 1:
                 raise TypeError(
-                    f"{type(model).__name__} gives its blocks more than hidden states by position; "
-                    "such models cannot be taken block by block."
+                    f"{type(model).__name__} gives its blocks more than hidden states by "
+                    "position, and cannot be taken block by block; give a model such as "
+                    "LlamaForCausalLM."
                 )
             kept = {key: value for key, value in keywords.items() if key != "hidden_states"}
             found[name] = tree_map(in_float, kept)

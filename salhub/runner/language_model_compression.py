@@ -22,6 +22,7 @@ from salhub.model_card import Facts
 from salhub.quantization.decoder_blocks import (
     BlockInputs,
     block_outputs,
+    check_blocks,
     decoder_blocks,
     first_inputs,
     in_full_precision,
@@ -185,6 +186,7 @@ class CompressionRecipe(BlockRecipe):
         self._block_seconds: dict[str, float] = {}
         self.blocks = decoder_blocks(model)
         self.num_weights = sum(one.numel() for one in model.parameters())
+        check_blocks(model)
         widest = self._check_layers(model)
         if options.quantize_embeddings:
             check_embedding(model)

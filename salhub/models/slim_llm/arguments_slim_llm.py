@@ -158,10 +158,16 @@ class SlimLLMArguments(CompressionArguments):
                 f"search_weights is {values['search_weights']}; give search_weights=mask too, or "
                 "leave salience_weight out."
             )
+        if self.bits_granularity == "module" and self.preset in BASELINES:
+            raise ValueError(
+                f"preset={self.preset} gives all layers the same bits, and bits_granularity=module "
+                "chooses those of each; leave bits_granularity out and give bits of 2, 3 or 4, or "
+                "leave the preset out."
+            )
         if self.bits_granularity == "module" and allocation != "salience":
             raise ValueError(
                 f"allocation={allocation} is of groups, and bits_granularity is module; leave out "
-                "one of them, or the preset that means it."
+                "one of them."
             )
         if self.symmetric and self.bits_granularity != "module" and allocation != "uniform":
             raise ValueError(
@@ -192,10 +198,10 @@ class SlimLLMArguments(CompressionArguments):
             if not 2 <= self.bits <= 4:
                 raise ValueError(f"bits must be from 2 to 4, got {self.bits}.")
         elif isinstance(self.bits, float) and 2 < self.bits < 4:
-            raise ValueError(
-                f"bits must be 2, 3 or 4, got {self.bits}; give bits_granularity=module for a "
-                "mean between them."
-            )
+            between = "give bits_granularity=module for a mean between them"
+            if self.preset in BASELINES:
+                between = f"preset={self.preset} gives all layers the same bits"
+            raise ValueError(f"bits must be 2, 3 or 4, got {self.bits}; {between}.")
         else:
             super().check_bits()
 

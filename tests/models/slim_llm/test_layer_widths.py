@@ -166,7 +166,11 @@ class TestSymmetricWidths(RecipeTester):
         ({"bits": 2.5}, "bits must be 2, 3 or 4, got 2.5; give bits_granularity=module"),
         ({"bits_granularity": "module", "bits": 1.5}, "bits must be from 2 to 4, got 1.5"),
         ({**MODULE, "allocation": "random"}, "allocation=random is of groups"),
-        ({**MODULE, "preset": "gptq"}, "allocation=uniform is of groups"),
+        (
+            {**MODULE, "preset": "gptq"},
+            "preset=gptq gives all layers the same bits, and .*module chooses",
+        ),
+        ({"bits": 2.5, "preset": "rtn"}, "got 2.5; preset=rtn gives all layers the same bits"),
         ({"symmetric": True}, "symmetric needs one width a layer"),
     ],
 )

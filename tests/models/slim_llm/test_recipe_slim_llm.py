@@ -13,6 +13,10 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
+    FalconConfig,
+    FalconForCausalLM,
+    Gemma3nForCausalLM,
+    Gemma3nTextConfig,
     GgufConfig,
     GPT2Config,
     GPT2LMHeadModel,
@@ -260,8 +264,16 @@ def networks_of_other_kinds() -> dict:
     gpt = GPT2Config(vocab_size=280, n_embd=16, n_layer=1, n_head=2, n_positions=64)
     bert = BertConfig(hidden_size=16, intermediate_size=24, num_attention_heads=2, **tiny)
     t5 = T5Config(d_model=16, d_ff=24, num_layers=1, num_heads=2, vocab_size=280, d_kv=8)
+    falcon = FalconConfig(hidden_size=16, num_attention_heads=2, **tiny)
+    gemma = Gemma3nTextConfig(
+        hidden_size=16, intermediate_size=16, num_attention_heads=2, num_key_value_heads=1,
+        head_dim=8, vocab_size_per_layer_input=280, hidden_size_per_layer_input=8, laurel_rank=8,
+        num_kv_shared_layers=0, activation_sparsity_pattern=[0.0], pad_token_id=0, **tiny,
+    )  # fmt: skip
     return {
         "is a Conv1D, as in GPT-2": GPT2LMHeadModel(gpt),
+        "of the kind FalconLinear": FalconForCausalLM(falcon),
+        "Gemma3nForCausalLM gives its blocks more than": Gemma3nForCausalLM(gemma),
         "BertLMHeadModel is no decoder with one list of blocks": BertForMaskedLM(bert),
         "is a model of type 't5', which is no decoder": T5ForConditionalGeneration(t5),
     }
