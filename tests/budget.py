@@ -59,6 +59,7 @@ BUDGETS = {
     "tests/models/slim_llm/test_quantization_slim_llm.py::TestPackedSlimLLM::test_a_new": 10,
     "tests/models/apiq_saliency/test_adapters.py::TestApiQSaliencyQuantizer::test_a_new": 10,
     "tests/quantization/test_export.py::test_it_is_loaded_where_salhub": 10,
+    "tests/models/rep_mtl/test_modeling_rep_mtl.py::test_two_processes": 10,
     "tests/test_budget.py": 10,
 }
 

@@ -15,7 +15,9 @@ def state_of(model: nn.Module) -> dict[str, Any]:
     return {
         "training": {name: module.training for name, module in modules.items()},
         "hooks": {
-            name: [len(hooks) for key, hooks in sorted(vars(module).items()) if "_hooks" in key]
+            name: [
+                len(hooks) for key, hooks in sorted(vars(module).items()) if _are_hooks(key, hooks)
+            ]
             for name, module in modules.items()
         },
         "requires_grad": {name: p.requires_grad for name, p in model.named_parameters()},
@@ -25,6 +27,11 @@ def state_of(model: nn.Module) -> dict[str, Any]:
         "random": torch.get_rng_state().tolist(),
         "grad_mode": torch.is_grad_enabled(),
     }
+
+
+def _are_hooks(name: str, value: Any) -> bool:
+    # transformers notes beside them that it has put some there.
+    return "_hooks" in name and not isinstance(value, bool)
 
 
 class DeliberateError(Exception):

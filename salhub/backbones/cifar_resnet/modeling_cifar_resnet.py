@@ -113,6 +113,21 @@ class CifarResNetForImageClassification(SaliencyPreTrainedModel):
         is_safe = self.config.width % 8 == 0
         return torch.channels_last if is_safe else torch.contiguous_format
 
+    def feature_map(self, pixel_values: Tensor) -> Tensor:
+        """The last feature map, before it is averaged: (B, 4 * width, H / 4, W / 4) at stride 1.
+
+        Args:
+            pixel_values: As of `forward`.
+
+        Raises:
+            TypeError, ValueError: Pixels that are no batch of prepared pictures.
+        """
+        _check_pixel_values(pixel_values, self.config)
+        hidden_states = self.stem_activation(self.stem(_laid_out(pixel_values, self.memory_format)))
+        for block in self.blocks:
+            hidden_states = block(hidden_states)
+        return hidden_states
+
     def pooled_features(self, pixel_values: Tensor) -> Tensor:
         """What the classifier sees: the last feature maps, averaged over the picture.
 
@@ -125,11 +140,7 @@ class CifarResNetForImageClassification(SaliencyPreTrainedModel):
         Raises:
             TypeError, ValueError: Pixels that are no batch of prepared pictures.
         """
-        _check_pixel_values(pixel_values, self.config)
-        hidden_states = self.stem_activation(self.stem(_laid_out(pixel_values, self.memory_format)))
-        for block in self.blocks:
-            hidden_states = block(hidden_states)
-        return self.pool(hidden_states).flatten(1)
+        return self.pool(self.feature_map(pixel_values)).flatten(1)
 
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> ImageClassifierOutput:
         """Classify pictures.

@@ -136,6 +136,17 @@ class EfficientNetLiteForImageClassification(SaliencyPreTrainedModel):
         else:
             PreTrainedModel._init_weights(self, module)
 
+    def feature_map(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The last feature map, before it is averaged: (B, head_channels, H / 32, W / 32).
+
+        Args:
+            pixel_values: As of `forward`.
+        """
+        hidden_states = self.stem(pixel_values)
+        for block in self.blocks:
+            hidden_states = block(hidden_states)
+        return self.head(hidden_states)
+
     def forward(
         self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None
     ) -> ImageClassifierOutput:
@@ -148,10 +159,7 @@ class EfficientNetLiteForImageClassification(SaliencyPreTrainedModel):
         Returns:
             `logits` (B, num_labels) and, with labels, `loss` ().
         """
-        hidden_states = self.stem(pixel_values)
-        for block in self.blocks:
-            hidden_states = block(hidden_states)
-        hidden_states = self.pool(self.head(hidden_states)).flatten(1)
+        hidden_states = self.pool(self.feature_map(pixel_values)).flatten(1)
         logits = self.classifier(self.dropout(hidden_states))
         loss = None if labels is None else F.cross_entropy(logits, labels)
         return ImageClassifierOutput(loss=loss, logits=logits)

@@ -41,10 +41,10 @@ class RepMTLLoss(NamedTuple):
 class RepMTLRegularizer(nn.Module):
     """Adds both terms of Rep-MTL to the losses of several tasks.
 
-    It has no weights and touches neither network nor optimizer. Under DDP call it on what the
-    wrapped model returned, then `backward` once; with a GradScaler scale `loss`, not the losses
-    that are passed in. Terms are computed in float32 inside autocast. When gradients are
-    accumulated each pass has its own negatives and its own logarithms.
+    It has no weights, touches neither network nor optimizer, and adds nothing in evaluation mode.
+    Under DDP call it on what the wrapped model returned, then `backward` once; with a GradScaler
+    scale `loss`, not the losses that are passed in. Terms are computed in float32 inside autocast.
+    When gradients are accumulated each pass has its own negatives and its own logarithms.
 
     Args:
         lambda_tsr: Factor of the entropy over tasks, 0 or more; 0 does not compute it.
@@ -105,8 +105,8 @@ class RepMTLRegularizer(nn.Module):
         self._said: set[str] = set()
 
     def is_due(self, step: int | None) -> bool:
-        """Whether a step has the terms; one without a number always has."""
-        if not (self.lambda_tsr or self.lambda_csa):
+        """Whether a step has the terms: one without a number always, in training mode."""
+        if not self.training or not (self.lambda_tsr or self.lambda_csa):
             return False
         return step is None or (
             step >= self.start_step and (step - self.start_step) % self.apply_every == 0

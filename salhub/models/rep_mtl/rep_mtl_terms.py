@@ -171,10 +171,13 @@ def log_losses(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 f"The loss of task '{name}' is {float(loss):.4g}, which has no logarithm; give "
                 "losses of 0 or more, or log_transform=False."
             )
-    full = {
-        name: loss if loss.dtype == torch.float64 else loss.float() for name, loss in losses.items()
-    }
-    return {name: (loss.clamp_min(0) + _LOG_EPSILON).log() for name, loss in full.items()}
+    return {name: log_of(loss) for name, loss in losses.items()}
+
+
+def log_of(losses: Tensor) -> Tensor:
+    """The logarithm of losses plus 1e-8, in float32 at least; below 0 they count as 0."""
+    losses = losses if losses.dtype == torch.float64 else losses.float()
+    return (losses.clamp_min(0) + _LOG_EPSILON).log()
 
 
 def task_saliency(
@@ -246,10 +249,8 @@ def specific_saliency(saliency: Tensor) -> tuple[Tensor, Tensor]:
     Source: equations 4 to 6 of arXiv 2507.21049: the mean over channels keeps its sign, and then
     its absolute value is taken.
     """
-    size = saliency.mean(2).abs()  # (T, B, N)
-    total = size.sum(0)
-    is_heard = total > 0
-    shares = size / torch.where(is_heard, total, 1)
+    shares = position_shares(saliency)
+    is_heard = shares.detach().sum(0) > 0
     # 0 ln 0 is 0, and so is its gradient.
     entropy = -(shares * torch.where(shares > 0, shares, 1).log()).sum(0)
     count = is_heard.sum()

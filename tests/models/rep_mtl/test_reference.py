@@ -56,10 +56,10 @@ def literal_entropy(saliency):
     for b, y, x in itertools.product(range(batch), range(height), range(width)):
         size = [saliency[t, b, :, y, x].mean().abs() for t in range(tasks)]
         total = sum(size)
-        if float(total) == 0:
+        if float(total.detach()) == 0:
             continue
         shares = [one / total for one in size]
-        terms.append(sum(-p * p.log() for p in shares if float(p) > 0))
+        terms.append(sum(-p * p.log() for p in shares if float(p.detach()) > 0))
     return sum(terms) / len(terms)
 
 

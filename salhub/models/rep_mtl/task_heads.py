@@ -1,0 +1,83 @@
+"""Heads of tasks on a shared map; every operation has a second derivative."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from salhub.models.rep_mtl.configuration_rep_mtl import RepMTLConfig, Task
+
+
+def conv_norm(
+    in_channels: int, out_channels: int, kernel_size: int = 1, rate: int = 1
+) -> nn.Module:
+    """A convolution that keeps the size of the map, batch normalisation and ReLU."""
+    padding = rate * (kernel_size // 2)
+    return nn.Sequential(
+        nn.Conv2d(
+            in_channels, out_channels, kernel_size, padding=padding, dilation=rate, bias=False
+        ),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(),
+    )
+
+
+class DilatedPyramid(nn.Module):
+    """The dilated convolutions of DeepLabV3, side by side.
+
+    Source: Chen et al. 2017 (arXiv 1706.05587), section 3.3.
+    """
+
+    def __init__(self, in_channels: int, channels: int, rates: list[int] | tuple[int, ...]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            [conv_norm(in_channels, channels)]
+            + [conv_norm(in_channels, channels, 3, rate) for rate in rates]
+        )
+        # A mean over the whole map has one value a picture, which batch norm cannot take alone.
+        self.whole = nn.Sequential(nn.Conv2d(in_channels, channels, 1), nn.ReLU())
+        self.join = conv_norm((len(rates) + 2) * channels, channels)
+
+    def forward(self, shared: Tensor) -> Tensor:
+        whole = self.whole(shared.mean((2, 3), keepdim=True)).expand(-1, -1, *shared.shape[2:])
+        return self.join(torch.cat([*(one(shared) for one in self.branches), whole], 1))
+
+
+class TaskHead(nn.Module):
+    """What one task makes of the shared map.
+
+    Args:
+        task: The task.
+        in_channels: Channels of the shared map.
+        config: Says how heads are built.
+    """
+
+    def __init__(self, task: Task, in_channels: int, config: RepMTLConfig) -> None:
+        super().__init__()
+        self.kind, self.dense = task.type, task.dense
+        channels = in_channels if config.head == "linear" else config.head_channels
+        if config.head == "conv":
+            self.body = conv_norm(in_channels, channels, 3)
+        elif config.head == "aspp":
+            self.body = DilatedPyramid(in_channels, channels, config.aspp_rates)
+        else:
+            self.body = nn.Identity()
+        self.last = (
+            nn.Conv2d(channels, task.num_labels, 1)
+            if task.dense
+            else nn.Linear(channels, task.num_labels)
+        )
+
+    def forward(self, shared: Tensor, size: tuple[int, int]) -> Tensor:
+        """Predict.
+
+        Args:
+            shared: (B, C, h, w).
+            size: Height and width of the pictures, which dense predictions are resized to.
+        """
+        hidden = self.body(shared)
+        if not self.dense:
+            return self.last(hidden.mean((2, 3)))
+        found = F.interpolate(self.last(hidden), size, mode="bilinear", align_corners=False)
+        if self.kind == "normals":
+            return F.normalize(found.float() if found.dtype != torch.float64 else found, dim=1)
+        return found[:, 0] if self.kind in ("depth", "edge") else found
