@@ -256,8 +256,10 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
         for row, (one, parts) in enumerate(zip(group, finished, strict=True)):
             iterations = int(outputs.iterations[row])
             films[row].end(iterations)
-            energy = [value for value in outputs.energy[row].tolist() if math.isfinite(value)]
-            steps = [config.check_every * (place + 1) for place in range(len(energy))]
+            # What follows the last check is a repetition of it.
+            count = math.ceil(iterations / config.check_every)
+            energy = outputs.energy[row, :count].tolist()
+            steps = [config.check_every * (place + 1) for place in range(count)]
             results.append(
                 ImageSegmentationResult(
                     image=one.picture,

@@ -16,8 +16,6 @@ from salhub.models.active_contour.contour_lines import contour_lines
 
 # A closed ring, float64 (N, 2), x and y; its first point is repeated at its end.
 Ring = np.ndarray
-# The outer ring, and then one for each hole.
-Polygon = list[Ring]
 
 # Of a pixel, between a corner of a polygon and the centres beside it; below, rounding would count.
 _NEAREST = 1 / 256
@@ -33,20 +31,20 @@ class Region:
         label: Its number in the label picture, 1 for the largest piece.
         area: Pixels.
         box: left, top, right, bottom in pixels; the last two are just outside.
-        polygons: One; or several where the contour passes between pixels that touch at a corner.
-            Outer rings run counterclockwise in the plane of the numbers, as GeoJSON wants them,
-            which looks clockwise where y points down; holes run the other way.
+        polygon: The outer ring, and then one for each hole. The outer ring runs counterclockwise in
+            the plane of the numbers, as GeoJSON wants it, which looks clockwise where y points
+            down; holes run the other way.
     """
 
     label: int
     area: int
     box: tuple[int, int, int, int]
-    polygons: list[Polygon]
+    polygon: list[Ring]
 
     @property
     def holes(self) -> int:
         """How many holes it has."""
-        return sum(len(polygon) - 1 for polygon in self.polygons)
+        return len(self.polygon) - 1
 
 
 def find_regions(mask: np.ndarray, level_set: np.ndarray) -> tuple[np.ndarray, list[Region]]:
@@ -65,7 +63,7 @@ def find_regions(mask: np.ndarray, level_set: np.ndarray) -> tuple[np.ndarray, l
         >>> mask = np.zeros((4, 5), dtype=bool)
         >>> mask[1:3, 1:4] = True
         >>> labels, [region] = find_regions(mask, np.where(mask, -1.0, 1.0))
-        >>> region.box, region.area, len(region.polygons[0])
+        >>> region.box, region.area, len(region.polygon)
         ((1, 1, 4, 3), 6, 1)
     """
     found, count = ndimage.label(mask, _TOUCHING_CORNERS)
@@ -98,23 +96,20 @@ def _field(mask: np.ndarray, level_set: np.ndarray) -> np.ndarray:
     return np.where(rim, np.abs(field), field)
 
 
-def _polygons_of_labels(labels: np.ndarray, field: np.ndarray) -> dict[int, list[Polygon]]:
+def _polygons_of_labels(labels: np.ndarray, field: np.ndarray) -> dict[int, list[Ring]]:
     around = np.pad(labels, 1)
-    outer: dict[int, list[Ring]] = {}
-    holes: dict[int, list[Ring]] = {}
-    for line in contour_lines(field):
+    found: dict[int, list[Ring]] = {}
+    # Of one piece the outer ring reaches highest.
+    for line in sorted(contour_lines(field), key=lambda one: one[:, 0].min()):
         row, column = line[np.argmin(line[:, 0])]
         above, below = int(np.floor(row)), int(np.ceil(row))
         # The ring's own side is below its highest point, which lies between two pixels.
         is_outer = bool(around[below, int(column)])
         label = int(around[below if is_outer else above, int(column)])
-        ring = _turned(np.round(line[:, ::-1] - 0.5, _DECIMALS), is_outer)
-        (outer if is_outer else holes).setdefault(label, []).append(ring)
-    return {label: _nested(rings, holes.get(label, [])) for label, rings in outer.items()}
-
-
-def _turned(ring: Ring, is_outer: bool) -> Ring:
-    return ring if (_signed_area(ring) > 0) == is_outer else ring[::-1]
+        ring = np.round(line[:, ::-1] - 0.5, _DECIMALS)
+        is_turned = (_signed_area(ring) > 0) != is_outer
+        found.setdefault(label, []).append(ring[::-1] if is_turned else ring)
+    return found
 
 
 def _signed_area(ring: Ring) -> float:
@@ -122,25 +117,8 @@ def _signed_area(ring: Ring) -> float:
     return float(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1])) / 2
 
 
-def _nested(outer: Sequence[Ring], holes: Sequence[Ring]) -> list[Polygon]:
-    polygons = [[ring] for ring in outer]
-    for hole in holes:
-        inside = [one for one in polygons if len(polygons) == 1 or _contains(one[0], hole[0])]
-        min(inside, key=lambda one: _signed_area(one[0])).append(hole)
-    return polygons
-
-
-def _contains(ring: Ring, point: np.ndarray) -> bool:
-    """Whether a ray from the point to the right crosses the ring an odd number of times."""
-    (x, y), (start, end) = point, (ring[:-1], ring[1:])
-    crosses = (start[:, 1] > y) != (end[:, 1] > y)
-    start, end = start[crosses], end[crosses]
-    share = (y - start[:, 1]) / (end[:, 1] - start[:, 1])
-    return bool(np.count_nonzero(start[:, 0] + share * (end[:, 0] - start[:, 0]) > x) % 2)
-
-
 def to_geojson(regions: Sequence[Region], properties: dict[str, Any]) -> dict[str, Any]:
-    """Return a FeatureCollection with a Polygon or MultiPolygon for each piece.
+    """Return a FeatureCollection with a Polygon for each piece.
 
     Args:
         regions: The pieces.
@@ -148,11 +126,8 @@ def to_geojson(regions: Sequence[Region], properties: dict[str, Any]) -> dict[st
     """
     features = []
     for region in regions:
-        rings = [[ring.tolist() for ring in polygon] for polygon in region.polygons]
-        is_one = len(rings) == 1
-        kind, coordinates = ("Polygon", rings[0]) if is_one else ("MultiPolygon", rings)
         own = {"label": region.label, "area": region.area, "box": list(region.box)}
-        shape = {"type": kind, "coordinates": coordinates}
+        shape = {"type": "Polygon", "coordinates": [ring.tolist() for ring in region.polygon]}
         features.append({"type": "Feature", "geometry": shape, "properties": own})
     return {"type": "FeatureCollection", "properties": properties, "features": features}
 
@@ -175,7 +150,7 @@ def to_coco(
     annotations = []
     for region in regions:
         left, top, right, bottom = region.box
-        corners = [ring[:-1].ravel().tolist() for [ring, *_] in region.polygons]
+        corners = [region.polygon[0][:-1].ravel().tolist()]
         annotations.append(
             {
                 "id": region.label,

@@ -146,7 +146,7 @@ class ImageSegmentationResult(PipelineResult):
 
         Whole numbers are edges of pixels; the centre of the first pixel is (0.5, 0.5).
         """
-        return [ring for one in self.regions for polygon in one.polygons for ring in polygon]
+        return [ring for one in self.regions for ring in one.polygon]
 
     # --- pictures ---------------------------------------------------------------------------------
 

@@ -31,8 +31,7 @@ def test_polygons_on_pixels_are_the_mask(blur, level, seed):
     labels, regions = find_regions(mask, field)
     assert (labels > 0).sum() == mask.sum() and len(regions) == labels.max()
     for region in regions:
-        rings = [ring for polygon in region.polygons for ring in polygon]
-        assert (pixels_inside(rings, mask.shape) == (labels == region.label)).all()
+        assert (pixels_inside(region.polygon, mask.shape) == (labels == region.label)).all()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -41,14 +40,14 @@ def test_rings_are_closed_simple_and_turned_as_geojson_wants_them(seed):
     _, regions = find_regions(mask, field)
     assert any(region.holes for region in regions)
     for region in regions:
-        for outer, *holes in region.polygons:
-            assert signed_area(outer) > 0 and all(signed_area(hole) < 0 for hole in holes)
-            for ring in (outer, *holes):
-                assert (ring[0] == ring[-1]).all() and len(ring) >= 4
-                assert (np.diff(ring, axis=0) != 0).any(axis=1).all()
-                assert not crosses_itself(ring.tolist())
-            for hole in holes:
-                assert pixels_inside([outer], mask.shape)[pixels_inside([hole], mask.shape)].all()
+        outer, *holes = region.polygon
+        assert signed_area(outer) > 0 and all(signed_area(hole) < 0 for hole in holes)
+        for ring in (outer, *holes):
+            assert (ring[0] == ring[-1]).all() and len(ring) >= 4
+            assert (np.diff(ring, axis=0) != 0).any(axis=1).all()
+            assert not crosses_itself(ring.tolist())
+        for hole in holes:
+            assert pixels_inside([outer], mask.shape)[pixels_inside([hole], mask.shape)].all()
 
 
 def test_the_largest_piece_comes_first_and_corners_connect():
@@ -62,19 +61,17 @@ def test_the_largest_piece_comes_first_and_corners_connect():
         assert region.box == box and region.area == len(rows)
 
 
-def test_pixels_that_touch_at_a_corner_are_one_piece_of_one_polygon():
-    mask = np.eye(2, dtype=bool)
-    _, [region] = find_regions(np.pad(mask, 1), np.where(np.pad(mask, 1), -1.0, 1.0))
-    assert len(region.polygons) == 1
-    geometry = to_geojson([region], {})["features"][0]["geometry"]
-    assert geometry["type"] == "Polygon" and len(geometry["coordinates"]) == 1
+def test_pixels_that_touch_at_a_corner_are_one_piece_of_one_ring():
+    mask = np.pad(np.eye(2, dtype=bool), 1)
+    _, [region] = find_regions(mask, np.where(mask, -1.0, 1.0))
+    assert len(region.polygon) == 1 and region.area == 2
 
 
 def test_contours_are_finer_than_pixels_and_end_at_the_edge_of_the_picture():
     columns = np.arange(8.0)
     field = np.tile(columns - 2.25, (5, 1))  # zero a quarter of a pixel beyond the third centre
     _, [region] = find_regions(field < 0, field)
-    [[ring]] = region.polygons
+    [ring] = region.polygon
     assert (ring[:, 0].min(), ring[:, 1].min(), ring[:, 1].max()) == (0, 0, 5)
     assert ring[:, 0].max() == pytest.approx(2.75, abs=1e-3)
 
@@ -89,7 +86,7 @@ def test_pieces_that_were_removed_and_holes_that_were_filled_change_the_polygons
     filled = radius < 8.2
     _, [region] = find_regions(filled, field)
     assert region.holes == 0
-    assert (pixels_inside(region.polygons[0], ring.shape) == filled).all()
+    assert (pixels_inside(region.polygon, ring.shape) == filled).all()
 
 
 def test_coco_has_corners_or_run_lengths_and_is_json():
@@ -121,11 +118,8 @@ def test_geojson_says_what_each_piece_is():
     content = json.loads(json.dumps(to_geojson(regions, {"model": "x"})))
     assert content["type"] == "FeatureCollection" and content["properties"] == {"model": "x"}
     for feature in content["features"]:
-        shape = feature["geometry"]
-        polygons = (
-            shape["coordinates"] if shape["type"] == "MultiPolygon" else [shape["coordinates"]]
-        )
-        rings = [np.array(ring) for polygon in polygons for ring in polygon]
+        assert feature["geometry"]["type"] == "Polygon"
+        rings = [np.array(ring) for ring in feature["geometry"]["coordinates"]]
         piece = labels == feature["properties"]["label"]
         assert (pixels_inside(rings, mask.shape) == piece).all()
         assert feature["properties"]["area"] == piece.sum()
