@@ -6,7 +6,8 @@
 A table that fills up: every cell (a method, a width, a seed that draws the calibration text) is
 written to benchmarks/results/slim_llm.json when it is measured, and is not measured again; what is
 missing is listed, and the next run goes on there. `--minutes` says when to stop, and `--speed`
-times a whole model, the work on a block, or writing, which wants an idle machine.
+times a whole model, the work on a block, or writing, which wants an idle machine. `--smoke` is for
+a model that is too small for anything to follow from its numbers: nothing is required of them.
 """
 
 import argparse
@@ -116,6 +117,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--test-tokens", type=int, default=20_480)
     parser.add_argument("--precision", choices=("highest", "high", "medium"), default="highest")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--smoke", action="store_true", help="claim nothing of the numbers")
     parser.add_argument("--output", type=Path, default=RESULTS / "slim_llm.json")
     return parser.parse_args(arguments)
 
@@ -154,6 +156,9 @@ def _opened(options: argparse.Namespace, source: Source) -> Results:
         f"python -m benchmarks.slim_llm --model {data['name']} --calibration "
         f"{data['calibration']} --test {data['test']} --precision {data['precision']}"
     )
+    if options.smoke:
+        data["claims"] = None
+        command += f" --smoke --group-size {data['group_size']} --output {options.output.name}"
     if not options.output.is_file():
         return Results(options.output.stem, command, seed=0, data=data)
     found = Results.load(options.output)
@@ -182,11 +187,12 @@ def _write(results: Results, options: argparse.Namespace) -> None:
         results.tables.append(_table(results, table_of, bits))
     results.tables += _speed_tables(times)
     results.tables.append(_missing(table_of, times))
-    add_requirements(results, _requirements(table_of) + _speed_requirements(times))
+    if not options.smoke:
+        add_requirements(results, _requirements(table_of) + _speed_requirements(times))
     results.tables.append(peers_table(peers))
     record_versions(results, peers)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    save_results(results, options.output, TITLE)
+    save_results(results, options.output, f"{TITLE}: a smoke test" if options.smoke else TITLE)
 
 
 class _Cells:
@@ -227,8 +233,11 @@ def _table(results: Results, table_of: _Cells, bits: int) -> Table:
         f"of {data['calibration']}, which the seed draws; mean over seeds with the 95 % interval "
         "of Student's t, in float32; quantized with torch's float32_matmul_precision at "
         f"'{data['precision']}'. Error is that of the layers' outputs on the calibration text. "
-        "Seconds and memory are those of the whole quantization, on a machine that others use too."
+        "Seconds and memory are those of the whole quantization, on machines of several kinds that "
+        "others use too."
     )
+    if "claims" in data:
+        note = f"The model is too small for anything to follow about methods. {note}"
     columns = [
         "method",
         "perplexity",

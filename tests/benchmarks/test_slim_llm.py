@@ -102,6 +102,16 @@ def test_a_run_that_was_stopped_goes_on_and_lists_what_is_missing(words, tmp_pat
     assert ratio[0] == pytest.approx(222 / 212, rel=1e-3) and ratio[2] == "MISSED"
 
 
+def test_nothing_is_required_of_a_smoke_test(words, tmp_path):
+    slim_llm.main([*words, "--smoke", "--only", OURS, CLIPPED], fake)
+    found = Results.load(tmp_path / "found.json")
+    assert "Required" not in {table.title for table in found.tables}
+    assert "too small for anything to follow" in found.tables[0].note
+    assert found.command.endswith("--smoke --group-size 8 --output found.json")
+    with pytest.raises(SystemExit, match="give another --output"):
+        slim_llm.main([*words, "--minutes", "0"], fake)
+
+
 def test_results_of_another_text_are_not_mixed_in(words, tmp_path):
     slim_llm.main([*words, "--seeds", "1", "--only", OURS], fake)
     with pytest.raises(SystemExit, match="give another --output"):
