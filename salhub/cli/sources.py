@@ -147,9 +147,12 @@ def folder_sources(text: str, pipeline_class: Any) -> FolderSources | None:
     if text == STDIN or not _has_files(pipeline_class) or not os.path.isdir(text):
         return None
     listing = list_folder(text, pipeline_class.input_suffixes)
-    found, folders = list(listing.files), [path for path in listing.folders if _holds_files(path)]
-    others = [path for path in listing.left_out if path.name != RUN_FILE]
     beside = [ending for endings in pipeline_class.companions.values() for ending in endings]
+    names = {_stem(path, pipeline_class) for path in listing.files}
+    # A companion may be of the kind of an input, as a mask beside its volume is.
+    found = [path for path in listing.files if _owner(path, beside) not in names]
+    folders = [path for path in listing.folders if _holds_files(path)]
+    others = [path for path in listing.left_out if path.name != RUN_FILE]
     if pipeline_class.folder_is_one_input:
         is_series = not found and any(not ending_of(path.name, beside) for path in others)
         if is_series and folders:
@@ -164,9 +167,14 @@ def folder_sources(text: str, pipeline_class: Any) -> FolderSources | None:
         raise FileNotFoundError(_no_input(text, pipeline_class, others))
     sources = [Source(str(path), _stem(path, pipeline_class), is_path=True) for path in found]
     stems = {one.stem for one in sources}
-    ends = {path: ending_of(path.name, beside) for path in others}
-    foreign = [p for p, end in ends.items() if not end or p.name[: -len(end)] not in stems]
+    foreign = [path for path in others if _owner(path, beside) not in stems]
     return FolderSources(sources, foreign, folders)
+
+
+def _owner(path: Path, beside: Sequence[str]) -> str | None:
+    """Return what an input is called that a file would belong to by its ending; None for none."""
+    ending = ending_of(path.name, beside)
+    return path.name[: -len(ending)] if ending else None
 
 
 def _no_input(text: str, pipeline_class: Any, others: Sequence[Path]) -> str:

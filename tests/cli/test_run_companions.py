@@ -329,6 +329,21 @@ def test_files_that_hold_a_series_are_inputs_too(patients, model, call_json):
 
 
 @pytest.mark.parametrize("kind", [SeriesPipeline])
+def test_a_companion_of_the_kind_of_an_input_is_none_itself(
+    patients, model, call_json, monkeypatch
+):
+    monkeypatch.setattr(SeriesPipeline, "companions", {"markers": ("-mask.nii.gz", ".json")})
+    (patients / "scans" / "carl-mask.nii.gz").write_text("masked")
+    (patients / "scans" / "eve-mask.nii.gz").write_text("of nothing")
+    records = call_json("run", model, "scans", "-o", "out")
+    assert [(Path(one["input"]).name, one["lines"]) for one in records] == [
+        ("carl.nii.gz", ["> c masked"]),
+        ("dora.nii", ["> d marked"]),
+        ("eve-mask.nii.gz", ["> of nothing"]),
+    ]
+
+
+@pytest.mark.parametrize("kind", [SeriesPipeline])
 def test_a_folder_that_may_be_one_input_or_several_is_asked_about(patients, model, call):
     (patients / "ward" / "DICOMDIR").write_text("index")
     error = call("run", model, "ward", "-o", "out", code=1).stderr

@@ -16,11 +16,11 @@ from gradio.utils import get_upload_folder
 import salhub.pipelines  # noqa: F401 - registers all pipelines before one is imported
 from salhub.errors import MissingExtraError
 from salhub.models.sdl_seg.clip_edits import ClipEdits
-from salhub.models.sdl_seg.phantom import BreastPhantom, make_breast_phantom
+from salhub.models.sdl_seg.phantom import BreastPhantom
 from salhub.models.sdl_seg.result_sdl_seg import VolumeSegmentationResult
 from salhub.models.sdl_seg.slice_pictures import picture_to_voxel
 from salhub.models.sdl_seg.viewer import MOVES, viewer, viewer_pane
-from salhub.models.sdl_seg.volume_files import volume_of_phantom
+from salhub.models.sdl_seg.volume_files import sample_phantom, volume_of_phantom
 from salhub.pipelines import pipeline
 from salhub.pipelines.base import whole_number
 from salhub.ui.controls import sent_number, slider
@@ -35,15 +35,16 @@ _MOST_ANSWERS = 8
 _REACH_MM = 5.0
 _FILES = {"nifti": ("Mask (.nii.gz)", ".nii.gz"), "polygons": ("Polygons in mm (.json)", ".json")}
 _HINT = (
-    "The orange contour is what the network finds; it follows the clips. Four other shapes in the "
-    "breast look like the bed and have no clips."
+    "The orange contour is what the network finds; it follows the clips. Other shapes look like "
+    "the bed and have no clips. The CT stays as it is: of a clip that is moved or taken away, the "
+    "white spot remains."
 )
 
 
 @lru_cache(maxsize=4)
 def phantom_of(seed: int) -> BreastPhantom:
-    """Return the phantom of a seed; the last ones are kept."""
-    return make_breast_phantom(seed)
+    """Return a phantom that no model was trained on; the last ones are kept."""
+    return sample_phantom(seed)
 
 
 class Page(Frame):
@@ -73,7 +74,7 @@ class Page(Frame):
     def asked(self) -> dict[str, Component]:
         """Build the seed of the phantom, and what is done to its clips."""
         return {
-            "seed": slider(0, _LARGEST_SEED, 0, step=1, label="Phantom (seed)"),
+            "seed": slider(0, _LARGEST_SEED, 0, step=1, label="Phantom, by its seed"),
             "another": gr.Button("Another phantom", variant="primary"),
             "reset": gr.Button("Clips as they were found"),
         }
@@ -94,6 +95,7 @@ class Page(Frame):
         return {
             "opacity": slider(0, 1, 0.5, step=0.1, label="Saliency map over the CT"),
             "show_truth": gr.Checkbox(True, label="Show the true bed"),
+            "show_bands": gr.Checkbox(False, label="Show outlines at 5 % and 95 %"),
             "edits": gr.Textbox(
                 "",
                 label="Changes of the clips",
@@ -231,6 +233,7 @@ class Page(Frame):
             _checked_clip(query["chosen"], len(places)),
             opacity=float(sent_number("opacity", query["opacity"])),
             show_truth=bool(query["show_truth"]),
+            show_bands=bool(query["show_bands"]),
         )
         before = self.answer(seed, "", settings) if edits.write() else None
         stem = file_stem(f"phantom-{seed}", "bed")
@@ -305,17 +308,18 @@ def _numbers(
 ) -> list[Fact]:
     assert result.truth is not None and result.scores is not None
     true_cc = float(result.truth.sum() * np.prod(result.volume.spacing) / 1000)
-    scores = result.scores
+    scores, (low, high) = result.scores, result.band_cc
 
     def was(name: str, write: Callable[[float], str]) -> str:
         if before is None or before.scores is None:
             return ""
         return f"{write(before.scores[name])} with the clips as found"
 
+    size = f"{low:.1f} to {high:.1f} at 95 % and 5 %; in truth {true_cc:.1f}"
     dice = was("dice", "{:.2f}".format) or "1 is perfect, 0 is a miss"
     hd95 = was("hd95", _mm) or "95 % of both outlines are nearer"
     found = [
-        Fact(f"{result.volume_cc:.1f} cm³", "Volume", f"the true bed has {true_cc:.1f} cm³"),
+        Fact(f"{result.volume_cc:.1f} cm³", "Volume", size),
         Fact(f"{scores['dice']:.2f}", "Dice (DSC)", dice),
         Fact(_mm(scores["hd95"]), "HD95", hd95),
         Fact(_mm(scores["assd"]), "Mean distance", was("assd", _mm) or "between the outlines"),

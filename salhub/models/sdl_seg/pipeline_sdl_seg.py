@@ -10,7 +10,6 @@ from salhub.data.samples import PREFIX
 from salhub.models.sdl_seg.marker_files import MARKER_ENDINGS, read_markers
 from salhub.models.sdl_seg.processing_sdl_seg import SDLSegImageProcessor
 from salhub.models.sdl_seg.result_sdl_seg import VolumeSegmentationResult, joined
-from salhub.models.sdl_seg.volume import Volume
 from salhub.models.sdl_seg.volume_files import (
     VOLUME_ENDINGS,
     load_mask,
@@ -162,9 +161,3 @@ def _on_volume(meta: Any) -> np.ndarray | None:
     if meta.saliency is None:
         return None
     return np.asarray(meta.grid.resample_back(meta.saliency), dtype=np.float32)
-
-
-def as_volume(source: Any) -> Volume:
-    """Return what a page shows of an input before anything is found in it."""
-    phantom = phantom_sample(source)
-    return load_volume(source) if phantom is None else volume_of_phantom(phantom)

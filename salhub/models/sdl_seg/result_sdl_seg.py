@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from salhub.metrics.segmentation import segmentation_scores
 from salhub.models.sdl_seg.contours import area, outlines
@@ -24,6 +25,8 @@ from salhub.pipelines.result import PICTURE_WRITERS, PipelineResult, check_compa
 from salhub.viz import figure
 
 _MOST_SLICES = 6
+# Probabilities of the thin lines: surely inside, and surely outside beyond.
+_BAND = (0.95, 0.05)
 _PATIENT = "patient mm, RAS: x to the right, y to the front, z to the head"
 _ARRAY = "mm along (x, y, z) from the centre of the first voxel; nobody knows where in the patient"
 
@@ -69,7 +72,21 @@ class VolumeSegmentationResult(PipelineResult):
     @property
     def volume_cc(self) -> float:
         """Volume of the mask in cm3."""
-        return float(self.mask.sum() * np.prod(self.volume.spacing) / 1000)
+        return self._cc(self.mask)
+
+    @cached_property
+    def band_cc(self) -> tuple[float, float]:
+        """Volumes in cm3 at a probability of 0.95 and of 0.05, see `band`."""
+        return self._cc(self.bands[0]), self._cc(self.bands[1])
+
+    @cached_property
+    def bands(self) -> tuple[np.ndarray, np.ndarray]:
+        """Masks at a probability of 0.95 and of 0.05, see `band`."""
+        sure, likely = _BAND
+        return self.band(sure), self.band(likely)
+
+    def _cc(self, mask: np.ndarray) -> float:
+        return float(mask.sum() * np.prod(self.volume.spacing) / 1000)
 
     @cached_property
     def centroid_mm(self) -> tuple[float, float, float] | None:
@@ -86,6 +103,28 @@ class VolumeSegmentationResult(PipelineResult):
         if self.truth is None:
             return None
         return segmentation_scores(self.mask, self.truth, self.volume.spacing)
+
+    def band(self, level: float) -> np.ndarray:
+        """Return the mask at another probability, bool (Z, Y, X).
+
+        Between the masks at 0.05 and 0.95 lies what the network is unsure of.
+
+        Args:
+            level: In (0, 1). Below the threshold, parts that the mask has no share in stay out, and
+                above it, nothing comes in that the mask has not.
+
+        Raises:
+            ValueError: Another level.
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level must be above 0 and below 1, got {level}.")
+        likely = self.probability > level
+        if level == self.threshold:
+            return self.mask
+        if level > self.threshold:
+            return likely & self.mask
+        parts, _ = ndimage.label(likely | self.mask)
+        return np.isin(parts, np.unique(parts[self.mask])) & (parts > 0)
 
     def contours(self) -> list[dict[str, Any]]:
         """Return the outlines of the mask, slice by slice.
@@ -120,7 +159,10 @@ class VolumeSegmentationResult(PipelineResult):
         numbers = shown_slices(self.mask, self.markers, _MOST_SLICES, self._others())
         items = [(self._slice(number), self._caption(number)) for number in numbers]
         title = f"{self.volume_cc:.1f} cm³"
-        lines = "Orange: what was found. Rings: markers, broken where they lie in the slice beside."
+        lines = (
+            "Orange: what was found, thin at a probability of 5 % and of 95 %. Rings: markers, "
+            "broken where they lie in the slice beside."
+        )
         note = lines + (" Blue: the truth." if self.truth is not None else "")
         return figure.compare(
             [caption for _, caption in items],
@@ -167,7 +209,9 @@ class VolumeSegmentationResult(PipelineResult):
         masks = {PREDICTED: self.mask} if self.truth is None else {
             TRUTH: self.truth, PREDICTED: self.mask,
         }  # fmt: skip
-        return slice_picture(self.volume, number, masks=masks, markers=self.markers)
+        return slice_picture(
+            self.volume, number, masks=masks, bands=self.bands, markers=self.markers
+        )
 
     def _caption(self, number: int) -> str:
         height = self._to_mm(np.array([[number, 0, 0]]))[0, 2]
@@ -186,6 +230,7 @@ class VolumeSegmentationResult(PipelineResult):
             "warnings": list(self.warnings),
             "model": self.model_name,
             "volume_cc": self.volume_cc,
+            "band_cc": list(self.band_cc),
             "centroid_mm": self.centroid_mm,
             "threshold": self.threshold,
             "coordinates": _ARRAY if self.volume.affine is None else _PATIENT,
@@ -208,7 +253,9 @@ class VolumeSegmentationResult(PipelineResult):
         scored = ""
         if self.scores is not None:
             scored = f" Dice {self.scores['dice']:.3f}, HD95 {self.scores['hd95']:.1f} mm."
-        return " ".join([*self.warnings, f"{self.volume_cc:.2f} cm³{where}{led}.{scored}"])
+        low, high = self.band_cc
+        size = f"{self.volume_cc:.2f} cm³ ({low:.2f} to {high:.2f} at 95 % and 5 %)"
+        return " ".join([*self.warnings, f"{size}{where}{led}.{scored}"])
 
     def write_nifti(self, path: Path) -> None:
         """Write the mask as NIfTI, on the grid of its file where it came from one."""

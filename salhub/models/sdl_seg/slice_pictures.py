@@ -24,6 +24,7 @@ def slice_picture(
     number: int,
     *,
     masks: Mapping[str, np.ndarray] | None = None,
+    bands: Sequence[np.ndarray] = (),
     markers: np.ndarray | None = None,
     chosen: int | None = None,
     saliency: np.ndarray | None = None,
@@ -38,6 +39,7 @@ def slice_picture(
         volume: The CT.
         number: Of the slice, from 0.
         masks: Colour -> mask (Z, Y, X), whose outline is drawn.
+        bands: Masks (Z, Y, X) whose outline is drawn thin, in the colour of what was found.
         markers: (K, 3) voxel coordinates (z, y, x); those of this slice are drawn as rings.
         chosen: The marker that is drawn thicker.
         saliency: (Z, Y, X) in [0, 1], laid over the CT, the more opaque the higher.
@@ -63,9 +65,12 @@ def slice_picture(
     picture = Image.fromarray(np.rint(place.turned(colours)).astype(np.uint8))
     picture = picture.resize(place.size, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(picture)
+    for mask in bands:
+        for outline in outlines(mask[number]):
+            draw.line(place.closed(outline), fill=PREDICTED, width=1)
     for color, mask in (masks or {}).items():
         for outline in outlines(mask[number]):
-            points = [*place.pixels(outline), place.pixels(outline[:1])[0]]
+            points = place.closed(outline)
             draw.line(points, fill=_SHADOW, width=4, joint="curve")
             draw.line(points, fill=color, width=2, joint="curve")
     for index, marker in enumerate(() if markers is None else markers):
@@ -127,6 +132,10 @@ class _Placement:
 
     def turned(self, plane: np.ndarray) -> np.ndarray:
         return plane[::-1, ::-1] if self.is_turned else plane
+
+    def closed(self, outline: np.ndarray) -> list[tuple[float, float]]:
+        points = self.pixels(outline)
+        return [*points, points[0]]
 
     def pixels(self, points: np.ndarray) -> list[tuple[float, float]]:
         """Return (x, y) in the picture of (y, x) voxel coordinates (N, 2)."""

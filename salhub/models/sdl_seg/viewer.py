@@ -46,6 +46,7 @@ def viewer(
     *,
     opacity: float,
     show_truth: bool,
+    show_bands: bool,
 ) -> str:
     """Return a slice of a phantom and the table of its clips.
 
@@ -57,6 +58,7 @@ def viewer(
         chosen: Number of the chosen clip, from 1; 0 for none.
         opacity: Of the map over the CT; 0 hides it.
         show_truth: Whether the true outline is drawn.
+        show_bands: Whether the outlines at a probability of 5 % and 95 % are drawn.
     """
     kept = edits.kept(len(places))
     masks = {PREDICTED: result.mask}
@@ -66,6 +68,7 @@ def viewer(
         result.volume,
         number,
         masks=masks,
+        bands=result.bands if show_bands else (),
         markers=places[kept],
         chosen=kept.index(chosen - 1) if chosen - 1 in kept else None,
         saliency=result.saliency if opacity else None,
@@ -74,21 +77,15 @@ def viewer(
     )
     what = f"Slice {number} of the CT with what was found, {result.volume_cc:.1f} cm³ in all"
     key = [(PREDICTED, "found")] + ([(TRUTH, "truth")] if len(masks) > 1 else [])
-    lines = "".join(
-        f'<span style="position: static; background: none; color: inherit; padding: 0">'
-        f'<i style="color: {color}"></i>{name}</span>'
-        for color, name in key
-    )
-    ring = (
-        '<span style="position: static; background: none; color: inherit; padding: 0">'
-        f'<i class="slice-ring" style="color: {MARKER}"></i>clip, broken in the slice beside</span>'
-    )
+    lines = "".join(f'<span><i style="color: {color}"></i>{name}</span>' for color, name in key)
+    ring = f'<i class="slice-ring" style="color: {MARKER}"></i>clip, broken in the slice beside'
     return (
         '<div class="slice-viewer"><figure class="slice-picture"><div>'
         f'<img src="{data_address(picture)}" width="{picture.width}" height="{picture.height}" '
         f'alt="{escape(what, quote=True)}"><span title="The patient\'s right">R</span>'
         '<span title="The patient\'s left">L</span></div>'
-        f"<figcaption>{lines}{ring}</figcaption></figure>{_table(places, edits, chosen)}</div>"
+        f"<figcaption>{lines}<span>{ring}</span></figcaption></figure>"
+        f"{_table(places, edits, chosen)}</div>"
     )
 
 

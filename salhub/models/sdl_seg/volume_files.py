@@ -18,6 +18,8 @@ from salhub.models.sdl_seg.volume import Volume, check_memory
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 ARRAY_ENDINGS = (".npz", ".npy")
 VOLUME_ENDINGS = (*NIFTI_ENDINGS, *ARRAY_ENDINGS)
+# Patients from here on are of samples and pages: no training draws them.
+_FIRST_SAMPLE = 950_000
 _PHANTOM = re.compile(rf"{PREFIX}phantom(?:-(\d+))?")
 
 
@@ -28,7 +30,7 @@ def load_volume(source: Any, spacing: Sequence[float] | None = None) -> Volume:
         source: A `Volume`; an array (Z, Y, X) in HU; a file ending in .nii, .nii.gz, .npy or .npz
             (arrays called volume and spacing, and affine where it is known); a folder with one
             DICOM series, or a multi-frame DICOM file; or "sample:phantom", also "sample:phantom-7"
-            for another seed.
+            for another patient; no model was trained on them.
         spacing: Millimetres between voxels along z, y and x; for arrays without one.
 
     Returns:
@@ -100,9 +102,14 @@ def phantom_sample(source: Any) -> BreastPhantom | None:
     if found is None:
         raise ValueError(
             f"There is no sample volume '{source}'; give sample:phantom, or sample:phantom-7 for "
-            "another seed."
+            "another patient."
         )
-    return make_breast_phantom(int(found[1] or 0))
+    return sample_phantom(int(found[1] or 0))
+
+
+def sample_phantom(number: int) -> BreastPhantom:
+    """Return the phantom "sample:phantom-NUMBER", of a patient whom no training draws."""
+    return make_breast_phantom(_FIRST_SAMPLE + number)
 
 
 def volume_of_phantom(phantom: BreastPhantom) -> Volume:

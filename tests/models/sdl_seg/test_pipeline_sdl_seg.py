@@ -15,6 +15,7 @@ from salhub.models.sdl_seg.pipeline_sdl_seg import VolumeSegmentationPipeline
 from salhub.models.sdl_seg.processing_sdl_seg import SDLSegImageProcessor
 from salhub.models.sdl_seg.result_sdl_seg import VolumeSegmentationResult
 from salhub.models.sdl_seg.volume import Volume
+from salhub.models.sdl_seg.volume_files import sample_phantom
 
 SPACING = (2.0, 1.25, 0.9)
 
@@ -56,7 +57,7 @@ def balls(shape, spacing, radius, centre_mm):
 
 
 def test_it_is_processor_network_and_processor(segment, result):
-    phantom, model = make_breast_phantom(0), segment.model
+    phantom, model = sample_phantom(0), segment.model
     processor = SDLSegImageProcessor(model.config)
     batch = processor(phantom.volume, phantom.spacing)
     expected = processor.post_process_segmentation(
@@ -208,6 +209,24 @@ def test_the_result_in_numbers_polygons_and_pictures(result, tmp_path):
     assert ((picture == (255, 159, 28)).all(axis=-1)).sum() > 50  # the outline
     both = VolumeSegmentationPipeline.compare({"one": result, "two": result})
     assert both.height > result._slice(5).height
+
+
+def test_bands_hold_each_other_and_know_their_mask():
+    probability = np.zeros((1, 5, 9), dtype=np.float16)
+    probability[0, 1:4, 1:5] = 0.1
+    probability[0, 2, 2:4] = 0.6
+    probability[0, 2, 2] = 0.99
+    probability[0, 2, 7] = 0.97  # far from what was kept
+    mask = np.zeros(probability.shape, dtype=bool)
+    mask[0, 2, 2:4] = True
+    volume = Volume(np.full(mask.shape, -1000.0), (10.0, 10.0, 10.0))
+    one = VolumeSegmentationResult(volume, mask, probability, np.zeros((0, 3)), None, 0.5)
+    assert np.argwhere(one.band(0.95)).tolist() == [[0, 2, 2]]
+    np.testing.assert_array_equal(one.band(0.5), mask)
+    assert one.band(0.05).sum() == 12 and not one.band(0.05)[0, 2, 7]
+    assert one.band_cc == (1.0, 12.0)
+    with pytest.raises(ValueError, match="level must be above 0"):
+        one.band(1.0)
 
 
 def test_nothing_found_is_said_and_drawn(segment, tmp_path):
