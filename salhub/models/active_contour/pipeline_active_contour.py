@@ -99,8 +99,10 @@ class ImageSegmentationPipeline(PicturePipeline):
     """
 
     result_class = ImageSegmentationResult
-    # What `salhub run normgrad photo.jpg -o photo.saliency.npy` has written is taken.
-    companions = {"saliency_map": (".saliency.npy",), "mask": (".start.npy",)}
+    companions = {
+        "saliency_map": (".saliency.npy", ".saliency.png"),
+        "mask": (".start.png", ".start.npy"),
+    }
     call_settings = ("preset", *_STARTS, "compare_starts", "min_area", "fill_holes", "keep")
     sample = "sample:cells"
     hub_task = "image-segmentation"
