@@ -26,6 +26,7 @@ from salhub.models.sdl_seg.modeling_sdl_seg import SDLSegForVolumeSegmentation
 from salhub.models.sdl_seg.processing_sdl_seg import SDLSegImageProcessor
 from salhub.models.sdl_seg.recipe_sdl_seg import SDLSegArguments, SDLSegRecipe
 from salhub.models.sdl_seg.saliency_map import saliency_map
+from salhub.models.sdl_seg.volume import Volume
 from salhub.results import Results
 from salhub.runner.batches import step_batches
 from salhub.runner.plan import steps_after
@@ -255,3 +256,48 @@ def test_probabilities_are_those_of_the_fitted_temperature(tmp_path):
     [result] = processor.post_process_segmentation(outputs, batch["meta"])
     expected = 1 / (1 + np.exp(-outputs.logits[0, 0].numpy() / temperature))
     np.testing.assert_allclose(result["probability"], expected, atol=1e-3)
+
+
+# --- a folder of one's own ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    pytest.importorskip("nibabel")
+    from salhub.models.sdl_seg.nnunet_folder import write_nnunet
+
+    place = tmp_path_factory.mktemp("data") / "Dataset001_beds"
+    cases = []
+    for patient in range(4):
+        for fraction in range(2):
+            one = phantom_case(patient, fraction, spacing=COARSE, num_decoys=0)
+            volume = Volume(one.volume, one.spacing, affine=np.diag([*COARSE[::-1], 1.0]))
+            cases.append((f"bed_{patient}_{fraction}", volume, one.mask, None))
+    write_nnunet(place, cases)
+    return place
+
+
+def test_it_learns_from_a_folder_split_by_patient(folder, tmp_path):
+    options = {"data": str(folder), "patient_pattern": r"bed_(\d+)_", "num_train_epochs": 1}
+    recipe = recipe_of(tmp_path, **options)
+    found = run(recipe)
+    patients = [{one.patient for one in part} for part in recipe.parts]
+    assert [len(one) for one in patients] == [2, 1, 1] and len(set.union(*patients)) == 4
+    assert [len(part) for part in recipe.parts] == [4, 2, 2]
+    first = phantom_case(int(recipe.parts[0][0].patient), 0, spacing=COARSE, num_decoys=0)
+    np.testing.assert_allclose(recipe.train[0].volume, first.volume, atol=1)
+    np.testing.assert_array_equal(recipe.train[0].mask, first.mask)
+    assert found is not None
+    assert (found.data["name"], found.data["test_patients"]) == ("Dataset001_beds", 1)
+    assert found.metric("as it is/dice").n == 2
+    assert str(folder.parent) not in (tmp_path / "README.md").read_text()
+    model = SDLSegForVolumeSegmentation.from_pretrained(tmp_path)
+    again = evaluate(model, folder, patient_pattern=r"bed_(\d+)_", variants=False, progress=False)
+    assert again.metric("as it is/dice").n == 8
+
+
+def test_a_folder_that_cannot_be_split_is_refused(folder, tmp_path):
+    with pytest.raises(ValueError, match="1 patients and 3 parts"):
+        recipe_of(tmp_path, data=str(folder), patient_pattern="bed").build_model()
+    with pytest.raises(ValueError, match=r"finds no patient in the name 'bed_0_0'"):
+        recipe_of(tmp_path, data=str(folder), patient_pattern=r"case(\d)").build_model()
