@@ -49,7 +49,7 @@ from salhub import SDLSegForVolumeSegmentation
 model = SDLSegForVolumeSegmentation.from_pretrained("{model}")
 """
 # Patients of a run are numbered from its seed times this on.
-_PATIENTS_A_SEED, _FIRST_VALIDATION = 1000, 500
+_PATIENTS_A_SEED, _FIRST_VALIDATION, _MOST_SEEDS = 1000, 500, 800
 _AUGMENT = 1
 
 
@@ -130,6 +130,11 @@ class SDLSegArguments(TrainingArguments):
         most = _PATIENTS_A_SEED - _FIRST_VALIDATION
         if max(self.num_patients, self.num_validation_patients) > most:
             raise ValueError(f"A run takes at most {most} phantoms, got {self.num_patients}.")
+        if self.data == PHANTOMS and self.seed >= _MOST_SEEDS:
+            raise ValueError(
+                f"seed must be below {_MOST_SEEDS} for phantoms, as further ones are for tests, "
+                f"got {self.seed}."
+            )
         config = self.network_config()
         if self.patch_size and (
             len(self.patch_size) != 3

@@ -216,6 +216,7 @@ def test_bad_options_are_refused_in_one_sentence(tmp_path):
     for options, message in (
         ({"patch_size": [8, 15, 16]}, r"divisible by \[2, 2, 2\]"),
         ({"num_patients": 0}, "num_patients must be an integer, 1 or more"),
+        ({"seed": 800}, "seed must be below 800 for phantoms"),
         ({"num_patients": 501}, "at most 500 phantoms"),
         ({"saliency_kind": "edt"}, "saliency_kind must be one of"),
         ({"validation_share": 1.0}, "validation_share must be 0 or more and below 1"),
