@@ -203,15 +203,26 @@ def training_free(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return rows
 
 
-def detection(folder: Path, count: int = 100) -> dict[str, float]:
-    """Clips found on phantoms, and what was taken for one."""
+def detection(folder: Path, count: int = 100) -> dict[str, dict[str, float]]:
+    """Clips found on phantoms of several kinds, and what was taken for one."""
     path = folder / "detection.json"
     if path.is_file():
         return json.loads(path.read_text(encoding="utf-8"))
+    kinds: dict[str, dict[str, Any]] = {
+        "as they are": {},
+        "slices of 5 mm": {"shape": (15, 96, 96), "spacing": (5.0, 1.5, 1.5)},
+        "with 3 calcifications": {"num_calcifications": 3},
+    }
+    numbers = {title: _detection_of(options, count) for title, options in kinds.items()}
+    path.write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+    return numbers
+
+
+def _detection_of(options: dict[str, Any], count: int) -> dict[str, float]:
     there = found = false = complete = 0
     errors: list[float] = []
     for patient in range(800_000, 800_000 + count):
-        phantom = make_breast_phantom(patient)
+        phantom = make_breast_phantom(patient, **options)
         markers = detect_markers(phantom.volume, phantom.spacing)
         gaps = np.linalg.norm((phantom.markers[:, None] - markers) * phantom.spacing, axis=2)
         pairs = linear_sum_assignment(gaps)
@@ -220,17 +231,15 @@ def detection(folder: Path, count: int = 100) -> dict[str, float]:
         there, found = there + len(phantom.markers), found + len(near)
         false += len(markers) - len(near)
         complete += len(near) == len(phantom.markers) == len(markers)
-    numbers = {
+    return {
         "phantoms": count,
         "clips": there,
         "recall": found / there,
         "false positives": false,
         "phantoms with exactly their clips": complete,
-        "error mm, mean": float(np.mean(errors)),
-        "error mm, largest": float(np.max(errors)),
+        "mean error in mm": float(np.mean(errors)),
+        "largest error in mm": float(np.max(errors)),
     }
-    path.write_text(json.dumps(numbers, indent=1), encoding="utf-8")
-    return numbers
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -431,12 +440,18 @@ def _add_curve(
 
 
 def _add_detection(results: Results, folder: Path) -> None:
-    numbers = detection(folder)
-    for name, value in numbers.items():
-        results.add_metric(f"detection/{name}", value)
-    note = "A clip is found where a marker lies within 5 mm of it."
-    rows: list[list[Any]] = [[name, float(f"{value:.4g}")] for name, value in numbers.items()]
-    results.tables.append(Table("Finding the clips", note, ["what", "measured"], rows))
+    found = detection(folder)
+    for title, numbers in found.items():
+        for name, value in numbers.items():
+            results.add_metric(f"detection/{title}/{name}", value)
+    note = "A clip is found where a marker lies within 5 mm of it, one marker a clip."
+    rows: list[list[Any]] = [
+        [title, *(float(f"{value:.4g}") for value in numbers.values())]
+        for title, numbers in found.items()
+    ]
+    columns = ["phantoms", *next(iter(found.values()))]
+    columns[1] = "how many"
+    results.tables.append(Table("Finding the clips", note, columns, rows))
 
 
 def finished(folder: Path) -> Iterator[tuple[Cell, dict[str, Any]]]:

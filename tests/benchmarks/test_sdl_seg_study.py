@@ -31,7 +31,7 @@ def rows(dice: float, hd95: float) -> list[dict]:
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "training_free.json").write_text(json.dumps({"map above 0.60": rows(0.5, 9.0)}))
-    (tmp_path / "detection.json").write_text(json.dumps({"recall": 0.99, "false positives": 1}))
+    (tmp_path / "detection.json").write_text(json.dumps({"plain": {"phantoms": 9, "recall": 0.99}}))
     return tmp_path
 
 

@@ -52,6 +52,7 @@ def make_breast_phantom(
     *,
     fraction: int = 0,
     num_decoys: int = 4,
+    num_calcifications: int = 0,
     clips_visible: bool = True,
 ) -> BreastPhantom:
     """Make the phantom of a patient.
@@ -63,6 +64,8 @@ def make_breast_phantom(
         fraction: Which scan: each has its own noise, a shift of about 2 mm and a bed that is up to
             a tenth larger or smaller. Scans of one patient belong on one side of a split.
         num_decoys: Decoys, 0 or more; those that find no place are left out.
+        num_calcifications: Small bright spots anywhere in the breast, 300 to 1500 HU at their peak,
+            which may be taken for clips.
         clips_visible: False paints the clips and their streaks out; all else stays as it is.
 
     Returns:
@@ -76,14 +79,15 @@ def make_breast_phantom(
         >>> phantom.volume.shape, 4 <= len(phantom.markers) <= 7
         ((24, 96, 96), True)
     """
-    _check(seed, shape, spacing, fraction, num_decoys)
+    _check(seed, shape, spacing, fraction, num_decoys, num_calcifications)
     scene = _Scene(seed, tuple(shape), np.asarray(spacing, dtype=np.float64), fraction)
     bed = scene.lesion("bed", 0, scale=scene.bed_scale)
     decoys = scene.decoys(bed, num_decoys)
     for one in [bed, *decoys]:
         scene.paint(one)
     clips = scene.clips(bed)
-    volume = scene.scanned(clips if clips_visible else [])
+    calcifications = scene.calcifications(num_calcifications)
+    volume = scene.scanned([*(clips if clips_visible else []), *calcifications])
     union = np.zeros_like(bed.mask)
     for one in decoys:
         union |= one.mask
@@ -99,10 +103,9 @@ def make_breast_phantom(
     )
 
 
-def _check(
-    seed: int, shape: Sequence[int], spacing: Sequence[float], fraction: int, num_decoys: int
-) -> None:
-    for name, value in (("seed", seed), ("fraction", fraction), ("num_decoys", num_decoys)):
+def _check(seed: int, shape: Sequence[int], spacing: Sequence[float], *counts: int) -> None:
+    names = ("seed", "fraction", "num_decoys", "num_calcifications")
+    for name, value in zip(names, (seed, *counts), strict=True):
         if value < 0:
             raise ValueError(f"{name} must be 0 or more, got {value}.")
     extent = [size * step for size, step in zip(shape, spacing, strict=False)]
@@ -144,7 +147,7 @@ class _Scene:
 
     def _draws(self, what: str, number: int = 0) -> np.random.Generator:
         """Numbers of their own for each part, so that leaving one out changes no other."""
-        names = ("fraction", "breast", "gland", "bed", "decoy", "clips", "noise")
+        names = ("fraction", "breast", "gland", "bed", "decoy", "clips", "noise", "calcifications")
         return np.random.default_rng([self.seed, names.index(what), number])
 
     def _smooth_noise(self, draws: np.random.Generator, width_mm: float) -> np.ndarray:
@@ -252,6 +255,19 @@ class _Scene:
                 draws.uniform(0, 2 * np.pi),
             )
             for place in chosen
+        ]
+
+    def calcifications(self, count: int) -> list[tuple[np.ndarray, float, float]]:
+        """The same of bright spots that are no clips."""
+        draws = self._draws("calcifications")
+        places = np.argwhere(self.depth > 3) * self.spacing
+        return [
+            (
+                places[int(draws.uniform() * len(places))] + self.shift,
+                draws.uniform(300, 1500),
+                draws.uniform(0, 2 * np.pi),
+            )
+            for _ in range(count)
         ]
 
     def moved(self, field: np.ndarray) -> np.ndarray:

@@ -41,6 +41,16 @@ def test_decoys_come_and_go_without_moving_the_bed():
     assert not (many.decoys & many.mask).any()
 
 
+def test_calcifications_are_bright_spots_that_change_nothing_else():
+    plain, spotted = (make_breast_phantom(5, num_calcifications=n) for n in (0, 3))
+    np.testing.assert_array_equal(plain.mask, spotted.mask)
+    np.testing.assert_array_equal(plain.markers, spotted.markers)
+    added = spotted.volume - plain.volume
+    assert 150 < added.max() < 1600
+    # Each is a few voxels wide, streaks aside.
+    assert 3 <= (added > 150).sum() <= 90
+
+
 def test_scans_of_a_patient_differ_by_little():
     first, second = (make_breast_phantom(6, fraction=n) for n in (0, 1))
     assert (first.patient, second.fraction) == (6, 1)
