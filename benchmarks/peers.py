@@ -18,6 +18,7 @@ KNOWN = {
     "lexrank": ("lexrank", "degree centrality within components, called LexRank"),
     "hqq": ("hqq", "weights rounded to few bits without data"),
     "monai": ("monai", "networks and metrics of medical pictures"),
+    "skimage": ("scikit-image", "Otsu, Chan-Vese and morphological active contours"),
     "erasus": ("erasus", "unlearning, masked gradient ascent among others"),
 }
 

@@ -6,7 +6,8 @@ from salhub.config_fields import LARGEST_SIDE, ranged
 from salhub.configuration import SaliencyConfig, strict
 from salhub.errors import check_choice
 
-SALIENCY_KINDS = ("border", "ft", "sr", "tensor")
+OWN_KINDS = ("border", "ft", "sr")
+SALIENCY_KINDS = (*OWN_KINDS, "tensor")
 # What `salhub train active-contour` may change; the weights hold them.
 LEARNED = ("alpha", "beta", "nu", "mu", "sigma")
 
@@ -80,7 +81,8 @@ class SaliencyActiveContourConfig(SaliencyConfig):
             words suggest; "likelihood", log odds of the two Gaussians that part its histogram at
             minimum error, which no contour enters, so that no first contour matters.
         local_energy: [R] "lif", "rsf", "chan_vese" or "none".
-        alpha: [C] Weight of the saliency; the last one where it decays.
+        alpha: [C] Weight of the saliency; the last one where it decays, and at least 1 in
+            "two_stage" where the map was given or is a network's.
         beta: [C] Weight of the local energy.
         nu: [R] Weight of the length of the contour.
         mu: [R] Weight of |grad phi| = 1; time_step * mu below 0.25.

@@ -14,36 +14,21 @@ from transformers.utils import ModelOutput
 from salhub.modeling import SaliencyPreTrainedModel
 from salhub.models.active_contour.configuration_active_contour import (
     LEARNED,
+    SALIENCY_KINDS,
     SaliencyActiveContourConfig,
 )
 from salhub.models.active_contour.contour_lines import contour_lines
 from salhub.models.active_contour.evolution import FLAT, LIMIT, Drive, check_window, evolve
 from salhub.models.active_contour.initial_contours import initial_level_set, level_set_of
-from salhub.models.active_contour.picture_restoration import (
-    Restoration,
-    blur_to_undo,
-    edge_blur,
-    filtered,
-    noise_level,
-    remove_spikes,
-    smoothing_for,
-)
-from salhub.models.active_contour.saliency_maps import (
-    TwoClasses,
-    border_difference,
-    frequency_tuned,
-    odds_of,
-    scaled,
-    spectral_residual,
-    two_classes,
-)
+from salhub.models.active_contour.preparation import Prepared, prepare
+from salhub.models.active_contour.saliency_maps import two_classes
 from salhub.models.active_contour.saliency_network import SaliencyNetwork
 
 # Soft Dice is taken of a step of this width, so that pixels near the contour learn.
 _LOSS_EPSILON = 0.5
 _NO_OBJECT = 2**-7
-# Deviation of the background's saliency, as a share of the contrast, of an even and uneven one.
-_CLEAR, _UNCLEAR = 0.07, 0.12
+# Least weight of a map that was given or is a network's.
+_HANDED_OVER = 1.0
 
 
 @dataclass
@@ -186,21 +171,11 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
         with torch.no_grad():
             flat = pixel_values.flatten(1)
             is_flat = flat.max(1).values - flat.min(1).values < _NO_OBJECT
-            single, is_given = pixel_values.float(), saliency is not None
-            picture, restoration, unsure = self._restored(single)
-            saliency = self._saliency(picture, saliency)
-            # Maps that were handed over are blurred, and their background is even: errors of its
-            # edge would be minimised far outside of the object.
-            is_own = config.saliency == "border" and not is_given
-            is_likelihood = config.saliency_fit == "likelihood"
-            rule = "minimum_error" if is_own and is_likelihood else "otsu"
-            classes = two_classes(saliency, rule)
-            salient = saliency > classes.threshold[:, None, None]
-            contrast = _contrast(picture, salient)
-            odds, zeta = odds_of(classes, saliency), self._zeta(classes)
+            prepared = self._prepared(pixel_values.float(), saliency)
+            saliency, picture = prepared.saliency, prepared.picture
             if start is None:
-                start = self._start(salient)
-            if restoration is None:
+                start = self._start(prepared.salient)
+            if prepared.restoration is None:
                 picture = pixel_values
         with torch.set_grad_enabled(records):
             weights = {name: getattr(self, name).to(picture.dtype) for name in LEARNED}
@@ -208,10 +183,13 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
                 weights["sigma"] = weights["sigma"] * (max(height, width) / 128)
             if config.local_energy in ("lif", "rsf") or config.saliency_scope != "global":
                 check_window(float(weights["sigma"].detach()), (height, width))
+            if prepared.is_handed_over and config.schedule == "two_stage":
+                # Such a map says what is wanted, and not only where to begin.
+                weights["alpha"] = weights["alpha"].clamp(min=_HANDED_OVER)
             if config.force_scale == "contrast":
                 # Only differences count, and small numbers lose fewer digits.
                 picture = picture - picture.mean((2, 3), keepdim=True)
-            parts = (255 * saliency, odds, contrast, zeta)
+            parts = (255 * saliency, prepared.odds, prepared.contrast, prepared.zeta)
             drive = Drive(picture, *(part.to(picture.dtype) for part in parts), weights)
             went = evolve(
                 config,
@@ -225,11 +203,11 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
             loss = None if labels is None else _soft_dice(phi, labels)
         notes = []
         for index in range(batch):
-            said = restoration.notes(index) if restoration else []
+            said = prepared.restoration.notes(index) if prepared.restoration else []
             if bool(is_flat[index]):
                 went.reasons[index] = FLAT
                 said = ["The picture is flat, so that there is nothing to find."]
-            elif bool(unsure[index]):
+            elif bool(prepared.is_unsure[index]):
                 said.append(
                     "Bright and dark objects are equally likely here; set polarity='bright' or "
                     "'dark'."
@@ -257,62 +235,27 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
 
     # --- what drives it ---------------------------------------------------------------------------
 
-    def _restored(self, picture: Tensor) -> tuple[Tensor, Restoration | None, Tensor]:
-        """The picture without spikes, noise and blur, and whether its polarity is unsure."""
-        wanted, polarity = self.config.restoration, self.config.polarity
-        nothing = picture.new_zeros(len(picture))
-        spikes = smoothing = blur = nothing
-        if "spikes" in wanted:
-            picture, spikes = remove_spikes(picture)
-        difference = border_difference(picture, polarity)
-        unsure = difference.is_unsure & (self.config.saliency == "border")
-        if not wanted:
-            return picture, None, unsure
-        noise = noise_level(picture)
-        if "noise" in wanted:
-            smoothing = smoothing_for(noise, difference.contrast)
-        relative = noise / difference.peak
-        if "blur" in wanted:
-            smooth = filtered(difference.values[:, None], smoothing)[:, 0]
-            inside = smooth > two_classes(smooth).threshold[:, None, None]
-            blur = blur_to_undo(edge_blur(smooth, inside), relative)
-        done = (smoothing > 0) | (blur > 0)
-        if bool(done.any()):
-            changed = filtered(picture, smoothing, blur, relative)
-            picture = torch.where(done[:, None, None, None], changed, picture)
-        return picture, Restoration(noise, spikes, smoothing, blur), unsure
+    @torch.no_grad()
+    def salient(self, pixel_values: Tensor, rule: str | None = None) -> Tensor:
+        """Where the map alone says the object is, with no evolution; bool (B, H, W).
 
-    def _saliency(self, picture: Tensor, given: Tensor | None) -> Tensor:
-        """The map in [0, 1], (B, H, W)."""
+        Args:
+            pixel_values: As in `forward`.
+            rule: "minimum_error" or "otsu"; by default that which the contour starts from.
+        """
+        prepared = self._prepared(_checked_pictures(pixel_values).float(), None)
+        if rule is None:
+            return prepared.salient
+        threshold = two_classes(prepared.saliency, rule).threshold
+        return prepared.saliency > threshold[:, None, None]
+
+    def _prepared(self, pictures: Tensor, given: Tensor | None) -> Prepared:
         kind = self.config.saliency
-        if given is not None:
-            saliency = given
-        elif kind == "border":
-            difference = border_difference(picture, self.config.polarity)
-            saliency = scaled(difference.values)
-        elif kind == "ft":
-            saliency = scaled(frequency_tuned(picture))
-        elif kind == "sr":
-            saliency = scaled(spectral_residual(picture))
-        else:
+        if given is None and kind not in SALIENCY_KINDS:
             if self._network is None or self._network.name != kind:
-                self._network = SaliencyNetwork(kind, picture.device)
-            saliency = scaled(self._network(picture).float())
-        if self.config.center_prior:
-            height, width = saliency.shape[-2:]
-            down = torch.linspace(-1, 1, height, device=saliency.device)[:, None]
-            across = torch.linspace(-1, 1, width, device=saliency.device)
-            saliency = saliency * torch.exp(-(down**2 + across**2))
-        return saliency
-
-    def _zeta(self, classes: TwoClasses) -> Tensor:
-        """Deviation of the smoothing for each picture, (B,); double, as the config's number is."""
-        config = self.config
-        spread = classes.variances[:, 0].sqrt() / (classes.means[:, 1] - classes.means[:, 0])
-        low, high = _CLEAR, _UNCLEAR
-        share = ((spread.double() - low) / (high - low)).clamp(0, 1)
-        clear = config.zeta if config.zeta_clear is None else config.zeta_clear
-        return clear + (config.zeta - clear) * share
+                self._network = SaliencyNetwork(kind, pictures.device)
+            given = self._network(pictures).float()
+        return prepare(self.config, pictures, given)
 
     def _start(self, salient: Tensor) -> Tensor:
         """The first level sets that the configuration names, (B, P, H, W)."""
@@ -413,14 +356,6 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
         if not bool(start.isfinite().all()):
             raise ValueError("init_level_set has NaN or infinite values; give finite ones.")
         return start.float()
-
-
-def _contrast(picture: Tensor, salient: Tensor) -> Tensor:
-    """The distance between the mean tones of salient and other pixels, (B,)."""
-    flat, side = picture.flatten(2), salient.flatten(1)[:, None].float()
-    inside = (flat * side).sum(-1) / side.sum(-1).clamp(min=1)
-    outside = (flat * (1 - side)).sum(-1) / (1 - side).sum(-1).clamp(min=1)
-    return (inside - outside).norm(dim=1).clamp(min=1e-3)
 
 
 def _soft_dice(phi: Tensor, labels: Tensor) -> Tensor:

@@ -4,15 +4,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from salhub.hub import load
-from salhub.modeling import load_trained
-from salhub.processing import map_to_picture
+from salhub.pipelines import pipeline
+from salhub.pipelines.image_saliency import ImageSaliencyPipeline
+
+# Of a map, single pixels may stand far out of all others.
+_HIGHEST = 99.5
 
 
 class SaliencyNetwork:
-    """A saliency model with its image processor.
+    """A saliency model that is shown whole pictures.
 
     Args:
         name: A folder, a shipped name or a Hub repository of an image saliency model.
@@ -24,13 +27,9 @@ class SaliencyNetwork:
     """
 
     def __init__(self, name: str, device: Any = "cpu") -> None:
-        # Imported with this module, they would register it half-way through its own import.
-        from transformers import AutoImageProcessor, AutoModel
-
         self.name = name
-        self.model = load_trained(AutoModel, name, "saliency model").eval().to(device)
-        self.image_processor = load(AutoImageProcessor, name)
-        if not hasattr(self.model, "class_notes"):
+        self.explain = pipeline(name, device=device)
+        if not isinstance(self.explain, ImageSaliencyPipeline):
             raise ValueError(
                 f"'{name}' gives no saliency of pictures; choose a model of the task "
                 "image-saliency, such as 'salhub/normgrad-efficientnet-lite0'."
@@ -38,10 +37,10 @@ class SaliencyNetwork:
 
     def __call__(self, pixel_values: Tensor) -> Tensor:
         """Maps in [0, 1] of pictures in 0..255, (B, C, H, W) -> (B, H, W)."""
-        size = pixel_values.shape[-2:]
         shown = pixel_values.detach().expand(-1, 3, -1, -1).clamp(0, 255).round().byte()
-        arrays = [np.ascontiguousarray(one) for one in shown.permute(0, 2, 3, 1).cpu().numpy()]
-        inputs = self.image_processor(arrays, return_tensors="pt").to(self.model.device)
-        saliency = self.model(**inputs).saliency
-        maps = map_to_picture(saliency, self.image_processor, [tuple(size)] * len(arrays))
-        return torch.from_numpy(np.stack(maps)).to(pixel_values.device)
+        arrays = shown.permute(0, 2, 3, 1).cpu().numpy()
+        results = self.explain([Image.fromarray(np.ascontiguousarray(one)) for one in arrays])
+        maps = np.stack([result.saliency for result in results]).clip(min=0)
+        highest = np.percentile(maps, _HIGHEST, axis=(1, 2), keepdims=True)
+        maps = np.clip(maps / np.maximum(highest, 1e-12), 0, 1)
+        return torch.from_numpy(maps).to(pixel_values.device)

@@ -179,7 +179,7 @@ def test_a_given_map_chooses_among_objects():
     chosen = torch.from_numpy(pieces == 2)
     saliency = torch.from_numpy(gaussian_filter((pieces == 2).astype("f4"), 1.0))[None]
     found = model_of(saliency="tensor")(pictures, saliency=saliency).masks[0]
-    assert dice(found, chosen) > 0.9
+    assert dice(found, chosen) > 0.85
     with pytest.raises(ValueError, match="give saliency="):
         model_of(saliency="tensor")(pictures)
 

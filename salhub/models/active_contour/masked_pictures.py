@@ -1,0 +1,101 @@
+"""Pictures with masks: the drawn suite, or a folder of people's own."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from salhub.data.picture_decoding import decode_picture, picture_endings
+from salhub.models.active_contour.contour_suite import DEGRADATIONS, KINDS, make_contour_case
+from salhub.models.active_contour.image_processing_active_contour import (
+    SaliencyActiveContourImageProcessor,
+)
+
+# The word that stands for the drawn suite where a folder could stand.
+SUITE = "suite"
+
+
+@dataclass(frozen=True)
+class MaskedPicture:
+    """A picture and where its object is.
+
+    Args:
+        name: "star/noise/3" of the suite, or the file's name.
+        pixels: float32 (C, H, W) in 0..255.
+        mask: bool (H, W).
+    """
+
+    name: str
+    pixels: Tensor
+    mask: np.ndarray
+
+
+def draw_suite(
+    seeds: Sequence[int],
+    *,
+    kinds: Sequence[str] = KINDS,
+    degradations: Sequence[str] = DEGRADATIONS,
+    size: int = 128,
+) -> list[MaskedPicture]:
+    """Draw the suite, all kinds under all degradations for each seed; see `make_contour_case`."""
+    read, drawn = SaliencyActiveContourImageProcessor().read, []
+    for kind in kinds:
+        for degradation in degradations:
+            for seed in seeds:
+                image, mask = make_contour_case(kind, degradation, seed, size)
+                name = f"{kind}/{degradation}/{seed}"
+                drawn.append(MaskedPicture(name, read(image).pixels, mask))
+    return drawn
+
+
+def read_masked_folder(
+    folder: str | os.PathLike[str], processor: SaliencyActiveContourImageProcessor
+) -> list[MaskedPicture]:
+    """Read a folder with the folders "images" and "masks", whose files are called alike.
+
+    Masks are pictures, any tone but black inside; they are brought to the working size of their
+    picture by the nearest pixel.
+
+    Args:
+        folder: The folder.
+        processor: Reads the pictures and says their working size.
+
+    Raises:
+        FileNotFoundError: A folder is missing, or a picture has no mask.
+        ValueError: No picture, or a mask of another size or with one side alone.
+    """
+    images, masks = Path(folder) / "images", Path(folder) / "masks"
+    for one in (images, masks):
+        if not one.is_dir():
+            raise FileNotFoundError(
+                f"{folder} has no folder '{one.name}'; put pictures in images and their masks, "
+                "called alike, in masks."
+            )
+    found = {path.stem: path for path in masks.iterdir() if path.suffix in picture_endings()}
+    pictures = []
+    for path in sorted(images.iterdir()):
+        if path.suffix.lower() not in picture_endings():
+            continue
+        if path.stem not in found:
+            raise FileNotFoundError(f"{path.name} has no mask of its name in {masks}.")
+        pixels = processor.read(path).pixels
+        mask_path = found[path.stem]
+        mask = np.asarray(decode_picture(mask_path.read_bytes(), mask_path.name).convert("L")) > 0
+        if mask.shape != tuple(pixels.shape[1:]):
+            raise ValueError(
+                f"{path.name} is {tuple(pixels.shape[1:])} but its mask {mask.shape}; they must "
+                "have one size."
+            )
+        height, width = processor.working_size(mask.shape, processor.longest_edge)
+        mask = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
+        pixels = processor.preprocess(pixels)["pixel_values"][0]
+        pictures.append(MaskedPicture(path.name, pixels, np.asarray(mask)))
+        if pictures[-1].mask.all() or not pictures[-1].mask.any():
+            raise ValueError(f"The mask of {path.name} has no pixel inside or none outside.")
+    if not pictures:
+        raise ValueError(f"{images} has no pictures; put some there.")
+    return pictures

@@ -1,0 +1,101 @@
+"""Measuring a contour: on a folder of pictures and masks, and on the drawn suite."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from salhub.models.active_contour.configuration_active_contour import SaliencyActiveContourConfig
+from salhub.models.active_contour.contour_suite import DEGRADATIONS, KINDS, make_contour_case
+from salhub.models.active_contour.evaluation_active_contour import (
+    THRESHOLD,
+    TUNED,
+    Scores,
+    evaluate,
+    random_starts,
+)
+from salhub.models.active_contour.image_processing_active_contour import (
+    SaliencyActiveContourImageProcessor,
+)
+from salhub.models.active_contour.masked_pictures import draw_suite, read_masked_folder
+from salhub.models.active_contour.modeling_active_contour import (
+    SaliencyActiveContourForSegmentation,
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for number, kind in enumerate(("disk", "three")):
+        image, mask = make_contour_case(kind, "noise", number, size=72)
+        Image.fromarray((255 * image).astype("u1")).save(tmp_path / "images" / f"{kind}.png")
+        Image.fromarray((255 * mask).astype("u1")).save(tmp_path / "masks" / f"{kind}.png")
+    return tmp_path
+
+
+def test_a_folder_is_measured(folder):
+    model = SaliencyActiveContourForSegmentation(SaliencyActiveContourConfig()).eval()
+    processor = SaliencyActiveContourImageProcessor()
+    results = evaluate(model, processor, folder, ablations=False, num_starts=6, progress=False)
+    assert results.data["pictures"] == 2
+    assert results.metric(f"Quality/dice/{TUNED}").value > 0.93
+    assert results.metric(f"Quality/dice/{THRESHOLD}").value > 0.9
+    assert results.metric(f"starts/largest sd/{TUNED}").value < 0.01
+    assert [table.title for table in results.tables] == ["Quality", "First contours"]
+
+
+def test_masks_follow_their_pictures_to_the_working_size(folder):
+    processor = SaliencyActiveContourImageProcessor(longest_edge=36)
+    [first, _] = read_masked_folder(folder, processor)
+    assert first.pixels.shape == (1, 36, 36) and first.mask.shape == (36, 36)
+
+
+def test_a_folder_that_lacks_something_is_refused(folder):
+    processor = SaliencyActiveContourImageProcessor()
+    Image.new("L", (72, 71), 9).save(folder / "masks" / "disk.png")
+    with pytest.raises(ValueError, match=r"disk.png is \(72, 72\) but its mask \(71, 72\)"):
+        read_masked_folder(folder, processor)
+    Image.new("L", (72, 72), 9).save(folder / "masks" / "disk.png")
+    with pytest.raises(ValueError, match="no pixel inside or none outside"):
+        read_masked_folder(folder, processor)
+    (folder / "masks" / "disk.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"disk.png has no mask"):
+        read_masked_folder(folder, processor)
+    with pytest.raises(FileNotFoundError, match="no folder 'images'"):
+        read_masked_folder(folder / "masks", processor)
+
+
+def test_the_suite_is_drawn_alike_whatever_is_asked_for():
+    whole = draw_suite([7])
+    assert len(whole) == len(KINDS) * len(DEGRADATIONS)
+    [one] = draw_suite([7], kinds=["tee"], degradations=["bias"])
+    same = next(picture for picture in whole if picture.name == one.name)
+    assert bool((same.pixels == one.pixels).all()) and (same.mask == one.mask).all()
+    for picture in whole:
+        assert 0.01 < picture.mask.mean() < 0.3
+        edge = np.ones_like(picture.mask)
+        edge[3:-3, 3:-3] = False
+        assert not (picture.mask & edge).any()
+
+
+def test_an_inverted_phase_is_counted_and_forgiven():
+    [picture] = draw_suite([0], kinds=["disk"], degradations=["clean"])
+    scores = Scores([picture.mask, ~picture.mask], [picture] * 2)
+    assert scores.inverted.tolist() == [False, True]
+    assert scores.best.tolist() == [1.0, 1.0] and scores.dice[1] < 0.1
+    assert scores.hd95.tolist() == [0.0, 0.0]
+
+
+def test_starts_are_many_and_have_both_sides():
+    starts = random_starts(12, (40, 50), seed=0)
+    share = starts.flatten(1).float().mean(1)
+    assert starts.shape == (12, 40, 50)
+    assert bool(((share > 0.02) & (share < 0.98)).all())
+    assert len({tuple(start.flatten().tolist()) for start in starts}) == 12
+
+
+def test_bad_drawings_are_refused():
+    with pytest.raises(ValueError, match="Did you mean 'star'"):
+        make_contour_case("stars", "clean", 0)
+    with pytest.raises(ValueError, match="size must be 32 or more"):
+        make_contour_case("star", "clean", 0, size=16)
