@@ -1,0 +1,392 @@
+"""Latency of vision transformers of any shape, measured on the machine at hand."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from salhub.files import require_file, write_text
+from salhub.models.nvit.configuration_nvit import NViTConfig
+from salhub.models.nvit.latency_timing import Clock, PartTimer, device_name
+from salhub.models.nvit.modeling_nvit import NViTForImageClassification
+from salhub.models.nvit.shapes import NViTShape
+
+logger = logging.getLogger(__name__)
+
+Array = NDArray[np.float64]
+# Tables of a network: their axes in order.
+PARTS = {
+    "attention": ("embedding", "head", "qk", "v"),
+    "mlp": ("embedding", "mlp"),
+    "rest": ("embedding",),
+}
+_FORMAT = 1
+# Widths that hardware is fast at.
+_STEPS = {"embedding": 16, "head": 1, "qk": 8, "v": 8, "mlp": 16}
+# Runs between two timings of the reference point, by which drift is taken out.
+_DRIFT = 20
+
+
+@dataclass(frozen=True)
+class TableError:
+    """How far predictions are from the times of networks that were measured.
+
+    Args:
+        predicted: Seconds, by network.
+        measured: Seconds, by network.
+    """
+
+    predicted: list[float]
+    measured: list[float]
+
+    @property
+    def relative(self) -> list[float]:
+        """|predicted - measured| / measured, by network."""
+        return [abs(p - m) / m for p, m in zip(self.predicted, self.measured, strict=True)]
+
+    @property
+    def median(self) -> float:
+        """Median of `relative`."""
+        return float(np.median(self.relative))
+
+    @property
+    def maximum(self) -> float:
+        """Largest of `relative`."""
+        return max(self.relative)
+
+
+@dataclass
+class LatencyTable:
+    """Seconds of the parts of a network on a grid of shapes, and in between by interpolation.
+
+    A block is nearly the sum of its attention, which depends on E, H, QK and V, and its MLP, which
+    depends on E and M, so that a few hundred timings are enough [C]; the paper times whole blocks.
+    Patches, last norm and classifier are a third part that only depends on E [C].
+
+    Args:
+        grids: Part -> structure -> widths, ascending.
+        seconds: Part -> array over the grid.
+        batch_size: Pictures of a batch.
+        num_tokens: Tokens of a picture.
+        device: What it was measured on.
+        dtype: Precision.
+        threads: Of torch.
+        torch_version: Of the measurement.
+        clock: "wall" or "cpu".
+        reference_seconds: Of the largest MLP, by which the speed of the machine is followed.
+
+    Example:
+        >>> grid = {"embedding": [8.0, 16.0]}
+        >>> table = LatencyTable({"rest": grid}, {"rest": np.array([1.0, 2.0])}, 1, 5, "cpu",
+        ...                      "float32", 1, "2")
+        >>> table.part("rest", [[12.0]]).tolist()
+        [1.5]
+    """
+
+    grids: dict[str, dict[str, list[float]]]
+    seconds: dict[str, Array]
+    batch_size: int
+    num_tokens: int
+    device: str
+    dtype: str
+    threads: int
+    torch_version: str
+    clock: str = "wall"
+    reference_seconds: float | None = None
+
+    @classmethod
+    def measure(
+        cls,
+        config: NViTConfig,
+        *,
+        device: str | torch.device = "cpu",
+        batch_size: int = 64,
+        dtype: torch.dtype = torch.float32,
+        grid: dict[str, Sequence[int]] | None = None,
+        repeats: int = 15,
+        warmup: int = 3,
+        clock: Literal["wall", "cpu"] = "wall",
+        seed: int = 0,
+    ) -> Self:
+        """Time the parts of networks up to the size of a given one.
+
+        Args:
+            config: Of the largest network; its blocks may differ.
+            device: Where to.
+            batch_size: Pictures of a batch.
+            dtype: Precision.
+            grid: Structure -> widths to measure; None for `default_grid`.
+            repeats: Runs of each point, of which the median counts.
+            warmup: Runs before them.
+            clock: "wall", what a person waits; or "cpu", the processor seconds of one thread, which
+                other programs on a busy machine disturb less.
+            seed: Of the order of the points, which is drawn.
+
+        Raises:
+            ValueError: A grid that is not of two or more ascending widths an axis.
+        """
+        device = torch.device(device)
+        grid = {name: list(ws) for name, ws in (grid or default_grid(NViTShape.of(config))).items()}
+        for name, widths in grid.items():
+            if len(widths) < 2 or list(widths) != sorted(set(widths)) or widths[0] < 1:
+                raise ValueError(
+                    f"The grid of '{name}' must be two or more ascending widths, got {widths}."
+                )
+        grids = {
+            part: {name: [float(w) for w in grid[name]] for name in axes}
+            for part, axes in PARTS.items()
+        }
+        points: list[tuple[str, tuple[int, ...]]] = [
+            (part, index)
+            for part, axes in grids.items()
+            for index in np.ndindex(*(len(ws) for ws in axes.values()))
+        ]
+        np.random.default_rng(seed).shuffle(points)
+        watch = Clock(device, repeats, warmup, clock)
+        timed = PartTimer(config, device, batch_size, dtype, watch)
+        seconds = {
+            part: np.zeros([len(ws) for ws in axes.values()]) for part, axes in grids.items()
+        }
+        full = {name: widths[-1] for name, widths in grid.items()}
+        references: list[float] = []
+        for number, (part, index) in enumerate(points):
+            if number % _DRIFT == 0:
+                references.append(timed.seconds("mlp", full))
+            widths = {
+                name: int(ws[i]) for (name, ws), i in zip(grids[part].items(), index, strict=True)
+            }
+            # The speed of the machine changes meanwhile; all count as at its usual one.
+            seconds[part][index] = timed.seconds(part, {**full, **widths}) / references[-1]
+        usual = float(np.median(references))
+        seconds = {part: one * usual for part, one in seconds.items()}
+        return cls(
+            grids, seconds, batch_size, config.num_tokens, device_name(device),
+            str(dtype).removeprefix("torch."), torch.get_num_threads(), torch.__version__, clock,
+            usual,
+        )  # fmt: skip
+
+    def part(self, name: str, widths: ArrayLike) -> Array:
+        """Seconds of a part at some widths, by multilinear interpolation.
+
+        Args:
+            name: "attention", "mlp" or "rest".
+            widths: (..., axes) in the order of `PARTS`; those beyond the grid count as its border.
+
+        Returns:
+            (...,) seconds.
+        """
+        points = np.asarray(widths, dtype=float)
+        axes = [np.asarray(ws) for ws in self.grids[name].values()]
+        found = self.seconds[name]
+        places, shares = [], []
+        for axis, grid in enumerate(axes):
+            at = np.clip(points[..., axis], grid[0], grid[-1])
+            cell = np.clip(np.searchsorted(grid, at, side="right") - 1, 0, len(grid) - 2)
+            places.append(cell)
+            shares.append((at - grid[cell]) / (grid[cell + 1] - grid[cell]))
+        total = np.zeros(points.shape[:-1])
+        for corner in np.ndindex(*(2,) * len(axes)):
+            weight = np.ones(points.shape[:-1])
+            for upper, share in zip(corner, shares, strict=True):
+                weight = weight * (share if upper else 1 - share)
+            cells = tuple(cell + upper for cell, upper in zip(places, corner, strict=True))
+            total += weight * found[cells]
+        return total
+
+    def block_seconds(self, width: ArrayLike, blocks: ArrayLike) -> Array:
+        """Seconds of blocks.
+
+        Args:
+            width: E, (...,) or one number.
+            blocks: H, QK, V and M of each, (..., 4); 0 heads or neurons take no time.
+        """
+        blocks = np.asarray(blocks, dtype=float)
+        wide = np.broadcast_to(np.asarray(width, dtype=float), blocks.shape[:-1])[..., None]
+        attention = self.part("attention", np.concatenate([wide, blocks[..., :3]], -1))
+        mlp = self.part("mlp", np.concatenate([wide, blocks[..., 3:]], -1))
+        return np.where(blocks[..., 0] > 0, attention, 0) + np.where(blocks[..., 3] > 0, mlp, 0)
+
+    def predict(self, network: NViTConfig | NViTShape) -> float:
+        """Seconds that a batch takes.
+
+        Args:
+            network: Its configuration or shape; warns where it lies outside of the grid.
+
+        Example:
+            >>> table.predict(model.config)  # doctest: +SKIP
+            0.0123
+        """
+        shape = NViTShape.of(network) if isinstance(network, NViTConfig) else network
+        self._warn_outside(shape)
+        blocks = self.block_seconds(shape.hidden_size, shape.blocks).sum()
+        return float(blocks + self.part("rest", [[shape.hidden_size]])[0])
+
+    def validate(
+        self, config: NViTConfig, count: int = 30, *, device: str | torch.device = "cpu",
+        repeats: int = 15, seed: int = 0,
+    ) -> TableError:  # fmt: skip
+        """Compare predictions with whole networks of random shapes within the grid.
+
+        Times are brought to the speed that the machine had when the table was measured, by that of
+        the largest MLP before and after each network.
+
+        Args:
+            config: Says all that is no width, and how many blocks there are.
+            count: Networks, each with all blocks of a shape of their own.
+            device: Where to time them.
+            repeats: Runs of each, of which the median counts.
+            seed: Of the shapes, whose widths are multiples of the pruner's groups: others are
+                slower than their neighbours on most machines.
+        """
+        generator = np.random.default_rng(seed)
+        clock = Clock(torch.device(device), repeats, 3, self.clock)
+        dtype = getattr(torch, self.dtype)
+        timed = PartTimer(config, torch.device(device), self.batch_size, dtype, clock)
+        full = {name: int(self._axis(name)[-1]) for name in ("embedding", "head", "qk", "v", "mlp")}
+        norm_width = config.layer_norm_width or config.hidden_size
+        predicted, measured = [], []
+        for _ in range(count):
+            shape = self._random_shape(config.num_hidden_layers, generator)
+            fields = {**config.to_dict(), **shape.fields(), "layer_norm_width": norm_width}
+            fields["attention_scale"] = 1.0
+            network = NViTForImageClassification(NViTConfig.from_dict(fields))
+            predicted.append(self.predict(shape))
+            before = timed.seconds("mlp", full)
+            seconds = clock.seconds_of(network, self.batch_size, dtype)
+            now = (before + timed.seconds("mlp", full)) / 2
+            measured.append(seconds * (self.reference_seconds or now) / now)
+        return TableError(predicted, measured)
+
+    def check(
+        self, config: NViTConfig, *, device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32, strict: bool = False,
+    ) -> list[str]:  # fmt: skip
+        """Sentences about what differs between the measurement and the machine at hand.
+
+        Args:
+            config: Of the network.
+            device: It runs on.
+            dtype: Its precision.
+            strict: Raise instead of warning.
+
+        Raises:
+            ValueError: Something differs and `strict` is True.
+        """
+        here = {
+            "device": device_name(torch.device(device)),
+            "dtype": str(dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+            "num_tokens": config.num_tokens,
+        }
+        found = [
+            f"The latency table was measured with {name}={getattr(self, name)}, here it is {value}."
+            for name, value in here.items()
+            if getattr(self, name) != value
+        ]
+        if found and strict:
+            raise ValueError(f"{found[0][:-1]}; measure it anew with LatencyTable.measure.")
+        for sentence in found:
+            logger.warning("%s", sentence)
+        return found
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write it as JSON."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields["seconds"] = {name: one.tolist() for name, one in self.seconds.items()}
+        target = Path(path)
+        write_text(target, json.dumps({"format": _FORMAT, **fields}, indent=1) + "\n")
+        return target
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `save` has written.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is no latency table.
+        """
+        require_file(Path(path), "latency table")
+        try:
+            fields = json.loads(Path(path).read_text(encoding="utf-8"))
+            if fields.pop("format") != _FORMAT:
+                raise ValueError
+            seconds = {name: np.asarray(one) for name, one in fields.pop("seconds").items()}
+            table = cls(seconds=seconds, **fields)
+            for part, axes in table.grids.items():
+                if seconds[part].shape != tuple(len(ws) for ws in axes.values()):
+                    raise ValueError
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise ValueError(
+                f"{path} is no latency table of this version; measure one with "
+                "LatencyTable.measure(...).save(path)."
+            ) from None
+        return table
+
+    @property
+    def digest(self) -> str:
+        """First letters of the SHA-256 of the measurement, for records."""
+        content = json.dumps({name: one.tolist() for name, one in sorted(self.seconds.items())})
+        return hashlib.sha256(f"{self.grids}{content}".encode()).hexdigest()[:16]
+
+    def _axis(self, structure: str) -> list[float]:
+        part = next(part for part, axes in PARTS.items() if structure in axes)
+        return self.grids[part][structure]
+
+    def _random_shape(self, blocks: int, generator: np.random.Generator) -> NViTShape:
+        def draw(structure: str, count: int) -> tuple[int, ...]:
+            widths = self._axis(structure)
+            step = _STEPS[structure] if widths[-1] >= _STEPS[structure] else 1
+            first, last = -(-int(widths[0]) // step), int(widths[-1]) // step
+            drawn = generator.integers(first, last + 1, size=count)
+            return tuple(step * int(one) for one in drawn)
+
+        return NViTShape(
+            draw("embedding", 1)[0], *(draw(name, blocks) for name in ("head", "qk", "v", "mlp"))
+        )
+
+    def _warn_outside(self, shape: NViTShape) -> None:
+        widths = {"embedding": (shape.hidden_size,)}
+        widths |= {name: getattr(shape, name) for name in ("head", "qk", "v", "mlp")}
+        for name, own in widths.items():
+            grid, present = self._axis(name), [width for width in own if width > 0]
+            if present and (min(present) < grid[0] or max(present) > grid[-1]):
+                logger.warning(
+                    "%s of %d to %d lies outside of the latency table (%g to %g), whose border is "
+                    "used.", name, min(present), max(present), grid[0], grid[-1],
+                )  # fmt: skip
+
+
+def default_grid(shape: NViTShape) -> dict[str, Sequence[int]]:
+    """Widths to measure for networks up to a shape: 4 E, 4 H, 3 QK, 3 V and 7 M [C].
+
+    Args:
+        shape: The largest one.
+
+    Example:
+        >>> default_grid(NViTShape(128, (4,), (32,), (32,), (512,)))["head"]
+        [1, 2, 3, 4]
+    """
+    full = {
+        "embedding": (shape.hidden_size, 4, min(16, shape.hidden_size)),
+        "head": (max(shape.head), 4, 1),
+        "qk": (max(shape.qk), 3, min(8, max(shape.qk))),
+        "v": (max(shape.v), 3, min(8, max(shape.v))),
+        "mlp": (max(shape.mlp), 7, min(16, max(shape.mlp))),
+    }
+    found = {}
+    for name, (most, count, least) in full.items():
+        # Odd widths are slower than their neighbours, and would be taken for the rule.
+        step = _STEPS[name]
+        inner = {step * max(1, round(w / step)) for w in np.linspace(least, most, count)[1:-1]}
+        widths = {least, most} | {w for w in inner if least < w < most}
+        found[name] = sorted(widths if len(widths) > 1 else {most, most + 1})
+    return found
