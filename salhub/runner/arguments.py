@@ -313,10 +313,10 @@ def check_share(name: str, value: float) -> None:
         raise ValueError(f"{name} must be 0 or more and below 1, got {value!r}.")
 
 
-def check_count(name: str, value: Any) -> None:
-    """Raises ValueError unless a value is an integer above 0."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an integer, 1 or more, got {value!r}.")
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raises ValueError unless a value is an integer, `least` or more."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be an integer, {least} or more, got {value!r}.")
 
 
 def _hint(name: str, known: Mapping[str, Any]) -> str:

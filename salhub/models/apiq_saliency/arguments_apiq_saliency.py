@@ -99,8 +99,7 @@ class ApiQSaliencyArguments(CompressionArguments):
         """Check the options of ApiQ, and those of every compression."""
         super().validate()
         for name in ("weight_epochs", "joint_epochs", "output_epochs"):
-            if getattr(self, name) != 0:
-                check_count(name, getattr(self, name))
+            check_count(name, getattr(self, name), least=0)
         for name in ("weight_decay", "reg_lambda"):
             check_not_negative(name, getattr(self, name))
         for name in (

@@ -7,7 +7,7 @@ from salhub.models.slim_llm.bit_allocation import Salience
 from salhub.models.slim_llm.column_updates import Backbone, SearchWeights
 from salhub.models.slim_llm.group_scales import BinaryScale
 from salhub.models.slim_llm.presets import BASELINES, Allocation, Objective, Preset, preset_values
-from salhub.runner.arguments import check_count, check_not_negative, check_positive, check_share
+from salhub.runner.arguments import check_count, check_positive, check_share
 from salhub.runner.language_model_compression import CompressionArguments
 
 Granularity = Literal["group", "module"]
@@ -137,7 +137,7 @@ class SlimLLMArguments(CompressionArguments):
                 check_share(name, getattr(self, name))
         for name in ("clip_epochs", "refinements"):
             if getattr(self, name) is not None:
-                check_not_negative(name, getattr(self, name))
+                check_count(name, getattr(self, name), least=0)
         self._check_training()
         if self.preset in BASELINES:
             for name, (given, value) in self.changed().items():

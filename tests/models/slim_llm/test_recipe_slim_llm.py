@@ -230,6 +230,7 @@ def test_bad_calls_are_refused(tokens, options, words):
         ({"group_size": 64}, "group_size is 64, and model.layers.0.self_attn.q_proj has 16"),
         ({"num_test_tokens": -5}, "num_test_tokens must be an integer, 1 or more, got -5"),
         ({"preset": "plus", "match_outputs": True}, "match_outputs is of weights that are"),
+        ({"refinements": 0.5}, "refinements must be an integer, 0 or more, got 0.5"),
         ({"objective": "errors"}, "objective must be one of divergence, error"),
         ({"search_range": 1.0}, "search_range must be 0 or more and below 1, got 1.0"),
         ({"context_length": 100_000}, "100,?000"),
