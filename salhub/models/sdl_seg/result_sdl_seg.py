@@ -118,7 +118,8 @@ class VolumeSegmentationResult(PipelineResult):
         """
         if not 0 < level < 1:
             raise ValueError(f"level must be above 0 and below 1, got {level}.")
-        likely = self.probability > level
+        # Halves that are not negative are in the order of their bits, which are compared sooner.
+        likely = self.probability.view(np.uint16) > np.float16(level).view(np.uint16)
         if level == self.threshold:
             return self.mask
         if level > self.threshold:

@@ -8,8 +8,11 @@ from torch import Tensor
 
 # Widths of the Gaussian weights as a share of the window, and the least weight.
 _WIDTH, _LEAST_WEIGHT = 0.125, 1e-3
-# Score of windows that hold nothing but air, which are not looked at.
+# Score of what no window looked at.
 _NOTHING = -30.0
+# Of the saliency map: where it is below everywhere in a window, markers are far. What is kept of an
+# answer lies where the map is above 0.1, or is joined to that.
+_FAR = 0.005
 
 
 def sliding_window_logits(
@@ -22,7 +25,9 @@ def sliding_window_logits(
 ) -> Tensor:
     """Scores of volumes that are seen window by window.
 
-    Windows whose first channel is 0 everywhere, which is air, are passed over with the score -30.
+    Passed over are windows whose first channel is 0 everywhere, which is air, and, where a second
+    channel is a map of markers, windows that are far from all of them. What no window looked at has
+    the score -30.
 
     Args:
         network: Takes (N, C, d, h, w), gives (N, 1, d, h, w).
@@ -51,13 +56,11 @@ def sliding_window_logits(
     ]
     total = volumes.new_zeros(len(volumes), *volumes.shape[2:], dtype=torch.float32)
     weights = torch.zeros_like(total)
-    seen = []
+    seen, worth_a_look = [], _worth_a_look(volumes)
     for index, where in places:
-        weights[(index, *where)] += weight
-        if bool(volumes[(index, 0, *where)].any()):
+        if bool(worth_a_look[(index, *where)].any()):
+            weights[(index, *where)] += weight
             seen.append((index, where))
-        else:
-            total[(index, *where)] += _NOTHING * weight
     for begin in range(0, len(seen), batch_size):
         part = seen[begin : begin + batch_size]
         scores = network(
@@ -65,7 +68,17 @@ def sliding_window_logits(
         )
         for (index, where), score in zip(part, scores, strict=True):
             total[(index, *where)] += weight * score[0]
-    return (total / weights)[:, None]
+    return (total / weights).where(weights > 0, _NOTHING)[:, None]
+
+
+def _worth_a_look(volumes: Tensor) -> Tensor:
+    """Voxels, bool (B, D, H, W), for whose sake a window is looked at."""
+    worth = volumes[:, 0] != 0
+    if volumes.shape[1] > 1:
+        near = volumes[:, 1] > _FAR
+        # Without any marker all of the volume is looked at.
+        worth &= near | ~near.flatten(1).any(1)[:, None, None, None]
+    return worth
 
 
 def window_starts(size: int, window: int, overlap: float) -> list[int]:

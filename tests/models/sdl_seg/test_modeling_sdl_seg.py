@@ -223,12 +223,33 @@ def test_windows_cover_everything_and_are_averaged_by_their_weights():
             for y in (0, 2, 4, 5):
                 where = (slice(z, z + 3), slice(y, y + 4), slice(0, 7))
                 part = image[where]
-                score = part + part.mean() if part.any() else -30.0
-                total[where] += weight * score
-                norm[where] += weight
-        np.testing.assert_allclose(found[index, 0].numpy(), total / norm, rtol=1e-4, atol=1e-5)
+                if part.any():
+                    total[where] += weight * (part + part.mean())
+                    norm[where] += weight
+        expected = np.where(norm > 0, total / np.where(norm > 0, norm, 1), -30.0)
+        np.testing.assert_allclose(found[index, 0].numpy(), expected, rtol=1e-4, atol=1e-5)
     assert sum(calls) == 12 + 9 and max(calls) == 4
     assert window_starts(9, 4, 0.5) == [0, 2, 4, 5] and window_starts(4, 4, 0.5) == [0]
+
+
+def test_windows_far_from_all_markers_are_passed_over():
+    volume = pixels(1, 2, 4, 8, 24) + 0.1
+    volume[:, 1] = 0
+    volume[0, 1, 2, 3, 1] = 0.5
+    seen = []
+
+    def network(part):
+        seen.append(len(part))
+        return part[:, :1] * 0
+
+    found = sliding_window_logits(network, volume, (4, 8, 8), overlap=0.5)[0, 0]
+    assert sum(seen) == 1  # of the five along x
+    assert (found[:, :, :8] == 0).all() and (found[:, :, 8:] == -30).all()
+    # A map without a marker says nothing of where to look.
+    seen.clear()
+    volume[:, 1] = 0
+    sliding_window_logits(network, volume, (4, 8, 8), overlap=0.5)
+    assert sum(seen) == 5
 
 
 def test_prediction_in_windows_and_with_flips():

@@ -286,7 +286,7 @@ def test_no_markers_is_an_error_unless_it_is_allowed(segment):
 def test_results_of_other_volumes_are_not_compared(result):
     other = VolumeSegmentationResult(
         Volume(np.full((4, 5, 6), -1000.0), (3, 1.5, 1.5)),
-        np.zeros((4, 5, 6), dtype=bool), np.zeros((4, 5, 6)), np.zeros((0, 3)), None, 0.5,
+        np.zeros((4, 5, 6), bool), np.zeros((4, 5, 6), np.float16), np.zeros((0, 3)), None, 0.5,
     )  # fmt: skip
     with pytest.raises(ValueError, match="different shapes"):
         VolumeSegmentationPipeline.compare({"a": result, "b": other})
