@@ -191,6 +191,9 @@ class SDLSegRecipe(TrainingRecipe):
             [TrainingVolume.of(self._read(one), self.config) for one in part]
             for part in self.parts[:2]
         )
+        # Larger volumes are seen in windows of what was learned from, whose statistics are alike.
+        largest = np.max([one.volume.shape for one in self.train], axis=0).tolist()
+        self.config.window_size = list(arguments.patch_size) or largest
         return SDLSegForVolumeSegmentation(self.config)
 
     def _names_of_parts(self) -> list[list[CaseName]]:

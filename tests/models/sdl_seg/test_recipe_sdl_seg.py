@@ -176,6 +176,7 @@ def test_it_learns_and_says_what_it_learned(tmp_path):
     assert found.metric("as it is/dice").value > 0.25
     model = SDLSegForVolumeSegmentation.from_pretrained(tmp_path)
     assert model.dtype == torch.float32
+    assert model.config.window_size == [12, 32, 32]  # a whole phantom
     [case, _] = test_phantoms(2, num_decoys=1, spacing=COARSE)
     result = predicted(model, case)
     assert segmentation_scores(result["mask"], case.mask, case.spacing)["dice"] > 0.2
