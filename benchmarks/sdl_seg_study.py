@@ -19,7 +19,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import wilcoxon
 
-from benchmarks.experiments import run_once
+from benchmarks.experiments import add_to_results, results_file, run_once
 from benchmarks.report import RESULTS, save_results
 from salhub.metrics.segmentation import segmentation_scores, summarize
 from salhub.models.sdl_seg.cases import Case, phantom_case
@@ -469,6 +469,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=RESULTS / f"{SCRIPT}.json")
     parser.add_argument("--part", default="0/1", help="I/N: every N-th cell from the I-th on")
     parser.add_argument("--report", action="store_true", help="tables of what is there only")
+    parser.add_argument("--results", type=results_file, help="of a card, to add the tables to")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     options.runs.mkdir(parents=True, exist_ok=True)
@@ -480,6 +481,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = report(dict(finished(options.runs)), options.runs)
     for path in save_results(results, options.output, "Where the saliency map helps SDL-Seg"):
         print(f"Wrote {path}")
+    if options.results is not None:
+        add_to_results(results, options.results)
 
 
 if __name__ == "__main__":
