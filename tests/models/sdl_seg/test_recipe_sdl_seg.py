@@ -182,6 +182,14 @@ def test_it_learns_and_says_what_it_learned(tmp_path):
     assert segmentation_scores(result["mask"], case.mask, case.spacing)["dice"] > 0.2
 
 
+def test_slices_with_context_and_other_losses_are_trained_too(tmp_path):
+    options = {"spatial_dims": 2, "context_slices": 1, "loss": "focal_tversky", "num_patients": 2}
+    run(recipe_of(tmp_path, max_train_steps=2, saliency_kind="hull", **options))
+    model = SDLSegForVolumeSegmentation.from_pretrained(tmp_path)
+    assert (model.config.in_channels, model.config.loss) == (6, "focal_tversky")
+    assert model.config.size_steps == [1, 2, 2]
+
+
 def test_evaluation_measures_every_change_by_patient(tmp_path):
     torch.manual_seed(0)
     config = SDLSegConfig(channels=[4, 8], target_spacing=COARSE)
