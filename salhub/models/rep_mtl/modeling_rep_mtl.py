@@ -33,7 +33,7 @@ class RepMTLOutput(SaliencyOutput):
             0 where a head gives exactly 0. "edge": logits (B, H, W). "classification": class scores
             (B, K). "regression": (B, K), or (B, K, H, W) of a dense one.
         loss: What is minimised, with weights, logarithms and terms, (); with labels.
-        task_losses: Task -> its plain loss, detached, (); without tasks that have no label here.
+        task_losses: Task -> its plain loss, (); without tasks that have no label here.
         tsr_loss: Entropy over tasks, detached, () in [0, ln T]; in training, where it was computed.
         csa_loss: Alignment across tasks, detached, (); the same.
         alignment: Mean cosine that `csa_loss` raises, (); the same.
@@ -235,7 +235,7 @@ class RepMTLForMultiTask(SaliencyPreTrainedModel):
         return RepMTLOutput(
             predictions=predictions,
             loss=loss,
-            task_losses={name: one.detach() for name, one in losses.items()},
+            task_losses=losses,
             tsr_loss=_detached(found.tsr),
             csa_loss=_detached(found.csa),
             alignment=found.similarity,
