@@ -50,7 +50,7 @@ def compress_in_memory(
         )
     if tokenizer is None and not is_tokens:
         raise ValueError("A calibration text needs the model's tokenizer; give it, or give tokens.")
-    given = {"calibration": "the tokens" if is_tokens else str(calibration), **settings}
+    given = {"calibration": "calibration" if is_tokens else str(calibration), **settings}
     recipe = kind(
         kind.arguments_class.from_settings({"output_dir": "", "model": "", **given}, owner=owner)
     )
