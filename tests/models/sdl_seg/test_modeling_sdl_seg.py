@@ -175,6 +175,13 @@ def test_gradient_checkpointing_and_autocast_change_no_gradient():
     assert found.loss.item() == pytest.approx(model(**inputs).loss.item(), rel=0.02)
 
 
+@torch.no_grad()
+def test_it_compiles_to_one_graph():
+    model, volume = network(), pixels(1, 2, 4, 8, 8)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(volume).logits, model(volume).logits)
+
+
 # --- losses ---------------------------------------------------------------------------------------
 
 
