@@ -34,7 +34,7 @@ from salhub.results import Results, Table, measured
 
 SCRIPT = "sdl_seg_study"
 ARMS = {"none": "CT only", "points": "points", "edt_gauss": "EDT-Gauss", "hull": "hull"}
-_STEPS, _TEST_PATIENTS, _CHANGED_PATIENTS = 100, 12, 6
+_STEPS, _LONG, _TEST_PATIENTS, _CHANGED_PATIENTS = 100, 400, 12, 6
 # Coarser than the grid of the shipped models, for so many trainings; masks are measured on the grid
 # of the phantoms.
 _GRID, _PHANTOMS = [3.0, 3.0, 3.0], [3.0, 1.5, 1.5]
@@ -52,6 +52,7 @@ class Cell:
         seed: Of the weights, the batches and the training patients.
         patients: To learn from.
         decoys: In every phantom, of the test as well.
+        steps: Of the training.
     """
 
     arm: str
@@ -59,12 +60,14 @@ class Cell:
     seed: int
     patients: int = 20
     decoys: int = 4
+    steps: int = _STEPS
 
     @property
     def name(self) -> str:
         """Of its folder."""
         seen = "visible" if self.visible else "painted"
-        return f"{self.arm}-{seen}-{self.patients}p-{self.decoys}d-{self.seed}"
+        steps = "" if self.steps == _STEPS else f"-{self.steps}s"
+        return f"{self.arm}-{seen}-{self.patients}p-{self.decoys}d{steps}-{self.seed}"
 
 
 def all_cells() -> list[Cell]:
@@ -82,6 +85,7 @@ def all_cells() -> list[Cell]:
         for v in both
         for arm in pair
     ]
+    cells += [Cell(arm, v, seed, steps=_LONG) for seed in range(3) for v in both for arm in pair]
     return cells
 
 
@@ -103,17 +107,17 @@ def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
         "target_spacing": _GRID,
         "phantom_spacing": _PHANTOMS,
         # The same steps for all, however many patients they come from.
-        "num_train_epochs": math.ceil(2 * _STEPS / cell.patients),
-        "max_train_steps": _STEPS,
-        "validation_steps": _STEPS // 2,
-        "checkpointing_steps": _STEPS // 2,
+        "num_train_epochs": math.ceil(2 * cell.steps / cell.patients),
+        "max_train_steps": cell.steps,
+        "validation_steps": cell.steps // 2 if cell.steps == _STEPS else _STEPS,
+        "checkpointing_steps": cell.steps // 2,
         "cpu": True,
     }
     run_once(SDLSegRecipe, folder / cell.name, options, f"{SCRIPT} {cell.name}")
     model = SDLSegForVolumeSegmentation.from_pretrained(folder / cell.name)
     cases = test_phantoms(_TEST_PATIENTS, num_decoys=cell.decoys, clips_visible=cell.visible)
     found: dict[str, Any] = {"cell": dataclasses.asdict(cell), "rows": measure(model, cases)}
-    if (cell.arm, cell.patients, cell.decoys) == ("edt_gauss", 20, 4):
+    if cell == Cell("edt_gauss", cell.visible, cell.seed):
         found["changed"] = {
             title: [changed_dice(model, case, change, n) for n, case in enumerate(some(cases))]
             for title, change in marker_changes(0).items()
@@ -259,7 +263,8 @@ def report(done: dict[Cell, dict[str, Any]], folder: Path) -> Results:
             _add_arms(results, done, visible, folder)
         _add_gaps(results, done)
         _add_changes(results, done)
-        for field, values in (("patients", (5, 10, 20)), ("decoys", (0, 4, 8))):
+        curves = {"patients": (5, 10, 20), "decoys": (0, 4, 8), "steps": (_STEPS, _LONG)}
+        for field, values in curves.items():
             _add_curve(results, done, field, values)
         _add_detection(results, folder)
     return results
@@ -267,7 +272,7 @@ def report(done: dict[Cell, dict[str, Any]], folder: Path) -> Results:
 
 def _of(done: dict[Cell, dict], arm: str, visible: bool, **fixed: int) -> list[dict[str, Any]]:
     """Cells of an arm, a seed each."""
-    wanted = {"patients": 20, "decoys": 4, **fixed}
+    wanted = {"patients": 20, "decoys": 4, "steps": _STEPS, **fixed}
     return [
         found
         for cell, found in done.items()
@@ -433,6 +438,10 @@ def _add_curve(
         "decoys": (
             "More decoys",
             "DSC on the test patients, seed 0. Decoys look like the bed and have no clips.",
+        ),
+        "steps": (
+            "More steps",
+            "DSC on the test patients after more steps; mean (standard deviation over seeds).",
         ),
     }[field]
     columns = ["setting", "arm", *(f"{value} {field}" for value in values)]

@@ -11,8 +11,8 @@ from benchmarks.sdl_seg_study import Cell, all_cells, report
 
 def test_every_cell_is_there_once_and_seeds_come_one_after_another():
     cells = all_cells()
-    assert len(set(cells)) == len({cell.name for cell in cells}) == len(cells) == 56
-    main = [cell for cell in cells if (cell.patients, cell.decoys) == (20, 4)]
+    assert len(set(cells)) == len({cell.name for cell in cells}) == len(cells) == 68
+    main = [c for c in cells if (c.patients, c.decoys, c.steps) == (20, 4, 100)]
     assert main == cells[:24] and [cell.seed for cell in main] == sorted(c.seed for c in main)
     for cell in main:
         assert Cell("none", cell.visible, cell.seed) in main
@@ -55,7 +55,7 @@ def test_gaps_are_taken_seed_by_seed(folder):
     assert arms["CT only"][1] == "0.235 0.335" and arms["CT only"][6] == "8 of 16"
     lost = tables["When clips are lost or moved"].rows
     assert lost[0][2] == pytest.approx(0.625) and lost[1][2:] == [0.5, -0.125]
-    assert found.data["cells"] == "4 of 56"
+    assert found.data["cells"] == "4 of 68"
     assert tables["Arms, clips visible"].rows[0][0] == "map above 0.60, no training"
 
 
