@@ -19,6 +19,8 @@ KNOWN = {
     "hqq": ("hqq", "weights rounded to few bits without data"),
     "monai": ("monai", "networks and metrics of medical pictures"),
     "skimage": ("scikit-image", "Otsu, Chan-Vese and morphological active contours"),
+    "torchjd": ("torchjd", "gradients of several tasks combined: PCGrad, CAGrad, Nash-MTL"),
+    "cvxpy": ("cvxpy", "the solver that CAGrad and Nash-MTL of torchjd need"),
     "erasus": ("erasus", "unlearning, masked gradient ascent among others"),
 }
 
