@@ -166,15 +166,26 @@ class NViTPruner:
             while ratio > target:
                 step = ranking.remove(self.groups_per_step)
                 if step is None:
-                    raise ValueError(
-                        f"The target {target:g} cannot be reached: with one group of everything "
-                        f"left the latency is {ratio:.3f} of the original; take a larger target, "
-                        "smaller group_sizes, or allow_empty=True."
-                    )
+                    raise _unreachable(target, ratio)
                 mask[step.units] = False
                 ratio, shape, steps = step.ratio, step.shape, steps + 1
             plans[target] = self._plan(target, ratio, shape, mask, steps, ranking.eta)
         return [plans[target] for target in wanted]
+
+    def check_reachable(self, target: float) -> None:
+        """Refuse a target that no choice of units leads to.
+
+        Raises:
+            ValueError: The latency with one group of everything left is above it.
+        """
+        [target] = checked_targets(target)
+        ranking = Ranking(
+            self.layout, self.mask.double().numpy(), self.mask.numpy(), self.table, self.settings,
+            self.original_seconds,
+        )  # fmt: skip
+        least = ranking.smallest_ratio()
+        if least > target:
+            raise _unreachable(target, least)
 
     def prune(self, targets: Sequence[float] | float) -> dict[float, NViTForImageClassification]:
         """Smaller networks at some targets, all by the present scores; for no training in between.
@@ -278,6 +289,14 @@ def checked_targets(targets: Sequence[float] | float) -> list[float]:
                 f"A latency target is a share of the original's, above 0 and below 1, got {target}."
             )
     return [float(target) for target in found]
+
+
+def _unreachable(target: float, ratio: float) -> ValueError:
+    return ValueError(
+        f"The target {target:g} cannot be reached: with one group of everything left the latency "
+        f"is {ratio:.3f} of the original; take a larger target, smaller group_sizes, or "
+        "allow_empty=True."
+    )
 
 
 def source_name(config: NViTConfig) -> str:

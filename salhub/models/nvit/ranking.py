@@ -150,6 +150,15 @@ class Ranking:
         structures = [self.keys[key] for _, key, _ in chosen]
         return PlannedStep(units, structures, self.ratio, self.shape)
 
+    def smallest_ratio(self) -> float:
+        """Latency by that of the original where all groups are gone that may go; takes them."""
+        for key, groups in enumerate(self.groups):
+            for group in groups[self.next[key] : self._last(key)]:
+                self._shrink(key, len(group))
+            self.next[key] = max(self.next[key], self._last(key))
+        self.savings = self._savings()
+        return self.ratio
+
     def _last(self, key: int) -> int:
         """Groups of a structure that may go."""
         name = self.keys[key][0]
