@@ -12,6 +12,8 @@ _MASK_GAIN = 6.0
 _MAD = 1.4826
 # Pixels at which a spike differs from the median about it by more than so many deviations.
 _SPIKE = 4.0
+# Share of the range of a picture that is its black, or its white.
+_END = 0.02
 # Noise may be so large a share of the contrast; what is more is smoothed down to it.
 _NOISE_SHARE = 0.13
 # Largest deviation of the smoothing in pixels, and the least that is worth it.
@@ -109,7 +111,11 @@ def remove_spikes(picture: Tensor) -> tuple[Tensor, Tensor]:
     usual = _MAD * median_of(difference.flatten(1))
     # Of a picture without noise, corners must not count as spikes.
     limit = (_SPIKE * usual).clamp(min=0.04 * 255)[:, None, None, None]
-    is_spike = difference > limit
+    # Spikes are black or white; textures differ from their median too.
+    flat = picture.flatten(1)
+    low, high = (edge(1).values[:, None, None, None] for edge in (flat.min, flat.max))
+    room = _END * (high - low)
+    is_spike = (difference > limit) & ((picture <= low + room) | (picture >= high - room))
     share = is_spike.flatten(1).float().mean(1)
     # Corners and thin lines are few; spikes are many.
     is_many = (share > 0.01)[:, None, None, None]

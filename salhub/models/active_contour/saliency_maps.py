@@ -17,6 +17,12 @@ _BINS = 256
 # Share of a side that the frame of the boundary prior takes.
 _FRAME = 0.05
 _MAD = 1.4826
+# Variance between classes, as a share of the largest, that a threshold must leave.
+_PARTED = 0.5
+# Deviations of the frame's noise that are no object.
+_NOISES = 3.0
+# From this share of the other side on, bright and dark are equally likely.
+_BALANCED = 0.6
 _RESIDUAL_SIZE = 64
 
 
@@ -52,13 +58,13 @@ def border_difference(picture: Tensor, polarity: str = "auto") -> BorderDifferen
         is_unsure = torch.zeros(len(values), dtype=torch.bool, device=values.device)
     else:
         values = residual[:, 0]
-        centred = values - median_of(values.flatten(1))[:, None, None]
-        cubed = (centred**3).mean((1, 2))
-        skew = cubed / (centred**2).mean((1, 2)).clamp(min=1e-12) ** 1.5
-        is_unsure = (skew.abs() < 0.1) & (polarity == "auto")
-        sign = {"bright": torch.ones_like(skew), "dark": -torch.ones_like(skew)}.get(polarity)
+        bright, dark = _beyond_frame(values)
+        is_unsure = (torch.minimum(bright, dark) > _BALANCED * torch.maximum(bright, dark)) & (
+            polarity == "auto"
+        )
+        sign = {"bright": torch.ones_like(bright), "dark": -torch.ones_like(bright)}.get(polarity)
         if sign is None:
-            sign = torch.where(skew < 0, -1.0, 1.0)
+            sign = torch.where(dark > bright, -1.0, 1.0)
         values = values.abs() if polarity == "both" else values * sign[:, None, None]
     flat = values.flatten(1)
     middle = median_of(flat)
@@ -66,6 +72,19 @@ def border_difference(picture: Tensor, polarity: str = "auto") -> BorderDifferen
         (quantile_of(flat, share) - middle).clamp(min=1e-3) for share in (0.98, 0.998)
     )
     return BorderDifference(values, contrast, peak, is_unsure)
+
+
+def _beyond_frame(values: Tensor) -> tuple[Tensor, Tensor]:
+    """How much brighter and how much darker than its frame a picture is in all, (B,) each.
+
+    What the frame's own noise would do is left out.
+    """
+    frame = max(2, round(_FRAME * min(values.shape[-2:])))
+    at = torch.ones(values.shape[-2:], dtype=torch.bool, device=values.device)
+    at[frame:-frame, frame:-frame] = False
+    usual = (_NOISES * _MAD * median_of(values[:, at].abs()))[:, None, None].clamp(min=1.0)
+    bright, dark = (side.clamp(min=0).sum((1, 2)) for side in (values - usual, -values - usual))
+    return bright, dark
 
 
 def _border_plane(picture: Tensor) -> Tensor:
@@ -184,8 +203,8 @@ def two_classes(values: Tensor, rule: str = "minimum_error") -> TwoClasses:
 
     Args:
         values: (B, H, W).
-        rule: "minimum_error", which parts classes of unequal size and spread; or "otsu", which lies
-            half-way between their means.
+        rule: "minimum_error", which parts classes of unequal size and spread, unless it leaves
+            nearly all in one of them; or "otsu", which lies half-way between their means.
 
     Source: Kittler and Illingworth 1986; Otsu 1979.
     """
@@ -205,12 +224,15 @@ def two_classes(values: Tensor, rule: str = "minimum_error") -> TwoClasses:
     means = torch.stack([first, first[:, -1:] - first], 1) / weights
     squares = torch.stack([second, second[:, -1:] - second], 1) / weights
     variances = (squares - means * means).clamp(min=0) + 1 / 12
-    if rule == "otsu":
-        cost = -weights.prod(1) * (means[:, 1] - means[:, 0]) ** 2
-    else:
+    is_class = (weights > 0.002).all(1)
+    apart = torch.where(is_class, weights.prod(1) * (means[:, 1] - means[:, 0]) ** 2, 0)
+    best = apart.argmax(1)
+    if rule != "otsu":
         cost = (weights * (torch.log(variances) - 2 * torch.log(weights))).sum(1)
-    cost = torch.where((weights > 0.002).all(1), cost, torch.inf)
-    best = cost.argmin(1)
+        least = torch.where(is_class, cost, torch.inf).argmin(1)
+        # Where two Gaussians do not fit, a few pixels are parted off, and the rest is one class.
+        parted = [apart.gather(1, one[:, None])[:, 0] for one in (least, best)]
+        best = torch.where(parted[0] >= _PARTED * parted[1], least, best)
     at = best[:, None, None].expand(-1, 2, 1)
     means, variances, shares = (part.gather(2, at)[..., 0] for part in (means, variances, weights))
     to_scale = width.double()
