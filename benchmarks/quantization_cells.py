@@ -83,6 +83,7 @@ class Source:
         precision: Of products in float32 while a model is quantized, as
             `torch.set_float32_matmul_precision` takes it.
         threads: Of a cell.
+        device: Where models lie.
     """
 
     model: str
@@ -95,6 +96,12 @@ class Source:
     equal_group_size: int = 56
     precision: str = "highest"
     threads: int = 1
+    device: str = "cpu"
+
+    def load(self, **keywords: Any) -> Any:
+        """The model in full precision, as `from_pretrained` gives it."""
+        loaded = AutoModelForCausalLM.from_pretrained(self.model, **keywords)
+        return loaded.eval().to(self.device)
 
 
 @dataclass(frozen=True)
@@ -202,7 +209,7 @@ def measure_here(cell: Cell, source: Source) -> dict[str, float]:
     torch.set_num_threads(source.threads)
     method = METHODS[cell.method]
     if method.name == FULL:
-        return _scored(AutoModelForCausalLM.from_pretrained(source.model), source)
+        return _scored(source.load(), source)
     if method.name == HQQ:
         return _by_hqq(cell, source)
     return _by_recipe(cell, source)
@@ -241,7 +248,7 @@ def recipe_of(cell: Cell, source: Source) -> Any:
 
 
 def _by_recipe(cell: Cell, source: Source) -> dict[str, float]:
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(source.model), tokenizer_of(source)
+    model, tokenizer = source.load(), tokenizer_of(source)
     torch.set_float32_matmul_precision(source.precision)
     recipe, began, used = recipe_of(cell, source), time.perf_counter(), time.process_time()
     model = recipe.compress(model, tokenizer)
@@ -269,7 +276,7 @@ def _by_recipe(cell: Cell, source: Source) -> dict[str, float]:
 
 def _by_hqq(cell: Cell, source: Source) -> dict[str, float]:
     quantizer = importlib.import_module("hqq.core.quantize").Quantizer
-    model = AutoModelForCausalLM.from_pretrained(source.model, dtype=torch.float32)
+    model = source.load(dtype=torch.float32)
     began, used = time.perf_counter(), time.process_time()
     bits, stored, count = 0, 0, 0
     for layer in _layers(model):
@@ -278,7 +285,7 @@ def _by_hqq(cell: Cell, source: Source) -> dict[str, float]:
             nbits=cell.bits,
             group_size=source.group_size,
             axis=1,
-            device="cpu",
+            device=source.device,
             compute_dtype=torch.float32,
         )
         layer.weight.data = quantizer.dequantize(codes, meta).view_as(layer.weight)

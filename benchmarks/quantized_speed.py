@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from benchmarks.plain_slim_llm import quantize_block
 from benchmarks.quantization_cells import Cell, Source, recipe_of, tokenizer_of
@@ -35,7 +35,7 @@ def shortened(model: PreTrainedModel, blocks: int) -> PreTrainedModel:
 def seconds_of_model(source: Source, method: str) -> float:
     """Seconds by the clock that a whole model at two bits takes, from the loaded model on."""
     torch.set_num_threads(source.threads)
-    model = AutoModelForCausalLM.from_pretrained(source.model).eval()
+    model = source.load()
     torch.set_float32_matmul_precision(source.precision)
     recipe, began = recipe_of(Cell(2, 0, method), source), time.perf_counter()
     recipe.compress(model, tokenizer_of(source))
@@ -58,7 +58,7 @@ def seconds_of_blocks(source: Source, blocks: int, methods: tuple[str, ...]) -> 
     windows = calibration_windows(source.calibration, tokenizer, source.windows, source.length)
 
     def base() -> Any:
-        return shortened(AutoModelForCausalLM.from_pretrained(source.model).eval(), blocks)
+        return shortened(source.load(), blocks)
 
     for method in methods:
         model, recipe = base(), recipe_of(Cell(2, 0, method), source)
@@ -96,12 +96,12 @@ def inference_rows(source: Source, method: str, tokens: int = 32) -> dict[str, d
         found[name] = {"decode": speed.decode, "prefill": speed.prefill, "bytes": _share(model)}
 
     for name, dtype in ((FLOAT, torch.float32), (BFLOAT, torch.bfloat16)):
-        note(name, AutoModelForCausalLM.from_pretrained(source.model, dtype=dtype).eval())
+        note(name, source.load(dtype=dtype))
     if importlib.util.find_spec("hqq") is not None:
-        model = AutoModelForCausalLM.from_pretrained(source.model, dtype=torch.bfloat16).eval()
+        model = source.load(dtype=torch.bfloat16)
         _each_layer(model, lambda layer: _hqq_layer(layer, source.group_size))
         note(HQQ, model)
-    model = AutoModelForCausalLM.from_pretrained(source.model, dtype=torch.bfloat16).eval()
+    model = source.load(dtype=torch.bfloat16)
     # How well the codes are chosen changes nothing here.
     little = replace(source, windows=2, length=64)
     packed = recipe_of(Cell(2, 0, method), little).compress(model, tokenizer_of(source))
@@ -120,9 +120,10 @@ def _each_layer(model: Any, made: Callable[[nn.Linear], nn.Module]) -> None:
 
 
 def _hqq_layer(layer: nn.Linear, group_size: int) -> nn.Module:
+    device = str(layer.weight.device)
     quantize = importlib.import_module("hqq.core.quantize")
     config = quantize.BaseQuantizeConfig(nbits=2, group_size=group_size, axis=1)
-    return quantize.HQQLinear(layer, config, compute_dtype=torch.bfloat16, device="cpu")
+    return quantize.HQQLinear(layer, config, compute_dtype=torch.bfloat16, device=device)
 
 
 def _share(model: Any) -> float:

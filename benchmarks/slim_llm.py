@@ -117,6 +117,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--test-tokens", type=int, default=20_480)
     parser.add_argument("--precision", choices=("highest", "high", "medium"), default="highest")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="such as cuda, with another --output")
     parser.add_argument("--smoke", action="store_true", help="claim nothing of the numbers")
     parser.add_argument("--output", type=Path, default=RESULTS / "slim_llm.json")
     return parser.parse_args(arguments)
@@ -137,6 +138,7 @@ def _source(options: argparse.Namespace) -> Source:
         options.equal_group_size,
         options.precision,
         options.threads,
+        options.device,
     )
 
 
@@ -156,6 +158,12 @@ def _opened(options: argparse.Namespace, source: Source) -> Results:
         f"python -m benchmarks.slim_llm --model {data['name']} --calibration "
         f"{data['calibration']} --test {data['test']} --precision {data['precision']}"
     )
+    if options.device != "cpu":
+        data["device"] = options.device
+        command += (
+            f" --device {options.device} --windows {data['num_windows']} --output "
+            f"{options.output.name}"
+        )
     if options.smoke:
         data["claims"] = None
         command += f" --smoke --group-size {data['group_size']} --output {options.output.name}"
