@@ -39,7 +39,7 @@ _STILL = 1e-6
 
 STANDS = "no pixel changes sides"
 LEVEL = "the energy stands still"
-LIMIT = "max_iterations"
+LIMIT = "max_iterations was reached"
 FLAT = "flat image"
 
 
