@@ -66,8 +66,9 @@ class ActiveContourOutput(ModelOutput):
 class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
     """Cuts the salient object out of pictures by a level set.
 
-    The weights of the energy are its parameters, so that they can be learned: in training mode the
-    descent is unrolled, and `labels` give a soft Dice loss. In evaluation mode nothing is recorded.
+    The weights of the energy are its parameters, so that they can be learned: in training mode, and
+    where there are `labels`, which give a soft Dice loss, gradients pass through the whole descent.
+    Otherwise nothing is recorded, as it would be much.
 
     Example:
         >>> import torch
@@ -166,7 +167,7 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
         saliency = self._checked_saliency(saliency, pixel_values)
         _check_labels(labels, pixel_values)
         start = self._checked_start(init_level_set, pixel_values)
-        records = self.training and torch.is_grad_enabled()
+        records = torch.is_grad_enabled() and (self.training or labels is not None)
         # Nothing of the picture is learned from, so that it is prepared once and for all.
         with torch.no_grad():
             flat = pixel_values.flatten(1)
@@ -195,7 +196,7 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
                 config,
                 drive,
                 config.initial_height * start.to(picture.dtype),
-                stops_early=not records,
+                stops_early=not self.training,
                 callback=iter_callback,
                 callback_every=callback_every,
             )
