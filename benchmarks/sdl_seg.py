@@ -1,6 +1,6 @@
 """SDL-Seg beside MONAI: networks trained alike, the loss, sliding windows, and the time of each.
 
-    python -m benchmarks.sdl_seg
+    python -m benchmarks.sdl_seg --rounds 5
 
 Where the saliency map helps is another question, see `benchmarks.sdl_seg_study`.
 """
@@ -273,7 +273,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     use_one_thread()
     peers = find_peers("monai")
-    results = Results("sdl_seg", "python -m benchmarks.sdl_seg", 0)
+    command = f"python -m benchmarks.sdl_seg --rounds {options.rounds}"
+    results = Results("sdl_seg", command, 0)
     with measured(results):
         add_times(results, options.rounds)
         add_trained(results, options.runs, options.steps)

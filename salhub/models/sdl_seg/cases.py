@@ -10,7 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from salhub.models.sdl_seg.configuration_sdl_seg import SDLSegConfig
-from salhub.models.sdl_seg.marker_detection import detect_markers
+from salhub.models.sdl_seg.marker_detection import (
+    MarkerNotFoundError,
+    TooManyMarkersError,
+    detect_markers,
+)
 from salhub.models.sdl_seg.phantom import make_breast_phantom
 from salhub.models.sdl_seg.processing_sdl_seg import AIR_HU, Grid
 
@@ -183,11 +187,18 @@ class TrainingVolume:
 
     @classmethod
     def of(cls, case: Case, config: SDLSegConfig) -> "TrainingVolume":
-        """Resample a case."""
+        """Resample a case, and find its markers where they are needed and not given.
+
+        Raises:
+            MarkerNotFoundError, TooManyMarkersError: With the name of the case.
+        """
         grid = Grid.of(case.volume.shape, case.spacing, config)
-        markers = case.markers
+        markers = np.zeros((0, 3)) if config.saliency_kind == "none" else case.markers
         if markers is None:
-            markers = detect_markers(case.volume, case.spacing, config)
+            try:
+                markers = detect_markers(case.volume, case.spacing, config)
+            except (MarkerNotFoundError, TooManyMarkersError) as error:
+                raise type(error)(f"Case {case.name}: {error}") from None
         return cls(
             grid.resample(case.volume, 1, AIR_HU),
             grid.resample(case.mask.astype(np.uint8), 0, 0) > 0,

@@ -10,6 +10,7 @@ from salhub.metrics.segmentation import segmentation_scores
 from salhub.models.sdl_seg.augmentation import changed_markers, training_patch
 from salhub.models.sdl_seg.calibration import calibration_error, fitted_temperature
 from salhub.models.sdl_seg.cases import (
+    Case,
     CaseName,
     TrainingVolume,
     phantom_case,
@@ -22,6 +23,7 @@ from salhub.models.sdl_seg.evaluation_sdl_seg import (
     predicted,
     test_phantoms,
 )
+from salhub.models.sdl_seg.marker_detection import MarkerNotFoundError
 from salhub.models.sdl_seg.modeling_sdl_seg import SDLSegForVolumeSegmentation
 from salhub.models.sdl_seg.processing_sdl_seg import SDLSegImageProcessor
 from salhub.models.sdl_seg.recipe_sdl_seg import SDLSegArguments, SDLSegRecipe
@@ -304,6 +306,15 @@ def test_it_learns_from_a_folder_split_by_patient(folder, tmp_path):
     model = SDLSegForVolumeSegmentation.from_pretrained(tmp_path)
     again = evaluate(model, folder, patient_pattern=r"bed_(\d+)_", variants=False, progress=False)
     assert again.metric("as it is/dice").n == 8
+
+
+def test_a_case_without_markers_is_named():
+    one = phantom_case(1, spacing=COARSE, clips_visible=False)
+    case = Case("bed_7", "7", one.volume, one.spacing, one.mask)
+    with pytest.raises(MarkerNotFoundError, match="Case bed_7: No markers were found"):
+        TrainingVolume.of(case, SDLSegConfig(target_spacing=COARSE))
+    plain = SDLSegConfig(target_spacing=COARSE, saliency_kind="none")
+    assert not len(TrainingVolume.of(case, plain).markers)
 
 
 def test_a_folder_that_cannot_be_split_is_refused(folder, tmp_path):
