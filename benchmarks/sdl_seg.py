@@ -145,7 +145,8 @@ def add_trained(results: Results, cells: Path, steps: int) -> None:
     note = (
         f"{steps} steps of two volumes of {_PATIENTS} phantoms with a saliency map, the clips "
         f"painted out of the CT; the same volumes, loss and optimizer. {_TEST_PATIENTS} test "
-        "patients, DSC with its 95 % interval, one seed."
+        "patients, DSC with its 95 % interval, one seed. After so few steps it counts that the "
+        "last bias of ours begins with the share of foreground, and that of the others at one half."
     )
     columns = [
         "network",
