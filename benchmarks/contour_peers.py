@@ -38,19 +38,19 @@ def otsu(image: np.ndarray) -> np.ndarray:
 
 
 def chan_vese(image: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
-    """The better of its two usual weights of length over the suite, 100 iterations."""
+    """100 iterations at mu=0.05, which is better on the suite than its default of 0.25."""
     from skimage.segmentation import chan_vese as segment
 
-    start = "checkerboard" if start is None else np.where(start, 1.0, -1.0)
-    return segment(image, mu=0.05, max_num_iter=100, init_level_set=start)
+    begun = "checkerboard" if start is None else np.where(start, 1.0, -1.0)
+    return segment(image, mu=0.05, max_num_iter=100, init_level_set=begun)
 
 
 def morphological_chan_vese(image: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
     """60 iterations from a checkerboard."""
     from skimage.segmentation import morphological_chan_vese as segment
 
-    start = "checkerboard" if start is None else start.astype(np.int8)
-    return segment(image, 60, init_level_set=start) > 0
+    begun = "checkerboard" if start is None else start.astype(np.int8)
+    return segment(image, 60, init_level_set=begun) > 0
 
 
 def geodesic(image: np.ndarray) -> np.ndarray:

@@ -71,7 +71,7 @@ class SaliencyActiveContourConfig(SaliencyConfig):
             a map given with every call; or the name of a hub model or a folder, such as
             "salhub/normgrad-efficientnet-lite0".
         polarity: [C] Of grey pictures with "border": whether the object is "bright", "dark",
-            "both", or found by the skew of the differences ("auto").
+            "both", or what has most light or shade beyond the frame's noise ("auto").
         center_prior: [C] Whether the saliency falls off towards the border.
         restoration: [C] What is taken out of the picture first, each only where it is found:
             "spikes", "noise", "blur".

@@ -45,8 +45,9 @@ class BorderDifference(NamedTuple):
 def border_difference(picture: Tensor, polarity: str = "auto") -> BorderDifference:
     """The difference from a plane through the frame of the picture, fitted without outliers.
 
-    Of grey pictures it is signed: the object is the side to which the differences are skewed. Of
-    colours it is the distance in deviations of the frame (Mahalanobis), scaled to the picture.
+    Of grey pictures it is signed: the object is what has more light, or less, beyond the noise of
+    the frame. Of colours it is the distance in deviations of the frame (Mahalanobis), scaled to
+    the picture.
 
     Args:
         picture: (B, C, H, W).
