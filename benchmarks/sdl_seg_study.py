@@ -25,7 +25,7 @@ from salhub.metrics.segmentation import segmentation_scores, summarize
 from salhub.models.sdl_seg.cases import Case, phantom_case
 from salhub.models.sdl_seg.configuration_sdl_seg import SDLSegConfig
 from salhub.models.sdl_seg.evaluation_sdl_seg import marker_changes, predicted, test_phantoms
-from salhub.models.sdl_seg.marker_detection import detect_markers
+from salhub.models.sdl_seg.marker_detection import detect_markers, doubtful_markers
 from salhub.models.sdl_seg.modeling_sdl_seg import SDLSegForVolumeSegmentation
 from salhub.models.sdl_seg.phantom import make_breast_phantom
 from salhub.models.sdl_seg.processing_sdl_seg import SDLSegImageProcessor
@@ -223,7 +223,7 @@ def detection(folder: Path, count: int = 100) -> dict[str, dict[str, float]]:
 
 
 def _detection_of(options: dict[str, Any], count: int) -> dict[str, float]:
-    there = found = false = complete = 0
+    there = found = false = complete = doubted = doubted_clips = 0
     errors: list[float] = []
     for patient in range(800_000, 800_000 + count):
         phantom = make_breast_phantom(patient, **options)
@@ -234,12 +234,20 @@ def _detection_of(options: dict[str, Any], count: int) -> dict[str, float]:
         errors += near.tolist()
         there, found = there + len(phantom.markers), found + len(near)
         false += len(markers) - len(near)
+        doubts = doubtful_markers(phantom.volume, phantom.spacing, markers)
+        is_clip = gaps.min(axis=0) < 5
+        doubted, doubted_clips = (
+            doubted + (doubts & ~is_clip).sum(),
+            doubted_clips + (doubts & is_clip).sum(),
+        )
         complete += len(near) == len(phantom.markers) == len(markers)
     return {
         "phantoms": count,
         "clips": there,
         "recall": found / there,
         "false positives": false,
+        "of them doubted in a warning": int(doubted),
+        "clips doubted": int(doubted_clips),
         "phantoms with exactly their clips": complete,
         "mean error in mm": float(np.mean(errors)),
         "largest error in mm": float(np.max(errors)),

@@ -15,6 +15,8 @@ _BODY_HU = -300
 # largest allowed volume, and their clips are at least so far apart.
 _MERGED_MEDIANS, _MERGED_LARGEST, _CLIP_GAP_MM = 1.8, 4, 4.0
 _LEAST_PEAK = 0.4  # of the brightest; what is darker is a streak
+# Metal is what is brighter than tissue; below this share of the median a marker is doubted.
+_TISSUE_HU, _LEAST_CONTENT = 150, 0.6
 _FULL = np.ones((3, 3, 3), dtype=bool)
 
 
@@ -93,7 +95,39 @@ def find_markers(
             f"{int((~kept).sum())} of {len(found)} bright spots were left out, as they are more "
             f"than {config.marker_cluster_mm:g} mm from the others."
         )
+    doubted = doubtful_markers(volume, steps, found[kept])
+    if doubted.any():
+        places = ", ".join(
+            "(" + ", ".join(f"{one:.1f}" for one in place) + ")" for place in found[kept][doubted]
+        )
+        warnings.append(
+            f"{int(doubted.sum())} of {int(kept.sum())} markers hold much less metal than the "
+            f"others and may be calcifications, at (z, y, x) {places}; give markers= without them "
+            "if they are."
+        )
     return found[kept], warnings
+
+
+def doubtful_markers(
+    volume: np.ndarray, spacing: Sequence[float], markers: np.ndarray
+) -> np.ndarray:
+    """Which markers hold less than 0.6 of the metal of the median one, bool (K,).
+
+    The clips of a patient are alike. What is summed up around each, HU above soft tissue, does not
+    depend on how it lies between the voxels, as the brightest voxel does.
+
+    Args:
+        volume: HU, (z, y, x).
+        spacing: Voxel size in mm, (z, y, x).
+        markers: Voxel coordinates, (K, 3).
+    """
+    reach = np.ceil(_CLIP_GAP_MM / np.asarray(spacing)).astype(int)
+    contents = []
+    for middle in np.rint(markers).astype(int):
+        low, high = np.maximum(middle - reach, 0), middle + reach + 1
+        around = volume[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+        contents.append(np.clip(around - _TISSUE_HU, 0, None).sum())
+    return np.array(contents) < _LEAST_CONTENT * np.median(contents or [0])
 
 
 def _candidates(

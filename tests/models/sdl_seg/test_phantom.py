@@ -9,6 +9,7 @@ from salhub.models.sdl_seg.marker_detection import (
     MarkerNotFoundError,
     TooManyMarkersError,
     detect_markers,
+    doubtful_markers,
     find_markers,
 )
 from salhub.models.sdl_seg.phantom import make_breast_phantom
@@ -117,6 +118,22 @@ def test_bones_and_what_is_at_them_and_far_spots_are_left_out(water):
     markers, warnings = find_markers(water, SPACING)
     assert len(markers) == 3
     assert len(warnings) == 1 and "1 of 4 bright spots were left out" in warnings[0]
+
+
+def test_calcifications_are_doubted_and_clips_are_not():
+    doubted = {True: [], False: []}
+    for seed in range(4):
+        phantom = make_breast_phantom(40 + seed, num_calcifications=3)
+        markers, warnings = find_markers(phantom.volume, phantom.spacing)
+        doubts = doubtful_markers(phantom.volume, phantom.spacing, markers)
+        gaps = np.linalg.norm((phantom.markers[:, None] - markers) * SPACING, axis=2)
+        for is_clip, doubt in zip(gaps.min(axis=0) < 3, doubts, strict=True):
+            doubted[bool(is_clip)].append(bool(doubt))
+        said = [text for text in warnings if "may be calcifications" in text]
+        assert len(said) == doubts.any()
+        if doubts.any():
+            assert f"{doubts.sum()} of {len(markers)} markers" in said[0]
+    assert np.mean(doubted[False]) > 0.7 and np.mean(doubted[True]) < 0.1
 
 
 def test_a_spot_outside_of_the_body_is_no_marker_and_a_region_is_kept_to(water):
