@@ -13,6 +13,7 @@ _TASKS = (
     Task("extractive-summarization", "salhub.models.lexrank.pipeline_lexrank", "ExtractiveSummarizationPipeline"),
     Task("image-generation", "salhub.models.salun.pipeline_salun_diffusion", "ImageGenerationPipeline"),
     Task("saliency-verbalization", "salhub.models.verbalizer.pipeline_verbalizer", "SaliencyVerbalizationPipeline"),
+    Task("volume-segmentation", "salhub.models.sdl_seg.pipeline_sdl_seg", "VolumeSegmentationPipeline"),
     Task("text-generation", "salhub.pipelines.text_generation", "TextGenerationPipeline", page="salhub.ui.text_generation:TextGenerationPage", is_transformers_own=True, runs_networks=True),
 )
 
@@ -22,6 +23,7 @@ _METHODS = (
     Method("lexrank", "10.1613/jair.1523", "lexrank-news-en"),
     Method("apiq_saliency", "arXiv:2504.13932", "apiq-saliency-tiny-llama-w2"),
     Method("salun", "arXiv:2310.12508", "salun-resnet8-cifar10"),
+    Method("sdl_seg", "arXiv:2105.02771", "sdl-seg-phantom"),
     Method("verbalizer", "arXiv:2210.07222", "verbalizer-movie-reviews"),
     Method("slim_llm", "arXiv:2405.14917", "slim-llm-tiny-llama-w2"),
 )
@@ -33,6 +35,7 @@ _MODELS = (
     Model("apiq_saliency", "apiq_saliency", "text-generation", "transformers.LlamaConfig", "transformers.LlamaForCausalLM", "AutoModelForCausalLM", quantizer="ApiQSaliencyQuantizer"),
     Model("salun", "salun", "image-classification", "SalUnConfig", "SalUnForImageClassification", "AutoModelForImageClassification"),
     Model("salun", "salun_diffusion", "image-generation", "SalUnDiffusionConfig", "SalUnForConditionalDiffusion", default="salun-ddpm-mnist"),
+    Model("sdl_seg", "sdl_seg", "volume-segmentation", "SDLSegConfig", "SDLSegForVolumeSegmentation"),
     Model("verbalizer", "verbalizer", "saliency-verbalization", "VerbalizerConfig", "SaliencyVerbalizerModel"),
     Model("slim_llm", "slim_llm", "text-generation", "transformers.LlamaConfig", "transformers.LlamaForCausalLM", "AutoModelForCausalLM", quantizer="SlimLLMQuantizer"),
     Model(None, "efficientnet_lite", "image-classification", "EfficientNetLiteConfig", "EfficientNetLiteForImageClassification", "AutoModelForImageClassification", image_processor="EfficientNetLiteImageProcessor"),
@@ -50,6 +53,7 @@ _RECIPES = (
     RecipeEntry("lexrank", "train", "salhub.models.lexrank.recipe_lexrank", "LexRankRecipe", "salhub run {folder} article.txt"),
     RecipeEntry("text-classifier", "train", "salhub.backbones.text_classifier.recipe_text_classifier", "TextClassifierRecipe", 'salhub run verbalizer "A text." --classifier {folder}'),
     RecipeEntry("tiny-llama", "train", "salhub.backbones.tiny_llama.recipe_tiny_llama", "TinyLlamaRecipe", 'salhub run {folder} "The film"'),
+    RecipeEntry("sdl-seg", "train", "salhub.models.sdl_seg.recipe_sdl_seg", "SDLSegRecipe", "salhub run {folder} scan.nii.gz"),
     RecipeEntry("verbalizer", "train", "salhub.models.verbalizer.recipe_verbalizer", "VerbalizerRecipe", 'salhub run {folder} "A text."'),
     RecipeEntry("apiq-saliency", "compress", "salhub.models.apiq_saliency.recipe_apiq_saliency", "ApiQSaliencyRecipe", 'salhub run {folder} "The film"'),
     RecipeEntry("salun-resnet8", "train", "salhub.models.salun.recipe_salun_training", "SalUnClassifierRecipe", "salhub run normgrad photo.jpg --classifier {folder}"),
@@ -77,6 +81,12 @@ FUNCTIONS = {
     "quantize_apiq_saliency": "salhub.models.apiq_saliency.quantize_model",
     "merge_adapters": "salhub.models.apiq_saliency.merging",
     "context_aware_saliency": "salhub.models.salient_relevance.context_aware_saliency",
+    "clip_sensitivity": "salhub.models.sdl_seg.sensitivity",
+    "load_volume": "salhub.models.sdl_seg.volume_files",
+    "make_breast_phantom": "salhub.models.sdl_seg.phantom",
+    "detect_markers": "salhub.models.sdl_seg.marker_detection",
+    "read_nnunet": "salhub.models.sdl_seg.nnunet_folder",
+    "write_nnunet": "salhub.models.sdl_seg.nnunet_folder",
     "quantize_slim_llm": "salhub.models.slim_llm.quantize_model",
 }
 

@@ -63,7 +63,8 @@ def build_card(name: str) -> str:
     example = facts.example or getattr(pipeline_class, "example", None)
     if example is None:
         raise CardError(f"The card of {model.full_name} lacks an example; write it in {CARD_FILE}.")
-    shell = "pip install salhub"
+    extra = getattr(pipeline_class, "extra", "")
+    shell = f"pip install 'salhub[{extra}]'" if extra else "pip install salhub"
     if pipeline_class is not None:
         sample = shlex.quote(facts.sample or pipeline_class.sample)
         shell += f"\nsalhub run {model.full_name} {sample}"

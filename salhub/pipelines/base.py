@@ -59,6 +59,8 @@ class TaskPipeline(Pipeline):
     fixed_settings: ClassVar[Mapping[str, Any]] = {}
     # What a folder must hold beside configuration and weights to be pushed.
     required_files: ClassVar[tuple[str, ...]] = ()
+    # The extra of salhub that its files need; none for most.
+    extra: ClassVar[str] = ""
     # What cards show, and the nearest task that the Hub knows.
     sample: ClassVar[str]
     example: ClassVar[str]

@@ -39,6 +39,7 @@ def server(tmp_path_factory):
             "salun": build_page("salun"),
             "lexrank": build_page("lexrank"),
             "verbalizer": build_page("verbalizer"),
+            "sdl_seg": build_page("sdl-seg"),
             "writer": build_page(small_llama.save(tmp_path_factory.mktemp("models") / "writer")),
         }
     )

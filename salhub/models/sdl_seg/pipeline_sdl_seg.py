@@ -44,6 +44,7 @@ class VolumeSegmentationPipeline(TaskPipeline):
     result_class = VolumeSegmentationResult
     output_suffix = ".nii.gz"
     call_settings = ("spacing",)
+    extra = "medical"
     sample = f"{PREFIX}phantom"
     example = """
 import salhub
