@@ -128,8 +128,9 @@ class NViTRecipe(DistillingRecipe):
     """Prunes a network step by step while it learns to stay what it was.
 
     Every `prune_interval` steps the groups of least worth go, by scores that the gradients of
-    these steps give for nothing. All targets are snapshots of one run. Fine-tune what comes out
-    with `NViTFineTuningRecipe`.
+    these steps give for nothing. What is removed is multiplied by 0 where it acts, so that its
+    weights and their momentum do nothing any more, and is cut out when a target is reached. All
+    targets are snapshots of one run. Fine-tune what comes out with `NViTFineTuningRecipe`.
 
     Example:
         >>> arguments = NViTArguments(output_dir="small", data="cifar10.npz", model="nano")

@@ -135,7 +135,7 @@ class RepMTLConfig(NetworkInsideConfig):
         out_feature: Stage of a backbone of transformers whose map the heads share, such as
             "stage3"; None for the last one.
         tasks: A mapping for each task, see `Task`; those of the rendered rooms unless given.
-        head: What a head does before its last layer: nothing ("linear"), a 3x3 convolution
+        head: What a head does before its last layer: nothing ("linear"), a 3x3 convolution and ReLU
             ("conv"), or the dilated convolutions of DeepLabV3 ("aspp", as in the paper's headline
             experiments [P]).
         head_channels: Channels inside "conv" and "aspp" heads [C].

@@ -227,19 +227,25 @@ def add_improvement(
         ValueError: A metric of a task is in none of their results.
     """
     known = {metric.name: metric.value for one in single_tasks for metric in one.metrics}
-    own = {task: {k: v for k, v in one.items() if k != "loss"} for task, one in numbers.items()}
+    own: dict[str, dict[str, float]] = {}
     baseline: dict[str, dict[str, float]] = {}
-    for task, metrics in own.items():
-        for metric in metrics:
-            if f"{task}/{metric}" not in known:
+    for task, metrics in numbers.items():
+        for metric in [one for one in metrics if one != "loss"]:
+            name = f"{task}/{metric}"
+            if name not in known:
                 raise ValueError(
-                    f"The single-task results have no '{task}/{metric}'; give one results file for "
-                    "each task."
+                    f"The single-task results have no '{name}'; give one results file for each "
+                    "task."
                 )
-            baseline.setdefault(task, {})[metric] = known[f"{task}/{metric}"]
+            if known[name] == 0:
+                logger.warning("%s is 0 of the single task, and so not in Delta p.", name)
+                continue
+            own.setdefault(task, {})[metric] = metrics[metric]
+            baseline.setdefault(task, {})[metric] = known[name]
     of_tasks, of_metrics = relative_improvement(own, baseline)
-    results.add_metric("delta_p/tasks", of_tasks, unit="percent")
-    results.add_metric("delta_p/metrics", of_metrics, unit="percent")
+    count = sum(len(one) for one in own.values())
+    results.add_metric("delta_p/tasks", of_tasks, n=count, unit="percent")
+    results.add_metric("delta_p/metrics", of_metrics, n=count, unit="percent")
 
 
 def _words(model: RepMTLForMultiTask, derive_boundaries: bool) -> list[str]:

@@ -289,7 +289,7 @@ def cross_task_alignment(
     """
     tasks, batch = saliency.shape[:2]
     # The anchors mix tasks, so that all of them are divided by one number.
-    largest = saliency.detach().abs().amax()
+    largest = torch.linalg.vector_norm(saliency.detach(), ord=float("inf"))
     saliency = saliency / torch.where(largest > 0, largest, 1)
     means = saliency.mean(3)  # (T, B, C)
     # (G, B, K, C): columns of an anchor, of one group of all tasks or of a group for each.

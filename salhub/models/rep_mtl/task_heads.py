@@ -6,6 +6,9 @@ from torch import Tensor, nn
 
 from salhub.models.rep_mtl.configuration_rep_mtl import RepMTLConfig, Task
 
+# Squared length below which a vector has no direction.
+_SHORT = 1e-12
+
 
 def conv_norm(
     in_channels: int, out_channels: int, kernel_size: int = 1, rate: int = 1
@@ -19,6 +22,18 @@ def conv_norm(
         nn.BatchNorm2d(out_channels),
         nn.ReLU(),
     )
+
+
+def unit_vectors(vectors: Tensor) -> Tensor:
+    """Vectors (B, C, ...) of length 1 in float32 at least; 0 stays 0, with finite derivatives.
+
+    The second derivative of torch's own normalisation is no number at 0, where a head of ReLUs
+    often is.
+    """
+    vectors = vectors if vectors.dtype == torch.float64 else vectors.float()
+    squares = vectors.square().sum(1, keepdim=True)
+    is_there = squares > _SHORT
+    return vectors * torch.where(is_there, torch.where(is_there, squares, 1).rsqrt(), 0)
 
 
 class DilatedPyramid(nn.Module):
@@ -56,7 +71,8 @@ class TaskHead(nn.Module):
         self.kind, self.dense = task.type, task.dense
         channels = in_channels if config.head == "linear" else config.head_channels
         if config.head == "conv":
-            self.body = conv_norm(in_channels, channels, 3)
+            # Without batch norm, whose second derivative is made of many small steps.
+            self.body = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1), nn.ReLU())
         elif config.head == "aspp":
             self.body = DilatedPyramid(in_channels, channels, config.aspp_rates)
         else:
@@ -79,5 +95,5 @@ class TaskHead(nn.Module):
             return self.last(hidden.mean((2, 3)))
         found = F.interpolate(self.last(hidden), size, mode="bilinear", align_corners=False)
         if self.kind == "normals":
-            return F.normalize(found.float() if found.dtype != torch.float64 else found, dim=1)
+            return unit_vectors(found)
         return found[:, 0] if self.kind in ("depth", "edge") else found

@@ -97,6 +97,18 @@ def test_every_head_learns_by_both_terms(head):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_a_head_without_an_answer_leaves_all_gradients_finite():
+    """Where ReLUs are silent a normal has no direction, and its second derivative is none."""
+    model = model_of(tasks=EVERY_KIND[:3]).train()
+    with torch.no_grad():
+        model.heads["normals"].body[0].bias.fill_(-100.0)
+    labels = {name: labels_of_every_kind()[name] for name in ("parts", "depth", "normals")}
+    output = model(pictures(), labels)
+    assert float(output.predictions["normals"].abs().max()) == 0
+    output.loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_losses_are_means_over_what_counts_in_each_picture():
     labels, model = labels_of_every_kind(), model_of().eval()
     found = model(pictures(), labels)

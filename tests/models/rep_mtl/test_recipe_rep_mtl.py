@@ -19,6 +19,7 @@ from salhub.models.rep_mtl.rooms import render_room, render_rooms
 from salhub.results import Results
 from salhub.runner.plan import steps_after
 from salhub.runner.run import run
+from tests.conftest import DATA
 from tests.models.rep_mtl.small_tasks import labels_of_every_kind, pictures
 from tests.models.rep_mtl.test_modeling_rep_mtl import TWO, model_of
 from tests.testers.recipe import TrainingRecipeTester, gradients
@@ -306,3 +307,35 @@ def test_data_that_cannot_be_learned(tmp_path, options, error, sentence):
     with pytest.raises(error, match=sentence):
         recipe_of(tmp_path / "out", **options).build_model()
     assert parse_task("a:depth") == {"name": "a", "type": "depth"}
+
+
+@pytest.fixture(scope="module")
+def packed():
+    folder = DATA / "mtl"
+    if not folder.is_dir():
+        pytest.skip(f"there is no {folder}; set SALHUB_DATA to the folder above it")
+    return folder
+
+
+def test_real_scenes_with_derived_boundaries(packed):
+    data = read_multi_task(
+        str(packed / "camvid_120x90.npz"), tasks=["seg:segmentation:11:11"], image_size=45,
+        derive_boundaries=True, counts={"train": 3, "validation": 2, "test": 2},
+    )  # fmt: skip
+    assert {name: len(part) for name, part in data.parts.items()} == {
+        "train": 3, "validation": 2, "test": 2,
+    }  # fmt: skip
+    train = data.parts["train"]
+    assert train.images.shape == (3, 3, 45, 60) and train.labels["edge"].shape == (3, 45, 60)
+    void = train.labels["seg"] == 11
+    assert 0 < float(void.float().mean()) < 0.5
+    assert torch.equal(train.labels["edge"] == 255, void)
+    assert torch.equal(train.labels["distance"].isnan(), void)
+
+
+def test_real_pictures_of_four_domains(packed):
+    data = read_multi_task(str(packed / "office_caltech10_64.npz"), counts={"train": 5})
+    assert [task["name"] for task in data.tasks] == ["amazon", "dslr", "webcam", "caltech"]
+    sizes = {name: len(one) for name, one in data.parts["test"].images.items()}
+    assert sizes["dslr"] == 31 and sum(sizes.values()) == 506
+    assert all(len(one) == 5 for one in data.parts["train"].labels.values())

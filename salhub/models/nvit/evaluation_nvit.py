@@ -1,0 +1,194 @@
+"""Evaluation of a pruned vision transformer: accuracy, shape, and its speed beside the original."""
+
+import os
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from salhub.data.labelled_pictures import pictures_of, read_labelled_pictures
+from salhub.data.labelled_split import spread_places
+from salhub.data.picture_preparation import PicturePreparation
+from salhub.evaluation.held_out import classes_of_model, evaluate_held_out, names_of_classes
+from salhub.evaluation.image_classification import add_accuracies
+from salhub.metrics.bootstrap import bootstrap_mean
+from salhub.models.nvit.distilling_recipe import load_nvit
+from salhub.models.nvit.importance import Score, score_units
+from salhub.models.nvit.modeling_nvit import NViTForImageClassification
+from salhub.models.nvit.score_audit import audit_scores, audit_table
+from salhub.models.nvit.shapes import STRUCTURES, NViTShape
+from salhub.results import Results, Table, measured
+
+_WARMUP = 3
+_AUDITED: tuple[Score, ...] = ("batch", "per_sample", "taylor_abs", "magnitude", "random")
+
+
+def evaluate(
+    model: NViTForImageClassification,
+    image_processor: Any,
+    data_path: str | os.PathLike[str],
+    *,
+    original: str | None = None,
+    latency_batch_size: int = 64,
+    latency_rounds: int = 30,
+    audit_images: int = 0,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    dataset_config_name: str | None = None,
+    seed: int = 0,
+) -> Results:
+    """Measure a network, and beside it the one that it was pruned from.
+
+    Args:
+        model: The network.
+        image_processor: Its image processor.
+        data_path: Labelled pictures, see `read_labelled_pictures`.
+        original: The network before it was pruned; None to leave it out.
+        latency_batch_size: Pictures of a batch when speed is measured.
+        latency_rounds: Batches of each network, in turns.
+        audit_images: Held-out pictures on which scores are compared with what removing each group
+            really does; 0 for none, as it takes a pass for each group.
+        image_column, label_column, dataset_config_name: Of the data.
+        seed: Seed of the bootstrap and of random scores.
+
+    Returns:
+        `Results` with "accuracy/test", "parameters", "macs", and beside an original
+        "accuracy/original", "latency_ratio/measured" and "latency_ratio/predicted".
+
+    Raises:
+        FileNotFoundError, ValueError: As of `read_labelled_pictures` and `held_out`.
+
+    Example:
+        >>> results = evaluate(model, processor, "cifar10.npz")  # doctest: +SKIP
+    """
+    data = read_labelled_pictures(
+        data_path,
+        image_column=image_column,
+        label_column=label_column,
+        dataset_config_name=dataset_config_name,
+        class_names=names_of_classes(model),
+        to_learn=False,
+    )
+    preparation = PicturePreparation(image_processor)
+    base = None if original is None else load_nvit(original).to(model.device).eval()
+    seen: dict[str, Any] = {}
+
+    def logits_of(places: torch.Tensor) -> torch.Tensor:
+        # The first rows that are asked for are the test pictures.
+        if not seen:
+            seen["places"] = places
+            if base is not None:
+                seen["original"] = preparation.logits(base, pictures_of(data, places, preparation))
+        return preparation.logits(model, pictures_of(data, places, preparation))
+
+    results, _ = evaluate_held_out(model, data, "pictures", seed, logits_of)
+    before = results.wall_seconds
+    with measured(results):
+        every = torch.as_tensor(data.labels)
+        every = classes_of_model(every, data.class_names, model.config.id2label, data.name)
+        labels = every[seen["places"]]
+        if base is not None:
+            pair = {"original": (seen["original"], labels)}
+            add_accuracies(results, pair, {"original": "the network before it was pruned"})
+            _add_speed(results, model, base, latency_batch_size, latency_rounds)
+        _add_shape(results, model, base)
+        if audit_images:
+            places = seen["places"][spread_places(len(labels), audit_images)]
+            images = pictures_of(data, places, preparation)
+            pixels = preparation(images[torch.arange(len(places))])
+            _add_audit(results, model, pixels, every[places], seed)
+    results.wall_seconds += before
+    return results
+
+
+def _add_shape(
+    results: Results, model: NViTForImageClassification, base: NViTForImageClassification | None
+) -> None:
+    config = model.config
+    shape = NViTShape.of(config)
+    results.add_metric("parameters", shape.num_parameters(config), unit="weights")
+    results.add_metric("macs", shape.macs(config), unit="multiply-adds a picture")
+    before = None if base is None else NViTShape.of(base.config)
+
+    def cell(own: int, other: int | None) -> str:
+        return str(own) if other in (None, own) else f"{own} of {other}"
+
+    rows: list[list[Any]] = []
+    for block, widths in enumerate(shape.blocks):
+        others = [None] * 4 if before is None else before.blocks[block]
+        rows.append([block + 1, *(cell(*pair) for pair in zip(widths, others, strict=True))])
+    width = cell(shape.hidden_size, before and before.hidden_size)
+    note = f"Residual channels: {width}. A head has QK channels of queries and keys, V of values."
+    columns = ["block", "heads", "QK", "V", "neurons"]
+    results.tables.append(Table("Shape", note, columns, rows))
+
+
+@torch.inference_mode()
+def _add_speed(
+    results: Results, model: NViTForImageClassification, base: NViTForImageClassification,
+    batch_size: int, rounds: int,
+) -> None:  # fmt: skip
+    config = model.config
+    pixels = torch.randn(
+        batch_size, config.num_channels, config.image_size, config.image_size,
+        device=model.device, dtype=model.dtype,
+    )  # fmt: skip
+    times = np.zeros((rounds, 2))
+    for number in range(-_WARMUP, rounds):
+        # In turns, so that what slows the machine down slows both.
+        order = (0, 1) if number % 2 else (1, 0)
+        for place in order:
+            seconds = _seconds((base, model)[place], pixels)
+            if number >= 0:
+                times[number, place] = seconds
+    ratios = times[:, 1] / times[:, 0]
+    ratio, spread = float(np.median(ratios)), bootstrap_mean(ratios, seed=results.seed)
+    results.add_metric(
+        "latency_ratio/measured", ratio, interval=(spread.low, spread.high), n=rounds, unit="ratio"
+    )
+    record = config.pruning_record or {}
+    predicted = record.get("predicted_ratio")
+    if predicted is not None:
+        results.add_metric("latency_ratio/predicted", predicted, unit="ratio")
+    medians = [1e3 * float(one) for one in np.median(times, axis=0)]
+    rows: list[list[Any]] = [
+        ["original", medians[0], 1.0, None],
+        ["this model", medians[1], ratio, predicted],
+    ]
+    threads, where = torch.get_num_threads(), model.device.type
+    note = (
+        f"Batches of {batch_size} on {where} with {threads} threads, {rounds} rounds in turns; "
+        f"predicted for {record.get('latency_device', 'no device')}."
+    )
+    columns = ["network", "ms a batch", "share of the original's time", "predicted"]
+    results.tables.append(Table("Speed", note, columns, rows))
+
+
+def _seconds(model: NViTForImageClassification, pixels: torch.Tensor) -> float:
+    is_cuda = pixels.device.type == "cuda"
+    if is_cuda:
+        torch.cuda.synchronize(pixels.device)
+    began = time.perf_counter()
+    model(pixels)
+    if is_cuda:
+        torch.cuda.synchronize(pixels.device)
+    return time.perf_counter() - began
+
+
+def _add_audit(
+    results: Results, model: NViTForImageClassification, pixels: torch.Tensor,
+    labels: torch.Tensor, seed: int,
+) -> None:  # fmt: skip
+    batches = list(zip(pixels.split(64), labels.split(64), strict=True))
+    scores = {name: score_units(model, batches, score=name, seed=seed) for name in _AUDITED}
+    audit = audit_scores(model, batches, scores)
+    rows = audit_table(audit)
+    for name, pooled, *_ in rows:
+        results.add_metric(f"audit/{name}", float(pooled), n=len(audit.changes), unit="rho")
+    note = (
+        f"Spearman's correlation of scores with the change of the loss when each of "
+        f"{len(audit.changes)} groups is removed alone, on {len(labels)} pictures."
+    )
+    table = Table("Score audit", note, ["score", "all", *STRUCTURES], [list(row) for row in rows])
+    results.tables.append(table)
