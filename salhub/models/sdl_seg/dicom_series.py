@@ -19,6 +19,7 @@ _MOST_GAP = 0.05  # by which a gap may differ from the others, as a share
 _MOST_JITTER = 0.1  # mm off the line through the slices
 _SAME_DIRECTION = 1e-4
 _SHOWN = 3
+_AIR_HU = -1000.0
 
 
 @dataclass(frozen=True)
@@ -250,7 +251,11 @@ def _pixels(one: _Slice) -> np.ndarray:
             "the file again."
         ) from error
     slope = float(one.header.get("RescaleSlope", 1))
-    return raw.astype(np.float32) * slope + float(one.header.RescaleIntercept)
+    found = raw.astype(np.float32) * slope + float(one.header.RescaleIntercept)
+    if "PixelPaddingValue" in one.header:
+        # Outside of the round field of view, and no measurement.
+        found[raw == one.header.PixelPaddingValue] = _AIR_HU
+    return found
 
 
 def _read_frames(path: Path, header: Any) -> Volume:

@@ -124,6 +124,15 @@ def test_what_a_segmentation_cannot_refer_to_is_refused(tmp_path):
         write_dicom_segmentation(tmp_path / "a.dcm", volume.array > 0, volume, "test")
 
 
+def test_what_lies_outside_of_the_field_of_view_is_air(tmp_path):
+    hu, _ = scanner.blob()
+    hu[:, 0] = 30_000
+    scanner.write_series(tmp_path / "series", hu, PixelPaddingValue=31_024)
+    volume = load_volume(tmp_path / "series")
+    assert volume.array.max() < 200
+    assert (volume.array == -1000).sum() == hu[:, 0].size
+
+
 def test_files_of_another_kind_are_named(tmp_path):
     hu, _ = scanner.blob()
     scanner.write_series(tmp_path / "series", hu)
