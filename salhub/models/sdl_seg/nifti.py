@@ -10,6 +10,8 @@ from salhub.models.sdl_seg.volume import SourceGrid, Volume, check_memory, spaci
 
 # What a file may say its unit of length is.
 _MILLIMETRES = ("mm", "unknown")
+# Millimetres by which two affines of one place may differ.
+_SAME_PLACE = 1e-2
 
 
 def read_nifti(path: Path) -> Volume:
@@ -58,7 +60,7 @@ def read_nifti_mask(path: Path, volume: Volume) -> np.ndarray:
             f"The mask {path.name} has {mask.shape} voxels and the volume {volume.shape}; give a "
             "mask on the grid of the volume."
         )
-    if volume.affine is not None and not np.allclose(affine, volume.affine, atol=1e-2):
+    if volume.affine is not None and not np.allclose(affine, volume.affine, atol=_SAME_PLACE):
         raise ValueError(
             f"The mask {path.name} lies elsewhere in the patient than the volume, by its affine; "
             "give the mask that was drawn on this volume."
@@ -155,6 +157,13 @@ def _source_grid(image: Any, path: Path) -> tuple[SourceGrid, tuple[str, ...]]:
         warnings.append(
             f"{path.name} does not say how the patient lies in it (no qform, no sform); x is taken "
             "to grow to the left as stored, and positions in mm have no known origin."
+        )
+    forms = [form for form in (image.get_sform(coded=True)[0], image.get_qform(coded=True)[0])
+             if form is not None]  # fmt: skip
+    if len(forms) == 2 and not np.allclose(*forms, atol=_SAME_PLACE):
+        warnings.append(
+            f"{path.name} says twice where the patient lies, by its sform and its qform, and they "
+            "differ; the sform is taken."
         )
     if unit == "unknown":
         warnings.append(f"{path.name} does not name the unit of its spacing; mm is assumed.")

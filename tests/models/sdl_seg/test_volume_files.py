@@ -116,6 +116,13 @@ def test_guesses_are_said(tmp_path):
     nothing, unit = load_volume(path).warnings
     assert "does not say how the patient lies" in nothing
     assert "mm is assumed" in unit
+    image = nib.Nifti1Image(ct(), affine_of("RAS"))
+    image.header.set_xyzt_units("mm")
+    image.set_qform(affine_of("RAS", 0.5), code=1)
+    image.set_sform(affine_of("RAS"), code=1)
+    nib.save(image, tmp_path / "two.nii")
+    [twice] = load_volume(tmp_path / "two.nii").warnings
+    assert "and they differ; the sform is taken" in twice
     [small] = Volume(ct((6, 5, 4)), (0.3, 0.15, 0.15)).warnings
     assert "only 1.8 mm across" in small
 
