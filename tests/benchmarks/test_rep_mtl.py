@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import rep_mtl, rep_mtl_tasks
-from benchmarks.peers import find_peers
+from salhub.models.rep_mtl.gradient_surgery import surgery_loss
 from salhub.models.rep_mtl.rep_mtl_terms import cross_task_alignment
 from salhub.results import Results
 from tests.models.rep_mtl.test_recipe_rep_mtl import SMALL
@@ -81,12 +81,9 @@ def test_every_set_says_what_it_needs(capsys):
 
 
 def test_surgery_is_that_of_torchjd():
-    if find_peers("torchjd")["torchjd"].reason is not None:
-        pytest.skip("torchjd is a peer, not installed")
-    from torchjd.aggregation import AlignedMTL
-
-    from salhub.models.rep_mtl.gradient_surgery import surgery_loss
-
+    reason = "torchjd is a peer, not installed"
+    autojac = pytest.importorskip("torchjd.autojac", reason=reason)
+    aggregator = pytest.importorskip("torchjd.aggregation", reason=reason).AlignedMTL()
     pixels, labels = rep_mtl.rooms(size=16)
     model = rep_mtl.network(**rep_mtl._SETTINGS["EW"]).double()
     twin = rep_mtl.network(**rep_mtl._SETTINGS["EW"]).double()
@@ -94,8 +91,7 @@ def test_surgery_is_that_of_torchjd():
         name: one.double() if one.is_floating_point() else one for name, one in labels.items()
     }
     losses = model(pixels.double(), labels).task_losses
-    surgery_loss(losses, model.encoder, [model.heads], AlignedMTL()).backward()
-    autojac = __import__("torchjd.autojac", fromlist=["mtl_backward"])
+    surgery_loss(losses, model.encoder, [model.heads], aggregator).backward()
     shared = twin.encoder(pixels.double())
     theirs = [
         rep_mtl.sample_losses(task, twin.heads[task.name](shared, (16, 16)), labels[task.name])[0]
@@ -103,7 +99,7 @@ def test_surgery_is_that_of_torchjd():
         for task in twin.tasks
     ]  # fmt: skip
     autojac.mtl_backward(theirs, features=shared)
-    autojac.jac_to_grad(list(twin.encoder.parameters()), AlignedMTL())
+    autojac.jac_to_grad(list(twin.encoder.parameters()), aggregator)
     for one, other in zip(model.parameters(), twin.parameters(), strict=True):
         if one.grad is not None:
             # The Jacobian is combined in single precision.

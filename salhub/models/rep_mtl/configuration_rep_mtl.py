@@ -169,7 +169,15 @@ class RepMTLConfig(NetworkInsideConfig):
     model_type = "salhub_rep_mtl"
     default_backbone = "resnet"
     loaded_fields = frozenset(
-        {"out_feature", "tasks", "head", "head_channels", "aspp_rates", "weighting"}
+        {
+            "out_feature",
+            "tasks",
+            "head",
+            "head_channels",
+            "aspp_rates",
+            "weighting",
+            "dwa_temperature",
+        }
     )
 
     out_feature: str | None = None

@@ -119,17 +119,7 @@ class RepMTLForMultiTask(SaliencyPreTrainedModel):
             config.dwa_temperature,
             {task.name: task.loss_weight for task in self.tasks if task.loss_weight != 1},
         )
-        self.regularizer = RepMTLRegularizer(
-            config.lambda_tsr,
-            config.lambda_csa,
-            csa_temperature=config.csa_temperature,
-            csa_reduction=config.csa_reduction,
-            csa_denominator=config.csa_denominator,
-            log_transform=config.log_transform,
-            multi_input=config.multi_input,
-            start_step=config.start_step,
-            apply_every=config.apply_every,
-        )
+        self.regularizer = _regularizer_of(config)
         self.post_init()
 
     @classmethod
@@ -166,6 +156,11 @@ class RepMTLForMultiTask(SaliencyPreTrainedModel):
             )
         model.encoder.network.load_state_dict({key: weights[key] for key in own})
         return model
+
+    def with_settings(self, **settings: Any) -> Self:
+        twin = super().with_settings(**settings)
+        twin.regularizer = _regularizer_of(twin.config).train(self.training)
+        return twin
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -341,6 +336,20 @@ class RepMTLForMultiTask(SaliencyPreTrainedModel):
             )
         if not labels:
             raise ValueError(f"labels are of no task; give those of {', '.join(names)}, or None.")
+
+
+def _regularizer_of(config: RepMTLConfig) -> RepMTLRegularizer:
+    return RepMTLRegularizer(
+        config.lambda_tsr,
+        config.lambda_csa,
+        csa_temperature=config.csa_temperature,
+        csa_reduction=config.csa_reduction,
+        csa_denominator=config.csa_denominator,
+        log_transform=config.log_transform,
+        multi_input=config.multi_input,
+        start_step=config.start_step,
+        apply_every=config.apply_every,
+    )
 
 
 def _detached(value: Tensor | None) -> Tensor | None:

@@ -128,6 +128,13 @@ def test_it_is_saved_with_its_settings(tmp_path):
     assert loaded("sample:cat", return_tensors="pt")["pixel_values"].shape == (1, 3, 20, 30)
 
 
+def test_maps_come_back_to_the_picture():
+    maps = torch.arange(4.0).view(1, 1, 2, 2).expand(1, 3, 2, 2)  # of three tasks
+    [found] = RepMTLImageProcessor().post_process_saliency(maps, [(20, 40)])
+    assert found.shape == (3, 20, 40)
+    assert [float(found[1, y, x]) for y in (0, -1) for x in (0, -1)] == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("labels", "options", "sentence"),
     [

@@ -293,6 +293,17 @@ if rank == 0:
 """
 
 
+def test_a_copy_with_other_settings_trains_by_them():
+    model, labels = model_of().train(), labels_of_every_kind()
+    twin = model.with_settings(lambda_tsr=0, csa_temperature=0.1)
+    output, other = model(pictures(), labels), twin(pictures(), labels)
+    alone = float(output.loss) - 0.9 * float(output.tsr_loss + output.csa_loss)
+    assert float(other.loss) == pytest.approx(alone + 0.9 * float(other.csa_loss), abs=1e-4)
+    assert float(other.csa_loss) != pytest.approx(float(output.csa_loss), abs=0.1)
+    with pytest.raises(ValueError, match="only be set when the model is loaded"):
+        model.with_settings(head="aspp")
+
+
 def test_an_encoder_that_does_not_learn_leaves_the_heads_to_the_terms():
     model = model_of().train()
     model.encoder.requires_grad_(False)
