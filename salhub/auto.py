@@ -10,6 +10,7 @@ from salhub.entries import Method, Model, RecipeEntry, Task, entry_of, refuse_ne
 _TASKS = (
     Task("image-saliency", "salhub.pipelines.image_saliency", "ImageSaliencyPipeline", page="salhub.ui.image_saliency:ImageSaliencyPage"),
     Task("image-classification", "salhub.pipelines.image_classification", "ImageClassificationPipeline", page="salhub.ui.image_classification:ImageClassificationPage", is_transformers_own=True),
+    Task("image-segmentation", "salhub.models.active_contour.pipeline_active_contour", "ImageSegmentationPipeline", is_transformers_own=True),
     Task("extractive-summarization", "salhub.models.lexrank.pipeline_lexrank", "ExtractiveSummarizationPipeline"),
     Task("image-generation", "salhub.models.salun.pipeline_salun_diffusion", "ImageGenerationPipeline"),
     Task("saliency-verbalization", "salhub.models.verbalizer.pipeline_verbalizer", "SaliencyVerbalizationPipeline"),
@@ -26,6 +27,7 @@ _METHODS = (
     Method("sdl_seg", "arXiv:2105.02771", "sdl-seg-phantom"),
     Method("verbalizer", "arXiv:2210.07222", "verbalizer-movie-reviews"),
     Method("slim_llm", "arXiv:2405.14917", "slim-llm-tiny-llama-w2"),
+    Method("active_contour", "arXiv:2205.11063", "active-contour-saliency"),
 )
 
 _MODELS = (
@@ -38,6 +40,7 @@ _MODELS = (
     Model("sdl_seg", "sdl_seg", "volume-segmentation", "SDLSegConfig", "SDLSegForVolumeSegmentation"),
     Model("verbalizer", "verbalizer", "saliency-verbalization", "VerbalizerConfig", "SaliencyVerbalizerModel"),
     Model("slim_llm", "slim_llm", "text-generation", "transformers.LlamaConfig", "transformers.LlamaForCausalLM", "AutoModelForCausalLM", quantizer="SlimLLMQuantizer"),
+    Model("active_contour", "active_contour", "image-segmentation", "SaliencyActiveContourConfig", "SaliencyActiveContourForSegmentation", image_processor="SaliencyActiveContourImageProcessor"),
     Model(None, "efficientnet_lite", "image-classification", "EfficientNetLiteConfig", "EfficientNetLiteForImageClassification", "AutoModelForImageClassification", image_processor="EfficientNetLiteImageProcessor"),
     Model(None, "cifar_resnet", "image-classification", "CifarResNetConfig", "CifarResNetForImageClassification", "AutoModelForImageClassification", image_processor="CifarResNetImageProcessor"),
     Model(None, "conditional_unet", "image-generation", "ConditionalUNetConfig", "ConditionalUNetForDiffusion"),
@@ -55,6 +58,7 @@ _RECIPES = (
     RecipeEntry("tiny-llama", "train", "salhub.backbones.tiny_llama.recipe_tiny_llama", "TinyLlamaRecipe", 'salhub run {folder} "The film"'),
     RecipeEntry("sdl-seg", "train", "salhub.models.sdl_seg.recipe_sdl_seg", "SDLSegRecipe", "salhub run {folder} scan.nii.gz"),
     RecipeEntry("verbalizer", "train", "salhub.models.verbalizer.recipe_verbalizer", "VerbalizerRecipe", 'salhub run {folder} "A text."'),
+    RecipeEntry("active-contour", "train", "salhub.models.active_contour.recipe_active_contour", "ActiveContourRecipe", "salhub run {folder} photo.png"),
     RecipeEntry("apiq-saliency", "compress", "salhub.models.apiq_saliency.recipe_apiq_saliency", "ApiQSaliencyRecipe", 'salhub run {folder} "The film"'),
     RecipeEntry("salun-resnet8", "train", "salhub.models.salun.recipe_salun_training", "SalUnClassifierRecipe", "salhub run normgrad photo.jpg --classifier {folder}"),
     RecipeEntry("salun-ddpm", "train", "salhub.models.salun.recipe_salun_training", "SalUnDiffusionModelRecipe"),

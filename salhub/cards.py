@@ -143,7 +143,7 @@ def save_picture(name: str, path: str | os.PathLike) -> None:
     kind = type(run)
     # Made again, the picture is the same.
     sample = Facts.read(*_fact_files(model)).sample or kind.sample
-    run(sample, **kind.fixed_settings).save(path)
+    run(sample, **kind.fixed_settings).save(path, view="plot")
 
 
 def is_installed() -> bool:

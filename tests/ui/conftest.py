@@ -40,6 +40,7 @@ def server(tmp_path_factory):
             "lexrank": build_page("lexrank"),
             "verbalizer": build_page("verbalizer"),
             "sdl_seg": build_page("sdl-seg"),
+            "active_contour": build_page("active-contour"),
             "writer": build_page(small_llama.save(tmp_path_factory.mktemp("models") / "writer")),
         }
     )

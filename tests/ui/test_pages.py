@@ -135,8 +135,10 @@ def test_a_gallery_has_a_page_for_every_method_and_tells_endpoints_apart(monkeyp
         "LexRank",
         "ApiQ with saliency",
         "SalUn",
+        "SDL-Seg",
         "Saliency verbalizer",
         "SliM-LLM",
+        "Active contour",
     ]
     names = {one.api_name for one in blocks.fns.values()}
     assert {"normgrad", "salient_relevance"} <= names
