@@ -211,16 +211,21 @@ def add_scores(
             if name == "hd95":
                 results.add_metric(f"{title}/hd95 median", found[name].median, unit="mm")
                 results.add_metric(f"{title}/missed", found[name].failures, n=len(scores))
-        table.append([title, *_cells(found)])
+        dice = found["dice"].estimate
+        interval = f"{dice.low:.3f} to {dice.high:.3f}"
+        mean, *others = _cells(found)
+        table.append([title, mean, interval, *others])
     seconds = [row["seconds"] for row in next(iter(rows.values()))]
     results.add_metric("seconds a volume", float(np.mean(seconds)), n=len(seconds), unit="s")
     note = (
-        f"{len(patients)} volumes of {len(set(patients))} patients: mean (standard deviation). "
-        "DSC is overlap, 1 at best. HD95 and ASD are distances between the surfaces, 0 at best; "
-        "missed targets count as failures there, and are not in the mean. The calibration error is "
-        "how far probabilities are from frequencies around the target."
+        f"{len(patients)} volumes of {len(set(patients))} patients: mean (standard deviation); the "
+        "interval draws whole patients. DSC is overlap, 1 at best. HD95 and ASD are distances "
+        "between the surfaces, 0 at best; missed targets count as failures there, and are not in "
+        "the mean. The calibration error is how far probabilities are from frequencies around the "
+        "target."
     )
-    columns = ["clips", *(heading for heading, _ in _COLUMNS.values()), "missed"]
+    first, *others = (heading for heading, _ in _COLUMNS.values())
+    columns = ["clips", first, "DSC, 95 % interval", *others, "missed"]
     results.tables.append(Table("Masks against the truth", note, columns, table))
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import AutoConfig
 
 from salhub.models.sdl_seg.configuration_sdl_seg import SDLSegConfig
 from salhub.models.sdl_seg.modeling_sdl_seg import SDLSegForVolumeSegmentation
@@ -14,8 +13,6 @@ from salhub.models.sdl_seg.sliding_window import sliding_window_logits, window_s
 from tests.testers import BatchTester, SavingTester
 
 SMALL = {"channels": [4, 8, 8], "anisotropic_levels": 1, "foreground_prior": 0.3}
-
-AutoConfig.register("salhub_sdl_seg", SDLSegConfig, exist_ok=True)
 
 
 def network(**settings) -> SDLSegForVolumeSegmentation:
@@ -34,7 +31,7 @@ def pixels(*shape: int) -> torch.Tensor:
 
 class TestSDLSeg(SavingTester, BatchTester):
     model_class = SDLSegForVolumeSegmentation
-    auto_classes = ()
+    shipped = ("salhub/sdl-seg-phantom", "salhub/unet-phantom")
     half_tolerance = 0.2
 
     def config(self):

@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from salhub.cli import app
 from salhub.metrics.segmentation import segmentation_scores
 from salhub.models.sdl_seg.augmentation import changed_markers, training_patch
 from salhub.models.sdl_seg.calibration import calibration_error, fitted_temperature
@@ -203,6 +205,23 @@ def test_evaluation_measures_every_change_by_patient(tmp_path):
     names = {metric.name for metric in found.metrics}
     assert {"as it is/dice", "as it is/hd95", "one clip lost/dice", "seconds a volume"} <= names
     assert Results.load(found.save(tmp_path / "results.json")).seed == 0
+
+
+def test_the_command_line_measures_on_phantoms_that_are_made_for_it(tmp_path):
+    words = ["evaluate", "sdl-seg-phantom", "--data", "phantoms", "num_patients=1"]
+    target = tmp_path / "numbers.json"
+    found = CliRunner().invoke(app, [*words, "variants=false", "-o", str(target)])
+    assert found.exit_code == 0, found.output
+    results = Results.load(target)
+    assert results.metric("as it is/dice").value > 0.7
+    assert results.command == "salhub evaluate sdl-seg-phantom --data phantoms num_patients=1 " + (
+        "variants=false"
+    )
+    words[3] = str(tmp_path / "nothing")
+    found = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "other.json")])
+    assert found.exit_code != 0 and "There is no data at" in str(found.output) + str(
+        found.exception
+    )
 
 
 def test_what_is_done_to_clips():
