@@ -183,7 +183,9 @@ def test_a_large_picture_is_explained_at_a_size_that_a_page_can_show(client, tmp
 
 def test_the_endpoints_document_their_parameters(client):
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
-    others = {"/classify", "/continue_text", "/draw", "/forget", "/summarise", "/verbalize"}
+    others = {
+        "/classify", "/continue_text", "/draw", "/forget", "/segment", "/summarise", "/verbalize",
+    }  # fmt: skip
     assert set(endpoints) == {*ENDPOINTS, *others}
     parameters = {one["parameter_name"] for one in endpoints["/normgrad"]["parameters"]}
     assert parameters == {"picture", "class_label", "method", "layer", "meta_step", "fit"}
