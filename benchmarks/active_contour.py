@@ -1,10 +1,12 @@
-"""The active contour beside scikit-image: quality, first contours, phases, and seconds.
+"""The active contour beside scikit-image: quality, first contours and phases; and seconds.
 
-    python -m benchmarks.active_contour --seeds 10
+    python -m benchmarks.active_contour quality --seeds 10
+    python -m benchmarks.active_contour speed
 
 Run it from the repository with `pip install 'salhub[bench]'`. Pictures are drawn, with exact masks,
-of seeds that no setting was chosen on. It writes benchmarks/results/active_contour.json, and its
-tables beside it as .md.
+of seeds that no setting was chosen on. It writes benchmarks/results/active_contour.json or
+active_contour_speed.json, and its tables beside it as .md. LIF, RSF and the model without its parts
+are measured by `salhub evaluate active-contour-saliency --data suite`, and here with --part-seeds.
 """
 
 import argparse
@@ -68,37 +70,45 @@ STARTED = ("star",)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run everything, print the tables and write the results file."""
+    """Run a part, print the tables and write the results file."""
     options = _options(arguments)
     use_one_thread()
     first = max(DEVELOPMENT_SEEDS) + 1
-    command = (
-        f"python -m benchmarks.active_contour --seeds {options.seeds} "
-        f"--part-seeds {options.part_seeds} --starts {options.starts} --rounds {options.rounds}"
+    is_quality = options.part == "quality"
+    words = f"quality --seeds {options.seeds} --part-seeds {options.part_seeds}"
+    words = (
+        f"{words} --starts {options.starts}" if is_quality else f"speed --rounds {options.rounds}"
     )
-    results = Results(model="active_contour", command=command, seed=first)
-    results.data = {"name": "suite", "seeds": f"{first} to {first + options.seeds - 1}"}
+    name = "active_contour" if is_quality else "active_contour_speed"
+    results = Results(
+        model=name, command=f"python -m benchmarks.active_contour {words}", seed=first
+    )
+    results.data = {"name": "suite"}
     peers = find_peers("skimage")
     model = SaliencyActiveContourForSegmentation(SaliencyActiveContourConfig()).eval()
-    with noted_as_it_comes(options.output), measured(results):
-        required = quality(results, peers, model, range(first, first + options.seeds))
-        parts(results, model, range(first, first + options.part_seeds))
-        required += starts(results, peers, model, first, options.starts)
-        required += speed(results, peers, model, options.rounds)
+    output = options.output or RESULTS / f"{name}.json"
+    with noted_as_it_comes(output), measured(results):
+        if is_quality:
+            results.data["seeds"] = f"{first} to {first + options.seeds - 1}"
+            required = quality(results, peers, model, range(first, first + options.seeds))
+            if options.part_seeds:
+                parts(results, model, range(first, first + options.part_seeds))
+            required += starts(results, peers, model, first, options.starts)
+        else:
+            required = speed(results, peers, model, options.rounds)
         add_requirements(results, required)
         results.tables.append(peers_table(peers))
-    finish(results, peers, options.output)
+    finish(results, peers, output)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.active_contour", description=__doc__
-    )
+    parser = argparse.ArgumentParser("python -m benchmarks.active_contour", description=__doc__)
+    parser.add_argument("part", choices=("quality", "speed"), help="what is measured")
     parser.add_argument("--seeds", type=int, default=10, help="of the suite, for the quality")
-    parser.add_argument("--part-seeds", type=int, default=2, help="the same, for its parts")
+    parser.add_argument("--part-seeds", type=int, default=0, help="the same, for its parts")
     parser.add_argument("--starts", type=int, default=20, help="first contours a picture")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of the races")
-    parser.add_argument("--output", type=Path, default=RESULTS / "active_contour.json")
+    parser.add_argument("--output", type=Path, help="results file")
     return parser.parse_args(arguments)
 
 
@@ -167,7 +177,7 @@ def starts(
 ) -> list[Requirement]:
     """How far results from many first contours are apart, and how often the phase is inverted."""
     pictures = draw_suite([seed], kinds=STARTED)
-    add_starts(results, model, pictures, number, seed, progress=True)
+    add_starts(results, model, pictures, number, seed, others=False, progress=True)
     table = results.tables[-1]
     if peers["skimage"].reason is None:
         for name, segment in ((CHAN_VESE, chan_vese), (MORPHOLOGICAL, morphological_chan_vese)):

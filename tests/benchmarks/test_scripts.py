@@ -18,8 +18,8 @@ from benchmarks.report import RESULTS, markdown
 from salhub.results import Results
 
 SCRIPTS = (
-    "lexrank", "normgrad", "salient_relevance", "salun", "sdl_seg", "segmentation_metrics",
-    "verbalizer",
+    "active_contour", "lexrank", "normgrad", "salient_relevance", "salun", "sdl_seg",
+    "segmentation_metrics", "verbalizer",
 )  # fmt: skip
 
 
