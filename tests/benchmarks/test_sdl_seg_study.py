@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import sdl_seg_study as study
-from benchmarks.sdl_seg_study import Cell, all_cells, report
+from benchmarks import sdl_seg_cells
+from benchmarks.sdl_seg_cells import Cell, all_cells
+from benchmarks.sdl_seg_study import report
 
 
 def test_every_cell_is_there_once_and_seeds_come_one_after_another():
@@ -63,6 +64,6 @@ def test_a_cell_is_measured_once(folder, monkeypatch):
     cell = Cell("points", True, 1)
     (folder / cell.name).mkdir()
     (folder / cell.name / "scores.json").write_text('{"rows": []}')
-    monkeypatch.setattr(study, "run_once", lambda *_: pytest.fail("trained again"))
-    assert study.run_cell(cell, folder) == {"rows": []}
-    assert [found for found, _ in study.finished(folder)] == [cell]
+    monkeypatch.setattr(sdl_seg_cells, "run_once", lambda *_: pytest.fail("trained again"))
+    assert sdl_seg_cells.run_cell(cell, folder) == {"rows": []}
+    assert [found for found, _ in sdl_seg_cells.finished(folder)] == [cell]
