@@ -68,9 +68,10 @@ def test_a_contour_is_there_before_a_press_and_moves_after_a_drag(
 def test_points_are_gathered_and_files_taken_home(browser, server, tmp_path):
     with visiting(browser, server + PATH, DESK) as visit:
         page = visit.page
-        # The second comes before the first is answered.
+        # The second is sent after the first, and may be before its answer.
         for place in ((0.25, 0.3), (0.4, 0.65)):
-            drag(visit, place, place)
+            with page.expect_request("**/queue/join*"):
+                drag(visit, place, place)
         visit.expect_text(".salhub-sentence", "It began at 2 points")
         # A quarter of 420 pixels, to one of the screen.
         assert re.search(r"points=\[\[10[456], 9[567]\], \[16[789], 20[789]\]\]", visit.code())
@@ -98,7 +99,7 @@ def test_a_program_gets_a_mask_polygons_and_facts(client):
         handle_file(sample_path("cells")),
         start="box 60 40 200 180",
         min_area=50,
-        api_name="/segment",
+        api_name="/contour",
     )
     area = int((np.asarray(Image.open(mask).convert("L")) == 255).sum())
     features = json.loads(Path(polygons).read_text())["features"]
@@ -110,6 +111,6 @@ def test_a_program_gets_a_mask_polygons_and_facts(client):
         ({"min_area": -5}, "min_area must be at least 0"),
     ):
         with pytest.raises(AppError, match=sentence):
-            client.predict(handle_file(sample_path("cells")), **bad, api_name="/segment")
+            client.predict(handle_file(sample_path("cells")), **bad, api_name="/contour")
     with pytest.raises(AppError, match="no picture yet"):
-        client.predict(None, api_name="/segment")
+        client.predict(None, api_name="/contour")

@@ -183,9 +183,8 @@ def test_a_large_picture_is_explained_at_a_size_that_a_page_can_show(client, tmp
 
 def test_the_endpoints_document_their_parameters(client):
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
-    # The second endpoint called segment goes by the name of its page.
     others = {
-        "/active_contour", "/classify", "/continue_text", "/draw", "/forget", "/segment",
+        "/classify", "/continue_text", "/contour", "/draw", "/forget", "/segment",
         "/summarise", "/verbalize",
     }  # fmt: skip
     assert set(endpoints) == {*ENDPOINTS, *others}

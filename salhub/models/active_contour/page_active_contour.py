@@ -212,7 +212,7 @@ class Page(PicturePage):
     samples = ("cells", "coffee", "rocket", "cat")
     tabs = (ContourTab, MapsTab, ModelsTab, FilesTab)
     endpoints = {
-        "segment": (
+        "contour": (
             partial(gr.Image, label="Mask", type="filepath", format="png"),
             partial(gr.File, label="Polygons"),
             partial(gr.JSON, label="Facts"),
@@ -347,7 +347,7 @@ class Page(PicturePage):
             ]
         )
 
-    def segment(
+    def contour(
         self,
         picture: UploadedPicture | None,
         start: str = "",

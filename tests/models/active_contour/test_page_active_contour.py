@@ -112,7 +112,7 @@ def test_the_other_models_start_where_this_one_does(page):
 
 
 def test_a_program_gets_what_the_pipeline_gives(page):
-    mask, polygons, facts = page.segment(CELLS, start="points 105 110", min_area=50)
+    mask, polygons, facts = page.contour(CELLS, start="points 105 110", min_area=50)
     expected = salhub.pipeline(NAME)("sample:cells", points=[(105, 110)], min_area=50)
     assert (np.asarray(Image.open(mask)) == 255 * expected.mask).all()
     features = json.loads(Path(polygons).read_text(encoding="utf-8"))["features"]
@@ -124,6 +124,6 @@ def test_a_program_gets_what_the_pipeline_gives(page):
         ({"min_area": -5}, "min_area must be at least 0"),
     ):
         with pytest.raises(ValueError, match=sentence):
-            page.segment(CELLS, **bad)
+            page.contour(CELLS, **bad)
     with pytest.raises(ValueError, match="no picture yet"):
-        page.segment(None)
+        page.contour(None)
