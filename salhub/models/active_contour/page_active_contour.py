@@ -18,12 +18,10 @@ from salhub.ui.controls import Dropdown, UploadedPicture, sent_number, slider
 from salhub.ui.page import Contents, State, Tab
 from salhub.ui.panes import (
     Fact,
-    PictureCell,
     facts,
     file_stem,
     notes,
     picture_pane,
-    picture_table,
     pipeline_program,
     python,
     sentence,
@@ -140,25 +138,30 @@ class ModelsTab(Tab):
     title = "Other contours"
 
     def panes(self) -> dict[str, Component]:
-        """Build the table."""
-        return {"models": gr.HTML()}
+        """Build a picture for each, and what is said of it."""
+        panes: dict[str, Component] = {}
+        with gr.Row(elem_classes="salhub-four"):
+            for name, title in _PRESETS.items():
+                with gr.Column(min_width=120):
+                    panes[name] = picture_pane(title, show_label=False)
+                    panes[f"{name}_note"] = gr.HTML()
+        gr.HTML(
+            sentence(
+                f"From the same picture and start, at most {_MOST_STEPS} steps each. The last two "
+                "know no saliency, but the more salient side is called foreground."
+            )
+        )
+        return panes
 
     def contents(self, query: Query) -> Contents:
         """Segment the picture by every model."""
-        cells, words = [], []
-        for preset in _PRESETS:
-            result, seconds = self.page.timed_result(query, preset)
-            picture = result.overlay()
-            picture.thumbnail((224, 224))
-            note = f"{percentage(result.share)}, {1000 * seconds:.0f} ms"
-            cells.append(PictureCell(picture, f"{preset}: {result.reading()}", note=note))
-        caption = (
-            "From the same picture and start; below, the share of the foreground and the time. "
-            f"Each makes {_MOST_STEPS} steps at most. The last two know no saliency, but the side "
-            "that is called foreground is the more salient one."
-        )
-        words = list(_PRESETS.values())
-        return {"models": {"value": picture_table(caption, words, [("", cells)])}}
+        found: Contents = {}
+        for name, title in _PRESETS.items():
+            result, seconds = self.page.timed_result(query, name)
+            share = f"{percentage(result.share)} foreground, {1000 * seconds:.0f} ms"
+            found[name] = {"value": result.overlay(), "alt_text": f"The contour by {title}"}
+            found[f"{name}_note"] = {"value": sentence(f"{title}: {share}")}
+        return found
 
     def code(self, query: Query) -> str:
         """Return the program that compares them."""
@@ -278,19 +281,19 @@ class Page(PicturePage):
             raise ValueError("Nothing is drawn yet; drag a box on the picture, or click in it.")
         return marks
 
-    def call_settings(self, query: Query, preset: str = "tuned") -> dict[str, Any]:
-        """Return what a query changes, as keywords of a call of the pipeline."""
+    def call_settings(self, query: Query, preset: str = "") -> dict[str, Any]:
+        """Return what a query changes, or asks of a preset, as keywords of a call."""
         shipped, asked = self.pipeline.model.config, query.settings
         others = {"preset": preset, "max_iterations": _MOST_STEPS}
-        found: dict[str, Any] = {} if preset == "tuned" else others
+        found: dict[str, Any] = others if preset else {}
         values = {name: asked[name] for name in _SETTINGS if asked.get(name) not in (None, "")}
         for name in ("alpha", "beta", "sigma", "max_iterations"):
             if name in values:
                 values[name] = sent_number(name, values[name])
-        if preset == "tuned":
+        if not preset:
             found |= {k: value for k, value in values.items() if value != getattr(shipped, k)}
         start = query.text("start") or shipped.init
-        if start not in (DRAWN, shipped.init) or (preset != "tuned" and start != DRAWN):
+        if start not in (DRAWN, shipped.init) or (preset and start != DRAWN):
             found["init"] = start
         found |= self.marks(query).settings()
         finishing = {name: asked.get(name) for name in _FINISHING}
@@ -302,10 +305,10 @@ class Page(PicturePage):
             if value is not None and value != _FINISHING[name]
         }
 
-    def timed_result(
-        self, query: Query, preset: str = "tuned"
-    ) -> tuple[ImageSegmentationResult, float]:
-        """Segment the picture of a query; the last answer of each preset is kept.
+    def timed_result(self, query: Query, preset: str = "") -> tuple[ImageSegmentationResult, float]:
+        """Segment the picture of a query by its settings, or by those of a preset.
+
+        The last answer of each is kept.
 
         Returns:
             The result, and the seconds it took.

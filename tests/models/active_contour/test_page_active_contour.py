@@ -11,7 +11,12 @@ from PIL import Image
 import salhub
 from salhub.data.samples import sample_path
 from salhub.entries import MODELS
-from salhub.models.active_contour.page_active_contour import DRAWN, ContourTab, Page
+from salhub.models.active_contour.page_active_contour import (
+    DRAWN,
+    ContourTab,
+    ModelsTab,
+    Page,
+)
 from salhub.models.active_contour.stage import Marks
 from salhub.ui.controls import UploadedPicture
 
@@ -127,3 +132,15 @@ def test_a_program_gets_what_the_pipeline_gives(page):
             page.contour(CELLS, **bad)
     with pytest.raises(ValueError, match="no picture yet"):
         page.contour(None)
+
+
+def test_the_tab_of_other_models_shows_what_its_code_makes(page, tmp_path, monkeypatch):
+    query = query_of(page, start="box", alpha=0.85)
+    contents = ModelsTab(page).contents(query)
+    monkeypatch.chdir(tmp_path)
+    exec(ModelsTab(page).code(query), {})
+    for preset in ("tuned", "plain", "lif", "chan_vese"):
+        assert (
+            np.asarray(contents[preset]["value"]) == np.asarray(Image.open(f"{preset}.png"))
+        ).all()
+        assert "ms" in contents[f"{preset}_note"]["value"]
