@@ -95,6 +95,11 @@ class Task:
         ):
             raise ValueError(f"loss_weight of task '{self.name}' must be above 0, got {weight!r}.")
 
+    @property
+    def word(self) -> str:
+        """Its kind in one word; a regression of every pixel is a "dense_regression"."""
+        return f"dense_{self.type}" if self.type == "regression" and self.dense else self.type
+
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 

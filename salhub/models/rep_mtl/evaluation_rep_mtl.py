@@ -67,7 +67,7 @@ def evaluate(
     data = read_multi_task(
         str(data_path),
         tasks=[] if str(data_path) == ROOMS else _words(model, derive_boundaries),
-        image_size=None if str(data_path) == ROOMS else image_processor.size.height,
+        image_size=image_processor.size.height,
         derive_boundaries=derive_boundaries,
         counts={part: num_images},
         seed=seed,
@@ -251,7 +251,7 @@ def add_improvement(
 def _words(model: RepMTLForMultiTask, derive_boundaries: bool) -> list[str]:
     derived = ("edge", "distance") if derive_boundaries else ()
     return [
-        f"{task.name}:{task.type}:{task.num_labels}:{task.ignore_index}"
+        f"{task.name}:{task.word}:{task.num_labels}:{task.ignore_index}"
         for task in model.tasks
         if task.name not in derived
     ]

@@ -122,7 +122,8 @@ def read_multi_task(
             each domain, with pictures of its own. Any other has `PART_images` uint8 (N, H, W, 3)
             and `PART_TASK` for each part (train, val or validation, test) and task.
         tasks: Of an archive of parts, words such as "seg:segmentation:11": name, kind, classes or
-            numbers, and perhaps the label that does not count ("seg:segmentation:11:11").
+            numbers, and perhaps the label that does not count ("seg:segmentation:11:11"); a number
+            for each pixel is a "dense_regression".
         image_size: Height of the pictures, which are resized with all their labels; None to leave
             them as they are, and for rooms of 64 pixels.
         derive_boundaries: Add two tasks made of the first segmentation: "edge", the boundaries of
@@ -177,6 +178,8 @@ def parse_task(word: str) -> dict[str, Any]:
             f"{word!r}."
         )
     fields = dict(zip(names, [*values[:2], *map(int, values[2:])], strict=False))
+    if fields["type"] == "dense_regression":
+        fields |= {"type": "regression", "dense": True}
     Task.of(fields)
     return fields
 
@@ -280,8 +283,6 @@ def _domains(
     counts: Mapping[str, int | None],
     parts: Sequence[str],
 ) -> MultiTaskData:
-    if words:
-        raise ValueError(f"{name} has a task for each of its domains; leave out tasks.")
     for key in ("images", "labels", "split"):
         if key not in content:
             raise ValueError(f"{name} has 'domains' and no '{key}'.")
@@ -289,6 +290,10 @@ def _domains(
     domains = content["domains"]
     names = [str(one) for one in content.get("domain_names", np.unique(domains))]
     names = [one if one.isidentifier() else f"domain_{one}" for one in names]
+    if words and {parse_task(word)["name"] for word in words} != set(names):
+        raise ValueError(
+            f"{name} has a task for each of its domains ({', '.join(names)}); leave out tasks."
+        )
     found = {}
     for part in parts:
         images, labels = {}, {}

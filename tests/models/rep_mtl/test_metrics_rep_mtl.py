@@ -126,6 +126,11 @@ def test_a_power_law_is_fitted_as_by_trying_every_beginning():
             best = (alpha, distance)
     found = fit_power_law(values)
     assert found[0] == pytest.approx(best[0]) and found[2] == pytest.approx(best[1])
+    # What weightwatcher 0.7.7 gives for these numbers.
+    drawn = (1 - np.random.default_rng(0).random(300)) ** (-1 / 1.7)
+    found = fit_power_law(drawn)
+    assert found[0] == pytest.approx(2.47968464211632, rel=1e-9)
+    assert found[2] == pytest.approx(0.02932576330608111, rel=1e-9)
     draws = (1 - random.random(20_000)) ** (-1 / 2.2)
     assert fit_power_law(draws[:2000])[0] == pytest.approx(3.2, abs=0.2)
 
