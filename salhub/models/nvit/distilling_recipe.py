@@ -4,13 +4,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+from salhub.data.labelled_pictures import PictureData
 from salhub.data.labelled_split import spread_places
+from salhub.data.picture_archive import as_rgb
 from salhub.hub import canonical_name, load
 from salhub.models.nvit.configuration_nvit import NViTConfig
 from salhub.models.nvit.image_processing_nvit import NViTImageProcessor
@@ -34,7 +36,7 @@ class DistillingArguments(PictureTrainingArguments):
 
     teacher: str | None = None
     augment: bool = True
-    optimizer: Any = "adamw"
+    optimizer: Literal["sgd", "adamw"] = "adamw"
     weight_decay: float = 0.05
     max_grad_norm: float | None = 1.0
     checkpoints_total_limit: int | None = 1
@@ -42,8 +44,6 @@ class DistillingArguments(PictureTrainingArguments):
     def validate(self) -> None:
         """Check the options, and those of every classifier."""
         super().validate()
-        if self.optimizer not in ("sgd", "adamw"):
-            raise ValueError(f"optimizer must be sgd or adamw, got {self.optimizer!r}.")
         for name in ("teacher", "model", "original"):
             if getattr(self, name, None) is not None:
                 setattr(self, name, canonical_name(getattr(self, name)))
@@ -93,6 +93,36 @@ class DistillingRecipe(QuickValidation, PictureTrainingRecipe):
 
     def build_image_processor(self, model: Any) -> Any:
         return NViTImageProcessor.for_image_size(model.config.image_size)
+
+
+class StartedRecipe(DistillingRecipe):
+    """A recipe that goes on from a network, the option `model`.
+
+    Attributes:
+        start: The network, from `read_data` on.
+    """
+
+    start: NViTForImageClassification
+
+    def read_data(self) -> PictureData:
+        self.start = load_nvit(self.arguments.model)
+        side = self.start.config.image_size
+        if self.arguments.image_size not in (None, side):
+            raise ValueError(
+                f"The network takes pictures of {side} pixels, got image_size="
+                f"{self.arguments.image_size}; leave it out."
+            )
+        return self.arguments.read_pictures(_class_names(self.start.config))
+
+    def pictures(self, data: PictureData, places: Tensor) -> Tensor:
+        return as_rgb(data.images(places, self.start.config.image_size))
+
+    def build_classifier(self, class_names: list[str]) -> Any:
+        check_classes(self.start.config, class_names)
+        return self.start
+
+    def build_image_processor(self, model: Any) -> Any:
+        return nvit_processor(self.arguments.model, model.config)
 
 
 class PictureTeacher(nn.Module):

@@ -11,16 +11,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from salhub.data.labelled_pictures import PictureData
 from salhub.files import draft
 from salhub.model_card import Facts
 from salhub.models.nvit.distillation import DistillationLoss, Objective
 from salhub.models.nvit.distilling_recipe import (
     DistillingArguments,
-    DistillingRecipe,
-    check_classes,
+    StartedRecipe,
     load_nvit,
-    nvit_processor,
 )
 from salhub.models.nvit.gates import GateSites
 from salhub.models.nvit.importance import NViTScores, divisors, finite, score_units
@@ -124,7 +121,7 @@ class PruningState:
             setattr(self, name, value.cpu() if isinstance(value, Tensor) else value)
 
 
-class NViTRecipe(DistillingRecipe):
+class NViTRecipe(StartedRecipe):
     """Prunes a network step by step while it learns to stay what it was.
 
     Every `prune_interval` steps the groups of least worth go, by scores that the gradients of
@@ -150,26 +147,13 @@ class NViTRecipe(DistillingRecipe):
         self._gates: list[Tensor] = []
         self._step_size = 0
 
-    def read_data(self) -> PictureData:
-        self.start = load_nvit(self.arguments.model)
-        names = self.start.config.id2label
-        return self.arguments.read_pictures([str(names[index]) for index in sorted(names)])
-
-    def pictures(self, data: PictureData, places: Tensor) -> Any:
-        self.arguments.image_size = self.start.config.image_size
-        return super().pictures(data, places)
-
     def build_classifier(self, class_names: list[str]) -> PreTrainedModel:
-        check_classes(self.start.config, class_names)
-        options = self.arguments
-        self.state = PruningState(self.start.layout.size)
+        model, options = super().build_classifier(class_names), self.arguments
+        self.state = PruningState(model.layout.size)
         self.objective = DistillationLoss(
             options.objective, options.kl_weight, options.temperature, is_by_token=False
         )
-        return self.start
-
-    def build_image_processor(self, model: Any) -> Any:
-        return nvit_processor(self.arguments.model, model.config)
+        return model
 
     def prepare(self, model: nn.Module, accelerator: Any) -> None:
         super().prepare(model, accelerator)

@@ -10,15 +10,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import PreTrainedModel
 
-from salhub.data.labelled_pictures import PictureData
 from salhub.models.nvit.distillation import DistillationLoss, Objective
 from salhub.models.nvit.distilling_recipe import (
     DistillingArguments,
-    DistillingRecipe,
     PictureTeacher,
-    check_classes,
+    StartedRecipe,
     load_nvit,
-    nvit_processor,
 )
 from salhub.models.nvit.unit_weights import without_units
 from salhub.runner.arguments import Scheduler, check_positive, check_share
@@ -64,7 +61,7 @@ class NViTFineTuningArguments(DistillingArguments):
         check_share("ema_decay", self.ema_decay)
 
 
-class NViTFineTuningRecipe(DistillingRecipe):
+class NViTFineTuningRecipe(StartedRecipe):
     """Fine-tunes a pruned network with the one that it was, and perhaps with a CNN.
 
     Example:
@@ -82,29 +79,15 @@ class NViTFineTuningRecipe(DistillingRecipe):
     arguments_class = NViTFineTuningArguments
     original: nn.Module | None = None
 
-    def read_data(self) -> PictureData:
-        self.start = load_nvit(self.arguments.model)
-        names = self.start.config.id2label
-        return self.arguments.read_pictures([str(names[index]) for index in sorted(names)])
-
-    def pictures(self, data: PictureData, places: Tensor) -> Any:
-        self.arguments.image_size = self.start.config.image_size
-        return super().pictures(data, places)
-
     def build_classifier(self, class_names: list[str]) -> PreTrainedModel:
-        check_classes(self.start.config, class_names)
-        options = self.arguments
+        model, options = super().build_classifier(class_names), self.arguments
         self.objective = DistillationLoss(
             options.objective, options.kl_weight, options.temperature, is_by_token=True
         )
-        model = self.start
         if not self.arguments.keep_norm_width and model.config.layer_norm_width is not None:
             everything = torch.ones(model.layout.size, dtype=torch.bool)
             model = without_units(model, everything, keep_norm_width=False)
         return type(model)(model.config) if self.arguments.scratch else model
-
-    def build_image_processor(self, model: Any) -> Any:
-        return nvit_processor(self.arguments.model, model.config)
 
     def prepare(self, model: nn.Module, accelerator: Any) -> None:
         super().prepare(model, accelerator)

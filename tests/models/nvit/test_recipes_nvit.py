@@ -252,6 +252,10 @@ def test_teachers_of_other_classes_and_bad_options_are_refused(data, nano, table
     with pytest.raises(ValueError, match=r"teacher knows other classes \(LABEL_0"):
         recipe.prepare(recipe.build_model(), Accelerator(cpu=True))
     settings = {**PRUNING, "model": nano, "latency_table": table}
+    with pytest.raises(ValueError, match="takes pictures of 12 pixels, got image_size=24"):
+        made(
+            NViTRecipe, NViTArguments, tmp_path / "c", data, **settings, image_size=24
+        ).build_model()
     recipe = made(NViTRecipe, NViTArguments, tmp_path / "b", data, **settings | {"targets": [0.01]})
     with pytest.raises(ValueError, match=r"The target 0\.01 cannot be reached"):
         recipe.prepare(recipe.build_model(), Accelerator(cpu=True))
