@@ -170,7 +170,7 @@ def _palette(ground: Image.Image) -> Image.Image:
     middle = ground.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
     line, edge, ink, paper = (ImageColor.getrgb(one) for one in (LINE, EDGE, _INK, _PAPER))
     pairs = ((line, edge), (edge, middle), (line, middle), (ink, paper))
-    mixed = np.concatenate([np.linspace(*pair, _RAMP) for pair in pairs])
+    mixed = np.concatenate([np.linspace(np.array(a), np.array(b), _RAMP) for a, b in pairs])
     others = [ImageColor.getrgb(one) for one in (_TRACK, _DONE)]
     colors = (own.getpalette() or [])[: 3 * _PICTURE_COLORS]
     colors += np.concatenate([mixed, others]).round().astype(int).ravel().tolist()

@@ -16,7 +16,10 @@ from torch import nn
 from salhub.data.picture_decoding import decode_picture
 from salhub.data.picture_sources import read_source
 from salhub.errors import check_choice
-from salhub.models.active_contour.configuration_active_contour import PRESETS
+from salhub.models.active_contour.configuration_active_contour import (
+    PRESETS,
+    SaliencyActiveContourConfig,
+)
 from salhub.models.active_contour.film import Film
 from salhub.models.active_contour.initial_contours import initial_level_set
 from salhub.models.active_contour.result_active_contour import ImageSegmentationResult
@@ -118,7 +121,7 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
     def read(source: Any) -> Image.Image:
         """Read a picture as it is, with all its bits and the name of its file."""
         picture = decode_picture(*read_source(source))
-        picture.file_name = _file_name(source)
+        picture.info["file_name"] = _file_name(source)
         return picture
 
     def __call__(
@@ -155,7 +158,7 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
         if "box" in given and "points" in given:
             raise ValueError("A contour starts at a box or at points; give one of them.")
         if preset is not None:
-            named = type(self.model.config).from_preset(preset)
+            named = SaliencyActiveContourConfig.from_preset(preset)
             of_calls = named.field_names() - named.loaded_fields
             settings = {**{name: getattr(named, name) for name in of_calls}, **settings}
         self._model_with(settings)
@@ -181,7 +184,7 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
         picture = Image.fromarray(np.ascontiguousarray(shown))
         prepared = _Prepared(
             picture,
-            getattr(image, "file_name", "") or _file_name(image),
+            _file_name(image),
             self.image_processor.resized(read.pixels, self.image_processor.longest_edge)[None],
             notes=list(read.notes),
         )
@@ -297,7 +300,7 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
             for place, result in enumerate(self._segment(model, others, finishing)):
                 masks[place].append(result.mask)
         for result, several in zip(results, masks, strict=True):
-            result.agreement = np.mean(several, axis=0, dtype=np.float32)
+            result.agreement = np.stack(several).mean(0, dtype=np.float32)
 
     def postprocess(self, model_outputs) -> ImageSegmentationResult:
         result = model_outputs["result"]
@@ -322,6 +325,8 @@ def _doubts(count: int) -> list[str]:
 
 
 def _file_name(source: Any) -> str:
+    if isinstance(source, Image.Image):
+        return str(source.info.get("file_name", ""))
     is_place = isinstance(source, str) and (":" not in source or Path(source).is_file())
     return Path(source).name if is_place or isinstance(source, os.PathLike) else ""
 
