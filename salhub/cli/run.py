@@ -240,10 +240,14 @@ class _Run:
         return result
 
     def explain(self, pipeline: Any, chunk: list[Source]) -> list[tuple[Source, Any]]:
+        from tqdm.auto import tqdm
+
         read = []
         for source in chunk:
             try:
                 whole = accompanied(source, self.kind, self.given)
+                if whole.left_out:
+                    tqdm.write(whole.left_out, file=sys.stderr)
                 read.append((whole, whole.read(self.kind)))
             except _BAD_INPUT as error:
                 self.fail(source, error)

@@ -33,7 +33,7 @@ class Source:
         is_path: Whether `text` is the path of a file or folder.
         members: What it is made of, where several things are read as one.
         companions: Keyword of the call -> file that belongs to it.
-        left_out: A sentence of what lies beside its members; "" for nothing.
+        left_out: Sentences of what lies beside it and was not taken; "" for nothing.
     """
 
     text: str
@@ -220,14 +220,17 @@ def accompanied(source: Source, pipeline_class: Any, given: Mapping[str, Any]) -
     Raises:
         FileNotFoundError: A file that was named, or that is needed, is not there.
     """
-    found, own = {}, Path(source.text)
+    found, own, foreign = {}, Path(source.text), []
     if source.is_path and own.name in ("", ".."):  # "." and ".." are called by their place
         own = own.resolve()
     for name, endings in pipeline_class.companions.items():
         place = given.get(name, own.parent if source.is_path else None)
         path = None if place is None else Path(str(place))
         if path is not None and path.is_dir():
-            path = _called_like(_stem(own, pipeline_class), path, endings)
+            beside = _called_like(_stem(own, pipeline_class), path, endings)
+            fitting = [one for one in beside if pipeline_class.belongs(name, one)]
+            foreign += [f"Passed over {one}: no {name}." for one in beside if one not in fitting]
+            path = fitting[0] if fitting else None
         elif path is not None and not path.is_file():
             raise FileNotFoundError(_missing(path))
         if path is not None:
@@ -237,15 +240,16 @@ def accompanied(source: Source, pipeline_class: Any, given: Mapping[str, Any]) -
             raise FileNotFoundError(
                 f"{source.text} needs a {name}; {where}name one with --{name.replace('_', '-')}."
             )
-    return replace(source, companions=found)
+    left_out = " ".join(filter(None, [source.left_out, *foreign]))
+    return replace(source, companions=found, left_out=left_out)
 
 
-def _called_like(stem: str, folder: Path, endings: Iterable[str]) -> Path | None:
+def _called_like(stem: str, folder: Path, endings: Iterable[str]) -> list[Path]:
     cases = (str.lower, str.upper, str.title)
     written = [case(ending) for ending in endings for case in cases]
     paths = (folder / f"{stem}{ending}" for ending in written)
     # Unlike Path.is_file, this takes a name that is too long.
-    return next((path for path in paths if os.path.isfile(path)), None)  # noqa: PTH113
+    return [path for path in paths if os.path.isfile(path)]  # noqa: PTH113
 
 
 def _missing(path: Path) -> str:

@@ -170,6 +170,15 @@ class TaskPipeline(Pipeline):
             inputs, settings = inputs.one, {**settings, **inputs.own}
         return self.prepare(inputs, **settings)
 
+    @classmethod
+    def belongs(cls, name: str, path: Path) -> bool:
+        """Return whether a file that is called like an input is the companion of this name.
+
+        Raises:
+            ValueError: The file is damaged.
+        """
+        return True
+
     @abstractmethod
     def prepare(self, one: Any, **settings: Any) -> dict[str, Any]:
         """Return what the network takes of one input; its companions come by name, or None."""

@@ -1,5 +1,8 @@
 """NIfTI files: volumes in, masks out on the same grid with the affine untouched."""
 
+import gzip
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from salhub.models.sdl_seg.volume import SourceGrid, Volume, check_memory, spaci
 _MILLIMETRES = ("mm", "unknown")
 # Millimetres by which two affines of one place may differ.
 _SAME_PLACE = 1e-2
+# Share by which a spacing that is said twice may differ.
+_SAME_SPACING = 5e-3
 
 
 def read_nifti(path: Path) -> Volume:
@@ -42,25 +47,18 @@ def read_nifti_mask(path: Path, volume: Volume) -> np.ndarray:
         bool, of the volume's shape (Z, Y, X).
 
     Raises:
-        ValueError: Values other than 0 and one more, or another grid than the volume's.
+        ValueError: Values other than 0 and one whole number more, another grid than the volume's,
+            or a file that is stored turned while nobody knows how the volume lies.
     """
     image = _open(path)
     source, _ = _source_grid(image, path)
     stored = _voxels(image, path)
-    values = np.unique(stored)
-    if len(values) > 2 or (len(values) == 2 and values[0] != 0):
-        raise ValueError(
-            f"A mask holds 0 and one other value, and {path.name} holds {len(values)} values such "
-            f"as {', '.join(f'{value:g}' for value in values[:3])}; give one structure."
-        )
-    mask = source.from_stored(stored) != 0
+    if volume.affine is None:
+        return _mask_of_array(_binary(stored, path), source, volume, path)
+    mask = source.from_stored(_binary(stored, path))
     affine = source.canonical_affine(stored.shape)
-    if mask.shape != volume.shape:
-        raise ValueError(
-            f"The mask {path.name} has {mask.shape} voxels and the volume {volume.shape}; give a "
-            "mask on the grid of the volume."
-        )
-    if volume.affine is not None and not np.allclose(affine, volume.affine, atol=_SAME_PLACE):
+    _refuse_another_shape(mask, volume, path)
+    if not np.allclose(affine, volume.affine, atol=_SAME_PLACE):
         raise ValueError(
             f"The mask {path.name} lies elsewhere in the patient than the volume, by its affine; "
             "give the mask that was drawn on this volume."
@@ -68,12 +66,63 @@ def read_nifti_mask(path: Path, volume: Volume) -> np.ndarray:
     return mask
 
 
+def _mask_of_array(
+    stored: np.ndarray, source: SourceGrid, volume: Volume, path: Path
+) -> np.ndarray:
+    """Return a mask (Z, Y, X) of an array, whose voxels are known by their order alone."""
+    header = source.header
+    says_nothing = header["qform_code"] == 0 and header["sform_code"] == 0
+    if not says_nothing and source.is_turned:
+        raise ValueError(
+            f"The mask {path.name} is stored turned, and nobody knows how the volume lies, as it "
+            "has no affine; give the volume as its file or with its affine, or the mask as an "
+            "array."
+        )
+    mask = np.ascontiguousarray(stored.T)
+    _refuse_another_shape(mask, volume, path)
+    steps = spacing_of(source.affine)
+    if not np.allclose(steps, volume.spacing, rtol=_SAME_SPACING):
+        raise ValueError(
+            f"The mask {path.name} has a spacing of {_listed(steps)} mm and the volume of "
+            f"{_listed(volume.spacing)} mm along z, y and x; give a mask on the grid of the volume."
+        )
+    return mask
+
+
+def _refuse_another_shape(mask: np.ndarray, volume: Volume, path: Path) -> None:
+    if mask.shape != volume.shape:
+        raise ValueError(
+            f"The mask {path.name} has {mask.shape} voxels and the volume {volume.shape}; give a "
+            "mask on the grid of the volume."
+        )
+
+
+def _binary(stored: np.ndarray, path: Path) -> np.ndarray:
+    values = np.unique(stored)
+    if len(values) > 2 or (len(values) == 2 and values[0] != 0):
+        raise ValueError(
+            f"A mask holds 0 and one other value, and {path.name} holds {len(values)} values such "
+            f"as {', '.join(f'{value:g}' for value in values[:3])}; give one structure."
+        )
+    if (values % 1 != 0).any():
+        raise ValueError(
+            f"The mask {path.name} holds {values[values % 1 != 0][0]:g}, as probabilities do; "
+            "compare them with a number first."
+        )
+    return stored != 0
+
+
+def _listed(numbers: Iterable[float]) -> str:
+    return ", ".join(f"{number:.4g}" for number in numbers)
+
+
 def write_nifti(path: Path, array: np.ndarray, volume: Volume) -> None:
     """Write a mask or a map of a volume.
 
     Where the volume came from a NIfTI file, the grid and the affine are those of the file, bit for
-    bit. Otherwise the grid is the volume's, and of an array nobody knows where it lies: its affine
-    says the spacing alone.
+    bit. Otherwise the grid is the volume's. An array, of which nobody knows where it lies, is
+    written as if x, y and z grew to the right, the front and the head from the origin, so that
+    every program reads its voxels in one order.
 
     Args:
         path: Where to write; .nii or .nii.gz.
@@ -95,8 +144,10 @@ def write_nifti(path: Path, array: np.ndarray, volume: Volume) -> None:
     image.header["cal_min"] = image.header["cal_max"] = 0
     if header is None:
         image.header.set_xyzt_units("mm")
-        image.set_sform(affine, code="unknown" if volume.affine is None else "scanner")
-        image.set_qform(affine, code="unknown" if volume.affine is None else "scanner")
+        # Without a code, programs disagree on which way x and y run.
+        code = "aligned" if volume.affine is None else "scanner"
+        image.set_sform(affine, code)
+        image.set_qform(affine, code)
     nibabel.save(image, path)
 
 
@@ -119,7 +170,7 @@ def _open(path: Path) -> Any:
         raise FileNotFoundError(f"There is no file {path}.") from None
     # Headers with impossible numbers raise errors of their own.
     except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError,
-            EOFError, OSError, ValueError) as error:  # fmt: skip
+            EOFError, OSError, ValueError, zlib.error) as error:  # fmt: skip
         raise _damaged(path) from error
     if not isinstance(image, nibabel.Nifti1Image):
         raise ValueError(f"{path.name} is no NIfTI file; convert it to .nii.gz.")
@@ -168,16 +219,31 @@ def _source_grid(image: Any, path: Path) -> tuple[SourceGrid, tuple[str, ...]]:
     if unit == "unknown":
         warnings.append(f"{path.name} does not name the unit of its spacing; mm is assumed.")
     affine = np.array(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or not np.linalg.norm(affine[:3, :3], axis=0).all():
+    steps = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or not steps.all():
         raise ValueError(f"{path.name} has a spacing of 0 or no number; repair its header.")
+    zooms = np.abs(np.array(header.get_zooms()[:3], dtype=np.float64))
+    if not np.allclose(zooms, steps, rtol=_SAME_SPACING, atol=0):
+        raise ValueError(
+            f"{path.name} says its spacing twice, {_listed(zooms)} mm by pixdim and "
+            f"{_listed(steps)} mm by its affine, and they differ; repair its header."
+        )
+    if (affine == np.eye(4)).all():
+        warnings.append(
+            f"{path.name} has steps of exactly 1 mm and its origin at 0, as files have whose "
+            "spacing was lost; check it."
+        )
     grid = SourceGrid("nifti", path, affine, **closest_axes(affine), header=header)
     return grid, tuple(warnings)
 
 
 def _voxels(image: Any, path: Path) -> np.ndarray:
     try:
+        if path.suffix.lower() == ".gz":
+            # Read to its end, where its checksum is.
+            image = type(image).from_bytes(gzip.decompress(path.read_bytes()))
         values = np.asarray(image.dataobj, dtype=np.float32)
     # A file that was cut off ends in any of these.
-    except (EOFError, OSError, ValueError) as error:
+    except (EOFError, OSError, ValueError, zlib.error) as error:
         raise _damaged(path) from error
     return values.reshape(values.shape[:3])

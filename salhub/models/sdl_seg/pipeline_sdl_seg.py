@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from salhub.data.samples import PREFIX
-from salhub.models.sdl_seg.marker_files import MARKER_ENDINGS, read_markers
+from salhub.models.sdl_seg.marker_files import MARKER_ENDINGS, is_file_of_markers, read_markers
 from salhub.models.sdl_seg.processing_sdl_seg import SDLSegImageProcessor
 from salhub.models.sdl_seg.result_sdl_seg import VolumeSegmentationResult, joined
+from salhub.models.sdl_seg.volume import Volume
 from salhub.models.sdl_seg.volume_files import (
     VOLUME_ENDINGS,
     load_mask,
@@ -69,6 +70,10 @@ result.save("mask.nii.gz")
             )
         return source if phantom_sample(source) is not None else load_volume(source)
 
+    @classmethod
+    def belongs(cls, name: str, path: Path) -> bool:
+        return name != "markers" or is_file_of_markers(path)
+
     def __call__(
         self, volumes: Any, **kwargs: Any
     ) -> VolumeSegmentationResult | list[VolumeSegmentationResult]:
@@ -120,8 +125,11 @@ result.save("mask.nii.gz")
             truth = phantom.mask if truth is None else truth
         else:
             volume = load_volume(source, spacing)
+        warnings = list(volume.warnings)
         if isinstance(markers, str | Path):
             markers = read_markers(markers, volume)
+        elif markers is not None and isinstance(source, str | Path):
+            warnings += _turned(volume)
         roi = None if roi is None else load_mask(roi, volume, "roi")
         truth = None if truth is None else load_mask(truth, volume, "truth")
         processor = SDLSegImageProcessor(self._model_with(settings or {}).config)
@@ -131,6 +139,7 @@ result.save("mask.nii.gz")
             "meta": batch["meta"],
             "volume": [volume],
             "truth": [truth],
+            "warnings": [warnings],
         }
 
     def _forward(self, model_inputs, settings: Mapping[str, Any] | None = None):
@@ -141,7 +150,9 @@ result.save("mask.nii.gz")
         self, model_outputs, settings: Mapping[str, Any] | None = None
     ) -> VolumeSegmentationResult:
         config = self._model_with(settings or {}).config
-        [volume], [truth], [meta] = (model_outputs[name] for name in ("volume", "truth", "meta"))
+        [volume], [truth], [meta], [warnings] = (
+            model_outputs[name] for name in ("volume", "truth", "meta", "warnings")
+        )
         processor = SDLSegImageProcessor(config)
         [found] = processor.post_process_segmentation(model_outputs["logits"], [meta])
         return VolumeSegmentationResult(
@@ -151,10 +162,20 @@ result.save("mask.nii.gz")
             markers=np.asarray(found["marker_coords"], dtype=np.float64),
             saliency=_on_volume(meta),
             threshold=config.threshold,
-            warnings=joined(volume.warnings, found["warnings"]),
+            warnings=joined(warnings, found["warnings"]),
             truth=truth,
             model_name=self._model_name(),
         )
+
+
+def _turned(volume: Volume) -> list[str]:
+    """Say that markers (z, y, x) of a file are of the volume as it was turned."""
+    if volume.source is None or not volume.source.is_turned:
+        return []
+    return [
+        f"{volume.source.path.name} is stored in other directions than it is read in; the markers "
+        "are taken as voxels (z, y, x) as read, see load_volume, and not as stored."
+    ]
 
 
 def _on_volume(meta: Any) -> np.ndarray | None:

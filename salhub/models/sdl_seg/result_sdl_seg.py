@@ -28,6 +28,7 @@ _MOST_SLICES = 6
 # Probabilities of the thin lines: surely inside, and surely outside beyond.
 _BAND = (0.95, 0.05)
 _PATIENT = "patient mm, RAS: x to the right, y to the front, z to the head"
+_VOXELS = "(z, y, x) from 0, of the volume as it is read, which may be turned against its file"
 _ARRAY = "mm along (x, y, z) from the centre of the first voxel; nobody knows where in the patient"
 
 
@@ -235,6 +236,7 @@ class VolumeSegmentationResult(PipelineResult):
             "centroid_mm": self.centroid_mm,
             "threshold": self.threshold,
             "coordinates": _ARRAY if self.volume.affine is None else _PATIENT,
+            "voxels": _VOXELS,
             "markers_voxel": self.markers.tolist(),
             "markers_mm": self._to_mm(self.markers).tolist(),
             "shape": list(self.volume.shape),

@@ -39,6 +39,11 @@ class SourceGrid:
     flips: tuple[bool, bool, bool]
     header: Any = None
 
+    @property
+    def is_turned(self) -> bool:
+        """Whether a file's (k, j, i) are other voxels than (z, y, x)."""
+        return self.axes != (0, 1, 2) or any(self.flips)
+
     def to_stored(self, array: np.ndarray) -> np.ndarray:
         """Return an array of (Z, Y, X) as the file stores it, (I, J, K)."""
         flipped = np.flip(array.T, tuple(np.flatnonzero(self.flips)))

@@ -87,7 +87,22 @@ def load_mask(source: Any, volume: Volume, what: str = "mask") -> np.ndarray:
         if ending_of(path.name, NIFTI_ENDINGS):
             return read_nifti_mask(path, volume)
         source = _load_array(path, "mask")
+        if path.suffix.lower() == ".npz":
+            _refuse_another_grid(path, volume)
     return checked_mask(source, volume.shape, f"The {what}")
+
+
+def _refuse_another_grid(path: Path, volume: Volume) -> None:
+    """Refuse an archive that says another spacing, or another place, than the volume has."""
+    for name in ("spacing", "affine"):
+        theirs, ours = _load_array(path, name, needed=False), getattr(volume, name)
+        if theirs is None or ours is None:
+            continue
+        if np.shape(theirs) != np.shape(ours) or not np.allclose(theirs, ours, atol=1e-2):
+            raise ValueError(
+                f"The mask {path.name} has another {name} than the volume; give the mask that was "
+                "drawn on this volume."
+            )
 
 
 def phantom_sample(source: Any) -> BreastPhantom | None:

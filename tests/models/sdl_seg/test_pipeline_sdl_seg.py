@@ -152,6 +152,20 @@ def test_a_nifti_mask_has_the_grid_of_its_volume(segment, tmp_path):
     np.testing.assert_array_equal(
         np.asarray(written.dataobj).astype(bool), straight.mask.T[::-1, :, ::-1]
     )
+    # Whoever gives voxels hears which.
+    again = segment(tmp_path / "ct.nii.gz", markers=found.markers)
+    assert "not as stored" in again.warnings[1]
+    assert "as it is read" in again.to_dict()["voxels"]
+
+
+def test_a_saved_mask_of_an_array_scores_1_against_it(segment, tmp_path):
+    pytest.importorskip("nibabel", reason="NIfTI needs the extra 'medical'")
+    phantom = make_breast_phantom(5)
+    found = segment(phantom.volume, spacing=phantom.spacing)
+    found.save(tmp_path / "mask.nii.gz")
+    np.savez(tmp_path / "scan.npz", volume=phantom.volume, spacing=phantom.spacing)
+    again = segment(tmp_path / "scan.npz", truth=tmp_path / "mask.nii.gz")
+    assert found.mask.any() and again.scores["dice"] == 1
 
 
 def test_a_dicom_series_goes_in_and_a_dicom_seg_comes_out(segment, tmp_path):

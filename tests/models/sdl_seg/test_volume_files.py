@@ -107,7 +107,41 @@ def test_a_volume_from_elsewhere_says_where_it_lies(tmp_path):
     write_nifti(tmp_path / "b.nii.gz", volume.array > 0, volume)
     found = nib.load(tmp_path / "b.nii.gz")
     np.testing.assert_allclose(found.header.get_zooms(), scanner.SPACING[::-1], rtol=1e-6)
-    assert found.header["sform_code"] == 0
+    # One order of voxels for every program, and for the volume it was made of.
+    np.testing.assert_array_equal(found.affine, np.diag([*scanner.SPACING[::-1], 1]).astype("f4"))
+    assert (found.header["sform_code"], found.header["qform_code"]) == (2, 2)
+    np.testing.assert_array_equal(np.asarray(found.dataobj).T, volume.array > 0)
+    np.testing.assert_array_equal(load_mask(tmp_path / "b.nii.gz", volume), volume.array > 0)
+
+
+def test_a_mask_of_an_array_is_taken_in_its_order_or_refused(tmp_path):
+    values = ct((6, 5, 4))
+    array, mask = values.T, (values > 0).astype(np.uint8)
+    volume = Volume(array, (2.7, 1.3, 0.9))
+    nothing = save(tmp_path / "a.nii", mask, np.diag([0.9, 1.3, 2.7, 1]), has_codes=False)
+    np.testing.assert_array_equal(load_mask(nothing, volume), array > 0)
+    turned = save(tmp_path / "b.nii", mask, affine_of("LPS"))
+    with pytest.raises(ValueError, match="stored turned, and nobody knows how the volume lies"):
+        load_mask(turned, volume)
+    other = save(tmp_path / "c.nii", mask, np.diag([0.9, 1.3, 5.0, 1]))
+    with pytest.raises(ValueError, match=r"spacing of 5, 1\.3, 0\.9 mm and the volume of 2\.7"):
+        load_mask(other, volume)
+    for name, given in {"spacing": (5.0, 1.3, 0.9), "affine": affine_of("LPS")}.items():
+        np.savez(tmp_path / "d.npz", mask=array > 0, **{name: given})
+        where = Volume(array, (2.7, 1.3, 0.9), affine_of("RAS"))
+        with pytest.raises(ValueError, match=f"another {name} than the volume"):
+            load_mask(tmp_path / "d.npz", where)
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    path = save(tmp_path / "ct.nii.gz", ct(), affine_of("RAS"))
+    np.savez_compressed(tmp_path / "ct.npz", volume=ct(), spacing=(2.7, 1.3, 0.9))
+    for one in (path, tmp_path / "ct.npz"):
+        raw = bytearray(one.read_bytes())
+        raw[len(raw) // 2] ^= 255
+        one.write_bytes(bytes(raw))
+        with pytest.raises(ValueError, match="is damaged"):
+            load_volume(one)
 
 
 def test_guesses_are_said(tmp_path):
@@ -123,6 +157,8 @@ def test_guesses_are_said(tmp_path):
     nib.save(image, tmp_path / "two.nii")
     [twice] = load_volume(tmp_path / "two.nii").warnings
     assert "and they differ; the sform is taken" in twice
+    lost = save(tmp_path / "lost.nii", ct(), np.eye(4))
+    assert "whose spacing was lost; check it" in load_volume(lost).warnings[0]
     [small] = Volume(ct((6, 5, 4)), (0.3, 0.15, 0.15)).warnings
     assert "only 1.8 mm across" in small
 
@@ -137,6 +173,7 @@ REFUSED = {
     "metres": ({"unit": "meter"}, "spacing in meter, and mm are needed"),
     "centimetres": ({"affine": np.diag([0.01, 0.01, 0.03, 1])}, "is it in cm"),
     "no spacing": ({"affine": np.eye(4), "has_codes": False}, "does not say its spacing"),
+    "two spacings": ({"pixdim": (0.7, 0.7, 5)}, r"0\.7, 0\.7, 5 mm by pixdim and 0\.9, 1\.3, 2\.7"),
     "shear": ({"affine": _SHEARED}, "16.7 degrees off being perpendicular"),
     "8-bit": ({"values": ct().astype(np.uint8)}, "looks like 8-bit"),
     "raw numbers": ({"values": ct() + np.int16(1024)}, "apply the slope and intercept"),
@@ -147,7 +184,11 @@ REFUSED = {
 @pytest.mark.parametrize(("changes", "sentence"), REFUSED.values(), ids=REFUSED)
 def test_what_is_no_ct_in_mm_is_refused(tmp_path, changes, sentence):
     given = {"values": ct(), "affine": affine_of("RAS"), **changes}
-    save(tmp_path / "ct.nii", given.pop("values"), given.pop("affine"), **given)
+    pixdim = given.pop("pixdim", None)
+    path = save(tmp_path / "ct.nii", given.pop("values"), given.pop("affine"), **given)
+    if pixdim:
+        patch(path, 80, np.array(pixdim, dtype="<f4"))
+        patch(path, 252, np.zeros(1, dtype="<i2"))  # no qform, whose steps pixdim would be
     with pytest.raises(ValueError, match=sentence):
         load_volume(tmp_path / "ct.nii")
 
@@ -219,6 +260,9 @@ def test_a_mask_of_another_grid_is_refused(tmp_path):
     save(tmp_path / "labels.nii.gz", (ct() % 3).astype(np.uint8), affine_of("RAS"))
     with pytest.raises(ValueError, match="holds 3 values such as 0, 1, 2"):
         load_mask(tmp_path / "labels.nii.gz", volume)
+    save(tmp_path / "chance.nii", ((ct() > 0) * 0.3).astype(np.float32), affine_of("RAS"))
+    with pytest.raises(ValueError, match=r"holds 0\.3, as probabilities do"):
+        load_mask(tmp_path / "chance.nii", volume)
     with pytest.raises(ValueError, match=r"The mask must have the shape of the volume"):
         load_mask(np.ones((2, 2, 2)), volume)
     with pytest.raises(ValueError, match=r"The mask must hold 0 and 1 only"):
@@ -243,12 +287,51 @@ def test_markers_are_read_in_voxels_and_in_mm(tmp_path):
     np.testing.assert_allclose(read_markers(tmp_path / "b.csv", plain), [[3, 2, 1]])
 
 
+def test_voxels_of_a_turned_file_are_never_taken_for_those_as_read(tmp_path):
+    stored, affine = np.array([[3, 20, 5], [17, 2, 9]]), affine_of("LPS", 0.1)
+    volume = load_volume(save(tmp_path / "ct.nii", ct(), affine))
+    mm = stored @ affine[:3, :3].T + affine[:3, 3]
+    rows = "\n".join(",".join(map(str, row)) for row in stored)
+    (tmp_path / "a.csv").write_text(f"i,j,k\n{rows}\n")
+    np.testing.assert_allclose(volume.to_mm(read_markers(tmp_path / "a.csv", volume)), mm)
+    (tmp_path / "a.json").write_text(json.dumps({"markers_ijk": stored.tolist()}))
+    np.testing.assert_allclose(volume.to_mm(read_markers(tmp_path / "a.json", volume)), mm)
+    (tmp_path / "b.csv").write_text(f"z,y,x\n{rows}\n")
+    (tmp_path / "b.json").write_text(json.dumps({"markers_voxel": stored.tolist()}))
+    for name in ("b.csv", "b.json"):
+        with pytest.raises(ValueError, match="may be mirrored; give i,j,k as stored or x_mm"):
+            read_markers(tmp_path / name, volume)
+    plain = Volume(ct((6, 5, 4)), (2.7, 1.3, 0.9))
+    with pytest.raises(ValueError, match="the volume was read from none"):
+        read_markers(tmp_path / "a.csv", plain)
+
+
+def test_places_that_are_said_twice_must_agree(tmp_path):
+    volume = load_volume(save(tmp_path / "ct.nii", ct(), affine_of("LPS")))
+    places = np.array([[3.0, 4.0, 5.0], [8.0, 20.0, 9.0]])
+    said = {"markers_voxel": places.tolist(), "markers_mm": volume.to_mm(places).tolist()}
+    path = tmp_path / "bed.json"
+    path.write_text(json.dumps(said))
+    np.testing.assert_allclose(read_markers(path, volume), places)
+    said["markers_mm"][1][2] += 5.4
+    path.write_text(json.dumps(said))
+    with pytest.raises(ValueError, match=r"differ \(places 2\.0 voxels apart for marker 2\)"):
+        read_markers(path, volume)
+    del said["markers_voxel"]
+    path.write_text(json.dumps(said))
+    places[1, 0] += 2
+    np.testing.assert_allclose(read_markers(path, volume), places)
+    path.write_text(json.dumps({**said, "markers_voxel": [[1, 2, 3]]}))
+    with pytest.raises(ValueError, match=r"differ \(2 markers and 1\)"):
+        read_markers(path, volume)
+
+
 MARKERS = {
     "a.json": ("{", "is no JSON file"),
     "b.json": ('{"points": []}', "has no list of markers"),
     "c.json": ('{"markers_voxel": [[1, 2], [3, 4], [5, 6]]}', "is no three numbers"),
     "d.json": ('{"markers_voxel": [[1, 2, "x"]]}', "is no three numbers"),
-    "a.csv": ("1,2,3\n", "begins with '1,2,3'; its first line must be z,y,x"),
+    "a.csv": ("1,2,3\n", "begins with '1,2,3'; its first line must be x_mm,y_mm,z_mm"),
     "b.csv": ("z,y,x\n1,2\n", "is no three numbers"),
     "c.csv": ("z,y,x\n1,2,nan\n", "is no three numbers"),
     "d.csv": ("", "begins with ''"),
