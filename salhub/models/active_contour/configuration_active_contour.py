@@ -81,7 +81,7 @@ class SaliencyActiveContourConfig(SaliencyConfig):
             words suggest; "likelihood", log odds of the two Gaussians that part its histogram at
             minimum error, which no contour enters, so that no first contour matters.
         local_energy: [R] "lif", "rsf", "chan_vese" or "none".
-        alpha: [C] Weight of the saliency; the last one where it decays, and at least 1 in
+        alpha: [C] Weight of the saliency; the last one where it decays. It counts twice in
             "two_stage" where the map was given or is a network's.
         beta: [C] Weight of the local energy.
         nu: [R] Weight of the length of the contour.

@@ -56,6 +56,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "saliency sr": {"saliency": "sr"},
 }
 _LOCAL = {"saliency_scope": "local"}
+# They cannot know which side is meant.
+NO_SALIENCY = ("LIF", "RSF", "Chan-Vese, level set")
 PRESET_ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "LIF": ("lif", {"max_iterations": 100}),
     "RSF": ("rsf", {"max_iterations": 100}),
@@ -168,6 +170,7 @@ class Scores:
 
     Args:
         dice: (N,), of the phase that it gave.
+        hd95_given: (N,) pixels, of the phase that it gave.
         inverted: (N,), whether the other phase is better.
         best: (N,), Dice of the better phase.
         hd95: (N,) pixels, of the better phase.
@@ -179,8 +182,13 @@ class Scores:
         self.dice, self.inverted = given, other > given
         self.best = np.maximum(given, other)
         better = [~m if turned else m for m, turned in zip(masks, self.inverted, strict=True)]
-        pairs = zip(better, pictures, strict=True)
-        self.hd95 = np.array([surface_distances(m, p.mask, (1.0, 1.0)).hd95 for m, p in pairs])
+        self.hd95 = _hd95(better, pictures)
+        self.hd95_given = _hd95(masks, pictures) if self.inverted.any() else self.hd95
+
+
+def _hd95(masks: Sequence[np.ndarray], pictures: Sequence[MaskedPicture]) -> np.ndarray:
+    pairs = zip(masks, pictures, strict=True)
+    return np.array([surface_distances(m, p.mask, (1.0, 1.0)).hd95 for m, p in pairs])
 
 
 def score_all(
@@ -214,7 +222,10 @@ def add_quality(
     pictures: Sequence[MaskedPicture],
     note: str,
 ) -> None:
-    """A row each: Dice by degradation of the suite, its mean, HD95 and inverted phases."""
+    """A row each: Dice by degradation of the suite, its mean, HD95 and inverted phases.
+
+    Of masks as they were given, but of the better phase for `NO_SALIENCY`.
+    """
     parts = [picture.name.split("/") for picture in pictures]
     is_suite = all(len(part) == 3 for part in parts)
     groups = {}
@@ -225,13 +236,16 @@ def add_quality(
     columns = ["model", *groups, "mean", "HD95", "inverted"]
     rows = []
     for name, one in scores.items():
-        estimate = results.add_mean(f"{title}/dice/{name}", one.best, unit="fraction")
+        is_forgiven = name in NO_SALIENCY
+        counted = one.best if is_forgiven else one.dice
+        distances = one.hd95 if is_forgiven else one.hd95_given
+        estimate = results.add_mean(f"{title}/dice/{name}", counted, unit="fraction")
         for group, at in groups.items():
-            results.add_metric(f"{title}/dice/{name}/{group}", one.best[at].mean(), n=int(at.sum()))
+            results.add_metric(f"{title}/dice/{name}/{group}", counted[at].mean(), n=int(at.sum()))
         results.add_metric(f"{title}/inverted/{name}", int(one.inverted.sum()), n=len(pictures))
-        distance = float(np.median(one.hd95))
+        distance = float(np.median(distances))
         results.add_metric(f"{title}/hd95/{name}", distance, n=len(pictures), unit="px")
-        cells = [f"{one.best[at].mean():.3f}" for at in groups.values()]
+        cells = [f"{counted[at].mean():.3f}" for at in groups.values()]
         rows.append([name, *cells, f"{estimate.mean:.4f}", f"{distance:.2f}",
                      int(one.inverted.sum())])  # fmt: skip
     results.tables.append(Table(title, f"{note} {len(pictures)} pictures.", columns, rows))

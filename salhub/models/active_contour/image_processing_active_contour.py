@@ -21,8 +21,12 @@ from salhub.models.active_contour.contour_lines import contour_lines
 
 _COLORS = ("auto", "gray", "rgb")
 _WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-# Percentiles that become 0 and 255 where a range is not known.
-_LOW, _HIGH = 0.5, 99.5
+# Of 255: pictures that span less are stretched, as what drives the contour takes a level for noise.
+_LEAST_RANGE = 16
+# Of the largest number: what spans less is flat, and its differences are rounding.
+_ROUNDING = 1e-6
+# All neighbours of a pixel but itself.
+_AROUND = np.array([[[1, 1, 1], [1, 0, 1], [1, 1, 1]]], dtype=bool)
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -43,8 +47,9 @@ class SaliencyActiveContourImageProcessor(LoadedByName, BaseImageProcessor):
 
     Reads paths, addresses, bytes, PIL pictures, arrays and tensors; (H, W), (H, W, C) or (C, H, W)
     with 1, 3 or 4 channels. Numbers of 8 bits and floats in [0, 1] or [0, 255] keep their range;
-    others, such as 16 bits or Hounsfield units, are scaled from their 0.5th and 99.5th percentile,
-    which is said. The aspect is kept, and nothing is enlarged.
+    others, such as 16 bits, Hounsfield units, or what spans less than 16 of 255 levels, are
+    stretched from their least to their largest value, single pixels aside, which is said. The
+    aspect is kept, and nothing is enlarged.
 
     Args:
         longest_edge: Longer side that larger pictures are shrunk to; None for their own size.
@@ -235,14 +240,14 @@ def _of_image(image: Image.Image, notes: list[str]) -> np.ndarray:
         notes.append("The picture has several frames; the first is taken.")
     if image.mode in _WIDE_MODES:
         upright = ImageOps.exif_transpose(image)
-        values = np.asarray(upright)
-        return _to_range(values.astype(np.float32)[None], notes, is_wide=True)
+        return _to_range(np.asarray(upright)[None], notes, is_wide=image.mode != "F")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema()[0] < 255:
             notes.append("The alpha channel was dropped.")
         image = image.convert("RGB")
-    return np.moveaxis(np.asarray(to_upright_rgb(image), dtype=np.float32), -1, 0).copy()
+    values = np.moveaxis(np.asarray(to_upright_rgb(image)), -1, 0)
+    return _to_range(values, notes, is_wide=False)
 
 
 def _of_array(values: np.ndarray, notes: list[str]) -> np.ndarray:
@@ -264,7 +269,7 @@ def _of_array(values: np.ndarray, notes: list[str]) -> np.ndarray:
         notes.append("The alpha channel was dropped.")
         values = values[:-1]
     is_wide = values.dtype.kind in "ui" and values.dtype.itemsize > 1 and values.max() > 255
-    return _to_range(values.astype(np.float32), notes, is_wide=is_wide)
+    return _to_range(values, notes, is_wide=is_wide)
 
 
 def _to_range(values: np.ndarray, notes: list[str], *, is_wide: bool) -> np.ndarray:
@@ -275,17 +280,24 @@ def _to_range(values: np.ndarray, notes: list[str], *, is_wide: bool) -> np.ndar
             "numpy.nan_to_num."
         )
     low, high = float(values.min()), float(values.max())
-    if not is_wide and low >= 0 and high <= 1:
-        return values * 255
-    if not is_wide and low >= 0 and high <= 255:
-        return values
-    low, high = (float(edge) for edge in np.percentile(values, (_LOW, _HIGH)))
-    if high <= low:
-        low, high = float(values.min()), float(values.max())
-    notes.append(
-        f"Values from {low:.4g} to {high:.4g}, the {_LOW} and {_HIGH} percentiles, became 0 to 255."
-    )
-    return np.clip((values - low) / max(high - low, 1e-12), 0, 1) * 255
+    is_flat = high - low <= _ROUNDING * max(abs(low), abs(high))
+    if low >= 0 and not is_wide and high <= 255:
+        scale = 255.0 if values.dtype.kind == "f" and high <= 1 else 1.0
+        if is_flat or scale * (high - low) >= _LEAST_RANGE:
+            return values.astype(np.float32) * np.float32(scale)
+    if is_flat:
+        return np.zeros(values.shape, dtype=np.float32)
+    around = ndimage.minimum_filter(values, footprint=_AROUND)
+    shared_low = float(np.maximum(values, around).min())
+    around = ndimage.maximum_filter(values, footprint=_AROUND)
+    shared_high = float(np.minimum(values, around).max())
+    # A hot pixel must not squeeze all others together.
+    if shared_high - shared_low > _ROUNDING * max(abs(low), abs(high)):
+        low, high = shared_low, shared_high
+    notes.append(f"Values from {low:.4g} to {high:.4g} became 0 to 255.")
+    # Double, as differences of large numbers would be lost.
+    stretched = (values.astype(np.float64) - low) * (255 / (high - low))
+    return np.clip(stretched, 0, 255).astype(np.float32)
 
 
 def _in_color(pixels: Tensor, color: str) -> Tensor:

@@ -27,8 +27,8 @@ from salhub.models.active_contour.saliency_network import SaliencyNetwork
 # Soft Dice is taken of a step of this width, so that pixels near the contour learn.
 _LOSS_EPSILON = 0.5
 _NO_OBJECT = 2**-7
-# Least weight of a map that was given or is a network's.
-_HANDED_OVER = 1.0
+# How many times more a map weighs that was given or is a network's.
+_HANDED_OVER = 2.0
 
 
 @dataclass
@@ -147,10 +147,11 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
             pixel_values: (B, C, H, W) in 0..255, C 1 or 3, floating point.
             saliency: (B, H, W) in [0, 1], in place of the map that the configuration names.
             init_level_set: First contour: a mask (B, H, W), True inside, or a level set, negative
-                inside; with num_phases=2, (B, 2, H, W). By default what the configuration names.
+                inside; with num_phases=2, (B, 2, H, W), or the first of the two alone. By default
+                what the configuration names.
             labels: Masks (B, H, W), bool, for the loss.
             iter_callback: Called with the number of iterations and the level sets (B, H, W), which
-                are not yet turned so that the foreground is negative.
+                are not yet turned so that the foreground is negative; (B, 2, H, W) of two.
             callback_every: Iterations between calls.
 
         Returns:
@@ -186,7 +187,7 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
                 check_window(float(weights["sigma"].detach()), (height, width))
             if prepared.is_handed_over and config.schedule == "two_stage":
                 # Such a map says what is wanted, and not only where to begin.
-                weights["alpha"] = weights["alpha"].clamp(min=_HANDED_OVER)
+                weights["alpha"] = _HANDED_OVER * weights["alpha"]
             if config.force_scale == "contrast":
                 # Only differences count, and small numbers lose fewer digits.
                 picture = picture - picture.mean((2, 3), keepdim=True)
@@ -266,10 +267,18 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
             first = first.expand(len(salient), height, width)
         else:
             first = 1 - 2 * salient.float()
+        return self._all_phases(first)
+
+    def _all_phases(self, first: Tensor) -> Tensor:
+        """Level sets (B, P, H, W) of the first ones, (B, H, W)."""
         if self.config.num_phases == 1:
             return first[:, None]
-        second = initial_level_set("checkerboard", (height, width)).to(first.device)
-        return torch.stack([first, second.expand_as(first)], 1)
+        height, width = first.shape[-2:]
+        second = initial_level_set("checkerboard", (height, width)).to(first)
+        # Two alike would stay alike.
+        shifted = second.roll((height // 16, width // 16), (0, 1))
+        is_same = (first == second).flatten(1).all(1)[:, None, None]
+        return torch.stack([first, torch.where(is_same, shifted, second)], 1)
 
     # --- what came of it --------------------------------------------------------------------------
 
@@ -303,7 +312,14 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
 
     def _doubts(self, went: Any, index: int, share: float) -> list[str]:
         said = []
-        if went.reasons[index] == LIMIT and self.config.max_iterations >= 100:
+        config = self.config
+        both = config.schedule == "two_stage" and config.alpha > 0 and config.beta > 0
+        if both and int(went.iterations[index]) <= config.saliency_steps:
+            said.append(
+                f"The edges had no part, as saliency_steps={config.saliency_steps} come first and "
+                f"max_iterations is {config.max_iterations}."
+            )
+        if went.reasons[index] == LIMIT:
             said.append(
                 f"The contour still moved after {self.config.max_iterations} iterations; raise "
                 "max_iterations."
@@ -347,16 +363,18 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
         size, phases = tuple(pictures.shape[-2:]), self.config.num_phases
         if start.ndim == 2:
             start = start.expand(len(pictures), *start.shape)
-        expected = (len(pictures), phases, *size) if phases > 1 else (len(pictures), *size)
-        if start.shape != expected:
+        expected = (len(pictures), *size)
+        is_whole = phases > 1 and start.shape == (len(pictures), phases, *size)
+        if start.shape != expected and not is_whole:
             raise ValueError(f"init_level_set must be {expected}, got {tuple(start.shape)}.")
-        start = start.reshape(len(pictures), phases, *size)
-        if not start.is_floating_point():
-            return level_set_of(start > 0)
-        level_set_of(start < 0)
-        if not bool(start.isfinite().all()):
-            raise ValueError("init_level_set has NaN or infinite values; give finite ones.")
-        return start.float()
+        if start.is_floating_point():
+            level_set_of(start < 0)
+            if not bool(start.isfinite().all()):
+                raise ValueError("init_level_set has NaN or infinite values; give finite ones.")
+            start = start.float()
+        else:
+            start = level_set_of(start > 0)
+        return start if is_whole else self._all_phases(start)
 
 
 def _soft_dice(phi: Tensor, labels: Tensor) -> Tensor:
@@ -389,7 +407,10 @@ def _checked_pictures(pictures: Any) -> Tensor:
     low, high = float(pictures.min()), float(pictures.max())
     if not (low == low and abs(low) < 1e30 and high == high and abs(high) < 1e30):
         raise ValueError("pixel_values has NaN or infinite values; give finite ones in 0..255.")
-    if low < 0 or high > 256 or (high <= 1 and low < high):
+    flat = pictures.flatten(1)
+    highest = flat.max(1).values
+    is_share = (highest <= 1) & (flat.min(1).values < highest)
+    if low < 0 or high > 256 or bool(is_share.any()):
         raise ValueError(
             f"pixel_values must be in 0..255, got {low:.3g} to {high:.3g}, under which forces "
             "would be wrong; use the image processor, which rescales."

@@ -104,7 +104,7 @@ class ContourTab(Tab):
 
 
 class MapsTab(Tab):
-    """What drove the contour, what came of it, and how the energy fell."""
+    """What drove the contour, what came of it, and the course of the energy."""
 
     title = "Maps and energy"
 
@@ -394,6 +394,6 @@ def _energy_words(result: ImageSegmentationResult) -> str:
     if len(result.energy) < 2:
         return "The energy was looked at once only, so there is no course of it to see."
     return (
-        "Where the energy stands still, the contour does. It may rise where the saliency hands "
-        "over to the edges, as their weights change; its size means nothing by itself."
+        "Where the energy stands still, the contour does. It may rise, as forces are divided by "
+        "the contrast about each place and weights change; its size means nothing by itself."
     )

@@ -33,6 +33,9 @@ _RADIUS_SHARE = 0.05
 _MOST_FRAMES = 60
 # From more pieces on nothing single was found, which is said.
 _MANY_PIECES = 20
+_FOUR_REGIONS = (
+    "Of four regions the mask holds all but the least salient; result.phases tells them apart."
+)
 _OTHER_STARTS = ("box", "disk", "corner_box", "full", "checkerboard")
 _START_WORDS = {
     "saliency": "what is salient",
@@ -131,7 +134,7 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
 
         Args:
             images: What `salhub.load_image` takes, or a list, generator or dataset of it; pictures
-                of 16 bits are brought to 8 by their percentiles, which is said.
+                of 16 bits are stretched to 8, which is said.
             **kwargs: Where the contour starts: `box`, (left, top, right, bottom); `points`, a list
                 of (x, y), with a disk of `radius` about each; or `mask`, a picture or array, True
                 or bright inside; all in pixels of the picture, x to the right. `saliency_map`, the
@@ -238,7 +241,11 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
         films = [Film() for _ in group]
 
         def keep(iteration: int, level_set: torch.Tensor) -> None:
-            for film, one in zip(films, level_set.detach().float().cpu().numpy(), strict=True):
+            level_set = level_set.detach().float()
+            if level_set.ndim == 4:
+                # The product changes its sign at the contours of both.
+                level_set = level_set.prod(1)
+            for film, one in zip(films, level_set.cpu().numpy(), strict=True):
                 film.add(iteration, one)
 
         def together(name: str) -> torch.Tensor | None:
@@ -264,7 +271,7 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
             # What follows the last check is a repetition of it.
             count = math.ceil(iterations / config.check_every)
             energy = outputs.energy[row, :count].tolist()
-            steps = [config.check_every * (place + 1) for place in range(count)]
+            steps = [min(iterations, config.check_every * (k + 1)) for k in range(count)]
             results.append(
                 ImageSegmentationResult(
                     image=one.picture,
@@ -280,7 +287,12 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
                     phases=_phases(outputs, row, sizes[row]),
                     model_name=self._model_name(),
                     image_name=one.name,
-                    notes=[*one.notes, *outputs.notes[row], *_doubts(int(parts["labels"].max()))],
+                    notes=[
+                        *one.notes,
+                        *outputs.notes[row],
+                        *([_FOUR_REGIONS] if config.num_phases == 2 else []),
+                        *_doubts(int(parts["labels"].max())),
+                    ],
                 )
             )
         return results

@@ -105,7 +105,14 @@ class ActiveContourRecipe(TrainingRecipe):
         steps = min(options.unrolled_steps, self.config.max_iterations)
         self.iterations = self.config.max_iterations
         self.config.max_iterations = steps
+        if self.config.schedule == "two_stage" and steps <= self.config.saliency_steps:
+            raise ValueError(
+                f"unrolled_steps must be above {self.config.saliency_steps}, got {steps}: the "
+                "weights have no part in the first steps of this preset, so nothing is learned."
+            )
         model = SaliencyActiveContourForSegmentation(self.config)
+        # A model without saliency, such as LIF, stays one.
+        model.alpha.requires_grad_(self.config.alpha > 0)
         if self.config.regulariser == "gaussian":
             # Nothing depends on them.
             model.nu.requires_grad_(False)
@@ -136,7 +143,9 @@ class ActiveContourRecipe(TrainingRecipe):
     def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         plain: Any = getattr(model, "module", model)
         for name, least in _LEAST.items():
-            getattr(plain, name).clamp_(min=least)
+            weight = getattr(plain, name)
+            if weight.requires_grad:
+                weight.clamp_(min=least)
 
     def can_validate(self) -> bool:
         return bool(self.held_out)

@@ -59,7 +59,7 @@ def border_difference(picture: Tensor, polarity: str = "auto") -> BorderDifferen
         is_unsure = torch.zeros(len(values), dtype=torch.bool, device=values.device)
     else:
         values = residual[:, 0]
-        bright, dark = _beyond_frame(values)
+        usual, bright, dark = _beyond_frame(values)
         is_unsure = (torch.minimum(bright, dark) > _BALANCED * torch.maximum(bright, dark)) & (
             polarity == "auto"
         )
@@ -67,6 +67,9 @@ def border_difference(picture: Tensor, polarity: str = "auto") -> BorderDifferen
         if sign is None:
             sign = torch.where(dark > bright, -1.0, 1.0)
         values = values.abs() if polarity == "both" else values * sign[:, None, None]
+        if polarity in ("bright", "dark"):
+            # Objects of the other kind are ground, or the ground itself would stand out from them.
+            values = torch.maximum(values, -usual)
     flat = values.flatten(1)
     middle = median_of(flat)
     contrast, peak = (
@@ -75,17 +78,17 @@ def border_difference(picture: Tensor, polarity: str = "auto") -> BorderDifferen
     return BorderDifference(values, contrast, peak, is_unsure)
 
 
-def _beyond_frame(values: Tensor) -> tuple[Tensor, Tensor]:
-    """How much brighter and how much darker than its frame a picture is in all, (B,) each.
+def _beyond_frame(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The noise of the frame, and how much brighter and darker a picture is in all beyond it.
 
-    What the frame's own noise would do is left out.
+    The first is (B, 1, 1), the others (B,).
     """
     frame = max(2, round(_FRAME * min(values.shape[-2:])))
     at = torch.ones(values.shape[-2:], dtype=torch.bool, device=values.device)
     at[frame:-frame, frame:-frame] = False
     usual = (_NOISES * _MAD * median_of(values[:, at].abs()))[:, None, None].clamp(min=1.0)
     bright, dark = (side.clamp(min=0).sum((1, 2)) for side in (values - usual, -values - usual))
-    return bright, dark
+    return usual, bright, dark
 
 
 def _border_plane(picture: Tensor) -> Tensor:

@@ -78,6 +78,14 @@ def test_the_suite_is_drawn_alike_whatever_is_asked_for():
         assert not (picture.mask & edge).any()
 
 
+def test_the_dice_of_a_folder_is_that_of_the_masks_that_were_given(folder):
+    model = SaliencyActiveContourForSegmentation(SaliencyActiveContourConfig(invert=True)).eval()
+    processor = SaliencyActiveContourImageProcessor()
+    results = evaluate(model, processor, folder, ablations=False, num_starts=0, progress=False)
+    assert results.metric(f"Quality/dice/{TUNED}").value < 0.1
+    assert results.metric(f"Quality/inverted/{TUNED}").value == 2
+
+
 def test_an_inverted_phase_is_counted_and_forgiven():
     [picture] = draw_suite([0], kinds=["disk"], degradations=["clean"])
     scores = Scores([picture.mask, ~picture.mask], [picture] * 2)

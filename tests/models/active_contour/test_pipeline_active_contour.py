@@ -119,8 +119,37 @@ def test_what_is_to_be_read_first_comes_first(segment, square):
 def test_16_bits_are_scaled_and_it_is_said(segment, square):
     grey = square[..., 0]
     result = segment(grey.astype(np.uint16) * 200)
-    assert "percentiles" in result.notes[0]
+    assert "became 0 to 255" in result.notes[0]
     assert overlap(result.mask, segment(grey).mask) > 0.99
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1.02, 1.5, 8.0, 300.0])
+def test_floats_of_any_range_give_the_same_mask(segment, square, scale):
+    dark = 1.0 - square[..., 0] / 255
+    result = segment(dark * (scale / dark.max()))
+    assert overlap(result.mask, square[..., 0] > 100) > 0.97
+    assert scale == 1 or "became 0 to 255" in result.notes[0]
+
+
+def test_a_small_object_of_16_bits_is_not_clipped_and_a_hot_pixel_squeezes_nothing(segment):
+    wanted = np.zeros((128, 128), bool)
+    wanted[40:48, 30:38] = True
+    noise = np.random.default_rng(0).normal(0, 30, wanted.shape)
+    values = (1000 + noise + 2000 * wanted).astype(np.uint16)
+    assert overlap(segment(values).mask, wanted) > 0.7
+    values[80, 80] = 65535
+    assert overlap(segment(values).mask, wanted) > 0.7
+
+
+def test_a_picture_of_labels_is_stretched_alone_and_in_a_batch(segment, square):
+    labels = (square[..., 0] > 100).astype(np.uint8)
+    alone, together, array = (
+        segment(Image.fromarray(labels)),
+        segment([square, Image.fromarray(labels)], batch_size=2)[1],
+        segment(labels),
+    )
+    assert overlap(alone.mask, labels > 0) > 0.97 and "from 0 to 1 became" in alone.notes[0]
+    assert (alone.mask == together.mask).all() and (alone.mask == array.mask).all()
 
 
 def test_a_batch_gives_what_its_pictures_give_one_by_one(segment, square):
@@ -147,6 +176,10 @@ def test_a_map_of_ones_own_drives_it(segment, square, tmp_path):
     wanted[10:30, 12:35] = 1
     result = segment(square, saliency_map=wanted)
     assert overlap(result.mask, wanted > 0) > 0.97
+    # Its weight counts, also at 0.
+    elsewhere = np.roll(wanted, 4, 1)
+    masks = [segment(square, saliency_map=elsewhere, alpha=one).mask for one in (0, 0.5)]
+    assert overlap(masks[1], elsewhere > 0) > overlap(masks[0], elsewhere > 0) + 0.05
     np.save(tmp_path / "map.npy", wanted)
     Image.fromarray((255 * wanted).astype(np.uint8)).save(tmp_path / "map.png")
     for name in ("map.npy", "map.png"):
@@ -166,6 +199,12 @@ def test_presets_are_the_models_it_is_built_on(segment, square):
     mine = segment(square, preset="chan_vese", max_iterations=20)
     assert mine.iterations <= 20 and mine.start == "a box in the middle"
     assert segment.model.config.local_energy == "lif"
+
+
+def test_the_energy_is_that_of_steps_that_were_made(segment, square):
+    result = segment(square, max_iterations=3)
+    assert [step for step, _ in result.energy] == [3]
+    assert "edges had no part" in result.summary() and "still moved" in result.summary()
 
 
 def test_a_flat_picture_has_no_foreground_and_says_so(segment):
@@ -291,12 +330,17 @@ def test_other_starts_are_compared_in_one_call(segment, square):
     assert set(shares) <= set(range(7)) and len(shares) > 3
 
 
-def test_two_level_sets_have_four_phases(segment, tmp_path):
-    picture = draw_cells()[0].crop((0, 0, 180, 180))
-    result = segment(picture, preset="four_regions", max_iterations=20)
-    assert set(np.unique(result.phases)) <= {0, 1, 2, 3} and result.phases.shape == (180, 180)
+def test_two_level_sets_have_four_phases(segment, square, tmp_path):
+    picture = draw_cells()[0].crop((0, 0, 120, 120))
+    result = segment(picture, preset="four_regions", max_iterations=12)
+    assert set(np.unique(result.phases)) <= {0, 1, 2, 3} and result.phases.shape == (120, 120)
     means = [result.saliency[result.phases == one].mean() for one in np.unique(result.phases)]
     assert means == sorted(means)
     assert (np.asarray(result.label_picture()) == result.phases).all()
+    result.save(tmp_path / "film.gif")
+    assert Image.open(tmp_path / "film.gif").n_frames > 1
+    assert "phases" in result.summary()
+    for start in ({"box": (5, 5, 30, 30)}, {"points": (20, 20)}, {"compare_starts": True}):
+        assert segment(square, preset="four_regions", max_iterations=2, **start).mask.any()
     result.save(tmp_path / "all.npz")
     assert (np.load(tmp_path / "all.npz")["phases"] == result.phases).all()

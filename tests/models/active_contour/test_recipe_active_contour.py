@@ -70,3 +70,19 @@ def test_the_loss_falls_and_the_weights_are_kept(folder, tmp_path):
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ActiveContourArguments(output_dir="out", data="suite", **options)
+
+
+def recipe_of(folder, output, **options):
+    settings = {"data": str(folder), "cpu": True, "max_train_steps": 1, "held_out": 0.0}
+    return ActiveContourRecipe(ActiveContourArguments(output_dir=str(output), **settings | options))
+
+
+def test_steps_in_which_nothing_is_learned_are_refused(folder, tmp_path):
+    with pytest.raises(ValueError, match="unrolled_steps must be above 10, got 8"):
+        run(recipe_of(folder, tmp_path / "out", unrolled_steps=8))
+
+
+def test_a_model_without_saliency_stays_without(folder, tmp_path):
+    run(recipe_of(folder, tmp_path / "out", preset="lif", unrolled_steps=2, batch_size=2))
+    model = SaliencyActiveContourForSegmentation.from_pretrained(tmp_path / "out")
+    assert model.alpha.item() == 0 and model.beta.item() != 1
