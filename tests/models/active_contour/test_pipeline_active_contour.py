@@ -344,3 +344,12 @@ def test_two_level_sets_have_four_phases(segment, square, tmp_path):
         assert segment(square, preset="four_regions", max_iterations=2, **start).mask.any()
     result.save(tmp_path / "all.npz")
     assert (np.load(tmp_path / "all.npz")["phases"] == result.phases).all()
+
+
+def test_polarity_makes_objects_of_the_other_kind_ground(segment):
+    rows, columns = np.mgrid[:100, :130]
+    dark, bright = (np.hypot(rows - 50, columns - middle) < 12 for middle in (40, 90))
+    noise = np.random.default_rng(0).normal(0, 3, dark.shape)
+    picture = (130 + noise - 40 * dark + 60 * bright).astype(np.uint8)
+    assert overlap(segment(picture, polarity="dark").mask, dark) > 0.95
+    assert overlap(segment(picture, polarity="bright").mask, bright) > 0.95
