@@ -1,7 +1,7 @@
 """Evaluation of the active contour: quality beside its parts, and how far first contours matter."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,9 @@ _FIXED_STARTS = ("box", "disk", "full", "checkerboard", "corner_box")
 # Smooth noise of so many pixels of 128, parted at 0.
 _GRAINS = (2.0, 4.0, 8.0, 16.0, 24.0)
 
+# They part a picture, but do not say which side is the object.
+SIDELESS = ("LIF", "RSF", "Chan-Vese, level set")
+
 # Pictures (B, C, H, W) and their masks, bool (B, H, W).
 Segmenter = Callable[[Tensor], np.ndarray]
 
@@ -56,8 +59,6 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "saliency sr": {"saliency": "sr"},
 }
 _LOCAL = {"saliency_scope": "local"}
-# They cannot know which side is meant.
-NO_SALIENCY = ("LIF", "RSF", "Chan-Vese, level set")
 PRESET_ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "LIF": ("lif", {"max_iterations": 100}),
     "RSF": ("rsf", {"max_iterations": 100}),
@@ -131,10 +132,15 @@ def evaluate(
     return results
 
 
-_QUALITY_NOTE = "Dice, mean over the pictures; HD95 in pixels, its median."
+_QUALITY_NOTE = (
+    "Dice of the mask as it is given, mean over the pictures; HD95 in pixels, its median. 'Better "
+    "side' is the Dice of the mask or of its complement, whichever is better, and 'inverted' how "
+    "often that is the complement."
+)
 _PARTS_NOTE = (
     "Dice. LIF, RSF, Chan-Vese and the functional as the abstract words it run 100 iterations from "
-    "their usual starts, the better of both phases counted where they have no saliency."
+    "their usual starts. LIF, RSF and Chan-Vese do not say which side is the object: their better "
+    "side is counted."
 )
 
 
@@ -169,32 +175,44 @@ class Scores:
     """What one segmenter reached on each picture.
 
     Args:
-        dice: (N,), of the phase that it gave.
-        hd95_given: (N,) pixels, of the phase that it gave.
-        inverted: (N,), whether the other phase is better.
-        best: (N,), Dice of the better phase.
-        hd95: (N,) pixels, of the better phase.
+        masks: What it gave, bool (H, W) each.
+        pictures: The pictures, with the truth.
+        has_sides: Whether it says which side is the object. Where it does not, as LIF, the better
+            side is scored.
+
+    Attributes:
+        dice: (N,), of the mask as it was given; of the better side without `has_sides`.
+        inverted: (N,), whether the other side is better than the one that was given.
+        best: (N,), Dice of the better side.
+        hd95: (N,) pixels, of the same side as `dice`; infinite where it is empty.
     """
 
-    def __init__(self, masks: Sequence[np.ndarray], pictures: Sequence[MaskedPicture]) -> None:
+    def __init__(
+        self,
+        masks: Sequence[np.ndarray],
+        pictures: Sequence[MaskedPicture],
+        has_sides: bool = True,
+    ) -> None:
         given = np.array([dice(m, p.mask) for m, p in zip(masks, pictures, strict=True)])
         other = np.array([dice(~m, p.mask) for m, p in zip(masks, pictures, strict=True)])
-        self.dice, self.inverted = given, other > given
-        self.best = np.maximum(given, other)
-        better = [~m if turned else m for m, turned in zip(masks, self.inverted, strict=True)]
-        self.hd95 = _hd95(better, pictures)
-        self.hd95_given = _hd95(masks, pictures) if self.inverted.any() else self.hd95
-
-
-def _hd95(masks: Sequence[np.ndarray], pictures: Sequence[MaskedPicture]) -> np.ndarray:
-    pairs = zip(masks, pictures, strict=True)
-    return np.array([surface_distances(m, p.mask, (1.0, 1.0)).hd95 for m, p in pairs])
+        self.inverted, self.best = other > given, np.maximum(given, other)
+        self.dice = given if has_sides else self.best
+        turned = self.inverted & (not has_sides)
+        scored = [~m if turns else m for m, turns in zip(masks, turned, strict=True)]
+        pairs = zip(scored, pictures, strict=True)
+        self.hd95 = np.array([surface_distances(m, p.mask, (1.0, 1.0)).hd95 for m, p in pairs])
 
 
 def score_all(
-    segmenters: dict[str, Segmenter], pictures: Sequence[MaskedPicture], progress: bool = False
+    segmenters: dict[str, Segmenter],
+    pictures: Sequence[MaskedPicture],
+    progress: bool = False,
+    sideless: Collection[str] = SIDELESS,
 ) -> dict[str, Scores]:
-    """Run segmenters on all pictures, those of one shape together."""
+    """Run segmenters on all pictures, those of one shape together.
+
+    Those that are `sideless` are scored by their better side, see `Scores`.
+    """
     found = {}
     for title, segment in tqdm(segmenters.items(), disable=not progress, unit="model"):
         masks: list[Any] = [None] * len(pictures)
@@ -202,7 +220,7 @@ def score_all(
             made = segment(torch.stack([pictures[place].pixels for place in places]))
             for place, mask in zip(places, made, strict=True):
                 masks[place] = np.asarray(mask, dtype=bool)
-        found[title] = Scores(masks, pictures)
+        found[title] = Scores(masks, pictures, title not in sideless)
     return found
 
 
@@ -222,10 +240,7 @@ def add_quality(
     pictures: Sequence[MaskedPicture],
     note: str,
 ) -> None:
-    """A row each: Dice by degradation of the suite, its mean, HD95 and inverted phases.
-
-    Of masks as they were given, but of the better phase for `NO_SALIENCY`.
-    """
+    """A row each: Dice by degradation of the suite, its mean, HD95, and the better side's Dice."""
     parts = [picture.name.split("/") for picture in pictures]
     is_suite = all(len(part) == 3 for part in parts)
     groups = {}
@@ -233,21 +248,19 @@ def add_quality(
         for place, names in ((1, DEGRADATIONS), (0, KINDS)):
             groups |= {name: np.array([part[place] == name for part in parts]) for name in names}
     groups = {name: at for name, at in groups.items() if at.any()}
-    columns = ["model", *groups, "mean", "HD95", "inverted"]
+    columns = ["model", *groups, "mean", "HD95", "better side", "inverted"]
     rows = []
     for name, one in scores.items():
-        is_forgiven = name in NO_SALIENCY
-        counted = one.best if is_forgiven else one.dice
-        distances = one.hd95 if is_forgiven else one.hd95_given
-        estimate = results.add_mean(f"{title}/dice/{name}", counted, unit="fraction")
+        estimate = results.add_mean(f"{title}/dice/{name}", one.dice, unit="fraction")
+        results.add_metric(f"{title}/better side/{name}", one.best.mean(), n=len(pictures))
         for group, at in groups.items():
-            results.add_metric(f"{title}/dice/{name}/{group}", counted[at].mean(), n=int(at.sum()))
+            results.add_metric(f"{title}/dice/{name}/{group}", one.dice[at].mean(), n=int(at.sum()))
         results.add_metric(f"{title}/inverted/{name}", int(one.inverted.sum()), n=len(pictures))
-        distance = float(np.median(distances))
+        distance = float(np.median(one.hd95))
         results.add_metric(f"{title}/hd95/{name}", distance, n=len(pictures), unit="px")
-        cells = [f"{counted[at].mean():.3f}" for at in groups.values()]
+        cells = [f"{one.dice[at].mean():.3f}" for at in groups.values()]
         rows.append([name, *cells, f"{estimate.mean:.4f}", f"{distance:.2f}",
-                     int(one.inverted.sum())])  # fmt: skip
+                     f"{one.best.mean():.4f}", int(one.inverted.sum())])  # fmt: skip
     results.tables.append(Table(title, f"{note} {len(pictures)} pictures.", columns, rows))
 
 
@@ -300,10 +313,10 @@ def add_starts(
             batch = picture.pixels.expand(number, *picture.pixels.shape).to(one.device)
             with torch.inference_mode():
                 masks = one(batch, init_level_set=starts).masks.cpu().numpy()
-            scores = Scores(list(masks), [picture] * number)
-            spreads.append(scores.best.std())
-            ranges.append(np.ptp(scores.best))
-            means.append(scores.best.mean())
+            scores = Scores(list(masks), [picture] * number, title not in SIDELESS)
+            spreads.append(scores.dice.std())
+            ranges.append(np.ptp(scores.dice))
+            means.append(scores.dice.mean())
             turned += int(scores.inverted.sum())
         results.add_mean(f"starts/sd/{title}", spreads)
         results.add_metric(f"starts/largest sd/{title}", max(spreads), n=len(pictures))
@@ -315,9 +328,10 @@ def add_starts(
         Table(
             "First contours",
             f"{len(pictures)} pictures, each begun from {number} contours: a box, a disk, a frame, "
-            "a checkerboard, a corner and random blobs. Dice of the better phase, and how often "
-            "the other one was given. In this model no contour enters the saliency's force, so "
-            "that little spread is by construction.",
+            "a checkerboard, a corner and random blobs. Dice, of the better side where a "
+            "model does not say which is the object; and how often the other was given. In this "
+            "model no contour enters the saliency's force, so that little spread is by "
+            "construction.",
             ["model", "mean Dice", "mean sd", "largest sd", "largest range", "inverted"],
             rows,
         )

@@ -78,20 +78,31 @@ def test_the_suite_is_drawn_alike_whatever_is_asked_for():
         assert not (picture.mask & edge).any()
 
 
-def test_the_dice_of_a_folder_is_that_of_the_masks_that_were_given(folder):
-    model = SaliencyActiveContourForSegmentation(SaliencyActiveContourConfig(invert=True)).eval()
-    processor = SaliencyActiveContourImageProcessor()
-    results = evaluate(model, processor, folder, ablations=False, num_starts=0, progress=False)
-    assert results.metric(f"Quality/dice/{TUNED}").value < 0.1
-    assert results.metric(f"Quality/inverted/{TUNED}").value == 2
-
-
-def test_an_inverted_phase_is_counted_and_forgiven():
+def test_the_wrong_side_is_counted_as_wrong():
     [picture] = draw_suite([0], kinds=["disk"], degradations=["clean"])
-    scores = Scores([picture.mask, ~picture.mask], [picture] * 2)
-    assert scores.inverted.tolist() == [False, True]
-    assert scores.best.tolist() == [1.0, 1.0] and scores.dice[1] < 0.1
-    assert scores.hd95.tolist() == [0.0, 0.0]
+    masks = [picture.mask, ~picture.mask, np.zeros_like(picture.mask)]
+    scores = Scores(masks, [picture] * 3)
+    assert scores.inverted.tolist() == [False, True, True]
+    assert scores.dice[0] == 1 and scores.dice[1:].tolist() == [0, 0]
+    assert scores.best[1] == 1 and scores.hd95[0] == 0
+    assert scores.hd95[1] > 0 and np.isinf(scores.hd95[2])
+    sideless = Scores(masks[:2], [picture] * 2, has_sides=False)
+    assert sideless.dice.tolist() == [1, 1] and sideless.hd95.tolist() == [0, 0]
+
+
+def test_the_headline_is_of_the_masks_that_come_out(folder):
+    # A plate around a hole: what stands out from the frame is the plate, and the truth the hole.
+    for path in (folder / "masks").iterdir():
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    model = SaliencyActiveContourForSegmentation(SaliencyActiveContourConfig()).eval()
+    processor = SaliencyActiveContourImageProcessor()
+    results = evaluate(model, processor, folder, ablations=False, num_starts=2, progress=False)
+    assert results.metric(f"Quality/dice/{TUNED}").value < 0.1
+    assert results.metric(f"Quality/better side/{TUNED}").value > 0.9
+    assert results.metric(f"Quality/inverted/{TUNED}").value == 2
+    row = dict(zip(results.tables[0].columns, results.tables[0].rows[0], strict=True))
+    assert float(row["mean"]) < 0.1 and float(row["better side"]) > 0.9 and row["inverted"] == 2
+    assert float(results.tables[1].rows[0][1]) < 0.1
 
 
 def test_starts_are_many_and_have_both_sides():
