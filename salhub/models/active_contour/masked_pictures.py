@@ -1,12 +1,13 @@
 """Pictures with masks: the drawn suite, or a folder of people's own."""
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from salhub.data.picture_decoding import decode_picture, picture_endings
@@ -17,6 +18,9 @@ from salhub.models.active_contour.image_processing_active_contour import (
 
 # The word that stands for the drawn suite where a folder could stand.
 SUITE = "suite"
+_LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF", "HEIF")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,10 @@ def read_masked_folder(
 ) -> list[MaskedPicture]:
     """Read a folder with the folders "images" and "masks", whose files are called alike.
 
-    Masks are pictures, any tone but black inside; they are brought to the working size of their
-    picture by the nearest pixel.
+    Masks are pictures, any tone but black inside; of JPEG and other lossy files, whose black is not
+    kept, what is above half of the brightest tone, which is logged. They are turned as their EXIF
+    orientation says, as pictures are, and brought to the working size of their picture by the
+    nearest pixel.
 
     Args:
         folder: The folder.
@@ -75,16 +81,18 @@ def read_masked_folder(
                 f"{folder} has no folder '{one.name}'; put pictures in images and their masks, "
                 "called alike, in masks."
             )
-    found = {path.stem: path for path in masks.iterdir() if path.suffix in picture_endings()}
-    pictures = []
+    endings = picture_endings()
+    found = {path.stem: path for path in masks.iterdir() if path.suffix.lower() in endings}
+    pictures, lossy = [], []
     for path in sorted(images.iterdir()):
-        if path.suffix.lower() not in picture_endings():
+        if path.suffix.lower() not in endings:
             continue
         if path.stem not in found:
             raise FileNotFoundError(f"{path.name} has no mask of its name in {masks}.")
         pixels = processor.read(path).pixels
-        mask_path = found[path.stem]
-        mask = np.asarray(decode_picture(mask_path.read_bytes(), mask_path.name).convert("L")) > 0
+        mask, is_lossy = _read_mask(found[path.stem])
+        if is_lossy:
+            lossy.append(found[path.stem].name)
         if mask.shape != tuple(pixels.shape[1:]):
             raise ValueError(
                 f"{path.name} is {tuple(pixels.shape[1:])} but its mask {mask.shape}; they must "
@@ -98,4 +106,20 @@ def read_masked_folder(
             raise ValueError(f"The mask of {path.name} has no pixel inside or none outside.")
     if not pictures:
         raise ValueError(f"{images} has no pictures; put some there.")
+    if lossy:
+        logger.warning(
+            "Lossy files hold %d of the masks, such as %s: what is above half of their "
+            "brightest tone is taken for inside; save masks as PNG to keep every tone.",
+            len(lossy),
+            lossy[0],
+        )
     return pictures
+
+
+def _read_mask(path: Path) -> tuple[np.ndarray, bool]:
+    """What is inside, bool (H, W), and whether the file does not keep tones as they were."""
+    picture = decode_picture(path.read_bytes(), path.name)
+    is_lossy = picture.format in _LOSSY
+    # Turning makes a copy, which has no format.
+    tones = np.asarray(ImageOps.exif_transpose(picture).convert("L"))
+    return tones > (tones.max() / 2 if is_lossy else 0), is_lossy

@@ -65,6 +65,25 @@ def test_a_folder_that_lacks_something_is_refused(folder):
         read_masked_folder(folder / "masks", processor)
 
 
+def test_masks_of_lossy_turned_and_loudly_named_files_are_read(folder, caplog):
+    processor = SaliencyActiveContourImageProcessor()
+    exact = [one.mask for one in read_masked_folder(folder, processor)]
+    for place in ("images", "masks"):
+        for path in (folder / place).iterdir():
+            # Lying on its side, as cameras store what was upright.
+            exif = Image.Exif()
+            exif[0x0112] = 6
+            lying = Image.open(path).transpose(Image.Transpose.ROTATE_90)
+            if place == "masks":
+                path.unlink()
+                path = path.with_suffix(".JPG" if path.stem == "disk" else ".PNG")
+            options = {"quality": 80} if path.suffix == ".JPG" else {}
+            lying.save(path, exif=exif, **options)
+    [disk, three] = [one.mask for one in read_masked_folder(folder, processor)]
+    assert (disk != exact[0]).mean() < 0.002 and (three == exact[1]).all()
+    assert "Lossy files hold 1 of the masks, such as disk.JPG" in caplog.text
+
+
 def test_the_suite_is_drawn_alike_whatever_is_asked_for():
     whole = draw_suite([7])
     assert len(whole) == len(KINDS) * len(DEGRADATIONS)
