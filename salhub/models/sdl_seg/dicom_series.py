@@ -1,5 +1,6 @@
 """A folder of DICOM slices as one CT volume, refused where the slices make no regular grid."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,14 @@ _DOUBLED = 1e-3  # mm between slices that are the same
 _MOST_GAP = 0.05  # by which a gap may differ from the others, as a share
 _MOST_JITTER = 0.1  # mm off the line through the slices
 _SAME_DIRECTION = 1e-4
+_UNIT = 5e-3  # by which directions may be off length 1 and off perpendicular
+# What says where a slice lies, and how many numbers that takes.
+_PLACE = {"ImageOrientationPatient": 6, "ImagePositionPatient": 3, "PixelSpacing": 2}
 _SHOWN = 3
 _AIR_HU = -1000.0
+# What kinds of files are CT: single slices, and slices in one file, of scanners and converted.
+_CT_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.2{kind}" for kind in ("", ".1", ".2"))
+_DIGITS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ def read_dicom(path: Path) -> Volume:
     header = _read_header(path)
     if header is None:
         raise ValueError(f"{path.name} is no DICOM file; name a DICOM file or the folder of one.")
+    _refuse_cut_off(path, header)
     if "NumberOfFrames" in header and int(header.NumberOfFrames) > 1:
         return _read_frames(path, header)
     raise ValueError(
@@ -64,17 +72,26 @@ def read_dicom(path: Path) -> Volume:
 def _read_folder(folder: Path) -> Volume:
     listing = list_folder(folder, ())  # DICOM files need no ending
     headers = {path: _read_header(path) for path in listing.left_out}
-    images = {
-        path: header
-        for path, header in headers.items()
-        if header is not None and "Rows" in header and _modality(header) != "SEG"
-    }
+    images = {}
+    for path, header in headers.items():
+        if header is not None:
+            _refuse_cut_off(path, header)
+            if "Rows" in header and _modality(header) != "SEG":
+                images[path] = header
     others = [path for path in headers if path not in images]
+    patterns = {_DIGITS.sub("0", path.name) for path in images}
+    for path in others:
+        if headers[path] is None and _DIGITS.sub("0", path.name) in patterns:
+            raise ValueError(
+                f"{path.name} is called like the slices and is no DICOM file, so a slice may be "
+                "damaged; copy it again, or take it out."
+            )
     if not images:
         raise ValueError(
             f"The folder {folder} holds no DICOM slice; name the folder of one series."
         )
     _refuse_several_series(folder, images)
+    _refuse_mixed(folder, images)
     if len(images) == 1:
         [(path, header)] = images.items()
         if int(header.get("NumberOfFrames", 1)) == 1:
@@ -119,6 +136,16 @@ def _read_header(path: Path) -> Any:
         raise ValueError(f"{path.name} is damaged ({error}); copy it again.") from error
 
 
+def _refuse_cut_off(path: Path, header: Any) -> None:
+    """Refuse a CT of which even the size is missing: a file that ends within its header."""
+    meta = getattr(header, "file_meta", None)
+    kind = header.get("SOPClassUID") or getattr(meta, "MediaStorageSOPClassUID", "")
+    if "Rows" not in header and (not kind or kind in _CT_CLASSES):
+        raise ValueError(
+            f"{path.name} is damaged, as it ends before its pixels; copy it again, or take it out."
+        )
+
+
 def _modality(header: Any) -> str:
     return str(header.get("Modality", ""))
 
@@ -140,6 +167,25 @@ def _refuse_several_series(folder: Path, images: dict[Path, Any]) -> None:
         )
 
 
+def _refuse_mixed(folder: Path, images: dict[Path, Any]) -> None:
+    """Refuse slices that are measured from different places, or that have one name."""
+    frames = {str(one.get("FrameOfReferenceUID") or "") for one in images.values()}
+    if len(frames) > 1:
+        raise ValueError(
+            f"The slices in {folder.name} have {len(frames)} frames of reference "
+            "(FrameOfReferenceUID), so their places do not belong together; export one series."
+        )
+    names = [str(one.get("SOPInstanceUID") or "") for one in images.values()]
+    named = [name for name in names if name]
+    # Copies of one slice are told by their place, with their names.
+    places = {str(one.get("ImagePositionPatient")) for one in images.values()}
+    if len(set(named)) < len(named) and len(places) == len(images):
+        raise ValueError(
+            f"Several slices in {folder.name} have the same SOPInstanceUID, by which a mask refers "
+            "to them; export the series again."
+        )
+
+
 def _refuse_what_is_no_ct(path: Path, header: Any) -> None:
     if int(header.get("SamplesPerPixel", 1)) != 1:
         raise ValueError(f"{path.name} holds colours; a CT has one number in HU a voxel.")
@@ -147,11 +193,49 @@ def _refuse_what_is_no_ct(path: Path, header: Any) -> None:
         raise ValueError(
             f"{path.name} is of modality '{_modality(header)}', whose values are no HU; give a CT."
         )
-    kind = header.get("RescaleType", "HU")
-    if "NumberOfFrames" not in header and ("RescaleIntercept" not in header or kind != "HU"):
+    if "NumberOfFrames" in header:
+        return
+    # Programs that take out names often leave it empty.
+    kind = header.get("RescaleType") or "HU"
+    if kind != "HU":
+        raise ValueError(
+            f"{path.name} holds numbers of the type '{kind}' (RescaleType) and not HU; export the "
+            "series from the scanner again."
+        )
+    intercept, slope = header.get("RescaleIntercept"), header.get("RescaleSlope", 1)
+    if not _are_numbers(intercept, 1) or not _are_numbers(slope, 1) or float(slope) == 0:
         raise ValueError(
             f"{path.name} does not say how its numbers become HU (RescaleIntercept, RescaleSlope); "
             "export the series from the scanner again."
+        )
+
+
+def _are_numbers(value: Any, count: int) -> bool:
+    """Return whether a field of a header holds so many finite numbers."""
+    try:
+        numbers = np.asarray(value, dtype=float).ravel()
+    except (TypeError, ValueError):
+        return False
+    return len(numbers) == count and bool(np.isfinite(numbers).all())
+
+
+def _refuse_unknown_place(path: Path, header: Any) -> None:
+    for name, count in _PLACE.items():
+        if not header.get(name):
+            raise ValueError(
+                f"{path.name} does not say where it lies ({name} is missing), so no distance "
+                "is right; export the series again."
+            )
+        if not _are_numbers(header.get(name), count):
+            raise ValueError(
+                f"{path.name} does not say where it lies ({name} must be {count} numbers), so no "
+                "distance is right; export the series again."
+            )
+    directions = np.asarray(header.ImageOrientationPatient, dtype=float).reshape(2, 3)
+    if np.abs(directions @ directions.T - np.eye(2)).max() > _UNIT:
+        raise ValueError(
+            f"{path.name} has an ImageOrientationPatient that is no two perpendicular directions "
+            "of length 1, so no distance is right; export the series again."
         )
 
 
@@ -159,12 +243,7 @@ def _in_order(images: dict[Path, Any]) -> list[_Slice]:
     """Return the slices along the normal, or refuse those that make no regular grid."""
     (first_path, first), *rest = images.items()
     for path, header in images.items():
-        for name in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"):
-            if not header.get(name):
-                raise ValueError(
-                    f"{path.name} does not say where it lies ({name} is missing), so no distance "
-                    "is right; export the series again."
-                )
+        _refuse_unknown_place(path, header)
     for path, header in rest:
         for name in ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient"):
             ours, theirs = (np.asarray(one.get(name), dtype=float) for one in (first, header))
@@ -252,10 +331,20 @@ def _pixels(one: _Slice) -> np.ndarray:
         ) from error
     slope = float(one.header.get("RescaleSlope", 1))
     found = raw.astype(np.float32) * slope + float(one.header.RescaleIntercept)
-    if "PixelPaddingValue" in one.header:
+    padding = _padding(one.header)
+    if padding is not None:
         # Outside of the round field of view, and no measurement.
-        found[raw == one.header.PixelPaddingValue] = _AIR_HU
+        found[(raw >= padding[0]) & (raw <= padding[1])] = _AIR_HU
     return found
+
+
+def _padding(header: Any) -> tuple[int, int] | None:
+    """Return the least and the largest stored number of what was not measured; None without."""
+    ends = [header.get(name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    if ends[0] is None:
+        return None
+    ends = [int(end) for end in ends if end is not None]
+    return min(ends), max(ends)
 
 
 def _read_frames(path: Path, header: Any) -> Volume:

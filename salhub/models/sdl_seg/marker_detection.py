@@ -17,6 +17,7 @@ _MERGED_MEDIANS, _MERGED_LARGEST, _CLIP_GAP_MM = 1.8, 4, 4.0
 _LEAST_PEAK = 0.4  # of the brightest; what is darker is a streak
 # Metal is what is brighter than tissue; below this share of the median a marker is doubted.
 _TISSUE_HU, _LEAST_CONTENT = 150, 0.6
+_MOST_NAMED = 5
 _FULL = np.ones((3, 3, 3), dtype=bool)
 
 
@@ -70,17 +71,18 @@ def find_markers(
     """The same with sentences about what was left out."""
     config = SDLSegConfig() if config is None else config
     steps = np.asarray(spacing, dtype=np.float64)
-    bright = volume > config.marker_threshold
+    above = volume > config.marker_threshold
+    bright = above.copy()
     if bright.any():
         bright &= without_holes(largest_part(volume > _BODY_HU))
     if roi is not None:
         bright &= roi
-    found = _candidates(volume, bright, steps, config)
+    found, at_bone = _candidates(volume, bright, steps, config)
     if not len(found):
         raise MarkerNotFoundError(
-            f"No markers were found above {config.marker_threshold:g} HU (the brightest voxel has "
-            f"{float(volume.max()):g} HU); lower marker_threshold, or give their coordinates as "
-            "markers=."
+            f"No markers were found above {config.marker_threshold:g} HU: "
+            f"{_why_none(volume, above, bright, roi, at_bone, config)}, or give their coordinates "
+            "as markers=."
         )
     if len(found) > config.max_markers:
         raise TooManyMarkersError(
@@ -88,22 +90,32 @@ def find_markers(
             f"HU and at most {config.max_markers} are believed, as bone or contrast agent may be "
             "among them; give a region to look in as rois=, or raise marker_threshold."
         )
-    kept = _largest_cluster(found * steps, config.marker_cluster_mm)
+    groups = _groups(found * steps, config.marker_cluster_mm)
+    sizes = np.bincount(groups)
+    largest = np.flatnonzero(sizes == sizes.max())
+    if len(largest) > 1:
+        middles = " and ".join(_places(found[groups == one].mean(axis=0)) for one in largest[:2])
+        raise TooManyMarkersError(
+            f"There are {len(largest)} groups of {sizes.max()} bright spots each, more than "
+            f"{config.marker_cluster_mm:g} mm apart, around (z, y, x) {middles}; give the "
+            "region of one as roi, or markers=."
+        )
+    kept = groups == largest[0]
     warnings = []
     if not kept.all():
+        far = found[~kept]
+        more = " and more" if len(far) > _MOST_NAMED else ""
         warnings.append(
-            f"{int((~kept).sum())} of {len(found)} bright spots were left out, as they are more "
-            f"than {config.marker_cluster_mm:g} mm from the others."
+            f"{len(far)} of {len(found)} bright spots were left out, as they are more "
+            f"than {config.marker_cluster_mm:g} mm from the others, at (z, y, x) "
+            f"{_places(*far[:_MOST_NAMED])}{more}."
         )
     doubted = doubtful_markers(volume, steps, found[kept])
     if doubted.any():
-        places = ", ".join(
-            "(" + ", ".join(f"{one:.1f}" for one in place) + ")" for place in found[kept][doubted]
-        )
         warnings.append(
             f"{int(doubted.sum())} of {int(kept.sum())} markers hold much less metal than the "
-            f"others and may be calcifications, at (z, y, x) {places}; give markers= without them "
-            "if they are."
+            "others and may be calcifications, at (z, y, x) "
+            f"{_places(*found[kept][doubted])}; give markers= without them if they are."
         )
     return found[kept], warnings
 
@@ -114,25 +126,31 @@ def doubtful_markers(
     """Which markers hold less than 0.6 of the metal of the median one, bool (K,).
 
     The clips of a patient are alike. What is summed up around each, HU above soft tissue, does not
-    depend on how it lies between the voxels, as the brightest voxel does.
+    depend on how it lies between the voxels, as the brightest voxel does. Each voxel within 4 mm
+    counts for the nearest marker.
 
     Args:
         volume: HU, (z, y, x).
         spacing: Voxel size in mm, (z, y, x).
         markers: Voxel coordinates, (K, 3).
     """
-    reach = np.ceil(_CLIP_GAP_MM / np.asarray(spacing)).astype(int)
+    steps = np.asarray(spacing, dtype=np.float64)
+    reach = np.ceil(_CLIP_GAP_MM / steps).astype(int)
     contents = []
-    for middle in np.rint(markers).astype(int):
+    for index, middle in enumerate(np.rint(markers).astype(int)):
         low, high = np.maximum(middle - reach, 0), middle + reach + 1
         around = volume[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-        contents.append(np.clip(around - _TISSUE_HU, 0, None).sum())
+        voxels = (low + np.argwhere(np.ones(around.shape, dtype=bool)))[:, None]
+        gaps = np.linalg.norm((voxels - markers) * steps, axis=2)
+        is_mine = (gaps.argmin(axis=1) == index) & (gaps[:, index] <= _CLIP_GAP_MM)
+        contents.append(np.clip(around.ravel()[is_mine] - _TISSUE_HU, 0, None).sum())
     return np.array(contents) < _LEAST_CONTENT * np.median(contents or [0])
 
 
 def _candidates(
     volume: np.ndarray, bright: np.ndarray, steps: np.ndarray, config: SDLSegConfig
-) -> np.ndarray:
+) -> tuple[np.ndarray, int]:
+    """Return the places of what is small enough, and how many were dropped at a bone."""
     parts, count = ndimage.label(bright, _FULL)
     boxes = ndimage.find_objects(parts)
     voxel = float(np.prod(steps))
@@ -159,11 +177,45 @@ def _candidates(
         else:
             large[label] = True
     found = np.array(centres).reshape(-1, 3)
-    if large.any() and len(found):
+    count = len(found)
+    if large.any() and count:
         gaps = ndimage.distance_transform_edt(~large[parts], sampling=steps)
         nearest = np.rint(found).astype(int)
         found = found[gaps[tuple(nearest.T)] > config.marker_bone_distance_mm]
-    return found
+    return found, count - len(found)
+
+
+def _why_none(
+    volume: np.ndarray,
+    above: np.ndarray,
+    bright: np.ndarray,
+    roi: np.ndarray | None,
+    at_bone: int,
+    config: SDLSegConfig,
+) -> str:
+    """Return why there is no marker, and what to do."""
+    if not above.any():
+        return f"the brightest voxel has {float(volume.max()):g} HU; lower marker_threshold"
+    if roi is not None and not roi.any():
+        return "the roi is empty; draw it around the clips"
+    if roi is not None and not (above & roi).any():
+        return "what is brighter lies outside of the roi; draw it around the clips"
+    if not bright.any():
+        return "what is brighter lies outside of the body; check the volume"
+    if at_bone:
+        return (
+            f"what is small lies within {config.marker_bone_distance_mm:g} mm of a "
+            "large one, as of a bone; lower marker_bone_distance_mm"
+        )
+    return (
+        f"each bright spot is above {config.marker_max_mm3:g} mm^3 or "
+        f"{config.marker_max_diagonal_mm:g} mm, as bones are; raise marker_threshold or "
+        "marker_max_mm3"
+    )
+
+
+def _places(*places: np.ndarray) -> str:
+    return ", ".join("(" + ", ".join(f"{one:.1f}" for one in place) + ")" for place in places)
 
 
 def _diagonal(box: tuple[slice, ...], steps: np.ndarray) -> float:
@@ -177,14 +229,12 @@ def _centroid(values: np.ndarray) -> np.ndarray:
 
 def _split(values: np.ndarray, steps: np.ndarray) -> list[np.ndarray]:
     """A blob as its pieces around local maxima, each voxel going to the nearest one."""
-    reach = np.floor(_CLIP_GAP_MM / steps).astype(int)
-    offsets = np.stack(np.meshgrid(*[np.arange(-r, r + 1) for r in reach], indexing="ij"), -1)
-    near = np.linalg.norm(offsets * steps, axis=-1) <= _CLIP_GAP_MM
-    is_peak = values == ndimage.maximum_filter(values, footprint=near)
-    peaks = np.argwhere(is_peak & (values > _LEAST_PEAK * values.max()))
-    if len(peaks) == 1:
-        return [values]
+    is_peak = values == _largest_near(values, steps)
     # Scanners cut off what is very bright, which leaves several equal voxels to one clip.
+    plains, count = ndimage.label(is_peak & (values > _LEAST_PEAK * values.max()), _FULL)
+    if count == 1:
+        return [values]
+    peaks = np.array(ndimage.center_of_mass(plains > 0, plains, np.arange(1, count + 1)))
     owner = fcluster(linkage(peaks * steps, "single"), _CLIP_GAP_MM, "distance")
     peaks = np.stack([peaks[owner == label].mean(axis=0) for label in np.unique(owner)])
     voxels = np.argwhere(values > 0)
@@ -198,9 +248,27 @@ def _split(values: np.ndarray, steps: np.ndarray) -> list[np.ndarray]:
     return pieces
 
 
-def _largest_cluster(places: np.ndarray, reach: float) -> np.ndarray:
-    """Which places, in mm, belong to the largest group without a gap wider than `reach`."""
+def _largest_near(values: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Return the largest value within 4 mm of each voxel; lines along x make up the ball."""
+    reach = np.floor(_CLIP_GAP_MM / steps).astype(int)
+    padded = np.pad(values, [(one, one) for one in reach])
+    lines: dict[int, np.ndarray] = {}
+    found = values.copy()
+    for offset in np.ndindex(*(2 * reach[:2] + 1)):
+        left = _CLIP_GAP_MM**2 - (((offset - reach[:2]) * steps[:2]) ** 2).sum()
+        if left < 0:
+            continue
+        half = int(np.sqrt(left) / steps[2] + 1e-9)
+        if half not in lines:
+            lines[half] = ndimage.maximum_filter1d(padded, 2 * half + 1, axis=2)
+        corner = (*offset, reach[2])
+        box = tuple(slice(a, a + n) for a, n in zip(corner, values.shape, strict=True))
+        np.maximum(found, lines[half][box], out=found)
+    return found
+
+
+def _groups(places: np.ndarray, reach: float) -> np.ndarray:
+    """Return to which group without a gap wider than `reach` each place, in mm, belongs, (K,)."""
     if len(places) == 1:
-        return np.ones(1, dtype=bool)
-    labels = fcluster(linkage(places, "single"), reach, "distance")
-    return labels == np.argmax(np.bincount(labels))
+        return np.ones(1, dtype=int)
+    return fcluster(linkage(places, "single"), reach, "distance")

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 
 from salhub.data.samples import PREFIX
+from salhub.files import ending_of
 from salhub.models.sdl_seg.marker_files import MARKER_ENDINGS, is_file_of_markers, read_markers
 from salhub.models.sdl_seg.processing_sdl_seg import SDLSegImageProcessor
 from salhub.models.sdl_seg.result_sdl_seg import VolumeSegmentationResult, joined
 from salhub.models.sdl_seg.volume import Volume
 from salhub.models.sdl_seg.volume_files import (
+    ARRAY_ENDINGS,
     VOLUME_ENDINGS,
     load_mask,
     load_volume,
@@ -68,7 +70,9 @@ result.save("mask.nii.gz")
             raise ValueError(
                 "A volume is read from a file or a folder, not from standard input; name it."
             )
-        return source if phantom_sample(source) is not None else load_volume(source)
+        # Arrays may need the spacing of the call.
+        is_later = ending_of(str(source), ARRAY_ENDINGS) and Path(source).is_file()
+        return source if is_later or phantom_sample(source) is not None else load_volume(source)
 
     @classmethod
     def belongs(cls, name: str, path: Path) -> bool:
@@ -129,10 +133,14 @@ result.save("mask.nii.gz")
         if isinstance(markers, str | Path):
             markers = read_markers(markers, volume)
         elif markers is not None and isinstance(source, str | Path):
-            warnings += _turned(volume)
+            warnings += _turned(volume, "The markers are")
+        masks = [one for one in (roi, truth) if one is not None and phantom is None]
+        if any(_is_order_alone(one, source) for one in masks):
+            warnings += _turned(volume, "A mask is")
         roi = None if roi is None else load_mask(roi, volume, "roi")
         truth = None if truth is None else load_mask(truth, volume, "truth")
-        processor = SDLSegImageProcessor(self._model_with(settings or {}).config)
+        config = self._model_with(settings or {}).config
+        processor = SDLSegImageProcessor(config, self.model.config.window_size)
         batch = processor(volume.array, volume.spacing, markers, rois=roi)
         return {
             "pixel_values": batch["pixel_values"],
@@ -168,13 +176,20 @@ result.save("mask.nii.gz")
         )
 
 
-def _turned(volume: Volume) -> list[str]:
-    """Say that markers (z, y, x) of a file are of the volume as it was turned."""
+def _is_order_alone(mask: Any, source: Any) -> bool:
+    """Return whether nothing but the order of its voxels says where a mask of a file lies."""
+    if isinstance(mask, str | Path):
+        return bool(ending_of(str(mask), ARRAY_ENDINGS))
+    return isinstance(source, str | Path)
+
+
+def _turned(volume: Volume, what: str) -> list[str]:
+    """Say that what was given as voxels (z, y, x) is of the volume as it was turned."""
     if volume.source is None or not volume.source.is_turned:
         return []
     return [
-        f"{volume.source.path.name} is stored in other directions than it is read in; the markers "
-        "are taken as voxels (z, y, x) as read, see load_volume, and not as stored."
+        f"{volume.source.path.name} is stored in other directions than it is read in. {what} taken "
+        "in voxels (z, y, x) as read, see load_volume, and not as stored."
     ]
 
 

@@ -118,6 +118,8 @@ class SDLSegImageProcessor:
 
     Args:
         config: Of the model.
+        trained_window: The `window_size` that the model came with, to say where the one of `config`
+            is smaller; None where that is not known.
 
     Example:
         >>> from salhub.models.sdl_seg.phantom import make_breast_phantom
@@ -127,8 +129,9 @@ class SDLSegImageProcessor:
         torch.Size([1, 2, 24, 96, 96])
     """
 
-    def __init__(self, config: SDLSegConfig) -> None:
+    def __init__(self, config: SDLSegConfig, trained_window: Sequence[int] | None = None) -> None:
         self.config = config
+        self.trained_window = trained_window
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike, **keywords: Any) -> Self:
@@ -210,6 +213,7 @@ class SDLSegImageProcessor:
         roi = None if roi is None else checked_mask(roi, volume.shape, "rois")
         places = self._markers_of(volume, steps, markers, roi, warnings)
         grid = Grid.of(volume.shape, steps, self.config)
+        self._warn_of_windows(grid, warnings)
         channels = [normalized(grid.resample(volume, 1, AIR_HU), self.config)]
         on_grid = torch.as_tensor(grid.to_network(places), dtype=torch.float32)
         saliency = None
@@ -239,6 +243,12 @@ class SDLSegImageProcessor:
         is_used = self.config.saliency_kind != "none"
         if markers is not None:
             places = checked_markers(markers, volume.shape)
+            if not is_used:
+                warnings.append(
+                    "The markers that were given are not used, as this model sees the CT alone."
+                )
+            elif roi is not None:
+                warnings.append("The roi is not used, as markers are given.")
             if len(places) or not is_used:
                 return places
             if not self.config.allow_no_markers:
@@ -257,10 +267,23 @@ class SDLSegImageProcessor:
             else:
                 warnings += left_out
         else:
+            if roi is not None:
+                warnings.append("The roi is not used, as this model looks for no markers.")
             return np.zeros((0, 3))
         if not len(places):
             warnings.append("There are no markers, so the saliency map is 0 everywhere.")
         return places
+
+    def _warn_of_windows(self, grid: Grid, warnings: list[str]) -> None:
+        window, own = self.config.window_size, self.trained_window
+        if window is None or own is None:
+            return
+        if any(new < min(old, n) for new, old, n in zip(window, own, grid.padded, strict=True)):
+            sizes = [" x ".join(map(str, one)) for one in (window, own)]
+            warnings.append(
+                f"The windows of {sizes[0]} voxels are smaller than the {sizes[1]} of the model; the "
+                "network normalises what it sees in each, so that the answer differs."
+            )
 
     def _warn_of_few(self, places: np.ndarray, warnings: list[str]) -> None:
         if len(places) == 1:
@@ -343,15 +366,14 @@ class SDLSegImageProcessor:
                 )
             elif not keep.all():
                 warnings.append(
-                    f"{int((~keep).sum())} parts of {sizes[~keep].sum():.2f} cm^3 in all were "
-                    "dropped, as they are near no marker."
+                    f"{_parts(~keep, 'near no marker')}, {sizes[~keep].sum():.2f} cm^3 in all."
                 )
         too_small = keep & (sizes < self.config.min_component_cc)
         if too_small.any():
             keep &= ~too_small
             warnings.append(
-                f"{int(too_small.sum())} parts below {self.config.min_component_cc:g} cm^3 were "
-                f"dropped, {sizes[too_small].sum():.2f} cm^3 in all."
+                f"{_parts(too_small, f'below {self.config.min_component_cc:g} cm^3')}, "
+                f"{sizes[too_small].sum():.2f} cm^3 in all."
             )
         return without_holes(np.concatenate([[False], keep])[parts])
 
@@ -364,6 +386,13 @@ class SDLSegImageProcessor:
         found = np.zeros(count + 1, dtype=bool)
         found[touched] = True
         return found[1:]
+
+
+def _parts(chosen: np.ndarray, which: str) -> str:
+    count = int(chosen.sum())
+    return (
+        f"{count} part{'s' if count != 1 else ''} {which} {'were' if count != 1 else 'was'} dropped"
+    )
 
 
 def _as_array(image: Any) -> Any:

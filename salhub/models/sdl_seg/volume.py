@@ -176,7 +176,12 @@ def checked_spacing(spacing: Any) -> tuple[float, float, float]:
             "The spacing is missing, without which no distance is right; give the mm between "
             "voxels along z, y and x, such as spacing=(3.0, 1.5, 1.5)."
         )
-    values = tuple(np.asarray(spacing, dtype=np.float64).ravel().tolist())
+    if isinstance(spacing, str):  # of a command line
+        spacing = spacing.strip("()[] ").split(",")
+    try:
+        values = tuple(np.asarray(spacing, dtype=np.float64).ravel().tolist())
+    except (TypeError, ValueError):
+        values = ()
     if len(values) != 3:
         raise ValueError(f"spacing must be three numbers (z, y, x) in mm, got {spacing}.")
     if not all(np.isfinite(values)) or min(values) < LEAST_SPACING or max(values) > MOST_SPACING:

@@ -13,7 +13,7 @@ from salhub.models.sdl_seg.annotations import checked_mask
 from salhub.models.sdl_seg.dicom_series import read_dicom
 from salhub.models.sdl_seg.nifti import read_nifti, read_nifti_mask
 from salhub.models.sdl_seg.phantom import BreastPhantom, make_breast_phantom
-from salhub.models.sdl_seg.volume import Volume, check_memory
+from salhub.models.sdl_seg.volume import Volume, check_memory, checked_spacing
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 ARRAY_ENDINGS = (".npz", ".npy")
@@ -59,6 +59,7 @@ def load_volume(source: Any, spacing: Sequence[float] | None = None) -> Volume:
         volume, given = _read_file(path), spacing
     else:
         return Volume(np.asarray(source), spacing)
+    given = None if given is None else checked_spacing(given)
     if given is not None and not np.allclose(given, volume.spacing, rtol=1e-3):
         raise ValueError(
             f"The file says a spacing of {_steps(volume.spacing)} mm and spacing= says "
@@ -166,7 +167,7 @@ def _load_array(path: Path, name: str, *, needed: bool = True) -> Any:
         raise ValueError(f"{path.name} has no array called {name}, only {known}; rename one.")
     if isinstance(loaded, np.ndarray):
         check_memory(loaded.shape, path.name)
-        return np.asarray(loaded)
+        return np.array(loaded)  # a copy, as the file cannot be written to
     with loaded:
         check_memory(_shape_in(loaded, name), path.name)
         try:

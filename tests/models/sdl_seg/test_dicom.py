@@ -131,6 +131,10 @@ def test_what_lies_outside_of_the_field_of_view_is_air(tmp_path):
     volume = load_volume(tmp_path / "series")
     assert volume.array.max() < 200
     assert (volume.array == -1000).sum() == hu[:, 0].size
+    hu[:, 1] = 30_010
+    limits = {"PixelPaddingValue": 31_024, "PixelPaddingRangeLimit": 31_100}
+    scanner.write_series(tmp_path / "range", hu, RescaleType="", **limits)
+    assert (load_volume(tmp_path / "range").array == -1000).sum() == 2 * hu[:, 0].size
 
 
 def test_files_of_another_kind_are_named(tmp_path):
@@ -181,7 +185,45 @@ def other_size(folder):
     data.save_as(path)
 
 
+def cut_in_header(folder):
+    at = {float(pydicom.dcmread(path).ImagePositionPatient[2]): path for path in folder.iterdir()}
+    path = at[max(at)]  # the end, which no gap gives away
+    path.write_bytes(path.read_bytes()[:400])
+
+
+def cut_to_nothing(folder):
+    path = sorted(folder.iterdir())[-1]
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def edited(number, **changes):
+    def edit(folder):
+        paths = sorted(folder.iterdir())
+        for path in paths if number is None else [paths[number]]:
+            data = pydicom.dcmread(path)
+            for name, value in changes.items():
+                setattr(data, name, value)
+            data.save_as(path)
+
+    return edit
+
+
 DAMAGES = {
+    "an end cut in its header": (cut_in_header, r"is damaged, as it ends before its pixels"),
+    "an end of nothing": (cut_to_nothing, r"IM0009 is called like the slices and is no DICOM"),
+    "no number": (
+        edited(4, ImagePositionPatient=["0", "0", "nan"]),
+        "ImagePositionPatient must be 3 numbers",
+    ),
+    "two numbers": (
+        edited(4, ImagePositionPatient=[0, 0]),
+        "ImagePositionPatient must be 3 numbers",
+    ),
+    "long directions": (edited(None, ImageOrientationPatient=[2, 0, 0, 0, 2, 0]), "of length 1"),
+    "two frames": (edited(4, FrameOfReferenceUID="1.2.3"), "2 frames of reference"),
+    "one name": (edited(None, SOPInstanceUID="1.2.3"), "have the same SOPInstanceUID"),
+    "an empty intercept": (edited(4, RescaleIntercept=None), "how its numbers become HU"),
+    "no slope": (edited(4, RescaleSlope=0), "how its numbers become HU"),
     "truncated": (truncate, r"pixels of IM0003 cannot be read.*copy the file again"),
     "empty": (empty, r"IM0003\.dcm is damaged or no DICOM file"),
     "a doubled slice": (twice, r"IM0003 and copy|copy and IM0003"),
@@ -191,6 +233,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DS")
 @pytest.mark.parametrize(("damage", "sentence"), DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_series_is_refused(tmp_path, damage, sentence):
     hu, _ = scanner.blob()
@@ -205,7 +248,7 @@ CHANGES = {
     "colours": ({"SamplesPerPixel": 3}, "colours"),
     "another modality": ({"Modality": "MR"}, "modality 'MR', whose values are no HU"),
     "no HU": ({"RescaleIntercept": None}, "how its numbers become HU"),
-    "another unit": ({"RescaleType": "US"}, "how its numbers become HU"),
+    "another unit": ({"RescaleType": "US"}, "numbers of the type 'US'"),
     "no spacing": ({"PixelSpacing": None}, "PixelSpacing is missing"),
     "spacing in cm": ({"PixelSpacing": [0.01, 0.01]}, "is it in cm"),
     "no position": ({"ImagePositionPatient": None}, "ImagePositionPatient is missing"),

@@ -1,5 +1,7 @@
 """Phantoms: the same for the same seed, exact truth, and clips that are found again."""
 
+import time
+
 import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
@@ -153,6 +155,57 @@ def test_none_and_too_many_are_said(water):
         ball(water, (4 + index, 20 + 3 * index, 20))
     with pytest.raises(TooManyMarkersError, match=r"12 candidates.*at most 9.*rois="):
         detect_markers(water, SPACING, SDLSegConfig(max_markers=9))
+
+
+def test_why_there_is_none_is_said(water):
+    ball(water, (12, 30, 30))
+    for roi, why in ((np.s_[:0], "the roi is empty"), (np.s_[:, 50:], "outside of the roi")):
+        region = np.zeros(water.shape, dtype=bool)
+        region[roi] = True
+        with pytest.raises(MarkerNotFoundError, match=why):
+            detect_markers(water, SPACING, roi=region)
+    water[5:20, 34:50, 20:60] = 900
+    with pytest.raises(MarkerNotFoundError, match="what is small lies within 6 mm"):
+        detect_markers(water, SPACING)
+    water[12, 30:34, 30:34] = 900
+    with pytest.raises(MarkerNotFoundError, match=r"each bright spot is above 180 mm\^3"):
+        detect_markers(water, SPACING)
+
+
+def test_a_draw_between_two_groups_is_not_decided(water):
+    for place in ((8, 20, 12), (9, 24, 18), (8, 20, 62), (9, 24, 68)):
+        ball(water, place)
+    with pytest.raises(TooManyMarkersError, match=r"2 groups of 2 bright spots.*\(8\.5, 22\.5, 15"):
+        detect_markers(water, SPACING)
+    ball(water, (12, 30, 16))
+    markers, [said] = find_markers(water, SPACING)
+    assert len(markers) == 3 and "at (z, y, x) (8.0, 20.5, 62.5), (9.0, 24.5, 68.5)." in said
+
+
+def test_clips_that_are_alike_are_not_doubted_for_being_near(water):
+    steps = (1.5, 1, 1)
+    places = np.array([[8, 20, 20], [8, 20, 24.7], [12, 30, 30], [14, 22, 36], [10, 36, 22]])
+    voxels = np.indices(water.shape).reshape(3, -1).T
+    for place in places:
+        gaps = (((voxels - place) * steps) ** 2).sum(axis=1).reshape(water.shape)
+        water += 2500 * np.exp(-gaps / 2).astype(np.float32)
+    markers, warnings = find_markers(water, steps)
+    assert len(markers) == 5 and warnings == []
+    assert not doubtful_markers(water, steps, places).any()
+    water[12:17, 18:27, 32:41] = np.minimum(water[12:17, 18:27, 32:41], 400)
+    assert doubtful_markers(water, steps, places).tolist() == [False] * 3 + [True, False]
+
+
+def test_a_large_saturated_spot_costs_no_more_than_its_voxels():
+    volume = np.full((40, 60, 60), -1000.0, dtype=np.float32)
+    volume[2:38, 2:58, 2:58] = 20
+    off = np.indices(volume.shape) - np.reshape((20, 30, 30), (3, 1, 1, 1))
+    steps = np.reshape((0.4, 0.3, 0.3), (3, 1, 1, 1))
+    volume[((off * steps) ** 2).sum(axis=0) < 5**2] = 3071
+    start = time.process_time()
+    with pytest.raises(MarkerNotFoundError, match="each bright spot is above"):
+        detect_markers(volume, (0.4, 0.3, 0.3))
+    assert time.process_time() - start < 2
 
 
 def test_bad_phantoms_are_refused():

@@ -304,3 +304,34 @@ def test_results_of_other_volumes_are_not_compared(result):
     )  # fmt: skip
     with pytest.raises(ValueError, match="different shapes"):
         VolumeSegmentationPipeline.compare({"a": result, "b": other})
+
+
+def test_what_is_given_and_not_used_is_said(segment):
+    phantom = make_breast_phantom(0)
+    plain = VolumeSegmentationPipeline.from_model(small_model(saliency_kind="none"))
+    places, roi = [[10.0, 40.0, 40.0], [12.0, 44.0, 50.0]], np.ones(phantom.mask.shape, bool)
+    given = {"spacing": "3,1.5,1.5"}
+    assert (
+        "markers that were given are not used"
+        in plain(phantom.volume, markers=places, **given).warnings[0]
+    )
+    assert "looks for no markers" in plain(phantom.volume, roi=roi, **given).warnings[0]
+    both = segment(phantom.volume, markers=places, roi=roi, **given)
+    assert both.warnings[0] == "The roi is not used, as markers are given."
+
+
+def test_smaller_windows_than_the_models_are_said():
+    segment = VolumeSegmentationPipeline.from_model(small_model(window_size=[24, 96, 96]))
+    assert not any("windows" in one for one in segment("sample:phantom").warnings)
+    smaller = segment("sample:phantom", window_size=[16, 64, 64])
+    assert any("windows of 16 x 64 x 64" in one for one in smaller.warnings)
+
+
+def test_a_mask_in_the_order_of_a_turned_file_is_said(segment, tmp_path):
+    nib = pytest.importorskip("nibabel", reason="NIfTI needs the extra 'medical'")
+    phantom = make_breast_phantom(1)
+    affine = np.diag([-1.5, -1.5, 3.0, 1.0])
+    nib.save(nib.Nifti1Image(phantom.volume.T, affine), tmp_path / "ct.nii")
+    np.save(tmp_path / "truth.npy", phantom.mask)
+    found = segment(tmp_path / "ct.nii", truth=tmp_path / "truth.npy")
+    assert any("A mask is taken in voxels (z, y, x) as read" in one for one in found.warnings)

@@ -116,8 +116,8 @@ def test_parts_away_from_the_markers_and_small_ones_are_dropped_and_said():
     np.testing.assert_array_equal(found["mask"], expected)
     assert found["volume_cc"] == pytest.approx(125 * 6.75 / 1000)
     said = " ".join(found["warnings"])
-    assert "1 parts of 1.46 cm^3 in all were dropped" in said
-    assert "1 parts below 0.2 cm^3 were dropped, 0.05 cm^3 in all" in said
+    assert "1 part near no marker was dropped, 1.46 cm^3 in all" in said
+    assert "1 part below 0.2 cm^3 was dropped, 0.05 cm^3 in all" in said
 
 
 def test_without_a_part_near_a_marker_the_largest_is_kept_and_doubted():

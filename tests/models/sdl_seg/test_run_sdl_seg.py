@@ -95,3 +95,11 @@ def test_what_cannot_be_read_is_one_sentence(run, tmp_path):
     assert "scan.nii.gz is damaged or no NIfTI file" in run("scan.nii.gz", code=1)
     assert "no sample volume" in run("sample:cat", "-o", "a.json", code=1)
     assert "threshold" in run("sample:phantom", "-o", "a.json", "threshold=3", code=1)
+
+
+def test_arrays_take_their_spacing_from_the_command(run, tmp_path):
+    np.save(tmp_path / "v.npy", make_breast_phantom(1).volume)
+    assert "cm³" in run("v.npy", "-o", "a.json", "--spacing", "3,1.5,1.5")
+    assert "cm³" in run("v.npy", "-o", "b.json", "spacing=[3,1.5,1.5]")
+    assert "spacing is missing" in run("v.npy", "-o", "c.json", code=1)
+    assert "three numbers" in run("v.npy", "-o", "c.json", "spacing=a,b,c", code=1)
