@@ -281,8 +281,8 @@ class SDLSegImageProcessor:
         if any(new < min(old, n) for new, old, n in zip(window, own, grid.padded, strict=True)):
             sizes = [" x ".join(map(str, one)) for one in (window, own)]
             warnings.append(
-                f"The windows of {sizes[0]} voxels are smaller than the {sizes[1]} of the model; the "
-                "network normalises what it sees in each, so that the answer differs."
+                f"Windows of {sizes[0]} voxels are smaller than the {sizes[1]} of the model. The "
+                "network normalises what it sees, so that the answer differs."
             )
 
     def _warn_of_few(self, places: np.ndarray, warnings: list[str]) -> None:

@@ -322,9 +322,9 @@ def test_what_is_given_and_not_used_is_said(segment):
 
 def test_smaller_windows_than_the_models_are_said():
     segment = VolumeSegmentationPipeline.from_model(small_model(window_size=[24, 96, 96]))
-    assert not any("windows" in one for one in segment("sample:phantom").warnings)
+    assert not any("Windows" in one for one in segment("sample:phantom").warnings)
     smaller = segment("sample:phantom", window_size=[16, 64, 64])
-    assert any("windows of 16 x 64 x 64" in one for one in smaller.warnings)
+    assert any("Windows of 16 x 64 x 64" in one for one in smaller.warnings)
 
 
 def test_a_mask_in_the_order_of_a_turned_file_is_said(segment, tmp_path):
