@@ -20,11 +20,11 @@ from salhub.models.active_contour.configuration_active_contour import (
     PRESETS,
     SaliencyActiveContourConfig,
 )
+from salhub.models.active_contour.drawn_maps import read_map, read_mask
 from salhub.models.active_contour.film import Film
 from salhub.models.active_contour.initial_contours import initial_level_set
 from salhub.models.active_contour.result_active_contour import ImageSegmentationResult
 from salhub.pipelines.base import PicturePipeline, number, whole_number
-from salhub.processing import load_image
 
 _STARTS = ("box", "points", "radius")
 # Of a disk about a point, of the shorter side of the picture.
@@ -137,8 +137,9 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
                 of 16 bits are stretched to 8, which is said.
             **kwargs: Where the contour starts: `box`, (left, top, right, bottom); `points`, a list
                 of (x, y), with a disk of `radius` about each; or `mask`, a picture or array, True
-                or bright inside; all in pixels of the picture, x to the right. `saliency_map`, the
-                map to be used: (H, W) in [0, 1], or a file of it. What is done to the mask:
+                or bright inside, or labels, all inside but 0; all in pixels of the picture, x to
+                the right. `saliency_map`, the map to be used: (H, W) in [0, 1], or a file of it.
+                What is done to the mask:
                 `min_area`, pixels below which a piece is dropped, 0; `fill_holes`, False; `keep`,
                 "all" or "largest". `compare_starts`, whether five other starts are tried; then
                 a result has an `agreement`. `preset`, such as "plain", "lif" or "chan_vese", and
@@ -193,11 +194,15 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
         )
         size = (picture.height, picture.width)
         if saliency_map is not None:
-            prepared.saliency = _resized(_map_of(saliency_map, "saliency_map", size), prepared.size)
+            own = _sized(read_map(saliency_map, "saliency_map"), "saliency_map", size)
+            prepared.saliency = _resized(own, prepared.size)
         if mask is not None and (box or points):
             raise ValueError("A contour starts at a mask, a box or points; give one of them.")
         if mask is not None:
-            inside = _resized(_map_of(mask, "mask", size, is_mask=True), prepared.size) > 0.5
+            drawn, notes = read_mask(mask, "mask")
+            prepared.notes += notes
+            drawn = _sized(torch.as_tensor(drawn).float(), "mask", size)
+            inside = _resized(drawn, prepared.size) > 0.5
             prepared.start_at("a mask", "mask", mask=inside[0])
         elif box is not None:
             left, top, right, bottom = prepared.scaled(box)
@@ -343,40 +348,12 @@ def _file_name(source: Any) -> str:
     return Path(source).name if is_place or isinstance(source, os.PathLike) else ""
 
 
-def _map_of(source: Any, name: str, size: tuple[int, int], is_mask: bool = False) -> torch.Tensor:
-    """Read a map of one number a pixel.
-
-    Args:
-        source: An array, tensor or picture, or a file of one; pictures are read as [0, 1].
-        name: What it is called.
-        size: Height and width that it must have.
-        is_mask: Whether it becomes 0 and 1: what is above half of its largest value is 1.
-
-    Returns:
-        float32 (1, H, W).
-
-    Raises:
-        ValueError: It cannot be read, or has another size.
-    """
-    if isinstance(source, str | os.PathLike) and str(source).lower().endswith(".npy"):
-        try:
-            source = np.load(source, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{name} cannot be read from '{source}': {error}.") from None
-    elif isinstance(source, str | os.PathLike | bytes | Image.Image):
-        source = np.asarray(load_image(source).convert("L"), dtype=np.float32) / 255
-    values = torch.as_tensor(np.asarray(source)).float()
+def _sized(values: torch.Tensor, name: str, size: tuple[int, int]) -> torch.Tensor:
+    """A map of the size of the picture, (1, H, W)."""
     if values.shape != size:
         raise ValueError(
             f"{name} has shape {tuple(values.shape)}, but the picture is {size[0]} pixels high and "
             f"{size[1]} wide; give one number a pixel, (H, W)."
-        )
-    if is_mask:
-        return (values > values.max() / 2).float()[None]
-    low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 1):
-        raise ValueError(
-            f"{name} must be in [0, 1], got {low:.3g} to {high:.3g}; scale it to that first."
         )
     return values[None]
 

@@ -353,3 +353,31 @@ def test_polarity_makes_objects_of_the_other_kind_ground(segment):
     picture = (130 + noise - 40 * dark + 60 * bright).astype(np.uint8)
     assert overlap(segment(picture, polarity="dark").mask, dark) > 0.95
     assert overlap(segment(picture, polarity="bright").mask, bright) > 0.95
+
+
+def test_a_mask_of_labels_starts_at_all_of_them_however_it_is_saved(segment, square, tmp_path):
+    labels = np.zeros(SIZE, np.uint8)
+    for label, column in enumerate((5, 20, 35), start=1):
+        labels[10:20, column : column + 8] = label
+    paletted = Image.fromarray(labels).convert("P")
+    paletted.putpalette(bytes([0, 0, 0, 230, 159, 0, 0, 0, 90, 0, 158, 115]))
+    paletted.save(tmp_path / "labels.png")
+    ways = (labels, labels.astype(float), Image.fromarray(labels), tmp_path / "labels.png")
+    for mask in ways:
+        result = segment(square, mask=mask, max_iterations=1)
+        assert ((result.film.fields[0] < 0) == (labels > 0)).all()
+        assert "labels up to 3" in result.notes[0]
+    jpeg = tmp_path / "mask.jpg"
+    Image.fromarray(255 * (labels > 0).astype(np.uint8)).save(jpeg, quality=80)
+    result = segment(square, mask=jpeg, max_iterations=1)
+    assert overlap(result.film.fields[0] < 0, labels > 0) > 0.97 and "tones" in result.notes[0]
+    clear = Image.fromarray(np.dstack([square, 255 * (labels > 0).astype(np.uint8)]))
+    with pytest.raises(ValueError, match="mask is partly transparent"):
+        segment(square, mask=clear)
+
+
+def test_a_map_of_16_bits_keeps_its_range(segment, square, tmp_path):
+    wanted = np.linspace(0, 1, SIZE[0] * SIZE[1]).reshape(SIZE)
+    Image.fromarray((65535 * wanted / 4).astype(np.uint16)).save(tmp_path / "map.png")
+    result = segment(square, saliency_map=tmp_path / "map.png", max_iterations=1)
+    assert np.abs(result.saliency - wanted / 4).max() < 1e-4
