@@ -185,6 +185,16 @@ class SaliencyActiveContourConfig(SaliencyConfig):
                 f"time_step * mu must be below 0.25, or phi grows without limit; got "
                 f"{self.mu * self.time_step:g}, so lower one of them."
             )
+        if self.regulariser == "gaussian" and (self.nu or self.mu or self.border != "replicate"):
+            raise ValueError(
+                "nu, mu and border are of regulariser='variational'; set that too, or leave them."
+            )
+        weighs = self.num_phases == 1 and self.local_energy in ("rsf", "chan_vese")
+        if not weighs and (self.lambda1 != 1 or self.lambda2 != 1):
+            raise ValueError(
+                "lambda1 and lambda2 weigh two regions of local_energy='rsf' and 'chan_vese'; set "
+                "one of those, or leave them at 1."
+            )
         for one in self.restoration:
             check_choice("restoration", one, ("spikes", "noise", "blur"))
         is_name = "/" in self.saliency or "\\" in self.saliency or "-" in self.saliency

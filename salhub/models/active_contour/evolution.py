@@ -228,7 +228,8 @@ def check_window(sigma: float, size: tuple[int, int]) -> None:
     if min(size) < side:
         raise ValueError(
             f"The window of sigma={sigma:.3g} pixels is {side} x {side}, larger than the picture "
-            f"of {size[0]} x {size[1]}; lower sigma or give a larger picture."
+            f"of {size[0]} x {size[1]} as it is worked on; lower sigma, or give a picture that is "
+            "larger or less narrow."
         )
 
 

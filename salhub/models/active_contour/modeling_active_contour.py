@@ -168,6 +168,7 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
         saliency = self._checked_saliency(saliency, pixel_values)
         _check_labels(labels, pixel_values)
         start = self._checked_start(init_level_set, pixel_values)
+        is_given = saliency is not None
         records = torch.is_grad_enabled() and (self.training or labels is not None)
         # Nothing of the picture is learned from, so that it is prepared once and for all.
         with torch.no_grad():
@@ -203,9 +204,10 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
             )
             phi, labels_map = self._oriented(went.level_set, saliency)
             loss = None if labels is None else _soft_dice(phi, labels)
-        notes = []
+        notes, unused = [], self._unused(pixel_values.shape[1] > 1, is_given)
         for index in range(batch):
             said = prepared.restoration.notes(index) if prepared.restoration else []
+            said += unused
             if bool(is_flat[index]):
                 went.reasons[index] = FLAT
                 said = ["The picture is flat, so that there is nothing to find."]
@@ -309,6 +311,18 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
         if self.config.invert:
             is_inside = ~is_inside
         return 1 - 2 * is_inside.float(), labels_map
+
+    def _unused(self, is_colored: bool, is_given: bool) -> list[str]:
+        """What was set and had no part."""
+        config, said = self.config, []
+        if is_given and config.saliency not in (SaliencyActiveContourConfig.saliency, "tensor"):
+            said.append(f"saliency='{config.saliency}' was not used, as a map was given.")
+        if config.polarity != "auto" and (is_given or is_colored or config.saliency != "border"):
+            said.append(
+                f"polarity='{config.polarity}' was not used: it is for grey pictures without a "
+                "map, and saliency='border'."
+            )
+        return said
 
     def _doubts(self, went: Any, index: int, share: float) -> list[str]:
         said = []

@@ -27,6 +27,8 @@ from salhub.models.active_contour.result_active_contour import ImageSegmentation
 from salhub.pipelines.base import PicturePipeline, number, whole_number
 
 _STARTS = ("box", "points", "radius")
+# Of what a model sees, in pixels.
+_LEAST_SIDE = 8
 # Of a disk about a point, of the shorter side of the picture.
 _RADIUS_SHARE = 0.05
 # Of the film; a longer evolution is shown in larger steps.
@@ -154,6 +156,13 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
                 part of the picture, or a setting out of its range.
             TypeError: An object that cannot be a picture, or a setting of another kind.
         """
+        drawn = [name for name in ("box", "points", "mask") if kwargs.get(name) is not None]
+        is_each = isinstance(kwargs.get("mask"), list)  # None in it stands for the usual start
+        if drawn and kwargs.get("init") is not None and not is_each:
+            raise ValueError(
+                f"A contour starts at init or at what is drawn, got init and {drawn[0]}; give one "
+                "of them."
+            )
         return super().__call__(images, **kwargs)
 
     def _sanitize_parameters(self, preset=None, **settings):
@@ -161,6 +170,8 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
         given = {name: _CHECKS[name](name, one) for name, one in asked.items() if one is not None}
         if "box" in given and "points" in given:
             raise ValueError("A contour starts at a box or at points; give one of them.")
+        if "radius" in given and "points" not in given:
+            raise ValueError("radius is that of disks about points; give points=... with it.")
         if preset is not None:
             named = SaliencyActiveContourConfig.from_preset(preset)
             of_calls = named.field_names() - named.loaded_fields
@@ -193,6 +204,12 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
             notes=list(read.notes),
         )
         size = (picture.height, picture.width)
+        if min(prepared.size) < _LEAST_SIDE <= min(size):
+            raise ValueError(
+                f"The picture of {size[1]} x {size[0]} pixels (width x height) is worked on at "
+                f"{prepared.size[1]} x {prepared.size[0]}, too narrow for a contour; cut it into "
+                "parts that are less narrow."
+            )
         if saliency_map is not None:
             own = _sized(read_map(saliency_map, "saliency_map"), "saliency_map", size)
             prepared.saliency = _resized(own, prepared.size)

@@ -90,7 +90,7 @@ def prepare(
         _contrast(pictures, salient),
         _zeta(config, classes),
         restoration,
-        is_unsure,
+        is_unsure & (given is None),
         given is not None or config.saliency not in OWN_KINDS,
     )
 

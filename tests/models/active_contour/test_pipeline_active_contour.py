@@ -244,6 +244,13 @@ BAD = {
     "half a point": (None, {"points": [(1,)]}, r"\(x, y\)"),
     "two starts": (None, {"box": (1, 2, 30, 30), "points": [(3, 4)]}, "give one of them"),
     "radius": (None, {"points": [(20, 20)], "radius": -1}, "radius must be above 0"),
+    "radius of nothing": (None, {"radius": 5}, "give points="),
+    "two starts, one by name": (None, {"box": (1, 2, 30, 30), "init": "disk"}, "init and box"),
+    "a strip": (np.eye(2000, 20), {}, r"20 x 2000 pixels .* worked on at 3 x 256"),
+    "a narrow picture": (np.eye(1000, 40), {}, "of 256 x 10 as it is worked on"),
+    "unused weight": (None, {"nu": 1.0}, "regulariser='variational'"),
+    "unused border": (None, {"border": "matlab"}, "regulariser='variational'"),
+    "unused lambda": (None, {"lambda1": 2.0}, "local_energy='rsf'"),
     "area": (None, {"min_area": -1}, "min_area must be at least 0"),
     "keep": (None, {"keep": "most"}, "keep must be one of all, largest"),
     "holes": (None, {"fill_holes": "yes"}, "True or False"),
@@ -381,3 +388,17 @@ def test_a_map_of_16_bits_keeps_its_range(segment, square, tmp_path):
     Image.fromarray((65535 * wanted / 4).astype(np.uint16)).save(tmp_path / "map.png")
     result = segment(square, saliency_map=tmp_path / "map.png", max_iterations=1)
     assert np.abs(result.saliency - wanted / 4).max() < 1e-4
+
+
+def test_what_had_no_part_is_said_and_nothing_else(segment, square):
+    own = np.zeros(SIZE, np.float32)
+    own[10:30, 12:35] = 1
+    assert segment(square, saliency_map=own).notes == []
+    assert "saliency='ft' was not used" in segment(square, saliency_map=own, saliency="ft").notes[0]
+    assert "polarity='dark' was not used" in segment(square, polarity="dark").notes[0]
+    halves = np.full((60, 60), 100, np.uint8)
+    halves[10:20, 10:20], halves[40:50, 40:50] = 150, 50
+    unsure = "equally likely"
+    assert unsure in segment(halves).summary()
+    wanted = (halves > 100).astype(np.float32)
+    assert unsure not in segment(halves, saliency_map=wanted).summary()
