@@ -251,7 +251,8 @@ class ScoreSummary:
             format(value, number_format)
             for value in (one.mean, one.standard_deviation, self.median)
         )
-        return f"{mean} ({spread}), median {median}" + (f", {missed}" if self.failures else "")
+        deviation = f" ({spread})" if one.n > 1 else ""  # one value has none
+        return f"{mean}{deviation}, median {median}" + (f", {missed}" if self.failures else "")
 
 
 def summarize(

@@ -155,6 +155,7 @@ def test_failures_are_counted_and_make_the_median_worse():
     found = summarize(rows)["hd95"]
     assert (found.estimate.mean, found.failures, found.median) == (3.0, 2, math.inf)
     assert f"{found:.1f}" == "3.0 (1.4), median inf, 2 of 4 missed"
+    assert f"{summarize(rows[1:])['hd95']:.1f}" == "4.0, median inf, 2 of 3 missed"
     assert f"{summarize(rows[2:])['hd95']:.1f}" == "2 of 2 missed"
     assert f"{summarize(rows)['dice']:.2f}" == "0.50 (0.00), median 0.50"
 

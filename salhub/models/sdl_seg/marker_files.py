@@ -90,7 +90,15 @@ def _to_voxels(
     source = volume.source
     if kind == "mm":
         # Without an affine `to_voxels` takes (z, y, x) mm from the first voxel.
-        return volume.to_voxels(points if volume.affine is not None else points[:, ::-1])
+        places = volume.to_voxels(points if volume.affine is not None else points[:, ::-1])
+        outside = ((places < -0.5) | (places > np.array(volume.shape) - 0.5)).any(axis=1)
+        if outside.any():
+            first = ", ".join(f"{one:g}" for one in points[outside][0])
+            raise ValueError(
+                f"{path.name} has a marker at ({first}) mm, outside of the volume; is it of "
+                "another scan, or are x and y counted to the left and the back, as DICOM does?"
+            )
+        return places
     if kind == "zyx":
         if source is not None and source.is_turned and not is_checked:
             better = "i,j,k as stored or " if source.format == "nifti" else ""
@@ -131,8 +139,11 @@ def _from_json(path: Path) -> dict[str, Any]:
 
 
 def _from_csv(path: Path) -> dict[str, Any]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is no text in UTF-8; save it as CSV UTF-8.") from error
+    rows = [row for row in csv.reader(text.splitlines()) if any(cell.strip() for cell in row)]
     head = tuple(cell.strip().lower() for cell in rows[0]) if rows else ()
     if head not in _COLUMNS:
         raise ValueError(

@@ -337,6 +337,10 @@ class SDLSegImageProcessor:
         mask = self._kept_parts(probability > limit, meta, warnings)
         centroid = None
         if mask.any():
+            if mask.sum() > mask[1:-1, 1:-1, 1:-1].sum():
+                warnings.append(
+                    "What was found reaches the edge of the scan, so that a part may be missing."
+                )
             steps = np.array(meta.grid.spacing)
             centroid = tuple((np.array(ndimage.center_of_mass(mask)) * steps).tolist())
         return {

@@ -14,30 +14,31 @@ from salhub.models.sdl_seg.saliency_map import saliency_map
 
 @dataclass(frozen=True)
 class ClipSensitivity:
-    """How the volume depends on the clips.
+    """How the expected volume depends on the clips.
 
     Attributes:
-        volume_cc: Expected volume in cm^3: the sum of the probabilities.
+        expected_cc: Sum of the probabilities of all voxels, in cm^3. It holds also what is unlikely
+            and what the mask of a result leaves out, and is larger than the volume of that.
         gradient_cc_per_mm: Its change when a clip moves by a millimetre along z, y or x, float64
             (K, 3); for small moves, with the CT as it is.
         marker_coords: The clips, voxel coordinates in the volume, (K, 3).
         warnings: One sentence each.
     """
 
-    volume_cc: float
+    expected_cc: float
     gradient_cc_per_mm: np.ndarray
     marker_coords: np.ndarray
     warnings: list[str]
 
     def after(self, moves_mm: Any) -> float:
-        """The volume after small moves in mm, (K, 3), to first order, in cm^3."""
-        return self.volume_cc + float((self.gradient_cc_per_mm * np.asarray(moves_mm)).sum())
+        """`expected_cc` after small moves in mm, (K, 3), to first order."""
+        return self.expected_cc + float((self.gradient_cc_per_mm * np.asarray(moves_mm)).sum())
 
 
 def clip_sensitivity(
     model: SDLSegForVolumeSegmentation, image: Any, spacing: Any, markers: Any = None
 ) -> ClipSensitivity:
-    """Differentiate the volume by the places of the clips.
+    """Differentiate the expected volume by the places of the clips.
 
     The saliency map is differentiable in the markers, so one backward pass gives all of them. The
     whole volume is seen at once, without windows and flips, so that it has to fit in memory.

@@ -335,3 +335,11 @@ def test_a_mask_in_the_order_of_a_turned_file_is_said(segment, tmp_path):
     np.save(tmp_path / "truth.npy", phantom.mask)
     found = segment(tmp_path / "ct.nii", truth=tmp_path / "truth.npy")
     assert any("A mask is taken in voxels (z, y, x) as read" in one for one in found.warnings)
+
+
+def test_what_reaches_the_edge_of_the_scan_is_said():
+    segment = echoing(target_spacing=list(SPACING), saliency_kind="none", min_component_cc=0)
+    for centre, is_cut in (((20, 18, 17), False), ((20, 18, 4), True)):
+        volume, _ = balls((21, 30, 40), SPACING, 8, centre)
+        said = segment(volume, spacing=SPACING).warnings
+        assert any("reaches the edge of the scan" in one for one in said) == is_cut

@@ -116,6 +116,7 @@ def test_parts_away_from_the_markers_and_small_ones_are_dropped_and_said():
     np.testing.assert_array_equal(found["mask"], expected)
     assert found["volume_cc"] == pytest.approx(125 * 6.75 / 1000)
     said = " ".join(found["warnings"])
+    assert "edge of the scan" not in said
     assert "1 part near no marker was dropped, 1.46 cm^3 in all" in said
     assert "1 part below 0.2 cm^3 was dropped, 0.05 cm^3 in all" in said
 

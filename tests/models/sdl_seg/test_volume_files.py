@@ -335,6 +335,11 @@ MARKERS = {
     "b.csv": ("z,y,x\n1,2\n", "is no three numbers"),
     "c.csv": ("z,y,x\n1,2,nan\n", "is no three numbers"),
     "d.csv": ("", "begins with ''"),
+    "e.csv": ("z,y,x\n1,2,\N{NO-BREAK SPACE}", "is no three numbers"),
+    "f.csv": (
+        "x_mm,y_mm,z_mm\n1,2,-300\n",
+        r"at \(1, 2, -300\) mm, outside of the volume; is it of",
+    ),
 }
 
 
@@ -343,6 +348,12 @@ def test_a_bad_file_of_markers_is_refused(tmp_path, name, case):
     (tmp_path / name).write_text(case[0])
     with pytest.raises(ValueError, match=case[1]):
         read_markers(tmp_path / name, Volume(ct((6, 5, 4)), (3, 1.5, 1.5)))
+
+
+def test_a_table_in_utf_16_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("z,y,x\n1,2,3\n", encoding="utf-16")
+    with pytest.raises(ValueError, match="save it as CSV UTF-8"):
+        read_markers(tmp_path / "a.csv", Volume(ct((6, 5, 4)), (3, 1.5, 1.5)))
 
 
 @pytest.mark.parametrize("seed", range(4))
