@@ -161,7 +161,9 @@ class Stepper:
         force, extra = self._regularised(phi, force, with_energy)
         phi = phi + config.time_step * force
         if config.bound is not None:
-            phi = phi.clamp(-config.bound, config.bound)
+            kept = phi.clamp(-config.bound, config.bound)
+            # What is learned passes the bound, at which it would be 0 nearly everywhere.
+            phi = phi + (kept - phi).detach() if phi.requires_grad else kept
         if config.regulariser == "gaussian":
             phi = gaussian_smooth(phi, self.drive.zeta[:, None, None, None])
         return phi, energy + extra
@@ -241,6 +243,7 @@ def evolve(
     stops_early: bool = True,
     callback: Callable[[int, Tensor], None] | None = None,
     callback_every: int = 5,
+    gradient_steps: int | None = None,
 ) -> Evolution:
     """Move level sets until each stands still.
 
@@ -251,9 +254,11 @@ def evolve(
         stops_early: Whether pictures stop before `max_iterations`.
         callback: Called with the number of iterations and all level sets.
         callback_every: Iterations between calls.
+        gradient_steps: Steps before `max_iterations` that gradients pass through; None for all.
     """
     batch = len(phi)
     stepper = Stepper(config, drive)
+    records, recorded = torch.is_grad_enabled(), gradient_steps or config.max_iterations
     final, moving = phi, torch.arange(batch, device=phi.device)
     iterations = torch.full((batch,), config.max_iterations, dtype=torch.long)
     converged = torch.zeros(batch, dtype=torch.bool)
@@ -265,7 +270,8 @@ def evolve(
     for iteration in range(config.max_iterations):
         done = iteration + 1
         is_check = done % config.check_every == 0 or done == config.max_iterations
-        phi, energy = stepper(phi, iteration, is_check)
+        with torch.set_grad_enabled(records and done > config.max_iterations - recorded):
+            phi, energy = stepper(phi, iteration, is_check)
         is_seen = callback is not None and done % callback_every == 0
         if is_seen or is_check:
             final = phi if len(moving) == batch else final.index_copy(0, moving, phi)

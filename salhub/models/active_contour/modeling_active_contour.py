@@ -26,6 +26,8 @@ from salhub.models.active_contour.saliency_network import SaliencyNetwork
 
 # Soft Dice is taken of a step of this width, so that pixels near the contour learn.
 _LOSS_EPSILON = 0.5
+# The same of a phi that is kept in bounds, as a share of the bound.
+_LOSS_SHARE = 0.2
 _NO_OBJECT = 2**-7
 # How many times more a map weighs that was given or is a network's.
 _HANDED_OVER = 2.0
@@ -140,6 +142,7 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
         labels: Tensor | None = None,
         iter_callback: Callable[[int, Tensor], None] | None = None,
         callback_every: int = 5,
+        gradient_steps: int | None = None,
     ) -> ActiveContourOutput:
         """Segment pictures.
 
@@ -153,6 +156,7 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
             iter_callback: Called with the number of iterations and the level sets (B, H, W), which
                 are not yet turned so that the foreground is negative; (B, 2, H, W) of two.
             callback_every: Iterations between calls.
+            gradient_steps: Steps at the end that gradients pass through; None for all of them.
 
         Returns:
             `ActiveContourOutput`.
@@ -201,9 +205,10 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
                 stops_early=not self.training,
                 callback=iter_callback,
                 callback_every=callback_every,
+                gradient_steps=gradient_steps,
             )
             phi, labels_map = self._oriented(went.level_set, saliency)
-            loss = None if labels is None else _soft_dice(phi, labels)
+            loss = None if labels is None else _soft_dice(phi, labels, config.bound)
         notes, unused = [], self._unused(pixel_values.shape[1] > 1, is_given)
         for index in range(batch):
             said = prepared.restoration.notes(index) if prepared.restoration else []
@@ -391,9 +396,10 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
         return start if is_whole else self._all_phases(start)
 
 
-def _soft_dice(phi: Tensor, labels: Tensor) -> Tensor:
+def _soft_dice(phi: Tensor, labels: Tensor, bound: float | None) -> Tensor:
     """1 - 2 |A B| / (|A| + |B|) of soft masks, meaned over the batch."""
-    soft, truth = torch.sigmoid(-phi / _LOSS_EPSILON), labels.to(phi.device).float()
+    width = _LOSS_EPSILON if bound is None else _LOSS_SHARE * bound
+    soft, truth = torch.sigmoid(-phi / width), labels.to(phi.device).float()
     both = (soft * truth).sum((1, 2))
     return (1 - 2 * both / (soft + truth).sum((1, 2)).clamp(min=1e-6)).mean()
 

@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 # Least values that a step may bring the weights to.
 _LEAST = {"alpha": 0.01, "beta": 0.01, "nu": 0.0, "mu": 0.0, "sigma": 0.5}
+_MOST_MU_STEP = 0.24
 
 
 @dataclass(kw_only=True)
@@ -48,7 +49,9 @@ class ActiveContourArguments(TrainingArguments):
         data: A folder with the folders images and masks, whose files are called alike; or "suite",
             pictures that are drawn.
         preset: Where the weights start, see `SaliencyActiveContourConfig.from_preset`.
-        unrolled_steps: Steps of the descent that gradients pass through.
+        unrolled_steps: Steps of the descent.
+        gradient_steps: Steps at its end that gradients pass through; through many more of the
+            presets "plain" and "lif" they grow without limit.
         held_out: Share of the pictures that is measured on and not learned from, in [0, 1).
         suite_size: Side of the drawn pictures in pixels.
         longest_edge: Longer side that larger pictures of a folder are shrunk to.
@@ -57,6 +60,7 @@ class ActiveContourArguments(TrainingArguments):
     data: str = SUITE
     preset: str = "tuned"
     unrolled_steps: int = 30
+    gradient_steps: int = 3
     held_out: float = 0.25
     suite_size: int = 128
     longest_edge: int = 256
@@ -71,10 +75,16 @@ class ActiveContourArguments(TrainingArguments):
             raise ValueError(f"held_out must be in [0, 1), got {self.held_out}.")
         if self.unrolled_steps < 1:
             raise ValueError(f"unrolled_steps must be 1 or more, got {self.unrolled_steps}.")
+        if self.gradient_steps < 1:
+            raise ValueError(f"gradient_steps must be 1 or more, got {self.gradient_steps}.")
 
 
 class ActiveContourRecipe(TrainingRecipe):
     """Descends the soft Dice of contours that are unrolled, by the weights of the energy.
+
+    Weights that are 0 stay 0, so that LIF stays LIF. Gradients are those of the last steps alone,
+    and pass the bound of phi as if it were not there: they say in which direction a contour moves,
+    not exactly how far.
 
     Example:
         >>> arguments = ActiveContourArguments(output_dir="out", data="cells")
@@ -111,12 +121,10 @@ class ActiveContourRecipe(TrainingRecipe):
                 "weights have no part in the first steps of this preset, so nothing is learned."
             )
         model = SaliencyActiveContourForSegmentation(self.config)
-        # A model without saliency, such as LIF, stays one.
-        model.alpha.requires_grad_(self.config.alpha > 0)
-        if self.config.regulariser == "gaussian":
-            # Nothing depends on them.
-            model.nu.requires_grad_(False)
-            model.mu.requires_grad_(False)
+        self.learned = learned_weights(self.config)
+        for name in LEARNED:
+            getattr(model, name).requires_grad_(name in self.learned)
+        logger.info("Learned are %s; the other weights stay.", ", ".join(self.learned))
         return model
 
     def prepare(self, model: nn.Module, accelerator: Any) -> None:
@@ -136,7 +144,8 @@ class ActiveContourRecipe(TrainingRecipe):
         for row in inputs["rows"].tolist():
             picture = self.pictures[row]
             labels = torch.tensor(picture.mask, device=device)[None]
-            losses.append(model(picture.pixels[None].to(device), labels=labels).loss)
+            pixels, steps = picture.pixels[None].to(device), self.arguments.gradient_steps
+            losses.append(model(pixels, labels=labels, gradient_steps=steps).loss)
         return StepLoss(torch.stack(losses))
 
     @torch.no_grad()
@@ -146,6 +155,8 @@ class ActiveContourRecipe(TrainingRecipe):
             weight = getattr(plain, name)
             if weight.requires_grad:
                 weight.clamp_(min=least)
+        # Above it the configuration is refused.
+        plain.mu.clamp_(max=_MOST_MU_STEP / plain.config.time_step)
 
     def can_validate(self) -> bool:
         return bool(self.held_out)
@@ -185,6 +196,22 @@ class ActiveContourRecipe(TrainingRecipe):
             example='cells = salhub.pipeline("{model}")("sample:cells")\nprint(cells.mask.sum())',
             pipeline_tag="image-segmentation",
         )
+
+
+def learned_weights(config: SaliencyActiveContourConfig) -> tuple[str, ...]:
+    """Weights of the energy that a contour depends on and that are not switched off by 0.
+
+    Example:
+        >>> learned_weights(SaliencyActiveContourConfig.from_preset("lif"))
+        ('beta', 'sigma')
+    """
+    unused = {name for name in LEARNED if getattr(config, name) == 0}
+    if config.regulariser == "gaussian":
+        unused |= {"nu", "mu"}
+    has_window = config.local_energy in ("lif", "rsf") and config.beta > 0
+    if not has_window and (config.saliency_scope == "global" or config.saliency_fit != "means"):
+        unused.add("sigma")
+    return tuple(name for name in LEARNED if name not in unused)
 
 
 @torch.inference_mode()

@@ -240,6 +240,46 @@ def test_weights_are_learned_by_unrolling():
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize(("preset", "steps"), [("tuned", 20), ("plain", 15), ("lif", 15)])
+def test_gradients_of_the_last_steps_neither_vanish_nor_explode(preset, steps):
+    # The tuned contour is perfect here, and bound everywhere.
+    pictures, masks = cases(("star", "clean", 0))
+    model = model_of(preset, max_iterations=steps).train()
+    found = model(pictures, labels=masks, gradient_steps=3)
+    found.loss.backward()
+    names = ("alpha", "beta", "sigma") if preset != "lif" else ("beta", "sigma")
+    sizes = [abs(getattr(model, name).grad.item()) for name in names]
+    assert min(sizes) > 1e-7 and max(sizes) < 100
+    if preset == "tuned":
+        assert (found.masks == masks).all() and found.loss < 0.1
+
+
+def test_gradients_of_few_steps_are_those_of_the_loss():
+    pictures, masks = cases(("star", "clutter", 0))
+    model = model_of("lif", max_iterations=3).train().double()
+    model(pictures.double(), labels=masks, gradient_steps=3).loss.backward()
+    step, losses = 1e-5, []
+    for sign in (1, -1):
+        twin = model.with_settings(beta=1 + sign * step).train()
+        losses.append(twin(pictures.double(), labels=masks).loss.item())
+    expected = (losses[0] - losses[1]) / (2 * step)
+    assert model.beta.grad.item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_badly_chosen_weights_are_learned_back():
+    pictures, masks = cases(("star", "clutter", 0), ("tee", "noise", 0))
+    model = model_of(max_iterations=20, sigma=5.0, alpha=0.1).train()
+    optimizer = torch.optim.Adam([model.alpha, model.beta, model.sigma], lr=0.1)
+    losses = []
+    for _ in range(4):
+        optimizer.zero_grad()
+        loss = model(pictures, labels=masks, gradient_steps=3).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0] - 0.001
+
+
 def test_learned_weights_travel_and_yield_to_what_is_set(tmp_path):
     model = model_of()
     with torch.no_grad():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from salhub.models.active_contour.configuration_active_contour import SaliencyActiveContourConfig
 from salhub.models.active_contour.contour_suite import make_contour_case
 from salhub.models.active_contour.modeling_active_contour import (
     SaliencyActiveContourForSegmentation,
@@ -11,6 +12,7 @@ from salhub.models.active_contour.modeling_active_contour import (
 from salhub.models.active_contour.recipe_active_contour import (
     ActiveContourArguments,
     ActiveContourRecipe,
+    learned_weights,
 )
 from salhub.runner.run import run
 from tests.testers.recipe import TrainingRecipeTester
@@ -65,7 +67,11 @@ def test_the_loss_falls_and_the_weights_are_kept(folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"held_out": 1.0}, "held_out must be"), ({"unrolled_steps": 0}, "unrolled_steps must be")],
+    [
+        ({"held_out": 1.0}, "held_out must be"),
+        ({"unrolled_steps": 0}, "unrolled_steps must be"),
+        ({"gradient_steps": 0}, "gradient_steps must be"),
+    ],
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
@@ -86,3 +92,16 @@ def test_a_model_without_saliency_stays_without(folder, tmp_path):
     run(recipe_of(folder, tmp_path / "out", preset="lif", unrolled_steps=2, batch_size=2))
     model = SaliencyActiveContourForSegmentation.from_pretrained(tmp_path / "out")
     assert model.alpha.item() == 0 and model.beta.item() != 1
+
+
+@pytest.mark.parametrize(
+    ("preset", "learned"),
+    [
+        ("tuned", ("alpha", "beta", "sigma")),
+        ("lif", ("beta", "sigma")),
+        ("rsf", ("beta", "nu", "mu", "sigma")),
+        ("chan_vese", ("beta", "nu")),
+    ],
+)
+def test_what_is_switched_off_is_not_learned(preset, learned):
+    assert learned_weights(SaliencyActiveContourConfig.from_preset(preset)) == learned
