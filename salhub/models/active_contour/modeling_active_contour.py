@@ -69,8 +69,9 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
     """Cuts the salient object out of pictures by a level set.
 
     The weights of the energy are its parameters, so that they can be learned: in training mode, and
-    where there are `labels`, which give a soft Dice loss, gradients pass through the whole descent.
-    Otherwise nothing is recorded, as it would be much.
+    where there are `labels`, which give a soft Dice loss, gradients pass through the descent, or
+    its last `gradient_steps`: through many steps of "plain" and "lif" they explode. They pass the
+    bound of phi as if it were not there. Otherwise nothing is recorded, as it would be much.
 
     Example:
         >>> import torch
