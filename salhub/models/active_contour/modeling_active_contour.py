@@ -40,8 +40,9 @@ class ActiveContourOutput(ModelOutput):
     Args:
         loss: Soft Dice loss, (), when labels were given.
         masks: True for the foreground, bool (B, H, W).
-        level_set: Negative inside the foreground, (B, H, W), float32, or float64 for
-            such pictures; of two level sets, -1 in all regions but the least salient and 1 there.
+        level_set: Negative inside the foreground, (B, H, W), float32, or float64 for such pictures
+            where restoration is off; of two level sets, -1 in all regions but the least salient
+            and 1 there.
         saliency: The map that drove the contour, float32 (B, H, W) in [0, 1].
         energy: Before the last step of each check, (B, T); after the end of a picture its last one.
         iterations: Steps of each picture, int64 (B,).
@@ -221,6 +222,11 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
                 said.append(
                     "Bright and dark objects are equally likely here; set polarity='bright' or "
                     "'dark'."
+                )
+            elif float(prepared.left_out[index]):
+                other = "brighter" if prepared.left_out[index] > 0 else "darker"
+                said.append(
+                    f"Things {other} than the ground were left out; polarity='both' takes them too."
                 )
             notes.append(said)
         phi = torch.where(is_flat[:, None, None], phi.detach().abs() + 1, phi)

@@ -19,6 +19,7 @@ from salhub.models.active_contour.picture_restoration import (
     smoothing_for,
 )
 from salhub.models.active_contour.saliency_maps import (
+    BorderDifference,
     TwoClasses,
     border_difference,
     frequency_tuned,
@@ -45,6 +46,7 @@ class Prepared:
         zeta: Deviation of the smoothing of the level set, (B,).
         restoration: What was done to the picture; None where nothing was asked for.
         is_unsure: Whether the polarity was guessed, bool (B,).
+        left_out: Which things were left out, see `BorderDifference`, (B,).
         is_handed_over: Whether the map was given or is a network's.
     """
 
@@ -56,6 +58,7 @@ class Prepared:
     zeta: Tensor
     restoration: Restoration | None
     is_unsure: Tensor
+    left_out: Tensor
     is_handed_over: bool
 
 
@@ -69,7 +72,7 @@ def prepare(
         pictures: float32 (B, C, H, W) in 0..255.
         given: A map in [0, 1] in place of the configured one, (B, H, W).
     """
-    pictures, restoration, is_unsure = _restored(config, pictures)
+    pictures, restoration, difference = _restored(config, pictures)
     saliency = _saliency(config.saliency, config.polarity, pictures) if given is None else given
     if config.center_prior:
         height, width = saliency.shape[-2:]
@@ -90,23 +93,23 @@ def prepare(
         _contrast(pictures, salient),
         _zeta(config, classes),
         restoration,
-        is_unsure & (given is None),
+        difference.is_unsure & is_border,
+        difference.left_out * is_border,
         given is not None or config.saliency not in OWN_KINDS,
     )
 
 
 def _restored(
     config: SaliencyActiveContourConfig, picture: Tensor
-) -> tuple[Tensor, Restoration | None, Tensor]:
-    """The picture without spikes, noise and blur, and whether its polarity is unsure."""
+) -> tuple[Tensor, Restoration | None, BorderDifference]:
+    """The picture without spikes, noise and blur, and its difference with noise and blur."""
     wanted, nothing = config.restoration, picture.new_zeros(len(picture))
     spikes = smoothing = blur = nothing
     if "spikes" in wanted:
         picture, spikes = remove_spikes(picture)
     difference = border_difference(picture, config.polarity)
-    is_unsure = difference.is_unsure & (config.saliency == "border")
     if not wanted:
-        return picture, None, is_unsure
+        return picture, None, difference
     noise = noise_level(picture)
     if "noise" in wanted:
         smoothing = smoothing_for(noise, difference.contrast)
@@ -119,7 +122,7 @@ def _restored(
     if bool(done.any()):
         changed = filtered(picture, smoothing, blur, relative)
         picture = torch.where(done[:, None, None, None], changed, picture)
-    return picture, Restoration(noise, spikes, smoothing, blur), is_unsure
+    return picture, Restoration(noise, spikes, smoothing, blur), difference
 
 
 def _saliency(kind: str, polarity: str, picture: Tensor) -> Tensor:

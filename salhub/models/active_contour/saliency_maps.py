@@ -21,8 +21,8 @@ _MAD = 1.4826
 _PARTED = 0.5
 # Deviations of the frame's noise that are no object.
 _NOISES = 3.0
-# From this share of the other side on, bright and dark are equally likely.
-_BALANCED = 0.6
+# From these shares of the other side on, bright and dark are equally likely, or both are there.
+_BALANCED, _MIXED = 0.6, 0.1
 _RESIDUAL_SIZE = 64
 
 
@@ -34,12 +34,14 @@ class BorderDifference(NamedTuple):
         contrast: Between the object and the rest, (B,).
         peak: The same of the brightest 0.2 %, which thin objects reach too, (B,).
         is_unsure: Whether bright and dark objects are equally likely, bool (B,).
+        left_out: 1 where brighter things were left out, -1 where darker ones, else 0, (B,).
     """
 
     values: Tensor
     contrast: Tensor
     peak: Tensor
     is_unsure: Tensor
+    left_out: Tensor
 
 
 def border_difference(picture: Tensor, polarity: str = "auto") -> BorderDifference:
@@ -54,28 +56,35 @@ def border_difference(picture: Tensor, polarity: str = "auto") -> BorderDifferen
         polarity: "bright", "dark", "both" or "auto".
     """
     residual = picture - _border_plane(picture)
+    values, is_unsure, left_out = _of_one_tone(residual[:, 0], polarity)
     if picture.shape[1] > 1:
-        values = _distance(residual)
-        is_unsure = torch.zeros(len(values), dtype=torch.bool, device=values.device)
-    else:
-        values = residual[:, 0]
-        usual, bright, dark = _beyond_frame(values)
-        is_unsure = (torch.minimum(bright, dark) > _BALANCED * torch.maximum(bright, dark)) & (
-            polarity == "auto"
-        )
-        sign = {"bright": torch.ones_like(bright), "dark": -torch.ones_like(bright)}.get(polarity)
-        if sign is None:
-            sign = torch.where(dark > bright, -1.0, 1.0)
-        values = values.abs() if polarity == "both" else values * sign[:, None, None]
-        if polarity in ("bright", "dark"):
-            # Objects of the other kind are ground, or the ground itself would stand out from them.
-            values = torch.maximum(values, -usual)
+        # In a batch with coloured ones a grey picture has three channels too.
+        is_grey = (picture == picture[:, :1]).flatten(1).all(1)
+        values = torch.where(is_grey[:, None, None], values, _distance(residual))
+        is_unsure, left_out = is_unsure & is_grey, left_out * is_grey
     flat = values.flatten(1)
     middle = median_of(flat)
     contrast, peak = (
         (quantile_of(flat, share) - middle).clamp(min=1e-3) for share in (0.98, 0.998)
     )
-    return BorderDifference(values, contrast, peak, is_unsure)
+    return BorderDifference(values, contrast, peak, is_unsure, left_out)
+
+
+def _of_one_tone(values: Tensor, polarity: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Signed differences of grey pictures, and `is_unsure` and `left_out`."""
+    usual, bright, dark = _beyond_frame(values)
+    more, less = torch.maximum(bright, dark), torch.minimum(bright, dark)
+    is_auto = polarity == "auto"
+    is_unsure = (less > _BALANCED * more) & is_auto
+    sign = {"bright": torch.ones_like(bright), "dark": -torch.ones_like(bright)}.get(polarity)
+    if sign is None:
+        sign = torch.where(dark > bright, -1.0, 1.0)
+    left_out = -sign * ((less > _MIXED * more) & is_auto)
+    values = values.abs() if polarity == "both" else values * sign[:, None, None]
+    if polarity in ("bright", "dark"):
+        # Objects of the other kind are ground, or the ground itself would stand out from them.
+        values = torch.maximum(values, -usual)
+    return values, is_unsure, left_out
 
 
 def _beyond_frame(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -402,3 +402,22 @@ def test_what_had_no_part_is_said_and_nothing_else(segment, square):
     assert unsure in segment(halves).summary()
     wanted = (halves > 100).astype(np.float32)
     assert unsure not in segment(halves, saliency_map=wanted).summary()
+
+
+def test_things_of_the_other_kind_that_were_left_out_are_said(segment):
+    picture = np.full((60, 80), 130, np.uint8)
+    picture[10:25, 10:25] = picture[30:50, 30:50] = 90
+    assert segment(picture).notes == []
+    picture[10:20, 55:65] = 170
+    result = segment(picture)
+    assert "brighter than the ground were left out" in result.notes[0]
+    assert overlap(result.mask, picture == 90) > 0.95
+    assert overlap(segment(picture, polarity="both").mask, picture != 130) > 0.95
+
+
+def test_a_grey_picture_beside_a_coloured_one_is_what_it_is_alone(segment, square):
+    grey = np.full(SIZE, 130, np.uint8)
+    grey[10:25, 10:25], grey[8:14, 35:41] = 90, 150
+    alone = segment.model(segment.image_processor(grey)["pixel_values"]).masks[0]
+    beside = segment.model(segment.image_processor([square, grey])["pixel_values"]).masks[1]
+    assert torch.equal(alone, beside)
