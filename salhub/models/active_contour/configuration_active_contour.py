@@ -79,7 +79,7 @@ class SaliencyActiveContourConfig(SaliencyConfig):
             in a window, "local", or half of each, "both".
         saliency_fit: [C] "means", squared distance to the means of both sides, as the abstract's
             words suggest; "likelihood", log odds of the two Gaussians that part its histogram at
-            minimum error, which no contour enters, so that no first contour matters.
+            minimum error, which no contour enters, so that the first one matters little.
         local_energy: [R] "lif", "rsf", "chan_vese" or "none".
         alpha: [C] Weight of the saliency; the last one where it decays. It counts twice in
             "two_stage" where the map was given or is a network's.

@@ -45,6 +45,8 @@ class ActiveContourOutput(ModelOutput):
             and 1 there.
         saliency: The map that drove the contour, float32 (B, H, W) in [0, 1].
         energy: Before the last step of each check, (B, T); after the end of a picture its last one.
+            It falls in "rsf", "chan_vese" and "lif_paper". In "tuned" it may rise: the force of the
+            edges is divided by the contrast of each window, and is the slope of no energy.
         iterations: Steps of each picture, int64 (B,).
         converged: False where it ended at `max_iterations` or the picture is flat, bool (B,).
         reasons: Why each stopped, a tuple of B texts.

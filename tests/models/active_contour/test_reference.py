@@ -9,9 +9,11 @@ import torch
 from salhub.models.active_contour.configuration_active_contour import SaliencyActiveContourConfig
 from salhub.models.active_contour.contour_suite import make_contour_case
 from salhub.models.active_contour.initial_contours import initial_level_set
+from salhub.models.active_contour.level_set import smooth_step
 from salhub.models.active_contour.modeling_active_contour import (
     SaliencyActiveContourForSegmentation,
 )
+from salhub.models.active_contour.region_forces import odds_pull, regions_of
 
 SIZE = (26, 31)
 STEPS = 6
@@ -177,6 +179,16 @@ def test_the_saliency_joins_the_local_fit(image):
     found = trace(model, image, start, saliency=torch.from_numpy(saliency)[None])
     expected = slow_saliency_driven(image, 255 * saliency.astype(float), start.double().numpy())
     assert_same(found, expected)
+
+
+def test_the_force_of_the_saliency_goes_down_its_energy():
+    # That of the edges in the tuned preset is the slope of no energy.
+    generator = torch.Generator().manual_seed(0)
+    phi = (2 * torch.rand(1, 1, *SIZE, generator=generator) - 1).requires_grad_()
+    odds = 2 * torch.rand(1, *SIZE, generator=generator) - 1
+    found = odds_pull(regions_of(smooth_step(phi, 0.5)), odds)
+    [slope] = torch.autograd.grad(found.energy.sum(), phi)
+    assert (slope.sign() == -found.force.sign()).all()
 
 
 @pytest.mark.parametrize("preset", ["lif_paper", "rsf", "chan_vese"])
