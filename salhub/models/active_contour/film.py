@@ -14,6 +14,7 @@ from salhub.viz.text import draw_lines
 LINE, EDGE = "#19f0c8", "#10231f"
 _LINE_WIDTH, _EDGE_WIDTH = 2.0, 4.0
 _FINER = 3  # lines are drawn so many times larger, and then made smaller
+_LARGEST_SMOOTH = 2048  # pictures of a longer side show no steps, and would take gigabytes
 _LARGEST_SIDE, _SMALLEST_SIDE = 480, 240
 _STRIP, _LETTERS = 26, 15
 _INK, _PAPER, _TRACK, _DONE = "#1b1b1b", "#ffffff", "#dedede", "#14968a"
@@ -103,15 +104,16 @@ def draw_contours(
 def _line_masks(
     size: tuple[int, int], lines: Sequence[np.ndarray], scale: float
 ) -> tuple[Image.Image, Image.Image]:
-    large = (_FINER * size[0], _FINER * size[1])
+    finer = _FINER if max(size) <= _LARGEST_SMOOTH else 1
+    large = (finer * size[0], finer * size[1])
     masks = []
     for width in (_LINE_WIDTH, _EDGE_WIDTH):
         mask = Image.new("L", large)
         draw = ImageDraw.Draw(mask)
         for line in lines:
-            points = (_FINER * line).ravel().tolist()
-            draw.line(points, 255, max(1, round(_FINER * width * scale)), joint="curve")
-        masks.append(mask.reduce(_FINER))
+            points = (finer * line).ravel().tolist()
+            draw.line(points, 255, max(1, round(finer * width * scale)), joint="curve")
+        masks.append(mask.reduce(finer))
     return masks[0], masks[1]
 
 

@@ -23,8 +23,8 @@ _COLORS = ("auto", "gray", "rgb")
 _WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 # Of 255: pictures that span less are stretched, as what drives the contour takes a level for noise.
 _LEAST_RANGE = 16
-# Of the largest number: what spans less is flat, and its differences are rounding.
-_ROUNDING = 1e-6
+# Steps of the largest number: floats that span less are flat, and their differences are rounding.
+_ROUNDING = 8
 # All neighbours of a pixel but itself.
 _AROUND = np.array([[[1, 1, 1], [1, 0, 1], [1, 1, 1]]], dtype=bool)
 _LUMA = (0.299, 0.587, 0.114)
@@ -280,7 +280,9 @@ def _to_range(values: np.ndarray, notes: list[str], *, is_wide: bool) -> np.ndar
             "numpy.nan_to_num."
         )
     low, high = float(values.min()), float(values.max())
-    is_flat = high - low <= _ROUNDING * max(abs(low), abs(high))
+    step = float(np.finfo(values.dtype).eps) if values.dtype.kind == "f" else 0.0
+    rounding = _ROUNDING * step * max(abs(low), abs(high))
+    is_flat = high - low <= rounding
     if low >= 0 and not is_wide and high <= 255:
         scale = 255.0 if values.dtype.kind == "f" and high <= 1 else 1.0
         if is_flat or scale * (high - low) >= _LEAST_RANGE:
@@ -292,7 +294,7 @@ def _to_range(values: np.ndarray, notes: list[str], *, is_wide: bool) -> np.ndar
     around = ndimage.maximum_filter(values, footprint=_AROUND)
     shared_high = float(np.minimum(values, around).max())
     # A hot pixel must not squeeze all others together.
-    if shared_high - shared_low > _ROUNDING * max(abs(low), abs(high)):
+    if shared_high - shared_low > rounding:
         low, high = shared_low, shared_high
     notes.append(f"Values from {low:.4g} to {high:.4g} became 0 to 255.")
     # Double, as differences of large numbers would be lost.

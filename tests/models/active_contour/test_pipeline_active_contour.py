@@ -129,6 +129,8 @@ def test_floats_of_any_range_give_the_same_mask(segment, square, scale):
     result = segment(dark * (scale / dark.max()))
     assert overlap(result.mask, square[..., 0] > 100) > 0.97
     assert scale == 1 or "became 0 to 255" in result.notes[0]
+    far = segment(dark / dark.max() * 3 + 1e9)
+    assert overlap(far.mask, square[..., 0] > 100) > 0.97
 
 
 def test_a_small_object_of_16_bits_is_not_clipped_and_a_hot_pixel_squeezes_nothing(segment):
