@@ -193,11 +193,14 @@ def _refuse_what_is_no_ct(path: Path, header: Any) -> None:
         raise ValueError(
             f"{path.name} is of modality '{_modality(header)}', whose values are no HU; give a CT."
         )
-    if "NumberOfFrames" in header:
-        return
+    if "NumberOfFrames" not in header:  # of frames, further groups say it
+        _refuse_what_is_no_hu(path, header)
+
+
+def _refuse_what_is_no_hu(path: Path, header: Any, types: Sequence[str] = ("HU",)) -> None:
     # Programs that take out names often leave it empty.
     kind = header.get("RescaleType") or "HU"
-    if kind != "HU":
+    if kind not in types:
         raise ValueError(
             f"{path.name} holds numbers of the type '{kind}' (RescaleType) and not HU; export the "
             "series from the scanner again."
@@ -355,6 +358,13 @@ def _read_frames(path: Path, header: Any) -> Volume:
     check_memory(shape, path.name)
     if "SharedFunctionalGroupsSequence" not in header:
         raise ValueError(f"{path.name} does not say where its frames lie; export the series again.")
+    groups = [*header.SharedFunctionalGroupsSequence,
+              *(header.get("PerFrameFunctionalGroupsSequence") or ())]  # fmt: skip
+    transforms = [one for group in groups
+                  for one in group.get("PixelValueTransformationSequence") or ()]  # fmt: skip
+    for one in transforms or [header]:
+        # Scanners write US, unspecified, into such files whose numbers are HU.
+        _refuse_what_is_no_hu(path, one, ("HU", "US"))
     try:
         found = highdicom.imread(path).get_volume()
     except Exception as error:
@@ -364,4 +374,19 @@ def _read_frames(path: Path, header: Any) -> Volume:
         ) from error
     affine = found.get_affine("RAS")[:, [2, 1, 0, 3]]
     grid = SourceGrid("dicom", path, affine, **closest_axes(affine), header=[header])
-    return _volume(grid, found.array.astype(np.float32).transpose(2, 1, 0), ())
+    values = found.array.astype(np.float32)
+    warnings = []
+    if any(one.get("RescaleType") == "US" for one in transforms):
+        warnings.append(f"{path.name} does not specify the unit of its numbers; HU are assumed.")
+    padding = _padding(header)
+    scales = {(float(one.get("RescaleSlope", 1)), float(one.RescaleIntercept))
+              for one in transforms}  # fmt: skip
+    if padding is not None and len(scales) == 1:
+        [(slope, intercept)] = scales
+        low, high = sorted(end * slope + intercept for end in padding)
+        values[(values >= low - 1e-3) & (values <= high + 1e-3)] = _AIR_HU
+    elif padding is not None:
+        warnings.append(
+            f"{path.name} marks voxels as not measured, and they are taken as they are."
+        )
+    return _volume(grid, values.transpose(2, 1, 0), tuple(warnings))

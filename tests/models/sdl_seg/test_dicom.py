@@ -335,6 +335,24 @@ def test_a_multi_frame_file_is_one_volume(tmp_path):
     np.testing.assert_array_equal(found.astype(bool), expected > 100)
 
 
+def test_a_multi_frame_file_says_what_is_no_measurement_and_no_hu(tmp_path):
+    data = pydicom.dcmread(_shared("eCT_Supplemental.dcm"))
+    raw, before = data.pixel_array, load_volume(_shared("eCT_Supplemental.dcm"))
+    data.add_new("PixelPaddingValue", "US", int(raw.max()))
+    data.save_as(tmp_path / "padded.dcm")
+    volume = load_volume(tmp_path / "padded.dcm")
+    is_padding = before.array == before.array.max()
+    assert is_padding.sum() == (raw == raw.max()).sum()
+    np.testing.assert_array_equal(volume.array, np.where(is_padding, -1000, before.array))
+    assert volume.warnings == (
+        "padded.dcm does not specify the unit of its numbers; HU are assumed.",
+    )
+    data.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence[0].RescaleType = "Z"
+    data.save_as(tmp_path / "z.dcm")
+    with pytest.raises(ValueError, match="numbers of the type 'Z'"):
+        load_volume(tmp_path / "z.dcm")
+
+
 @pytest.mark.parametrize("name", ["693_UNCI.dcm", "CT_small.dcm"])
 def test_one_slice_of_a_real_scanner_is_no_volume(name):
     with pytest.raises(ValueError, match="single slice"):
