@@ -231,7 +231,10 @@ def _split(values: np.ndarray, steps: np.ndarray) -> list[np.ndarray]:
     """A blob as its pieces around local maxima, each voxel going to the nearest one."""
     is_peak = values == _largest_near(values, steps)
     # Scanners cut off what is very bright, which leaves several equal voxels to one clip.
-    plains, count = ndimage.label(is_peak & (values > _LEAST_PEAK * values.max()), _FULL)
+    # In thick slices, neighbours may be further apart than two clips.
+    near = np.linalg.norm((np.argwhere(_FULL) - 1) * steps, axis=1) <= _CLIP_GAP_MM
+    is_top = is_peak & (values > _LEAST_PEAK * values.max())
+    plains, count = ndimage.label(is_top, near.reshape(_FULL.shape))
     if count == 1:
         return [values]
     peaks = np.array(ndimage.center_of_mass(plains > 0, plains, np.arange(1, count + 1)))

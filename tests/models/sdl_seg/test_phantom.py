@@ -182,6 +182,14 @@ def test_a_draw_between_two_groups_is_not_decided(water):
     assert len(markers) == 3 and "at (z, y, x) (8.0, 20.5, 62.5), (9.0, 24.5, 68.5)." in said
 
 
+def test_clips_in_slices_further_apart_than_clips_are_two():
+    volume = np.full((12, 40, 40), -1000.0, dtype=np.float32)
+    volume[1:11, 2:38, 2:38] = 20
+    for place in ((3, 10, 10), (4, 10, 10), (7, 16, 14), (7, 12, 20)):
+        volume[place] = 2500
+    assert len(detect_markers(volume, (6.0, 3.0, 3.0), SDLSegConfig(marker_max_mm3=250))) == 4
+
+
 def test_clips_that_are_alike_are_not_doubted_for_being_near(water):
     steps = (1.5, 1, 1)
     places = np.array([[8, 20, 20], [8, 20, 24.7], [12, 30, 30], [14, 22, 36], [10, 36, 22]])
