@@ -25,12 +25,16 @@ from salhub import (
     LexRankConfig,
     LexRankModel,
     NormGradForImageSaliency,
+    SaliencyActiveContourConfig,
+    SaliencyActiveContourForSegmentation,
     SaliencyVerbalizerModel,
     SalientRelevanceForImageSaliency,
     SalUnConfig,
     SalUnDiffusionConfig,
     SalUnForConditionalDiffusion,
     SalUnForImageClassification,
+    SDLSegConfig,
+    SDLSegForVolumeSegmentation,
     TextClassifierConfig,
     TextClassifierForSequenceClassification,
 )
@@ -74,6 +78,8 @@ SMALL = {
     "text_classifier": lambda: TextClassifierForSequenceClassification(
         TextClassifierConfig(vocab_size=20, embedding_size=4, num_filters=4)
     ),
+    "sdl_seg": lambda: SDLSegForVolumeSegmentation(SDLSegConfig(channels=[2, 2])),
+    "active_contour": lambda: SaliencyActiveContourForSegmentation(SaliencyActiveContourConfig()),
 }
 # What every configuration of transformers has, and values that are not what it has by itself.
 VALUES = {
@@ -93,7 +99,7 @@ VALUES = {
     "transformers_version": "1.0",
     "use_return_dict": False,
     "is_composition": True,
-    "temperature": 0.5,
+    "top_p": 0.5,
     "mehtod": "cam",
 }
 
