@@ -70,7 +70,7 @@ def test_parts_of_a_network_are_measured_and_whole_ones_compared():
     assert table.threads == torch.get_num_threads() and table.num_tokens == 18
     error = table.validate(CONFIG, 3, repeats=2)
     assert len(error.measured) == 3 and min(error.measured) > 0
-    assert error.relative[0] == abs(error.predicted[0] / error.measured[0] - 1)
+    assert error.relative[0] == pytest.approx(abs(error.predicted[0] / error.measured[0] - 1))
     assert error.median <= error.maximum < 20
 
 
