@@ -167,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     use_one_thread()
     peers = find_peers("monai")
-    results = Results("segmentation metrics", "python -m benchmarks.segmentation_metrics", 0)
+    results = Results("segmentation_metrics", "python -m benchmarks.segmentation_metrics", 0)
     results.command += f" --rounds {options.rounds}"
     with measured(results):
         required = measure(results, peers["monai"], pairs(), options.rounds)
