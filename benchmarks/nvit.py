@@ -21,10 +21,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.interleaved import Contender, race, use_one_thread
+from benchmarks.nvit_peers import torch_pruning_scores
+from benchmarks.peers import Peer, find_peers, peers_table
 from benchmarks.report import RESULTS, Requirement, add_race, add_requirements, finish
 from salhub.models.nvit.configuration_nvit import NViTConfig
 from salhub.models.nvit.importance import NViTScores, score_units
-from salhub.models.nvit.latency_table import PARTS, LatencyTable
+from salhub.models.nvit.latency_table import LatencyTable
 from salhub.models.nvit.modeling_nvit import NViTForImageClassification
 from salhub.models.nvit.pruner_nvit import NViTPruner
 from salhub.models.nvit.ranking import GROUP_SIZES, Ranking, RankingSettings
@@ -55,6 +57,7 @@ SCORES: dict[str, dict[str, Any]] = {
     "random": {"score": "random"},
 }
 KEPT = (0.7, 0.5, 0.4)
+_REQUIRED, _PEERS = "Required", "Peers"
 
 
 @dataclass(frozen=True)
@@ -76,16 +79,47 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument(
+        "--only", choices=("fidelity", "speed"),
+        help="a part; what the results file has of the other one is kept",
+    )  # fmt: skip
     parser.add_argument("--output", type=Path, default=RESULTS / "nvit.json")
     options = parser.parse_args(arguments)
     use_one_thread()
-    results = Results("nvit", "python -m benchmarks.nvit", 0)
+    results = Results("nvit", f"python -m benchmarks.nvit --seeds {options.seeds}", 0)
+    peers = find_peers("torch_pruning")
     with measured(results):
-        add_fidelity(results, read_digits(), options.seeds, options.epochs)
-        requirements = [*fidelity_requirements(results), *add_cost(results, options.rounds)]
-        requirements += add_table_error(results, options.rounds)
+        requirements: list[Requirement] = []
+        if options.only != "speed":
+            peer = peers["torch_pruning"]
+            add_fidelity(results, read_digits(), options.seeds, options.epochs, peer)
+            requirements += fidelity_requirements(results)
+        if options.only != "fidelity":
+            requirements += add_cost(results, options.rounds)
+            requirements += add_table_error(results, options.rounds)
         add_requirements(results, requirements)
-    finish(results, {}, options.output)
+    if options.only is not None and options.output.is_file():
+        keep_other_part(results, Results.load(options.output))
+    results.tables.append(peers_table(peers))
+    finish(results, peers, options.output)
+
+
+def keep_other_part(results: Results, earlier: Results) -> None:
+    """Add what an earlier run has measured and this one has not, its requirements among them.
+
+    Args:
+        results: Of this run, to be filled.
+        earlier: Of a run of the other part.
+    """
+    known = {metric.name for metric in results.metrics}
+    results.metrics += [metric for metric in earlier.metrics if metric.name not in known]
+    tables = {table.title: table for table in results.tables}
+    for table in earlier.tables:
+        if table.title not in {*tables, _PEERS}:
+            results.tables.append(table)
+        elif table.title == _REQUIRED:
+            names = {row[0] for row in tables[_REQUIRED].rows}
+            tables[_REQUIRED].rows += [row for row in table.rows if row[0] not in names]
 
 
 def read_digits(seed: int = 0) -> Digits:
@@ -125,24 +159,12 @@ def accuracy(model: NViTForImageClassification, digits: Digits) -> float:
 
 def weights_table(config: NViTConfig) -> LatencyTable:
     """A table whose seconds are the weights of the blocks, to remove shares of them exactly."""
-    grid = {
-        "embedding": np.array([1.0, config.hidden_size]),
-        "head": np.array([1.0, max(config.num_attention_heads)]),
-        "qk": np.array([1.0, max(config.qk_head_dim)]),
-        "v": np.array([1.0, max(config.v_head_dim)]),
-        "mlp": np.array([1.0, max(config.intermediate_size)]),
+    costs = {
+        "attention": lambda wide, head, qk, v: wide * head * (2 * qk + 2 * v),
+        "mlp": lambda wide, neurons: 2 * wide * neurons,
+        "rest": lambda wide: 0 * wide,
     }
-    wide, head, qk, v = np.meshgrid(*(grid[n] for n in PARTS["attention"]), indexing="ij")
-    width, neurons = np.meshgrid(grid["embedding"], grid["mlp"], indexing="ij")
-    seconds = {
-        "attention": wide * head * (2 * qk + 2 * v),
-        "mlp": 2 * width * neurons,
-        "rest": np.zeros(2),
-    }
-    grids = {part: {n: grid[n].tolist() for n in axes} for part, axes in PARTS.items()}
-    return LatencyTable(
-        grids, seconds, 1, config.num_tokens, "weights", "float32", torch.get_num_threads(), "",
-    )  # fmt: skip
+    return LatencyTable.computed(config, costs, device="weights")
 
 
 def pruned_by(
@@ -184,9 +206,9 @@ def uniform(
     raise ValueError(f"the share {share} cannot be reached.")
 
 
-def add_fidelity(results: Results, digits: Digits, seeds: int, epochs: int) -> None:
+def add_fidelity(results: Results, digits: Digits, seeds: int, epochs: int, peer: Peer) -> None:
     """Correlations with what removing groups does, and accuracies after removing many at once."""
-    correlations: dict[str, list[list[float]]] = {name: [] for name in SCORES}
+    correlations: dict[str, list[list[float]]] = {}
     accuracies: dict[str, dict[float, list[float]]] = {}
     before: list[float] = []
     for seed in range(seeds):
@@ -197,8 +219,14 @@ def add_fidelity(results: Results, digits: Digits, seeds: int, epochs: int) -> N
         scores = {
             name: score_units(model, batches, seed=seed, **how) for name, how in SCORES.items()
         }
+        if peer.reason is None:
+            scores |= {
+                f"torch-pruning, {kind}": torch_pruning_scores(model, batches, kind)
+                for kind in ("Taylor", "Hessian")
+            }
         audit = audit_scores(model, batches, scores)
-        for name in SCORES:
+        for name in scores:
+            correlations.setdefault(name, [])
             row = [audit.correlation(name), *(audit.correlation(name, s) for s in STRUCTURES)]
             correlations[name].append(row)
         table = weights_table(model.config)

@@ -2,10 +2,11 @@
 
     python -m benchmarks.nvit_latency --data cifar10.npz --base deit-nano --teacher teacher
 
-`--base` is the folder of `deit-nano`, `--teacher` that of its CNN. For every seed and target the
-network is pruned by NViT, by NViT without credit for time, by magnitude, at random, and uniformly;
-each is fine-tuned with the same steps, and timed beside the original in turns. Runs that are there
-are not made again, so that it may be stopped and started.
+`--base` is `deit-nano`, a folder or a shipped name, `--teacher` its CNN. For every seed and target
+the network is pruned by NViT, by NViT without credit for time, by magnitude, at random, uniformly,
+and by the Taylor scores of Torch-Pruning, on one list or, as in its isomorphic mode, by kind of
+part. Each is fine-tuned with the same steps, and timed beside the original in turns. Runs that are
+there are not made again, so that it may be stopped and started.
 """
 
 import argparse
@@ -20,6 +21,8 @@ import torch
 from benchmarks.experiments import run_once
 from benchmarks.interleaved import Contender, race, use_one_thread
 from benchmarks.nvit import uniform
+from benchmarks.nvit_peers import isomorphic, torch_pruning_scores
+from benchmarks.peers import Peer, find_peers, peers_table
 from benchmarks.report import RESULTS, Requirement, add_requirements, existing_file, finish
 from salhub.data.labelled_pictures import read_labelled_pictures
 from salhub.data.labelled_split import balanced_places
@@ -41,6 +44,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "random": {"score": "random", "eta": 0.0},
     "uniform": {},
 }
+# Scores of a peer, where it is installed, without credit for time, which it does not know.
+PEER_WAYS = ("torch-pruning, global", "torch-pruning, isomorphic")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -50,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--data", type=existing_file, required=True)
-    parser.add_argument("--base", type=Path, required=True)
-    parser.add_argument("--teacher", type=Path, default=None)
+    parser.add_argument("--base", required=True)
+    parser.add_argument("--teacher", default=None)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=10_000, help="to fine-tune on")
     parser.add_argument("--test-images", type=int, default=10_000)
@@ -63,12 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     use_one_thread()
     results = Results("nvit", f"python -m benchmarks.nvit_latency --data {options.data.name}", 0)
+    peers = find_peers("torch_pruning")
     with measured(results):
-        compare(results, options)
-    finish(results, {}, options.output)
+        compare(results, options, peers["torch_pruning"])
+    results.tables.append(peers_table(peers))
+    finish(results, peers, options.output)
 
 
-def compare(results: Results, options: argparse.Namespace) -> None:
+def compare(results: Results, options: argparse.Namespace, peer: Peer) -> None:
     """Every way at every target over all seeds."""
     base, processor = load_classifier(options.base)
     table = _table(base, options)
@@ -76,8 +83,11 @@ def compare(results: Results, options: argparse.Namespace) -> None:
     for seed in range(options.seeds):
         batches = _calibration(base, processor, options, seed)
         for target in TARGETS:
-            for way in WAYS:
-                folder = options.runs / f"{way.replace(' ', '-')}-{target:g}-seed-{seed}"
+            for way in [*WAYS, *(PEER_WAYS if peer.reason is None else ())]:
+                folder = (
+                    options.runs
+                    / f"{way.replace(',', '').replace(' ', '-')}-{target:g}-seed-{seed}"
+                )
                 if not (folder / "pruned" / "config.json").is_file():
                     small = _pruned(way, base, table, batches, target, seed)
                     processor.save_pretrained(folder / "pruned")
@@ -131,8 +141,12 @@ def _pruned(
 ) -> NViTForImageClassification:  # fmt: skip
     if way == "uniform":
         return uniform(base, score_units(base, batches), table, target)
-    pruner = NViTPruner(base, table, seed=seed, **WAYS[way])
-    pruner.score(batches)
+    pruner = NViTPruner(base, table, seed=seed, **WAYS.get(way, {"eta": 0.0}))
+    if way in PEER_WAYS:
+        scores = torch_pruning_scores(base, batches, "Taylor")
+        pruner.scores = scores if way == PEER_WAYS[0] else isomorphic(scores)
+    else:
+        pruner.score(batches)
     return pruner.prune(target)[target]
 
 

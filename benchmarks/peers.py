@@ -19,9 +19,14 @@ KNOWN = {
     "hqq": ("hqq", "weights rounded to few bits without data"),
     "monai": ("monai", "networks and metrics of medical pictures"),
     "skimage": ("scikit-image", "Otsu, Chan-Vese and morphological active contours"),
+    "torch_pruning": ("torch-pruning", "structural pruning by Taylor and Hessian scores"),
     "torchjd": ("torchjd", "gradients of several tasks combined: PCGrad, CAGrad, Nash-MTL"),
+    "clarabel": ("clarabel", "interior point solver of conic programmes"),
     "cvxpy": ("cvxpy", "the solver that CAGrad and Nash-MTL of torchjd need"),
+    "scenedetect": ("scenedetect-headless", "cuts found in films"),
     "erasus": ("erasus", "unlearning, masked gradient ascent among others"),
+    "peft": ("peft", "low-rank adapters (LoRA) of any network"),
+    "sklearn": ("scikit-learn", "logistic regression on frozen features"),
 }
 
 

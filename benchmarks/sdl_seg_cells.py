@@ -27,6 +27,9 @@ STEPS, LONG, TEST_PATIENTS, CHANGED_PATIENTS = 100, 400, 12, 6
 # Coarser than the grid of the shipped models, for so many trainings; masks are measured on the grid
 # of the phantoms.
 _GRID, _PHANTOMS = [3.0, 3.0, 3.0], [3.0, 1.5, 1.5]
+SEEDS = 3
+CURVES = {"patients": (5, 10, 20), "decoys": (0, 4, 8), "steps": (STEPS, LONG)}
+CURVE_ARMS = ("none", "edt_gauss")
 SETTINGS = {True: "clips visible", False: "clips painted out"}
 SCORES = ("dice", "hd95", "assd")
 
@@ -63,19 +66,40 @@ def all_cells() -> list[Cell]:
     """The cells in the order in which they are worth most."""
     both = (False, True)
     cells = [
-        Cell(arm, visible, seed) for seed in range(3) for visible in both for arm in reversed(ARMS)
+        Cell(arm, visible, seed)
+        for seed in range(SEEDS)
+        for visible in both
+        for arm in reversed(ARMS)
     ]
     pair = ("edt_gauss", "none")
-    cells += [Cell(arm, v, 0, decoys=n) for n in (0, 8) for v in both for arm in pair]
+    cells += [
+        Cell(arm, v, seed, decoys=n)
+        for seed in range(SEEDS)
+        for n in (0, 8)
+        for v in both
+        for arm in pair
+    ]
     cells += [
         Cell(arm, v, seed, patients=n)
-        for seed in range(3)
+        for seed in range(SEEDS)
         for n in (5, 10)
         for v in both
         for arm in pair
     ]
-    cells += [Cell(arm, v, seed, steps=LONG) for seed in range(3) for v in both for arm in pair]
+    cells += [Cell(arm, v, seed, steps=LONG) for seed in range(SEEDS) for v in both for arm in pair]
     return cells
+
+
+def cells_of_curve(field: str) -> list[Cell]:
+    """The cells that one of the `CURVES` is drawn from."""
+    return [
+        cell
+        for cell in all_cells()
+        if cell.arm in CURVE_ARMS
+        and getattr(cell, field) in CURVES[field]
+        and dataclasses.replace(cell, **{field: getattr(Cell, field)})
+        == Cell(cell.arm, cell.visible, cell.seed)
+    ]
 
 
 # --- one cell -------------------------------------------------------------------------------------

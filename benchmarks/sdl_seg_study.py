@@ -20,14 +20,17 @@ from benchmarks.report import RESULTS, save_results
 from benchmarks.sdl_seg_cells import (
     ARMS,
     CHANGED_PATIENTS,
-    LONG,
+    CURVE_ARMS,
+    CURVES,
     SCORES,
     SCRIPT,
+    SEEDS,
     SETTINGS,
     STEPS,
     TEST_PATIENTS,
     Cell,
     all_cells,
+    cells_of_curve,
     detection,
     finished,
     run_cell,
@@ -36,6 +39,8 @@ from benchmarks.sdl_seg_cells import (
 )
 from salhub.metrics.segmentation import summarize
 from salhub.results import Results, Table, measured
+
+_TITLE = "Where the saliency map helps SDL-Seg"
 
 
 def report(done: dict[Cell, dict[str, Any]], folder: Path) -> Results:
@@ -52,10 +57,25 @@ def report(done: dict[Cell, dict[str, Any]], folder: Path) -> Results:
             _add_arms(results, done, visible, folder)
         _add_gaps(results, done)
         _add_changes(results, done)
-        curves = {"patients": (5, 10, 20), "decoys": (0, 4, 8), "steps": (STEPS, LONG)}
-        for field, values in curves.items():
-            _add_curve(results, done, field, values)
+        for field in CURVES:
+            _add_curve(results, done, field)
         _add_detection(results, folder)
+    return results
+
+
+def curve_report(
+    done: dict[Cell, dict[str, Any]], field: str, former: Results | None = None
+) -> Results:
+    """One curve alone, to be put into a results file in place of the one that is there.
+
+    Args:
+        done: What was measured now.
+        field: Which of `CURVES`.
+        former: Results that know other seeds, which are kept.
+    """
+    results = Results(SCRIPT, f"python -m benchmarks.{SCRIPT} --curve {field}", 0)
+    with measured(results):
+        _add_curve(results, done, field, former)
     return results
 
 
@@ -126,7 +146,8 @@ def _add_arms(results: Results, done: dict[Cell, dict], visible: bool, folder: P
         "patients, on a grid of 3 mm. Mean (standard deviation) over patients and seeds; the "
         "interval draws whole patients. Masks are the plain threshold, so that the arms differ in "
         "one channel only; the last two columns keep the parts near the clips, for the plain U-Net "
-        "as well. Missed targets are failures of HD95 and ASD and not in their means."
+        "as well. Masks left empty count as missed and are not in the means of HD95 and ASD; one "
+        "that lies elsewhere counts with its distance."
     )
     columns = ["arm", "DSC by seed", "DSC", "95 %", "HD95 mm", "ASD mm", "missed"]
     columns += ["DSC, parts near clips", "HD95, parts near clips"]
@@ -164,7 +185,8 @@ def _add_gaps(results: Results, done: dict[Cell, dict]) -> None:
             )
     note = (
         "DSC with the map less DSC of CT only, for each seed; for how many seeds the median HD95, "
-        "in which missed targets are infinite, is lower; Wilcoxon's signed rank test over patients."
+        "in which masks left empty are infinite, is lower; Wilcoxon's signed rank test over "
+        "patients."
     )
     columns = ["setting", "map", "DSC gained by seed", "HD95 lower", "p"]
     results.tables.append(Table("What the map adds to the CT", note, columns, rows))
@@ -201,19 +223,24 @@ def _add_changes(results: Results, done: dict[Cell, dict]) -> None:
 
 
 def _add_curve(
-    results: Results, done: dict[Cell, dict], field: str, values: tuple[int, ...]
+    results: Results, done: dict[Cell, dict], field: str, former: Results | None = None
 ) -> None:
-    rows = []
+    rows, values = [], CURVES[field]
+    known = {metric.name: metric.value for metric in former.metrics} if former else {}
     for visible in (True, False):
-        for arm in ("none", "edt_gauss"):
+        for arm in CURVE_ARMS:
             cells: list[Any] = [SETTINGS[visible], ARMS[arm]]
             for value in values:
                 seeds = _of(done, arm, visible, **{field: value})
-                if field == "decoys":
-                    seeds = [one for one in seeds if one["cell"]["seed"] == 0]
-                means = [_means(one["rows"])["dice"] for one in seeds]
+                key = f"{field}/{SETTINGS[visible]}/{arm}/{value}"
+                places = {f"{key}/seed {seed}": seed for seed in range(SEEDS)}
+                by_seed = {places[name]: known[name] for name in places if name in known}
+                for one in seeds:
+                    by_seed[one["cell"]["seed"]] = _means(one["rows"])["dice"]
+                means = [by_seed[seed] for seed in sorted(by_seed)]
+                for seed in sorted(by_seed):
+                    results.add_metric(f"{key}/seed {seed}", by_seed[seed])
                 if means:
-                    key = f"{field}/{SETTINGS[visible]}/{arm}/{value}"
                     results.add_metric(key, float(np.mean(means)), n=len(means))
                 spread = f" ({np.std(means, ddof=1):.3f}, {len(means)} seeds)" if means[1:] else ""
                 cells.append(f"{np.mean(means):.3f}{spread}" if means else None)
@@ -226,7 +253,8 @@ def _add_curve(
         ),
         "decoys": (
             "More decoys",
-            "DSC on the test patients, seed 0. Decoys look like the bed and have no clips.",
+            "DSC on the test patients, which have as many decoys as those learned from; mean "
+            "(standard deviation over seeds). Decoys look like the bed and have no clips.",
         ),
         "steps": (
             "More steps",
@@ -252,6 +280,15 @@ def _add_detection(results: Results, folder: Path) -> None:
     results.tables.append(Table("Finding the clips", note, columns, rows))
 
 
+def _merge_curve(done: dict[Cell, dict], options: argparse.Namespace) -> None:
+    """Put a curve into the results that are there, their page, and those of a card."""
+    former = Results.load(options.output)
+    found = curve_report(done, options.curve, former)
+    for path in filter(None, (options.output, options.results)):
+        add_to_results(found, path)
+    save_results(Results.load(options.output), options.output, _TITLE)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, and write the tables after each cell."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{SCRIPT}", description=__doc__)
@@ -260,16 +297,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--part", default="0/1", help="I/N: every N-th cell from the I-th on")
     parser.add_argument("--report", action="store_true", help="tables of what is there only")
     parser.add_argument("--results", type=results_file, help="of a card, to add the tables to")
+    parser.add_argument(
+        "--curve",
+        choices=tuple(CURVES),
+        help="this curve alone, put into the results that are there",
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     options.runs.mkdir(parents=True, exist_ok=True)
     index, count = map(int, options.part.split("/"))
     if not options.report:
-        for cell in all_cells()[index::count]:
+        cells = all_cells() if options.curve is None else cells_of_curve(options.curve)
+        for cell in cells[index::count]:
             run_cell(cell, options.runs)
             print(f"{cell.name} is done", flush=True)
-    results = report(dict(finished(options.runs)), options.runs)
-    for path in save_results(results, options.output, "Where the saliency map helps SDL-Seg"):
+    done = dict(finished(options.runs))
+    if options.curve is not None:
+        _merge_curve(done, options)
+        return
+    results = report(done, options.runs)
+    for path in save_results(results, options.output, _TITLE):
         print(f"Wrote {path}")
     if options.results is not None:
         add_to_results(results, options.results)

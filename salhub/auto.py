@@ -14,7 +14,10 @@ _TASKS = (
     Task("extractive-summarization", "salhub.models.lexrank.pipeline_lexrank", "ExtractiveSummarizationPipeline"),
     Task("image-generation", "salhub.models.salun.pipeline_salun_diffusion", "ImageGenerationPipeline"),
     Task("saliency-verbalization", "salhub.models.verbalizer.pipeline_verbalizer", "SaliencyVerbalizationPipeline"),
+    Task("multi-task", "salhub.models.rep_mtl.pipeline_rep_mtl", "MultiTaskPipeline"),
     Task("volume-segmentation", "salhub.models.sdl_seg.pipeline_sdl_seg", "VolumeSegmentationPipeline"),
+    Task("video-editing", "salhub.models.editiq.pipeline_editiq", "VideoEditingPipeline"),
+    Task("zero-shot-image-classification", "salhub.models.disa.pipeline_disa", "ZeroShotImageClassificationPipeline", is_transformers_own=True),
     Task("text-generation", "salhub.pipelines.text_generation", "TextGenerationPipeline", page="salhub.ui.text_generation:TextGenerationPage", is_transformers_own=True, runs_networks=True),
 )
 
@@ -27,7 +30,11 @@ _METHODS = (
     Method("sdl_seg", "arXiv:2105.02771", "sdl-seg-phantom"),
     Method("verbalizer", "arXiv:2210.07222", "verbalizer-movie-reviews"),
     Method("slim_llm", "arXiv:2405.14917", "slim-llm-tiny-llama-w2"),
+    Method("nvit", "arXiv:2110.04869", "nvit-cifar10-050"),
+    Method("disa", "arXiv:2505.19373", "disa-tiny-clip-cifar10"),
     Method("active_contour", "arXiv:2205.11063", "active-contour-saliency"),
+    Method("rep_mtl", "arXiv:2507.21049", "rep-mtl-rooms"),
+    Method("editiq", "arXiv:2502.02172", "editiq-stage"),
 )
 
 _MODELS = (
@@ -40,10 +47,15 @@ _MODELS = (
     Model("sdl_seg", "sdl_seg", "volume-segmentation", "SDLSegConfig", "SDLSegForVolumeSegmentation"),
     Model("verbalizer", "verbalizer", "saliency-verbalization", "VerbalizerConfig", "SaliencyVerbalizerModel"),
     Model("slim_llm", "slim_llm", "text-generation", "transformers.LlamaConfig", "transformers.LlamaForCausalLM", "AutoModelForCausalLM", quantizer="SlimLLMQuantizer"),
+    Model("nvit", "nvit", "image-classification", "NViTConfig", "NViTForImageClassification", "AutoModelForImageClassification", image_processor="NViTImageProcessor"),
+    Model("disa", "disa", "zero-shot-image-classification", "DiSaConfig", "DiSaForImageClassification"),
     Model("active_contour", "active_contour", "image-segmentation", "SaliencyActiveContourConfig", "SaliencyActiveContourForSegmentation", image_processor="SaliencyActiveContourImageProcessor"),
+    Model("rep_mtl", "rep_mtl", "multi-task", "RepMTLConfig", "RepMTLForMultiTask", image_processor="RepMTLImageProcessor"),
+    Model("editiq", "editiq", "video-editing", "EditIQConfig", "EditIQModel"),
     Model(None, "efficientnet_lite", "image-classification", "EfficientNetLiteConfig", "EfficientNetLiteForImageClassification", "AutoModelForImageClassification", image_processor="EfficientNetLiteImageProcessor"),
     Model(None, "cifar_resnet", "image-classification", "CifarResNetConfig", "CifarResNetForImageClassification", "AutoModelForImageClassification", image_processor="CifarResNetImageProcessor"),
     Model(None, "conditional_unet", "image-generation", "ConditionalUNetConfig", "ConditionalUNetForDiffusion"),
+    Model(None, "tiny_clip", "zero-shot-image-classification", "transformers.CLIPConfig", "transformers.CLIPModel", "AutoModelForZeroShotImageClassification"),
     Model(None, "tiny_llama", "text-generation", "transformers.LlamaConfig", "transformers.LlamaForCausalLM", "AutoModelForCausalLM"),
     Model(None, "text_classifier", "text-classification", "TextClassifierConfig", "TextClassifierForSequenceClassification", "AutoModelForSequenceClassification"),
 )
@@ -55,10 +67,18 @@ _RECIPES = (
     RecipeEntry("conditional-unet", "train", "salhub.backbones.conditional_unet.recipe_conditional_unet", "ConditionalUNetRecipe"),
     RecipeEntry("lexrank", "train", "salhub.models.lexrank.recipe_lexrank", "LexRankRecipe", "salhub run {folder} article.txt"),
     RecipeEntry("text-classifier", "train", "salhub.backbones.text_classifier.recipe_text_classifier", "TextClassifierRecipe", 'salhub run verbalizer "A text." --classifier {folder}'),
+    RecipeEntry("tiny-clip", "train", "salhub.backbones.tiny_clip.recipe_tiny_clip", "TinyClipRecipe"),
     RecipeEntry("tiny-llama", "train", "salhub.backbones.tiny_llama.recipe_tiny_llama", "TinyLlamaRecipe", 'salhub run {folder} "The film"'),
     RecipeEntry("sdl-seg", "train", "salhub.models.sdl_seg.recipe_sdl_seg", "SDLSegRecipe", "salhub run {folder} scan.nii.gz"),
     RecipeEntry("verbalizer", "train", "salhub.models.verbalizer.recipe_verbalizer", "VerbalizerRecipe", 'salhub run {folder} "A text."'),
+    RecipeEntry("deit-nano-teacher", "train", "salhub.models.nvit.recipe_deit_nano", "DeiTNanoTeacherRecipe", "salhub run normgrad photo.jpg --classifier {folder}"),
+    RecipeEntry("deit-nano", "train", "salhub.models.nvit.recipe_deit_nano", "DeiTNanoRecipe", "salhub run {folder} photo.jpg"),
+    RecipeEntry("nvit", "compress", "salhub.models.nvit.recipe_nvit", "NViTRecipe", "salhub run {folder} photo.jpg"),
+    RecipeEntry("nvit-finetune", "train", "salhub.models.nvit.recipe_nvit_finetuning", "NViTFineTuningRecipe", "salhub run {folder} photo.jpg"),
+    RecipeEntry("disa", "train", "salhub.models.disa.recipe_disa", "DiSaRecipe", "salhub run {folder} photo.jpg"),
+    RecipeEntry("editiq", "train", "salhub.models.editiq.recipe_editiq", "EditIQRecipe", "salhub run {folder} film.mp4 --transcript talk.srt"),
     RecipeEntry("active-contour", "train", "salhub.models.active_contour.recipe_active_contour", "ActiveContourRecipe", "salhub run {folder} photo.png"),
+    RecipeEntry("rep-mtl", "train", "salhub.models.rep_mtl.recipe_rep_mtl", "RepMTLRecipe", "salhub run {folder} photo.jpg"),
     RecipeEntry("apiq-saliency", "compress", "salhub.models.apiq_saliency.recipe_apiq_saliency", "ApiQSaliencyRecipe", 'salhub run {folder} "The film"'),
     RecipeEntry("salun-resnet8", "train", "salhub.models.salun.recipe_salun_training", "SalUnClassifierRecipe", "salhub run normgrad photo.jpg --classifier {folder}"),
     RecipeEntry("salun-ddpm", "train", "salhub.models.salun.recipe_salun_training", "SalUnDiffusionModelRecipe"),
@@ -91,7 +111,11 @@ FUNCTIONS = {
     "detect_markers": "salhub.models.sdl_seg.marker_detection",
     "read_nnunet": "salhub.models.sdl_seg.nnunet_folder",
     "write_nnunet": "salhub.models.sdl_seg.nnunet_folder",
+    "LatencyTable": "salhub.models.nvit.latency_table",
+    "load_nvit_pruner": "salhub.models.nvit.planning",
     "quantize_slim_llm": "salhub.models.slim_llm.quantize_model",
+    "RepMTLRegularizer": "salhub.models.rep_mtl.rep_mtl_regularizer",
+    "rep_mtl_terms": "salhub.models.rep_mtl.rep_mtl_terms",
 }
 
 register(tasks=_TASKS, methods=_METHODS, models=_MODELS, recipes=_RECIPES)

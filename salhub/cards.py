@@ -4,6 +4,7 @@ import dataclasses
 import fnmatch
 import importlib.util
 import inspect
+import io
 import json
 import math
 import os
@@ -12,12 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from transformers import PreTrainedConfig
 
 from salhub import manifest
 from salhub.entries import Model, entry_of
 from salhub.errors import CardError, UnknownNameError, did_you_mean
-from salhub.files import to_bytes
+from salhub.files import to_bytes, write_bytes
 from salhub.manifest import CARD_FILE, NAMESPACE, BundledModel
 from salhub.model_card import Facts, card_text
 from salhub.results import Results, cards_folder, read_results
@@ -35,6 +37,7 @@ REQUIRED_FACTS = (
     "license",
 )
 _PICTURE = ".png"
+_NUM_COLOURS = 256
 # A whole configuration by itself; the card of the backbone has it.
 _NOT_SHOWN = frozenset({"backbone_config"})
 
@@ -144,6 +147,19 @@ def save_picture(name: str, path: str | os.PathLike) -> None:
     # Made again, the picture is the same.
     sample = Facts.read(*_fact_files(model)).sample or kind.sample
     run(sample, **kind.fixed_settings).save(path, view="plot")
+    _save_in_few_colours(Path(path))
+
+
+def _save_in_few_colours(path: Path) -> None:
+    """Write a picture anew in 256 colours if that saves bytes, which all installations carry."""
+    with Image.open(path) as opened:
+        picture = opened.convert("RGB")
+    palette = picture.quantize(_NUM_COLOURS, method=Image.Quantize.MAXCOVERAGE, kmeans=2)
+    few_colours = picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+    content = io.BytesIO()
+    few_colours.save(content, format="PNG", optimize=True)
+    if content.tell() < path.stat().st_size:
+        write_bytes(path, content.getvalue())
 
 
 def is_installed() -> bool:

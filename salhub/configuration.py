@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import inspect
 import re
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -40,6 +41,7 @@ _HANDLED_KEYS = frozenset({"name_or_path", "return_unused_kwargs", "torch_dtype"
 # Fields of every configuration of transformers that classifiers have a use for.
 CLASS_FIELDS = frozenset({"id2label", "label2id", "num_labels", "problem_type"})
 
+_MOST_WHOLE = 2**53  # beyond it floating point skips some
 # A number of hundreds of digits, or the like.
 _LONG = re.compile(r"(\S{60})\S{20,}")
 
@@ -51,7 +53,8 @@ def strict(cls: type[Config]) -> type[Config]:
 
     This is `huggingface_hub.dataclasses.strict`, whose own errors put a line about the validator
     before the sentence a person needs. Fields that are `Literal` words, or those or None, are
-    choices; those that are `ranged` hold numbers of their range.
+    choices; those that are `ranged` hold numbers of their range. A whole number is a number: 1 may
+    stand for 1.0.
 
     Example:
         >>> @strict
@@ -67,12 +70,20 @@ def strict(cls: type[Config]) -> type[Config]:
         if choices := choices_of(field.type):
             is_choice = functools.partial(check_choice, field.name, choices=choices)
             strict_class.__validators__[field.name][0] = is_choice
+        elif float in (field.type, *typing.get_args(field.type)):
+            validators = strict_class.__validators__[field.name]
+            validators[0] = functools.partial(_check_number, validators[0])
         if limits := field.metadata.get("range"):
             in_range = functools.partial(limits.check, field.name)
             strict_class.__validators__[field.name].append(in_range)
     for name in ("__init__", "__setattr__", "validate"):
         setattr(cls, name, _in_plain_words(getattr(cls, name)))
     return cls
+
+
+def _check_number(check: Callable[[Any], None], value: Any) -> None:
+    """Check the kind of a value as if a whole number was one with a fraction."""
+    check(float(value) if type(value) is int and abs(value) < _MOST_WHOLE else value)
 
 
 def _in_plain_words(function: Callable) -> Callable:

@@ -21,6 +21,7 @@ _NETWORKS = {
     "image-classification": "AutoModelForImageClassification",
     "text-classification": "AutoModelForSequenceClassification",
     "text-generation": "AutoModelForCausalLM",
+    "zero-shot-image-classification": "AutoModelForZeroShotImageClassification",
 }
 
 

@@ -193,6 +193,64 @@ class SaliencyPreTrainedModel(LoadedByName, PreTrainedModel):
         return twin
 
 
+class LearnedSettingsModel(SaliencyPreTrainedModel):
+    """Base of models whose parameters are numbers of their configuration.
+
+    Each is a field of the configuration, from which it begins, and a parameter of shape ().
+
+    Attributes:
+        learned_settings: Names of the fields.
+    """
+
+    learned_settings: tuple[str, ...] = ()
+
+    def __init__(self, config: SaliencyConfig, *arguments: Any, **kwargs: Any) -> None:
+        super().__init__(config, *arguments, **kwargs)
+        for name in self.learned_settings:
+            self.register_parameter(name, nn.Parameter(torch.tensor(float(getattr(config, name)))))
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if module is self:
+            for name in self.learned_settings:
+                init.constant_(getattr(self, name), float(getattr(self.config, name)))
+
+    @classmethod
+    def from_pretrained(cls, *arguments: Any, **kwargs: Any) -> Any:
+        """Load a model; a number that is set here replaces the learned one.
+
+        See `SaliencyPreTrainedModel.from_pretrained`.
+        """
+        loaded = super().from_pretrained(*arguments, **kwargs)
+        model = loaded[0] if kwargs.get("output_loading_info") else loaded
+        model._take(kwargs)
+        return loaded
+
+    def with_settings(self, **settings: Any) -> Self:
+        """As of every model; numbers that are set here replace the learned ones."""
+        twin = super().with_settings(**settings)
+        twin._take(settings)
+        return twin
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Save the model; the configuration then says the numbers as they are."""
+        self._take({})
+        super().save_pretrained(save_directory, **kwargs)
+
+    @torch.no_grad()
+    def _take(self, settings: dict[str, Any]) -> None:
+        for name in self.learned_settings:
+            old = getattr(self, name)
+            if name in settings:
+                # Not in place: a twin may share the number.
+                new = torch.full_like(old, settings[name])
+                setattr(self, name, nn.Parameter(new, old.requires_grad))
+            value = float(getattr(self, name))
+            # As float32 the number would be another one than was written.
+            if abs(value - getattr(self.config, name)) > 1e-6 * abs(value):
+                setattr(self.config, name, value)
+
+
 class ParameterFreeModel(SaliencyPreTrainedModel):
     """Base of models that learn nothing, such as a graph algorithm or an active contour.
 

@@ -28,6 +28,8 @@ _WEIGHTS_INDEX = "model.safetensors.index.json"
 # File -> what writes it; everything else is of the model.
 _WRITERS = {"preprocessor_config.json": "image_processor", "tokenizer_config.json": "tokenizer"}
 _CARD = "README.md"
+# The field by which a model that adds to another one names it, as in peft.
+_BASE = "base_model_name_or_path"
 _RESULTS = "results.json"
 # What a model folder is made of; optimizer states, pickles and logs stay at home.
 _PUSHED_SUFFIXES = (".json", ".safetensors", ".md", ".txt", ".model", ".jinja")
@@ -158,10 +160,36 @@ def _saved_model(folder: Path) -> tuple[dict[str, Content], Model | None]:
         and (not exported or path.name in exported or path.name.startswith(_PUSHED_NAMES))
     }
     files |= {name: folder / name for name in sorted(exported)}
+    files |= _base_beside(folder, config)
     skipped = sorted({path.name for path in folder.iterdir()} - files.keys())
     if skipped:
         logger.info("%s: not pushed: %s", folder, ", ".join(skipped))
     return files, entry
+
+
+def _base_beside(folder: Path, config: Mapping) -> dict[str, Content]:
+    """Files of the model that another one adds to, where its configuration says it lies beside.
+
+    Raises:
+        ValueError: It is not there, or is named by a folder that nobody else has.
+    """
+    base = config.get(_BASE)
+    if not isinstance(base, str):
+        return {}
+    if not base.startswith("./"):
+        if Path(base).is_dir():
+            raise ValueError(
+                f"{folder} names the model that it adds to by a folder of this machine, '{base}', "
+                "which others do not have; save both by save_pretrained(folder, save_base=True), "
+                "or name one of the Hub."
+            )
+        return {}
+    inner = folder / base
+    if not (inner / "config.json").is_file():
+        raise ValueError(f"{folder} is incomplete: the model that it adds to is not in {inner}.")
+    _refuse_links(inner)
+    found = [path for path in sorted(inner.iterdir()) if _belongs_to_model(path)]
+    return {f"{inner.relative_to(folder).as_posix()}/{path.name}": path for path in found}
 
 
 def _refuse_links(folder: Path) -> None:

@@ -26,33 +26,49 @@ SECONDS_OF_A_METHOD = 60.0
 BUDGETS_OF_METHODS = {
     # Two kinds of model and fourteen recipes, with real kills and processes of `salhub unlearn`.
     "salun": 160.0,
+    # Films are drawn, encoded, edited and read back.
+    "editiq": 150.0,
+    # CLIPs of two encoders, and all ways of learning and masking.
+    "disa": 90.0,
+    # Networks of five kinds beside slow restatements of every rule.
+    "normgrad": 100.0,
+    "salient_relevance": 110.0,
 }
 # Processor seconds of `_slowness` on an idle core of the machine that the budgets are meant for.
-REFERENCE = 0.14
+REFERENCE = 0.20
 # A test that waits may take this many times its budget by the clock.
 PATIENCE = 8
 # Tests that may cost more, and why. A name covers all that begin with it.
 BUDGETS = {
     # Two processes that import everything and work together.
-    "tests/cli/test_train.py": 25,
+    "tests/cli/test_train.py": 40,
     "tests/runner/test_processes.py": 25,
     "tests/models/salun/test_interrupted_runs.py": 30,
     # The program on the page draws a hundred pictures.
     "tests/models/salun/test_page_salun.py": 12,
+    # A scene is drawn, encoded, edited, and encoded again.
+    "tests/models/editiq": 12,
     # Machines with settings of their own, see `machine.py`.
     "tests/hub": 12,
     "tests/test_auto.py": 10,
+    # The picture of a card is drawn twice.
+    "tests/test_cards.py::test_the_command_writes_card_and_picture": 10,
     "tests/test_docs.py": 25,
     # 200 photos through EfficientNet-Lite0.
     "tests/backbones/test_efficientnet_lite.py::test_accuracy": 40,
     # A copy of the package with machines of its own.
     "tests/test_newcomer.py": 40,
     # A browser, and every page.
-    "tests/ui": 20,
-    "tests/spaces": 15,
+    "tests/ui": 45,
+    "tests/spaces": 30,
     # Everything that is public is imported, and every race is run once.
-    "tests/test_architecture.py::test_import_is_light": 20,
-    "tests/benchmarks": 10,
+    "tests/test_architecture.py": 20,
+    "tests/benchmarks": 20,
+    # torch traces the network twice and writes it as ONNX.
+    "tests/models/nvit/test_pruning.py::test_a_pruned_network_is_written": 25,
+    "tests/models/disa/test_export_disa.py": 25,
+    # The page's program runs as a person would run it.
+    "tests/models/active_contour/test_page_active_contour.py": 12,
     # Processes of their own.
     "tests/testers": 10,
     "tests/quantization/test_quantizer.py::TestPackedToy::test_a_new_process": 10,
@@ -93,6 +109,8 @@ def _slowness() -> float:
     """How many times longer work takes than on the machine that the budgets are meant for."""
     before = time.process_time()
     sum(range(10_000_000))
+    # Virtual machines may take ten times as long for memory that was not used before.
+    _ = b"x" * 128_000_000
     return max(1.0, (time.process_time() - before) / REFERENCE)
 
 

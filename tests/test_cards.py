@@ -121,8 +121,8 @@ def test_the_hub_can_read_the_front_matter(cards, name):
     assert data.library_name == "salhub"
     assert data.license == manifest.read_manifest()[name].license
     assert "saliency" in data.tags
-    kind = entry_of(name).pipeline_class
-    assert data.pipeline_tag == getattr(kind, "hub_task", "image-classification")
+    entry = entry_of(name)
+    assert data.pipeline_tag == getattr(entry.pipeline_class, "hub_task", entry.task)
 
 
 def test_headline_numbers_become_the_model_index(cards):

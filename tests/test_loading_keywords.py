@@ -20,11 +20,16 @@ from salhub import (
     CifarResNetForImageClassification,
     ConditionalUNetConfig,
     ConditionalUNetForDiffusion,
+    EditIQConfig,
+    EditIQModel,
     EfficientNetLiteConfig,
     EfficientNetLiteForImageClassification,
     LexRankConfig,
     LexRankModel,
     NormGradForImageSaliency,
+    NViTConfig,
+    NViTForImageClassification,
+    RepMTLForMultiTask,
     SaliencyActiveContourConfig,
     SaliencyActiveContourForSegmentation,
     SaliencyVerbalizerModel,
@@ -40,6 +45,8 @@ from salhub import (
 )
 from salhub.entries import MODELS
 from salhub.errors import IntegrityError
+from tests.models.disa.small_disa import small_model as small_disa
+from tests.models.rep_mtl.small_tasks import small_config
 
 SMALL_UNET = {"image_size": 8, "base_channels": 8, "channel_multipliers": [1], "num_classes": 2}
 
@@ -80,6 +87,20 @@ SMALL = {
     ),
     "sdl_seg": lambda: SDLSegForVolumeSegmentation(SDLSegConfig(channels=[2, 2])),
     "active_contour": lambda: SaliencyActiveContourForSegmentation(SaliencyActiveContourConfig()),
+    "rep_mtl": lambda: RepMTLForMultiTask(small_config()),
+    "disa": small_disa,
+    "editiq": lambda: EditIQModel(EditIQConfig()),
+    "nvit": lambda: NViTForImageClassification(
+        NViTConfig(
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            qk_head_dim=4,
+            v_head_dim=4,
+            intermediate_size=8,
+            image_size=16,
+        )
+    ),
 }
 # What every configuration of transformers has, and values that are not what it has by itself.
 VALUES = {

@@ -4,8 +4,8 @@ import pytest
 import torch
 import transformers
 
-from salhub.models.lexrank.sentence_encoder import SentenceEncoder
 from salhub.models.verbalizer.modeling_verbalizer import SaliencyVerbalizerModel
+from salhub.sentence_encoder import SentenceEncoder
 from salhub.tokenizing import batches_of, load_tokenizer, refuse_empty, token_limit
 from tests.models.verbalizer.networks import bert, bert_tokenizer
 

@@ -19,7 +19,7 @@ from salhub.entries import (
     setting_names,
 )
 from salhub.errors import ModelNotFoundError, plain_letters
-from salhub.hub import HUB_KEYWORDS, canonical_name, hub_keywords
+from salhub.hub import HUB_KEYWORDS, canonical_name, hub_keywords, load
 from salhub.manifest import NAMESPACE
 
 # Taken from options of their own, or not to be written on a command line.
@@ -120,6 +120,10 @@ class NetworkChoice:
         parts = {"model": model.to(device)}
         if self.entry.task == "text-classification":
             parts["tokenizer"] = load_tokenizer(self.name, **settings)
+        elif self.entry.task == "zero-shot-image-classification":
+            from transformers import AutoProcessor
+
+            parts["processor"] = load(AutoProcessor, self.name, backend="pil", **settings)
         else:
             parts["image_processor"] = load_image_processor(self.name, **settings)
         return SimpleNamespace(**parts)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from salhub.errors import choices_of
 
-_ARGUMENT = re.compile(r" {4}(\w+): (.*)")
+_ARGUMENT = re.compile(r" {4}(\w+(?:, \w+)*):(?: (.*))?")
 
 
 class ConfigField(NamedTuple):
@@ -60,16 +60,18 @@ def docstring_arguments(documented: Any) -> dict[str, str]:
     """
     section = (inspect.getdoc(documented) or "").partition("\nArgs:\n")[2]
     texts: dict[str, str] = {}
-    name = None
+    names: list[str] = []
     for line in section.splitlines():
         if line and not line.startswith(" "):
             break
         match = _ARGUMENT.fullmatch(line)
         if match:
-            name = match[1]
-            texts[name] = match[2]
-        elif name and line.strip():
-            texts[name] += " " + line.strip()
+            # Settings that are explained together share the text.
+            names = match[1].split(", ")
+            texts.update(dict.fromkeys(names, match[2] or ""))
+        elif line.strip():
+            for name in names:
+                texts[name] = f"{texts[name]} {line.strip()}".lstrip()
     return texts
 
 

@@ -107,8 +107,14 @@ def folder_target(output: str | None, source: str, choice: Choice) -> Path:
     """Return the folder that the results of a folder go to.
 
     Raises:
-        ValueError: It is the input folder, or a file.
+        ValueError: It is the input folder, a file, or called like one.
     """
+    writable = choice.pipeline_class.result_class.writers
+    if output and not Path(output).exists() and Path(output).suffix.lower() in writable:
+        raise ValueError(
+            f"'{output}' is called like a file, and the outputs of a folder need a folder; give "
+            f"-o {Path(output).stem} --format {Path(output).suffix[1:].lower()}."
+        )
     folder = Path(output or output_name(Path(source).resolve().name, f"-{choice.short_name}"))
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; the outputs of a folder need a folder.")

@@ -79,6 +79,26 @@ class ClassNames:
         return f"There is no class '{asked}'.{hint} Give a name, or an index{most}."
 
 
+def synonyms_of(name: str) -> list[str]:
+    """The names of a class that lists several, the usual one first, with spaces for "_".
+
+    Example:
+        >>> synonyms_of("goldfish, Carassius auratus")
+        ['goldfish', 'Carassius auratus']
+    """
+    return [one for part in name.split(",") if (one := part.replace("_", " ").strip())]
+
+
+def first_name(name: str) -> str:
+    """The usual name of a class, the first of its synonyms; as it is where there is none.
+
+    Example:
+        >>> first_name("goldfish, Carassius auratus")
+        'goldfish'
+    """
+    return next(iter(synonyms_of(name)), name)
+
+
 def _whole(asked: Any) -> int:
     try:
         if isinstance(asked, SupportsIndex) and not isinstance(asked, bool):

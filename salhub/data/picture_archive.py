@@ -22,6 +22,8 @@ from salhub.files import require_file
 
 _JPEG_KEYS = {"jpeg_bytes", "offsets", "labels", "is_test"}
 _ARRAY_KEYS = {"train_images", "train_labels", "test_images", "test_labels"}
+# JPEG files of two parts, as Tiny-ImageNet is passed on.
+_PART_KEYS = {f"{part}_{what}" for part in ("train", "val") for what in ("bytes", "len", "label")}
 # Grey, grey with opacity, RGB, RGB with opacity.
 _CHANNELS = (1, 2, 3, 4)
 
@@ -31,11 +33,12 @@ logger = logging.getLogger(__name__)
 class PictureArchive:
     """Reads labels at once, and pictures when they are asked for.
 
-    Two layouts are known. Pictures as JPEG files one after another: `jpeg_bytes` uint8, `offsets`
-    int64 (N + 1,), `labels` (N,), `is_test` bool (N,). Pictures as numbers: `train_images` uint8
-    (N, H, W), (N, H, W, C) or (N, C, H, W), `train_labels`, `test_images`, `test_labels`. What is
-    transparent is put on white. Either may name its classes in `class_names`. Nothing in the file
-    is ever unpickled.
+    Three layouts are known. Pictures as JPEG files one after another: `jpeg_bytes` uint8, `offsets`
+    int64 (N + 1,), `labels` (N,), `is_test` bool (N,). The same in two parts: `train_bytes` uint8,
+    `train_len` (n,) the bytes of every file, `train_label` (n,), and `val_bytes`, `val_len`,
+    `val_label` for testing. Pictures as numbers: `train_images` uint8 (N, H, W), (N, H, W, C) or
+    (N, C, H, W), `train_labels`, `test_images`, `test_labels`. What is transparent is put on white.
+    Each may name its classes in `class_names` or `names`. Nothing in the file is ever unpickled.
 
     Args:
         path: The file.
@@ -65,7 +68,7 @@ class PictureArchive:
         self.is_test = torch.from_numpy(self._pictures.is_test.astype(bool))
         self.is_validation = torch.zeros_like(self.is_test)
         classes = int(self.labels.max()) + 1
-        names = content.get("class_names", range(classes))
+        names = content.get("class_names", content.get("names", range(classes)))
         self.class_names = [str(name) for name in names]
         if len(self.class_names) < classes or int(self.labels.min()) < 0:
             raise ValueError(
@@ -254,14 +257,36 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             content = {name: archive[name] for name in archive.files}
     except (ValueError, OSError, zipfile.BadZipFile, EOFError):
         raise ValueError(f"{path} is no .npz file of plain arrays.") from None
+    if content.keys() >= _PART_KEYS:
+        content = _joined_parts(path, content)
     for keys in (_JPEG_KEYS, _ARRAY_KEYS):
         if keys <= content.keys():
             _check(path, content)
             return content
+    layouts = (", ".join(sorted(keys)) for keys in (_JPEG_KEYS, _PART_KEYS, _ARRAY_KEYS))
     raise ValueError(
-        f"{path} has {', '.join(sorted(content)) or 'nothing'}; expected "
-        f"{', '.join(sorted(_JPEG_KEYS))}, or {', '.join(sorted(_ARRAY_KEYS))}."
+        f"{path} has {', '.join(sorted(content)) or 'nothing'}; expected {', or '.join(layouts)}."
     )
+
+
+def _joined_parts(path: Path, content: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Files of two parts one after another, those of `val` for testing."""
+    for part in ("train", "val"):
+        files, lengths = content[f"{part}_bytes"], content[f"{part}_len"]
+        if lengths.ndim != 1 or int(lengths.sum()) != len(files) or (lengths < 0).any():
+            raise ValueError(
+                f"{path} is damaged: {part}_len must say how many of the {len(files)} bytes of "
+                f"{part}_bytes each picture has."
+            )
+    both = {
+        what: np.concatenate([content[f"train_{what}"], content[f"val_{what}"]])
+        for what in ("bytes", "len", "label")
+    }
+    offsets = np.concatenate([[0], np.cumsum(both["len"], dtype=np.int64)])
+    is_test = np.arange(len(both["len"])) >= len(content["train_len"])
+    found = {"jpeg_bytes": both["bytes"], "offsets": offsets, "labels": both["label"]}
+    names = {name: content[name] for name in ("class_names", "names") if name in content}
+    return {**found, "is_test": is_test, **names}
 
 
 def _check(path: Path, content: Mapping[str, np.ndarray]) -> None:

@@ -26,6 +26,7 @@ class PicturePreparation:
 
     Args:
         image_processor: Of the network.
+        view_shares: Least and largest share of a picture that a random part of it has.
 
     Example:
         >>> from salhub.backbones.cifar_resnet.image_processing_cifar_resnet import (
@@ -36,8 +37,8 @@ class PicturePreparation:
         torch.Size([1, 3, 32, 32])
     """
 
-    def __init__(self, image_processor: Any) -> None:
-        self.image_processor = image_processor
+    def __init__(self, image_processor: Any, view_shares: tuple[float, float] = _SHARES) -> None:
+        self.image_processor, self._view_shares = image_processor, view_shares
         self._is_plain: dict[tuple[int, ...], bool] = {}
         self._view_size: tuple[int, int] | None = None
 
@@ -97,7 +98,7 @@ class PicturePreparation:
         """
         height, width = self.input_size
         resample = getattr(self.image_processor, "resample", None)
-        box = view_box(picture.width, picture.height, view)
+        box = view_box(picture.width, picture.height, view, self._view_shares)
         part = picture.resize(
             (width, height), Image.Resampling.BILINEAR if resample is None else resample, box=box
         )
@@ -199,12 +200,15 @@ class PicturePreparation:
         )
 
 
-def view_box(width: int, height: int, view: Sequence[float]) -> tuple[float, float, float, float]:
+def view_box(
+    width: int, height: int, view: Sequence[float], shares: tuple[float, float] = _SHARES
+) -> tuple[float, float, float, float]:
     """A part of a picture: a share of its area, a ratio of its sides, and a place.
 
     Args:
         width, height: Of the picture, in pixels.
         view: Four numbers in [0, 1): the share, the ratio, and how far it is to the right and down.
+        shares: Of the area, the least and the largest.
 
     Returns:
         Left, top, right and bottom in pixels; where a side would be longer than the picture's, it
@@ -217,7 +221,7 @@ def view_box(width: int, height: int, view: Sequence[float]) -> tuple[float, flo
         >>> view_box(40, 30, (0.999999, 0.5, 0, 0))[:2]
         (0.0, 0.0)
     """
-    share = _SHARES[0] + (_SHARES[1] - _SHARES[0]) * view[0]
+    share = shares[0] + (shares[1] - shares[0]) * view[0]
     low, high = (math.log(ratio) for ratio in _RATIOS)
     root = math.exp((low + (high - low) * view[1]) / 2)
     side = math.sqrt(share * width * height)

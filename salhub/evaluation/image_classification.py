@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from salhub.data.labelled_pictures import pictures_of, read_labelled_pictures
+from salhub.data.labelled_pictures import PictureData, pictures_of, read_labelled_pictures
 from salhub.data.picture_preparation import PicturePreparation
 from salhub.evaluation.held_out import evaluate_held_out, names_of_classes
 from salhub.results import Results, Table
@@ -48,14 +48,8 @@ def evaluate(
     Example:
         >>> results = evaluate(model, processor, "photos")  # doctest: +SKIP
     """
-    data = read_labelled_pictures(
-        data_path,
-        image_column=image_column,
-        label_column=label_column,
-        dataset_config_name=dataset_config_name,
-        class_names=names_of_classes(model),
-        to_learn=False,
-    )
+    columns = (image_column, label_column, dataset_config_name)
+    data = pictures_to_measure(model, data_path, *columns)
     preparation = PicturePreparation(image_processor)
 
     def logits_of(places: Tensor) -> Tensor:
@@ -67,8 +61,37 @@ def evaluate(
     return results
 
 
+def pictures_to_measure(
+    model: Any,
+    data_path: str | os.PathLike[str],
+    image_column: str | None = None,
+    label_column: str | None = None,
+    dataset_config_name: str | None = None,
+) -> PictureData:
+    """Labelled pictures to measure a classifier on, with the classes in its order.
+
+    Args:
+        model: The classifier.
+        data_path, image_column, label_column, dataset_config_name: As of `evaluate`.
+
+    Raises:
+        FileNotFoundError, ValueError: As of `read_labelled_pictures`.
+    """
+    return read_labelled_pictures(
+        data_path,
+        image_column=image_column,
+        label_column=label_column,
+        dataset_config_name=dataset_config_name,
+        class_names=names_of_classes(model),
+        to_learn=False,
+    )
+
+
 def add_accuracies(
-    results: Results, outputs: Mapping[str, tuple[Tensor, Tensor]], titles: Mapping[str, str]
+    results: Results,
+    outputs: Mapping[str, tuple[Tensor, Tensor]],
+    titles: Mapping[str, str],
+    title: str = "Accuracy",
 ) -> None:
     """Write how often the true class is the most likely one, with the table of the card.
 
@@ -76,6 +99,7 @@ def add_accuracies(
         results: To be filled; its seed is that of the bootstrap.
         outputs: Name of a set, such as "test" -> logits (n, K) and labels (n,).
         titles: Name of a set -> what the table calls it.
+        title: Heading of the table.
     """
     rows = []
     for name, (logits, labels) in outputs.items():
@@ -87,4 +111,4 @@ def add_accuracies(
         cell = f"{100 * found.mean:.2f} [{100 * found.low:.2f}, {100 * found.high:.2f}]"
         rows.append([titles[name], cell, len(labels)])
     note = "Percent of pictures whose true class is the most likely one; 95 % bootstrap interval."
-    results.tables.append(Table("Accuracy", note, ["of", "accuracy", "n"], rows))
+    results.tables.append(Table(title, note, ["of", "accuracy", "n"], rows))

@@ -2,8 +2,8 @@
 
 A surface is a mask minus its erosion with the 4-neighbourhood in a picture and the 6-neighbourhood
 in a volume; the border of the image counts as background. Distances lead from each voxel of one
-surface to the nearest voxel of the other, centre to centre. Nearest neighbours are searched among
-the voxels of the surfaces alone: the distances of a full Euclidean distance transform, sooner.
+surface to the nearest voxel of the other, centre to centre: those of a full Euclidean
+distance transform, sooner.
 """
 
 import math
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.spatial import KDTree
 
 from salhub.metrics.bootstrap import Estimate, bootstrap_mean
+from salhub.metrics.surfaces import distances_between, surfaces_of
 
 _MISSED = "missed"
 
@@ -172,8 +172,8 @@ def surface_distances(
     """
     first, second = _checked_masks(first, second)
     steps = _checked_spacing(spacing, first.ndim)
-    points = [_surface(mask) * steps for mask in (first, second)]
-    return SurfaceDistances(_to_nearest(*points), _to_nearest(*reversed(points)))
+    surfaces = surfaces_of(first, second)
+    return SurfaceDistances(*distances_between(*surfaces, first.shape, steps))
 
 
 def segmentation_scores(
@@ -237,7 +237,10 @@ class ScoreSummary:
 
     @property
     def failures(self) -> int:
-        """Masks whose score is infinite: one of the two was empty."""
+        """Masks whose score is infinite, because one of the two was empty.
+
+        A mask that lies elsewhere has finite distances, and counts with them.
+        """
         return self.estimate.num_not_finite
 
     def __format__(self, number_format: str) -> str:
@@ -341,33 +344,13 @@ def _centre(mask: np.ndarray) -> np.ndarray:
     return np.array([one @ np.arange(len(one)) / one.sum() for one in counts])
 
 
-def _places(mask: np.ndarray) -> np.ndarray:
-    """Return what `np.argwhere` does, several times sooner where a mask is mostly empty."""
-    return np.stack(np.unravel_index(np.flatnonzero(mask), mask.shape), axis=1)
-
-
-def _surface(mask: np.ndarray) -> np.ndarray:
-    """Return the places (N, axes) of the voxels of a mask that have a neighbour outside it."""
-    padded = np.pad(mask, 1)
-    inside = mask.copy()
-    for axis in range(mask.ndim):
-        for start in (0, 2):
-            window = [slice(1, -1)] * mask.ndim
-            window[axis] = slice(start, start + mask.shape[axis])
-            inside &= padded[tuple(window)]
-    return _places(mask & ~inside)
-
-
-def _to_nearest(points: np.ndarray, others: np.ndarray) -> np.ndarray:
-    if not len(points) or not len(others):
-        return np.full(len(points), math.inf)
-    # A shallow tree without medians: surfaces are spread evenly, and it is asked only once.
-    tree = KDTree(others, leafsize=24, balanced_tree=False, compact_nodes=False)
-    return tree.query(points)[0]
-
-
 def _percentile_95(distances: np.ndarray) -> float:
+    """What `np.percentile` gives, several times sooner for the few values of a surface."""
+    place = 0.95 * (len(distances) - 1)
+    low = int(place)
+    high = min(low + 1, len(distances) - 1)
+    near = np.partition(distances, (low, high))
     # Two neighbours that are infinite have no value between them.
-    if np.isinf(distances).any():
+    if math.isinf(near[high]):
         return math.inf
-    return float(np.percentile(distances, 95))
+    return float(near[low] + (near[high] - near[low]) * (place - low))

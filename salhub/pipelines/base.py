@@ -207,7 +207,7 @@ class TaskPipeline(Pipeline):
         where = "may be given too" if settings else "go to salhub.pipeline(...)"
         for name in unknown:
             raise ValueError(
-                f"The call takes no '{name}'; it takes {', '.join(self.call_settings)}."
+                f"The call takes no '{name}'; it takes {', '.join(self.call_settings) or 'none'}."
                 f"{did_you_mean(name, [*self.call_settings, *settings])} Settings of the model "
                 f"{where}."
             )
@@ -306,7 +306,7 @@ class PicturePipeline(TaskPipeline):
         calling = cls._take_calling(settings)
         model = load_model(name, method, dtype, settings)
         if image_processor is None:
-            image_processor = load_image_processor(name, **hub_keywords(settings))
+            image_processor = cls._image_processor_of(model, name, **hub_keywords(settings))
         parts = {"device": device, "batch_size": batch_size, "image_processor": image_processor}
         return cls(model, **parts, **calling)
 
@@ -332,9 +332,14 @@ class PicturePipeline(TaskPipeline):
         """
         cls._refuse_loading_settings(settings)
         if image_processor is None:
-            image_processor = load_image_processor(model.config.name_or_path)
+            image_processor = cls._image_processor_of(model, model.config.name_or_path)
         parts = {"device": device, "batch_size": batch_size, "image_processor": image_processor}
         return cls(model, **parts, **settings)
+
+    @classmethod
+    def _image_processor_of(cls, model: Any, name: Any, **where: Any) -> BaseImageProcessor:
+        """The image processor of a model, by the name and keywords that it was loaded with."""
+        return load_image_processor(name, **where)
 
     def prepare(self, image: Any) -> dict[str, Any]:
         picture = load_image(image)

@@ -370,7 +370,7 @@ def augmented(images: Tensor, batch: Batch) -> Tensor:
         batch.draw(lambda n, generator: torch.randint(shifts, (n,), generator=generator), name)
         for name in (_TOP, _LEFT)
     )
-    flips = batch.draw(lambda n, generator: torch.rand(n, generator=generator) < 0.5, _FLIP)
+    flips = mirrored_rows(batch)
     padded = F.pad(images, (_CROP_PADDING,) * 4)
     rows = top[:, None] + torch.arange(height)
     columns = left[:, None] + torch.arange(width)
@@ -378,3 +378,12 @@ def augmented(images: Tensor, batch: Batch) -> Tensor:
     picture = torch.arange(len(images))[:, None, None]
     cropped = padded[picture, :, rows[:, :, None], columns[:, None, :]]  # (B, H, W, C)
     return cropped.permute(0, 3, 1, 2)
+
+
+def mirrored_rows(batch: Batch) -> Tensor:
+    """Which pictures `augmented` mirrors, bool (B,).
+
+    Args:
+        batch: Draws for its rows.
+    """
+    return batch.draw(lambda n, generator: torch.rand(n, generator=generator) < 0.5, _FLIP)

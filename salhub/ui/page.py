@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import gradio as gr
 from gradio.components import Component
@@ -18,6 +18,7 @@ from gradio.utils import get_icon_path
 from salhub.entries import Model
 from salhub.errors import did_you_mean
 from salhub.ui.controls import PictureInput, Slider, UploadedPicture, endpoint_inputs
+from salhub.ui.film_input import FilmInput, UploadedFilm
 from salhub.ui.panes import PICK_ON_CLICK, code_pane, header, notice
 from salhub.ui.share_link import (
     COPY,
@@ -112,6 +113,7 @@ class Page(View):
         code_title: What the program below the answer does.
         dependents: Control -> controls whose choices depend on it; `choices` fills them.
         endpoints: Name of a method that programs can call -> the components of what it returns.
+        progress: Shown while an answer is made: "full" has the bar of a `gradio.Progress`.
     """
 
     title: ClassVar[str | None] = None
@@ -120,6 +122,7 @@ class Page(View):
     code_title: ClassVar[str] = "The same in Python"
     dependents: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     endpoints: ClassVar[Mapping[str, Sequence[Callable[[], Component]]]] = {}
+    progress: ClassVar[Literal["minimal", "full"]] = "minimal"
 
     def __init__(self, name: str, entry: Model, classifier: str | None = None) -> None:
         self.name = name
@@ -262,7 +265,7 @@ class Page(View):
             # Of the row and not of each tab, which a browser also reports when it loads the page.
             self._ask(self.tab_row.select, self._open_tab, [])
         for name, control in self.inputs.items():
-            if isinstance(control, PictureInput):
+            if isinstance(control, PictureInput | FilmInput):
                 self._on(control.upload, name)
                 # The browser still sends the picture that the page was opened with.
                 self._on(control.clear, **{name: None})
@@ -331,7 +334,7 @@ class Page(View):
             self._guarded(respond),
             [self.state, *inputs, self.components["visit"]],
             [self.state, *self.outputs.values()],
-            show_progress="minimal",
+            show_progress=self.progress,
             show_progress_on=[next(iter(panes.values())) for panes in self.panes_of.values()],
             trigger_mode=trigger_mode,
             api_visibility="private",
@@ -371,7 +374,7 @@ class Page(View):
         contents = self._contents_or_refusal(given, moved, reset)
         given |= _values(contents.keys() & self.inputs.keys(), contents)
         for name, value in shown.items():
-            value = value.path if isinstance(value, UploadedPicture) else value
+            value = value.path if isinstance(value, UploadedPicture | UploadedFilm) else value
             key = "selected" if name == "tab" else "value"
             contents[name] = {key: value, **contents.get(name, {})}
         visit = {"visit": given["visit"]}
@@ -421,8 +424,8 @@ class Page(View):
     def _refusal(self, given: State, sentence: str, moved: list[str]) -> Contents:
         panes = self.panes_of[given["tab"]]
         contents = {name: {"value": _nothing(one)} for name, one in panes.items()}
-        pictures = [name for name in moved if isinstance(self.inputs.get(name), PictureInput)]
-        contents.update({name: {"value": None} for name in pictures})
+        files = [n for n in moved if isinstance(self.inputs.get(n), PictureInput | FilmInput)]
+        contents.update({name: {"value": None} for name in files})
         return {**contents, "notice": _shown_notice(sentence), "code": {"value": ""}}
 
     # --- programs -------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from gradio.utils import get_upload_folder
 from salhub.data.samples import sample_names, sample_path
 from salhub.errors import did_you_mean
 from salhub.ui.controls import UploadedPicture
+from salhub.ui.film_input import UploadedFilm
 
 COPY = "Copy a link to this view"
 # Without https a browser lends no clipboard; the address bar does then.
@@ -52,7 +53,7 @@ def link_query(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
 
     Args:
         state: Value of each control by its name, and the open tab under "tab"; a picture is an
-            `UploadedPicture` or None.
+            `UploadedPicture` or None, and a film is left out.
         defaults: The state in which the page is opened; what is as there is not repeated, but a
             sample is named.
 
@@ -68,6 +69,8 @@ def link_query(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
         if isinstance(value, UploadedPicture):
             kept = f"{value.path.parent.name}/{value.path.name}"
             parts |= {name: kept} if value.sample is None else {"sample": value.sample}
+        elif isinstance(value, UploadedFilm):
+            continue  # too large to be kept for whoever opens a link
         elif value is not None and value != defaults.get(name):
             parts[name] = str(value)
     query = urlencode(parts, errors="replace")
@@ -98,6 +101,8 @@ def read_link(
     given = dict(parse_qsl(search.removeprefix("?")))
     found: dict[str, Any] = {}
     for name, control in controls.items():
+        if isinstance(control, gr.Video):
+            continue
         if isinstance(control, gr.Image):
             if given.get("sample") in sample_names():
                 found[name] = UploadedPicture.of_sample(sample_path(given["sample"]))

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from benchmarks import sdl_seg_cells
-from benchmarks.sdl_seg_cells import Cell, all_cells
-from benchmarks.sdl_seg_study import report
+from benchmarks.sdl_seg_cells import Cell, all_cells, cells_of_curve
+from benchmarks.sdl_seg_study import curve_report, report
 
 
 def test_every_cell_is_there_once_and_seeds_come_one_after_another():
     cells = all_cells()
-    assert len(set(cells)) == len({cell.name for cell in cells}) == len(cells) == 68
+    assert len(set(cells)) == len({cell.name for cell in cells}) == len(cells) == 84
     main = [c for c in cells if (c.patients, c.decoys, c.steps) == (20, 4, 100)]
     assert main == cells[:24] and [cell.seed for cell in main] == sorted(c.seed for c in main)
     for cell in main:
@@ -56,7 +56,7 @@ def test_gaps_are_taken_seed_by_seed(folder):
     assert arms["CT only"][1] == "0.235 0.335" and arms["CT only"][6] == "8 of 16"
     lost = tables["When clips are lost or moved"].rows
     assert lost[0][2] == pytest.approx(0.625) and lost[1][2:] == [0.5, -0.125]
-    assert found.data["cells"] == "4 of 68"
+    assert found.data["cells"] == "4 of 84"
     assert tables["Arms, clips visible"].rows[0][0] == "map above 0.60, no training"
 
 
@@ -67,3 +67,24 @@ def test_a_cell_is_measured_once(folder, monkeypatch):
     monkeypatch.setattr(sdl_seg_cells, "run_once", lambda *_: pytest.fail("trained again"))
     assert sdl_seg_cells.run_cell(cell, folder) == {"rows": []}
     assert [found for found, _ in sdl_seg_cells.finished(folder)] == [cell]
+
+
+def test_a_curve_keeps_the_seeds_that_were_known():
+    cells = cells_of_curve("decoys")
+    assert {cell.decoys for cell in cells} == {0, 4, 8} and len(cells) == 36
+    assert {cell.steps for cell in cells} == {100} and {cell.arm for cell in cells} == {
+        "none", "edt_gauss",
+    }  # fmt: skip
+
+    def found(seed, dice):
+        return {Cell("none", True, seed, decoys=8): {"cell": {"seed": seed}, "rows": rows(dice, 5)}}
+
+    key = "decoys/clips visible/none/8"
+    former = curve_report(found(0, 0.6), "decoys")
+    assert former.metric(key).n == 1
+    both = curve_report(found(1, 0.7), "decoys", former)
+    assert both.metric(key).value == pytest.approx(0.685) and both.metric(key).n == 2
+    [table] = both.tables
+    assert table.rows[0] == ["clips visible", "CT only", None, None, "0.685 (0.071, 2 seeds)"]
+    again = curve_report(found(1, 0.8), "decoys", both)
+    assert again.metric(key).value == pytest.approx(0.735)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from salhub.results import Results
-from tests import small_llama
+from tests import small_clip, small_llama
 
 
 def draw(folder, names, count):
@@ -54,6 +54,18 @@ def test_a_network_of_nobody_knows_what_data(call, own_network, tmp_path):
     draw(tmp_path / "fruit" / "test", ("apple", "pear", "plum"), 1)
     output = call("evaluate", own_network, "--data", "fruit").stdout
     assert "the 3 test pictures of fruit; it is not known what the model was trained on" in output
+
+
+def test_a_clip_is_measured_by_the_names_of_classes(call, tmp_path):
+    draw(tmp_path / "fruit" / "test", ("apple", "pear", "plum"), 2)
+    draw(tmp_path / "colours", ("red", "green"), 3)
+    small_clip.save(tmp_path / "clip")
+    words = ["other_data=colours", "templates=a photo of a {}."]
+    output = call("evaluate", "clip", "--data", "fruit", *words).stdout
+    assert "Zero-shot classification" in output and "those of colours" in output
+    results = Results.load("clip.results.json")
+    assert results.metric("accuracy/all").n == results.metric("accuracy/other/colours").n == 6
+    assert results.data["templates"] == ["a photo of a {}."]
 
 
 @pytest.fixture

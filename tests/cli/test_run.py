@@ -191,6 +191,7 @@ def test_a_folder_default_and_machine_readable_lines(call_json, letters, texts):
         (["texts/deeper/empty"], "holds no file ending in .txt, .text"),
         (["texts", "-o", "texts"], "is the input folder"),
         (["texts", "-o", "texts/one.txt"], "is a file"),
+        (["texts", "-o", "answers.out"], "give -o answers --format out"),
     ],
 )
 def test_folders_that_cannot_be(call, letters, texts, words, message):

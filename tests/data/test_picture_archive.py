@@ -1,4 +1,4 @@
-"""Archives of labelled pictures: both layouts, one picture at a time, and damaged files."""
+"""Archives of labelled pictures: all layouts, one picture at a time, and damaged files."""
 
 import io
 
@@ -43,9 +43,37 @@ def plain_arrays() -> dict[str, np.ndarray]:
     }
 
 
+@pytest.fixture
+def part_arrays() -> dict[str, np.ndarray]:
+    found = {"names": np.array(["cat, house cat", "dog", "fox"])}
+    for part, rows in (("train", ~IS_TEST), ("val", IS_TEST)):
+        files = [jpeg(picture) for picture in PICTURES[rows]]
+        found[f"{part}_bytes"] = np.frombuffer(b"".join(files), dtype=np.uint8)
+        found[f"{part}_len"] = np.array([len(file) for file in files], dtype=np.int32)
+        found[f"{part}_label"] = LABELS[rows].astype(np.int16)
+    return found
+
+
 def saved(folder, arrays) -> PictureArchive:
     np.savez(folder / "pictures.npz", **arrays)
     return PictureArchive(folder / "pictures.npz")
+
+
+def test_files_in_two_parts_are_those_for_training_and_then_those_for_testing(
+    tmp_path, part_arrays
+):
+    archive = saved(tmp_path, part_arrays)
+    assert (len(archive), archive.class_names) == (6, ["cat, house cat", "dog", "fox"])
+    assert archive.labels.tolist() == [*LABELS[~IS_TEST], *LABELS[IS_TEST]]
+    assert archive.is_test.tolist() == [False] * 4 + [True] * 2
+    expected = np.asarray(Image.open(io.BytesIO(jpeg(PICTURES[4]))))
+    np.testing.assert_array_equal(archive.images(torch.tensor([5]))[0].permute(1, 2, 0), expected)
+
+
+def test_files_in_two_parts_have_as_many_bytes_as_their_lengths_say(tmp_path, part_arrays):
+    part_arrays["val_len"] = part_arrays["val_len"] + 1
+    with pytest.raises(ValueError, match="damaged: val_len must say how many of the"):
+        saved(tmp_path, part_arrays)
 
 
 def test_files_one_after_another(tmp_path, jpeg_arrays):

@@ -41,6 +41,10 @@ def server(tmp_path_factory):
             "verbalizer": build_page("verbalizer"),
             "sdl_seg": build_page("sdl-seg"),
             "active_contour": build_page("active-contour"),
+            "rep_mtl": build_page("rep-mtl"),
+            "editiq": build_page("editiq"),
+            "nvit": build_page("nvit"),
+            "disa": build_page("disa"),
             "writer": build_page(small_llama.save(tmp_path_factory.mktemp("models") / "writer")),
         }
     )

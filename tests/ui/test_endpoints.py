@@ -184,8 +184,8 @@ def test_a_large_picture_is_explained_at_a_size_that_a_page_can_show(client, tmp
 def test_the_endpoints_document_their_parameters(client):
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
     others = {
-        "/classify", "/continue_text", "/contour", "/draw", "/forget", "/segment",
-        "/summarise", "/verbalize",
+        "/classify", "/continue_text", "/contour", "/disa", "/draw", "/edit", "/forget", "/nvit",
+        "/plan", "/see", "/segment", "/summarise", "/verbalize",
     }  # fmt: skip
     assert set(endpoints) == {*ENDPOINTS, *others}
     parameters = {one["parameter_name"] for one in endpoints["/normgrad"]["parameters"]}

@@ -1,5 +1,7 @@
 """Image processor of the residual networks for small pictures: the whole picture, made small."""
 
+from typing import Self
+
 from salhub.backbones.efficientnet_lite.image_processing_efficientnet_lite import (
     EfficientNetLiteImageProcessor,
 )
@@ -33,7 +35,7 @@ class CifarResNetImageProcessor(EfficientNetLiteImageProcessor):
     do_center_crop = False
 
     @classmethod
-    def for_image_size(cls, image_size: int) -> "CifarResNetImageProcessor":
+    def for_image_size(cls, image_size: int) -> Self:
         """Build the preprocessing of a network with inputs of this size.
 
         Args:

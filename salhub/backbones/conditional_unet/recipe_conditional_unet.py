@@ -19,7 +19,7 @@ from salhub.data.labelled_split import spread_places
 from salhub.data.subset import describe_spec
 from salhub.model_card import Facts
 from salhub.results import Results
-from salhub.runner.arguments import Scheduler, TrainingArguments
+from salhub.runner.arguments import Scheduler, TrainingArguments, check_share
 from salhub.runner.batches import Batch, step_batches
 from salhub.runner.fine_tuning import data_name
 from salhub.runner.image_classification import PictureArguments, draw_split, named_subset
@@ -65,8 +65,7 @@ class ConditionalUNetArguments(PictureArguments, TrainingArguments):
         """Check the options of a diffusion model, and those of every run."""
         super().validate()
         for name in ("class_dropout", "ema_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
+            check_share(name, getattr(self, name))
         for name in ("image_size", "base_channels"):
             if getattr(self, name) < 4 or getattr(self, name) % 4:
                 raise ValueError(f"{name} must be a multiple of 4, got {getattr(self, name)}.")

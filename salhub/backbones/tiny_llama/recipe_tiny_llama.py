@@ -16,7 +16,7 @@ from salhub.data.documents import encode_documents, read_documents, windows_of
 from salhub.evaluation.language_model import next_token_losses
 from salhub.model_card import Facts
 from salhub.results import Results
-from salhub.runner.arguments import Scheduler, TrainingArguments, check_count
+from salhub.runner.arguments import Scheduler, TrainingArguments, check_count, check_share
 from salhub.runner.batches import Batch, generator_of
 from salhub.runner.recipe import Stage, StepLoss, TrainingRecipe
 
@@ -96,8 +96,7 @@ class TinyLlamaArguments(TrainingArguments):
                     f"{name} must be a multiple of {parts}, got {getattr(self, name)} and "
                     f"{getattr(self, parts)}."
                 )
-        if not 0 <= self.adam_beta2 < 1:
-            raise ValueError(f"adam_beta2 must be in [0, 1), got {self.adam_beta2}.")
+        check_share("adam_beta2", self.adam_beta2)
         if self.weight_decay < 0:
             raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}.")
 

@@ -1,17 +1,15 @@
 """A contour that closes in on what is salient, for one object or several alike; no training."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from transformers import initialization as init
+from torch import Tensor
 from transformers.utils import ModelOutput
 
-from salhub.modeling import SaliencyPreTrainedModel
+from salhub.modeling import LearnedSettingsModel
 from salhub.models.active_contour.configuration_active_contour import (
     LEARNED,
     SALIENCY_KINDS,
@@ -22,7 +20,7 @@ from salhub.models.active_contour.evolution import FLAT, LIMIT, Drive, check_win
 from salhub.models.active_contour.initial_contours import initial_level_set, level_set_of
 from salhub.models.active_contour.preparation import Prepared, prepare
 from salhub.models.active_contour.saliency_maps import two_classes
-from salhub.models.active_contour.saliency_network import SaliencyNetwork
+from salhub.pipelines.saliency_network import SaliencyNetwork
 
 # Soft Dice is taken of a step of this width, so that pixels near the contour learn.
 _LOSS_EPSILON = 0.5
@@ -68,7 +66,7 @@ class ActiveContourOutput(ModelOutput):
     notes: tuple | None = None
 
 
-class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
+class SaliencyActiveContourForSegmentation(LearnedSettingsModel):
     """Cuts the salient object out of pictures by a level set.
 
     The weights of the energy are its parameters, so that they can be learned: in training mode, and
@@ -90,53 +88,12 @@ class SaliencyActiveContourForSegmentation(SaliencyPreTrainedModel):
     config: SaliencyActiveContourConfig
     main_input_name = "pixel_values"
     input_modalities = ["image"]
+    learned_settings = LEARNED
 
     def __init__(self, config: SaliencyActiveContourConfig) -> None:
         super().__init__(config)
-        for name in LEARNED:
-            self.register_parameter(name, nn.Parameter(torch.tensor(float(getattr(config, name)))))
         self._network: SaliencyNetwork | None = None
         self.post_init()
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        if module is self:
-            for name in LEARNED:
-                init.constant_(getattr(self, name), float(getattr(self.config, name)))
-
-    @classmethod
-    def from_pretrained(cls, *arguments: Any, **kwargs: Any) -> Any:
-        """Load a model; what is set here, such as alpha=0.5, takes the place of what was learned.
-
-        See `SaliencyPreTrainedModel.from_pretrained`.
-        """
-        loaded = super().from_pretrained(*arguments, **kwargs)
-        model = loaded[0] if kwargs.get("output_loading_info") else loaded
-        model._take({name: kwargs[name] for name in LEARNED if name in kwargs})
-        return loaded
-
-    def with_settings(self, **settings: Any) -> Self:
-        """As of every model; weights of the energy that are set here replace the learned ones."""
-        twin = super().with_settings(**settings)
-        twin._take({name: settings[name] for name in LEARNED if name in settings})
-        return twin
-
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save the model; the configuration then says the weights of the energy as they are."""
-        self._take({})
-        super().save_pretrained(save_directory, **kwargs)
-
-    @torch.no_grad()
-    def _take(self, settings: dict[str, float]) -> None:
-        for name, value in settings.items():
-            # Not in place: a twin may share the number.
-            old = getattr(self, name)
-            setattr(self, name, nn.Parameter(torch.full_like(old, value), old.requires_grad))
-        for name in LEARNED:
-            value = float(getattr(self, name))
-            # As float32 the number would be another one than was written.
-            if abs(value - getattr(self.config, name)) > 1e-6 * abs(value):
-                setattr(self.config, name, value)
 
     def forward(
         self,

@@ -30,7 +30,7 @@ from salhub.models.active_contour.modeling_active_contour import (
     SaliencyActiveContourForSegmentation,
 )
 from salhub.results import Results
-from salhub.runner.arguments import TrainingArguments
+from salhub.runner.arguments import TrainingArguments, check_share
 from salhub.runner.batches import Batch
 from salhub.runner.recipe import Stage, StepLoss, TrainingRecipe
 
@@ -52,7 +52,7 @@ class ActiveContourArguments(TrainingArguments):
         unrolled_steps: Steps of the descent.
         gradient_steps: Steps at its end that gradients pass through; through many more of the
             presets "plain" and "lif" they grow without limit.
-        held_out: Share of the pictures that is measured on and not learned from, in [0, 1).
+        held_out: Share of the pictures that is measured on and not learned from, from 0 to below 1.
         suite_size: Side of the drawn pictures in pixels.
         longest_edge: Longer side that larger pictures of a folder are shrunk to.
     """
@@ -71,8 +71,7 @@ class ActiveContourArguments(TrainingArguments):
     def validate(self) -> None:
         """Check the options of this recipe, and those of every run."""
         super().validate()
-        if not 0 <= self.held_out < 1:
-            raise ValueError(f"held_out must be in [0, 1), got {self.held_out}.")
+        check_share("held_out", self.held_out)
         if self.unrolled_steps < 1:
             raise ValueError(f"unrolled_steps must be 1 or more, got {self.unrolled_steps}.")
         if self.gradient_steps < 1:

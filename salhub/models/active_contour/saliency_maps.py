@@ -12,6 +12,7 @@ from salhub.models.active_contour.picture_restoration import (
     quantile_of,
 )
 from salhub.ops.lab_color import srgb_to_lab
+from salhub.ops.spectral_residual import spectral_residual as residual_energy
 
 _BINS = 256
 # Share of a side that the frame of the boundary prior takes.
@@ -160,11 +161,7 @@ def spectral_residual(picture: Tensor) -> Tensor:
     small = F.interpolate(
         picture.mean(1, keepdim=True), (_RESIDUAL_SIZE,) * 2, mode="bilinear", antialias=True
     )
-    spectrum = torch.fft.fft2(small)
-    log = torch.log(spectrum.abs() + 1e-6)
-    around = F.avg_pool2d(F.pad(log, (1, 1, 1, 1), mode="circular"), 3, 1)
-    phase = spectrum / spectrum.abs().clamp(min=1e-12)
-    found = torch.fft.ifft2(torch.exp(log - around) * phase).abs() ** 2
+    found = residual_energy(small[:, 0])[:, None]
     nothing = found.new_zeros(len(found))
     smooth = filtered(found, nothing + 2.5)
     return F.interpolate(smooth, picture.shape[-2:], mode="bilinear")[:, 0].clamp(min=0)

@@ -22,7 +22,6 @@ from salhub.models.lexrank.random_walk import (
     dense_stationary,
     stationary_distribution,
 )
-from salhub.models.lexrank.sentence_encoder import SentenceEncoder
 from salhub.models.lexrank.similarity_graph import SentenceFeatures
 from salhub.models.lexrank.tfidf import (
     WordReader,
@@ -32,6 +31,7 @@ from salhub.models.lexrank.tfidf import (
     unit_vectors,
 )
 from salhub.models.lexrank.words import stemmer_of, stopwords_of
+from salhub.sentence_encoder import SentenceEncoder
 
 logger = logging.getLogger(__name__)
 

@@ -67,7 +67,7 @@ class NViTConfig(SaliencyConfig):
     qk_head_dim: int | list[int] = 64
     v_head_dim: int | list[int] = 64
     intermediate_size: int | list[int] = 768
-    attention_scale: float | list[float] | None = ranged(None, above=0)
+    attention_scale: float | list[float] | None = ranged(None, above=0, most=1000)
     layer_norm_width: int | None = ranged(None, least=1, most=MOST_CHANNELS)
     layer_norm_eps: float = ranged(1e-6, least=0, most=1)
     hidden_act: str = "gelu"

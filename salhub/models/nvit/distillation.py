@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from salhub.models.nvit.modeling_nvit import NViTClassifierOutput, at_least_float32
 
 Objective = Literal["paper", "reference"]
+TaughtTokens = Literal["both", "own"]
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,13 @@ def divergence(logits: Tensor, of_teacher: Tensor, temperature: float) -> Tensor
 
 def soft_label_loss(
     outputs: NViTClassifierOutput, labels: Tensor, teacher_logits: Tensor | None,
-    weight: float, temperature: float,
+    weight: float, temperature: float, taught_tokens: TaughtTokens = "own",
 ) -> Tensor:  # fmt: skip
     """What a network trained from nothing learns: labels, and the soft labels of a teacher.
 
-    The class token learns the labels and the distillation token those of the teacher, (1 - w)
-    CE(class token, label) + w T^2 KL(teacher || distillation token); where there is one classifier,
-    it learns both [C].
+    With l = (1 - w) CE(a token, label) + w T^2 KL(teacher || a token), it is the mean of l over
+    both tokens; or, where each learns its own, (1 - w) CE(class token, label) + w T^2 KL(teacher ||
+    distillation token). Where there is one classifier, it learns both [C].
 
     Args:
         outputs: Of the network.
@@ -109,6 +111,7 @@ def soft_label_loss(
         teacher_logits: (B, K); None for CE(logits, label) alone.
         weight: w, in [0, 1].
         temperature: T, above 0.
+        taught_tokens: "both" learn labels and teacher, or each its "own".
 
     Returns:
         float32 (B,).
@@ -118,10 +121,16 @@ def soft_label_loss(
     """
     if teacher_logits is None:
         return _cross_entropy(outputs.logits, labels)
-    second = outputs.distillation_logits
-    soft = divergence(outputs.logits if second is None else second, teacher_logits, temperature)
-    hard = _cross_entropy(outputs.cls_logits, labels)
-    return (1 - weight) * hard + weight * temperature**2 * soft
+    first, second = outputs.cls_logits, outputs.distillation_logits
+    if second is None:
+        of_label = of_teacher = (outputs.logits,)
+    elif taught_tokens == "both":
+        of_label = of_teacher = (first, second)
+    else:
+        of_label, of_teacher = (first,), (second,)
+    hard = torch.stack([_cross_entropy(one, labels) for one in of_label]).mean(0)
+    soft = torch.stack([divergence(one, teacher_logits, temperature) for one in of_teacher])
+    return (1 - weight) * hard + weight * temperature**2 * soft.mean(0)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from salhub.data.labelled_pictures import PictureData
 from salhub.data.labelled_split import spread_places
 from salhub.data.picture_archive import as_rgb
-from salhub.hub import canonical_name, load
+from salhub.hub import canonical_name, load, read_config
 from salhub.models.nvit.configuration_nvit import NViTConfig
 from salhub.models.nvit.image_processing_nvit import NViTImageProcessor
 from salhub.models.nvit.modeling_nvit import NViTForImageClassification
@@ -21,6 +21,8 @@ from salhub.runner.arguments import check_not_negative
 from salhub.runner.classification import classification_numbers
 from salhub.runner.image_classification import PictureTrainingArguments, PictureTrainingRecipe
 
+# Beside a pruned network: what it was pruned by.
+TABLE_NAME, SCORES_NAME = "latency_table.json", "unit_scores.safetensors"
 # Of the pictures that are held out, those that are looked at while training.
 _ROWS_TO_VALIDATE = 2000
 
@@ -169,9 +171,9 @@ def load_classifier(name: str | os.PathLike[str]) -> tuple[Any, Any]:
     Args:
         name: A folder, a shipped name or a Hub repository.
     """
+    name = canonical_name(os.fspath(name))
     # Read without the Auto classes, so that a network of ours is known in any case.
-    fields, _ = NViTConfig.get_config_dict(_folder_of(name))
-    if fields.get("model_type") == NViTConfig.model_type:
+    if read_config(name).get("model_type") == NViTConfig.model_type:
         model = load(NViTForImageClassification, name, dtype=torch.float32)
         return model, nvit_processor(name, model.config)
     network = load(AutoModelForImageClassification, name, dtype=torch.float32)
@@ -187,18 +189,18 @@ def load_nvit(name: str | os.PathLike[str]) -> NViTForImageClassification:
     Raises:
         TypeError: Another architecture.
     """
-    fields, _ = NViTConfig.get_config_dict(_folder_of(name))
-    if fields.get("model_type") == NViTConfig.model_type:
+    name = canonical_name(os.fspath(name))
+    if read_config(name).get("model_type") == NViTConfig.model_type:
         return load(NViTForImageClassification, name, dtype=torch.float32)
     return NViTForImageClassification.from_vit(name)
 
 
 def nvit_processor(name: str | os.PathLike[str], config: NViTConfig) -> Any:
     """The image processor beside a network; of NViT, without one, that of its size."""
-    folder = _folder_of(name)
-    if Path(folder).is_dir() and not (Path(folder) / "preprocessor_config.json").is_file():
+    name = canonical_name(os.fspath(name))
+    if Path(name).is_dir() and not (Path(name) / "preprocessor_config.json").is_file():
         return NViTImageProcessor.for_image_size(config.image_size)
-    if NViTConfig.get_config_dict(folder)[0].get("model_type") == NViTConfig.model_type:
+    if read_config(name).get("model_type") == NViTConfig.model_type:
         return load(NViTImageProcessor, name)
     return load(AutoImageProcessor, name, backend="pil")
 
@@ -219,10 +221,3 @@ def check_classes(config: NViTConfig, class_names: Sequence[str]) -> None:
 
 def _class_names(config: Any) -> list[str]:
     return [str(config.id2label[index]) for index in sorted(config.id2label)]
-
-
-def _folder_of(name: str | os.PathLike[str]) -> str:
-    from salhub.hub import bundled_model
-
-    found = bundled_model(os.fspath(name))
-    return os.fspath(name) if found is None else str(found.folder_of("config.json"))

@@ -1,26 +1,27 @@
 """Evaluation of a pruned vision transformer: accuracy, shape, and its speed beside the original."""
 
 import os
-import time
 from typing import Any
 
 import numpy as np
 import torch
 
-from salhub.data.labelled_pictures import pictures_of, read_labelled_pictures
+from salhub.data.labelled_pictures import pictures_of
 from salhub.data.labelled_split import spread_places
 from salhub.data.picture_preparation import PicturePreparation
-from salhub.evaluation.held_out import classes_of_model, evaluate_held_out, names_of_classes
-from salhub.evaluation.image_classification import add_accuracies
+from salhub.data.split_beside import find_file
+from salhub.evaluation.held_out import classes_of_model, evaluate_held_out
+from salhub.evaluation.image_classification import add_accuracies, pictures_to_measure
 from salhub.metrics.bootstrap import bootstrap_mean
-from salhub.models.nvit.distilling_recipe import load_nvit
+from salhub.models.nvit.distilling_recipe import TABLE_NAME, load_nvit
 from salhub.models.nvit.importance import Score, score_units
+from salhub.models.nvit.latency_table import LatencyTable
 from salhub.models.nvit.modeling_nvit import NViTForImageClassification
 from salhub.models.nvit.score_audit import audit_scores, audit_table
 from salhub.models.nvit.shapes import STRUCTURES, NViTShape
+from salhub.models.nvit.speed import times_in_turns
 from salhub.results import Results, Table, measured
 
-_WARMUP = 3
 _AUDITED: tuple[Score, ...] = ("batch", "per_sample", "taylor_abs", "magnitude", "random")
 
 
@@ -62,14 +63,8 @@ def evaluate(
     Example:
         >>> results = evaluate(model, processor, "cifar10.npz")  # doctest: +SKIP
     """
-    data = read_labelled_pictures(
-        data_path,
-        image_column=image_column,
-        label_column=label_column,
-        dataset_config_name=dataset_config_name,
-        class_names=names_of_classes(model),
-        to_learn=False,
-    )
+    columns = (image_column, label_column, dataset_config_name)
+    data = pictures_to_measure(model, data_path, *columns)
     preparation = PicturePreparation(image_processor)
     base = None if original is None else load_nvit(original).to(model.device).eval()
     seen: dict[str, Any] = {}
@@ -90,7 +85,8 @@ def evaluate(
         labels = every[seen["places"]]
         if base is not None:
             pair = {"original": (seen["original"], labels)}
-            add_accuracies(results, pair, {"original": "the network before it was pruned"})
+            names = {"original": "the network before it was pruned"}
+            add_accuracies(results, pair, names, "Accuracy before pruning")
             _add_speed(results, model, base, latency_batch_size, latency_rounds)
         _add_shape(results, model, base)
         if audit_images:
@@ -124,30 +120,17 @@ def _add_shape(
     results.tables.append(Table("Shape", note, columns, rows))
 
 
-@torch.inference_mode()
 def _add_speed(
     results: Results, model: NViTForImageClassification, base: NViTForImageClassification,
     batch_size: int, rounds: int,
 ) -> None:  # fmt: skip
-    config = model.config
-    pixels = torch.randn(
-        batch_size, config.num_channels, config.image_size, config.image_size,
-        device=model.device, dtype=model.dtype,
-    )  # fmt: skip
-    times = np.zeros((rounds, 2))
-    for number in range(-_WARMUP, rounds):
-        # In turns, so that what slows the machine down slows both.
-        order = (0, 1) if number % 2 else (1, 0)
-        for place in order:
-            seconds = _seconds((base, model)[place], pixels)
-            if number >= 0:
-                times[number, place] = seconds
+    times = times_in_turns(base, model, batch_size, rounds)
     ratios = times[:, 1] / times[:, 0]
     ratio, spread = float(np.median(ratios)), bootstrap_mean(ratios, seed=results.seed)
     results.add_metric(
         "latency_ratio/measured", ratio, interval=(spread.low, spread.high), n=rounds, unit="ratio"
     )
-    record = config.pruning_record or {}
+    record = model.config.pruning_record or {}
     predicted = record.get("predicted_ratio")
     if predicted is not None:
         results.add_metric("latency_ratio/predicted", predicted, unit="ratio")
@@ -158,22 +141,25 @@ def _add_speed(
     ]
     threads, where = torch.get_num_threads(), model.device.type
     note = (
-        f"Batches of {batch_size} on {where} with {threads} threads, {rounds} rounds in turns; "
+        f"Batches of {batch_size} on {where} with {threads} thread{'s' * (threads > 1)}, {rounds} "
+        "rounds in turns; "
         f"predicted for {record.get('latency_device', 'no device')}."
-    )
+    ) + _table_words(model)
     columns = ["network", "ms a batch", "share of the original's time", "predicted"]
     results.tables.append(Table("Speed", note, columns, rows))
 
 
-def _seconds(model: NViTForImageClassification, pixels: torch.Tensor) -> float:
-    is_cuda = pixels.device.type == "cuda"
-    if is_cuda:
-        torch.cuda.synchronize(pixels.device)
-    began = time.perf_counter()
-    model(pixels)
-    if is_cuda:
-        torch.cuda.synchronize(pixels.device)
-    return time.perf_counter() - began
+def _table_words(model: NViTForImageClassification) -> str:
+    """How far off the latency table beside a network was, where that was measured."""
+    beside = find_file(model.name_or_path, TABLE_NAME) if model.name_or_path else None
+    checked = None if beside is None else LatencyTable.load(beside).validation
+    if checked is None:
+        return ""
+    return (
+        f" The table was off by {100 * checked['median']:.1f} % in the median of "
+        f"{checked['networks']:.0f} whole networks of random shapes, and by "
+        f"{100 * checked['maximum']:.1f} % at most."
+    )
 
 
 def _add_audit(

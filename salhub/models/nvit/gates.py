@@ -128,7 +128,10 @@ def gate_factors(layout: UnitLayout, gates: Tensor, sites: GateSites = "weights"
 
 def scaled(values: Tensor, factor: Tensor | None) -> Tensor:
     """The values times a factor, where there is one."""
-    return values if factor is None else values * factor
+    if factor is None:
+        return values
+    # A factor of 32 bits would make all that follows in autocast wait for numbers twice as long.
+    return values * (factor.to(values.dtype) if values.dtype.itemsize < 4 else factor)
 
 
 def _product(first: Tensor | None, second: Tensor | None) -> Tensor | None:

@@ -1,15 +1,12 @@
 """Image processor of NViT: the whole picture in the network's size, in -1 to 1."""
 
-from salhub.backbones.efficientnet_lite.image_processing_efficientnet_lite import (
-    EfficientNetLiteImageProcessor,
-)
+from salhub.backbones.cifar_resnet.image_processing_cifar_resnet import CifarResNetImageProcessor
 
 
-class NViTImageProcessor(EfficientNetLiteImageProcessor):
+class NViTImageProcessor(CifarResNetImageProcessor):
     """Turn any picture into the input of a vision transformer, as `ViTImageProcessor` does.
 
-    Takes whatever `salhub.processing.load_image` reads, alone or in a list, and batches
-    (B, C, H, W) or (B, H, W, C). Needs no torchvision. A network that was taken over from
+    That of the residual networks with other numbers. A network that was taken over from
     transformers or timm keeps the image processor it came with.
 
     Args:
@@ -29,14 +26,3 @@ class NViTImageProcessor(EfficientNetLiteImageProcessor):
     image_mean = [0.5, 0.5, 0.5]
     image_std = [0.5, 0.5, 0.5]
     size = {"height": 224, "width": 224}
-    crop_fraction = 1.0
-    do_center_crop = False
-
-    @classmethod
-    def for_image_size(cls, image_size: int) -> "NViTImageProcessor":
-        """Build the preprocessing of a network with inputs of this size.
-
-        Args:
-            image_size: Side of the input in pixels, `image_size` of the configuration.
-        """
-        return cls(size={"height": image_size, "width": image_size})

@@ -1,22 +1,27 @@
 """How much each unit of a vision transformer matters, all units in one backward pass."""
 
 import logging
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from salhub.errors import check_choice
+from salhub.files import require_file
 from salhub.modeling import attribution_scope
 from salhub.models.nvit.gates import GateSites
 from salhub.models.nvit.modeling_nvit import NViTForImageClassification, at_least_float32
 from salhub.models.nvit.shapes import STRUCTURES, UnitLayout
 from salhub.models.nvit.unit_weights import unit_sums
+from salhub.ops.tensor_files import write_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +29,7 @@ Score = Literal["batch", "per_sample", "taylor_abs", "magnitude", "random", "hvp
 SCORES: tuple[Score, ...] = ("batch", "per_sample", "taylor_abs", "magnitude", "random", "hvp")
 # Takes what the model returns and the batch; gives the loss of every picture, (B,).
 SampleLoss = Callable[[Any, Mapping[str, Tensor]], Tensor]
+_SCORES = "scores"
 Batches = Iterable[Mapping[str, Tensor] | tuple[Tensor, Tensor]]
 
 
@@ -54,6 +60,39 @@ class NViTScores:
             return parts[0]
         is_even = len({len(part) for part in parts}) == 1
         return torch.stack(parts) if is_even else parts
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write them as a safetensors file, float32."""
+        about = {"score": self.score, "num_batches": str(self.num_batches)}
+        return write_tensors({_SCORES: self.values.float().cpu().contiguous()}, Path(path), about)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], layout: UnitLayout) -> Self:
+        """Read what `save` has written.
+
+        Args:
+            path: The file.
+            layout: Of the network that they are of.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is no such file, or of a network of another shape.
+        """
+        require_file(Path(path), "file of scores")
+        try:
+            with safe_open(path, "pt") as file:
+                values, about = file.get_tensor(_SCORES), file.metadata()
+            score, num_batches = about["score"], int(about["num_batches"])
+        except (KeyError, TypeError, ValueError, SafetensorError):
+            raise ValueError(
+                f"{path} holds no scores of units; make them with score_units(...).save(path)."
+            ) from None
+        if values.shape != (layout.size,):
+            raise ValueError(
+                f"{path} holds scores of {len(values)} units, and the network has {layout.size}; "
+                "give those of the network."
+            )
+        return cls(layout, values, score, num_batches)
 
 
 def reference_constants(num_blocks: int) -> dict[str, float]:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from salhub.files import require_file, write_text
 from salhub.models.nvit.configuration_nvit import NViTConfig
-from salhub.models.nvit.latency_timing import Clock, PartTimer, device_name
+from salhub.models.nvit.latency_timing import Clock, device_name, network_of
 from salhub.models.nvit.modeling_nvit import NViTForImageClassification
-from salhub.models.nvit.shapes import NViTShape
+from salhub.models.nvit.shapes import BLOCK_STRUCTURES, STRUCTURES, NViTShape
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,8 @@ PARTS = {
 _FORMAT = 1
 # Widths that hardware is fast at.
 _STEPS = {"embedding": 16, "head": 1, "qk": 8, "v": 8, "mlp": 16}
-# Runs between two timings of the reference point, by which drift is taken out.
-_DRIFT = 20
+# Networks that parts are timed in have at least so many blocks, and each part is in so many.
+_LEAST_BLOCKS, _VISITS = 4, 2
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,10 @@ class LatencyTable:
         threads: Of torch.
         torch_version: Of the measurement.
         clock: "wall" or "cpu".
-        reference_seconds: Of the largest MLP, by which the speed of the machine is followed.
+        reference_seconds: Of a network of middle widths, by which the speed of the machine is
+            followed.
+        validation: What `validate` has found last: how many networks, and the median and the
+            maximum of the relative errors.
 
     Example:
         >>> grid = {"embedding": [8.0, 16.0]}
@@ -102,6 +105,7 @@ class LatencyTable:
     torch_version: str
     clock: str = "wall"
     reference_seconds: float | None = None
+    validation: dict[str, float] | None = None
 
     @classmethod
     def measure(
@@ -119,6 +123,9 @@ class LatencyTable:
     ) -> Self:
         """Time the parts of networks up to the size of a given one.
 
+        Every part is timed where it stands, in networks of as many blocks whose shapes are drawn
+        from the grid, so that it pays for cache and memory as it will.
+
         Args:
             config: Of the largest network; its blocks may differ.
             device: Where to.
@@ -129,7 +136,7 @@ class LatencyTable:
             warmup: Runs before them.
             clock: "wall", what a person waits; or "cpu", the processor seconds of one thread, which
                 other programs on a busy machine disturb less.
-            seed: Of the order of the points, which is drawn.
+            seed: Of the blocks that share a network, which are drawn.
 
         Raises:
             ValueError: A grid that is not of two or more ascending widths an axis.
@@ -145,33 +152,81 @@ class LatencyTable:
             part: {name: [float(w) for w in grid[name]] for name in axes}
             for part, axes in PARTS.items()
         }
-        points: list[tuple[str, tuple[int, ...]]] = [
-            (part, index)
-            for part, axes in grids.items()
-            for index in np.ndindex(*(len(ws) for ws in axes.values()))
-        ]
-        np.random.default_rng(seed).shuffle(points)
         watch = Clock(device, repeats, warmup, clock)
-        timed = PartTimer(config, device, batch_size, dtype, watch)
+        num_blocks = max(_LEAST_BLOCKS, config.num_hidden_layers)
+        reference = _reference(config, grid, num_blocks)
+        found: dict[tuple[str, tuple[int, ...]], list[float]] = {}
+        references: list[float] = []
+        for width, blocks in _networks(grid, num_blocks, seed):
+            widths = [
+                [grid[n][i] for i, n in zip(index, BLOCK_STRUCTURES, strict=True)]
+                for index in blocks
+            ]
+            shape = NViTShape(grid["embedding"][width], *map(tuple, zip(*widths, strict=True)))
+            network = network_of(config, shape)
+            shares, own = watch.shares(network, reference, batch_size, dtype, is_by_part=True)
+            # The speed of the machine changes meanwhile; all count as at its usual one.
+            references.append(own)
+            for index, (attention, mlp) in zip(blocks, shares[1:-1].reshape(-1, 2), strict=True):
+                found.setdefault(("attention", (width, *index[:3])), []).append(attention)
+                found.setdefault(("mlp", (width, index[3])), []).append(mlp)
+            found.setdefault(("rest", (width,)), []).append(shares[0] + shares[-1])
+        usual = float(np.median(references))
         seconds = {
             part: np.zeros([len(ws) for ws in axes.values()]) for part, axes in grids.items()
         }
-        full = {name: widths[-1] for name, widths in grid.items()}
-        references: list[float] = []
-        for number, (part, index) in enumerate(points):
-            if number % _DRIFT == 0:
-                references.append(timed.seconds("mlp", full))
-            widths = {
-                name: int(ws[i]) for (name, ws), i in zip(grids[part].items(), index, strict=True)
-            }
-            # The speed of the machine changes meanwhile; all count as at its usual one.
-            seconds[part][index] = timed.seconds(part, {**full, **widths}) / references[-1]
-        usual = float(np.median(references))
-        seconds = {part: one * usual for part, one in seconds.items()}
+        for (part, index), values in found.items():
+            seconds[part][index] = usual * float(np.median(values))
         return cls(
             grids, seconds, batch_size, config.num_tokens, device_name(device),
             str(dtype).removeprefix("torch."), torch.get_num_threads(), torch.__version__, clock,
             usual,
+        )  # fmt: skip
+
+    @classmethod
+    def computed(
+        cls,
+        config: NViTConfig,
+        costs: Mapping[str, Callable[..., Array]],
+        *,
+        device: str,
+        batch_size: int = 1,
+    ) -> Self:
+        """A table of formulas instead of a stopwatch: to prune to a number of weights, say.
+
+        Args:
+            config: Of the largest network.
+            costs: "attention", "mlp" and "rest" -> the cost of that part of a block, or of the
+                network, from its widths in the order of `PARTS`: (E, H, QK, V), (E, M) and (E).
+                The cost has to be linear in each width alone, as weights and multiplications are.
+            device: What the costs are of, such as "weights".
+            batch_size: Pictures that they are of.
+
+        Example:
+            >>> from salhub.models.nvit.configuration_nvit import NViTConfig
+            >>> config = NViTConfig(num_hidden_layers=2)
+            >>> table = LatencyTable.computed(config, {
+            ...     "attention": lambda width, head, qk, v: 2 * width * head * (qk + v),
+            ...     "mlp": lambda width, neurons: 2 * width * neurons,
+            ...     "rest": lambda width: 0 * width,
+            ... }, device="weights")
+            >>> table.predict(config) == NViTShape.of(config).num_block_parameters(config)
+            True
+        """
+        shape = NViTShape.of(config)
+        most = {"embedding": shape.hidden_size} | {
+            name: max(getattr(shape, name)) for name in ("head", "qk", "v", "mlp")
+        }
+        # Between the ends nothing has to be known of what is linear.
+        grid = {name: [1.0, float(max(2, width))] for name, width in most.items()}
+        grids = {part: {name: grid[name] for name in axes} for part, axes in PARTS.items()}
+        seconds = {
+            part: np.asarray(costs[part](*np.meshgrid(*axes.values(), indexing="ij")), dtype=float)
+            for part, axes in grids.items()
+        }
+        return cls(
+            grids, seconds, batch_size, config.num_tokens, device, "float32",
+            torch.get_num_threads(), torch.__version__,
         )  # fmt: skip
 
     def part(self, name: str, widths: ArrayLike) -> Array:
@@ -234,10 +289,10 @@ class LatencyTable:
         self, config: NViTConfig, count: int = 30, *, device: str | torch.device = "cpu",
         repeats: int = 15, seed: int = 0,
     ) -> TableError:  # fmt: skip
-        """Compare predictions with whole networks of random shapes within the grid.
+        """Compare predictions with whole networks of random shapes within the grid; kept with it.
 
-        Times are brought to the speed that the machine had when the table was measured, by that of
-        the largest MLP before and after each network.
+        Times are brought to the speed that the machine had when the table was measured, by one
+        network that takes turns with all others.
 
         Args:
             config: Says all that is no width, and how many blocks there are.
@@ -248,23 +303,21 @@ class LatencyTable:
                 slower than their neighbours on most machines.
         """
         generator = np.random.default_rng(seed)
-        clock = Clock(torch.device(device), repeats, 3, self.clock)
+        watch = Clock(torch.device(device), repeats, 3, self.clock)
         dtype = getattr(torch, self.dtype)
-        timed = PartTimer(config, torch.device(device), self.batch_size, dtype, clock)
-        full = {name: int(self._axis(name)[-1]) for name in ("embedding", "head", "qk", "v", "mlp")}
-        norm_width = config.layer_norm_width or config.hidden_size
+        grid = {name: [int(width) for width in self._axis(name)] for name in STRUCTURES}
+        num_blocks = max(_LEAST_BLOCKS, config.num_hidden_layers)
+        reference = _reference(config, grid, num_blocks)
         predicted, measured = [], []
         for _ in range(count):
             shape = self._random_shape(config.num_hidden_layers, generator)
-            fields = {**config.to_dict(), **shape.fields(), "layer_norm_width": norm_width}
-            fields["attention_scale"] = 1.0
-            network = NViTForImageClassification(NViTConfig.from_dict(fields))
             predicted.append(self.predict(shape))
-            before = timed.seconds("mlp", full)
-            seconds = clock.seconds_of(network, self.batch_size, dtype)
-            now = (before + timed.seconds("mlp", full)) / 2
-            measured.append(seconds * (self.reference_seconds or now) / now)
-        return TableError(predicted, measured)
+            network = network_of(config, shape)
+            [share], usual = watch.shares(network, reference, self.batch_size, dtype)
+            measured.append(float(share) * (self.reference_seconds or usual))
+        found = TableError(predicted, measured)
+        self.validation = {"networks": count, "median": found.median, "maximum": found.maximum}
+        return found
 
     def check(
         self, config: NViTConfig, *, device: str | torch.device = "cpu",
@@ -390,3 +443,42 @@ def default_grid(shape: NViTShape) -> dict[str, Sequence[int]]:
         widths = {least, most} | {w for w in inner if least < w < most}
         found[name] = sorted(widths if len(widths) > 1 else {most, most + 1})
     return found
+
+
+def _reference(
+    config: NViTConfig, grid: Mapping[str, Sequence[int]], blocks: int
+) -> NViTForImageClassification:
+    """A network of the middle widths of a grid."""
+    middle = {name: widths[len(widths) // 2] for name, widths in grid.items()}
+    others = ((middle[name],) * blocks for name in BLOCK_STRUCTURES)
+    return network_of(config, NViTShape(middle["embedding"], *others))
+
+
+def _networks(
+    grid: Mapping[str, Sequence[int]], blocks: int, seed: int
+) -> Iterator[tuple[int, list[tuple[int, ...]]]]:
+    """Networks that all points of a grid are timed in, some times each.
+
+    Args:
+        grid: Structure -> widths.
+        blocks: Of a network.
+        seed: Of what is together.
+
+    Yields:
+        Place of E in the grid, and places of H, QK, V and M for each block.
+    """
+    generator = np.random.default_rng(seed)
+    sizes = [len(grid[name]) for name in BLOCK_STRUCTURES]
+
+    def endless(points: list[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
+        while True:
+            for place in generator.permutation(len(points)):
+                yield points[place]
+
+    attentions, mlps = list(np.ndindex(*sizes[:3])), list(np.ndindex(sizes[3]))
+    count = -(-_VISITS * max(len(attentions), len(mlps)) // blocks)
+    streams = [(endless(attentions), endless(mlps)) for _ in grid["embedding"]]
+    for _ in range(count):
+        for width in generator.permutation(len(streams)):
+            heads, neurons = streams[width]
+            yield int(width), [next(heads) + next(neurons) for _ in range(blocks)]

@@ -15,6 +15,8 @@ from salhub.files import draft
 from salhub.model_card import Facts
 from salhub.models.nvit.distillation import DistillationLoss, Objective
 from salhub.models.nvit.distilling_recipe import (
+    SCORES_NAME,
+    TABLE_NAME,
     DistillingArguments,
     StartedRecipe,
     load_nvit,
@@ -33,7 +35,6 @@ from salhub.runner.run_folder import prepared_path
 
 logger = logging.getLogger(__name__)
 
-TABLE_NAME = "latency_table.json"
 RunScore = Literal["batch", "per_sample", "magnitude", "random"]
 
 
@@ -109,6 +110,9 @@ class PruningState:
         self.count = 0
         self.removals = 0
         self.reached: list[float] = []
+        # Scores of the network before anything was removed, float64 (units,), and their batches.
+        self.first: Tensor | None = None
+        self.first_count = 0
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
@@ -127,7 +131,9 @@ class NViTRecipe(StartedRecipe):
     Every `prune_interval` steps the groups of least worth go, by scores that the gradients of
     these steps give for nothing. What is removed is multiplied by 0 where it acts, so that its
     weights and their momentum do nothing any more, and is cut out when a target is reached. All
-    targets are snapshots of one run. Fine-tune what comes out with `NViTFineTuningRecipe`.
+    targets are snapshots of one run. Fine-tune what comes out with `NViTFineTuningRecipe`. Beside
+    each stand the latency table and the scores of the whole network, from which `NViTPruner` plans
+    other targets without any data.
 
     Example:
         >>> arguments = NViTArguments(output_dir="small", data="cifar10.npz", model="nano")
@@ -238,6 +244,9 @@ class NViTRecipe(StartedRecipe):
         pruner, state = self.pruner, self.state
         pruner.mask = state.mask
         pruner.scores = self._scores()
+        if not state.removals:
+            state.first = pruner.scores.values.clone()
+            state.first_count = pruner.scores.num_batches
         if pruner.step() is None:
             return
         state.mask, state.removals = pruner.mask, state.removals + 1
@@ -276,6 +285,10 @@ class NViTRecipe(StartedRecipe):
     def export(self, model: Any, folder: Path) -> None:
         super().export(model, folder)
         self.pruner.table.save(folder / TABLE_NAME)
+        state = self.state
+        if state.first is not None:
+            layout, score = self.start.layout, self.arguments.score
+            NViTScores(layout, state.first, score, state.first_count).save(folder / SCORES_NAME)
 
     def card_facts(self) -> Facts:
         facts = super().card_facts()

@@ -1,5 +1,6 @@
 """`salhub train nvit-finetune`: what a pruned network has lost is learned again."""
 
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import PreTrainedModel
 
+from salhub.data.split_beside import find_file
 from salhub.models.nvit.distillation import DistillationLoss, Objective
 from salhub.models.nvit.distilling_recipe import (
+    SCORES_NAME,
+    TABLE_NAME,
     DistillingArguments,
     PictureTeacher,
     StartedRecipe,
@@ -132,3 +136,7 @@ class NViTFineTuningRecipe(StartedRecipe):
             "fine_tuned_epochs": self.arguments.num_train_epochs,
         }
         super().export(model, folder)
+        for name in (TABLE_NAME, SCORES_NAME):
+            beside = find_file(self.arguments.model, name)
+            if beside is not None:
+                shutil.copyfile(beside, folder / name)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,7 +25,12 @@ _OUTPUTS = {"depth": 1, "normals": 3, "edge": 1, "regression": 1}
 _DENSE = ("segmentation", "depth", "normals", "edge")
 # Those of the rendered rooms.
 ROOM_TASKS = (
-    {"name": "segmentation", "type": "segmentation", "num_labels": 6},
+    {
+        "name": "segmentation",
+        "type": "segmentation",
+        "num_labels": 6,
+        "class_names": ["floor", "wall", "ceiling", "sphere", "box", "cylinder"],
+    },
     {"name": "depth", "type": "depth"},
     {"name": "normals", "type": "normals"},
 )
@@ -46,6 +51,7 @@ class Task:
             "edge". Depths that are not above 0, normals of length 0 and numbers that are not finite
             do not count either.
         dense: Whether a "regression" has a value for each pixel; fixed for the other kinds.
+        class_names: Of kinds with classes, num_labels names; None for numbers.
 
     Raises:
         ValueError: A value that breaks these rules.
@@ -62,6 +68,7 @@ class Task:
     loss_weight: float = 1.0
     ignore_index: int = 255
     dense: bool | None = None
+    class_names: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.isidentifier():
@@ -87,6 +94,7 @@ class Task:
                     f"dense of task '{self.name}' is fixed by its type '{self.type}'; leave it out."
                 )
         self._set("dense", self.type in _DENSE or bool(self.dense))
+        self._check_class_names()
         weight = self.loss_weight
         if (
             isinstance(weight, bool)
@@ -94,6 +102,22 @@ class Task:
             or not 0 < weight < math.inf
         ):
             raise ValueError(f"loss_weight of task '{self.name}' must be above 0, got {weight!r}.")
+
+    def _check_class_names(self) -> None:
+        if self.class_names is None:
+            return
+        names = tuple(self.class_names)
+        has_classes = self.type in ("segmentation", "classification")
+        if not has_classes or len(names) != self.num_labels:
+            raise ValueError(
+                f"class_names of task '{self.name}' must be a name for each of its classes, "
+                f"{self.num_labels if has_classes else 'of which it has none'}, got {len(names)}."
+            )
+        self._set("class_names", names)
+
+    def class_name(self, index: int) -> str:
+        """The name of a class, or its number in words."""
+        return f"class {index}" if self.class_names is None else self.class_names[index]
 
     @property
     def word(self) -> str:
@@ -156,7 +180,7 @@ class RepMTLConfig(NetworkInsideConfig):
         weighting: Of the losses, before saliency is taken of them: equal ("ew"), learned
             uncertainties ("uw"), the pace of the last two epochs ("dwa"), drawn for each step
             ("rlw"), or the geometric mean ("gls", without logarithms).
-        dwa_temperature: Of "dwa".
+        dwa_temperature: Softness of the weights of "dwa", positive; 2 is that of its authors.
         start_step: First optimizer step with the terms [C].
         apply_every: Optimizer steps from one with the terms to the next [C].
 
@@ -191,14 +215,14 @@ class RepMTLConfig(NetworkInsideConfig):
     head_channels: int = ranged(64, least=1, most=MOST_CHANNELS)
     aspp_rates: list | tuple = ranged([6, 12, 18], least=1, most=1024)
     multi_input: Literal["index", "per_task"] = "index"
-    lambda_tsr: float | int = ranged(0.9, least=0)
-    lambda_csa: float | int = ranged(0.9, least=0)
-    csa_temperature: float | int = ranged(0.5, above=0)
+    lambda_tsr: float | int = ranged(0.9, least=0, most=1e6)
+    lambda_csa: float | int = ranged(0.9, least=0, most=1e6)
+    csa_temperature: float | int = ranged(0.5, above=0, most=1e6)
     csa_reduction: Literal["mean", "sum"] = "mean"
     csa_denominator: Literal["negatives", "infonce"] = "negatives"
     log_transform: bool = True
     weighting: Literal["ew", "uw", "dwa", "rlw", "gls"] = "ew"
-    dwa_temperature: float | int = ranged(2.0, above=0)
+    dwa_temperature: float | int = ranged(2.0, above=0, most=1e6)
     start_step: int = ranged(0, least=0)
     apply_every: int = ranged(1, least=1)
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from salhub.models.rep_mtl.configuration_rep_mtl import Task
 from salhub.models.rep_mtl.modeling_rep_mtl import RepMTLForMultiTask
 from salhub.models.rep_mtl.multi_task_data import (
     ROOMS,
@@ -17,7 +18,7 @@ from salhub.models.rep_mtl.multi_task_data import (
     read_multi_task,
 )
 from salhub.models.rep_mtl.pl_alpha import FEW_EIGENVALUES, pl_alpha
-from salhub.models.rep_mtl.task_losses import sample_losses
+from salhub.models.rep_mtl.task_losses import check_learnable, sample_losses
 from salhub.models.rep_mtl.task_metrics import HIGHER_IS_BETTER, TaskMeter, relative_improvement
 from salhub.results import Results, Table, measured
 from salhub.runner.loop import evaluation_mode
@@ -258,6 +259,8 @@ def _words(model: RepMTLForMultiTask, derive_boundaries: bool) -> list[str]:
 
 
 def check_data(data: MultiTaskData) -> None:
-    """Raises ValueError unless there is something to learn."""
+    """Raises ValueError unless there is something to learn of every task."""
     if "train" not in data.parts:
         raise ValueError(f"{data.name} has no pictures to learn.")
+    for task in map(Task.of, data.tasks):
+        check_learnable(task, data.parts["train"].labels[task.name], f"{data.name} (train)")

@@ -72,7 +72,9 @@ def surgery_loss(
         ])
         for loss in losses.values()
     ])  # fmt: skip
-    combined = aggregator(jacobian.float()).to(jacobian.dtype)
+    # Its small products decide directions, and autocast would round them.
+    with torch.autocast(jacobian.device.type, enabled=False):
+        combined = aggregator(jacobian.float()).to(jacobian.dtype)
     sizes = [p.numel() for p in encoder]
     gradients = [
         part.view_as(p) for part, p in zip(combined.split(sizes), encoder, strict=True)

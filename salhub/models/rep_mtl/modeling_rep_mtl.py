@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.models.auto.modeling_auto import AutoBackbone, AutoModelForImageClassification
+from transformers.models.auto.modeling_auto import AutoModelForImageClassification
 
 from salhub.hub import load
 from salhub.modeling import SaliencyPreTrainedModel, attribution_scope, refuse_broken_weights
@@ -21,6 +21,8 @@ from salhub.models.rep_mtl.shared_encoder import SharedEncoder
 from salhub.models.rep_mtl.task_heads import TaskHead
 from salhub.models.rep_mtl.task_losses import mean_loss, own_losses, sample_losses
 from salhub.outputs import SaliencyOutput
+
+_STAGE_NORMS = "hidden_states_norms."
 
 
 @dataclass
@@ -146,15 +148,23 @@ class RepMTLForMultiTask(SaliencyPreTrainedModel):
         """
         backbone_config = load(AutoConfig, name)
         model = cls(RepMTLConfig(backbone_config=backbone_config, tasks=tasks, **settings))
-        is_ours = hasattr(model.encoder.network, "feature_map")
-        trained = load(AutoModelForImageClassification if is_ours else AutoBackbone, name)
-        weights = trained.state_dict()
-        own = model.encoder.network.state_dict()
-        if missing := sorted(own.keys() - weights.keys()):
+        network: Any = model.encoder.network
+        is_ours = hasattr(network, "feature_map")
+        # Not AutoBackbone, which asks the Hub for every name, that of a folder among them.
+        kind = AutoModelForImageClassification if is_ours else type(network)
+        more = {} if is_ours else {"config": network.config}
+        trained, report = load(kind, name, output_loading_info=True, **more)
+        own = network.state_dict()
+        # Norms behind the stages are none of a classifier's, and start as they are.
+        missing = sorted(
+            key for key in own.keys() & report["missing_keys"] if not key.startswith(_STAGE_NORMS)
+        )
+        if missing:
             raise ValueError(
                 f"'{os.fspath(name)}' lacks weights of the encoder: {', '.join(missing[:3])}."
             )
-        model.encoder.network.load_state_dict({key: weights[key] for key in own})
+        weights = trained.state_dict()
+        network.load_state_dict({key: weights[key] for key in own})
         return model
 
     def with_settings(self, **settings: Any) -> Self:
@@ -194,8 +204,9 @@ class RepMTLForMultiTask(SaliencyPreTrainedModel):
             step: Number of the optimizer step, for `start_step` and `apply_every`.
 
         Raises:
-            TypeError: Pixels that are not floating point, or classes that are not int64.
-            ValueError: Other shapes, labels out of range, or a task that there is not.
+            TypeError: Pixels that are not floating point, classes that are not int64, or labels
+                that are no tensors.
+            ValueError: Other shapes, NaN, labels out of range, or a task that there is not.
         """
         self._check(pixel_values, labels)
         if output_saliency:
@@ -205,7 +216,8 @@ class RepMTLForMultiTask(SaliencyPreTrainedModel):
         if wants_terms and not shared.requires_grad:
             shared.requires_grad_()  # of an encoder that does not learn
         of_tasks = self._parted(shared, pixel_values)
-        predictions = self._predictions(of_tasks, pixel_values)
+        has_terms = wants_terms and self.regularizer.is_due(step)
+        predictions = self._predictions(of_tasks, pixel_values, has_terms)
         if labels is None:
             return RepMTLOutput(predictions=predictions)
         losses = {
@@ -226,7 +238,6 @@ class RepMTLForMultiTask(SaliencyPreTrainedModel):
             # Every process has to have a gradient of every head.
             for name in predictions.keys() - losses.keys():
                 loss = loss + 0 * predictions[name].sum()
-        has_terms = found.saliency is not None
         return RepMTLOutput(
             predictions=predictions,
             loss=loss,
@@ -234,7 +245,9 @@ class RepMTLForMultiTask(SaliencyPreTrainedModel):
             tsr_loss=_detached(found.tsr),
             csa_loss=_detached(found.csa),
             alignment=found.similarity,
-            task_affinity=_affinity(found.saliency.transpose(0, 1)) if has_terms else None,
+            task_affinity=(
+                None if found.saliency is None else _affinity(found.saliency.transpose(0, 1))
+            ),
         )
 
     def _explained(
@@ -296,10 +309,13 @@ class RepMTLForMultiTask(SaliencyPreTrainedModel):
         return {task.name: part for task, part in zip(self.tasks, parts, strict=True)}
 
     def _predictions(
-        self, of_tasks: Mapping[str, Tensor], pixel_values: Tensor | Mapping[str, Tensor]
+        self,
+        of_tasks: Mapping[str, Tensor],
+        pixel_values: Tensor | Mapping[str, Tensor],
+        has_terms: bool = False,
     ) -> dict[str, Tensor]:
         size = tuple(self._joined(pixel_values).shape[-2:])
-        return {name: head(of_tasks[name], size) for name, head in self.heads.items()}
+        return {name: head(of_tasks[name], size, has_terms) for name, head in self.heads.items()}
 
     def _check(
         self,
@@ -328,8 +344,25 @@ class RepMTLForMultiTask(SaliencyPreTrainedModel):
                 f"pixel_values must be floating point, got {pixels.dtype}; prepare pictures with "
                 "RepMTLImageProcessor."
             )
+        # Before anything keeps a mean of them: the running statistics of a norm would be lost.
+        for one in pixel_values.values() if isinstance(pixel_values, Mapping) else [pixels]:
+            if not bool(one.isfinite().all()):
+                raise ValueError(
+                    "pixel_values hold NaN or infinite values; look at what was done to the "
+                    "pictures."
+                )
         if labels is None:
             return
+        if not isinstance(labels, Mapping):
+            raise TypeError(
+                f"labels must map tasks to their labels, got {type(labels).__name__}; give "
+                f"labels={{'{names[0]}': ...}}."
+            )
+        for name, one in labels.items():
+            if not isinstance(one, Tensor):
+                raise TypeError(
+                    f"Labels of task '{name}' must be a tensor, got {type(one).__name__}."
+                )
         if unknown := sorted(labels.keys() - set(names)):
             raise ValueError(
                 f"There is no task '{unknown[0]}'; labels may be of {', '.join(names)}."

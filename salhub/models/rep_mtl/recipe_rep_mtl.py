@@ -158,8 +158,8 @@ class RepMTLRecipe(TrainingRecipe):
             },
             seed=options.rooms_seed,
         )
-        check_data(data)
         self.task_data = data.only(options.only) if options.only else data
+        check_data(self.task_data)
         if options.gradient_surgery is not None:
             self._aggregator = aggregator_of(options.gradient_surgery, len(self.task_data.tasks))
         images = self._part("train").images

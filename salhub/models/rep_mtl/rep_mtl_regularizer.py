@@ -1,8 +1,9 @@
 """`RepMTLRegularizer`: Rep-MTL in anybody's own training loop."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from salhub.models.rep_mtl.rep_mtl_terms import (
     Losses,
     Pairing,
     Reduction,
+    check_choices,
     log_losses,
     named_losses,
     rep_mtl_terms,
@@ -58,8 +60,9 @@ class RepMTLRegularizer(nn.Module):
         apply_every: Steps from one with the terms to the next.
 
     Raises:
-        ValueError: A factor below 0, a temperature that is not above 0, or `lambda_tsr` with
-            "per_task".
+        TypeError: A factor, temperature or step that is no number.
+        ValueError: A factor below 0, a temperature that is not above 0, a word that there is not,
+            a step below 0, `apply_every` below 1, or `lambda_tsr` with "per_task".
 
     Example:
         >>> encoder, heads = nn.Linear(3, 8), {"a": nn.Linear(8, 1), "b": nn.Linear(8, 1)}
@@ -87,11 +90,22 @@ class RepMTLRegularizer(nn.Module):
         apply_every: int = 1,
     ) -> None:
         super().__init__()
-        for name, value in (("lambda_tsr", lambda_tsr), ("lambda_csa", lambda_csa)):
-            if not value >= 0:
+        numbers = {
+            "lambda_tsr": lambda_tsr,
+            "lambda_csa": lambda_csa,
+            "csa_temperature": csa_temperature,
+        }
+        for name, value in numbers.items():
+            _check_kind(name, value, (int, float), "a number")
+            if name != "csa_temperature" and not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be 0 or more, got {value}.")
-        if not csa_temperature > 0:
+        if not 0 < csa_temperature < math.inf:
             raise ValueError(f"csa_temperature must be above 0, got {csa_temperature}.")
+        for name, value, least in (("start_step", start_step, 0), ("apply_every", apply_every, 1)):
+            _check_kind(name, value, (int,), "a whole number")
+            if value < least:
+                raise ValueError(f"{name} must be {least} or more, got {value}.")
+        check_choices(csa_reduction, csa_denominator, multi_input, "csa_")
         if multi_input == "per_task" and lambda_tsr:
             raise ValueError(
                 "multi_input='per_task' shares no positions between tasks; give lambda_tsr=0, or "
@@ -103,6 +117,13 @@ class RepMTLRegularizer(nn.Module):
         self.multi_input = multi_input
         self.start_step, self.apply_every = start_step, apply_every
         self._said: set[str] = set()
+
+    def extra_repr(self) -> str:
+        """Factors and temperature, for printing."""
+        return (
+            f"lambda_tsr={self.lambda_tsr}, lambda_csa={self.lambda_csa}, "
+            f"csa_temperature={self.temperature}, log_transform={self.log_transform}"
+        )
 
     def is_due(self, step: int | None) -> bool:
         """Whether a step has the terms: one without a number always, in training mode."""
@@ -165,3 +186,8 @@ class RepMTLRegularizer(nn.Module):
         if what not in self._said:
             self._said.add(what)
             logger.warning("%s; it is trained without what needs more, and said once.", what)
+
+
+def _check_kind(name: str, value: Any, kinds: tuple[type, ...], words: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise TypeError(f"{name} must be {words}, got {value!r}.")

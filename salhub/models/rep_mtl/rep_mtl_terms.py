@@ -7,10 +7,13 @@ and norms are those of much smaller matrices, exactly.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from salhub.errors import check_choice
 
 Reduction = Literal["mean", "sum"]
 Denominator = Literal["negatives", "infonce"]
@@ -97,8 +100,9 @@ def rep_mtl_terms(
 
     Source: equations 3 to 9 of arXiv 2507.21049.
     """
-    if temperature <= 0:
+    if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}.")
+    check_choices(reduction, denominator, multi_input)
     named = named_losses(losses)
     if len(named) < 2:
         raise ValueError(f"Rep-MTL needs two tasks or more, got {len(named)}.")
@@ -122,6 +126,18 @@ def rep_mtl_terms(
         found and found.similarity,
         silent,
     )
+
+
+def check_choices(reduction: str, denominator: str, multi_input: str, prefix: str = "") -> None:
+    """Raise ValueError unless these are words that the terms know.
+
+    Args:
+        reduction, denominator, multi_input: As of `rep_mtl_terms`.
+        prefix: What stands before the first two in the caller's names.
+    """
+    check_choice(f"{prefix}reduction", reduction, get_args(Reduction))
+    check_choice(f"{prefix}denominator", denominator, get_args(Denominator))
+    check_choice("multi_input", multi_input, get_args(Pairing))
 
 
 def named_losses(losses: Losses) -> dict[str, Tensor]:
@@ -289,8 +305,9 @@ def cross_task_alignment(
     """
     tasks, batch = saliency.shape[:2]
     # The anchors mix tasks, so that all of them are divided by one number.
-    largest = torch.linalg.vector_norm(saliency.detach(), ord=float("inf"))
-    saliency = saliency / torch.where(largest > 0, largest, 1)
+    low, high = saliency.detach().aminmax()
+    largest = torch.maximum(-low, high)
+    saliency = saliency * torch.where(largest > 0, largest, 1).reciprocal()
     means = saliency.mean(3)  # (T, B, C)
     # (G, B, K, C): columns of an anchor, of one group of all tasks or of a group for each.
     anchors = means[:, :, None] if own_anchors else means.transpose(0, 1)[None]
@@ -299,10 +316,7 @@ def cross_task_alignment(
     rows = anchors.reshape(groups, batch * columns, -1)
     products = (rows @ rows.transpose(1, 2)).square()
     between = products.view(groups, batch, columns, batch, columns).sum((2, 4))
-    with_own = (anchors @ saliency).square().sum((2, 3))  # (T, B)
-    is_wide = saliency.shape[2] > saliency.shape[3]
-    turned = saliency.transpose(2, 3)
-    own = (turned @ saliency if is_wide else saliency @ turned).square().sum((2, 3))
+    with_own, own = _Affinities.apply(saliency, anchors)  # (T, B) each
 
     anchor_sizes = between.diagonal(dim1=1, dim2=2)
     scale_of_anchor, scale_of_own = _reciprocal_root(anchor_sizes), _reciprocal_root(own)
@@ -320,6 +334,39 @@ def cross_task_alignment(
     loss = torch.where(takes_part, logits - positive / temperature, 0).sum() / number.clamp_min(1)
     similarity = torch.where(takes_part, positive, 0).sum() / takes_part.sum().clamp_min(1)
     return Alignment(loss, similarity.detach())
+
+
+class _Affinities(torch.autograd.Function):
+    """Inner products of affinities with anchors, |A S|^2, and squared sizes of them, |S S^T|^2.
+
+    Written with its gradient, since both share the products that take the time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, saliency: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+        turned = saliency.transpose(2, 3)
+        ctx.is_wide = saliency.shape[2] > saliency.shape[3]
+        products = turned @ saliency if ctx.is_wide else saliency @ turned
+        # The smaller of both kinds of products serves for A S as well: |A S|^2 = <A^T A, S S^T>.
+        seen = anchors @ (saliency if ctx.is_wide else products)
+        with_own = (seen.square() if ctx.is_wide else seen * anchors).sum((2, 3))
+        ctx.save_for_backward(saliency, anchors, products, seen)
+        return with_own, products.square().sum((2, 3))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_with_own: Tensor, of_own: Tensor) -> tuple:  # type: ignore[override]
+        saliency, anchors, products, seen = ctx.saved_tensors
+        double, fourfold = 2 * of_with_own[..., None, None], 4 * of_own[..., None, None]
+        turned = anchors.transpose(2, 3)
+        if ctx.is_wide:
+            of_saliency = saliency @ (fourfold * products) + turned @ (double * seen)
+            of_anchors = double * (seen @ saliency.transpose(2, 3))
+        else:
+            of_saliency = (fourfold * products + turned @ (double * anchors)) @ saliency
+            of_anchors = double * seen
+        # One group of anchors is that of all tasks.
+        return of_saliency, of_anchors.sum_to_size(anchors.shape)
 
 
 def _reciprocal_root(squares: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from salhub.models.rep_mtl.configuration_rep_mtl import RepMTLConfig, Task
+from salhub.models.rep_mtl.head_convolution import HeadConvolution
 
 # Squared length below which a vector has no direction.
 _SHORT = 1e-12
@@ -16,7 +17,7 @@ def conv_norm(
     """A convolution that keeps the size of the map, batch normalisation and ReLU."""
     padding = rate * (kernel_size // 2)
     return nn.Sequential(
-        nn.Conv2d(
+        HeadConvolution(
             in_channels, out_channels, kernel_size, padding=padding, dilation=rate, bias=False
         ),
         nn.BatchNorm2d(out_channels),
@@ -49,7 +50,7 @@ class DilatedPyramid(nn.Module):
             + [conv_norm(in_channels, channels, 3, rate) for rate in rates]
         )
         # A mean over the whole map has one value a picture, which batch norm cannot take alone.
-        self.whole = nn.Sequential(nn.Conv2d(in_channels, channels, 1), nn.ReLU())
+        self.whole = nn.Sequential(HeadConvolution(in_channels, channels, 1), nn.ReLU())
         self.join = conv_norm((len(rates) + 2) * channels, channels)
 
     def forward(self, shared: Tensor) -> Tensor:
@@ -72,24 +73,38 @@ class TaskHead(nn.Module):
         channels = in_channels if config.head == "linear" else config.head_channels
         if config.head == "conv":
             # Without batch norm, whose second derivative is made of many small steps.
-            self.body = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1), nn.ReLU())
+            self.body = nn.Sequential(
+                HeadConvolution(in_channels, channels, 3, padding=1), nn.ReLU()
+            )
         elif config.head == "aspp":
             self.body = DilatedPyramid(in_channels, channels, config.aspp_rates)
         else:
             self.body = nn.Identity()
         self.last = (
-            nn.Conv2d(channels, task.num_labels, 1)
+            HeadConvolution(channels, task.num_labels, 1)
             if task.dense
             else nn.Linear(channels, task.num_labels)
         )
 
-    def forward(self, shared: Tensor, size: tuple[int, int]) -> Tensor:
+    def forward(self, shared: Tensor, size: tuple[int, int], is_for_terms: bool = False) -> Tensor:
         """Predict.
 
         Args:
             shared: (B, C, h, w).
             size: Height and width of the pictures, which dense predictions are resized to.
+            is_for_terms: Whether the gradient is differentiated again, which is faster when said.
         """
+        layers = [one for one in self.modules() if isinstance(one, HeadConvolution)]
+        # A call leaves nothing behind: saving compares layers with what a configuration builds.
+        for layer in layers:
+            layer.is_differentiated_twice = is_for_terms
+        try:
+            return self._predict(shared, size)
+        finally:
+            for layer in layers:
+                layer.is_differentiated_twice = False
+
+    def _predict(self, shared: Tensor, size: tuple[int, int]) -> Tensor:
         hidden = self.body(shared)
         if not self.dense:
             return self.last(hidden.mean((2, 3)))

@@ -28,21 +28,18 @@ def sample_losses(task: Task, predictions: Tensor, labels: Tensor) -> tuple[Tens
     """
     _check_labels(task, predictions, labels)
     predictions = predictions if predictions.dtype == torch.float64 else predictions.float()
+    counts = _counting(task, labels)
     if task.type in _WITH_CLASSES:
-        counts = labels != task.ignore_index
         values = F.cross_entropy(predictions, torch.where(counts, labels, 0), reduction="none")
     elif task.type == "edge":
-        counts = labels != task.ignore_index
         target = torch.where(counts, labels, 0).to(predictions.dtype)
         values = F.binary_cross_entropy_with_logits(predictions, target, reduction="none")
     elif task.type == "normals":
-        counts = (labels != 0).any(1) & labels.isfinite().all(1)
         target = torch.where(counts[:, None], labels, 1).to(predictions.dtype)
         # Predictions have length 1; the second derivative of a cosine would take long.
         values = 1 - (predictions * F.normalize(target, dim=1)).sum(1)
     else:
-        labels = labels.reshape(predictions.shape)
-        counts = labels.isfinite() & (labels > 0) if task.type == "depth" else labels.isfinite()
+        labels, counts = labels.reshape(predictions.shape), counts.reshape(predictions.shape)
         error = predictions - torch.where(counts, labels, 0).to(predictions.dtype)
         values = error.abs() if task.loss == "l1" else error.square()
     counts = counts.flatten(1) if counts.ndim > 1 else counts[:, None]
@@ -76,6 +73,34 @@ def own_losses(task: Task, predictions: Tensor) -> Tensor:
     return predictions.float().abs().flatten(1).mean(1)
 
 
+def _counting(task: Task, labels: Tensor) -> Tensor:
+    """Which labels count, bool of their shape, of normals without the axis of their components."""
+    if task.type in _WITH_CLASSES or task.type == "edge":
+        return labels != task.ignore_index
+    if task.type == "normals":
+        return (labels != 0).any(1) & labels.isfinite().all(1)
+    return labels.isfinite() & (labels > 0) if task.type == "depth" else labels.isfinite()
+
+
+def check_learnable(task: Task, labels: Tensor, where: str) -> None:
+    """Refuse labels that nothing can be learned of.
+
+    Args:
+        task: What they are labels of.
+        labels: As of `sample_losses`, of many pictures.
+        where: Where they are from, for messages.
+
+    Raises:
+        ValueError: Some are out of range, or none counts.
+    """
+    _check_range(task, labels, where)
+    if not bool(_counting(task, labels).any()):
+        raise ValueError(
+            f"{where} has no label of task '{task.name}' ({task.type}) that counts, so nothing can "
+            "be learned of it; leave the task out, or look at its labels."
+        )
+
+
 def _check_labels(task: Task, predictions: Tensor, labels: Tensor) -> None:
     expected = predictions.shape
     if task.type in _WITH_CLASSES:
@@ -87,21 +112,23 @@ def _check_labels(task: Task, predictions: Tensor, labels: Tensor) -> None:
             f"{tuple(labels.shape)}; bring pictures and labels to one size with "
             "RepMTLImageProcessor."
         )
-    if task.type in _WITH_CLASSES:
-        if labels.dtype != torch.int64:
-            raise TypeError(
-                f"Labels of task '{task.name}' ({task.type}) must be int64, got {labels.dtype}."
-            )
-        is_wrong = (labels != task.ignore_index) & ((labels < 0) | (labels >= task.num_labels))
-    elif task.type == "edge":
-        is_wrong = (labels != task.ignore_index) & ((labels < 0) | (labels > 1))
-    else:
+    if task.type in _WITH_CLASSES and labels.dtype != torch.int64:
+        raise TypeError(
+            f"Labels of task '{task.name}' ({task.type}) must be int64, got {labels.dtype}."
+        )
+    _check_range(task, labels)
+
+
+def _check_range(task: Task, labels: Tensor, where: str = "") -> None:
+    if task.type not in (*_WITH_CLASSES, "edge"):
         return
+    most = 1 if task.type == "edge" or task.num_labels is None else task.num_labels - 1
+    is_wrong = (labels != task.ignore_index) & ((labels < 0) | (labels > most))
     if bool(is_wrong.any()):
-        most = task.num_labels - 1 if task.type in _WITH_CLASSES else 1
         raise ValueError(
-            f"Labels of task '{task.name}' ({task.type}) must lie in 0 to {most} or be "
-            f"ignore_index={task.ignore_index}, got {labels[is_wrong][0].item()}."
+            f"Labels of task '{task.name}' ({task.type}){f' in {where}' if where else ''} must lie "
+            f"in 0 to {most} or be ignore_index={task.ignore_index}, got "
+            f"{labels[is_wrong][0].item()}."
         )
 
 

@@ -215,13 +215,7 @@ def _add_scaled(result: Tensor, scale: float, onto: Tensor | None) -> Tensor:
 def linear_arguments(
     input: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The arguments of a call of `torch.nn.functional.linear` in its own order.
-
-    A weight of the private copy that reads rows of tokens is laid out by columns from here on.
-    """
-    reads_rows = input.dim() > 2 and isinstance(weight, torch.nn.Parameter)
-    if reads_rows and weight.dim() == 2 and weight.is_contiguous() and min(weight.shape) > 1:
-        weight.data = weight.data.t().contiguous().t()  # products of many rows run a seventh faster
+    """The arguments of a call of `torch.nn.functional.linear` in its own order."""
     return input, weight, bias
 
 

@@ -67,7 +67,8 @@ class SalientRelevanceForImageSaliency(ExplainedClassifierModel):
     The score of a class is handed down to the pixels by layer-wise relevance propagation; the
     picture of that relevance is then looked at by context-aware saliency. Relevance runs through a
     private float32 copy of the classifier with batch normalisation folded in, made at the first
-    call and again when a weight changes; the classifier itself is never touched.
+    call and again when a weight changes. Weights that stay as they are belong to both, so that a
+    vision transformer takes its memory once; the classifier itself is never touched.
 
     Example:
         >>> import torch

@@ -41,6 +41,8 @@ class NetworkState:
         network: Any module; it is only read.
         made_by_a_pass: Attributes that a forward pass sets, such as a counter or a kept feature
             map; they are not looked at.
+        shared: Ids of parameters that the copy shares. Who reads nothing but them sees their edits
+            as they are made; what is derived from them is of their values at `keep_shared`.
 
     Example:
         >>> layer = nn.Linear(2, 2)
@@ -50,7 +52,10 @@ class NetworkState:
     """
 
     def __init__(
-        self, network: nn.Module, made_by_a_pass: frozenset[Attribute] = frozenset()
+        self,
+        network: nn.Module,
+        made_by_a_pass: frozenset[Attribute] = frozenset(),
+        shared: frozenset[int] = frozenset(),
     ) -> None:
         self._ignored = made_by_a_pass
         look = _Look(network, made_by_a_pass)
@@ -58,15 +63,34 @@ class NetworkState:
         self._settings, self._objects = look.settings, look.objects
         self._identities = _identities(look.tensors)
         # Bits, because a NaN does not even equal itself.
-        self._values = [_bits(tensor) for tensor in look.tensors if _is_plain(tensor)]
+        plain = [tensor for tensor in look.tensors if _is_plain(tensor)]
+        self._values = [_bits(tensor) for tensor in plain if id(tensor) not in shared]
         self._copies = [_copy(values) for values in self._values]
+        self._shared_values = [_bits(tensor) for tensor in plain if id(tensor) in shared]
+        self._shared_copies: list[Tensor | bytearray] | None = None
 
-    def is_of(self, network: nn.Module) -> bool:
-        """Whether the network computes what it computed then."""
+    def keep_shared(self) -> bool:
+        """Keep the values of shared weights from now on; whether they were not kept so far."""
+        if self._shared_copies is not None:
+            return False
+        self._shared_copies = [_copy(values) for values in self._shared_values]
+        return True
+
+    def is_of(self, network: nn.Module, with_shared: bool = True) -> bool:
+        """Whether the network computes what it computed then.
+
+        Args:
+            network: Only read.
+            with_shared: Whether to look for edits of kept values of shared weights, too.
+        """
         look = _Look(network, self._ignored)
         if look.settings != self._settings or _identities(look.tensors) != self._identities:
             return False
-        return _are_equal(self._values, self._copies)
+        if not _are_equal(self._values, self._copies):
+            return False
+        if not with_shared or self._shared_copies is None:
+            return True
+        return _are_equal(self._shared_values, self._shared_copies)
 
 
 class _Look:
@@ -90,8 +114,9 @@ class _Look:
         # Tensors that torch's own modules keep beside their parameters are made of these, as by
         # weight_norm before every pass.
         with_tensors = not type(module).__module__.startswith("torch.nn.")
-        for key, value in vars(module).items():
-            if key in _OWN_ATTRIBUTES or (id(module), key) in ignored:
+        for key in sorted(vars(module).keys() - _OWN_ATTRIBUTES):
+            value = vars(module)[key]
+            if (id(module), key) in ignored:
                 continue
             if _is_a(value, _SETTINGS):
                 self.settings.append((key, value))

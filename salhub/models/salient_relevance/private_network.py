@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 MAX_LOGIT_DIFFERENCE = 1e-3
 # The same network twice, in the precision of the user's: only what removes hooks may reorder.
 _MAX_DIFFERENCE_BY_DTYPE = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
+# Bytes; where torch itself lets tensors begin.
+_ALIGNMENT = 64
 _WEIGHT_HOOKS = (WeightNorm, SpectralNorm, prune.BasePruningMethod)
 _WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 
@@ -35,7 +37,8 @@ class PrivateNetwork:
     """The network that relevance runs through; the user's own is never changed.
 
     The copy is compared with the network it was made of, and again after folding; the engine
-    compares its first relevance pass with the same logits.
+    compares its first relevance pass with the same logits. Weights that are the user's own bit for
+    bit are then the user's own: they take no memory, and their edits need not be looked for.
 
     Args:
         network: The classifier to copy; run once on `pixels`, in evaluation mode.
@@ -72,6 +75,7 @@ class PrivateNetwork:
         for parameter in self.network.parameters():
             if parameter.dim() == 4:  # convolutions run a third faster on a CPU in this layout
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        self.shared = _share_weights(network, self.network)
         self.path = ModulePath.of(self.network)
         self.is_checked = False
         self._parts: tuple[Hashable, dict] = (None, {})
@@ -86,6 +90,10 @@ class PrivateNetwork:
         if self._parts[0] != settings:
             self._parts = (settings, {})
         return self._parts[1]
+
+    def forget_parts(self) -> None:
+        """Let go of all modified weights."""
+        self._parts = (None, {})
 
     def _compare_with_original(self, original: nn.Module) -> None:
         """Refuse a network whose hooks, or whatever else was not copied, shape its logits."""
@@ -130,6 +138,31 @@ def relative_difference(logits: Tensor, expected: Tensor) -> float:
         return float("inf")
     distance = (logits.double() - expected.double()).abs().amax()
     return float(distance / expected.double().abs().amax().clamp(min=1e-30))
+
+
+def _share_weights(original: nn.Module, private: nn.Module) -> frozenset[int]:
+    """Give the copy the weights themselves where nothing has changed them; ids of the originals."""
+    original = getattr(original, "_orig_mod", original)
+    own = dict(original.named_parameters(remove_duplicate=False))
+    shared = set()
+    for name, parameter in private.named_parameters():
+        source = own.get(name)
+        if source is not None and _are_alike(source, parameter):
+            parameter.data = source.data
+            shared.add(id(source))
+    return frozenset(shared)
+
+
+def _are_alike(source: nn.Parameter, parameter: nn.Parameter) -> bool:
+    if not type(source) is type(parameter) is nn.Parameter or source.is_inference():
+        return False
+    if source.layout != torch.strided or source.is_meta or source.is_quantized:
+        return False
+    # Weights as they are read from a file may begin anywhere; products then round in another order.
+    if source.device.type == "cpu" and source.data_ptr() % _ALIGNMENT:
+        return False
+    kinds = [(p.dtype, p.device, p.shape, p.stride()) for p in (source, parameter)]
+    return kinds[0] == kinds[1] and torch.equal(source, parameter)
 
 
 @contextmanager

@@ -70,13 +70,24 @@ class RelevanceEngine:
     def __reduce__(self) -> tuple:
         return RelevanceEngine, (self.read_logits,)
 
-    def private_network(self, network: nn.Module, pixels: Tensor) -> PrivateNetwork:
-        """The folded copy of the network as it is now."""
+    def private_network(
+        self, network: nn.Module, pixels: Tensor, derives_weights: bool = True
+    ) -> PrivateNetwork:
+        """The folded copy of the network as it is now.
+
+        Args:
+            network: The classifier.
+            pixels: To compare logits on when the copy is made.
+            derives_weights: Whether modified weights are kept, so that edits of weights that the
+                copy shares with the network are to be looked for.
+        """
         with exclusive_use(network), self._lock:
-            if self._private is None or not self._copied.is_of(network):
+            if self._private is None or not self._copied.is_of(network, derives_weights):
                 self._private = None
-                self._private = PrivateNetwork(network, self.read_logits, pixels[:1])
-                self._copied = NetworkState(network, self._private.made_by_a_pass)
+                self._private = private = PrivateNetwork(network, self.read_logits, pixels[:1])
+                self._copied = NetworkState(network, private.made_by_a_pass, private.shared)
+            if derives_weights and self._copied.keep_shared():
+                self._private.forget_parts()
             return self._private
 
     def propagate(
@@ -113,8 +124,12 @@ class RelevanceEngine:
         """
         with torch.inference_mode(False), torch.enable_grad():
             pixels, device = pixels.detach(), pixels.device
-            with torch.autocast(device.type, enabled=False), exact_convolutions(device):
-                private = self.private_network(network, pixels)
+            with (
+                exclusive_use(network),  # whose weights may be those of the copy
+                torch.autocast(device.type, enabled=False),
+                exact_convolutions(device),
+            ):
+                private = self.private_network(network, pixels, rules.derives_weights)
                 used = bounds if rules.first.name == "z_box" else None
                 with private.lock:
                     cache = private.parts_cache((rules, bias_relevance))

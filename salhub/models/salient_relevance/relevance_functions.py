@@ -372,9 +372,12 @@ class AttentionRelevance(torch.autograd.Function):
         signal = quotient(relevance, mixed, state.epsilon, 2)
         of_value = value * (shares.mT @ signal)
         # shares times what reaches them is their relevance, so this is the gradient of the softmax
-        of_scores = torch._softmax_backward_data(signal @ value.mT, shares, -1, shares.dtype)
-        # the stabiliser is that of the product, before it is scaled
-        signal = quotient(of_scores.mul_(scores), scores, state.epsilon * ctx.scale, 2)
+        reaching = (signal / 2) @ value.mT
+        signal = torch._softmax_backward_data(reaching, shares, -1, shares.dtype)
+        # the stabiliser is that of the product, before it is scaled; s / stabilised s is
+        # 1 - epsilon / (|s| + epsilon)
+        epsilon = abs(state.epsilon * ctx.scale)
+        signal.addcdiv_(signal, scores.abs().add_(epsilon), value=-epsilon)
         # laid out as what they are the relevance of, which may be views
         of_query = query * (signal @ key)
         of_key = key * (signal.mT @ query)

@@ -142,6 +142,12 @@ class RuleSet:
     convolution: Rule
     linear: Rule
 
+    @property
+    def derives_weights(self) -> bool:
+        """Whether some layers are run with modified weights, which are kept."""
+        rules = (self.first, self.convolution, self.linear)
+        return any(r.name in CONTRIBUTION_RULES and r.name not in PLAIN_RULES for r in rules)
+
     def rule_for(self, layer_type: str, reads_pixels: bool) -> Rule:
         """The rule of a layer; a linear layer on the pixels counts as a first layer too."""
         if reads_pixels:

@@ -37,7 +37,7 @@ from salhub.models.salun.masked_recipe import MaskArguments, MaskedTrainingRecip
 from salhub.models.salun.modeling_salun_diffusion import SalUnForConditionalDiffusion
 from salhub.models.salun.weight_saliency import compute_saliency
 from salhub.results import Results
-from salhub.runner.arguments import TrainingArguments, check_not_negative
+from salhub.runner.arguments import TrainingArguments, check_not_negative, check_share
 from salhub.runner.batches import Batch, generator_of
 from salhub.runner.image_classification import as_rgb, named_subset
 from salhub.runner.plan import share_of
@@ -97,8 +97,7 @@ class DiffusionUnlearningArguments(MaskArguments, TrainingArguments):
         super().validate()
         for name in ("alpha", "mask_guidance", "guidance_scale"):
             check_not_negative(name, getattr(self, name))
-        if not 0 <= self.class_dropout < 1:
-            raise ValueError(f"class_dropout must be in [0, 1), got {self.class_dropout}.")
+        check_share("class_dropout", self.class_dropout)
         for name, least in (("num_judged", 1), ("num_judged_others", 2), ("sampling_steps", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}.")

@@ -200,8 +200,8 @@ class TrainingVolume:
             except (MarkerNotFoundError, TooManyMarkersError) as error:
                 raise type(error)(f"Case {case.name}: {error}") from None
         return cls(
-            grid.resample(case.volume, 1, AIR_HU),
-            grid.resample(case.mask.astype(np.uint8), 0, 0) > 0,
+            grid.resample(case.volume, AIR_HU),
+            grid.resample_mask(case.mask),
             grid.to_network(markers),
             config,
         )

@@ -1,7 +1,7 @@
 """A folder of DICOM slices as one CT volume, refused where the slices make no regular grid."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ _UNIT = 5e-3  # by which directions may be off length 1 and off perpendicular
 _PLACE = {"ImageOrientationPatient": 6, "ImagePositionPatient": 3, "PixelSpacing": 2}
 _SHOWN = 3
 _AIR_HU = -1000.0
+_UNSPECIFIED = "US"  # of RescaleType
 # What kinds of files are CT: single slices, and slices in one file, of scanners and converted.
 _CT_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.2{kind}" for kind in ("", ".1", ".2"))
 _DIGITS = re.compile(r"\d+")
@@ -113,7 +114,14 @@ def _read_folder(folder: Path) -> Volume:
     for place, one in enumerate(slices):
         stored[:, :, place] = _pixels(one).T
     left_out = describe_left_out(others, listing.folders)
-    return _volume(grid, stored, (left_out,) if left_out else ())
+    warnings = _unspecified_units(folder, [one.header for one in slices])
+    return _volume(grid, stored, (*warnings, left_out) if left_out else tuple(warnings))
+
+
+def _unspecified_units(path: Path, headers: Iterable[Any]) -> list[str]:
+    if not any(header.get("RescaleType") == _UNSPECIFIED for header in headers):
+        return []
+    return [f"{path.name} does not specify the unit of its numbers; HU are assumed."]
 
 
 def _volume(grid: SourceGrid, stored: np.ndarray, warnings: tuple[str, ...]) -> Volume:
@@ -197,10 +205,11 @@ def _refuse_what_is_no_ct(path: Path, header: Any) -> None:
         _refuse_what_is_no_hu(path, header)
 
 
-def _refuse_what_is_no_hu(path: Path, header: Any, types: Sequence[str] = ("HU",)) -> None:
-    # Programs that take out names often leave it empty.
+def _refuse_what_is_no_hu(path: Path, header: Any) -> None:
+    # Programs that take out names often leave it empty; scanners write US, unspecified, where the
+    # numbers are HU.
     kind = header.get("RescaleType") or "HU"
-    if kind not in types:
+    if kind not in ("HU", _UNSPECIFIED):
         raise ValueError(
             f"{path.name} holds numbers of the type '{kind}' (RescaleType) and not HU; export the "
             "series from the scanner again."
@@ -363,8 +372,7 @@ def _read_frames(path: Path, header: Any) -> Volume:
     transforms = [one for group in groups
                   for one in group.get("PixelValueTransformationSequence") or ()]  # fmt: skip
     for one in transforms or [header]:
-        # Scanners write US, unspecified, into such files whose numbers are HU.
-        _refuse_what_is_no_hu(path, one, ("HU", "US"))
+        _refuse_what_is_no_hu(path, one)
     try:
         found = highdicom.imread(path).get_volume()
     except Exception as error:
@@ -375,9 +383,7 @@ def _read_frames(path: Path, header: Any) -> Volume:
     affine = found.get_affine("RAS")[:, [2, 1, 0, 3]]
     grid = SourceGrid("dicom", path, affine, **closest_axes(affine), header=[header])
     values = found.array.astype(np.float32)
-    warnings = []
-    if any(one.get("RescaleType") == "US" for one in transforms):
-        warnings.append(f"{path.name} does not specify the unit of its numbers; HU are assumed.")
+    warnings = _unspecified_units(path, transforms or [header])
     padding = _padding(header)
     scales = {(float(one.get("RescaleSlope", 1)), float(one.RescaleIntercept))
               for one in transforms}  # fmt: skip

@@ -220,9 +220,9 @@ def add_scores(
     note = (
         f"{len(patients)} volumes of {len(set(patients))} patients: mean (standard deviation); the "
         "interval draws whole patients. DSC is overlap, 1 at best. HD95 and ASD are distances "
-        "between the surfaces, 0 at best; missed targets count as failures there, and are not in "
-        "the mean. The calibration error is how far probabilities are from frequencies around the "
-        "target."
+        "between the surfaces, 0 at best; masks left empty count as missed and are not in the "
+        "mean, and one that lies elsewhere counts with its distance. The calibration error is how "
+        "far probabilities are from frequencies around the target."
     )
     first, *others = (heading for heading, _ in _COLUMNS.values())
     columns = ["clips", first, "DSC, 95 % interval", *others, "missed"]

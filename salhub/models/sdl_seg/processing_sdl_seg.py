@@ -18,6 +18,7 @@ from salhub.models.sdl_seg.marker_detection import (
     detect_markers,
     find_markers,
 )
+from salhub.models.sdl_seg.resampling import resampled
 from salhub.models.sdl_seg.saliency_map import saliency_map
 from salhub.models.sdl_seg.volume import checked_hounsfield, checked_spacing
 
@@ -65,26 +66,31 @@ class Grid:
         scale, middle, new = self._middles()
         return (places - middle) / scale + new
 
-    def resample(self, volume: np.ndarray, order: int, fill: float) -> np.ndarray:
-        """A volume on the network's grid; linear (1) or nearest (0), the ends filled."""
+    def resample(self, volume: np.ndarray, fill: float) -> np.ndarray:
+        """A CT on the network's grid, see `resampling.resampled`; what is added is filled."""
+        scale, _, _ = self._middles()
+        return self._padded(resampled(volume, self.inner, scale), fill)
+
+    def resample_mask(self, mask: np.ndarray) -> np.ndarray:
+        """A mask on the network's grid, bool: that of the nearest voxel."""
         scale, middle, new = self._middles()
-        found = volume
+        found = mask
         if self.inner != self.shape or not np.allclose(scale, 1, rtol=0, atol=1e-9):
             found = ndimage.affine_transform(
-                volume, scale, middle - scale * new, self.inner, order=order, mode="nearest"
-            )
-        ends = [(0, end - size) for end, size in zip(self.padded, self.inner, strict=True)]
-        return np.pad(found, ends, constant_values=fill) if self.padded != self.inner else found
+                mask.astype(np.uint8), scale, middle - scale * new, self.inner,
+                order=0, mode="nearest",
+            )  # fmt: skip
+        return self._padded(found > 0, False)
 
     def resample_back(self, values: np.ndarray) -> np.ndarray:
         """What the network says on the grid of the volume, linear in between."""
-        scale, middle, new = self._middles()
+        scale, _, _ = self._middles()
         inner = values[tuple(slice(0, size) for size in self.inner)]
-        if self.inner == self.shape and np.allclose(scale, 1, rtol=0, atol=1e-9):
-            return inner
-        return ndimage.affine_transform(
-            inner, 1 / scale, new - middle / scale, self.shape, order=1, mode="nearest"
-        )
+        return resampled(inner, self.shape, 1 / scale, averages=False)
+
+    def _padded(self, found: np.ndarray, fill: float) -> np.ndarray:
+        ends = [(0, end - size) for end, size in zip(self.padded, self.inner, strict=True)]
+        return np.pad(found, ends, constant_values=fill) if self.padded != self.inner else found
 
 
 @dataclass
@@ -214,7 +220,7 @@ class SDLSegImageProcessor:
         places = self._markers_of(volume, steps, markers, roi, warnings)
         grid = Grid.of(volume.shape, steps, self.config)
         self._warn_of_windows(grid, warnings)
-        channels = [normalized(grid.resample(volume, 1, AIR_HU), self.config)]
+        channels = [normalized(grid.resample(volume, AIR_HU), self.config)]
         on_grid = torch.as_tensor(grid.to_network(places), dtype=torch.float32)
         saliency = None
         if self.config.saliency_kind != "none":
@@ -228,7 +234,7 @@ class SDLSegImageProcessor:
             "meta": VolumeMeta(grid, places, saliency, warnings),
         }
         if truth is not None:
-            label = grid.resample(truth.astype(np.float32), 0, 0.0)
+            label = grid.resample_mask(truth)
             ready["labels"] = torch.as_tensor(label, dtype=torch.float32)[None]
         return ready
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from salhub.models.verbalizer.audit import Evidence, Findings, report
-from salhub.models.verbalizer.chat import Messages
 from salhub.models.verbalizer.instruction import scored_words
 from salhub.models.verbalizer.verbalizer import Verbalization
+from salhub.pipelines.chat import Messages
 
 _ASKED = (
     "A classifier read this text:\n{text}\n\nIt chose '{label}'. After that, it was computed how "

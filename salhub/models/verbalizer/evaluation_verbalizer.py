@@ -14,7 +14,6 @@ from salhub.data.labelled_texts import LabelledTexts, read_labelled_texts
 from salhub.hub import resolve
 from salhub.models.verbalizer.audit import Evidence
 from salhub.models.verbalizer.candidates import find_candidates
-from salhub.models.verbalizer.chat import Chat, as_chat
 from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
 from salhub.models.verbalizer.evaluation_free_prose import audit_free_prose, free_prompt
 from salhub.models.verbalizer.evaluation_removal import random_groups, removal_drops
@@ -28,6 +27,7 @@ from salhub.models.verbalizer.verbalizer import (
     Verbalizer,
     padded_rows,
 )
+from salhub.pipelines.chat import Chat, as_chat
 from salhub.results import Results, Table, measured
 
 _AUDITS = {

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Sequence
 
 from salhub.models.verbalizer.audit import Evidence
-from salhub.models.verbalizer.chat import Chat, Messages, has_text, text_of
 from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
 from salhub.models.verbalizer.realization import Names
 from salhub.models.verbalizer.slots import (
@@ -17,6 +16,7 @@ from salhub.models.verbalizer.slots import (
     word_slots,
 )
 from salhub.models.verbalizer.verbalizer import Verbalization
+from salhub.pipelines.chat import Chat, Messages, has_text, text_of
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from salhub.data.text_sources import load_text_or_pair
 from salhub.entries import Model
 from salhub.hub import hub_keywords
-from salhub.models.verbalizer.chat import as_chat
 from salhub.models.verbalizer.explaining import TextMap, check_text, explain_texts
 from salhub.models.verbalizer.instruction import instruct
 from salhub.models.verbalizer.realization import probability_words, templates_of
@@ -21,6 +20,7 @@ from salhub.models.verbalizer.result_verbalizer import (
 )
 from salhub.models.verbalizer.verbalizer import Verbalizer
 from salhub.pipelines.base import TextPipeline, load_model, whole_number
+from salhub.pipelines.chat import as_chat
 from salhub.pipelines.doubts import PRESENT_FROM, doubts_of_scores
 from salhub.tokenizing import load_tokenizer, refuse_empty
 

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from salhub.models.nvit.configuration_nvit import NViTConfig
-from salhub.models.nvit.latency_table import PARTS, LatencyTable
+from salhub.models.nvit.latency_table import LatencyTable
 from salhub.models.nvit.latency_timing import device_name
 from salhub.models.nvit.modeling_nvit import NViTForImageClassification
 
@@ -40,24 +39,12 @@ def pictures(count: int = 4, dtype: torch.dtype = torch.float32) -> tuple[Tensor
     return pixels.to(dtype), torch.arange(count) % 5
 
 
-def even_table(config: NViTConfig, tokens: int | None = None) -> LatencyTable:
+def even_table(config: NViTConfig) -> LatencyTable:
     """A table of a machine whose time is the number of multiplications, plus a little."""
-    grid = {
-        "embedding": np.array([4.0, config.hidden_size]),
-        "head": np.array([1.0, max(config.num_attention_heads)]),
-        "qk": np.array([1.0, max(config.qk_head_dim)]),
-        "v": np.array([1.0, max(config.v_head_dim)]),
-        "mlp": np.array([1.0, max(config.intermediate_size)]),
+    costs = {
+        "attention": lambda width, head, qk, v: 1e-6 * (width * head * (2 * qk + 2 * v) + 10),
+        "mlp": lambda width, neurons: 1e-6 * (2 * width * neurons + 10),
+        "rest": lambda width: 1e-6 * width,
     }
-    width, head, qk, v = np.meshgrid(*(grid[name] for name in PARTS["attention"]), indexing="ij")
-    wide, neurons = np.meshgrid(grid["embedding"], grid["mlp"], indexing="ij")
-    seconds = {
-        "attention": 1e-6 * (width * head * (2 * qk + 2 * v) + 10),
-        "mlp": 1e-6 * (2 * wide * neurons + 10),
-        "rest": 1e-6 * grid["embedding"],
-    }
-    grids = {part: {n: grid[n].tolist() for n in axes} for part, axes in PARTS.items()}
-    return LatencyTable(
-        grids, seconds, 4, tokens or config.num_tokens, device_name(torch.device("cpu")), "float32",
-        torch.get_num_threads(), torch.__version__,
-    )  # fmt: skip
+    device = device_name(torch.device("cpu"))
+    return LatencyTable.computed(config, costs, device=device, batch_size=4)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def test_beyond_the_grid_the_border_counts_and_is_said(caplog):
     assert "mlp of 20 to 64 lies outside of the latency table (1 to 32)" in caplog.text
 
 
-def test_parts_of_a_network_are_measured_and_whole_ones_compared():
+def test_parts_of_a_network_are_measured_and_whole_ones_compared(tmp_path):
     grid = {"embedding": [8, 24], "head": [1, 4], "qk": [2, 6], "v": [2, 6], "mlp": [16, 32]}
     table = LatencyTable.measure(CONFIG, batch_size=2, grid=grid, repeats=3, warmup=1)
     assert {part: one.shape for part, one in table.seconds.items()} == {
@@ -72,6 +73,10 @@ def test_parts_of_a_network_are_measured_and_whole_ones_compared():
     assert len(error.measured) == 3 and min(error.measured) > 0
     assert error.relative[0] == pytest.approx(abs(error.predicted[0] / error.measured[0] - 1))
     assert error.median <= error.maximum < 20
+    loaded = LatencyTable.load(table.save(tmp_path / "table.json"))
+    assert loaded.validation == {
+        "networks": 3, "median": error.median, "maximum": error.maximum
+    }  # fmt: skip
 
 
 def test_the_grid_ends_at_the_widths_of_the_network():
@@ -108,7 +113,7 @@ def test_a_table_of_another_machine_is_said_or_refused(caplog):
     with pytest.raises(ValueError, match=r"a toaster.*; measure it anew with LatencyTable.measure"):
         table.check(CONFIG, strict=True)
     with pytest.raises(ValueError, match="num_tokens=99"):
-        even_table(CONFIG, tokens=99).check(CONFIG, strict=True)
+        replace(even_table(CONFIG), num_tokens=99).check(CONFIG, strict=True)
 
 
 def test_bad_grids_and_clocks_are_refused(monkeypatch):

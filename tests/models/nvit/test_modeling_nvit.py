@@ -97,6 +97,23 @@ def test_padding_and_plain_attention_change_nothing():
     torch.testing.assert_close(spelled.attentions[0].sum(-1), torch.ones(4, 2, 18))
 
 
+def test_learning_in_16_bits_on_a_cpu_has_the_gradients_of_the_plain_attention():
+    """There the kernels of torch are slow, so that the products are written out."""
+    model, (pixels, labels) = network(), pictures()
+    found = {}
+    for name, plain in (("own", None), ("plain", True)):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(pixels, labels=labels, output_attentions=plain).loss
+        loss.backward()
+        found[name] = torch.cat([p.grad.flatten() for p in model.parameters()])
+    model.zero_grad()
+    model(pixels, labels=labels).loss.backward()
+    exact = torch.cat([p.grad.flatten() for p in model.parameters()])
+    for gradient in found.values():
+        assert float((gradient - exact).norm() / exact.norm()) < 0.05
+
+
 def test_dropped_patches_keep_their_positions():
     model, (pixels, _) = network(), pictures()
     with torch.no_grad():

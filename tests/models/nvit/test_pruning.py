@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from salhub.models.nvit.configuration_nvit import NViTConfig
-from salhub.models.nvit.importance import SCORES, score_units
+from salhub.models.nvit.importance import SCORES, NViTScores, score_units
 from salhub.models.nvit.latency_table import LatencyTable
 from salhub.models.nvit.modeling_nvit import NViTForImageClassification
 from salhub.models.nvit.onnx_export import export_onnx
@@ -17,7 +17,9 @@ from salhub.models.nvit.ranking import Ranking, RankingSettings
 from salhub.models.nvit.score_audit import audit_scores, audit_table
 from salhub.models.nvit.semi_structured import mask_2to4, sparsify_2to4
 from salhub.models.nvit.shapes import NViTShape, UnitLayout
+from salhub.models.nvit.unit_weights import without_units
 from tests.models.nvit.small_vit import even_table, network, pictures
+from tests.models.nvit.test_reference import mask_of
 
 SIZES = {"embedding": 4, "head": 1, "qk": 2, "v": 2, "mlp": 4}
 
@@ -277,3 +279,42 @@ def test_tables_of_many_kinds_of_machines_give_plans():
     made.score([pictures()])
     with pytest.raises(ValueError, match=r"left the latency is 1\.000 of the original"):
         made.plan(0.5)  # nothing saves time on it
+
+
+def test_scores_are_saved_for_a_network_of_their_shape_alone(tmp_path):
+    model, (pixels, labels) = network(), pictures()
+    scores = score_units(model, [(pixels, labels)])
+    path = scores.save(tmp_path / "scores.safetensors")
+    found = NViTScores.load(path, model.layout)
+    assert (found.score, found.num_batches) == ("batch", 1)
+    assert torch.equal(found.values, scores.values)
+    narrow = without_units(model, mask_of(model, ("embedding",)))
+    with pytest.raises(ValueError, match="give those of the network"):
+        NViTScores.load(path, narrow.layout)
+    with pytest.raises(FileNotFoundError, match="file of scores"):
+        NViTScores.load(tmp_path / "none.safetensors", model.layout)
+    path.write_bytes(b"no tensors")
+    with pytest.raises(ValueError, match="holds no scores of units"):
+        NViTScores.load(path, model.layout)
+
+
+def test_a_table_may_be_computed_instead_of_measured():
+    config = network().config
+    costs = {
+        "attention": lambda width, head, qk, v: 2 * width * head * (qk + v),
+        "mlp": lambda width, neurons: 2 * width * neurons,
+        "rest": lambda width: 0 * width,
+    }
+    table = LatencyTable.computed(config, costs, device="weights")
+    for shape in (NViTShape.of(config), NViTShape(7, (1, 2, 3), (3, 5, 1), (2, 1, 4), (9, 1, 2))):
+        assert table.predict(shape) == pytest.approx(shape.num_block_parameters(config))
+
+
+def test_scores_inside_of_autocast_are_those_outside():
+    model = network()
+    found = []
+    for is_on in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_on):
+            found.append(score_units(model, [pictures(32)], gate_sites="activations").values)
+    exact, rounded = (one.double().log() for one in found)
+    assert float(torch.corrcoef(torch.stack([exact, rounded]))[0, 1]) > 0.95

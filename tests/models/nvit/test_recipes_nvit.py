@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 from salhub.models.nvit.distillation import DistillationLoss, soft_label_loss
 from salhub.models.nvit.image_processing_nvit import NViTImageProcessor
+from salhub.models.nvit.importance import NViTScores
 from salhub.models.nvit.latency_table import LatencyTable
 from salhub.models.nvit.modeling_nvit import NViTForImageClassification
 from salhub.models.nvit.recipe_deit_nano import (
@@ -26,6 +27,7 @@ from salhub.models.nvit.recipe_nvit_finetuning import (
     NViTFineTuningRecipe,
 )
 from salhub.models.nvit.shapes import NViTShape
+from salhub.runner.image_classification import mirrored_rows
 from salhub.runner.run import run
 from tests.models.nvit.small_vit import even_table, network
 from tests.testers.recipe import TrainingRecipeTester
@@ -134,6 +136,9 @@ def test_a_run_gives_a_network_for_each_target_and_fine_tuning_goes_on(
         assert (record["target"], record["source"], record["prune_interval"]) == (target, "nano", 2)
         assert record["predicted_ratio"] == pytest.approx(ratio, abs=1e-5)
         parameters.append(model.num_parameters())
+        scores = NViTScores.load(folder / "unit_scores.safetensors", before.layout)
+        # Those of the whole network, of the two steps before the first removal.
+        assert (scores.score, scores.num_batches) == ("batch", 2) and (scores.values > 0).all()
         assert NViTImageProcessor.from_pretrained(folder).size.height == 12
     assert parameters == sorted(parameters, reverse=True)
     assert results.metric("parameters").value == parameters[-1]
@@ -149,6 +154,8 @@ def test_a_run_gives_a_network_for_each_target_and_fine_tuning_goes_on(
     )
     assert model.config.layer_norm_width is None
     assert model.config.pruning_record["fine_tuned_epochs"] == 4
+    for name in ("latency_table.json", "unit_scores.safetensors"):
+        assert (tuned / name).read_bytes() == (tmp_path / "small" / name).read_bytes()
     assert found.metric("accuracy/test").value >= results.metric("accuracy/test").value - 0.1
 
 
@@ -242,6 +249,11 @@ def test_the_loss_is_that_of_the_paper_or_of_its_code():
     soft = soft_label_loss(outputs, labels, old_first, 0.25, 2.0)
     expected = 0.75 * entropy(first, labels) + 0.25 * 4 * kl(old_first, second, 2.0)
     torch.testing.assert_close(soft, expected)
+    both = soft_label_loss(outputs, labels, old_first, 0.25, 2.0, "both")
+    expected = [
+        0.75 * entropy(one, labels) + 0.25 * 4 * kl(old_first, one, 2.0) for one in (first, second)
+    ]
+    torch.testing.assert_close(both, (expected[0] + expected[1]) / 2)
 
 
 def test_teachers_of_other_classes_and_bad_options_are_refused(data, nano, table, tmp_path):
@@ -269,6 +281,39 @@ def test_teachers_of_other_classes_and_bad_options_are_refused(data, nano, table
     ]:
         with pytest.raises(ValueError, match=sentence):
             kind(output_dir="out", data=data, **options)
+
+
+def test_a_finished_network_is_trained_for_longer(data, nano, tmp_path):
+    options = {**NANO, "num_train_epochs": 1, "lr_warmup_steps": 0, "learning_rate": 1e-6}
+    folder = tmp_path / "longer"
+    run(made(DeiTNanoRecipe, DeiTNanoArguments, folder, data, **options, model=nano))
+    before, after = (
+        NViTForImageClassification.from_pretrained(one).state_dict() for one in (nano, folder)
+    )
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=0, atol=1e-4)
+    with pytest.raises(ValueError, match="pictures of 12 pixels, and the data have 16; give image"):
+        made(
+            DeiTNanoRecipe, DeiTNanoArguments, tmp_path / "a", data, **NANO, model=nano,
+            image_size=16,
+        ).build_model()  # fmt: skip
+
+
+def test_a_teacher_that_is_asked_once_says_what_it_says_of_each_picture(data, teacher, tmp_path):
+    from salhub.runner.batches import step_batches
+
+    logits = {}
+    for ask in ("once", "always"):
+        options = {**NANO, "teacher": teacher, "ask_teacher": ask, "initialization": "normal"}
+        recipe = made(DeiTNanoRecipe, DeiTNanoArguments, tmp_path, data, **options)
+        recipe.prepare(recipe.build_model(), Accelerator(cpu=True))
+        [batch] = step_batches(torch.arange(5, 25), seed=0, step=3, epoch=0)
+        mirrored = recipe.images["train"][batch.rows]
+        is_mirrored = mirrored_rows(batch)
+        assert 0 < int(is_mirrored.sum()) < 20
+        mirrored[is_mirrored] = mirrored[is_mirrored].flip(-1)
+        logits[ask] = recipe._of_teacher(mirrored, batch)
+    torch.testing.assert_close(logits["once"], logits["always"])
 
 
 def test_patches_are_dropped_until_the_last_steps(data, teacher, tmp_path):

@@ -29,18 +29,9 @@ TWO = [EVERY_KIND[0], EVERY_KIND[1]]
 
 class _Explained(SavingTester, BatchTester, AttributionTester):
     model_class = RepMTLForMultiTask
-    # Not yet among the registered methods.
-    auto_classes = ()
 
     def config(self):
         return small_config()
-
-    def test_configuration_survives_a_round_trip(self, tmp_path):
-        config = self.config()
-        config.save_pretrained(tmp_path)
-        loaded = RepMTLConfig.from_pretrained(tmp_path)
-        loaded.name_or_path = config.name_or_path
-        assert loaded.to_dict() == config.to_dict()
 
     def bad_inputs(self):
         labels = labels_of_every_kind()
@@ -58,6 +49,8 @@ class _Explained(SavingTester, BatchTester, AttributionTester):
 
 
 class TestOwnAnswers(_Explained):
+    shipped = ("salhub/rep-mtl-rooms",)
+
     def inputs(self):
         return {"pixel_values": pictures(), "output_saliency": True}
 
@@ -104,7 +97,7 @@ def test_a_head_without_an_answer_leaves_all_gradients_finite():
         model.heads["normals"].body[0].bias.fill_(-100.0)
     labels = {name: labels_of_every_kind()[name] for name in ("parts", "depth", "normals")}
     output = model(pictures(), labels)
-    assert float(output.predictions["normals"].abs().max()) == 0
+    assert float(output.predictions["normals"].detach().abs().max()) == 0
     output.loss.backward()
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
@@ -125,7 +118,7 @@ def test_losses_are_means_over_what_counts_in_each_picture():
         "heat": (answers["heat"][:, 0] - labels["heat"]).square().mean(),
     }  # fmt: skip
     assert_equal(found.task_losses, expected, tolerance=1e-5)
-    logs = sum(float((one + 1e-8).log()) for one in expected.values())
+    logs = sum((one + 1e-8).log().item() for one in expected.values())
     assert float(found.loss) == pytest.approx(logs, abs=1e-4)
     assert found.tsr_loss is None  # nothing is differentiated outside of training
 
@@ -364,6 +357,46 @@ def test_a_trained_encoder_of_ours_is_taken_over(tmp_path):
     model.save_pretrained(tmp_path / "model")
     again = RepMTLForMultiTask.from_pretrained(tmp_path / "model")
     torch.testing.assert_close(again.encoder(pictures()), expected)
+
+
+def test_a_trained_encoder_of_transformers_is_taken_over_from_a_folder(tmp_path, monkeypatch):
+    from transformers import ResNetBackbone, ResNetConfig
+
+    torch.manual_seed(3)
+    config = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"
+    )  # fmt: skip
+    backbone = ResNetBackbone(config).eval()
+    backbone.save_pretrained(tmp_path / "backbone")
+    monkeypatch.chdir(tmp_path)  # a relative name is no repository
+    for stage, place in ((None, -1), ("stage1", 1)):
+        model = RepMTLForMultiTask.from_backbone("backbone", EVERY_KIND, out_feature=stage).eval()
+        expected = backbone(pictures(), output_hidden_states=True).hidden_states[place]
+        torch.testing.assert_close(model.encoder(pictures()), expected)
+    state = backbone.state_dict()
+    lacking = {key: state[key] for key in list(state)[6:]}
+    backbone.save_pretrained(tmp_path / "lacking", state_dict=lacking)
+    with pytest.raises(ValueError, match="'lacking' lacks weights of the encoder: embedder"):
+        RepMTLForMultiTask.from_backbone("lacking", EVERY_KIND)
+
+
+def test_pictures_with_nan_leave_the_network_as_it_was():
+    model = model_of().train()
+    before = {name: one.clone() for name, one in model.state_dict().items()}
+    broken = pictures()
+    broken[1, 2, 3, 4] = torch.nan
+    for labels in (None, labels_of_every_kind()):
+        with pytest.raises(ValueError, match="pixel_values hold NaN"):
+            model(broken, labels)
+    assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
+
+
+def test_labels_of_another_kind_are_refused():
+    model = model_of().eval()
+    with pytest.raises(TypeError, match="labels must map tasks to their labels, got list"):
+        model(pictures(), [torch.zeros(3)])
+    with pytest.raises(TypeError, match="Labels of task 'scene' must be a tensor, got ndarray"):
+        model(pictures(), {"scene": labels_of_every_kind()["scene"].numpy()})
 
 
 @pytest.mark.parametrize(

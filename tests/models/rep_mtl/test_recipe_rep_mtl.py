@@ -225,13 +225,28 @@ def test_surgery_gives_the_encoder_what_is_combined_and_heads_their_own():
     )
     aggregator = Recorded()
     loss = surgery_loss(losses, model.encoder, [model.heads], aggregator)
-    assert float(loss) == pytest.approx(float(sum(losses.values())), abs=1e-5)
+    assert loss.item() == pytest.approx(sum(losses.values()).item(), abs=1e-5)
     loss.backward()
     assert aggregator.jacobian.shape == (2, sum(p.numel() for p in encoder))
     for p, one, other in zip(encoder, *rows, strict=True):
         torch.testing.assert_close(p.grad, one - 2 * other)
     for p, expected in zip(model.heads["parts"].parameters(), of_head, strict=True):
         torch.testing.assert_close(p.grad, expected)
+
+
+def test_surgery_inside_autocast_combines_in_full_precision():
+    model, labels = model_of(tasks=TWO, lambda_tsr=0, lambda_csa=0).train(), labels_of_every_kind()
+    labels = {name: labels[name] for name in ("parts", "depth")}
+    seen = []
+
+    def aggregator(jacobian):
+        seen.append((jacobian @ jacobian.T).dtype)
+        return jacobian.sum(0)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model(pictures(), labels).task_losses
+        surgery_loss(losses, model.encoder, [model.heads], aggregator).backward()
+    assert seen == [torch.float32]
 
 
 @pytest.mark.parametrize("name", ["pcgrad", "mgda", "imtl_g", "aligned_mtl", "upgrad", "cagrad"])
@@ -313,6 +328,29 @@ def test_data_that_cannot_be_learned(tmp_path, options, error, sentence):
         recipe_of(tmp_path / "out", **options).build_model()
     assert parse_task("a:depth") == {"name": "a", "type": "depth"}
     assert parse_task("a:dense_regression")["dense"] is True
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"train_seg": 9}, r"task 'seg' \(segmentation\) in scenes \(train\) must lie in 0 to 3"),
+        ({"train_seg": 255}, r"scenes \(train\) has no label of task 'seg'"),
+        ({"train_depth": 0}, r"no label of task 'depth' \(depth\) that counts"),
+    ],
+)
+def test_labels_that_teach_nothing_are_refused_before_any_work(tmp_path, change, sentence):
+    content = {
+        "train_images": np.zeros((4, 8, 8, 3), dtype=np.uint8),
+        "train_seg": np.zeros((4, 8, 8), dtype=np.uint8),
+        "train_depth": np.ones((4, 8, 8), dtype=np.float32),
+    }
+    for name, value in change.items():
+        content[name][:] = value
+    path = tmp_path / "scenes.npz"
+    np.savez(path, **content)
+    options = {"data": str(path), "tasks": ["seg:segmentation:4", "depth:depth"]}
+    with pytest.raises(ValueError, match=sentence):
+        recipe_of(tmp_path / "out", **{**options, "image_size": None}).build_model()
 
 
 @pytest.fixture(scope="module")

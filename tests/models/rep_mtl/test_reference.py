@@ -300,12 +300,25 @@ def test_settings_out_of_range_are_refused():
         ({"lambda_tsr": -1}, "lambda_tsr must be 0 or more"),
         ({"csa_temperature": 0}, "csa_temperature must be above 0"),
         ({"multi_input": "per_task"}, "shares no positions"),
+        ({"multi_input": "pairs"}, "multi_input must be one of index, per_task"),
+        ({"csa_reduction": "men"}, "csa_reduction must be one of.*Did you mean 'mean'"),
+        ({"csa_denominator": "all"}, "csa_denominator must be one of"),
+        ({"apply_every": 0}, "apply_every must be 1 or more"),
+        ({"start_step": -1}, "start_step must be 0 or more"),
+        ({"lambda_csa": float("inf")}, "lambda_csa must be 0 or more, got inf"),
     ):
         with pytest.raises(ValueError, match=sentence):
             RepMTLRegularizer(**keywords)
     _, _, shared, samples = network()
     with pytest.raises(ValueError, match=r"task 'b' is -.*no logarithm"):
         RepMTLRegularizer()(shared, {"a": samples[0].mean(), "b": -samples[1].mean()})
+    with pytest.raises(TypeError, match="lambda_tsr must be a number, got 'much'"):
+        RepMTLRegularizer("much")
+    losses = [samples[0].mean(), samples[1].mean()]
+    with pytest.raises(ValueError, match="reduction must be one of mean, sum"):
+        rep_mtl_terms(shared, losses, reduction="none")
+    with pytest.raises(ValueError, match="temperature must be above 0, got nan"):
+        rep_mtl_terms(shared, losses, temperature=float("nan"))
 
 
 def test_what_is_not_computed_is_said_once(caplog):

@@ -364,7 +364,7 @@ BAD = [
     ("ga-diffusion", {"alpha": float("nan")}, "alpha must be 0 or more, got nan"),
     ("ga-diffusion", {"mask_guidance": -0.5}, "mask_guidance must be 0 or more, got -0.5"),
     ("ga-diffusion", {"guidance_scale": -2.0}, "guidance_scale must be 0 or more, got -2.0"),
-    ("ga-diffusion", {"class_dropout": 1.0}, r"class_dropout must be in \[0, 1\)"),
+    ("ga-diffusion", {"class_dropout": 1.0}, r"class_dropout must be 0 or more and below 1"),
     ("ga-diffusion", {"num_judged": 0}, "num_judged must be 1 or more, got 0"),
     ("ga-diffusion", {"num_judged_others": 1}, "num_judged_others must be 2 or more, got 1"),
     ("ga-diffusion", {"sampling_steps": 0}, "sampling_steps must be 1 or more, got 0"),

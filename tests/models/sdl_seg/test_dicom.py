@@ -248,7 +248,7 @@ CHANGES = {
     "colours": ({"SamplesPerPixel": 3}, "colours"),
     "another modality": ({"Modality": "MR"}, "modality 'MR', whose values are no HU"),
     "no HU": ({"RescaleIntercept": None}, "how its numbers become HU"),
-    "another unit": ({"RescaleType": "US"}, "numbers of the type 'US'"),
+    "another unit": ({"RescaleType": "Z"}, "numbers of the type 'Z'"),
     "no spacing": ({"PixelSpacing": None}, "PixelSpacing is missing"),
     "spacing in cm": ({"PixelSpacing": [0.01, 0.01]}, "is it in cm"),
     "no position": ({"ImagePositionPatient": None}, "ImagePositionPatient is missing"),
@@ -261,6 +261,16 @@ def test_a_series_that_is_no_ct_in_mm_is_refused(tmp_path, changes, sentence):
     scanner.write_series(tmp_path / "series", hu[:4], **changes)
     with pytest.raises(ValueError, match=sentence):
         load_volume(tmp_path / "series")
+
+
+def test_numbers_of_an_unspecified_unit_are_taken_for_hu_which_is_said(tmp_path):
+    hu, _ = scanner.blob()
+    for kind in ("HU", "US"):
+        scanner.write_series(tmp_path / kind, hu[:4], RescaleType=kind)
+    known, unsaid = (load_volume(tmp_path / kind) for kind in ("HU", "US"))
+    np.testing.assert_array_equal(unsaid.array, known.array)
+    assert known.warnings == ()
+    assert unsaid.warnings == ("US does not specify the unit of its numbers; HU are assumed.",)
 
 
 def test_a_tilted_gantry_is_refused_and_a_crooked_one(tmp_path):

@@ -98,7 +98,13 @@ def test_without_resampling_a_mask_is_exact_to_the_voxel():
     np.testing.assert_array_equal(found.mask, mask)
 
 
-@pytest.mark.parametrize("spacing", [SPACING, (5.0, 0.8, 0.8), (1.0, 1.0, 1.0), (3.0, 1.5, 1.5)])
+@pytest.mark.parametrize(
+    "spacing",
+    [
+        SPACING, (5.0, 0.8, 0.8), (1.0, 1.0, 1.0), (3.0, 1.5, 1.5),
+        (0.8, 2.0, 3.0), (0.5, 3.0, 3.0), (1.0, 0.6, 4.0),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("radius", [8.0, 12.0, 20.0])
 def test_through_the_spacing_of_the_model_and_back_balls_stay(spacing, radius):
     segment = echoing(saliency_kind="none", min_component_cc=0)

@@ -51,7 +51,10 @@ def test_a_batch_is_its_volumes_one_by_one(phantom):
 
 
 def test_other_spacings_keep_places_in_mm():
-    """A slope along each axis is linear, so that linear interpolation gives it back exactly."""
+    """A slope of a HU a mm shows by how many mm a voxel is off: by parts, and not on average.
+
+    Coarser voxels are means of whole ones and of parts of those at their ends.
+    """
     spacing, shape = np.array([2.0, 0.9, 1.2]), (21, 50, 45)
     place = np.stack(np.indices(shape), -1) * spacing
     image = (place @ [1.0, 0.5, -0.7] - 60).astype(np.float32)
@@ -64,10 +67,12 @@ def test_other_spacings_keep_places_in_mm():
     middle_mm = (np.array(shape) - 1) / 2 * spacing
     inner = np.stack(np.indices(grid.inner), -1)
     mm = middle_mm + (inner - (np.array(grid.inner) - 1) / 2) * SPACING
-    inside = ((mm >= 0) & (mm <= (np.array(shape) - 1) * spacing)).all(-1)
+    half = np.array(SPACING) / 2
+    inside = ((mm >= half) & (mm <= (np.array(shape) - 1) * spacing - half)).all(-1)
     found = values[: grid.inner[0], : grid.inner[1], : grid.inner[2]]
     expected = mm @ [1.0, 0.5, -0.7] - 60
-    np.testing.assert_allclose(found[inside], expected[inside], atol=0.01)
+    off = (found - expected)[inside]
+    assert len(off) > 5000 and np.abs(off).max() < 0.3 and abs(off.mean()) < 0.005
     # What is added at the ends is air.
     np.testing.assert_allclose(values[14:], -300, atol=1e-3)
     marker = batch["marker_coords"][0][0].numpy()

@@ -9,11 +9,11 @@ from benchmarks.verbalizer_student import student_accuracy
 from salhub.data.labelled_split import LabelledSplit
 from salhub.data.labelled_texts import read_labelled_texts
 from salhub.models.verbalizer import evaluation_verbalizer
-from salhub.models.verbalizer.chat import CallableChat
 from salhub.models.verbalizer.evaluation_removal import random_groups, removal_drops
 from salhub.models.verbalizer.evaluation_verbalizer import evaluate
 from salhub.models.verbalizer.explaining import explain_texts
 from salhub.models.verbalizer.modeling_verbalizer import SaliencyVerbalizerModel
+from salhub.pipelines.chat import CallableChat
 from salhub.results import Results
 from tests.models.verbalizer.networks import LABELS, own_network, own_tokenizer
 

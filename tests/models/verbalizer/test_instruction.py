@@ -10,16 +10,16 @@ from huggingface_hub import constants
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from salhub.errors import IntegrityError, ModelNotFoundError
-from salhub.models.verbalizer.chat import (
+from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
+from salhub.models.verbalizer.instruction import instruct, prompt_for
+from salhub.models.verbalizer.verbalizer import Verbalizer
+from salhub.pipelines.chat import (
     CallableChat,
     EndpointChat,
     TransformersChat,
     as_chat,
     text_of,
 )
-from salhub.models.verbalizer.configuration_verbalizer import VerbalizerConfig
-from salhub.models.verbalizer.instruction import instruct, prompt_for
-from salhub.models.verbalizer.verbalizer import Verbalizer
 from tests.models.verbalizer.networks import own_tokenizer
 
 TOKENS, SCORES = ["a", "warm", "film", ",", "too", "long"], [0.0, 0.9, 0.1, 0.0, -0.1, -0.4]

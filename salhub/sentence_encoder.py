@@ -24,6 +24,7 @@ class SentenceEncoder:
         name: A folder or a Hub repository.
         pooling: "mean" over the tokens, or the state of the first one, "cls".
         device: Where it runs.
+        option: Of whoever names it, for the message where it is not found.
 
     Raises:
         ModelNotFoundError: It is neither there nor on the Hub, or has no safetensors weights.
@@ -31,7 +32,9 @@ class SentenceEncoder:
         ValueError: It has no tokenizer, lacks weights, or needs code of its own.
     """
 
-    def __init__(self, name: str, pooling: str = "mean", device: Any = "cpu") -> None:
+    def __init__(
+        self, name: str, pooling: str = "mean", device: Any = "cpu", option: str = "encoder"
+    ) -> None:
         # Imported with this module, they would register it half-way through its own import.
         from transformers import AutoModel
 
@@ -44,7 +47,7 @@ class SentenceEncoder:
         except OSError as error:
             raise ModelNotFoundError(
                 f"The sentence encoder '{name}' cannot be loaded: {' '.join(str(error).split())} "
-                "Another one is given with encoder=..."
+                f"Another one is given with {option}=..."
             ) from error
         self.model, self.pooling = network.eval().to(device), pooling
 

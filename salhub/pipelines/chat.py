@@ -74,7 +74,7 @@ class TransformersChat:
         max_new_tokens: Longest answer.
         batch_size: Conversations that are answered together.
         temperature: Above 0, answers are drawn at random, the flatter the higher.
-        seed: Of what is drawn; the verbalizer's where None.
+        seed: Of what is drawn; that of the caller, see `as_chat`, where None.
         **loading: Of a model by name, keywords of `from_pretrained`, such as `gguf_file` or
             `dtype`. Pickles are not loaded, and code of repositories is not run.
 
@@ -168,7 +168,8 @@ class EndpointChat:
         model: Name of the model there.
         key_variable: Environment variable with the key; it is read for each call and never kept.
         max_new_tokens: Longest answer.
-        seed: Sent along, for servers that know what to do with it; the verbalizer's where None.
+        seed: Sent along, for servers that know what to do with it; that of
+            the caller, see `as_chat`, where None.
 
     Raises:
         ValueError: An address that is not http or https.

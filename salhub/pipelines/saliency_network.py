@@ -1,4 +1,4 @@
-"""Maps of a saliency model of the hub, to drive a contour."""
+"""Maps of a saliency model of the hub, for methods that need where to look."""
 
 from typing import Any
 

@@ -1,0 +1,1 @@
+"""DiSa: prompt learning on CLIP that keeps what CLIP knows of other classes."""

@@ -1,0 +1,80 @@
+"""Planning other shapes from what lies beside a pruned network, without any data."""
+
+import os
+from typing import Any
+
+from salhub.data.split_beside import find_file
+from salhub.hub import bundled_model, canonical_name, read_config
+from salhub.models.nvit.distilling_recipe import SCORES_NAME, TABLE_NAME, load_nvit
+from salhub.models.nvit.importance import NViTScores, Score, score_units
+from salhub.models.nvit.latency_table import LatencyTable
+from salhub.models.nvit.pruner_nvit import NViTPruner
+
+
+def load_nvit_pruner(
+    name: str | os.PathLike[str],
+    *,
+    original: str | os.PathLike[str] | None = None,
+    score: Score | None = None,
+    **settings: Any,
+) -> NViTPruner:
+    """A pruner for the network that a pruned one was made of, with its latencies and scores.
+
+    Args:
+        name: The pruned network: a folder that `salhub compress nvit` or `salhub train
+            nvit-finetune` has made, a shipped name or a Hub repository.
+        original: The network that it was made of; None for the shipped one that its record names.
+        score: What units are ranked by: None for the scores that lie beside it, or "magnitude" or
+            "random", which take no data either.
+        **settings: Of `NViTPruner`, such as `kappa`.
+
+    Raises:
+        ValueError: There is no table or no scores beside it, it is not known what it was made of,
+            or a score that takes data.
+
+    Example:
+        >>> pruner = load_nvit_pruner("salhub/nvit-cifar10-050")  # doctest: +SKIP
+        >>> [plan] = pruner.plan([0.6])  # doctest: +SKIP
+        >>> plan.shape.num_blocks  # doctest: +SKIP
+        6
+    """
+    name = os.fspath(name)
+    found = {file: find_file(name, file) for file in (TABLE_NAME, SCORES_NAME)}
+    missing = [file for file, path in found.items() if path is None]
+    if missing:
+        raise ValueError(
+            f"There is no {missing[0]} beside {name}; give what salhub compress nvit has made."
+        )
+    if score not in (None, "magnitude", "random"):
+        raise ValueError(
+            f"The score '{score}' takes data; make an NViTPruner and call its score(batches)."
+        )
+    whole = load_nvit(original_name(name) if original is None else original).eval()
+    scores = (
+        NViTScores.load(found[SCORES_NAME], whole.layout)
+        if score is None
+        else score_units(whole, (), score=score)
+    )
+    record = read_config(name)["pruning_record"]
+    sites = {"gate_sites": record["gate_sites"], **settings}
+    table = LatencyTable.load(found[TABLE_NAME])
+    pruner = NViTPruner(whole, table, score=scores.score, **sites)
+    pruner.scores = scores
+    return pruner
+
+
+def original_name(name: str) -> str:
+    """The shipped network that a pruned one was made of.
+
+    Raises:
+        ValueError: Its record names none, or one that is not shipped.
+    """
+    record = read_config(name).get("pruning_record") or {}
+    source = str(record.get("source") or "")
+    shipped = bundled_model(canonical_name(source)) if source else None
+    if shipped is None:
+        raise ValueError(
+            f"{name} does not say which shipped network it was made of"
+            f"{f' (it says {source!r})' if source else ''}; give original=NAME."
+        )
+    return shipped.full_name
