@@ -69,11 +69,16 @@ class FilmWriter:
         self.stream.codec_context.time_base = self.time_base
         self._last: int | None = None
         self._turned: dict[str, int] = {}
+        self._is_open = False
 
     def begin(self) -> None:
-        """Open the encoders; all streams of the file must be there by now."""
+        """Open the encoders; all streams of the file must be there by now.
+
+        The first picture does it where this was not called.
+        """
         with _usual_priorities():
             self.container.start_encoding()
+        self._is_open = True
 
     def set_colors(self, frame: Any) -> None:
         """Say what the numbers of the pictures mean, as a frame does."""
@@ -92,6 +97,8 @@ class FilmWriter:
             stamp: Its time in ticks of the source.
             source: The frame whose colours it has; None for those of `from_rgb`.
         """
+        if not self._is_open:
+            self.begin()
         frame = self._av.VideoFrame.from_ndarray(planes, format="yuv420p")
         stamp = self._ticks(stamp)
         if self._last is not None and stamp <= self._last:

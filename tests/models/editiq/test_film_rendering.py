@@ -13,7 +13,13 @@ import av
 
 from salhub.models.editiq.film_reading import FilmFile
 from salhub.models.editiq.film_rendering import render_film
-from salhub.models.editiq.film_writing import ENCODERS, FilmWriter, write_film
+from salhub.models.editiq.film_writing import (
+    DEFAULT_ENCODER,
+    ENCODERS,
+    FilmWriter,
+    created,
+    write_film,
+)
 from tests.models.editiq.films import (
     SIZE,
     constant_film,
@@ -128,6 +134,11 @@ def test_writing_a_film_leaves_no_thread_with_real_time_priority(tmp_path, monke
     monkeypatch.setattr(FilmWriter, "add", noted)
     write_film(tmp_path / "dark.mp4", [np.zeros((64, 64, 3), np.uint8)] * 3, Fraction(25))
     assert set(seen) == {os.SCHED_OTHER} and os.sched_getscheduler(0) == os.SCHED_OTHER
+    with created(tmp_path / "begun by its first picture.mp4") as container:
+        writer = FilmWriter(container, DEFAULT_ENCODER, (64, 64), Fraction(25), Fraction(1, 25))
+        writer.add(np.zeros((96, 64), np.uint8), 0)
+        writer.finish()
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def test_crops_lie_between_pixels_and_other_proportions_get_bars(tmp_path):
