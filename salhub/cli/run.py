@@ -17,6 +17,7 @@ from salhub.cli.device import DeviceOption
 from salhub.cli.failures import sentence_of
 from salhub.cli.files import echo_bytes, echo_json
 from salhub.cli.settings import as_written, parse_settings, typed_settings
+from salhub.cli.shares import ShardOption, Share, refuse_single, sharing
 from salhub.cli.sources import (
     STDIN,
     FolderSources,
@@ -79,6 +80,7 @@ def run_command(
     together: Annotated[
         bool, typer.Option("--together", help="The files of a folder as one input.")
     ] = False,
+    shard: ShardOption = None,
 ) -> None:
     """Run a model on one input, or on every file of a folder.
 
@@ -86,7 +88,9 @@ def run_command(
     --classifier names your own network to explain, a folder or on the Hub, and --class the class,
     by name or index. Files that belong to an input, such as --transcript of a film, are taken from
     beside it where they are called like it. A folder is resumed: what is already there is skipped,
-    and an input that cannot be read is reported and left out.
+    and an input that cannot be read is reported and left out. Several jobs share a folder with
+    --shard, and so do the processes of torchrun and accelerate launch:
+    torchrun --nproc_per_node 2 -m salhub.cli run NAME FOLDER.
 
     \b
     salhub run normgrad-efficientnet-lite0 sample:cat
@@ -94,21 +98,36 @@ def run_command(
     salhub run normgrad pictures -o maps --batch-size 8 layers=[blocks.10,blocks.15]
     salhub run salun-ddpm-mnist 3 -o threes.png num_images=16 seed=1
     salhub run lexrank-news-en reviews --together --budget 100w
+    salhub run normgrad pictures -o maps --shard 3/16
     """  # noqa: D301
     if as_json and output == STDIN:
         raise typer.BadParameter("--json and -o - both want standard output; give one of them.")
-    settings = parse_settings(words or [])
-    choice = choose(name, settings)
-    settings = typed_settings(words or [], choice.entry.config_class)
-    load, call = choice.split(settings)
-    kind = choice.pipeline_class
-    call |= as_written(words or [], kind.companions)
-    suffix = output_suffix(choice, file_format)
-    run = _Run(choice, load, call, device, batch_size, view_settings(choice, view), as_json)
-    found = None if together else folder_sources(source, kind)
+    with sharing(shard) as share:
+        settings = parse_settings(words or [])
+        choice = choose(name, settings)
+        settings = typed_settings(words or [], choice.entry.config_class)
+        load, call = choice.split(settings)
+        call |= as_written(words or [], choice.pipeline_class.companions)
+        saving = view_settings(choice, view)
+        run = _Run(choice, load, call, share.device(device), batch_size, saving, as_json, share)
+        _carry_out(run, source, output, file_format, overwrite=overwrite, together=together)
+
+
+def _carry_out(
+    run: "_Run",
+    source: str,
+    output: str | None,
+    file_format: str | None,
+    *,
+    overwrite: bool,
+    together: bool,
+) -> None:
+    suffix = output_suffix(run.choice, file_format)
+    found = None if together else folder_sources(source, run.kind)
     if found is not None:
         run.run_folder(source, found, output, suffix, overwrite)
         return
+    refuse_single(run.share, f"{source} --together" if together else source)
     if together:
         run.take_together()
     find = pile_source if together else single_source
@@ -116,14 +135,14 @@ def run_command(
         _, result = run.run_single(source, find, lambda one: None)
         _print_as_file(result, suffix, run.saving)
         return
-    writes = kind.writes_by_default or output is not None or file_format is not None
+    writes = run.kind.writes_by_default or output is not None or file_format is not None
 
     def target_of(one: Source) -> Path | None:
-        default = output_name(one.stem, f"-{choice.short_name}{suffix}")
-        return single_target(output, one, default, kind.result_class.writers, overwrite)
+        default = output_name(one.stem, f"-{run.choice.short_name}{suffix}")
+        return single_target(output, one, default, run.kind.result_class.writers, overwrite)
 
     lines, result = run.run_single(source, find, target_of if writes else lambda one: None)
-    if not as_json:
+    if not run.as_json:
         typer.echo("\n".join([*lines, result.summary()]))
 
 
@@ -136,9 +155,13 @@ class _Run:
     batch_size: int | None
     saving: dict[str, Any]
     as_json: bool
+    share: Share
     num_done: int = field(default=0, init=False)
+    num_skipped: int = field(default=0, init=False)
     num_failed: int = field(default=0, init=False)
     sentences: set[str] = field(default_factory=set, init=False)
+    # What processes that work together have to print, which the first one does in the end.
+    lines: list[dict[str, Any]] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.kind = self.choice.pipeline_class
@@ -205,39 +228,90 @@ class _Run:
                     f"--{name} names one file for all inputs of {source}; name a folder with a "
                     "file for each, called like it."
                 )
-        sources = found.sources
         folder = folder_target(output, source, self.choice)
         remove_stale_drafts(folder)
         settings = {**self.load, **self.call, **self.saving}
-        targets = file_targets(folder, sources, self.choice, suffix, settings, overwrite)
-        # Unlike Path.exists, this takes a name that no file can have.
-        waiting = [s for s in sources if overwrite or not os.path.exists(targets[s])]  # noqa: PTH110
-        if self.as_json:
-            for one in sources:
-                if one not in waiting:
-                    echo_json({"input": one.text, "output": str(targets[one]), "skipped": True})
-        result = self.work_through(waiting, targets) if waiting else None
+        targets = file_targets(
+            folder,
+            found.sources,
+            self.choice,
+            suffix,
+            settings,
+            overwrite,
+            is_part=self.share.is_shard,
+        )
+        own = self.share.of(found.sources)
+        waiting = [one for one in own if overwrite or not self.is_there(one, targets[one])]
+        last = self.work_through(waiting, targets, overwrite) if waiting else None
+        num_done, num_skipped, num_failed, last = self.add_up(found.sources, last)
         left_out = describe_left_out(found.left_out, found.folders)
+        if not self.share.is_speaker:
+            raise typer.Exit(int(num_failed > 0))
         if not self.as_json:
-            self.report(folder, len(sources) - len(waiting), result)
+            parts = [f"Wrote {num_done} to {folder.resolve()}"]
+            if self.share.is_shard:
+                parts[0] += f", {self.share.name} with {len(own)} of {len(found.sources)} files"
+            if num_skipped:
+                parts.append(f"{num_skipped} already there")
+            if num_failed:
+                parts.append(f"{num_failed} left out")
+            typer.echo(", ".join(parts))
+            if last is not None:
+                typer.echo(f"The last one: {last[1]}")
         if left_out:
             typer.echo(left_out, err=self.as_json)
-        if self.num_failed:
+        if num_failed:
             raise typer.Exit(1)
 
-    def work_through(self, waiting: list[Source], targets: dict[Source, Path]) -> Any:
+    def is_there(self, source: Source, target: Path) -> bool:
+        """Whether an output was written before, by this run or by another one."""
+        # Unlike Path.exists, this takes a name that no file can have.
+        if not os.path.exists(target):  # noqa: PTH110
+            return False
+        self.num_skipped += 1
+        self.tell({"input": source.text, "output": str(target), "skipped": True})
+        return True
+
+    def work_through(
+        self, waiting: list[Source], targets: dict[Source, Path], overwrite: bool
+    ) -> tuple[Source, Any] | None:
+        """Return the last input that was worked on, and its result."""
         from tqdm.auto import tqdm
 
-        pipeline, result = self.load_pipeline(), None
+        pipeline, last = self.load_pipeline(), None
         size = self.batch_size or 1
-        # disable=None: no bar where nobody watches a terminal.
-        with tqdm(total=len(waiting), unit="file", disable=None) as bar:
+        of = f"1 of {self.share.count} processes" if self.share.is_together else None
+        # None: no bar where nobody watches a terminal.
+        hidden = None if self.share.is_speaker else True
+        with tqdm(total=len(waiting), unit="file", desc=of, disable=hidden) as bar:
             for start in range(0, len(waiting), size):
                 chunk = waiting[start : start + size]
-                for source, result in self.explain(pipeline, chunk):
+                # Another run may have come to them since.
+                new = [one for one in chunk if overwrite or not self.is_there(one, targets[one])]
+                for source, result in self.explain(pipeline, new):
                     self.finish_or_fail(source, targets[source], result)
+                    last = (source, result)
                 bar.update(len(chunk))
-        return result
+        return last
+
+    def add_up(
+        self, sources: list[Source], last: tuple[Source, Any] | None
+    ) -> tuple[int, int, int, tuple[int, str] | None]:
+        """Return what all processes have done, skipped and left out, and the last result.
+
+        Lines of processes that work together are printed in the order of the files.
+        """
+        places = {one.text: place for place, one in enumerate(sources)}
+        ended = None if last is None else (places[last[0].text], last[1].summary())
+        counts = (self.num_done, self.num_skipped, self.num_failed)
+        found = self.share.gather((counts, ended, self.lines))
+        if self.share.is_speaker:
+            lines = [line for _, _, own in found for line in own]
+            lines.sort(key=lambda line: ("skipped" not in line, places[line["input"]]))
+            for line in lines:
+                echo_json(line)
+        totals = [sum(column) for column in zip(*(own for own, _, _ in found), strict=True)]
+        return *totals, max((own for _, own, _ in found if own is not None), default=None)
 
     def explain(self, pipeline: Any, chunk: list[Source]) -> list[tuple[Source, Any]]:
         from tqdm.auto import tqdm
@@ -302,26 +376,22 @@ class _Run:
             if self.kind.companions:
                 names |= {"companions": {k: str(path) for k, path in source.companions.items()}}
             # Twice: first to stand in front, then because a result has a name for its model too.
-            echo_json({**names, **result.to_dict(), **names})
+            self.tell({**names, **result.to_dict(), **names})
 
     def fail(self, source: Source, error: Exception) -> None:
         from tqdm.auto import tqdm
 
         self.num_failed += 1
         self.sentences.add(sentence_of(error))
-        if self.as_json:
-            echo_json({"input": source.text, "error": sentence_of(error)})
+        self.tell({"input": source.text, "error": sentence_of(error)})
         tqdm.write(f"Left out {source.text}: {sentence_of(error)}", file=sys.stderr)
 
-    def report(self, folder: Path, num_skipped: int, result: Any) -> None:
-        parts = [f"Wrote {self.num_done} to {folder.resolve()}"]
-        if num_skipped:
-            parts.append(f"{num_skipped} already there")
-        if self.num_failed:
-            parts.append(f"{self.num_failed} left out")
-        typer.echo(", ".join(parts))
-        if result is not None:
-            typer.echo(f"The last one: {result.summary()}")
+    def tell(self, line: dict[str, Any]) -> None:
+        """Print a line of JSON where that is wanted; of several processes, the first one will."""
+        if self.as_json and self.share.is_together:
+            self.lines.append(line)
+        elif self.as_json:
+            echo_json(line)
 
 
 def _print_as_file(result: Any, suffix: str, saving: dict[str, Any]) -> None:

@@ -157,14 +157,27 @@ def file_targets(
     suffix: str,
     settings: dict[str, Any],
     overwrite: bool,
+    *,
+    is_part: bool = False,
 ) -> dict[Source, Path]:
     """Return the file that each input of a folder goes to, one for each.
 
     What the files are made with is recorded in the folder, and so is what each input is called
-    there: a folder that is resumed after other inputs came to it keeps those names.
+    there: a folder that is resumed after other inputs came to it keeps those names. Jobs that
+    share a folder of inputs all write the same record, so that it does not matter which of them is
+    first, or whether their outputs are put together afterwards.
+
+    Args:
+        folder: Where the files go.
+        sources: All inputs of the folder.
+        choice: The model.
+        suffix: Ending of the files.
+        settings: What they are made with.
+        overwrite: Whether files made otherwise may be replaced.
+        is_part: Whether only some of them will be.
 
     Raises:
-        ValueError: Files made otherwise are there, and may not be replaced.
+        ValueError: Files made otherwise are there, and may not be replaced, or would be in part.
     """
     record = {
         "model": choice.name or choice.entry.name,
@@ -178,6 +191,11 @@ def file_targets(
         raise ValueError(
             f"{folder} holds outputs of another model or other settings, see {path.name} in it; "
             "give another folder with -o, or --overwrite to make all of them anew."
+        )
+    if path.is_file() and is_part and found != record:
+        raise ValueError(
+            f"{folder} holds outputs of another model or other settings, see {path.name} in it, "
+            "and a shard would replace only its part of them; give another folder with -o."
         )
     names = recorded | _distinct_names(sources, recorded)
     content = json.dumps({**record, _NAMES: names}, indent=1, default=str)

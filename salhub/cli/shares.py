@@ -1,0 +1,238 @@
+"""Shares of the work: `--shard 3/16`, or the processes of torchrun and `accelerate launch`."""
+
+import logging
+import os
+import re
+import traceback
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+
+from salhub.cli.failures import sentence_of
+
+_SHARD = re.compile(r"([0-9]+)/([0-9]+)")
+# What launchers set for each of their processes.
+_LAUNCHED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+# One process may have much longer inputs than another, which waits for it.
+_PATIENCE = timedelta(days=30)
+
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N/COUNT",
+        help="Do one part of the work, such as 3/16; other jobs do the others.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of the rows that this process works on: every `count`-th, from `index` on.
+
+    Args:
+        index: Which part, from 0.
+        count: How many parts there are.
+        is_shard: Whether the parts know nothing of each other.
+
+    Example:
+        >>> Share(1, 3).of("abcdefg")
+        'be'
+    """
+
+    index: int = 0
+    count: int = 1
+    is_shard: bool = False
+
+    @property
+    def is_together(self) -> bool:
+        """Whether several processes talk to each other."""
+        return self.count > 1 and not self.is_shard
+
+    @property
+    def is_speaker(self) -> bool:
+        """Whether this process says what all of them have done."""
+        return self.is_shard or self.index == 0
+
+    @property
+    def name(self) -> str:
+        """Such as "shard 3/16"."""
+        return f"shard {self.index + 1}/{self.count}"
+
+    def of(self, rows: Sequence[Any]) -> Any:
+        """The rows of this part."""
+        return rows[self.index :: self.count]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all processes in their order; of a shard its own alone.
+
+        Raises:
+            OthersFailedError: Another process has failed; it has nothing to give any more.
+        """
+        if not self.is_together:
+            return [value]
+        return _exchange(self.count, None, value)
+
+    def device(self, asked: str | None) -> str | None:
+        """Return where to work: each process of a machine on an accelerator of its own.
+
+        Args:
+            asked: What the user asked for, which is taken as it is.
+
+        Raises:
+            ValueError: There are more processes than accelerators.
+        """
+        if asked is not None or not self.is_together:
+            return asked
+        import torch
+
+        if not torch.accelerator.is_available():
+            return None
+        place, number = int(os.environ.get("LOCAL_RANK", "0")), torch.accelerator.device_count()
+        kind = torch.accelerator.current_accelerator()
+        if place >= number or kind is None:
+            raise ValueError(
+                f"This machine has {number} device{'s' * (number > 1)} of kind {kind} and more "
+                "processes; start one for each, or give --device."
+            )
+        return f"{kind.type}:{place}"
+
+
+class OthersFailedError(Exception):
+    """Processes that work together have failed.
+
+    Args:
+        failures: What each of them said, and its exit code.
+    """
+
+    def __init__(self, failures: list[tuple[str, int]]) -> None:
+        super().__init__(failures[0][0])
+        self.failures = failures
+
+
+@contextmanager
+def sharing(shard: str | None) -> Generator[Share]:
+    """Give this process its share; whatever goes wrong in one process ends all, and is said once.
+
+    Args:
+        shard: What the user wrote, such as "3/16", or None.
+
+    Raises:
+        typer.BadParameter: It is no such part, or processes were started together as well.
+        typer.Exit: A process that works together with this one has failed.
+    """
+    share = _share_of(shard)
+    if not share.is_together:
+        yield share
+        return
+    import torch.distributed
+
+    torch.distributed.init_process_group("gloo", timeout=_PATIENCE)
+    end = None
+    try:
+        try:
+            yield share
+        except typer.Exit as asked:  # which all processes end with
+            end = asked
+        share.gather(None)
+    except KeyboardInterrupt:
+        if share.is_speaker:
+            raise
+        raise typer.Exit(130) from None
+    except OthersFailedError as error:
+        end = _end(share, error.failures)
+    except Exception as error:
+        end = _end(share, _tell(share, error))
+    # Launchers stop all processes when the first one ends with a failure.
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+    if end is not None:
+        raise end
+
+
+def refuse_single(share: Share, text: str) -> None:
+    """Refuse to share one input.
+
+    Raises:
+        typer.BadParameter: There are several shares.
+    """
+    if share.is_shard:
+        raise typer.BadParameter(
+            f"--shard shares the files of a folder, and {text} is one input; leave it out."
+        )
+    if share.is_together:
+        raise typer.BadParameter(
+            f"{share.count} processes share the files of a folder, and {text} is one input; start "
+            "one process."
+        )
+
+
+def _share_of(shard: str | None) -> Share:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if shard is not None:
+        return _parse(shard, processes)
+    if processes == 1:
+        return Share()
+    missing = [name for name in _LAUNCHED if name not in os.environ]
+    if missing:
+        raise ValueError(
+            f"WORLD_SIZE is {processes}, but {missing[0]} is not set; start the processes with "
+            "torchrun or accelerate launch, or unset WORLD_SIZE."
+        )
+    return Share(int(os.environ["RANK"]), processes)
+
+
+def _parse(shard: str, processes: int) -> Share:
+    found = _SHARD.fullmatch(shard.strip())
+    if found is None:
+        raise typer.BadParameter(
+            f"--shard {shard} is no part of the work; write it as 3/16, the third of sixteen parts."
+        )
+    number, count = map(int, found.groups())
+    if not 1 <= number <= count:
+        raise typer.BadParameter(
+            f"--shard {shard} is no part of the work; parts are numbered from 1/{max(count, 1)} to "
+            f"{max(count, 1)}/{max(count, 1)}."
+        )
+    if processes > 1:
+        raise typer.BadParameter(
+            f"--shard is for jobs that do not know of each other, and these {processes} processes "
+            "share the work already; leave it out."
+        )
+    return Share(number - 1, count, is_shard=True)
+
+
+def _exchange(count: int, failure: tuple[str, int] | None, value: Any) -> list[Any]:
+    """Give the others a value, or say why there will be none any more."""
+    import torch.distributed
+
+    found: list[Any] = [None] * count
+    torch.distributed.all_gather_object(found, (failure, value))
+    failures = [failed for failed, _ in found if failed is not None]
+    if failures:
+        raise OthersFailedError(failures)
+    return [own for _, own in found]
+
+
+def _tell(share: Share, error: Exception) -> list[tuple[str, int]]:
+    """Tell the others of a failure; return all failures."""
+    if logging.getLogger().isEnabledFor(logging.INFO):  # which --debug asks for
+        traceback.print_exception(error)
+    # Errors of the command line have a code, and need no more words than their own.
+    code = getattr(error, "exit_code", None)
+    failure = (sentence_of(error), 1) if code is None else (str(error), code)
+    try:
+        _exchange(share.count, failure, None)
+    except OthersFailedError as known:
+        return known.failures
+    raise AssertionError("A failure was told and not heard.")
+
+
+def _end(share: Share, failures: list[tuple[str, int]]) -> typer.Exit:
+    if share.is_speaker:
+        for sentence in dict.fromkeys(sentence for sentence, _ in failures):
+            typer.echo(f"Error: {sentence}", err=True)
+    return typer.Exit(failures[0][1])
