@@ -23,7 +23,7 @@ _PUBLIC = {
     "SaliencyConfig": "salhub.configuration",
     "SaliencyOutput": "salhub.outputs",
     "SaliencyPreTrainedModel": "salhub.modeling",
-    "list_models": "salhub.hub",
+    "list_models": "salhub.listing",
     "load_image": "salhub.processing",
     "load_text": "salhub.data.text_sources",
     "pipeline": "salhub.pipelines",

@@ -367,36 +367,6 @@ def without_progress_bar() -> Generator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def list_models() -> "ModelTable":
-    """List the models shipped with salhub.
-
-    Returns:
-        A list of `BundledModel` that prints as a table: name, task, size, training data, source.
-
-    Example:
-        >>> "salhub/normgrad-efficientnet-lite0" in str(list_models())
-        True
-    """
-    return ModelTable(read_manifest().values())
-
-
-class ModelTable(list[BundledModel]):
-    """A list of models that prints as an aligned table."""
-
-    _HEADER = ("name", "task", "MB", "trained on", "source")
-
-    def __repr__(self) -> str:
-        rows = [self._HEADER] + [
-            (m.full_name, m.task, f"{m.bytes / 1e6:.1f}", m.trained_on, m.source) for m in self
-        ]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(self._HEADER))]
-        lines = (
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        )
-        return "\n".join(lines)
-
-
 def seed_cache(
     names: list[str] | None = None, cache_dir: str | os.PathLike | None = None
 ) -> list[Path]:

@@ -9,7 +9,7 @@ FLOORS = (
     ("errors", "files"),
     ("metrics", "ops"),
     ("results", "results_markdown", "model_card", "manifest", "config_fields", "hub", "hub_faults",
-     "hub_commit", "loading_keywords", "entries"),
+     "hub_commit", "loading_keywords", "entries", "listing"),
     ("configuration", "network_inside", "modeling", "onnx_export", "saving", "outputs",
      "processing", "tokenizing",
      "sentence_encoder", "data", "viz"),

@@ -6,15 +6,27 @@ import typer
 
 
 def list_command(
+    task: Annotated[
+        str | None, typer.Option(metavar="TASK", help="Only models of a task.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(metavar="METHOD", help="Only models of a method.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
-    """List the models that come with salhub."""
-    from salhub.cli.files import echo_json
-    from salhub.hub import list_models
+    """List the models that come with salhub.
 
-    models = list_models()
+    \b
+    salhub list --task image-saliency
+    salhub list --method salun
+    """  # noqa: D301
+    from salhub.cli.files import echo_json
+    from salhub.listing import list_models
+
+    models = list_models(task=task, method=method)
     if not as_json:
         typer.echo(str(models))
+        typer.echo("\nsalhub info NAME shows what a model is for and how to run it.")
         return
     echo_json(
         [

@@ -13,7 +13,8 @@ from huggingface_hub import model_info
 from huggingface_hub.errors import HfHubHTTPError
 
 from salhub.data.picture_fit import FITS
-from salhub.hub import canonical_name, list_models
+from salhub.hub import canonical_name
+from salhub.listing import list_models
 from salhub.metrics.correlation import rank_correlation
 from salhub.pipelines import pipeline
 from salhub.pipelines.image_saliency import ImageSaliencyPipeline

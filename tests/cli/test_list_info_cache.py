@@ -6,6 +6,8 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
+import salhub
+from salhub.errors import UnknownNameError
 from salhub.manifest import read_manifest
 
 
@@ -18,6 +20,39 @@ def test_list_names_every_shipped_model(call, call_json):
     for model in models:
         assert model["name"] in output
         assert model["bytes"] > 0 and model["license"] and len(model["revision"]) == 40
+
+
+def test_list_fits_a_hundred_columns(call):
+    lines = call("list").stdout.splitlines()
+    assert lines[0].split() == ["name", "method", "task", "MB"]
+    assert max(map(len, lines)) <= 100
+
+
+def test_list_of_a_task_and_of_a_method(call, call_json):
+    shipped = read_manifest().values()
+    [models] = call_json("list", "--task", "image-saliency")
+    wanted = [model.full_name for model in shipped if model.task == "image-saliency"]
+    assert [model["name"] for model in models] == wanted and len(wanted) == 3
+    [models] = call_json("list", "--method", "salient-relevance")
+    assert [model["method"] for model in models] == ["salient_relevance"]
+    both = salhub.list_models(task="image_generation", method="salun")
+    assert [model.name for model in both] == [
+        model.name for model in shipped if (model.method, model.task) == ("salun", "image-generation")
+    ]
+    assert len(both) == 3
+    assert call("list", "--task", "video-editing", "--method", "salun").stdout.count("salhub/") == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong", "meant"),
+    [("task", "image-salency", "image-saliency"), ("method", "normgard", "normgrad")],
+)
+def test_list_of_an_unknown_task_or_method_names_the_nearest(call, option, wrong, meant):
+    error = call("list", f"--{option}", wrong, code=1).stderr
+    assert error.startswith(f"Error: There is no {option} '{wrong}'; the {option}s are ")
+    assert f"Did you mean '{meant}'" in error
+    with pytest.raises(UnknownNameError, match=f"Did you mean '{meant}'"):
+        salhub.list_models(**{option: wrong})
 
 
 def test_info_shows_where_a_model_comes_from_and_every_setting(call, call_json):

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from salhub.entries import METHODS
-from salhub.hub import list_models
+from salhub.listing import list_models
 
 gr = pytest.importorskip("gradio", reason="the Spaces need the extra 'demo'")
 

@@ -10,7 +10,8 @@ from gradio.components import Component
 
 from salhub.data.split_beside import find_file
 from salhub.errors import CardError
-from salhub.hub import list_models, read_config
+from salhub.hub import read_config
+from salhub.listing import list_models
 from salhub.models.nvit.distilling_recipe import SCORES_NAME, TABLE_NAME
 from salhub.models.nvit.planning import load_nvit_pruner, original_name
 from salhub.models.nvit.pruner_nvit import NViTPlan, NViTPruner
