@@ -2,7 +2,6 @@
 
 import dataclasses
 import fnmatch
-import importlib.util
 import inspect
 import io
 import json
@@ -16,26 +15,16 @@ from typing import Any
 from PIL import Image
 from transformers import PreTrainedConfig
 
-from salhub import manifest
 from salhub.entries import Model, entry_of
-from salhub.errors import CardError, UnknownNameError, did_you_mean
+from salhub.errors import CardError
 from salhub.files import to_bytes, write_bytes
-from salhub.manifest import CARD_FILE, NAMESPACE, BundledModel
+from salhub.manifest import CARD_FILE, BundledModel
 from salhub.model_card import Facts, card_text
+from salhub.model_facts import fact_files, read_facts, shipped_model
 from salhub.results import Results, cards_folder, read_results
 from salhub.results_markdown import paragraph
 
 _PACKAGE = Path(__file__).parent
-# What every card says; a fact may stand in the file of the method or in that of the model.
-REQUIRED_FACTS = (
-    "intended_use",
-    "not_for",
-    "limits",
-    "citation",
-    "trained_on",
-    "source",
-    "license",
-)
 _PICTURE = ".png"
 _NUM_COLOURS = 256
 # A whole configuration by itself; the card of the backbone has it.
@@ -59,7 +48,7 @@ def build_card(name: str) -> str:
         >>> build_card("normgrad-efficientnet-lite0").splitlines()[0]
         '---'
     """
-    model = _shipped(name)
+    model = shipped_model(name)
     entry, facts = entry_of(model), read_facts(model.full_name)
     results = read_results(model.full_name)
     pipeline_class = entry.pipeline_class
@@ -102,7 +91,7 @@ def card_files(name: str) -> dict[str, bytes]:
     Raises:
         UnknownNameError, CardError: As `build_card`; also when the picture was never made.
     """
-    model = _shipped(name)
+    model = shipped_model(name)
     files = {"README.md": to_bytes(build_card(name))}
     for other in (name, *read_facts(name).compared_with):
         picture = card_picture_name(other)
@@ -125,7 +114,7 @@ def card_files(name: str) -> dict[str, bytes]:
 
 def card_picture_name(name: str) -> str | None:
     """Return the file name of the picture on a card, or None where the task draws none."""
-    model = _shipped(name)
+    model = shipped_model(name)
     pipeline_class = entry_of(model).pipeline_class
     if pipeline_class is None or _PICTURE not in pipeline_class.result_class.writers:
         return None
@@ -141,11 +130,11 @@ def save_picture(name: str, path: str | os.PathLike) -> None:
     """
     from salhub.pipelines import pipeline
 
-    model = _shipped(name)
+    model = shipped_model(name)
     run = pipeline(model.full_name)
     kind = type(run)
     # Made again, the picture is the same.
-    sample = Facts.read(*_fact_files(model)).sample or kind.sample
+    sample = Facts.read(*fact_files(model)).sample or kind.sample
     run(sample, **kind.fixed_settings).save(path, view="plot")
     _save_in_few_colours(Path(path))
 
@@ -165,38 +154,6 @@ def _save_in_few_colours(path: Path) -> None:
 def is_installed() -> bool:
     """Return whether the cards belong to an installed package, which is not written to."""
     return cards_folder().parent == _PACKAGE
-
-
-def read_facts(name: str) -> Facts:
-    """Read what is said of a model: the facts of its method, overruled by its own.
-
-    Raises:
-        CardError: A fact that every card needs is in neither file, or one that no card has.
-    """
-    model = _shipped(name)
-    files = _fact_files(model)
-    facts = Facts.read(*files)
-    missing = [fact for fact in REQUIRED_FACTS if not getattr(facts, fact)]
-    if missing:
-        places = " or ".join(str(path) for path in files)
-        raise CardError(f"The card of {name} lacks {', '.join(missing)}; write it in {places}.")
-    return facts
-
-
-def _shipped(name: str) -> BundledModel:
-    models = manifest.read_manifest()
-    short = name.removeprefix(NAMESPACE)
-    if short not in models:
-        hint = did_you_mean(short, models)
-        raise UnknownNameError(f"Only shipped models have a card, and '{name}' is none.{hint}")
-    return models[short]
-
-
-def _fact_files(model: BundledModel) -> list[Path]:
-    """Facts of its method, and its own, which overrule them."""
-    specification = importlib.util.find_spec(entry_of(model).home)
-    method_folder = Path(specification.submodule_search_locations[0])
-    return [method_folder / CARD_FILE, manifest.WEIGHTS_ROOT / model.name / CARD_FILE]
 
 
 def _pictures(model: BundledModel, facts: Facts) -> Iterator[str]:

@@ -30,6 +30,10 @@ class Facts:
 
     Args:
         summary: One or two sentences.
+        in_short: One sentence that anybody understands: what it does for a person.
+        key_number: The number that matters, by its name in the results file: `what` was measured,
+            `metric`, and where it is compared `beside` what, with `beside_metric` and, where it is
+            another shipped model's, `beside_model`; `unit` where the file has none.
         example: Python that uses the model; "{model}" stands for its name.
         pipeline_tag: Task of the Hub, such as "image-classification".
         base_model: Repository that it was made from; None where that is a folder, or nothing.
@@ -47,6 +51,8 @@ class Facts:
     """
 
     summary: str = ""
+    in_short: str | None = None
+    key_number: dict[str, str] | None = None
     example: str | None = None
     pipeline_tag: str | None = None
     base_model: str | None = None

@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
 import salhub.cards
+import salhub.model_facts
 from salhub import manifest
 from salhub.backbones.cifar_resnet.image_processing_cifar_resnet import CifarResNetImageProcessor
 from salhub.cards import (
@@ -225,7 +226,7 @@ def test_a_missing_results_file_is_one_sentence(cards):
 
 
 def test_a_missing_fact_is_named_with_the_places_it_may_stand_in(cards, tmp_path, monkeypatch):
-    monkeypatch.setattr(salhub.cards, "_fact_files", lambda model: [tmp_path / "card.yaml"])
+    monkeypatch.setattr(salhub.model_facts, "fact_files", lambda model: [tmp_path / "card.yaml"])
     with pytest.raises(CardError, match="lacks intended_use, not_for, limits") as caught:
         build_card(NAME)
     assert str(tmp_path / "card.yaml") in str(caught.value)

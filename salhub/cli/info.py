@@ -1,7 +1,9 @@
 """`salhub info`: what a model is, what it can be set to, and where it comes from."""
 
+import shlex
 import shutil
 import textwrap
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +13,9 @@ from salhub.cli.config_fields import config_fields
 from salhub.cli.files import echo_json
 from salhub.entries import Model, entry_of, find_entry, model_named, network_entry
 from salhub.hub import bundled_model, canonical_name, load
+from salhub.manifest import NAMESPACE
+from salhub.model_card import Facts
+from salhub.model_facts import fact_files, key_number, method_in_short
 
 _HASH_DIGITS = 12
 _WIDEST = 100
@@ -37,7 +42,7 @@ def info_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
-    """Show what a model is, its settings, and what they can be set to.
+    """Show what a model is for, how to run it, how good it is, and its settings.
 
     \b
     salhub info normgrad-efficientnet-lite0
@@ -67,6 +72,7 @@ def describe(name: str, classifier: str | None = None) -> dict[str, Any]:
     choice = Choice(full_name, entry, classifier) if entry.pipeline_class else None
     return {
         "name": full_name or entry.name,
+        **_introduction(full_name, entry, classifier),
         "method": entry.method,
         "kind": entry.name,
         "paper": entry.paper,
@@ -84,6 +90,29 @@ def _find(name: str, classifier: str | None) -> tuple[str | None, Model]:
         return find_entry(name, classifier=classifier)
     full_name = canonical_name(name)
     return full_name, network_entry(full_name) or entry_of(full_name)
+
+
+def _introduction(name: str | None, entry: Model, classifier: str | None) -> dict[str, Any]:
+    """What it is for, a line that runs it and the number that matters; None where not known."""
+    shipped = None if name is None else bundled_model(name)
+    facts = Facts() if shipped is None else Facts.read(*fact_files(shipped))
+    in_short = facts.in_short
+    if in_short is None and entry.method is not None:
+        in_short = method_in_short(entry.method)
+    number = None if shipped is None else key_number(shipped.name)
+    called = (name or entry.name.replace("_", "-")).removeprefix(NAMESPACE)
+    return {
+        "in_short": in_short,
+        "run": _line_to_copy(called, entry, classifier, facts.sample),
+        "key_number": None if number is None else asdict(number),
+    }
+
+
+def _line_to_copy(called: str, entry: Model, classifier: str | None, sample: str | None) -> str:
+    if entry.pipeline_class is None:
+        return shlex.join(["salhub", "evaluate", called, "--data", "FOLDER"])
+    words = ["salhub", "run", called, sample or entry.pipeline_class.sample]
+    return shlex.join(words + ([] if classifier is None else ["--classifier", str(classifier)]))
 
 
 def _read_config(name: str | None, entry: Model) -> Any:
@@ -120,6 +149,15 @@ def _call_settings(choice: Choice | None) -> list[str]:
 
 def _lines(description: dict[str, Any]) -> list[str]:
     lines = [description["name"]]
+    if description["in_short"]:
+        lines += _wrapped(description["in_short"], "")
+    lines += ["", f"  {description['run']}", ""]
+    if number := description["key_number"]:
+        rows = {number["what"]: number["value"]}
+        if number["beside"] is not None:
+            rows |= {number["beside"]: number["beside_value"]}
+        width = max(map(len, rows))
+        lines += [f"  {what:<{width}}  {value}" for what, value in rows.items()] + [""]
     for title, key in _FACTS:
         value = description.get(key)
         if value is not None:

@@ -6,9 +6,7 @@ import typer
 
 
 def list_command(
-    task: Annotated[
-        str | None, typer.Option(metavar="TASK", help="Only models of a task.")
-    ] = None,
+    task: Annotated[str | None, typer.Option(metavar="TASK", help="Only models of a task.")] = None,
     method: Annotated[
         str | None, typer.Option(metavar="METHOD", help="Only models of a method.")
     ] = None,

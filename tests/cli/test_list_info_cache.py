@@ -7,8 +7,11 @@ import huggingface_hub.constants
 import pytest
 
 import salhub
+from salhub.entries import METHODS
 from salhub.errors import UnknownNameError
 from salhub.manifest import read_manifest
+from salhub.model_facts import key_number, method_in_short, read_facts
+from salhub.results import read_results
 
 
 def test_list_names_every_shipped_model(call, call_json):
@@ -37,7 +40,9 @@ def test_list_of_a_task_and_of_a_method(call, call_json):
     assert [model["method"] for model in models] == ["salient_relevance"]
     both = salhub.list_models(task="image_generation", method="salun")
     assert [model.name for model in both] == [
-        model.name for model in shipped if (model.method, model.task) == ("salun", "image-generation")
+        model.name
+        for model in shipped
+        if (model.method, model.task) == ("salun", "image-generation")
     ]
     assert len(both) == 3
     assert call("list", "--task", "video-editing", "--method", "salun").stdout.count("salhub/") == 0
@@ -74,6 +79,38 @@ def test_info_shows_where_a_model_comes_from_and_every_setting(call, call_json):
     for name in settings:
         assert f"\n  {name} = " in text
     assert "What layers can be" in text
+
+
+def test_info_begins_with_what_it_is_for_a_line_to_copy_and_the_number_that_matters(call):
+    name = "salient-relevance-efficientnet-lite0"
+    head = call("info", name).stdout.split("\n\n")
+    assert head[0].splitlines()[1] == read_facts(name).in_short
+    assert head[1].strip() == f"salhub run {name} sample:cat"
+    results = read_results(name)
+    ours, theirs = (
+        f"{100 * results.metric(f'grid/mass/{one}').value:.1f} %"
+        for one in ("salient relevance", "relevance alone")
+    )
+    ends = [line.split("  ")[-1].strip() for line in head[2].splitlines()]
+    assert ends == [ours, theirs] and "layer-wise relevance alone" in head[2]
+
+
+def test_every_shipped_model_says_what_it_is_for_and_its_number_is_measured():
+    for model in read_manifest().values():
+        said = read_facts(model.name).in_short
+        assert said and said.endswith(".") and len(said) <= 100, model.name
+        number = key_number(model.name)
+        assert number is not None, model.name
+        assert (number.beside is None) == (number.beside_value is None)
+    assert {name: method_in_short(name).count(".") for name in METHODS} == dict.fromkeys(METHODS, 1)
+
+
+def test_info_of_a_network_and_of_a_folder_begin_alike(call_json, own_network):
+    [info] = call_json("info", "mnist-resnet8")
+    assert info["run"] == "salhub evaluate mnist-resnet8 --data FOLDER"
+    [info] = call_json("info", "normgrad", "--classifier", own_network)
+    assert info["run"] == f"salhub run normgrad sample:cat --classifier {own_network}"
+    assert info["in_short"] == method_in_short("normgrad") and info["key_number"] is None
 
 
 def test_info_of_a_method_is_that_of_its_default_model(call_json):
