@@ -55,7 +55,7 @@ class ModelTable(list[BundledModel]):
 
     def __repr__(self) -> str:
         rows = [self._HEADER] + [
-            (model.full_name, model.method or "-", model.task, f"{model.bytes / 1e6:.1f}")
+            (model.full_name, model.method or "-", model.task, f"{model.bytes / 1e6:.2f}")
             for model in self
         ]
         widths = [max(len(row[column]) for row in rows) for column in range(len(self._HEADER))]

@@ -22,7 +22,7 @@ FLOORS = (
     ("models",),
     ("auto", "registration"),
     ("cards", "publishing"),
-    ("cli", "__init__"),
+    ("cli", "stub", "__init__"),
 )  # fmt: skip
 # Inside a folder of `models` or `backbones`, a kind of file imports only earlier kinds.
 KINDS = (

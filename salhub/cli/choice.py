@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +11,21 @@ from typing import Any
 
 from salhub.cli.config_fields import docstring_arguments
 from salhub.cli.settings import refuse_unknown
+from salhub.cli.sources import STDIN, single_source
+from salhub.cli.unimported import NotWrittenDownError, WrittenClass
 from salhub.entries import (
     MODELS,
+    TASKS,
     Model,
+    entry_of,
     find_entry,
+    model_named,
     network_entry,
     refuse_unknown_word,
     setting_names,
 )
 from salhub.errors import ModelNotFoundError, plain_letters
-from salhub.hub import HUB_KEYWORDS, canonical_name, hub_keywords, load
+from salhub.hub import HUB_KEYWORDS, bundled_model, canonical_name, hub_keywords, load
 from salhub.manifest import NAMESPACE
 
 # Taken from options of their own, or not to be written on a command line.
@@ -174,12 +180,75 @@ def check_known(name: str) -> None:
         raise ModelNotFoundError(f"{error}{_setting_called(plain)}") from None
 
 
+def check_quickly(name: str, settings: Mapping[str, Any], source: str) -> None:
+    """Refuse what can be seen to be wrong before torch is imported, which takes seconds.
+
+    What passes here is checked again when the model is chosen.
+
+    Args:
+        name: A model or a method, as a person typed it.
+        settings: All that were given.
+        source: The input.
+
+    Raises:
+        ModelNotFoundError: There is no such model or method.
+        typer.BadParameter: A setting that the model does not take.
+        FileNotFoundError: The input is a file that is not there.
+    """
+    check_known(name)
+    if "torch" in sys.modules or os.path.isdir(name) or hub_keywords(settings):
+        return
+    full_name, classifier = canonical_name(name), settings.get("classifier")
+    shipped = bundled_model(full_name)
+    entry = model_named(name) if shipped is None else entry_of(shipped)
+    if entry is None or not entry.is_run:
+        return
+    if shipped is None:
+        full_name = None if classifier is not None else entry.default_model
+    try:
+        taken, kind = written_setting_names(entry), written_pipeline(entry)
+    except NotWrittenDownError:
+        return
+    refuse_unknown(settings, taken, Choice(full_name, entry, classifier).short_name)
+    if source != STDIN and not os.path.isdir(source):
+        single_source(source, kind)
+
+
+def written_setting_names(entry: Model) -> set[str]:
+    """All settings that a kind of model takes on the command line, by its code.
+
+    Raises:
+        NotWrittenDownError: Only running the code would tell.
+    """
+    task = TASKS[entry.task]
+    kind = WrittenClass(task.module, task.pipeline)
+    fields = _written_config(entry).annotated(top="SaliencyConfig") if entry.is_ours else set()
+    loading = (fields | kind.keywords("from_name") | set(HUB_KEYWORDS)) - _NOT_SETTINGS
+    return loading | {*kind.value("call_settings"), *kind.value("companions")}
+
+
+def written_pipeline(entry: Model) -> Any:
+    """What `single_source` asks of the pipeline of a kind of model, by its code."""
+    task = TASKS[entry.task]
+    kind = WrittenClass(task.module, task.pipeline)
+    try:
+        suffixes = kind.value("input_suffixes")
+    except NotWrittenDownError:
+        suffixes = (".*",)  # a list that is computed is not empty
+    rest = ("folder_is_one_input", "takes_literals")
+    return SimpleNamespace(input_suffixes=suffixes, **{name: kind.value(name) for name in rest})
+
+
+def _written_config(entry: Model) -> WrittenClass:
+    return WrittenClass(f"{entry.home}.configuration_{entry.name}", entry.config)
+
+
 def _setting_called(word: str) -> str:
     """Say which method has a setting of that value, as its configuration's help names them."""
     for entry in MODELS.values():
         if entry.method is None or not entry.is_ours:
             continue
-        for field, text in docstring_arguments(entry.config_class).items():
+        for field, text in docstring_arguments(_written_config(entry).documentation).items():
             for value in _QUOTED.findall(text):
                 if plain_letters(value) == plain_letters(word):
                     return f" '{value}' is also a setting: {entry.name} with {field}={value}."

@@ -50,6 +50,9 @@ def config_fields(config: Any) -> list[ConfigField]:
 def docstring_arguments(documented: Any) -> dict[str, str]:
     """Read the `Args:` section of a docstring.
 
+    Args:
+        documented: What has the docstring, or its text.
+
     Returns:
         Argument -> text, on one line.
 
@@ -58,7 +61,8 @@ def docstring_arguments(documented: Any) -> dict[str, str]:
         >>> docstring_arguments(did_you_mean)["limit"]
         'The most suggestions to give.'
     """
-    section = (inspect.getdoc(documented) or "").partition("\nArgs:\n")[2]
+    text = documented if isinstance(documented, str) else inspect.getdoc(documented)
+    section = (text or "").partition("\nArgs:\n")[2]
     texts: dict[str, str] = {}
     names: list[str] = []
     for line in section.splitlines():

@@ -14,8 +14,6 @@ from salhub.cli.files import echo_json
 from salhub.entries import Model, entry_of, find_entry, model_named, network_entry
 from salhub.hub import bundled_model, canonical_name, load
 from salhub.manifest import NAMESPACE
-from salhub.model_card import Facts
-from salhub.model_facts import fact_files, key_number, method_in_short
 
 _HASH_DIGITS = 12
 _WIDEST = 100
@@ -94,6 +92,9 @@ def _find(name: str, classifier: str | None) -> tuple[str | None, Model]:
 
 def _introduction(name: str | None, entry: Model, classifier: str | None) -> dict[str, Any]:
     """What it is for, a line that runs it and the number that matters; None where not known."""
+    from salhub.model_card import Facts
+    from salhub.model_facts import fact_files, key_number, method_in_short
+
     shipped = None if name is None else bundled_model(name)
     facts = Facts() if shipped is None else Facts.read(*fact_files(shipped))
     in_short = facts.in_short

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from salhub.cli.choice import Choice, choose
+from salhub.cli.choice import Choice, check_quickly, choose
 from salhub.cli.device import DeviceOption
 from salhub.cli.failures import sentence_of
 from salhub.cli.files import echo_bytes, echo_json
@@ -104,6 +104,7 @@ def run_command(
         raise typer.BadParameter("--json and -o - both want standard output; give one of them.")
     with sharing(shard) as share:
         settings = parse_settings(words or [])
+        check_quickly(name, settings, source)
         choice = choose(name, settings)
         settings = typed_settings(words or [], choice.entry.config_class)
         load, call = choice.split(settings)

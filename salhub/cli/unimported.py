@@ -54,7 +54,7 @@ class WrittenClass:
         """
         for one in self._lineage():
             for node in one._definition.body:
-                if attribute in _targets(node):
+                if isinstance(node, ast.Assign | ast.AnnAssign) and attribute in _targets(node):
                     return _evaluate(node.value, one.module)
         raise NotWrittenDownError(attribute)
 
