@@ -31,7 +31,6 @@ app = typer.Typer(
     name="salhub",
     cls=CommandGroup,
     no_args_is_help=True,
-    add_completion=False,
     epilog=_EXIT_CODES,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from salhub.cli.completion import complete_model
+
 cache_app = typer.Typer(
     help="Put shipped models where plain transformers finds them.",
     no_args_is_help=True,
@@ -14,7 +16,10 @@ cache_app = typer.Typer(
 @cache_app.command("seed")
 def seed_command(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Models; all by default.")
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME", help="Models; all by default.", autocompletion=complete_model
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:

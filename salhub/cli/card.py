@@ -5,9 +5,16 @@ from typing import Annotated
 
 import typer
 
+from salhub.cli.completion import complete_model
+
 
 def card_command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A model that comes with salhub.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A model that comes with salhub.", autocompletion=complete_model
+        ),
+    ],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="File; NAME.md beside the results by default."),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from salhub.cli.choice import Choice, choose
+from salhub.cli.completion import complete_model
 from salhub.cli.device import DeviceOption
 from salhub.cli.files import echo_json
 from salhub.cli.settings import (
@@ -51,6 +52,7 @@ def compare_command(
         typer.Argument(
             metavar="NAME... [SETTING=VALUE]...",
             help="Models or methods, and settings for all of them.",
+            autocompletion=complete_model,
         ),
     ],
     output: Annotated[str | None, typer.Option("-o", "--output", help="Picture to write.")] = None,

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from salhub.cli.completion import complete_recipe
 from salhub.cli.train import (
     ConfigOption,
     JsonOption,
@@ -14,7 +15,10 @@ from salhub.cli.train import (
 
 
 def compress_command(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="How to compress.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE", help="How to compress.", autocompletion=complete_recipe),
+    ],
     words: WordsArgument = None,
     config: ConfigOption = None,
     nproc: ProcessesOption = 1,

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from salhub.cli.completion import complete_model
+
 
 def demo_command(
     name: Annotated[
@@ -12,6 +14,7 @@ def demo_command(
             metavar="NAME",
             help="A model, a method, or a classifier of your own; a page for each method by "
             "default.",
+            autocompletion=complete_model,
         ),
     ] = None,
     classifier: Annotated[

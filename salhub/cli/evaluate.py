@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from salhub.cli.choice import Choice, NetworkChoice, choose_to_measure
+from salhub.cli.completion import NameArgument
 from salhub.cli.device import DeviceOption
 from salhub.cli.files import echo_json, refuse_existing
 from salhub.cli.settings import (
@@ -28,9 +29,7 @@ _DATA_NAMED = "dataset_config_name"
 
 
 def evaluate_command(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A model, a method, a folder or a Hub repository.")
-    ],
+    name: NameArgument,
     data: Annotated[
         Path, typer.Option(help="Data; `salhub evaluate --help` says how they are laid out.")
     ],

@@ -5,10 +5,17 @@ from typing import Annotated
 
 import typer
 
+from salhub.cli.completion import complete_model
+
 
 def export_command(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A quantized model: its folder, or a name.")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A quantized model: its folder, or a name.",
+            autocompletion=complete_model,
+        ),
     ],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
     format: Annotated[

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from salhub.cli.choice import Choice, check_known, quiet_transformers
+from salhub.cli.completion import NameArgument
 from salhub.cli.config_fields import config_fields
 from salhub.cli.files import echo_json
 from salhub.entries import Model, entry_of, find_entry, model_named, network_entry
@@ -32,9 +33,7 @@ _FACTS = (
 
 
 def info_command(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A model, a method, a folder or a Hub repository.")
-    ],
+    name: NameArgument,
     classifier: Annotated[
         str | None, typer.Option(help="Your own network: shows what can be chosen in it.")
     ] = None,

@@ -4,11 +4,19 @@ from typing import Annotated
 
 import typer
 
+from salhub.cli.completion import complete_method, complete_task
+
 
 def list_command(
-    task: Annotated[str | None, typer.Option(metavar="TASK", help="Only models of a task.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="TASK", help="Only models of a task.", autocompletion=complete_task),
+    ] = None,
     method: Annotated[
-        str | None, typer.Option(metavar="METHOD", help="Only models of a method.")
+        str | None,
+        typer.Option(
+            metavar="METHOD", help="Only models of a method.", autocompletion=complete_method
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:

@@ -5,11 +5,17 @@ from typing import Annotated
 
 import typer
 
+from salhub.cli.completion import complete_model
+
 
 def push_command(
     name_or_folder: Annotated[
         str,
-        typer.Argument(metavar="NAME_OR_FOLDER", help="A shipped model, or a saved one's folder."),
+        typer.Argument(
+            metavar="NAME_OR_FOLDER",
+            help="A shipped model, or a saved one's folder.",
+            autocompletion=complete_model,
+        ),
     ],
     repository: Annotated[str, typer.Argument(metavar="REPO", help="Where to: owner/name.")],
     private: Annotated[

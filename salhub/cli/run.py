@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from salhub.cli.choice import Choice, check_quickly, choose
+from salhub.cli.completion import NameArgument
 from salhub.cli.device import DeviceOption
 from salhub.cli.failures import sentence_of
 from salhub.cli.files import echo_bytes, echo_json
@@ -44,9 +45,7 @@ _BAD_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 
 
 def run_command(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A model, a method, a folder or a Hub repository.")
-    ],
+    name: NameArgument,
     source: Annotated[
         str,
         typer.Argument(

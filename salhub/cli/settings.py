@@ -40,6 +40,8 @@ class SettingsCommand(typer.core.TyperCommand):
 
     def parse_args(self, ctx, args: list[str]) -> list[str]:
         """Move unknown options behind the arguments, as `name=value`."""
+        if ctx.resilient_parsing:  # the shell asks how a line may go on
+            return super().parse_args(ctx, args)
         known = {
             flag for param in self.get_params(ctx) for flag in (*param.opts, *param.secondary_opts)
         }

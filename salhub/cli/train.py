@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 
 import typer
 
+from salhub.cli.completion import complete_recipe
 from salhub.cli.failures import sentence_of
 from salhub.cli.settings import try_without_place, typed_settings, without_place
 from salhub.entries import recipe_named
@@ -32,7 +33,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 
 
 def train_command(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="What to train.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="What to train.", autocompletion=complete_recipe)
+    ],
     words: WordsArgument = None,
     config: ConfigOption = None,
     nproc: ProcessesOption = 1,

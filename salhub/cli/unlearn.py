@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from salhub.cli.completion import complete_recipe
 from salhub.cli.train import (
     ConfigOption,
     JsonOption,
@@ -15,7 +16,10 @@ from salhub.cli.trials import carry_out_trials
 
 
 def unlearn_command(
-    recipe: Annotated[str, typer.Argument(metavar="METHOD", help="How to unlearn.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="METHOD", help="How to unlearn.", autocompletion=complete_recipe),
+    ],
     words: WordsArgument = None,
     config: ConfigOption = None,
     nproc: ProcessesOption = 1,
