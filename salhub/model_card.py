@@ -46,6 +46,7 @@ class Facts:
         task: What a shipped model does.
         weights_from: Shipped model whose weight file it shares.
         sample: What a shipped model is shown on; the sample of its task by default.
+        quick_evaluation: Settings of `salhub evaluate` that make it take a minute or two.
 
     The others are sections or lines of the card, called alike.
     """
@@ -82,6 +83,7 @@ class Facts:
     recipe: str | None = None
     weights_from: str | None = None
     sample: str | None = None
+    quick_evaluation: str | None = None
     license: str | None = None
     data_license: str | None = None
     reference_code: str | None = None

@@ -42,6 +42,7 @@ PATIENCE = 8
 BUDGETS = {
     # Two processes that import everything and work together.
     "tests/cli/test_train.py": 40,
+    "tests/cli/test_evaluate_all.py::test_a_model_is_measured_in_its_own_process_and_kept": 10,
     "tests/cli/test_shares.py::test_processes_that_work_together": 12,
     "tests/runner/test_processes.py": 25,
     "tests/models/salun/test_interrupted_runs.py": 30,

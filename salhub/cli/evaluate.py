@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from salhub.cli.choice import Choice, NetworkChoice, choose_to_measure
-from salhub.cli.completion import NameArgument
+from salhub.cli.completion import complete_model
 from salhub.cli.device import DeviceOption
 from salhub.cli.files import echo_json, refuse_existing
 from salhub.cli.settings import (
@@ -29,7 +29,15 @@ _DATA_NAMED = "dataset_config_name"
 
 
 def evaluate_command(
-    name: NameArgument,
+    *,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="A model, a method, a folder or a Hub repository. With --all: a method.",
+            autocompletion=complete_model,
+        ),
+    ] = None,
     data: Annotated[
         Path, typer.Option(help="Data; `salhub evaluate --help` says how they are laid out.")
     ],
@@ -39,8 +47,19 @@ def evaluate_command(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="File; NAME.results.json by default."),
+        typer.Option(
+            "-o", "--output", help="File; NAME.results.json by default. With --all a folder."
+        ),
     ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Measure every shipped model, as its card was made.")
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="With --all: on less data, in minutes.")
+    ] = False,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="With --all: how many models are measured at once.")
+    ] = 1,
     device: DeviceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
     overwrite: Annotated[
@@ -67,11 +86,28 @@ def evaluate_command(
     The numbers of a card come from such a results file. --classifier names your own network to
     explain.
 
+    --all measures every shipped model again and says which numbers differ from those of its card;
+    --data then names the folder that holds the data of all cards. What is there is not measured
+    again, so it may be stopped and started.
+
     \b
     salhub evaluate normgrad-efficientnet-lite0 --data pictures num_mosaics=20
     salhub evaluate trained --data reviews.csv text_column=review label_column=stars
     salhub evaluate my-llama --data wiki.test.raw context=512 max_tokens=20480
+    salhub evaluate --all --quick --data data --jobs 2 -o results
     """  # noqa: D301
+    if every:
+        from salhub.cli.evaluate_all import evaluate_all
+
+        if words or device or overwrite:
+            raise typer.BadParameter("--all takes no settings, --device or --overwrite.")
+        folder = output or Path("results")
+        evaluate_all(data, folder, method=name, quick=quick, jobs=jobs, as_json=as_json)
+        return
+    if name is None:
+        raise typer.BadParameter("Name a model to measure, or give --all.")
+    if quick or jobs > 1:
+        raise typer.BadParameter("--quick and --jobs go with --all.")
     settings = parse_settings(words or [])
     choice = choose_to_measure(name, settings)
     evaluate = _evaluation(choice)
