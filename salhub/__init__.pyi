@@ -150,92 +150,118 @@ __all__ = [
 ]
 
 class _ImageSaliencyPipeline(ImageSaliencyPipeline):
-    @overload  # ty: ignore[invalid-method-override]
+    @overload
     def __call__(
-        self, inputs: list[Any] | tuple[Any, ...], /, *, class_labels: Any = ..., fit: Any = ..., **others: Any
+        self, images: list[Any] | tuple[Any, ...], *, class_labels: Any = ..., fit: Any = ..., **others: Any
     ) -> list[ImageSaliencyResult]: ...
     @overload
-    def __call__(self, inputs: Any, /, *, class_labels: Any = ..., fit: Any = ..., **others: Any) -> ImageSaliencyResult: ...
+    def __call__(
+        self, images: Any, *, class_labels: Any = ..., fit: Any = ..., **others: Any
+    ) -> ImageSaliencyResult: ...
 
 class _ImageClassificationPipeline(ImageClassificationPipeline):
-    @overload  # ty: ignore[invalid-method-override]
+    @overload
     def __call__(
-        self, inputs: list[Any] | tuple[Any, ...], /, *, top_k: Any = ..., **others: Any
+        self, images: list[Any] | tuple[Any, ...], *, top_k: Any = ..., **others: Any
     ) -> list[ImageClassificationResult]: ...
     @overload
-    def __call__(self, inputs: Any, /, *, top_k: Any = ..., **others: Any) -> ImageClassificationResult: ...
+    def __call__(
+        self, images: Any, *, top_k: Any = ..., **others: Any
+    ) -> ImageClassificationResult: ...
 
 class _ImageSegmentationPipeline(ImageSegmentationPipeline):
-    @overload  # ty: ignore[invalid-method-override]
+    @overload
     def __call__(
-        self, inputs: list[Any] | tuple[Any, ...], /, *, saliency_map: Any = ..., mask: Any = ..., preset: Any = ..., box: Any = ..., points: Any = ..., radius: Any = ..., compare_starts: Any = ..., min_area: Any = ..., fill_holes: Any = ..., keep: Any = ..., **others: Any
+        self, images: list[Any] | tuple[Any, ...], *, saliency_map: Any = ..., mask: Any = ..., preset: Any = ..., box: Any = ..., points: Any = ..., radius: Any = ..., compare_starts: Any = ..., min_area: Any = ..., fill_holes: Any = ..., keep: Any = ..., **others: Any
     ) -> list[ImageSegmentationResult]: ...
     @overload
-    def __call__(self, inputs: Any, /, *, saliency_map: Any = ..., mask: Any = ..., preset: Any = ..., box: Any = ..., points: Any = ..., radius: Any = ..., compare_starts: Any = ..., min_area: Any = ..., fill_holes: Any = ..., keep: Any = ..., **others: Any) -> ImageSegmentationResult: ...
+    def __call__(
+        self, images: Any, *, saliency_map: Any = ..., mask: Any = ..., preset: Any = ..., box: Any = ..., points: Any = ..., radius: Any = ..., compare_starts: Any = ..., min_area: Any = ..., fill_holes: Any = ..., keep: Any = ..., **others: Any
+    ) -> ImageSegmentationResult: ...
 
 class _ExtractiveSummarizationPipeline(ExtractiveSummarizationPipeline):
-    @overload  # ty: ignore[invalid-method-override]
+    @overload
     def __call__(
-        self, inputs: list[Any] | tuple[Any, ...], /, *, budget: Any = ..., query: Any = ..., order: Any = ..., together: Any = ..., **others: Any
+        self, texts: list[Any] | tuple[Any, ...], *, budget: Any = ..., query: Any = ..., order: Any = ..., together: Literal[True], **others: Any
+    ) -> ExtractiveSummarizationResult: ...
+    @overload
+    def __call__(
+        self, texts: list[Any] | tuple[Any, ...], *, budget: Any = ..., query: Any = ..., order: Any = ..., together: Any = ..., **others: Any
     ) -> list[ExtractiveSummarizationResult]: ...
     @overload
-    def __call__(self, inputs: Any, /, *, budget: Any = ..., query: Any = ..., order: Any = ..., together: Any = ..., **others: Any) -> ExtractiveSummarizationResult: ...
+    def __call__(
+        self, texts: Any, *, budget: Any = ..., query: Any = ..., order: Any = ..., together: Any = ..., **others: Any
+    ) -> ExtractiveSummarizationResult: ...
 
 class _ImageGenerationPipeline(ImageGenerationPipeline):
-    @overload  # ty: ignore[invalid-method-override]
+    @overload
     def __call__(
-        self, inputs: list[Any] | tuple[Any, ...], /, *, num_images: Any = ..., num_steps: Any = ..., guidance_scale: Any = ..., eta: Any = ..., seed: Any = ..., **others: Any
+        self, class_labels: list[Any] | tuple[Any, ...], *, num_images: Any = ..., num_steps: Any = ..., guidance_scale: Any = ..., eta: Any = ..., seed: Any = ..., **others: Any
     ) -> list[ImageGenerationResult]: ...
     @overload
-    def __call__(self, inputs: Any, /, *, num_images: Any = ..., num_steps: Any = ..., guidance_scale: Any = ..., eta: Any = ..., seed: Any = ..., **others: Any) -> ImageGenerationResult: ...
+    def __call__(
+        self, class_labels: Any, *, num_images: Any = ..., num_steps: Any = ..., guidance_scale: Any = ..., eta: Any = ..., seed: Any = ..., **others: Any
+    ) -> ImageGenerationResult: ...
 
 class _SaliencyVerbalizationPipeline(SaliencyVerbalizationPipeline):
-    @overload  # ty: ignore[invalid-method-override]
+    @overload
     def __call__(
-        self, inputs: list[Any] | tuple[Any, ...], /, *, class_labels: Any = ..., contrast: Any = ..., **others: Any
+        self, texts: list[Any] | tuple[Any, ...], *, class_labels: Any = ..., contrast: Any = ..., **others: Any
     ) -> list[SaliencyVerbalizationResult]: ...
     @overload
-    def __call__(self, inputs: Any, /, *, class_labels: Any = ..., contrast: Any = ..., **others: Any) -> SaliencyVerbalizationResult: ...
+    def __call__(
+        self, texts: Any, *, class_labels: Any = ..., contrast: Any = ..., **others: Any
+    ) -> SaliencyVerbalizationResult: ...
 
 class _MultiTaskPipeline(MultiTaskPipeline):
-    @overload  # ty: ignore[invalid-method-override]
+    @overload
     def __call__(
-        self, inputs: list[Any] | tuple[Any, ...], /, **others: Any
+        self, images: list[Any] | tuple[Any, ...], **others: Any
     ) -> list[MultiTaskResult]: ...
     @overload
-    def __call__(self, inputs: Any, /, **others: Any) -> MultiTaskResult: ...
+    def __call__(
+        self, images: Any, **others: Any
+    ) -> MultiTaskResult: ...
 
 class _VolumeSegmentationPipeline(VolumeSegmentationPipeline):
-    @overload  # ty: ignore[invalid-method-override]
+    @overload
     def __call__(
-        self, inputs: list[Any] | tuple[Any, ...], /, *, markers: Any = ..., roi: Any = ..., truth: Any = ..., spacing: Any = ..., **others: Any
+        self, volumes: list[Any] | tuple[Any, ...], *, markers: Any = ..., roi: Any = ..., truth: Any = ..., spacing: Any = ..., **others: Any
     ) -> list[VolumeSegmentationResult]: ...
     @overload
-    def __call__(self, inputs: Any, /, *, markers: Any = ..., roi: Any = ..., truth: Any = ..., spacing: Any = ..., **others: Any) -> VolumeSegmentationResult: ...
+    def __call__(
+        self, volumes: Any, *, markers: Any = ..., roi: Any = ..., truth: Any = ..., spacing: Any = ..., **others: Any
+    ) -> VolumeSegmentationResult: ...
 
 class _VideoEditingPipeline(VideoEditingPipeline):
-    @overload  # ty: ignore[invalid-method-override]
+    @overload
     def __call__(
-        self, inputs: list[Any] | tuple[Any, ...], /, *, transcript: Any = ..., tracks: Any = ..., size: Any = ..., encoder: Any = ..., start_timecode: Any = ..., edl_rate: Any = ..., address: Any = ..., cast: Any = ..., locks: Any = ..., detector: Any = ..., saliency_maps: Any = ..., understand: Any = ..., resume: Any = ..., progress: Any = ..., **others: Any
+        self, films: list[Any] | tuple[Any, ...], *, transcript: Any = ..., tracks: Any = ..., size: Any = ..., encoder: Any = ..., start_timecode: Any = ..., edl_rate: Any = ..., address: Any = ..., cast: Any = ..., locks: Any = ..., detector: Any = ..., saliency_maps: Any = ..., understand: Any = ..., resume: Any = ..., progress: Any = ..., **others: Any
     ) -> list[VideoEditingResult]: ...
     @overload
-    def __call__(self, inputs: Any, /, *, transcript: Any = ..., tracks: Any = ..., size: Any = ..., encoder: Any = ..., start_timecode: Any = ..., edl_rate: Any = ..., address: Any = ..., cast: Any = ..., locks: Any = ..., detector: Any = ..., saliency_maps: Any = ..., understand: Any = ..., resume: Any = ..., progress: Any = ..., **others: Any) -> VideoEditingResult: ...
+    def __call__(
+        self, films: Any, *, transcript: Any = ..., tracks: Any = ..., size: Any = ..., encoder: Any = ..., start_timecode: Any = ..., edl_rate: Any = ..., address: Any = ..., cast: Any = ..., locks: Any = ..., detector: Any = ..., saliency_maps: Any = ..., understand: Any = ..., resume: Any = ..., progress: Any = ..., **others: Any
+    ) -> VideoEditingResult: ...
 
 class _ZeroShotImageClassificationPipeline(ZeroShotImageClassificationPipeline):
-    @overload  # ty: ignore[invalid-method-override]
+    @overload
     def __call__(
-        self, inputs: list[Any] | tuple[Any, ...], /, *, candidate_labels: Any = ..., explain: Any = ..., top_k: Any = ..., compare_frozen: Any = ..., **others: Any
+        self, images: list[Any] | tuple[Any, ...], *, candidate_labels: Any = ..., explain: Any = ..., top_k: Any = ..., compare_frozen: Any = ..., **others: Any
     ) -> list[ZeroShotImageClassificationResult]: ...
     @overload
-    def __call__(self, inputs: Any, /, *, candidate_labels: Any = ..., explain: Any = ..., top_k: Any = ..., compare_frozen: Any = ..., **others: Any) -> ZeroShotImageClassificationResult: ...
+    def __call__(
+        self, images: Any, *, candidate_labels: Any = ..., explain: Any = ..., top_k: Any = ..., compare_frozen: Any = ..., **others: Any
+    ) -> ZeroShotImageClassificationResult: ...
 
 class _TextGenerationPipeline(TextGenerationPipeline):
-    @overload  # ty: ignore[invalid-method-override]
+    @overload
     def __call__(
-        self, inputs: list[Any] | tuple[Any, ...], /, *, max_new_tokens: Any = ..., temperature: Any = ..., top_p: Any = ..., repetition_penalty: Any = ..., seed: Any = ..., **others: Any
+        self, texts: list[Any] | tuple[Any, ...], *, max_new_tokens: Any = ..., temperature: Any = ..., top_p: Any = ..., repetition_penalty: Any = ..., seed: Any = ..., **others: Any
     ) -> list[TextGenerationResult]: ...
     @overload
-    def __call__(self, inputs: Any, /, *, max_new_tokens: Any = ..., temperature: Any = ..., top_p: Any = ..., repetition_penalty: Any = ..., seed: Any = ..., **others: Any) -> TextGenerationResult: ...
+    def __call__(
+        self, texts: Any, *, max_new_tokens: Any = ..., temperature: Any = ..., top_p: Any = ..., repetition_penalty: Any = ..., seed: Any = ..., **others: Any
+    ) -> TextGenerationResult: ...
 
 @overload
 def pipeline(

@@ -4,7 +4,10 @@ Public names are imported when they are first used, which no editor follows. Run
 `python -m salhub.stub` after adding a model, a method, a task or a public name.
 """
 
+import inspect
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import salhub
 from salhub.entries import MODELS, TASKS, Model, Task, entry_of
@@ -23,12 +26,12 @@ from salhub.pipelines.base import TaskPipeline
 """
 _CLASS = """
 class _{pipeline}({pipeline}):
-    @overload  # ty: ignore[invalid-method-override]
-    def __call__(
-        self, inputs: list[Any] | tuple[Any, ...], /, {settings}**others: Any
-    ) -> list[{result}]: ...
+"""
+_CALL = """\
     @overload
-    def __call__(self, inputs: Any, /, {settings}**others: Any) -> {result}: ...
+    def __call__(
+        self, {first}: {kind}, {settings}**others: Any
+    ) -> {result}: ...
 """
 _OVERLOAD = """
 @overload
@@ -66,17 +69,29 @@ def build_stub() -> str:
         result = kind.result_class
         imports.append(f"from {task.module} import {task.pipeline}")
         imports.append(f"from {result.__module__} import {result.__name__}")
-        taken = dict.fromkeys([*kind.companions, *kind.call_settings])
-        settings = "".join(f"{name}: Any = ..., " for name in taken)
-        settings = f"*, {settings}" if settings else ""
-        classes.append(
-            _CLASS.format(pipeline=task.pipeline, result=result.__name__, settings=settings)
-        )
+        classes += [_CLASS.format(pipeline=task.pipeline), *_calls(kind)]
         listed = "\n".join(f'        "{name}",' for name in names)
         overloads.append(_OVERLOAD.format(pipeline=task.pipeline, names=listed))
     listed = "\n".join(f'    "{name}",' for name in salhub.__all__)
     parts = [_HEAD, "\n".join(sorted(set(imports))), "\n\n__version__: str\n__all__ = [\n", listed]
     return "".join([*parts, "\n]\n", *classes, *overloads, _TAIL])
+
+
+def _calls(kind: Any) -> Iterator[str]:
+    """A call with several inputs gives a list, unless they are taken together."""
+    _, first, *_ = inspect.signature(kind.__call__).parameters
+    taken = dict.fromkeys([*kind.companions, *kind.call_settings], "Any = ...")
+    one, several = kind.result_class.__name__, f"list[{kind.result_class.__name__}]"
+    calls = [("list[Any] | tuple[Any, ...]", several, taken), ("Any", one, taken)]
+    if "together" in taken:
+        calls.insert(
+            0, ("list[Any] | tuple[Any, ...]", one, {**taken, "together": "Literal[True]"})
+        )
+    for inputs, result, settings in calls:
+        words = "".join(f"{name}: {annotation}, " for name, annotation in settings.items())
+        yield _CALL.format(
+            first=first, kind=inputs, result=result, settings=f"*, {words}" if words else ""
+        )
 
 
 def _names_of(task: Task) -> list[str]:

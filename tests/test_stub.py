@@ -17,6 +17,7 @@ reveal_type(explain)
 reveal_type(explain("photo.jpg", class_labels="cat"))
 reveal_type(explain(["a.jpg", "b.jpg"]))
 reveal_type(salhub.pipeline("salhub/lexrank-minilm")("text").text)
+reveal_type(salhub.pipeline("lexrank")(["a text", "another"], together=True))
 reveal_type(salhub.pipeline("salun-diffusion"))
 reveal_type(salhub.pipeline("my/folder"))
 reveal_type(salhub.NormGradConfig().method)
@@ -28,6 +29,7 @@ REVEALED = [
     "ImageSaliencyResult",
     "list[ImageSaliencyResult]",
     "str",
+    "ExtractiveSummarizationResult",
     "_ImageGenerationPipeline",
     "TaskPipeline",
     "str",
