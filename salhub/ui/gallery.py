@@ -18,6 +18,7 @@ from salhub.entries import (
 from salhub.errors import UnknownNameError
 from salhub.hub import canonical_name
 from salhub.pipelines import pipeline_class_of
+from salhub.ui.overview import build_overview
 
 
 def page_class(name: str, entry: Model) -> type | None:
@@ -101,8 +102,8 @@ def build_gallery(pages: Mapping[str, gr.Blocks] | None = None) -> gr.Blocks:
     """Put pages into one application with a bar to go from one to the other.
 
     Args:
-        pages: Path of each page's address -> the page; by default one page for every method that
-            ships a model and has a page.
+        pages: Path of each page's address -> the page; by default an overview of all methods, and
+            one page for every method that ships a model and has a page.
 
     Returns:
         Blocks to hand to `salhub.ui.launch`; the first page is what a visitor sees first.
@@ -113,27 +114,32 @@ def build_gallery(pages: Mapping[str, gr.Blocks] | None = None) -> gr.Blocks:
     Example:
         >>> gallery = build_gallery()
         >>> [title for _, title, _ in gallery.pages][:3]
-        ['Home', 'Salient Relevance', 'LexRank']
+        ['Home', 'NormGrad', 'Salient Relevance']
     """
     if pages is None:
         defaults = [one.name for one in METHODS.values() if one.default]
-        pages = {name: build_page(name) for name in defaults if page_class(*find_entry(name))}
+        own = {name: build_page(name) for name in defaults if page_class(*find_entry(name))}
+        addresses = {name: _address(name) for name in own}
+        pages = {"": build_overview(own, addresses), **own}
     if not pages:
         raise ValueError("A gallery needs at least one page.")
     taken: set[str] = set()
     for path, page in pages.items():
         _name_endpoints(page, path, taken)
     (_, first), *others = pages.items()
-    with gr.Blocks(
-        title="salhub", analytics_enabled=False, delete_cache=first.delete_cache
-    ) as home:
+    kept = next((page.delete_cache for page in pages.values() if page.delete_cache), None)
+    with gr.Blocks(title="salhub", analytics_enabled=False, delete_cache=kept) as home:
         gr.Navbar(main_page_name=first.title)
         first.render()
     for path, page in others:
-        with home.route(page.title, path.replace("_", "-")):
+        with home.route(page.title, _address(path)):
             gr.Navbar(main_page_name=first.title)
             page.render()
     return home
+
+
+def _address(path: str) -> str:
+    return path.replace("_", "-")
 
 
 def _name_endpoints(page: gr.Blocks, path: str, taken: set[str]) -> None:
