@@ -44,6 +44,7 @@ BUDGETS = {
     "tests/cli/test_train.py": 40,
     "tests/cli/test_evaluate_all.py::test_a_model_is_measured_in_its_own_process_and_kept": 10,
     "tests/cli/test_shares.py::test_processes_that_work_together": 12,
+    "tests/cli/test_evaluate_shares.py::test_processes_that_work_together": 12,
     "tests/runner/test_processes.py": 25,
     "tests/models/salun/test_interrupted_runs.py": 30,
     # The program on the page draws a hundred pictures.

@@ -4,6 +4,8 @@ import inspect
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +24,7 @@ from salhub.cli.settings import (
     typed_settings,
     without_place,
 )
+from salhub.cli.shares import ShardOption, Share, refuse_many, sharing
 
 _DATA = "data_path"
 # Evaluations with this setting take names of data sets on the Hub as well.
@@ -65,6 +68,7 @@ def evaluate_command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output if it exists.")
     ] = False,
+    shard: ShardOption = None,
 ) -> None:
     """Measure a model by the protocol of its method, and write a results file.
 
@@ -84,7 +88,9 @@ def evaluate_command(
     A model that segments volumes takes a folder in nnU-Net's layout, or the word phantoms.
 
     The numbers of a card come from such a results file. --classifier names your own network to
-    explain.
+    explain. An evaluation that was stopped goes on where it was. The processes of torchrun and
+    accelerate launch share its rows, and so do jobs with --shard, of which the last one writes the
+    file.
 
     --all measures every shipped model again and says which numbers differ from those of its card;
     --data then names the folder that holds the data of all cards. What is there is not measured
@@ -101,6 +107,7 @@ def evaluate_command(
 
         if words or device or overwrite:
             raise typer.BadParameter("--all takes no settings, --device or --overwrite.")
+        refuse_many(shard)
         folder = output or Path("results")
         evaluate_all(data, folder, method=name, quick=quick, jobs=jobs, as_json=as_json)
         return
@@ -108,24 +115,124 @@ def evaluate_command(
         raise typer.BadParameter("Name a model to measure, or give --all.")
     if quick or jobs > 1:
         raise typer.BadParameter("--quick and --jobs go with --all.")
-    settings = parse_settings(words or [])
-    choice = choose_to_measure(name, settings)
-    evaluate = _evaluation(choice)
-    settings = typed_settings(words or [], choice.entry.config_class, evaluate)
-    measure, load = _split(choice, evaluate, settings)
-    target = output or Path(f"{choice.short_name}.results.json")
-    refuse_existing(target, overwrite)
-    is_named = _DATA_NAMED in _keywords(evaluate) or str(data) in _made_data(evaluate)
-    if not data.exists() and not is_named:
-        raise FileNotFoundError(f"There is no data at {data}.")
-    from salhub.results import noted_as_it_comes
+    with sharing(shard) as share:
+        settings = parse_settings(words or [])
+        choice = choose_to_measure(name, settings)
+        evaluate = _evaluation(choice)
+        settings = typed_settings(words or [], choice.entry.config_class, evaluate)
+        measure, load = _split(choice, evaluate, settings)
+        target = output or Path(f"{choice.short_name}.results.json")
+        refuse_existing(target, overwrite)
+        is_named = _DATA_NAMED in _keywords(evaluate) or str(data) in _made_data(evaluate)
+        if not data.exists() and not is_named:
+            raise FileNotFoundError(f"There is no data at {data}.")
+        alone = _does_all(choice, evaluate, share)
+        if alone is None:
+            return
+        # A network by itself stays on the CPU, unless it is told otherwise.
+        place = device if isinstance(choice, NetworkChoice) else share.device(device)
+        pipeline = choice.load(load, device=place)
+        call = _Call(evaluate, _inputs(evaluate, pipeline, data), measure, load, alone, target)
+        results = call.carry_out()
+        if results is None:
+            _report_missing(call, as_json)
+        elif share.is_speaker:
+            results.command = _command(name, data, words or [])
+            results.save(target)
+            _report(results, target, as_json)
+    if results is not None:
+        call.store.clear()
 
-    pipeline = choice.load(load, device=device)
-    with noted_as_it_comes(target):
-        results = evaluate(**_inputs(evaluate, pipeline, data), **measure)
-        results.command = _command(name, data, words or [])
-        results.save(target)
-    _report(results, target, as_json)
+
+@dataclass
+class _Call:
+    """An evaluation, its rows shared and kept until all of them are there.
+
+    Args:
+        evaluate: Measures.
+        inputs: What it measures.
+        measure: Its settings.
+        load: Settings that the model was loaded with.
+        share: The part that this process measures.
+        target: File of the results; the rows are kept in a folder beside it.
+    """
+
+    evaluate: Callable[..., Any]
+    inputs: dict[str, Any]
+    measure: dict[str, Any]
+    load: dict[str, Any]
+    share: Share
+    target: Path
+    stopped_at: str | None = field(default=None, init=False)
+    num_rows: int = field(default=0, init=False)
+    num_missing: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        from salhub.evaluation.row_store import RowStore, fingerprint_of
+
+        settings = {k: v for k, v in (self.load | self.measure).items() if k != "progress"}
+        settings = {**to_record(settings), "evaluation": self.evaluate.__module__}
+        known = fingerprint_of(self.inputs, settings) if self.share.is_speaker else None
+        known = self.share.gather(known)[0]
+        self.store = RowStore(self.target.with_name(f"{self.target.name}.rows"), known)
+
+    def carry_out(self) -> Any:
+        """Return the results; None where other jobs have rows to measure yet."""
+        from salhub.evaluation.shared_rows import RowSharing, RowsMissingError, rows_shared
+        from salhub.results import noted_as_it_comes
+
+        share, measure = self.share, dict(self.measure)
+        if not share.is_speaker and "progress" in _keywords(self.evaluate):
+            measure["progress"] = False
+        is_whole = share.count == 1 or (share.is_together and share.is_speaker)
+        gather = share.gather if share.is_together else None
+        while True:
+            rows = RowSharing(share.index, share.count, gather, self.store)
+            self.stopped_at, results = None, None
+            # Numbers of a shard alone are none.
+            with noted_as_it_comes(self.target) if is_whole else nullcontext(), rows_shared(rows):
+                try:
+                    results = self.evaluate(**self.inputs, **measure)
+                except RowsMissingError as error:
+                    self.stopped_at = str(error)
+            self.num_rows, self.num_missing = rows.num_rows, len(rows.missing)
+            if not rows.missing:
+                return results
+            # Those that were missing at their step may have come meanwhile; somebody is last.
+            self.store.refresh()
+            if not all(self.store.has(step, row) for step, row in rows.missing):
+                return None
+
+
+def _does_all(
+    choice: Choice | NetworkChoice, evaluate: Callable[..., Any], share: Share
+) -> Share | None:
+    """Return the share of this process; the whole, or None, where rows cannot be shared."""
+    if share.count == 1 or getattr(inspect.getmodule(evaluate), "SHARES_ROWS", False):
+        return share
+    who = "shard 1 measures" if share.is_shard else "one process measures"
+    if share.is_speaker:
+        typer.echo(
+            f"The evaluation of {choice.short_name} cannot be shared, so {who} all of it.", err=True
+        )
+    return replace(share, index=0, count=1, is_shard=False) if share.index == 0 else None
+
+
+def _report_missing(call: _Call, as_json: bool) -> None:
+    share, missing = call.share, call.num_missing
+    if as_json:
+        echo_json({"output": None, "shard": share.name, "missing": missing})
+        return
+    if call.stopped_at is not None:
+        typer.echo(
+            f"Measured shard {share.name} of '{call.stopped_at}', which decides what is measured "
+            f"next; {missing} rows are missing. Run each shard, and then all of them again."
+        )
+        return
+    typer.echo(
+        f"Measured shard {share.name}; {missing} of {call.num_rows} rows are missing. The shard "
+        f"that is done last writes {call.target}."
+    )
 
 
 def _evaluation(choice: Choice | NetworkChoice) -> Callable[..., Any]:

@@ -250,7 +250,9 @@ class _Run:
         if not self.as_json:
             parts = [f"Wrote {num_done} to {folder.resolve()}"]
             if self.share.is_shard:
-                parts[0] += f", {self.share.name} with {len(own)} of {len(found.sources)} files"
+                parts[0] += (
+                    f", shard {self.share.name} with {len(own)} of {len(found.sources)} files"
+                )
             if num_skipped:
                 parts.append(f"{num_skipped} already there")
             if num_failed:

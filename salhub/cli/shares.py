@@ -59,8 +59,8 @@ class Share:
 
     @property
     def name(self) -> str:
-        """Such as "shard 3/16"."""
-        return f"shard {self.index + 1}/{self.count}"
+        """Such as "3/16"."""
+        return f"{self.index + 1}/{self.count}"
 
     def of(self, rows: Sequence[Any]) -> Any:
         """The rows of this part."""
@@ -167,6 +167,19 @@ def refuse_single(share: Share, text: str) -> None:
         raise typer.BadParameter(
             f"{share.count} processes share the files of a folder, and {text} is one input; start "
             "one process."
+        )
+
+
+def refuse_many(shard: str | None) -> None:
+    """Refuse to share models that are measured one by one.
+
+    Raises:
+        typer.BadParameter: There are several shares.
+    """
+    if shard is not None or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise typer.BadParameter(
+            "--all measures several models at once with --jobs; leave out --shard, torchrun and "
+            "accelerate launch."
         )
 
 

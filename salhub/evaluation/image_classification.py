@@ -5,14 +5,18 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from salhub.data.labelled_pictures import PictureData, pictures_of, read_labelled_pictures
-from salhub.data.picture_preparation import PicturePreparation
+from salhub.data.picture_preparation import PicturePreparation, batches_of_pictures
 from salhub.evaluation.held_out import evaluate_held_out, names_of_classes
+from salhub.evaluation.shared_rows import shared_rows
 from salhub.results import Results, Table
 
 logger = logging.getLogger(__name__)
+
+SHARES_ROWS = True
 
 
 def evaluate(
@@ -53,12 +57,27 @@ def evaluate(
     preparation = PicturePreparation(image_processor)
 
     def logits_of(places: Tensor) -> Tensor:
-        return preparation.logits(model, pictures_of(data, places, preparation), batch_size)
+        pictures = pictures_of(data, places, preparation)
+        return shared_logits(preparation, model, pictures, batch_size)
 
     results, others = evaluate_held_out(model, data, "pictures", seed, logits_of)
     if others:
         add_accuracies(results, others, {"forgotten": "pictures that were forgotten"})
     return results
+
+
+def shared_logits(
+    preparation: PicturePreparation, network: Any, images: Any, batch_size: int | None = None
+) -> Tensor:
+    """Logits as of `preparation.logits`, of which others may find a part, see `shared_rows`."""
+    if not len(images):
+        return preparation.logits(network, images)
+
+    def of_batch(ends: tuple[int, int]) -> Tensor:
+        part = images[torch.arange(*ends)]
+        return preparation.logits(network, part, len(part))
+
+    return torch.cat(shared_rows("pictures", batches_of_pictures(images, batch_size), of_batch))
 
 
 def pictures_to_measure(

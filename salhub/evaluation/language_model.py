@@ -14,11 +14,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 from transformers import GenerationConfig, LogitsProcessorList
 
 from salhub.data.documents import check_tokens
 from salhub.errors import require_extra
+from salhub.evaluation.shared_rows import shared_rows, spans
 from salhub.modeling import refuse_broken_weights
 
 # Logits that are in memory at once, so that a large vocabulary leaves room for the model.
@@ -162,14 +162,18 @@ def perplexity(
     if batch_size is None:
         batch_size = max(1, _LOGITS_TOGETHER // (context * vocab_size_of(model)))
     device, windows = next(model.parameters()).device, ids.unfold(0, context, 1)
-    places, found = torch.arange(1, context), []
+    places = torch.arange(1, context)
+
+    def of_batch(ends: tuple[int, int]) -> Tensor:
+        batch = torch.arange(*ends)
+        losses = next_token_losses(model, windows[starts[batch]].to(device))
+        refuse_broken_weights(model, losses)
+        is_new = places >= first[batch, None]
+        return (losses.double().cpu() * is_new).sum(dim=1)
+
     with _evaluating(model):
-        batches = torch.arange(len(starts)).split(batch_size)
-        for batch in tqdm(batches, desc="perplexity", disable=not progress):
-            losses = next_token_losses(model, windows[starts[batch]].to(device))
-            refuse_broken_weights(model, losses)
-            is_new = places >= first[batch, None]
-            found.append((losses.double().cpu() * is_new).sum(dim=1))
+        batches = spans(len(starts), batch_size)
+        found = shared_rows("perplexity", batches, of_batch, progress=progress)
     counts, dropped = context - first, len(ids) - int(starts[-1]) - context
     return Perplexity(torch.cat(found), counts, context, stride or context, dropped)
 

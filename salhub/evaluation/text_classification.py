@@ -9,8 +9,11 @@ from torch import Tensor, nn
 
 from salhub.data.labelled_texts import Layout, read_labelled_texts
 from salhub.evaluation.held_out import evaluate_held_out, names_of_classes
+from salhub.evaluation.shared_rows import shared_rows
 from salhub.results import Results
 from salhub.tokenizing import batches_of, most_tokens, token_rows
+
+SHARES_ROWS = True
 
 
 def evaluate(
@@ -72,7 +75,7 @@ def evaluate(
 def classify_rows(
     model: nn.Module, tokenizer: Any, rows: Sequence[Sequence[int]], batch_size: int
 ) -> Tensor:
-    """Logits of tokens, float32 (n, K) on the CPU.
+    """Logits of tokens, float32 (n, K) on the CPU; its batches are rows of `shared_rows`.
 
     Args:
         model: In evaluation mode.
@@ -85,8 +88,9 @@ def classify_rows(
         batch_size = 1
     lengths = [len(row) for row in rows]
     order = sorted(range(len(rows)), key=lengths.__getitem__)
-    device, found = next(model.parameters()).device, {}
-    for batch in batches_of(order, lengths, batch_size):
+    device = next(model.parameters()).device
+
+    def of_batch(batch: list[int]) -> Tensor:
         if len(batch) == 1:
             ids = torch.tensor([rows[batch[0]]])
             inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -94,6 +98,8 @@ def classify_rows(
             listed = {"input_ids": [rows[place] for place in batch]}
             padded = tokenizer.pad(listed, return_tensors="pt")
             inputs = {name: padded[name] for name in ("input_ids", "attention_mask")}
-        logits = model(**{name: one.to(device) for name, one in inputs.items()}).logits
-        found.update(zip(batch, logits.float().cpu(), strict=True))
-    return torch.stack([found[place] for place in range(len(rows))])
+        return model(**{name: one.to(device) for name, one in inputs.items()}).logits.float().cpu()
+
+    batches = [list(batch) for batch in batches_of(order, lengths, batch_size)]
+    found = torch.cat(shared_rows("texts", batches, of_batch))
+    return found[torch.tensor([place for batch in batches for place in batch]).argsort()]

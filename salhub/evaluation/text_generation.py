@@ -1,6 +1,7 @@
 """Perplexity, speed and size of any causal language model, on a text of your own."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ from salhub.evaluation.language_model import (
     perplexity,
     vocab_size_of,
 )
+from salhub.evaluation.shared_rows import measured_once
 from salhub.hub import bundled_model, load, resolve
 from salhub.results import Results, Table, measured
 
+SHARES_ROWS = True
 _CONTEXT = 512
 
 
@@ -101,9 +104,16 @@ def evaluate(
         }
         _add_perplexity(results, found, facts.get("num_bytes", 0) / tokens.numel())
         number = min(speed_tokens, (limit - 1) // 2)
-        speed = decode_speed(model, prompt_tokens=number, new_tokens=number) if number else None
+        speed = _speed(model, number) if number else None
         _add_costs(results, speed, _saved_bytes(model))
     return results
+
+
+def _speed(model: Any, number: int) -> DecodeSpeed:
+    def measure() -> dict[str, Any]:
+        return asdict(decode_speed(model, prompt_tokens=number, new_tokens=number))
+
+    return DecodeSpeed(**measured_once("speed", measure))
 
 
 def add_base(

@@ -12,15 +12,17 @@ from torch import Tensor
 
 from salhub.data.class_names import first_name
 from salhub.data.labelled_pictures import PictureData, pictures_of, read_labelled_pictures
-from salhub.data.picture_preparation import PicturePreparation
+from salhub.data.picture_preparation import PicturePreparation, batches_of_pictures
 from salhub.data.split_beside import find_split
 from salhub.evaluation.held_out import held_out
+from salhub.evaluation.shared_rows import shared_rows
 from salhub.modeling import refuse_broken_weights
 from salhub.results import Results, Table, measured
 from salhub.tokenizing import token_limit
 
 logger = logging.getLogger(__name__)
 
+SHARES_ROWS = True
 # Sentences that a name is put into; their mean direction is what a picture is compared with.
 TEMPLATES = (
     "a photo of a {}.",
@@ -252,11 +254,11 @@ def _features_of(
 ) -> Tensor:
     """Of pictures of some data, (n, D) on the CPU."""
     pictures = pictures_of(data, places, preparation)
-    parts = [
-        image_features(model, preparation(pictures[rows])).cpu()
-        for rows in torch.arange(len(places)).split(batch_size)
-    ]
-    return torch.cat(parts)
+
+    def of_batch(ends: tuple[int, int]) -> Tensor:
+        return image_features(model, preparation(pictures[torch.arange(*ends)])).cpu()
+
+    return torch.cat(shared_rows("pictures", batches_of_pictures(places, batch_size), of_batch))
 
 
 def _seen(model: Any, data: PictureData) -> dict[str, Tensor]:

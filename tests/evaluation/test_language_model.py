@@ -19,6 +19,7 @@ from salhub.evaluation.language_model import (
 )
 from salhub.evaluation.text_generation import evaluate
 from tests import small_llama
+from tests.evaluation.sharing import check_shared
 
 
 @pytest.fixture(scope="module")
@@ -251,3 +252,12 @@ def test_documents_have_their_ends_and_tokens_are_taken_as_they_are(model, book,
     assert "bits_per_byte" not in [one.name for one in given.metrics]
     with pytest.raises(ValueError, match="max_tokens must be at least 1, got 0"):
         evaluate(model, tokenizer, book, max_tokens=0)
+
+
+def test_three_jobs_measure_what_one_measures(model, book, tmp_path):
+    tokenizer = small_llama.tokenizer()
+    settings = {"context": 16, "stride": 5, "batch_size": 2, "speed_tokens": 2}
+    jobs = check_shared(
+        lambda: evaluate(model, tokenizer, book, **settings), tmp_path / "rows", count=3
+    )
+    assert jobs == 3

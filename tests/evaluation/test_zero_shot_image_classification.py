@@ -16,6 +16,7 @@ from salhub.evaluation.zero_shot_image_classification import (
 )
 from salhub.results import Results
 from tests import small_clip
+from tests.evaluation.sharing import check_shared
 
 CLASSES = ("cat, house cat", "dog", "red_car", "sea bird", "old tree", "house")
 # The pictures of the last two classes were not learned.
@@ -155,3 +156,11 @@ def test_what_cannot_be_told_apart_is_refused(model, tmp_path, classes, template
     path = write_pictures(tmp_path, classes=classes)
     with pytest.raises(ValueError, match=sentence):
         evaluate(*loaded(model), path, templates=templates)
+
+
+def test_two_jobs_measure_what_one_measures(model, tmp_path):
+    path = write_pictures(tmp_path, side=20)
+    clip, processor = loaded(model)
+    assert (
+        check_shared(lambda: evaluate(clip, processor, path, batch_size=2), tmp_path / "rows") == 2
+    )

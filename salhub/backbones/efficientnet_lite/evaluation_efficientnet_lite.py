@@ -13,6 +13,7 @@ from salhub.evaluation.image_saliency.classified_sample import ClassifiedSample
 from salhub.modeling import attribution_scope
 from salhub.results import Results, Table, measured
 
+SHARES_ROWS = True
 TOP = (1, 5)
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from salhub.data.image_folder import LabelledImageFolder
 from salhub.data.picture_fit import PictureFitter
+from salhub.evaluation.shared_rows import shared_rows, spans
 from salhub.ops.class_scores import apply_score_function, score_function
 from salhub.processing import load_image
 
@@ -54,31 +54,39 @@ class ClassifiedSample:
         _check_readable(folder)
         self.folder = folder
         self.image_processor = image_processor
+        self._config = config
         self._is_grey = getattr(config, "num_channels", None) == 1
         self.classify = classify
         self.class_labels = torch.tensor([image.class_index for image in folder])
-        batches = torch.arange(len(folder)).split(batch_size)
+        batches = spans(len(folder), batch_size)
+
+        def of_batch(ends: tuple[int, int]) -> Tensor:
+            logits = classify(self.pixel_values(range(*ends)))
+            # The first batch tells; the others would be work for nothing.
+            self._check_classes(logits.shape[1])
+            return logits
+
         with torch.no_grad():
-            logits = []
-            for batch in tqdm(batches, desc="classifying", disable=not progress):
-                logits.append(classify(self.pixel_values(batch.tolist())))
-                # The first batch tells; the others would be work for nothing.
-                self._check_labels(logits[0].shape[1])
-                self.score_function = score_function(config, logits[0].shape[1])
-                if self.score_function == "none":
-                    raise ValueError(
-                        "the network predicts numbers (problem_type 'regression'), so there are no "
-                        "classes to measure by; give a classifier."
-                    )
-        self.logits = torch.cat(logits)
+            # What is explained afterwards is drawn from those that are classified right.
+            parts = shared_rows(
+                "classifying", batches, of_batch, is_decisive=True, progress=progress
+            )
+        self.logits = torch.cat(parts)
+        self._check_classes(self.logits.shape[1])
         logger.info("classified %d pictures, top-1 %.3f", len(folder), self.top_accuracy(1))
 
-    def _check_labels(self, num_classes: int) -> None:
+    def _check_classes(self, num_classes: int) -> None:
         largest = int(self.class_labels.max())
         if largest >= num_classes:
             raise ValueError(
                 f"the pictures have labels up to {largest}, the classifier knows {num_classes} "
                 "classes; the folder's numbering is not the classifier's."
+            )
+        self.score_function = score_function(self._config, num_classes)
+        if self.score_function == "none":
+            raise ValueError(
+                "the network predicts numbers (problem_type 'regression'), so there are no classes "
+                "to measure by; give a classifier."
             )
 
     def __len__(self) -> int:

@@ -4,29 +4,53 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from salhub.evaluation.image_saliency.scores import Explainer
+from salhub.evaluation.image_saliency.scores import InOrder
 
 RANDOM_MAP = "random map (control)"
 RANDOM_DISC = "random disc (control)"
 
 
-def random_maps(seed: int) -> Explainer:
+class _Draws(InOrder):
+    """Numbers that follow each other in the order of the calls, each for as many classes.
+
+    Args:
+        seed: Of the numbers.
+        shape: Of those for one class.
+    """
+
+    def __init__(self, seed: int, *shape: int) -> None:
+        self._seed, self._shape = seed, shape
+        self._generator, self._drawn = torch.Generator().manual_seed(seed), 0
+
+    def draw(self, class_labels: Tensor) -> Tensor:
+        """Those of call `number`."""
+        if self.number < self._drawn:
+            self._generator, self._drawn = torch.Generator().manual_seed(self._seed), 0
+        self.number += 1
+        while self._drawn < self.number:
+            found = torch.rand(*class_labels.shape, *self._shape, generator=self._generator)
+            self._drawn += 1
+        return found
+
+
+class RandomMaps(_Draws):
     """Smooth random maps.
 
     Args:
         seed: Of the maps; they follow each other in the order of the calls.
     """
-    generator = torch.Generator().manual_seed(seed)
 
-    def explain(pixel_values: Tensor, class_labels: Tensor) -> Tensor:
-        coarse = torch.rand(*class_labels.shape, 7, 7, generator=generator)
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed, 7, 7)
+
+    def __call__(self, pixel_values: Tensor, class_labels: Tensor) -> Tensor:
+        """Maps (B, T, H, W)."""
         size = pixel_values.shape[-2:]
+        coarse = self.draw(class_labels)
         return functional.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
 
-    return explain
 
-
-def random_discs(seed: int) -> Explainer:
+class RandomDiscs(_Draws):
     """Maps that fall off with the distance from a random point.
 
     Taken in their order, pixels form one compact area about that point, as large at every step as
@@ -35,13 +59,14 @@ def random_discs(seed: int) -> Explainer:
     Args:
         seed: Of the points; they follow each other in the order of the calls.
     """
-    generator = torch.Generator().manual_seed(seed)
 
-    def explain(pixel_values: Tensor, class_labels: Tensor) -> Tensor:
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed, 2)
+
+    def __call__(self, pixel_values: Tensor, class_labels: Tensor) -> Tensor:
+        """Maps (B, T, H, W)."""
         height, width = pixel_values.shape[-2:]
-        centers = torch.rand(*class_labels.shape, 2, generator=generator)
+        centers = self.draw(class_labels)
         down = torch.arange(height)[:, None] - centers[..., :1, None] * height
         right = torch.arange(width) - centers[..., 1:, None] * width
         return 1 - torch.sqrt(down**2 + right**2) / max(height, width)
-
-    return explain

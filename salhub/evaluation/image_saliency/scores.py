@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm.auto import tqdm
 
 from salhub.data.mosaic import Mosaic, assemble
 from salhub.evaluation.image_saliency.classified_sample import ClassifiedSample, Classify
+from salhub.evaluation.shared_rows import shared_rows
 from salhub.metrics.bootstrap import Estimate
 from salhub.metrics.class_sensitivity import class_sensitivity
 from salhub.metrics.grid_pointing_game import grid_pointing_game
@@ -24,6 +24,16 @@ from salhub.results import Results
 
 Explainer = Callable[[Tensor, Tensor], Tensor | Mapping[str, Tensor]]
 Explainers = Mapping[str, Explainer]
+
+
+class InOrder:
+    """An explainer whose maps depend on how often it was called, such as random ones.
+
+    Attributes:
+        number: How often that was, or would have been where others measure some rows.
+    """
+
+    number: int = 0
 
 
 @dataclass
@@ -54,6 +64,7 @@ class Scores:
 
 
 ScoreTable = dict[str, dict[str, Scores]]  # map name -> metric name -> scores
+Row = dict[str, dict[str, list[float]]]  # the same of one picture or mosaic
 
 
 def record_table(
@@ -135,19 +146,19 @@ def measure_grid_game(
     Returns:
         "mass", "hit" and "empty" of each map, one value a cell, grouped by mosaic.
     """
-    scores: ScoreTable = {}
-    for number, mosaic in enumerate(tqdm(mosaics, desc="grid game", disable=not progress)):
+
+    def of_mosaic(mosaic: Mosaic) -> Row:
         pixel_values = mosaic_pixels(sample, mosaic, picture_size)
         labels = torch.tensor([mosaic.class_labels])
         cells = torch.arange(len(mosaic.members))
         side = round(len(mosaic.members) ** 0.5)
+        row = {}
         for name, saliency in explain_all(explainers, pixel_values, labels):
             game = grid_pointing_game(saliency[0], cells, side)
-            groups = [number] * len(cells)
-            _add(scores, name, "mass", game.mass, groups)
-            _add(scores, name, "hit", game.hit, groups)
-            _add(scores, name, "empty", game.empty, groups)
-    return scores
+            row[name] = _row(mass=game.mass, hit=game.hit, empty=game.empty)
+        return row
+
+    return _measured("grid game", mosaics, range(len(mosaics)), of_mosaic, explainers, progress)
 
 
 def measure_class_sensitivity(
@@ -168,14 +179,15 @@ def measure_class_sensitivity(
     Returns:
         "rho" and "absolute_rho" of each map, one value a picture, NaN for a constant map.
     """
-    scores: ScoreTable = {}
-    for position in tqdm(positions, desc="class sensitivity", disable=not progress):
-        labels = sample.extreme_classes([position])
+
+    def of_picture(position: int) -> Row:
+        labels, row = sample.extreme_classes([position]), {}
         for name, saliency in explain_all(explainers, sample.pixel_values([position]), labels):
             rho = class_sensitivity(saliency[:, 0], saliency[:, 1]).rho
-            _add(scores, name, "rho", rho, [position])
-            _add(scores, name, "absolute_rho", rho.abs(), [position])
-    return scores
+            row[name] = _row(rho=rho, absolute_rho=rho.abs())
+        return row
+
+    return _measured("class sensitivity", positions, positions, of_picture, explainers, progress)
 
 
 def measure_perturbation(
@@ -205,13 +217,13 @@ def measure_perturbation(
         "deletion" (low is good) and "insertion" (high is good), one value a picture.
     """
     curves = {"deletion": deletion} | ({"insertion": insertion} if include_insertion else {})
-    scores: ScoreTable = {}
-    for position in tqdm(positions, desc="deletion", disable=not progress):
+
+    def of_picture(position: int) -> Row:
         pixel_values = sample.pixel_values([position])
-        label = sample.class_labels[[position]]
+        label, row = sample.class_labels[[position]], {}
         for name, saliency in explain_all(explainers, pixel_values, label[:, None]):
-            for metric, curve in curves.items():
-                found = curve(
+            areas = {
+                metric: curve(
                     classify,
                     pixel_values,
                     saliency[:, 0],
@@ -219,9 +231,13 @@ def measure_perturbation(
                     pixels_per_step=pixels_per_step,
                     batch_size=batch_size,
                     score_function=sample.score_function,
-                )
-                _add(scores, name, metric, found.area, [position])
-    return scores
+                ).area
+                for metric, curve in curves.items()
+            }
+            row[name] = _row(**areas)
+        return row
+
+    return _measured("deletion", positions, positions, of_picture, explainers, progress)
 
 
 def measure_randomization(
@@ -262,35 +278,75 @@ def measure_randomization(
     with torch.no_grad():
         fixed = classify_with(model, pixel_values).argmax(dim=1, keepdim=True)
     trained = dict(explain_all(explainers_of(model), pixel_values, fixed))
-    copies = randomized_models(model, layers, mode=mode, stops=stops, seed=seed)
-    found: dict[str, ScoreTable] = {}
-    bar = tqdm(
-        copies, desc=f"randomisation, {mode}", total=len(stops or layers), disable=not progress
-    )
-    for layer, changed in bar:
+    chosen = layers if stops is None else stops
+    # An unknown one is refused where its copy is made.
+    wanted = [
+        *(one for one in layers if one in chosen),
+        *(one for one in chosen if one not in layers),
+    ]
+
+    def of_layer(layer: str) -> Row:
+        # A copy does not depend on those before it.
+        copies = randomized_models(model, layers, mode=mode, stops=[layer], seed=seed)
+        changed = next(iter(copies))[1]
         with torch.no_grad():
             predicted = classify_with(changed, pixel_values).argmax(dim=1, keepdim=True)
         labels = torch.cat([fixed, predicted], dim=1)
-        scores = found.setdefault(layer, {})
-        for name, saliency in explain_all(explainers_of(changed), pixel_values, labels):
-            _compare(scores, name, trained[name][:, 0], saliency, list(positions))
-    return found
+        return {
+            name: _compared(trained[name][:, 0], saliency)
+            for name, saliency in explain_all(explainers_of(changed), pixel_values, labels)
+        }
+
+    rows = shared_rows(f"randomisation, {mode}", wanted, of_layer, progress=progress)
+    return {layer: _table([row], [positions]) for layer, row in zip(wanted, rows, strict=True)}
 
 
-def _compare(
-    scores: ScoreTable, name: str, trained: Tensor, saliency: Tensor, groups: list[int]
-) -> None:
+def _compared(trained: Tensor, saliency: Tensor) -> dict[str, list[float]]:
     same_class = map_similarity(trained, saliency[:, 0])
-    _add(scores, name, "rho", same_class.rank_correlation, groups)
-    _add(scores, name, "absolute_rho", same_class.absolute_rank_correlation, groups)
-    _add(scores, name, "ssim", same_class.structural_similarity, groups)
-    _add(scores, name, "constant", same_class.constant, groups)
-    other_class = class_sensitivity(trained, saliency[:, 1])
-    _add(scores, name, "predicted_rho", other_class.rho, groups)
+    return _row(
+        rho=same_class.rank_correlation,
+        absolute_rho=same_class.absolute_rank_correlation,
+        ssim=same_class.structural_similarity,
+        constant=same_class.constant,
+        predicted_rho=class_sensitivity(trained, saliency[:, 1]).rho,
+    )
 
 
-def _add(scores: ScoreTable, name: str, metric: str, values: Tensor, groups: Sequence[int]) -> None:
-    scores.setdefault(name, {}).setdefault(metric, Scores()).extend(values, groups)
+def _measured(
+    title: str,
+    units: Sequence[Any],
+    groups: Sequence[int],
+    measure: Callable[[Any], Row],
+    explainers: Explainers,
+    progress: bool,
+) -> ScoreTable:
+    """Scores of pictures or mosaics, each a row that others may measure."""
+    numbered = list(enumerate(units))
+
+    def of_unit(unit: tuple[int, Any]) -> Row:
+        for explain in explainers.values():
+            if isinstance(explain, InOrder):
+                explain.number = unit[0]
+        return measure(unit[1])
+
+    rows = shared_rows(title, numbered, of_unit, progress=progress)
+    return _table(rows, [[group] for group in groups])
+
+
+def _row(**values: Tensor) -> dict[str, list[float]]:
+    return {metric: one.double().tolist() for metric, one in values.items()}
+
+
+def _table(rows: Sequence[Row], groups: Sequence[Sequence[int]]) -> ScoreTable:
+    """Put rows together; the groups of a row are those of its values, or one for all of them."""
+    table: ScoreTable = {}
+    for row, own in zip(rows, groups, strict=True):
+        for name, metrics in row.items():
+            for metric, values in metrics.items():
+                known = table.setdefault(name, {}).setdefault(metric, Scores())
+                known.values += values
+                known.groups += (list(own) * len(values))[: len(values)]
+    return table
 
 
 def _resized(saliency: Tensor, size: Sequence[int]) -> Tensor:

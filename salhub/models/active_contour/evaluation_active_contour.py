@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from salhub.evaluation.shared_rows import shared_rows
 from salhub.metrics.segmentation import dice, surface_distances
 from salhub.models.active_contour.configuration_active_contour import (
     SaliencyActiveContourConfig,
@@ -33,6 +33,7 @@ from salhub.results import Results, Table, measured
 
 # What `salhub evaluate` may be given in place of a folder.
 NAMED_DATA = (SUITE,)
+SHARES_ROWS = True
 TUNED, THRESHOLD, OTSU = "this model", "its start, no evolution", "Otsu of the saliency"
 _BATCH = 32
 _FIXED_STARTS = ("box", "disk", "full", "checkerboard", "corner_box")
@@ -213,15 +214,21 @@ def score_all(
 
     Those that are `sideless` are scored by their better side, see `Scores`.
     """
-    found = {}
-    for title, segment in tqdm(segmenters.items(), disable=not progress, unit="model"):
-        masks: list[Any] = [None] * len(pictures)
-        for places in _alike(pictures):
-            made = segment(torch.stack([pictures[place].pixels for place in places]))
-            for place, mask in zip(places, made, strict=True):
-                masks[place] = np.asarray(mask, dtype=bool)
-        found[title] = Scores(masks, pictures, title not in sideless)
-    return found
+
+    def of_batch(unit: tuple[str, list[int]]) -> list[Tensor]:
+        title, places = unit
+        made = segmenters[title](torch.stack([pictures[place].pixels for place in places]))
+        return [torch.from_numpy(np.array(mask, dtype=bool)) for mask in made]
+
+    units = [(title, places) for title in segmenters for places in _alike(pictures)]
+    masks: dict[str, dict[int, np.ndarray]] = {title: {} for title in segmenters}
+    rows = shared_rows("masks", units, of_batch, progress=progress)
+    for (title, places), row in zip(units, rows, strict=True):
+        masks[title] |= {place: mask.numpy() for place, mask in zip(places, row, strict=True)}
+    return {
+        title: Scores([own[p] for p in range(len(pictures))], pictures, title not in sideless)
+        for title, own in masks.items()
+    }
 
 
 def _alike(pictures: Sequence[MaskedPicture]) -> Iterable[list[int]]:
@@ -305,19 +312,25 @@ def add_starts(
         preset, settings = PRESET_ROWS[title]
         config = SaliencyActiveContourConfig.from_preset(preset, **settings)
         models[title] = SaliencyActiveContourForSegmentation(config).eval()
+
+    def of_picture(unit: tuple[str, int]) -> list[float]:
+        title, picture = unit[0], pictures[unit[1]]
+        one = models[title]
+        starts = random_starts(number, picture.mask.shape, seed).to(one.device)
+        batch = picture.pixels.expand(number, *picture.pixels.shape).to(one.device)
+        with torch.inference_mode():
+            masks = one(batch, init_level_set=starts).masks.cpu().numpy()
+        scores = Scores(list(masks), [picture] * number, title not in SIDELESS)
+        values = (scores.dice.std(), np.ptp(scores.dice), scores.dice.mean(), scores.inverted.sum())
+        return [float(value) for value in values]
+
+    units = [(title, place) for title in models for place in range(len(pictures))]
+    found = shared_rows("first contours", units, of_picture, progress=progress)
     rows = []
-    for title, one in tqdm(models.items(), disable=not progress, unit="model"):
-        spreads, ranges, means, turned = [], [], [], 0
-        for picture in pictures:
-            starts = random_starts(number, picture.mask.shape, seed).to(one.device)
-            batch = picture.pixels.expand(number, *picture.pixels.shape).to(one.device)
-            with torch.inference_mode():
-                masks = one(batch, init_level_set=starts).masks.cpu().numpy()
-            scores = Scores(list(masks), [picture] * number, title not in SIDELESS)
-            spreads.append(scores.dice.std())
-            ranges.append(np.ptp(scores.dice))
-            means.append(scores.dice.mean())
-            turned += int(scores.inverted.sum())
+    for title in models:
+        own = [row for unit, row in zip(units, found, strict=True) if unit[0] == title]
+        spreads, ranges, means, inverted = map(list, zip(*own, strict=True))
+        turned = round(sum(inverted))
         results.add_mean(f"starts/sd/{title}", spreads)
         results.add_metric(f"starts/largest sd/{title}", max(spreads), n=len(pictures))
         results.add_metric(f"starts/inverted/{title}", turned, n=number * len(pictures))

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from salhub.evaluation.shared_rows import shared_rows
 from salhub.models.editiq.actor_tracks import ActorTracks
 from salhub.models.editiq.configuration_editiq import EditIQConfig
 from salhub.models.editiq.edit import Edit
@@ -52,6 +52,7 @@ _COLUMNS = {
     "saliency kept": "saliency kept",
 }
 NAMED_DATA = (STAGE,)
+SHARES_ROWS = True
 # Of tracks that are made worse: deviation in pixels of a frame of 360 lines, and boxes that miss.
 _JITTER, _DROPPED = 4.0, 0.05
 
@@ -100,9 +101,17 @@ def evaluate(
         results.data = {"name": "edits", "scenes": len(examples)}
     found: dict[str, list[dict[str, float]]] = {}
     with measured(results):
-        for number, one in enumerate(tqdm(examples, "scenes", disable=not progress)):
+
+        def of_scene(number: int) -> dict[str, dict[str, float]]:
             draw = np.random.default_rng((seed, number))
-            for name, row in _of_scene(model, one, draw, ablations, tracker).items():
+            rows = _of_scene(model, examples[number], draw, ablations, tracker)
+            return {
+                name: {metric: float(value) for metric, value in row.items()}
+                for name, row in rows.items()
+            }
+
+        for rows in shared_rows("scenes", range(len(examples)), of_scene, progress=progress):
+            for name, row in rows.items():
                 found.setdefault(name, []).append(row)
         for name, rows in found.items():
             for metric in rows[0]:

@@ -15,6 +15,7 @@ from salhub.models.lexrank.modeling_lexrank import LexRankModel
 from salhub.models.lexrank.summarizing import summarize
 from salhub.results import Results, measured
 
+SHARES_ROWS = True
 # Rows beside the model as it is: what is set differently.
 _VARIANTS: dict[str, dict[str, Any]] = {
     "without the filter of repetitions": {"redundancy": None},

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from salhub.data.text_sources import decode_text
 from salhub.errors import require_extra
+from salhub.evaluation.shared_rows import shared_rows
 from salhub.files import require_file
 from salhub.metrics.bootstrap import bootstrap_mean
 from salhub.results import Results, Table
@@ -170,9 +170,15 @@ def compare_rankers(
     rouge, rows, first = Rouge(), [], None
     random = {f"random {n}": random_ranker(results.seed + n) for n in range(num_random)}
     everyone = {**rankers, "first sentences": lead, **random}
+
+    def of_ranker(name: str) -> dict[str, list[float]]:
+        scores = score_ranker(items, everyone[name], budget, rouge)
+        return {measure: values.tolist() for measure, values in scores.items()}
+
+    scored = shared_rows(title, list(everyone), of_ranker, progress=progress)
     found = {
-        name: score_ranker(items, rank, budget, rouge)
-        for name, rank in tqdm(everyone.items(), desc=title, disable=not progress)
+        name: {measure: np.array(values) for measure, values in row.items()}
+        for name, row in zip(everyone, scored, strict=True)
     }
     orders = [found.pop(name) for name in random]
     found["random sentences"] = {m: np.mean([one[m] for one in orders], axis=0) for m in MEASURES}

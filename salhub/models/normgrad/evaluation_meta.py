@@ -5,6 +5,7 @@ from torch import Tensor
 
 from salhub.evaluation.image_saliency.evaluation import Evaluation
 from salhub.evaluation.image_saliency.scores import measure_class_sensitivity
+from salhub.evaluation.shared_rows import shared_rows
 from salhub.models.normgrad.evaluation_maps import without_postprocessing
 from salhub.models.normgrad.meta_step import ParameterizedClassifier, stepped_parameters
 from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
@@ -78,9 +79,12 @@ def evaluate_meta_step(
 def _probability_text(
     run: Evaluation, model: NormGradForImageSaliency, positions: list[int], step: float
 ) -> list[str]:
-    before, after = zip(
-        *(_probabilities(run, model, position, step) for position in positions), strict=True
+    rows = shared_rows(
+        f"probabilities after {step:g}",
+        positions,
+        lambda position: _probabilities(run, model, position, step),
     )
+    before, after = zip(*rows, strict=True)
     texts = []
     for column, label in enumerate(("most_likely", "least_likely")):
         means = []

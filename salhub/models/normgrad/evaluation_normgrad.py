@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from salhub.evaluation.image_saliency.controls import RANDOM_MAP, random_maps
+from salhub.evaluation.image_saliency.controls import RANDOM_MAP, RandomMaps
 from salhub.evaluation.image_saliency.evaluation import (
     Evaluation,
     add_grid,
@@ -28,6 +28,7 @@ from salhub.models.normgrad.methods import INPUT_LAYER
 from salhub.models.normgrad.modeling_normgrad import NormGradForImageSaliency
 from salhub.results import Results, Table
 
+SHARES_ROWS = True
 OWN_MAP = "this model"
 NUM_COMBINED = 4
 PLACES = "This model, at layers of its own, and the random map stand in the last column."
@@ -115,7 +116,7 @@ def evaluate(
 
 def _evaluate_grid_game(run: Evaluation, model: NormGradForImageSaliency, family: Family) -> None:
     explainers = {OWN_MAP: own_maps(model), "family": family}
-    scores = run.play_grid_game(explainers | {RANDOM_MAP: random_maps(run.results.seed)})
+    scores = run.play_grid_game(explainers | {RANDOM_MAP: RandomMaps(run.results.seed)})
     mass = record_table(run.results, "grid", scores, ["mass", "hit"], unit="fraction")
     for name, found in scores.items():
         run.results.add_metric(
@@ -171,7 +172,7 @@ def _evaluate_combination(
     seed = run.results.seed
     others = {} if only_own else {"combination": LayerCombinations(model, depths)}
     grid = run.play_grid_game(others) if others else {}
-    explainers = {OWN_MAP: own_maps(model), **others, RANDOM_MAP: random_maps(seed)}
+    explainers = {OWN_MAP: own_maps(model), **others, RANDOM_MAP: RandomMaps(seed)}
     curves = measure_perturbation(
         explainers,
         run.sample.classify,

@@ -1,6 +1,7 @@
 """Evaluation of a pruned vision transformer: accuracy, shape, and its speed beside the original."""
 
 import os
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,12 @@ from salhub.data.labelled_split import spread_places
 from salhub.data.picture_preparation import PicturePreparation
 from salhub.data.split_beside import find_file
 from salhub.evaluation.held_out import classes_of_model, evaluate_held_out
-from salhub.evaluation.image_classification import add_accuracies, pictures_to_measure
+from salhub.evaluation.image_classification import (
+    add_accuracies,
+    pictures_to_measure,
+    shared_logits,
+)
+from salhub.evaluation.shared_rows import measured_once
 from salhub.metrics.bootstrap import bootstrap_mean
 from salhub.models.nvit.distilling_recipe import TABLE_NAME, load_nvit
 from salhub.models.nvit.importance import Score, score_units
@@ -22,6 +28,7 @@ from salhub.models.nvit.shapes import STRUCTURES, NViTShape
 from salhub.models.nvit.speed import times_in_turns
 from salhub.results import Results, Table, measured
 
+SHARES_ROWS = True
 _AUDITED: tuple[Score, ...] = ("batch", "per_sample", "taylor_abs", "magnitude", "random")
 
 
@@ -74,8 +81,9 @@ def evaluate(
         if not seen:
             seen["places"] = places
             if base is not None:
-                seen["original"] = preparation.logits(base, pictures_of(data, places, preparation))
-        return preparation.logits(model, pictures_of(data, places, preparation))
+                pictures = pictures_of(data, places, preparation)
+                seen["original"] = shared_logits(preparation, base, pictures)
+        return shared_logits(preparation, model, pictures_of(data, places, preparation))
 
     results, _ = evaluate_held_out(model, data, "pictures", seed, logits_of)
     before = results.wall_seconds
@@ -124,7 +132,8 @@ def _add_speed(
     results: Results, model: NViTForImageClassification, base: NViTForImageClassification,
     batch_size: int, rounds: int,
 ) -> None:  # fmt: skip
-    times = times_in_turns(base, model, batch_size, rounds)
+    measure = partial(times_in_turns, base, model, batch_size, rounds)
+    times = np.array(measured_once("speed", lambda: measure().tolist()))
     ratios = times[:, 1] / times[:, 0]
     ratio, spread = float(np.median(ratios)), bootstrap_mean(ratios, seed=results.seed)
     results.add_metric(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from salhub.evaluation.image_saliency.evaluation import Evaluation
 from salhub.evaluation.image_saliency.scores import measure_class_sensitivity, record_table
+from salhub.evaluation.shared_rows import shared_rows
 from salhub.models.salient_relevance.modeling_salient_relevance import (
     SalientRelevanceForImageSaliency,
 )
@@ -134,12 +135,15 @@ def _conservation_texts(
     label: str,
     positions: list[int],
 ) -> list[str]:
-    scores: dict[str, list[float]] = {"reached": [], "biases": [], "unexplained": []}
-    for position in positions:
+
+    def of_picture(position: int) -> list[float]:
         audit = model.conservation_audit(run.sample.pixel_values([position]))[0][0]
         values = (audit.reached / audit.start, audit.bias_share, audit.largest_accounted_error)
-        for known, value in zip(scores.values(), values, strict=True):
-            known.append(value)
+        return [float(value) for value in values]
+
+    rows = shared_rows(f"conservation, {label}", positions, of_picture)
+    names = ("reached", "biases", "unexplained")
+    scores = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
     found = {
         name: run.results.add_mean(
             f"conservation/{name}/{label}", np.float32(values), groups=positions, unit="fraction"

@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,8 @@ from torch import Tensor
 from salhub.evaluation.image_saliency.controls import (
     RANDOM_DISC,
     RANDOM_MAP,
-    random_discs,
-    random_maps,
+    RandomDiscs,
+    RandomMaps,
 )
 from salhub.evaluation.image_saliency.evaluation import (
     Evaluation,
@@ -29,6 +31,7 @@ from salhub.evaluation.image_saliency.scores import (
     measure_randomization,
     record_table,
 )
+from salhub.evaluation.shared_rows import measured_once, shared_rows
 from salhub.metrics.randomization import layer_stages
 from salhub.models.salient_relevance.evaluation_relevance import (
     FROM_ONE,
@@ -48,6 +51,7 @@ from salhub.models.salient_relevance.regions import (
 )
 from salhub.results import Results, Table
 
+SHARES_ROWS = True
 SALIENT, CONTEXT, RELEVANCE = "salient relevance", "without foci", "relevance alone"
 TOP_AREA = 0.05  # share of the picture whose connected regions are counted
 PIXELS_PER_STEP = 3584  # 14 steps of a 224 x 224 picture, where the published curve has 224
@@ -146,7 +150,7 @@ def stages(model: SalientRelevanceForImageSaliency) -> Explainer:
 
 
 def _evaluate_grid_game(run: Evaluation, model: SalientRelevanceForImageSaliency) -> None:
-    explainers = {"stages": stages(model), RANDOM_MAP: random_maps(run.results.seed)}
+    explainers = {"stages": stages(model), RANDOM_MAP: RandomMaps(run.results.seed)}
     scores = run.play_grid_game(explainers)
     found = record_table(run.results, "grid", scores, ["mass", "hit"], unit="fraction")
     rows = []
@@ -191,10 +195,14 @@ def _comparable_start(model: SalientRelevanceForImageSaliency) -> dict[str, str]
 
 def _evaluate_regions(run: Evaluation, model: SalientRelevanceForImageSaliency) -> None:
     scores: dict[str, Scores] = {}
-    for position in run.positions:
+
+    def of_picture(position: int) -> dict[str, Tensor]:
         labels = run.sample.extreme_classes([position])[:, :1]
-        output = model(run.sample.pixel_values([position]), labels)
-        for name, value in _region_values(output).items():
+        return _region_values(model(run.sample.pixel_values([position]), labels))
+
+    rows = shared_rows("regions", run.positions, of_picture)
+    for position, row in zip(run.positions, rows, strict=True):
+        for name, value in row.items():
             scores.setdefault(name, Scores()).extend(value, [position])
     found = {name: one.record(run.results, name) for name, one in scores.items()}
     medians = {name: float(np.median(one.values)) for name, one in scores.items()}
@@ -236,7 +244,7 @@ def _evaluate_perturbation(
     run: Evaluation, model: SalientRelevanceForImageSaliency, num_images: int
 ) -> None:
     seed = run.results.seed
-    controls = {RANDOM_MAP: random_maps(seed), RANDOM_DISC: random_discs(seed)}
+    controls = {RANDOM_MAP: RandomMaps(seed), RANDOM_DISC: RandomDiscs(seed)}
     scores = measure_perturbation(
         {"stages": stages(model)} | controls,
         run.sample.classify,
@@ -308,15 +316,18 @@ def _time_stages(run: Evaluation, model: SalientRelevanceForImageSaliency) -> No
     """Median time of one picture: the first stage, and both."""
     pixel_values = run.sample.pixel_values(run.positions[:1])
     label = run.sample.extreme_classes(run.positions[:1])[:, 0]
-    for name, explain in (("relevance", model.relevance), ("both_stages", model)):
+
+    def median_seconds(explain: Callable[[Tensor, Tensor], Any]) -> float:
         seconds = []
         for _ in range(5):
             start = time.perf_counter()
             explain(pixel_values, label)
             seconds.append(time.perf_counter() - start)
-        run.results.add_metric(
-            f"seconds_a_picture/{name}", float(np.median(seconds)), n=5, unit="s"
-        )
+        return float(np.median(seconds))
+
+    for name, explain in (("relevance", model.relevance), ("both_stages", model)):
+        found = measured_once(name, partial(median_seconds, explain))
+        run.results.add_metric(f"seconds_a_picture/{name}", found, n=5, unit="s")
 
 
 def _add_summary(run: Evaluation) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from salhub.evaluation.shared_rows import shared_rows
 from salhub.metrics.segmentation import segmentation_scores, summarize
 from salhub.models.sdl_seg.calibration import calibration_error, near_target
 from salhub.models.sdl_seg.cases import PHANTOMS, Case, CaseFolder, phantom_case
@@ -17,6 +17,7 @@ from salhub.results import Results, Table, measured
 
 # What `--data` may be beside a folder.
 NAMED_DATA = (PHANTOMS,)
+SHARES_ROWS = True
 # Patients of the tests, whom no training ever draws.
 FIRST_TEST_PATIENT = 900_000
 _COLUMNS = {
@@ -177,10 +178,11 @@ def scored(
         progress: Whether to show a bar.
         seed: Of the changes.
     """
-    rows = []
+    cases = list(cases)
     allowed = model.with_settings(allow_no_markers=True) if change else model
-    for index, case in enumerate(tqdm(list(cases), disable=not progress, desc="volumes")):
-        markers = None
+
+    def of_case(index: int) -> dict[str, float]:
+        case, markers = cases[index], None
         if change is not None and case.markers is not None:
             markers = change(case.markers, case, np.random.default_rng([seed, index]))
         began = time.perf_counter()
@@ -190,8 +192,9 @@ def scored(
         near = near_target(case.mask, case.spacing)
         chances = found["probability"][near].astype(np.float64)
         scores["calibration_error"] = calibration_error(chances, case.mask[near])
-        rows.append({**scores, "seconds": seconds})
-    return rows
+        return {name: float(value) for name, value in {**scores, "seconds": seconds}.items()}
+
+    return shared_rows("volumes", range(len(cases)), of_case, progress=progress)
 
 
 def add_scores(

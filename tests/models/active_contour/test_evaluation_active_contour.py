@@ -20,6 +20,7 @@ from salhub.models.active_contour.masked_pictures import draw_suite, read_masked
 from salhub.models.active_contour.modeling_active_contour import (
     SaliencyActiveContourForSegmentation,
 )
+from tests.evaluation.sharing import check_shared
 
 
 @pytest.fixture
@@ -137,3 +138,10 @@ def test_bad_drawings_are_refused():
         make_contour_case("stars", "clean", 0)
     with pytest.raises(ValueError, match="size must be 32 or more"):
         make_contour_case("star", "clean", 0, size=16)
+
+
+def test_two_jobs_measure_what_one_measures(folder, tmp_path):
+    model = SaliencyActiveContourForSegmentation(SaliencyActiveContourConfig()).eval()
+    processor = SaliencyActiveContourImageProcessor()
+    small = {"ablations": False, "num_starts": 3, "progress": False}
+    assert check_shared(lambda: evaluate(model, processor, folder, **small), tmp_path / "rows") == 2

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from salhub.models.disa import evaluation_disa
 from salhub.models.disa.evaluation_disa import (
     calibration_error,
     evaluate,
@@ -13,6 +14,7 @@ from salhub.models.disa.evaluation_disa import (
     short_names,
 )
 from tests import small_clip
+from tests.evaluation.sharing import check_shared
 from tests.models.disa.small_disa import small_model
 
 
@@ -94,3 +96,13 @@ def test_masks_are_measured_by_boxes():
 def test_first_names_that_agree_are_refused():
     with pytest.raises(ValueError, match="The first names of some classes are the same"):
         short_names(["ox, one", "ox, two"])
+
+
+def test_two_jobs_measure_what_one_measures(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation_disa, "_ROWS", 3)
+    model = small_model(class_names=["cat", "dog", "sea bird"])
+    processor = small_clip.processor().image_processor
+    jobs = check_shared(
+        lambda: evaluate(model, processor, data, first_names=True), tmp_path / "rows"
+    )
+    assert jobs == 2

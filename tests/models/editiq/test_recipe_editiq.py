@@ -15,6 +15,7 @@ from salhub.models.editiq.rushes import make_rushes
 from salhub.models.editiq.stage_scene import make_stage_scene
 from salhub.results import Results
 from salhub.runner.run import run
+from tests.evaluation.sharing import check_shared
 from tests.testers.recipe import TrainingRecipeTester
 
 
@@ -140,3 +141,12 @@ def test_scenes_that_are_learned_from_are_none_that_are_measured_on():
     recipe = EditIQRecipe(EditIQArguments(output_dir="out", num_scenes=2, seconds=6.0))
     recipe.build_model()
     assert not names & {one.name for one in (*recipe.examples, *recipe.held_out)}
+
+
+def test_two_jobs_measure_what_one_measures(tmp_path):
+    small = {"num_scenes": 2, "seconds": 5.0, "tracker": False, "ablations": False}
+    model = EditIQModel(EditIQConfig())
+    jobs = check_shared(
+        lambda: evaluate(model, "stage", progress=False, **small), tmp_path / "rows"
+    )
+    assert jobs == 2

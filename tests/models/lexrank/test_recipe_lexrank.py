@@ -12,6 +12,7 @@ from salhub.models.lexrank.evaluation_summaries import cut_summary
 from salhub.models.lexrank.recipe_lexrank import LexRankArguments, LexRankRecipe
 from salhub.models.lexrank.summarizing import summarize
 from salhub.results import Results
+from tests.evaluation.sharing import check_shared
 from tests.testers.recipe import RecipeTester
 
 TEXTS = ["The old bridge is shut.", "The new bridge is open.", "Cats and dogs sleep.", "Dogs bark."]
@@ -95,3 +96,13 @@ def test_a_ranking_is_what_summaries_of_any_length_begin_with():
     assert sorted(ranking) == [0, 2, 3, 4]  # blank ones are never chosen
     best = summarize(model, [sentences], budget=1).text
     assert cut_summary(sentences, ranking, len(best.split())) == best
+
+
+def test_two_jobs_measure_what_one_measures(tmp_path):
+    path = tmp_path / "set.jsonl"
+    path.write_text(json.dumps({"sentences": TEXTS, "references": ["Dogs bark."]}))
+    model = LexRankModel(LexRankConfig(idf="uniform"))
+    jobs = check_shared(
+        lambda: evaluate(model, path, budget=5, half="all", progress=False), tmp_path / "rows"
+    )
+    assert jobs == 2

@@ -21,6 +21,7 @@ from salhub.models.normgrad.layer_search import SaliencyLayer
 from salhub.models.normgrad.methods import METHODS
 from salhub.results import Results
 from tests.evaluation.coloured_squares import DeepColourNet, SquareProcessor, make_folder
+from tests.evaluation.sharing import check_shared
 
 SMALL = {
     "num_mosaics": 3,
@@ -203,3 +204,14 @@ def test_measured_copy_shares_the_network():
     model = make_model(normalize="minmax")
     assert without_postprocessing(model).backbone is model.backbone
     assert without_postprocessing(model, meta_step=0.1).config.normalize is None
+
+
+def test_two_jobs_measure_what_one_measures(tmp_path):
+    (tmp_path / "squares").mkdir()
+    folder = make_folder(tmp_path / "squares", count=20)
+    small = {**SMALL, "num_mosaics": 5, "num_deletion_images": 3}
+    jobs = check_shared(
+        lambda: evaluate(make_model(), SquareProcessor(32), folder, **small), tmp_path / "rows"
+    )
+    # The first one stops where it does not know which pictures are classified right.
+    assert jobs == 3

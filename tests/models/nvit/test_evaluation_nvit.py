@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from salhub.evaluation import image_classification
+from salhub.evaluation.shared_rows import spans
 from salhub.models.nvit import speed
 from salhub.models.nvit.distilling_recipe import load_classifier, load_nvit
 from salhub.models.nvit.evaluation_nvit import evaluate
 from salhub.models.nvit.image_processing_nvit import NViTImageProcessor
 from salhub.models.nvit.shapes import STRUCTURES
 from salhub.models.nvit.unit_weights import without_units
+from tests.evaluation.sharing import check_shared
 from tests.models.nvit.small_vit import even_table, network
 from tests.models.nvit.test_reference import mask_of
 
@@ -75,3 +78,14 @@ def test_without_an_original_the_network_alone_is_measured(folder):
     names = {metric.name for metric in results.metrics}
     assert {"accuracy/test", "parameters", "macs"} <= names
     assert not {"accuracy/original", "latency_ratio/measured"} & names
+
+
+def test_two_jobs_measure_what_one_measures(folder, tmp_path, monkeypatch):
+    few = lambda images, batch_size: spans(len(images), 3)  # noqa: E731
+    monkeypatch.setattr(image_classification, "batches_of_pictures", few)
+    model, processor = load_classifier(folder / "small")
+    settings = {"original": str(folder / "original"), "latency_batch_size": 2, "latency_rounds": 2}
+    jobs = check_shared(
+        lambda: evaluate(model, processor, folder / "noise.npz", **settings), tmp_path / "rows"
+    )
+    assert jobs == 2

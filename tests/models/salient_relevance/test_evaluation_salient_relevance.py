@@ -11,6 +11,7 @@ from salhub.models.salient_relevance.evaluation_salient_relevance import SALIENT
 from salhub.models.salient_relevance.rules import PRESETS
 from salhub.results import Results
 from tests.evaluation.coloured_squares import DeepColourNet, SquareProcessor, make_folder
+from tests.evaluation.sharing import check_shared
 
 SMALL = {
     "num_mosaics": 2,
@@ -103,3 +104,11 @@ def test_the_model_is_left_alone(tmp_path):
     assert model.training and model.backbone.training
     assert model.config.to_dict() == config
     assert all(torch.equal(before[name], p) for name, p in model.state_dict().items())
+
+
+def test_two_jobs_measure_what_one_measures(tmp_path):
+    (tmp_path / "squares").mkdir()
+    folder = make_folder(tmp_path / "squares", count=20)
+    check_shared(
+        lambda: evaluate(make_model(), SquareProcessor(32), folder, **SMALL), tmp_path / "rows"
+    )

@@ -35,6 +35,7 @@ from salhub.results import Results
 from salhub.runner.batches import step_batches
 from salhub.runner.plan import steps_after
 from salhub.runner.run import run
+from tests.evaluation.sharing import check_shared
 from tests.testers.recipe import TrainingRecipeTester
 
 test_phantoms.__test__ = False  # a function of the method, and no test
@@ -341,3 +342,11 @@ def test_a_folder_that_cannot_be_split_is_refused(folder, tmp_path):
         recipe_of(tmp_path, data=str(folder), patient_pattern="bed").build_model()
     with pytest.raises(ValueError, match=r"finds no patient in the name 'bed_0_0'"):
         recipe_of(tmp_path, data=str(folder), patient_pattern=r"case(\d)").build_model()
+
+
+def test_two_jobs_measure_what_one_measures(tmp_path):
+    torch.manual_seed(0)
+    config = SDLSegConfig(channels=[4, 8], target_spacing=COARSE)
+    model = SDLSegForVolumeSegmentation(config).eval()
+    small = {"num_patients": 3, "num_decoys": 0, "variants": False, "progress": False}
+    assert check_shared(lambda: evaluate(model, "phantoms", **small), tmp_path / "rows") == 2
