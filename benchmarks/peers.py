@@ -17,6 +17,7 @@ KNOWN = {
     "sumy": ("sumy", "LexRank among others, without damping"),
     "lexrank": ("lexrank", "degree centrality within components, called LexRank"),
     "hqq": ("hqq", "weights rounded to few bits without data"),
+    "auto_round": ("auto-round", "rounding of weights learned block by block"),
     "monai": ("monai", "networks and metrics of medical pictures"),
     "skimage": ("scikit-image", "Otsu, Chan-Vese and morphological active contours"),
     "torch_pruning": ("torch-pruning", "structural pruning by Taylor and Hessian scores"),

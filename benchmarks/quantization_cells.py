@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.quantizers import register_quantizer
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 
-from salhub.data.documents import encode_text, read_texts
+from salhub.data.documents import calibration_windows, encode_text, read_texts
 from salhub.evaluation.language_model import perplexity
 from salhub.models.apiq_saliency.arguments_apiq_saliency import ApiQSaliencyArguments
 from salhub.models.apiq_saliency.quantization_apiq_saliency import (
@@ -42,6 +42,7 @@ FULL, ROUNDED, PLAIN, CLIPPED = "full precision", "RTN", "GPTQ", "GPTQ + clip se
 EQUAL, OURS, PUBLISHED = "GPTQ + clip search, equal bits", "SliM-LLM", "SliM-LLM, as published"
 RANDOM, INVERTED = "SliM-LLM, random map", "SliM-LLM, inverted map"
 HQQ, PLUS = "HQQ", "SliM-LLM+"
+ROUND, ROUND_SYMMETRIC = "auto-round, 50 steps", "auto-round, 50 steps, symmetric"
 TRAINED, REGULARIZED = "ApiQ, with adapters", "ApiQ + saliency, with adapters"
 # Of each method the classes of its recipe, options, quantization settings and quantizer.
 _RECIPES = {
@@ -150,6 +151,9 @@ METHODS = {
             seeds=3,
         ),
         Method(HQQ, recipe=None, seeds=1),
+        # A quarter of its own 200 steps a block, which take an hour of a core.
+        Method(ROUND, {"iters": 50, "sym": False}, recipe=None, seeds=1, widths=(2,)),
+        Method(ROUND_SYMMETRIC, {"iters": 50, "sym": True}, recipe=None, seeds=1, widths=(2,)),
     )
 }
 
@@ -212,6 +216,8 @@ def measure_here(cell: Cell, source: Source) -> dict[str, float]:
         return _scored(source.load(), source)
     if method.name == HQQ:
         return _by_hqq(cell, source)
+    if method.name in (ROUND, ROUND_SYMMETRIC):
+        return _by_auto_round(cell, source)
     return _by_recipe(cell, source)
 
 
@@ -219,6 +225,8 @@ def why_not(method: Method) -> str | None:
     """Why a method cannot be measured here, or None."""
     if method.name == HQQ and importlib.util.find_spec("hqq") is None:
         return "hqq is not installed; pip install 'salhub[bench]'"
+    if method.name in (ROUND, ROUND_SYMMETRIC) and importlib.util.find_spec("auto_round") is None:
+        return "auto-round is not installed; pip install auto-round, in an environment of its own"
     return None
 
 
@@ -300,6 +308,38 @@ def _by_hqq(cell: Cell, source: Source) -> dict[str, float]:
         **spent,
         "peak_memory": peak_memory_mib() or math.nan,
         **_scored(model, source),
+    }
+
+
+def _by_auto_round(cell: Cell, source: Source) -> dict[str, float]:
+    auto_round = importlib.import_module("auto_round").AutoRound
+    model, tokenizer = source.load(dtype=torch.float32), tokenizer_of(source)
+    windows = calibration_windows(
+        source.calibration, tokenizer, source.windows, source.length, cell.seed
+    )
+    rows = [{"input_ids": one, "attention_mask": torch.ones_like(one)} for one in windows]
+    options = METHODS[cell.method].options
+    began, used = time.perf_counter(), time.process_time()
+    found = auto_round(
+        model,
+        tokenizer,
+        bits=cell.bits,
+        group_size=source.group_size,
+        dataset=torch.utils.data.DataLoader(rows, batch_size=8),
+        seqlen=source.length,
+        nsamples=source.windows,
+        device_map=source.device,
+        seed=cell.seed,
+        **options,
+    ).quantize()
+    spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - used}
+    stored = 16 + (0 if options["sym"] else cell.bits)
+    return {
+        "bits": cell.bits,
+        "bits_with_scales": cell.bits + stored / source.group_size,
+        **spent,
+        "peak_memory": peak_memory_mib() or math.nan,
+        **_scored(found[0], source),
     }
 
 

@@ -189,7 +189,7 @@ def _write(results: Results, options: argparse.Namespace) -> None:
     kept = ("cell/", SPEED)
     results.metrics = [metric for metric in results.metrics if metric.name.startswith(kept)]
     results.tables = []
-    peers = find_peers("hqq")
+    peers = find_peers("hqq", "auto_round")
     table_of, times = _Cells(results.metrics), _times(results)
     for bits in (2, 3):
         results.tables.append(_table(results, table_of, bits))
