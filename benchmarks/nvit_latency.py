@@ -101,6 +101,7 @@ def compare(results: Results, options: argparse.Namespace, peer: Peer) -> None:
                         "data": str(options.data), "num_train_images": options.images,
                         "num_test_images": options.test_images, "seed": seed,
                         "num_train_epochs": options.epochs, "validation_steps": 0,
+                        "mixed_precision": "bf16",
                     },
                     f"{way} to {target:g}, seed {seed}",
                 )  # fmt: skip
@@ -182,7 +183,7 @@ def _write(
         ])  # fmt: skip
     note = (
         f"Percent of the test pictures after the same {options.epochs} epochs of "
-        f"{options.images:,} pictures, mean ± sd of {options.seeds} seeds; time by that of the "
+        f"{options.images:,} pictures in bfloat16, mean ± sd of {options.seeds} seeds; time by that of the "
         "original, measured in turns and predicted by the table. Beside NViT: differences within "
         "two standard errors are ties."
     )
