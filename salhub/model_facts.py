@@ -106,7 +106,8 @@ def _with_unit(metric: Metric, unit: str | None) -> str:
     unit = unit or metric.unit
     if unit == "fraction":
         return f"{100 * metric.value:.1f} %"
-    return f"{metric.value:.1f} %" if unit == "percent" else cell_text(metric.value)
+    text = f"{metric.value:.1f}" if abs(metric.value) >= 10 else cell_text(metric.value)
+    return f"{text} %" if unit == "percent" else text
 
 
 def shipped_model(name: str) -> BundledModel:
