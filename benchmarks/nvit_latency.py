@@ -183,9 +183,9 @@ def _write(
         ])  # fmt: skip
     note = (
         f"Percent of the test pictures after the same {options.epochs} epochs of "
-        f"{options.images:,} pictures in bfloat16, mean ± sd of {options.seeds} seeds; time by that of the "
-        "original, measured in turns and predicted by the table. Beside NViT: differences within "
-        "two standard errors are ties."
+        f"{options.images:,} pictures in bfloat16, mean ± sd of {options.seeds} seeds; time by "
+        "that of the original, measured in turns and predicted by the table. Beside NViT: "
+        "differences within two standard errors are ties."
     )
     columns = ["way", "target", "accuracy", "measured", "predicted", "beside NViT"]
     results.tables.append(Table("At equal latency", note, columns, rows))
