@@ -172,7 +172,10 @@ class _Call:
 
         settings = {k: v for k, v in (self.load | self.measure).items() if k != "progress"}
         settings = {**to_record(settings), "evaluation": self.evaluate.__module__}
-        known = fingerprint_of(self.inputs, settings) if self.share.is_speaker else None
+        known = None
+        if self.share.is_speaker:
+            known = fingerprint_of(self.inputs, settings, self.target)
+        # The first process has read the data for all.
         known = self.share.gather(known)[0]
         self.store = RowStore(self.target.with_name(f"{self.target.name}.rows"), known)
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from salhub.cli.failures import sentence_of
+from salhub.errors import SalhubError
 
 _SHARD = re.compile(r"([0-9]+)/([0-9]+)")
 # What launchers set for each of their processes.
@@ -71,6 +72,7 @@ class Share:
 
         Raises:
             OthersFailedError: Another process has failed; it has nothing to give any more.
+        ProcessLostError: Another process was killed.
         """
         if not self.is_together:
             return [value]
@@ -113,6 +115,10 @@ class OthersFailedError(Exception):
         self.failures = failures
 
 
+class ProcessLostError(SalhubError):
+    """A process that works together with this one was killed or interrupted."""
+
+
 @contextmanager
 def sharing(shard: str | None) -> Generator[Share]:
     """Give this process its share; whatever goes wrong in one process ends all, and is said once.
@@ -142,6 +148,8 @@ def sharing(shard: str | None) -> Generator[Share]:
         if share.is_speaker:
             raise
         raise typer.Exit(130) from None
+    except ProcessLostError:
+        raise
     except OthersFailedError as error:
         end = _end(share, error.failures)
     except Exception as error:
@@ -223,7 +231,13 @@ def _exchange(count: int, failure: tuple[str, int] | None, value: Any) -> list[A
     import torch.distributed
 
     found: list[Any] = [None] * count
-    torch.distributed.all_gather_object(found, (failure, value))
+    try:
+        torch.distributed.all_gather_object(found, (failure, value))
+    except RuntimeError as error:
+        raise ProcessLostError(
+            "A process that works together with this one has ended too early; start all of them "
+            "again to go on."
+        ) from error
     failures = [failed for failed, _ in found if failed is not None]
     if failures:
         raise OthersFailedError(failures)

@@ -107,19 +107,22 @@ def _check_plain(value: Any) -> None:
         raise TypeError(f"A row holds numbers, texts and tensors, got {type(value).__name__}.")
 
 
-def fingerprint_of(inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+def fingerprint_of(
+    inputs: Mapping[str, Any], settings: Mapping[str, Any], results: Path | None = None
+) -> str:
     """Tell an evaluation from all others: by weights, data, settings and versions of packages.
 
     Args:
         inputs: What is measured: models, processors, tokenizers; and data by path.
         settings: How it is measured.
+        results: What will be written, which may lie among the data, as may rows and notes.
     """
     digest = hashlib.sha256(_as_json([package_versions(), settings]))
     for name in sorted(inputs):
         digest.update(f"\0{name}\0".encode())
         part = inputs[name]
         if isinstance(part, Path):
-            _add_files(digest, part)
+            _add_files(digest, part, results)
             continue
         for title, tensor in getattr(part, "state_dict", dict)().items():
             digest.update(title.encode())
@@ -133,12 +136,15 @@ def fingerprint_of(inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> st
     return digest.hexdigest()
 
 
-def _add_files(digest: Any, path: Path) -> None:
+def _add_files(digest: Any, path: Path, results: Path | None) -> None:
     """What files hold, and how they are called from the folder on; a name that is no path."""
     if not path.exists():
         digest.update(str(path).encode())
     files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+    own = None if results is None else str(results.resolve())
     for one in filter(Path.is_file, files):
+        if own is not None and str(one.resolve()).startswith(own):
+            continue
         digest.update(os.fsencode(one.relative_to(path) if one != path else one.name))
         with one.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

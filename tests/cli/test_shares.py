@@ -145,3 +145,8 @@ def test_processes_that_work_together(call, call_json, letters, pile, tmp_path, 
     assert found.stderr[0].endswith("\nError: This text cannot be worked on.\n")
     assert "Error" not in found.stderr[1]
     assert len(list((tmp_path / "new").glob("*.out"))) == 6, "the other one has done its part"
+    # One that is stopped from outside ends the other one.
+    (pile / "00.txt").write_text("unwritable")
+    found = run_together(machine, tmp_path, ["run", "letters", "pile", "-o", "newest"])
+    assert found.codes == [1, 130] and found.stderr[1] == ""
+    assert "Error: A process that works together with this one has ended" in found.stderr[0]

@@ -1,5 +1,6 @@
 """Rows that processes and jobs share are those of one process, however often it is stopped."""
 
+import shutil
 import threading
 
 import numpy as np
@@ -142,5 +143,13 @@ def test_what_is_measured_is_told_by_content(tmp_path):
         return fingerprint_of({"model": model, "data_path": tmp_path / "data"}, settings)
 
     assert told() == told()
+    before = told()
+    (tmp_path / "data" / "x.json.rows").mkdir()
+    (tmp_path / "data" / "x.json.rows" / "rows.jsonl").write_text("")
+    torch.manual_seed(0)
+    inputs = {"model": torch.nn.Linear(2, 2).to(torch.bfloat16), "data_path": tmp_path / "data"}
+    # Rows that lie among the data are not of them.
+    assert fingerprint_of(inputs, {}, tmp_path / "data" / "x.json") == before
+    shutil.rmtree(tmp_path / "data" / "x.json.rows")
     others = [told(seed=1), told(text="b"), told(name="other.txt"), told(context=2)]
     assert len({told(), *others}) == 5
