@@ -5,7 +5,9 @@ import os
 import shutil
 
 import pytest
+import torch
 
+from salhub.cli.shares import Share
 from tests.cli.processes import run_together
 from tests.machine import Machine
 
@@ -101,6 +103,21 @@ def test_launchers_that_cannot_be(call, letters, pile, monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     error = call("run", "letters", "pile", code=1).stderr
     assert "WORLD_SIZE is 2, but RANK is not set; start the processes with torchrun" in error
+
+
+def test_each_process_of_a_machine_has_an_accelerator_of_its_own(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    assert Share(5, 8).device(None) == "cuda:1"
+    assert Share(5, 8).device("cpu") == "cpu"
+    assert Share().device(None) is None and Share(1, 2, is_shard=True).device(None) is None
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="has 1 device of kind cuda and more processes"):
+        Share(5, 8).device(None)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert Share(5, 8).device(None) is None
 
 
 @pytest.fixture(scope="module")
