@@ -6,7 +6,7 @@ import re
 import traceback
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -38,6 +38,7 @@ class Share:
         index: Which part, from 0.
         count: How many parts there are.
         is_shard: Whether the parts know nothing of each other.
+        group: Of processes that work together, as torch knows it.
 
     Example:
         >>> Share(1, 3).of("abcdefg")
@@ -47,6 +48,7 @@ class Share:
     index: int = 0
     count: int = 1
     is_shard: bool = False
+    group: Any = None
 
     @property
     def is_together(self) -> bool:
@@ -76,7 +78,24 @@ class Share:
         """
         if not self.is_together:
             return [value]
-        return _exchange(self.count, None, value)
+        return self.exchange(None, value)
+
+    def exchange(self, failure: tuple[str, int] | None, value: Any) -> list[Any]:
+        """Give the others a value, or say why there will be none any more; see `gather`."""
+        import torch.distributed
+
+        found: list[Any] = [None] * self.count
+        try:
+            torch.distributed.all_gather_object(found, (failure, value), group=self.group)
+        except RuntimeError as error:
+            raise ProcessLostError(
+                "A process that works together with this one has ended too early; start all of "
+                "them again to go on."
+            ) from error
+        failures = [failed for failed, _ in found if failed is not None]
+        if failures:
+            raise OthersFailedError(failures)
+        return [own for _, own in found]
 
     def device(self, asked: str | None) -> str | None:
         """Return where to work: each process of a machine on an accelerator of its own.
@@ -136,7 +155,9 @@ def sharing(shard: str | None) -> Generator[Share]:
         return
     import torch.distributed
 
-    torch.distributed.init_process_group("gloo", timeout=_PATIENCE)
+    # They come together soon, or not at all.
+    torch.distributed.init_process_group("gloo")
+    share = replace(share, group=torch.distributed.new_group(timeout=_PATIENCE))
     end = None
     try:
         try:
@@ -155,7 +176,7 @@ def sharing(shard: str | None) -> Generator[Share]:
     except Exception as error:
         end = _end(share, _tell(share, error))
     # Launchers stop all processes when the first one ends with a failure.
-    torch.distributed.barrier()
+    torch.distributed.barrier(share.group)
     torch.distributed.destroy_process_group()
     if end is not None:
         raise end
@@ -226,24 +247,6 @@ def _parse(shard: str, processes: int) -> Share:
     return Share(number - 1, count, is_shard=True)
 
 
-def _exchange(count: int, failure: tuple[str, int] | None, value: Any) -> list[Any]:
-    """Give the others a value, or say why there will be none any more."""
-    import torch.distributed
-
-    found: list[Any] = [None] * count
-    try:
-        torch.distributed.all_gather_object(found, (failure, value))
-    except RuntimeError as error:
-        raise ProcessLostError(
-            "A process that works together with this one has ended too early; start all of them "
-            "again to go on."
-        ) from error
-    failures = [failed for failed, _ in found if failed is not None]
-    if failures:
-        raise OthersFailedError(failures)
-    return [own for _, own in found]
-
-
 def _tell(share: Share, error: Exception) -> list[tuple[str, int]]:
     """Tell the others of a failure; return all failures."""
     if logging.getLogger().isEnabledFor(logging.INFO):  # which --debug asks for
@@ -252,7 +255,7 @@ def _tell(share: Share, error: Exception) -> list[tuple[str, int]]:
     code = getattr(error, "exit_code", None)
     failure = (sentence_of(error), 1) if code is None else (str(error), code)
     try:
-        _exchange(share.count, failure, None)
+        share.exchange(failure, None)
     except OthersFailedError as known:
         return known.failures
     raise AssertionError("A failure was told and not heard.")
