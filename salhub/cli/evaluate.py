@@ -1,6 +1,7 @@
 """`salhub evaluate`: measure a model on data of your own, for its card."""
 
 import inspect
+import logging
 import shlex
 import sys
 from collections.abc import Callable
@@ -185,8 +186,10 @@ class _Call:
         from salhub.results import noted_as_it_comes
 
         share, measure = self.share, dict(self.measure)
-        if not share.is_speaker and "progress" in _keywords(self.evaluate):
-            measure["progress"] = False
+        if not share.is_speaker:
+            # The first process says the same of the same data.
+            logging.getLogger("salhub").setLevel(logging.ERROR)
+            measure |= {"progress": False} if "progress" in _keywords(self.evaluate) else {}
         is_whole = share.count == 1 or (share.is_together and share.is_speaker)
         gather = share.gather if share.is_together else None
         while True:

@@ -17,6 +17,7 @@ from torch import Tensor
 from salhub.results import package_versions
 
 _PLAIN = (Tensor, str, int, float, bool, type(None))
+_PACKAGE = Path(__file__).parents[1]
 # Where something lies does not change what is measured.
 _PLACES = ("_name_or_path", "name_or_path")
 
@@ -110,7 +111,7 @@ def _check_plain(value: Any) -> None:
 def fingerprint_of(
     inputs: Mapping[str, Any], settings: Mapping[str, Any], results: Path | None = None
 ) -> str:
-    """Tell an evaluation from all others: by weights, data, settings and versions of packages.
+    """Tell an evaluation from all others: by weights, data, settings, packages and our own code.
 
     Args:
         inputs: What is measured: models, processors, tokenizers; and data by path.
@@ -118,6 +119,9 @@ def fingerprint_of(
         results: What will be written, which may lie among the data, as may rows and notes.
     """
     digest = hashlib.sha256(_as_json([package_versions(), settings]))
+    # Somebody who changes the code between two sittings must not mix what it measured.
+    for source in sorted(_PACKAGE.rglob("*.py")):
+        digest.update(source.read_bytes())
     for name in sorted(inputs):
         digest.update(f"\0{name}\0".encode())
         part = inputs[name]

@@ -107,9 +107,11 @@ def test_an_evaluation_whose_rows_cannot_be_shared_is_done_by_one(call, letters,
 def test_processes_that_work_together(call, own_network, fruit, texts, tmp_path):
     machine = Machine(os.environ)
     call("evaluate", own_network, *WORDS, "-o", "one.json")
+    (fruit / "apple" / "notes.txt").write_text("no picture")
     words = ["evaluate", own_network, *WORDS, "-o", "two.json", "--json"]
     found = run_together(machine, tmp_path, words)
-    assert found.codes == [0, 0] and found.stderr == ["", ""]
+    assert found.codes == [0, 0] and found.stderr[1] == ""
+    assert "Left out 1 file of another kind (notes.txt)" in found.stderr[0]
     assert found.stdout == ['{"output": "two.json", "metrics": 4}\n', ""]
     one, two = (Results.load(f"{name}.json") for name in ("one", "two"))
     assert without_times(one) == without_times(two)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from salhub.evaluation import row_store
 from salhub.evaluation.row_store import RowStore, fingerprint_of
 from salhub.evaluation.shared_rows import (
     RowSharing,
@@ -132,7 +133,7 @@ def test_rows_of_anything_else_are_not_taken(tmp_path):
     assert not tmp_path.exists()
 
 
-def test_what_is_measured_is_told_by_content(tmp_path):
+def test_what_is_measured_is_told_by_content(tmp_path, monkeypatch):
     def told(seed=0, text="a", name="data.txt", **settings):
         torch.manual_seed(seed)
         (tmp_path / "data").mkdir(exist_ok=True)
@@ -152,4 +153,9 @@ def test_what_is_measured_is_told_by_content(tmp_path):
     assert fingerprint_of(inputs, {}, tmp_path / "data" / "x.json") == before
     shutil.rmtree(tmp_path / "data" / "x.json.rows")
     others = [told(seed=1), told(text="b"), told(name="other.txt"), told(context=2)]
-    assert len({told(), *others}) == 5
+    (tmp_path / "code").mkdir()
+    monkeypatch.setattr(row_store, "_PACKAGE", tmp_path / "code")
+    for text in ("one = 1", "one = 2"):
+        (tmp_path / "code" / "module.py").write_text(text)
+        others.append(told())
+    assert len({before, *others}) == 7
