@@ -31,6 +31,8 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
             if path.suffix == ".md":
                 # The Hub's own fields; some of them mean something else to mkdocs.
                 content = _FRONT_MATTER.sub("", path.read_text(encoding="utf-8"))
+                # What is folded on GitHub and the Hub is Markdown here only where it says so.
+                content = content.replace("<details>", '<details markdown="1">')
                 files.append(File.generated(config, name, content=content))
             else:
                 files.append(File.generated(config, name, abs_src_path=str(path)))

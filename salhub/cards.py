@@ -20,7 +20,7 @@ from salhub.errors import CardError
 from salhub.files import to_bytes, write_bytes
 from salhub.manifest import CARD_FILE, BundledModel
 from salhub.model_card import Facts, card_text
-from salhub.model_facts import fact_files, read_facts, shipped_model
+from salhub.model_facts import fact_files, key_number, read_facts, shipped_model
 from salhub.results import Results, cards_folder, read_results
 from salhub.results_markdown import paragraph
 
@@ -56,10 +56,10 @@ def build_card(name: str) -> str:
     if example is None:
         raise CardError(f"The card of {model.full_name} lacks an example; write it in {CARD_FILE}.")
     extra = getattr(pipeline_class, "extra", "")
-    shell = f"pip install 'salhub[{extra}]'" if extra else "pip install salhub"
+    lines = [f"pip install 'salhub[{extra}]'"] if extra else []
     if pipeline_class is not None:
         sample = shlex.quote(facts.sample or pipeline_class.sample)
-        shell += f"\nsalhub run {model.full_name} {sample}"
+        lines.append(f"salhub run {model.full_name} {sample}")
     # The Hub knows no saliency task; a pipeline says which of the Hub's is nearest.
     tag = facts.pipeline_tag or getattr(pipeline_class, "hub_task", model.task)
     summary = facts.summary or (inspect.getdoc(entry.model_class) or "").partition("\n")[0]
@@ -70,9 +70,10 @@ def build_card(name: str) -> str:
         library="salhub",
         tags=tags + ([f"arxiv:{facts.arxiv}"] if facts.arxiv else []),
         code=example.replace("{model}", model.full_name),
-        shell=shell,
+        shell="\n".join(lines),
         pictures=_pictures(model, facts),
         results=results,
+        verdict=_verdict(model.name),
         settings=_settings(model, entry),
         model_name=model.name,
         eval_results=_eval_results(tag, facts, results),
@@ -151,9 +152,14 @@ def _save_in_few_colours(path: Path) -> None:
         write_bytes(path, content.getvalue())
 
 
-def is_installed() -> bool:
-    """Return whether the cards belong to an installed package, which is not written to."""
-    return cards_folder().parent == _PACKAGE
+def _verdict(name: str) -> str:
+    number = key_number(name)
+    if number is None:
+        return ""
+    said = f"{number.what[0].upper()}{number.what[1:]}: **{number.value}**"
+    if number.beside is None:
+        return f"{said}."
+    return f"{said}. Compared with {number.beside}: {number.beside_value}."
 
 
 def _pictures(model: BundledModel, facts: Facts) -> Iterator[str]:

@@ -42,6 +42,7 @@ class Facts:
         pictures: File beside the card -> what it shows.
         compared_with: Shipped models whose pictures stand on the card too -> what they show.
         headline: Metrics for the Hub, `{metric: pattern, type: ...}`.
+        main_table: Title of the table of results that is shown; the first by default.
         method: Method of a shipped model.
         task: What a shipped model does.
         weights_from: Shipped model whose weight file it shares.
@@ -68,6 +69,7 @@ class Facts:
     not_for: str | list[str] | None = None
     limits: str | list[str] | None = None
     headline: list[dict[str, str]] | tuple = ()
+    main_table: str | None = None
     paper: str | None = None
     authors: str | list[str] | None = None
     published: str | None = None
@@ -137,6 +139,7 @@ def card_text(
     shell: str = "",
     pictures: Iterable[str] = (),
     results: Results | None = None,
+    verdict: str = "",
     all_metrics: bool = False,
     settings: Rows = (),
     options: Rows = (),
@@ -153,7 +156,8 @@ def card_text(
         code: Python that uses the model.
         shell: The same on the command line.
         pictures: Pictures and what is said of them, as Markdown.
-        results: What was measured.
+        results: What was measured: the first table is shown, the others are folded.
+        verdict: The number that matters, in one line.
         all_metrics: Whether all numbers follow after tables.
         settings: Settings stored with the model, names and values.
         options: Options it was made with, names and values.
@@ -186,7 +190,7 @@ def card_text(
         _section("What it is for", facts.intended_use),
         _section("What it is not for", facts.not_for),
         _section("Before you rely on it", facts.cautions),
-        *(() if results is None else _numbers(results, all_metrics)),
+        *(() if results is None else _numbers(results, facts.main_table, verdict, all_metrics)),
         *_origin(facts, settings),
         facts.how_it_works and f"## How it works\n\n{facts.how_it_works.strip()}",
         _section("Limits and biases", facts.limits),
@@ -217,12 +221,25 @@ def _section(title: str, content: str | Iterable[str] | None) -> str:
     return f"## {title}\n\n" + "\n".join(f"- {paragraph(item)}" for item in content)
 
 
-def _numbers(results: Results, all_metrics: bool) -> Iterator[str]:
+def _numbers(
+    results: Results, main_table: str | None, verdict: str, all_metrics: bool
+) -> Iterator[str]:
     yield "## Numbers"
-    yield from map(markdown_table, results.tables)
-    if all_metrics or not results.tables:
-        yield metrics_table(results)
-    yield conditions(results)
+    yield verdict
+    tables = sorted(results.tables, key=lambda table: table.title != main_table)
+    main, *others = [*map(markdown_table, tables)] or [metrics_table(results)]
+    yield main
+    if all_metrics and results.tables:
+        others.append(metrics_table(results))
+    if others:
+        yield _folded("More numbers", *others)
+    yield _folded("How these were measured", conditions(results))
+
+
+def _folded(title: str, *sections: str) -> str:
+    """Sections that are shown when somebody presses their title."""
+    parts = [f"<details>\n<summary>{title}</summary>", *sections, "</details>"]
+    return "\n\n".join(parts)
 
 
 def _origin(facts: Facts, settings: Rows) -> Iterator[str]:

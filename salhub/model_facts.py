@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from salhub import manifest
-from salhub.entries import MODELS, entry_of
+from salhub.entries import MODELS, Model, entry_of
 from salhub.errors import CardError, UnknownNameError, did_you_mean
 from salhub.manifest import CARD_FILE, NAMESPACE, BundledModel
 from salhub.model_card import Facts
@@ -62,7 +62,7 @@ def read_facts(name: str) -> Facts:
 def method_in_short(method: str) -> str:
     """What a method does, in one sentence: that of its card.yaml, or else of its model class."""
     entry = MODELS[method]
-    said = Facts.read(_folder_of(entry.home) / CARD_FILE).in_short
+    said = Facts.read(*_card_files(entry)).in_short
     return said or (inspect.getdoc(entry.model_class) or "").partition("\n")[0]
 
 
@@ -126,10 +126,10 @@ def shipped_model(name: str) -> BundledModel:
 
 def fact_files(model: BundledModel) -> list[Path]:
     """Facts of its method, and its own, which overrule them."""
-    method_folder = _folder_of(entry_of(model).home)
-    return [method_folder / CARD_FILE, manifest.WEIGHTS_ROOT / model.name / CARD_FILE]
+    return [*_card_files(entry_of(model)), manifest.WEIGHTS_ROOT / model.name / CARD_FILE]
 
 
-def _folder_of(package: str) -> Path:
-    specification = importlib.util.find_spec(package)
-    return Path(specification.submodule_search_locations[0])
+def _card_files(entry: Model) -> list[Path]:
+    """The facts of a kind of model; none where it has no folder."""
+    found = importlib.util.find_spec(entry.home)
+    return [] if found is None else [Path(found.submodule_search_locations[0]) / CARD_FILE]

@@ -106,7 +106,11 @@ def files_to_push(
     if os.path.isdir(name):
         files, entry = _saved_model(Path(name))
         files |= _card_of_snapshot(Path(name), files, repo_id)
-        generated = {} if entry is None else {_CARD: to_bytes(_plain_card(entry, repo_id))}
+        generated = (
+            {}
+            if entry is None
+            else {_CARD: to_bytes(_plain_card(entry, repo_id.split("/")[1], repo_id))}
+        )
     else:
         files = _shipped_model(name)
         generated = _generated_card(name) if card is None else {}
@@ -300,12 +304,29 @@ def _existing_card(card: str | os.PathLike) -> Path:
     return path
 
 
-def _plain_card(entry: Model, repo_id: str) -> str:
+def card_of_folder(folder: Path) -> str:
+    """Build the card of a model that `save_pretrained` wrote, as `push` puts it beside the model.
+
+    Args:
+        folder: Where it is.
+
+    Raises:
+        ValueError: It holds no complete model, or one of a run, which has written its card.
+    """
+    _, entry = _saved_model(folder)
+    if entry is None:
+        raise ValueError(
+            f"{folder / _CARD} is the card already; the run that made the model wrote it."
+        )
+    return _plain_card(entry, folder.resolve().name, str(folder))
+
+
+def _plain_card(entry: Model, title: str, place: str) -> str:
     loader = "salhub.AutoModelForSaliency" if entry.method else f"salhub.{entry.model}"
     return card_text(
-        repo_id.split("/")[1],
+        title,
         Facts(summary=f"A model of class `{entry.model}`, saved with salhub."),
         library="salhub",
         tags=["saliency", entry.name] + ([entry.paper.lower()] if entry.paper else []),
-        code=f'import salhub\n\nmodel = {loader}.from_pretrained("{repo_id}")',
+        code=f'import salhub\n\nmodel = {loader}.from_pretrained("{place}")',
     )

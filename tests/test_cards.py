@@ -29,6 +29,7 @@ from salhub.data.samples import sample_path
 from salhub.entries import entry_of
 from salhub.errors import UnknownNameError
 from salhub.model_card import Facts
+from salhub.model_facts import key_number
 from salhub.results import Results, Table
 
 NAMES = list(manifest.read_manifest())
@@ -302,7 +303,8 @@ def test_a_network_that_is_no_method_has_no_picture():
     assert card_picture_name("efficientnet-lite0") is None
 
 
-def test_the_command_writes_card_and_picture(cards):
+def test_the_command_writes_card_and_picture(cards, monkeypatch):
+    monkeypatch.chdir(cards.parent)
     result = CliRunner().invoke(app, ["card", NAME])
     assert result.exit_code == 0, result.output
     assert (cards / f"{NAME}.md").read_text(encoding="utf-8") == build_card(NAME)
@@ -315,6 +317,52 @@ def test_the_command_writes_card_and_picture(cards):
     result = CliRunner().invoke(app, ["card", NAME, "-o", str(cards)])
     assert result.exit_code == 1 and "is a folder; name a file in it" in result.output
     assert (cards / f"{NAME}.png").read_bytes() == picture
+
+
+def test_elsewhere_a_card_is_written_where_one_stands(cards, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    result = CliRunner().invoke(app, ["card", NAME, "--no-picture"])
+    assert result.exit_code == 0, result.output
+    assert Path(f"{NAME}.md").read_text(encoding="utf-8") == build_card(NAME)
+    assert not (cards / f"{NAME}.md").exists()
+    assert "exists" in CliRunner().invoke(app, ["card", NAME, "--no-picture"]).stderr
+
+
+def test_a_saved_model_gets_its_card_beside_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    salhub.pipeline("lexrank-news-en").save_pretrained("mine")
+    result = CliRunner().invoke(app, ["card", "mine"])
+    assert result.exit_code == 0, result.output
+    card = Path("mine/README.md").read_text(encoding="utf-8")
+    assert "# mine" in card and 'from_pretrained("mine")' in card
+    assert "exists" in CliRunner().invoke(app, ["card", "mine"]).stderr
+    Path("empty").mkdir()
+    assert "holds no saved model" in CliRunner().invoke(app, ["card", "empty"]).stderr
+
+
+def test_numbers_begin_with_a_verdict_and_the_main_table_and_the_rest_is_folded():
+    for name in NAMES:
+        numbers = build_card(name).partition("## Numbers\n")[2].partition("\n## ")[0]
+        seen = re.sub(r"<details>.*?</details>", "", numbers, flags=re.DOTALL)
+        number = key_number(name)
+        assert f"**{number.value}**" in seen.strip().splitlines()[0], name
+        if number.beside is not None:
+            assert f"Compared with {number.beside}: {number.beside_value}." in seen
+        assert seen.count("\n### ") == 1, name
+        assert numbers.count("<details>") == numbers.count("</details>") > 0
+        assert "### How these were measured" in numbers and "### How these" not in seen
+
+
+def test_no_accuracy_on_training_data_is_in_the_model_index():
+    # The photos of the explainers may be of ImageNet's training part; unlearning accuracy and the
+    # average gap of classifiers are measured on what was learned.
+    for name in NAMES:
+        data = ModelCard(build_card(name)).data
+        metrics = {result.metric_name for result in data.eval_results or ()}
+        of_training = {"top1", "top5", "average_gap", "RA", "accuracy/train"}
+        of_training |= {"UA"} if data.pipeline_tag == "image-classification" else set()
+        assert not metrics & of_training, name
 
 
 def test_a_file_of_somebody_is_replaced_only_when_asked(cards, tmp_path):

@@ -12,12 +12,16 @@ def card_command(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="A model that comes with salhub.", autocompletion=complete_model
+            metavar="NAME",
+            help="A model that comes with salhub, or a folder that save_pretrained wrote.",
+            autocompletion=complete_model,
         ),
     ],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="File; NAME.md beside the results by default."),
+        typer.Option(
+            "-o", "--output", help="File; NAME.md here, or README.md in the folder, by default."
+        ),
     ] = None,
     picture: Annotated[bool, typer.Option(help="Make the picture on the card anew.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
@@ -26,19 +30,26 @@ def card_command(
     ] = False,
 ) -> None:
     """Write the card of a model from its facts and its measured numbers."""
-    from salhub.cards import build_card, card_picture_name, is_installed, save_picture
+    from salhub.cards import build_card, card_picture_name, cards_folder, save_picture
     from salhub.cli.choice import quiet_transformers
     from salhub.cli.files import echo_json, refuse_existing
     from salhub.files import draft, write_text
+    from salhub.manifest import NAMESPACE
+    from salhub.publishing import card_of_folder
 
-    text = build_card(name)
-    target = output or _default_target(name)
+    if Path(name).is_dir():
+        text, picture_name = card_of_folder(Path(name)), None
+        target, is_ours = output or Path(name, "README.md"), False
+    else:
+        text, picture_name = build_card(name), card_picture_name(name) if picture else None
+        # In the repository itself, the cards are there to be made anew.
+        is_ours = output is None and cards_folder().parent.resolve() == Path.cwd()
+        folder = cards_folder() if is_ours else Path()
+        target = output or folder / f"{name.removeprefix(NAMESPACE)}.md"
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder; name a file in it.")
-    picture_name = card_picture_name(name) if picture else None
     written = [target, *([target.parent / picture_name] if picture_name else [])]
-    # In a checkout, the cards are there to be made anew.
-    if output is not None or is_installed():
+    if not is_ours:
         for path in written:
             refuse_existing(path, overwrite)
     if picture_name is not None:
@@ -51,13 +62,3 @@ def card_command(
         return
     for path in written:
         typer.echo(f"Wrote {path.resolve()}")
-
-
-def _default_target(name: str) -> Path:
-    from salhub import cards
-    from salhub.manifest import NAMESPACE
-
-    file_name = f"{name.removeprefix(NAMESPACE)}.md"
-    # An installed package is not a place to write to; its cards are for reading.
-    folder = Path() if cards.is_installed() else cards.cards_folder()
-    return folder / file_name

@@ -13,7 +13,7 @@ from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 from typer.testing import CliRunner
 
 import salhub
-from salhub import cards, entries, hub, manifest, registration, results
+from salhub import cards, entries, hub, manifest, model_facts, registration, results
 from salhub.cli import app
 from salhub.cli.info import describe
 from salhub.entries import Method, Model, entry_of
@@ -136,7 +136,8 @@ def shipped(folders, tmp_path, monkeypatch) -> Iterator[str]:
     facts = {"method": ENTRY.name, "task": ENTRY.task, "source": "made", "license": "mit", **texts}
     (folder / "card.yaml").write_text(json.dumps({**facts, "example": 'load("{model}")'}))
     monkeypatch.setattr(manifest, "WEIGHTS_ROOT", folder.parent)
-    monkeypatch.setattr(cards, "_fact_files", lambda model: [folder / "card.yaml"])
+    for module in (cards, model_facts):
+        monkeypatch.setattr(module, "fact_files", lambda model: [folder / "card.yaml"])
     for module in (cards, results):
         monkeypatch.setattr(module, "cards_folder", lambda: tmp_path)
     manifest.write_manifest()
