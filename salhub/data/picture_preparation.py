@@ -150,7 +150,7 @@ class PicturePreparation:
         if not len(images):  # a network may not take a batch of none
             return torch.empty(0, network.config.num_labels)
         device = next(network.parameters()).device
-        parts = (images[torch.arange(*rows)] for rows in batches_of_pictures(images, batch_size))
+        parts = (images[torch.tensor(rows)] for rows in batches_of_pictures(images, batch_size))
         return torch.cat([network(self(part.to(device))).logits.float().cpu() for part in parts])
 
     def check_fits(self, images: Tensor, network: nn.Module) -> None:
@@ -199,15 +199,15 @@ class PicturePreparation:
         )
 
 
-def batches_of_pictures(images: Any, batch_size: int | None = None) -> list[tuple[int, int]]:
-    """Where batches begin and end.
+def batches_of_pictures(images: Any, batch_size: int | None = None) -> list[range]:
+    """Which pictures pass through a network together.
 
     Args:
         images, batch_size: As of `PicturePreparation.logits`.
     """
     size = batch_size or (512 if isinstance(images, Tensor) else 32)
     number = len(images)
-    return [(begin, min(begin + size, number)) for begin in range(0, number, size)]
+    return [range(begin, min(begin + size, number)) for begin in range(0, number, size)]
 
 
 def view_box(

@@ -11,7 +11,7 @@ from torch import Tensor
 from salhub.data.labelled_pictures import PictureData, pictures_of, read_labelled_pictures
 from salhub.data.picture_preparation import PicturePreparation, batches_of_pictures
 from salhub.evaluation.held_out import evaluate_held_out, names_of_classes
-from salhub.evaluation.shared_rows import shared_rows
+from salhub.evaluation.shared_rows import shared_batches
 from salhub.results import Results, Table
 
 logger = logging.getLogger(__name__)
@@ -73,11 +73,10 @@ def shared_logits(
     if not len(images):
         return preparation.logits(network, images)
 
-    def of_batch(ends: tuple[int, int]) -> Tensor:
-        part = images[torch.arange(*ends)]
-        return preparation.logits(network, part, len(part))
+    def of_batch(rows: range) -> Tensor:
+        return preparation.logits(network, images[torch.tensor(rows)], len(rows))
 
-    return torch.cat(shared_rows("pictures", batches_of_pictures(images, batch_size), of_batch))
+    return shared_batches("pictures", batches_of_pictures(images, batch_size), of_batch)
 
 
 def pictures_to_measure(

@@ -18,7 +18,7 @@ from transformers import GenerationConfig, LogitsProcessorList
 
 from salhub.data.documents import check_tokens
 from salhub.errors import require_extra
-from salhub.evaluation.shared_rows import shared_rows, spans
+from salhub.evaluation.shared_rows import ranges, shared_batches
 from salhub.modeling import refuse_broken_weights
 
 # Logits that are in memory at once, so that a large vocabulary leaves room for the model.
@@ -164,18 +164,18 @@ def perplexity(
     device, windows = next(model.parameters()).device, ids.unfold(0, context, 1)
     places = torch.arange(1, context)
 
-    def of_batch(ends: tuple[int, int]) -> Tensor:
-        batch = torch.arange(*ends)
+    def of_batch(rows: range) -> Tensor:
+        batch = torch.tensor(rows)
         losses = next_token_losses(model, windows[starts[batch]].to(device))
         refuse_broken_weights(model, losses)
         is_new = places >= first[batch, None]
         return (losses.double().cpu() * is_new).sum(dim=1)
 
     with _evaluating(model):
-        batches = spans(len(starts), batch_size)
-        found = shared_rows("perplexity", batches, of_batch, progress=progress)
+        batches = ranges(len(starts), batch_size)
+        found = shared_batches("perplexity", batches, of_batch, progress=progress)
     counts, dropped = context - first, len(ids) - int(starts[-1]) - context
-    return Perplexity(torch.cat(found), counts, context, stride or context, dropped)
+    return Perplexity(found, counts, context, stride or context, dropped)
 
 
 def _check_windows(number: int, context: int, stride: int | None) -> None:

@@ -12,6 +12,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from salhub.errors import SalhubError
@@ -51,6 +53,7 @@ class RowSharing:
         title: str,
         units: Sequence[Any],
         measure: Callable[[Any], Any],
+        fit: Callable[[Any, Any], Any] | None,
         is_decisive: bool,
         progress: bool,
     ) -> list[Any]:
@@ -67,7 +70,16 @@ class RowSharing:
         if self.gather is not None:
             found = {row: value for one in self.gather(found) for row, value in one.items()}
         elif len(found) < len(units):
-            self._add_others(step, title, units, measure, found, is_decisive)
+            absent = self._add_others(step, found, len(units))
+            if absent and is_decisive:
+                raise RowsMissingError(title)
+            # The evaluation goes on to its next rows with some row in the place of each that is
+            # absent; `missing` says that its numbers are none.
+            if absent and not found:
+                found[0] = self._row(step, 0, units, measure)
+            some = next(iter(found.values()))
+            for row in absent:
+                found[row] = some if fit is None else fit(some, units[row])
         return [found[row] for row in range(len(units))]
 
     def _label(self, title: str) -> str:
@@ -81,31 +93,18 @@ class RowSharing:
             self.store.add(step, row, value)
         return value
 
-    def _add_others(
-        self,
-        step: str,
-        title: str,
-        units: Sequence[Any],
-        measure: Callable[[Any], Any],
-        found: dict[int, Any],
-        is_decisive: bool,
-    ) -> None:
+    def _add_others(self, step: str, found: dict[int, Any], number: int) -> list[int]:
+        """Add rows that others have measured; return those that nobody has."""
         assert self.store is not None, "parts that know nothing of each other need a store"
         self.store.refresh()
         absent = []
-        for row in [row for row in range(len(units)) if row not in found]:
+        for row in [row for row in range(number) if row not in found]:
             if self.store.has(step, row):
                 found[row] = self.store.get(step, row)
             else:
                 absent.append(row)
         self.missing += [(step, row) for row in absent]
-        if absent and is_decisive:
-            raise RowsMissingError(title)
-        if absent:
-            # The evaluation goes on to its next rows with some row in their place; `missing` says
-            # that its numbers are none.
-            some = next(iter(found.values())) if found else self._row(step, 0, units, measure)
-            found |= dict.fromkeys(absent, some)
+        return absent
 
 
 _current: ContextVar[RowSharing | None] = ContextVar("row_sharing", default=None)
@@ -116,6 +115,7 @@ def shared_rows(
     units: Sequence[Any],
     measure: Callable[[Any], Any],
     *,
+    fit: Callable[[Any, Any], Any] | None = None,
     is_decisive: bool = False,
     progress: bool = False,
 ) -> list[Any]:
@@ -124,8 +124,11 @@ def shared_rows(
     Args:
         title: What is measured, for the bar.
         units: What each row is of: numbers, texts, tuples or ranges, whose `repr` tells them apart.
+            What was computed from earlier rows and decides this one belongs to them.
         measure: Takes a unit, and gives its row: numbers, texts and tensors on the CPU, and lists,
             tuples and dictionaries of them. It must not depend on other rows.
+        fit: Where rows are not of one shape, takes any row and a unit, and gives a row of the shape
+            of the unit's; its values do not matter.
         is_decisive: Whether the rows decide what is measured later; without all of them, jobs that
             know nothing of each other cannot go on.
         progress: Whether to show a bar.
@@ -139,17 +142,43 @@ def shared_rows(
     """
     known = _current.get()
     sharing = RowSharing() if known is None else known
-    return sharing.rows(title, units, measure, is_decisive, progress)
+    return sharing.rows(title, units, measure, fit, is_decisive, progress)
 
 
-def spans(number: int, size: int) -> list[tuple[int, int]]:
-    """Where batches of rows begin and end, as units of `shared_rows`.
+def shared_batches(
+    title: str,
+    batches: Sequence[Sequence[int]],
+    measure: Callable[[Any], Tensor],
+    *,
+    is_decisive: bool = False,
+    progress: bool = False,
+) -> Tensor:
+    """Measure rows in batches, which are what is shared, so that each is the same as alone.
+
+    Args:
+        title, is_decisive, progress: As of `shared_rows`.
+        batches: Numbers of rows, such as `ranges` gives them.
+        measure: Takes a batch, and gives a tensor (len(batch), ...) on the CPU.
+
+    Returns:
+        (n, ...), one batch after another.
+    """
+
+    def fit(other: Tensor, batch: Sequence[int]) -> Tensor:
+        return other[:1].expand(len(batch), *other.shape[1:])
+
+    keywords = {"fit": fit, "is_decisive": is_decisive, "progress": progress}
+    return torch.cat(shared_rows(title, batches, measure, **keywords))
+
+
+def ranges(number: int, size: int) -> list[range]:
+    """Cut so many rows into batches.
 
     Example:
-        >>> spans(5, 2)
-        [(0, 2), (2, 4), (4, 5)]
+        >>> ranges(5, 2)
+        [range(0, 2), range(2, 4), range(4, 5)]
     """
-    return [(begin, min(begin + size, number)) for begin in range(0, number, size)]
+    return [range(begin, min(begin + size, number)) for begin in range(0, number, size)]
 
 
 def measured_once(title: str, measure: Callable[[], Any]) -> Any:

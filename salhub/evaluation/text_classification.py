@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from salhub.data.labelled_texts import Layout, read_labelled_texts
 from salhub.evaluation.held_out import evaluate_held_out, names_of_classes
-from salhub.evaluation.shared_rows import shared_rows
+from salhub.evaluation.shared_rows import shared_batches
 from salhub.results import Results
 from salhub.tokenizing import batches_of, most_tokens, token_rows
 
@@ -75,7 +75,7 @@ def evaluate(
 def classify_rows(
     model: nn.Module, tokenizer: Any, rows: Sequence[Sequence[int]], batch_size: int
 ) -> Tensor:
-    """Logits of tokens, float32 (n, K) on the CPU; its batches are rows of `shared_rows`.
+    """Logits of tokens, float32 (n, K) on the CPU; its batches are shared, see `shared_batches`.
 
     Args:
         model: In evaluation mode.
@@ -101,5 +101,5 @@ def classify_rows(
         return model(**{name: one.to(device) for name, one in inputs.items()}).logits.float().cpu()
 
     batches = [list(batch) for batch in batches_of(order, lengths, batch_size)]
-    found = torch.cat(shared_rows("texts", batches, of_batch))
+    found = shared_batches("texts", batches, of_batch)
     return found[torch.tensor([place for batch in batches for place in batch]).argsort()]

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from salhub.data.class_names import first_name
 from salhub.data.labelled_pictures import PictureData, pictures_of, read_labelled_pictures
-from salhub.data.picture_preparation import PicturePreparation, batches_of_pictures
+from salhub.data.picture_preparation import PicturePreparation
 from salhub.data.split_beside import find_split
 from salhub.evaluation.held_out import held_out
-from salhub.evaluation.shared_rows import shared_rows
+from salhub.evaluation.shared_rows import ranges, shared_batches
 from salhub.modeling import refuse_broken_weights
 from salhub.results import Results, Table, measured
 from salhub.tokenizing import token_limit
@@ -255,10 +255,10 @@ def _features_of(
     """Of pictures of some data, (n, D) on the CPU."""
     pictures = pictures_of(data, places, preparation)
 
-    def of_batch(ends: tuple[int, int]) -> Tensor:
-        return image_features(model, preparation(pictures[torch.arange(*ends)])).cpu()
+    def of_batch(rows: range) -> Tensor:
+        return image_features(model, preparation(pictures[torch.tensor(rows)])).cpu()
 
-    return torch.cat(shared_rows("pictures", batches_of_pictures(places, batch_size), of_batch))
+    return shared_batches("pictures", ranges(len(places), batch_size), of_batch)
 
 
 def _seen(model: Any, data: PictureData) -> dict[str, Tensor]:

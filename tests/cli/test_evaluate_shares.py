@@ -15,9 +15,9 @@ from tests.machine import Machine
 
 @pytest.fixture
 def fruit(tmp_path):
-    """Ten pictures of three classes."""
+    """Eleven pictures of three classes, so that the last batch is short."""
     drawn = np.random.default_rng(0)
-    for number in range(10):
+    for number in range(11):
         folder = tmp_path / "fruit" / ("apple", "pear", "plum")[number % 3]
         folder.mkdir(parents=True, exist_ok=True)
         pixels = drawn.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -47,16 +47,16 @@ def test_the_shard_that_is_last_writes_the_file(
     call("evaluate", own_network, *WORDS, "-o", "one.json")
     words = ["evaluate", own_network, *WORDS, "-o", "two.json", "--shard"]
     measured.clear()
-    said = call(*words, "2/2").stdout
+    said = call(*words, "1/2").stdout
     assert said == (
-        "Measured shard 2/2; 3 of 5 rows are missing. The shard that is done last writes "
+        "Measured shard 1/2; 3 of 6 rows are missing. The shard that is done last writes "
         "two.json.\n"
     )
-    [line] = call_json(*words, "1/3")
-    assert line == {"output": None, "shard": "1/3", "missing": 2}
+    [line] = call_json(*words, "3/3")
+    assert line == {"output": None, "shard": "3/3", "missing": 2}
     assert not (tmp_path / "two.json").exists()
     assert "Wrote" in call(*words[:-1]).stdout  # without a part
-    assert measured == [2, 2, 2, 2, 2]
+    assert sorted(measured) == [1, 2, 2, 2, 2, 2]
     one, two = (Results.load(f"{name}.json") for name in ("one", "two"))
     assert without_times(one) == without_times(two).replace("two.json", "one.json")
     assert not list(tmp_path.glob("*.rows")) and not list(tmp_path.glob("*.partial.jsonl"))
@@ -77,7 +77,7 @@ def test_an_evaluation_that_was_stopped_goes_on(call, own_network, fruit, measur
         patch.setattr(PicturePreparation, "logits", stopped)
         call("evaluate", own_network, *WORDS, "-o", "two.json", code=130)
     call("evaluate", own_network, *WORDS, "-o", "two.json")
-    assert measured == [2] * 5
+    assert measured == [2] * 5 + [1]
     one, two = (Results.load(f"{name}.json") for name in ("one", "two"))
     assert without_times(one) == without_times(two)
     # Another picture makes another evaluation.
@@ -87,7 +87,7 @@ def test_an_evaluation_that_was_stopped_goes_on(call, own_network, fruit, measur
         call("evaluate", own_network, *WORDS, "-o", "three.json", code=130)
     Image.new("RGB", (30, 20)).save(fruit / "apple" / "0.png")
     call("evaluate", own_network, *WORDS, "-o", "three.json")
-    assert len(measured) == 8
+    assert len(measured) == 9
 
 
 def test_an_evaluation_whose_rows_cannot_be_shared_is_done_by_one(call, letters, texts, tmp_path):

@@ -13,9 +13,10 @@ from salhub.evaluation.shared_rows import (
     RowSharing,
     RowsMissingError,
     measured_once,
+    ranges,
     rows_shared,
+    shared_batches,
     shared_rows,
-    spans,
 )
 
 
@@ -45,7 +46,7 @@ def the_same(one, other):
 def test_alone_it_is_a_loop(tmp_path):
     assert shared_rows("squares", [3, 1, 2], lambda number: number**2) == [9, 1, 4]
     assert measured_once("time", lambda: 5) == 5
-    assert spans(0, 3) == [] and spans(6, 3) == [(0, 3), (3, 6)]
+    assert ranges(0, 3) == [] and ranges(6, 3) == [range(3), range(3, 6)]
 
 
 def test_processes_that_work_together_all_get_all_rows():
@@ -111,6 +112,27 @@ def test_a_job_goes_on_to_its_next_rows_unless_others_decide_them(tmp_path):
     assert [row for _, row in evaluation(1, done, True)] == [0, 2]
     assert evaluation(0, done, True) != []
     assert evaluation(1, done, True) == [] and len(done) == 8
+
+
+def test_rows_that_hang_on_earlier_ones_are_measured_when_those_are_known(tmp_path):
+    for index in (0, 1, 0):
+        sharing = RowSharing(index, 2, None, RowStore(tmp_path, "it"))
+        with rows_shared(sharing):
+            known = sum(shared_rows("one", range(4), lambda number: 10 * number))
+            rows = shared_rows("two", [(row, known) for row in range(2)], sum)
+    assert rows == [60, 61] and not sharing.missing
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_job_has_room_for_batches_of_any_size_that_it_does_not_know(tmp_path, index):
+    sharing = RowSharing(index, 2, None, RowStore(tmp_path, "it"))
+    with rows_shared(sharing):
+        for number in (1, 5, 7):
+            batches = ranges(number, 3)
+            assert len(shared_batches("rows", batches, lambda rows: torch.zeros(len(rows), 2))) == (
+                number
+            )
+    assert sharing.missing
 
 
 def test_rows_of_anything_else_are_not_taken(tmp_path):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from salhub.data.image_folder import LabelledImageFolder
 from salhub.data.picture_fit import PictureFitter
-from salhub.evaluation.shared_rows import shared_rows, spans
+from salhub.evaluation.shared_rows import ranges, shared_batches
 from salhub.ops.class_scores import apply_score_function, score_function
 from salhub.processing import load_image
 
@@ -58,20 +58,19 @@ class ClassifiedSample:
         self._is_grey = getattr(config, "num_channels", None) == 1
         self.classify = classify
         self.class_labels = torch.tensor([image.class_index for image in folder])
-        batches = spans(len(folder), batch_size)
 
-        def of_batch(ends: tuple[int, int]) -> Tensor:
-            logits = classify(self.pixel_values(range(*ends)))
+        def of_batch(positions: range) -> Tensor:
+            logits = classify(self.pixel_values(positions))
             # The first batch tells; the others would be work for nothing.
             self._check_classes(logits.shape[1])
             return logits
 
         with torch.no_grad():
             # What is explained afterwards is drawn from those that are classified right.
-            parts = shared_rows(
+            batches = ranges(len(folder), batch_size)
+            self.logits = shared_batches(
                 "classifying", batches, of_batch, is_decisive=True, progress=progress
             )
-        self.logits = torch.cat(parts)
         self._check_classes(self.logits.shape[1])
         logger.info("classified %d pictures, top-1 %.3f", len(folder), self.top_accuracy(1))
 

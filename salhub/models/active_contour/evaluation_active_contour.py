@@ -220,9 +220,12 @@ def score_all(
         made = segmenters[title](torch.stack([pictures[place].pixels for place in places]))
         return [torch.from_numpy(np.array(mask, dtype=bool)) for mask in made]
 
+    def fit(_: list[Tensor], unit: tuple[str, list[int]]) -> list[Tensor]:
+        return [torch.zeros(pictures[place].mask.shape, dtype=torch.bool) for place in unit[1]]
+
     units = [(title, places) for title in segmenters for places in _alike(pictures)]
     masks: dict[str, dict[int, np.ndarray]] = {title: {} for title in segmenters}
-    rows = shared_rows("masks", units, of_batch, progress=progress)
+    rows = shared_rows("masks", units, of_batch, fit=fit, progress=progress)
     for (title, places), row in zip(units, rows, strict=True):
         masks[title] |= {place: mask.numpy() for place, mask in zip(places, row, strict=True)}
     return {

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from salhub.data.class_names import first_name
 from salhub.data.labelled_pictures import PictureRows, pictures_of, read_labelled_pictures
-from salhub.data.picture_preparation import PicturePreparation, batches_of_pictures
+from salhub.data.picture_preparation import PicturePreparation
 from salhub.data.split_beside import find_split
-from salhub.evaluation.shared_rows import shared_rows
+from salhub.evaluation.shared_rows import ranges, shared_batches
 from salhub.models.disa.losses import cosine_logits
 from salhub.results import Results, Table, measured
 
@@ -75,10 +75,8 @@ def image_features(
 
     places = torch.arange(len(images))
     if accelerator is None:
-        batches = batches_of_pictures(images, size)
-        found = torch.cat(
-            shared_rows("pictures", batches, lambda ends: of(torch.arange(*ends)).cpu())
-        )
+        batches = ranges(len(images), size)
+        found = shared_batches("pictures", batches, lambda rows: of(torch.tensor(rows)).cpu())
     else:
         with accelerator.split_between_processes(places, apply_padding=True) as own:
             found = accelerator.gather(of(own))[: len(images)].cpu()

@@ -18,7 +18,8 @@ from salhub.data.labelled_pictures import (
 from salhub.data.labelled_split import LabelledSplit
 from salhub.data.picture_preparation import PicturePreparation
 from salhub.data.split_beside import find_file
-from salhub.evaluation.image_classification import add_accuracies
+from salhub.evaluation.image_classification import add_accuracies, shared_logits
+from salhub.evaluation.shared_rows import shared_rows
 from salhub.explaining.modeling_explained_classifier import load_classifier
 from salhub.modeling import attribution_scope
 from salhub.models.salun.forget_set import (
@@ -38,6 +39,7 @@ from salhub.models.salun.unlearning_report import (
 from salhub.models.salun.weight_mask import FILE_NAME, WeightMask, block_of
 from salhub.results import Results, Table, measured
 
+SHARES_ROWS = True
 _THIS, _ORIGINAL, _RETRAINED = "this model", "original", "retrained"
 # Of the fine-tuning that brings forgotten pictures back.
 _BATCH, _LEARNING_RATE = 64, 0.01
@@ -166,7 +168,7 @@ class _Sets:
         self.split, self.preparation = split, preparation
 
     def outputs(self, model: nn.Module, name: str) -> Outputs:
-        return self.preparation.logits(model, self.images[name]), self.labels[name]
+        return shared_logits(self.preparation, model, self.images[name]), self.labels[name]
 
     @property
     def forgotten_classes(self) -> tuple[int, ...]:
@@ -218,12 +220,15 @@ def _relearned(sets: _Sets, models: dict[str, nn.Module]) -> dict[str, int | Non
         return {}
     logits, labels = sets.outputs(models[_ORIGINAL], "forget")
     wanted = 0.9 * float((logits.argmax(-1) == labels).double().mean())
-    return {
-        name: pictures_to_relearn(
-            one, sets.preparation, sets.images["forget"], labels, wanted_accuracy=wanted
+
+    def of_model(unit: tuple[str, float]) -> int | None:
+        network, images = models[unit[0]], sets.images["forget"]
+        return pictures_to_relearn(
+            network, sets.preparation, images, labels, wanted_accuracy=unit[1]
         )
-        for name, one in models.items()
-    }
+
+    units = [(name, wanted) for name in models]
+    return dict(zip(models, shared_rows("relearning", units, of_model), strict=True))
 
 
 def _table_of(reports: dict[str, UnlearningReport], relearned: dict[str, int | None]) -> Table:
@@ -324,13 +329,15 @@ def pictures_to_relearn(
     device = next(network.parameters()).device
     student = copy.deepcopy(network).requires_grad_(True)
     optimizer = torch.optim.SGD(student.parameters(), lr=_LEARNING_RATE, momentum=0.9)
-    for seen in range(0, most + 1, _BATCH):
-        verdicts = preparation.logits(student.eval(), some_of(images, measured)).argmax(-1)
-        if float((verdicts == labels[measured]).double().mean()) >= wanted_accuracy:
-            return seen
-        rows = learned[torch.randint(len(learned), (_BATCH,), generator=generator)]
-        logits = student.train()(preparation(images[rows].to(device))).logits
-        F.cross_entropy(logits, labels[rows].to(device)).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # for dropout
+        for seen in range(0, most + 1, _BATCH):
+            verdicts = preparation.logits(student.eval(), some_of(images, measured)).argmax(-1)
+            if float((verdicts == labels[measured]).double().mean()) >= wanted_accuracy:
+                return seen
+            rows = learned[torch.randint(len(learned), (_BATCH,), generator=generator)]
+            logits = student.train()(preparation(images[rows].to(device))).logits
+            F.cross_entropy(logits, labels[rows].to(device)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
     return None

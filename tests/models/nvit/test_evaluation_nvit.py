@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from salhub.evaluation import image_classification
-from salhub.evaluation.shared_rows import spans
+from salhub.evaluation.shared_rows import ranges
 from salhub.models.nvit import speed
 from salhub.models.nvit.distilling_recipe import load_classifier, load_nvit
 from salhub.models.nvit.evaluation_nvit import evaluate
@@ -81,7 +81,7 @@ def test_without_an_original_the_network_alone_is_measured(folder):
 
 
 def test_two_jobs_measure_what_one_measures(folder, tmp_path, monkeypatch):
-    few = lambda images, batch_size: spans(len(images), 3)  # noqa: E731
+    few = lambda images, batch_size: ranges(len(images), 3)  # noqa: E731
     monkeypatch.setattr(image_classification, "batches_of_pictures", few)
     model, processor = load_classifier(folder / "small")
     settings = {"original": str(folder / "original"), "latency_batch_size": 2, "latency_rounds": 2}

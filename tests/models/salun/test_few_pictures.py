@@ -16,9 +16,12 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
+from salhub.evaluation import image_classification
+from salhub.evaluation.shared_rows import ranges
 from salhub.models.salun.evaluation_salun import evaluate
 from salhub.models.salun.unlearn_module import unlearn as unlearn_module
 from salhub.results import Results
+from tests.evaluation.sharing import check_shared
 from tests.models.salun.small_archive import CLASSES, NUM_TRAIN, load, recipe_of, train, unlearn
 from tests.models.salun.small_archive import write_archive as write
 
@@ -157,3 +160,16 @@ def test_a_network_that_cannot_normalize_a_picture_is_refused_before_the_run(
     network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.InstanceNorm2d(3))
     with pytest.raises(ValueError, match=r"'1' \(InstanceNorm2d\).*larger pictures"):
         recipe.preparation.check_fits(small.images, network)
+
+
+def test_two_jobs_measure_what_one_measures(tmp_path, small, monkeypatch):
+    few = lambda images, batch_size: ranges(len(images), 5)  # noqa: E731
+    monkeypatch.setattr(image_classification, "batches_of_pictures", few)
+    original = str(tmp_path / "original")
+    train(small, original, num_train_epochs=1)
+    recipe = unlearn(small, tmp_path / "out", "ga", model=original, forget="class:red")
+    model = load(tmp_path / "out")
+    check_shared(
+        lambda: evaluate(model, recipe.image_processor, small.data, original=original),
+        tmp_path / "rows",
+    )
