@@ -17,8 +17,10 @@ import torch
 import yaml
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
 
+import salhub
 from salhub.data.samples import sample_path
 from salhub.entries import METHODS
+from salhub.manifest import read_manifest
 from tests.conftest import ROOT
 from tests.machine import Machine
 
@@ -193,8 +195,13 @@ def test_every_page_and_every_method_is_in_the_site():
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     for name in site["hooks"]:
         site = hook(name).on_config(site)
-    listed = set(re.findall(r"[\w/]+\.md", str(site["nav"])))
-    assert listed == {page.relative_to(DOCS).as_posix() for page in PAGES}
+    listed = set(re.findall(r"[\w/-]+\.md", str(site["nav"])))
+    cards = {f"model_cards/{name}.md" for name in read_manifest()}
+    assert listed == {page.relative_to(DOCS).as_posix() for page in PAGES} | cards | {
+        "reference.md"
+    }
+    reference = hook("docs/generated_pages.py").reference()
+    assert set(re.findall(r"^## (\w+)$", reference, re.MULTILINE)) == set(salhub.__all__)
     assert {f"methods/{name}.md" for name in METHODS} <= listed
 
 
