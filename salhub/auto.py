@@ -21,19 +21,19 @@ _TASKS = (
     Task("text-generation", "salhub.pipelines.text_generation", "TextGenerationPipeline", page="salhub.ui.text_generation:TextGenerationPage", is_transformers_own=True, runs_networks=True),
 )
 
-# In the order of the gallery: pictures, texts, scans, films.
+# In the order of the gallery, where the first of two endpoints of one name keeps it.
 _METHODS = (
     Method("normgrad", "arXiv:2004.02866", "normgrad-efficientnet-lite0"),
     Method("salient_relevance", "arXiv:1712.08268", "salient-relevance-efficientnet-lite0"),
     Method("active_contour", "arXiv:2205.11063", "active-contour-saliency"),
-    Method("disa", "arXiv:2505.19373", "disa-tiny-clip-cifar10"),
-    Method("nvit", "arXiv:2110.04869", "nvit-cifar10-050"),
     Method("salun", "arXiv:2310.12508", "salun-resnet8-cifar10"),
+    Method("nvit", "arXiv:2110.04869", "nvit-cifar10-050"),
+    Method("disa", "arXiv:2505.19373", "disa-tiny-clip-cifar10"),
     Method("rep_mtl", "arXiv:2507.21049", "rep-mtl-rooms"),
     Method("lexrank", "10.1613/jair.1523", "lexrank-news-en"),
     Method("verbalizer", "arXiv:2210.07222", "verbalizer-movie-reviews"),
-    Method("slim_llm", "arXiv:2405.14917", "slim-llm-tiny-llama-w2"),
     Method("apiq_saliency", "arXiv:2504.13932", "apiq-saliency-tiny-llama-w2"),
+    Method("slim_llm", "arXiv:2405.14917", "slim-llm-tiny-llama-w2"),
     Method("sdl_seg", "arXiv:2105.02771", "sdl-seg-phantom"),
     Method("editiq", "arXiv:2502.02172", "editiq-stage"),
 )

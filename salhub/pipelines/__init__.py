@@ -28,10 +28,8 @@ def pipeline(model: str | os.PathLike | nn.Module, /, **settings: Any) -> Any:
             keywords.
 
     Returns:
-        The pipeline of the model's task: an `ImageSaliencyPipeline`, an
-        `ImageClassificationPipeline`, an `ImageGenerationPipeline`, an
-        `ImageSegmentationPipeline`, an `ExtractiveSummarizationPipeline`, a
-        `SaliencyVerbalizationPipeline` or a `TextGenerationPipeline`.
+        The pipeline of the model's task, such as an `ImageSaliencyPipeline`. Editors know which one
+        from the name of a shipped model or a method.
 
     Raises:
         UnknownNameError: The model belongs to no method of salhub, or to one without a pipeline.

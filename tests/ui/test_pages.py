@@ -134,7 +134,7 @@ def test_a_gallery_has_a_page_for_every_method_and_tells_endpoints_apart(monkeyp
     # All but the toy have one, and the first shows all of them.
     assert len(set(titles)) == len(titles) == len(METHODS)
     names = {one.api_name for one in blocks.fns.values()}
-    assert {"normgrad", "salient_relevance"} <= names
+    assert {"normgrad", "salient_relevance", "classify", "nvit", "disa", "slim_llm"} <= names
     with pytest.raises(ValueError, match="at least one page"):
         build_gallery({})
 
