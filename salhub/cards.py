@@ -54,7 +54,7 @@ def build_card(name: str) -> str:
     pipeline_class = entry.pipeline_class
     example = facts.example or getattr(pipeline_class, "example", None)
     if example is None:
-        raise CardError(f"The card of {model.full_name} lacks an example; write it in {CARD_FILE}.")
+        raise CardError(f"The card of {model.full_name} has no example; add one to {CARD_FILE}.")
     extra = getattr(pipeline_class, "extra", "")
     lines = [f"pip install 'salhub[{extra}]'"] if extra else []
     if pipeline_class is not None:
@@ -105,7 +105,7 @@ def card_files(name: str) -> dict[str, bytes]:
     for picture in read_facts(name).pictures:
         path = cards_folder() / picture
         if not path.is_file():
-            raise CardError(f"The picture {path} is missing; a run of the recipe makes it.")
+            raise CardError(f"The picture {path} is missing; run the recipe to make it.")
         files[picture] = path.read_bytes()
     licence = model.folder_of("LICENSE") / "LICENSE"
     if licence.is_file():
@@ -165,7 +165,7 @@ def _verdict(name: str) -> str:
 def _pictures(model: BundledModel, facts: Facts) -> Iterator[str]:
     picture = card_picture_name(model.full_name)
     if picture is not None:
-        alternative = facts.picture_text or f"What {model.name} makes of a sample"
+        alternative = facts.picture_text or f"Result of {model.name} on a sample input"
         yield f"![{paragraph(alternative)}]({picture})"
     for file, text in facts.pictures.items():
         yield f"![{paragraph(text)}]({file})\n\n{paragraph(text)}"

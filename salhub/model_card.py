@@ -109,17 +109,17 @@ class Facts:
                 found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
             except yaml.YAMLError as error:
                 text = " ".join(str(error).split())
-                raise CardError(f"{path} is no YAML: {text}.") from None
+                raise CardError(f"{path} is not valid YAML: {text}.") from None
             if not isinstance(found, dict):
-                raise CardError(f"{path} must map facts to what is said of them, one a line.")
+                raise CardError(f"{path} must map facts to their texts, one per line.")
             for key in found.keys() - known:
                 hint = did_you_mean(key, known) or f" Those are {', '.join(sorted(known))}."
-                raise CardError(f"{path} has '{key}', which is no fact of a card.{hint}")
+                raise CardError(f"{path} has '{key}', which is not a fact of a card.{hint}")
             for key, value in found.items():
                 if isinstance(value, float):
                     raise CardError(
-                        f"{path} has the number {value} as '{key}', which may have lost a 0 at its "
-                        "end; write it in quotes."
+                        f"{path} has the number {value} as '{key}', which may have lost a "
+                        "trailing 0; put it in quotes."
                     )
             content |= found
         try:

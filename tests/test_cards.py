@@ -277,7 +277,7 @@ def test_further_pictures_stand_on_the_card_and_go_along(cards, monkeypatch):
     card = build_card(NAME)
     assert "![Bits of the groups.](bits.png)\n\nBits of the groups.\n" in card
     (cards / f"{NAME}.png").write_bytes(b"picture")
-    with pytest.raises(CardError, match=r"bits.png is missing; a run of the recipe makes it"):
+    with pytest.raises(CardError, match=r"png is missing; run the recipe to make it"):
         card_files(NAME)
     (cards / "bits.png").write_bytes(b"bits")
     assert card_files(NAME)["bits.png"] == b"bits"
@@ -395,7 +395,7 @@ def test_the_published_card_is_the_generated_one(name):
 def test_a_fact_that_no_card_shows_is_refused(tmp_path):
     path = tmp_path / "card.yaml"
     path.write_text("intended_uses: tests")
-    with pytest.raises(CardError, match=r"'intended_uses', which is no fact.*'intended_use'"):
+    with pytest.raises(CardError, match=r"has 'intended_uses', which is not a fact of a card"):
         Facts.read(path)
     path.write_text("year: soon")
     with pytest.raises(CardError, match="'year'"):
@@ -406,8 +406,8 @@ def test_a_fact_that_no_card_shows_is_refused(tmp_path):
     ("text", "words"),
     [
         ("arxiv: 2505.19370", "the number 2505.1937 as 'arxiv'.*in quotes"),
-        ("- a list", "must map facts to what is said"),
-        ("tags: [", "is no YAML: while parsing"),
+        ("- a list", "must map facts to their texts, one per line"),
+        ("tags: [", "is not valid YAML: while parsing"),
     ],
 )
 def test_a_file_that_cannot_be_read_as_facts_is_one_sentence(tmp_path, text, words):

@@ -53,31 +53,34 @@ def held_out(name: str, data: Any, test: Tensor, unit: str) -> HeldOut:
         places = split.test if len(split.test) else split.held_out
         if not len(places):
             raise ValueError(
-                f"the model has learned all {len(split.train)} {unit} of {data.name}, and nothing "
-                "was held out; give other data."
+                f"the model was trained on all {len(split.train)} {unit} of {data.name}, and "
+                "nothing was held out; give other data."
             )
         note = (
-            f"Measured on the {len(places)} {unit} of {data.name} that were held out of training; "
-            f"the {len(split.train)} that were learned are left out."
+            f"Measured on the {len(places)} {unit} of {data.name} that were held out of "
+            f"training; the {len(split.train)} training items are left out."
         )
         if repeated := split.data.get("num_held_out_that_are_learned"):
-            note += f" But {repeated} held-out ones are there twice, and were learned as well."
+            note += f" But {repeated} of them also occur in the training data."
         sets = {"test": places}
         if len(split.forgotten):
             sets["forgotten"] = split.forgotten
         return HeldOut(sets, {**described, "split": split.digest[:16]}, note)
     if split is not None and split.data.get("name") == described["name"]:
         raise ValueError(
-            f"{data.name} is no longer what the model was trained on, or was read with other "
-            "columns or class names, so it cannot be told which of it was learned; give the data "
-            "as they were, or new ones in a place of another name."
+            f"{data.name} has changed since training, or was read with other columns or "
+            "class names, so the held-out part is unknown; give the original data, or new "
+            "data under another name."
         )
     places = test if len(test) else torch.arange(len(data))
     which = f"the {len(test)} test {unit}" if len(test) else f"all {len(data)} {unit}"
-    doubt = "it is not known what the model was trained on"
+    doubt = "the training data of the model are unknown"
     if split is not None:
         doubt = f"the model was trained on {split.data.get('name')}"
-    note = f"Measured on {which} of {data.name}; {doubt}, so some of these may have been learned."
+    note = (
+        f"Measured on {which} of {data.name}; {doubt}, so some of them may have been used for "
+        "training."
+    )
     return HeldOut({"test": places}, described, note)
 
 
@@ -154,9 +157,9 @@ def classes_of_model(
     if strange:
         shown = ", ".join(str(id2label[index]) for index in sorted(id2label)[:5])
         raise ValueError(
-            f"'{strange[0]}', a class of {name}, is no class of the model, which has "
-            f"{len(id2label)}: {shown}{', ...' if len(id2label) > 5 else ''}."
-            f"{did_you_mean(strange[0], known)}"
+            f"'{strange[0]}', a class of {name}, is not a class of the model, which has "
+            f"{len(id2label)}: "
+            f"{shown}{', ...' if len(id2label) > 5 else ''}.{did_you_mean(strange[0], known)}"
         )
     order = torch.tensor([known[one] for one in data_names], dtype=torch.long)
     return order[labels]
@@ -194,11 +197,11 @@ def add_by_class(
         other = f"{class_names[most]} ({int(wrong[most])})" if int(wrong[most]) else None
         rows.append([class_names[place], f"{100 * share:.1f}", total, other])
     columns = ["of", "accuracy", "n", "most often mistaken for"]
-    text = "Percent of which the true class is the most likely one; 95 % bootstrap interval."
+    text = "Accuracy in percent, with 95 % bootstrap interval."
     results.tables.append(Table("Accuracy", f"{text} {note}", columns, rows))
     if len(present) > _MOST_CONFUSED:
         return
     taken = [p for p in range(len(class_names)) if p in present or counts[:, p].sum()]
     matrix = [[class_names[p], *(int(counts[p, q]) for q in taken)] for p in present]
-    title = "A row is a true class, a column what it was taken for; numbers of the rows measured."
+    title = "Rows are true classes, columns are predicted classes; the numbers are counts."
     results.tables.append(Table("Confusion", title, ["", *(class_names[q] for q in taken)], matrix))

@@ -128,5 +128,5 @@ def add_accuracies(
         found = results.add_mean(f"accuracy/{name}", right, unit="fraction")
         cell = f"{100 * found.mean:.2f} [{100 * found.low:.2f}, {100 * found.high:.2f}]"
         rows.append([titles[name], cell, len(labels)])
-    note = "Percent of pictures whose true class is the most likely one; 95 % bootstrap interval."
+    note = "Accuracy in percent, with 95 % bootstrap interval."
     results.tables.append(Table(title, note, ["of", "accuracy", "n"], rows))

@@ -86,7 +86,11 @@ class Perplexity:
     def note(self) -> str:
         """How it was measured, in a sentence or two."""
         step = "that follow each other" if self.stride == self.context else f"every {self.stride}"
-        left = f" The last {self.num_dropped} tokens fill no window." if self.num_dropped else ""
+        left = (
+            f" The last {self.num_dropped} tokens do not fill a window and are left out."
+            if self.num_dropped
+            else ""
+        )
         return (
             f"{self.num_predicted} tokens predicted in {len(self.losses)} windows of "
             f"{self.context} tokens, {step}.{left}"
@@ -148,7 +152,9 @@ def perplexity(
     """
     if ids.ndim == 2:
         if stride is not None:
-            raise ValueError("A stride goes through one text; these tokens are cut into windows.")
+            raise ValueError(
+                "stride needs one continuous text, but these tokens are already cut into windows."
+            )
         context, ids = ids.shape[1], ids.flatten()
     _check_windows(len(ids), context, stride)
     _check_network(model, ids, context)
@@ -193,7 +199,7 @@ def _check_windows(number: int, context: int, stride: int | None) -> None:
 def _check_network(model: Any, ids: Tensor, context: int) -> None:
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit is not None and context > limit:
-        raise ValueError(f"context is {context}, and the model takes {limit} tokens.")
+        raise ValueError(f"context is {context}, but the model accepts {limit} tokens.")
     check_tokens(ids, vocab_size_of(model), "The text")
 
 
@@ -303,7 +309,9 @@ def model_bytes(path: str | os.PathLike[str]) -> dict[str, int]:
     path = Path(path)
     files = sorted(path.glob("model*.safetensors")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
-        raise FileNotFoundError(f"There are no weights at {path}; give the folder that holds them.")
+        raise FileNotFoundError(
+            f"There are no weights at {path}; give the folder with the weights."
+        )
     sizes = dict.fromkeys(("linears", "scales", "embeddings", "others"), 0)
     for file in files:
         with file.open("rb") as opened:

@@ -190,10 +190,10 @@ def _add_perplexity(results: Results, found: Perplexity, bytes_per_token: float)
     if bytes_per_token:
         bits = found.bits / bytes_per_token
         results.add_metric("bits_per_byte", bits, n=number, unit="bits")
-        rows.append(["bits a byte", f"{bits:.3f}"])
+        rows.append(["bits per byte", f"{bits:.3f}"])
     note = (
-        f"On {results.data['name']}: {found.note} In brackets the 95 % interval from window to "
-        "window. Perplexities of other tokenizers do not compare; bits a byte do."
+        f"On {results.data['name']}: {found.note} In brackets: 95 % interval over windows. "
+        "Perplexities of different tokenizers are not comparable; bits per byte are."
     )
     results.tables.append(Table("Prediction", note, ["what", "value"], rows))
 
@@ -204,11 +204,11 @@ def _add_costs(results: Results, speed: DecodeSpeed | None, sizes: dict[str, int
     if speed is not None:
         results.add_metric("speed/prefill", speed.prefill, n=speed.repeats, unit="tokens/s")
         results.add_metric("speed/decode", speed.decode, n=speed.repeats, unit="tokens/s")
-        rows.append(["tokens read a second", f"{speed.prefill:.0f}"])
-        rows.append(["tokens written a second", f"{speed.decode:.0f}"])
+        rows.append(["tokens read per second", f"{speed.prefill:.0f}"])
+        rows.append(["tokens written per second", f"{speed.decode:.0f}"])
         notes.append(
-            f"One text at a time, {speed.prompt_tokens} tokens of a prompt and {speed.new_tokens} "
-            f"written greedily; medians of {speed.repeats}."
+            f"One text at a time, with a prompt of {speed.prompt_tokens} tokens and "
+            f"{speed.new_tokens} tokens written greedily; medians of {speed.repeats}."
         )
     for kind, size in sizes.items():
         results.add_metric(f"bytes/{kind}", size, unit="bytes")

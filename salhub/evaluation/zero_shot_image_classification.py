@@ -34,9 +34,9 @@ TEMPLATES = (
 _ROWS = 256
 _TOP = 5
 _NOTE = (
-    "A picture is compared with sentences about every class of its row, and its class is the one "
-    "whose sentences are nearest. Percent of pictures that are right, with 95 % bootstrap "
-    "intervals from picture to picture."
+    "Each picture is compared with sentences about every class of its row, and gets the "
+    "class with the most similar sentences. Accuracy in percent, with 95 % bootstrap "
+    "intervals over pictures."
 )
 
 
@@ -157,8 +157,8 @@ def spoken_names(class_names: Sequence[str]) -> list[str]:
     twice = [name for name, count in Counter(found).items() if count > 1]
     if twice:
         raise ValueError(
-            f"several classes are called '{twice[0]}', so no sentence tells them apart; give them "
-            "different names."
+            f"several classes are called '{twice[0]}', so no sentence can distinguish them; "
+            "give them different names."
         )
     return found
 
@@ -191,7 +191,9 @@ def add_accuracies(
         if len(classes) < 2:  # which cannot be mistaken for another
             continue
         if not is_own.any():
-            logger.warning("There are no pictures of %s classes, so they are left out.", name)
+            logger.warning(
+                "There are no pictures of %s classes, so these classes are left out.", name
+            )
             continue
         right = (classes[logits[is_own][:, classes].argmax(1)] == labels[is_own]).double().numpy()
         own = results.add_mean(f"accuracy/{name}", right, unit="fraction")
@@ -229,7 +231,7 @@ def text_features(
     too_long = [text for text, ids in zip(texts, rows, strict=True) if most and len(ids) > most]
     if too_long:
         logger.warning(
-            "%d of %d sentences are cut to %d tokens, all that the model reads, such as '%s'.",
+            "%d of %d sentences were cut to %d tokens, the limit of the model, such as '%s'.",
             len(too_long), len(texts), most, too_long[0],
         )  # fmt: skip
     limit = {"truncation": True, "max_length": most} if most else {}

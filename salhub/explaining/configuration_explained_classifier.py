@@ -15,7 +15,8 @@ class ExplainedClassifierConfig(NetworkInsideConfig):
 
     Args:
         backbone_config: Configuration of the classifier, when its weights are saved with the model.
-        backbone: Name of the classifier, a folder or a Hub repository, when they are not.
+        backbone: Name of the classifier, a folder or a Hub repository, if its weights are not
+            saved with the model.
         backbone_revision: Revision of `backbone`.
         backbone_subfolder: Folder in the repository of `backbone`.
     """

@@ -53,19 +53,20 @@ class RunArguments:
 
     Args:
         output_dir: Folder for the model, checkpoints, log.jsonl and results.json.
-        seed: Seed of everything that is drawn.
-        cpu: Run on the CPU even where there is a GPU.
-        deterministic: Refuse faster kernels whose sums depend on timing.
-        resume_from_checkpoint: "latest" goes on from the last whole checkpoint in `output_dir`
-            where there is one; or the folder of a checkpoint there; None starts anew. A finished
-            run is not run again.
-        report_to: Trackers beside log.jsonl: "tensorboard", "wandb" or others of Accelerate's.
-        dry_run: Print what would be done and how much memory it takes, and stop before it.
-        overwrite: Start anew in an `output_dir` that holds a run or a model.
-        card_name: What the card calls the model; None for `hub_model_id`, or the folder's name.
-        push_to_hub: Put what the run made on the Hub when it is finished, with the saved login.
-        hub_model_id: Where to: "owner/name".
-        hub_private_repo: Whether a repository created there is private.
+        seed: Random seed.
+        cpu: Run on the CPU even if there is a GPU.
+        deterministic: Do not use faster kernels whose sums depend on timing.
+        resume_from_checkpoint: "latest" resumes from the last intact checkpoint in `output_dir` if
+            there is one; or give the folder of a checkpoint there; None starts a new run. A
+            finished run is not repeated.
+        report_to: Trackers in addition to log.jsonl: "tensorboard", "wandb" or others of
+            Accelerate.
+        dry_run: Print what the run would do and how much memory it needs, and stop.
+        overwrite: Start a new run in an `output_dir` that already holds a run or a model.
+        card_name: Name of the model on its card; None for `hub_model_id`, or the folder's name.
+        push_to_hub: Push the results to the Hub when the run ends, with the saved login.
+        hub_model_id: Repository to push to: "owner/name".
+        hub_private_repo: Whether to create the repository as private.
 
     Raises:
         ValueError: A number out of range, an unknown choice, or options that contradict each other.
@@ -152,23 +153,23 @@ class TrainingArguments(RunArguments):
     processes learns what a run on one learns.
 
     Args:
-        batch_size: Rows of one optimizer step, over all processes.
-        per_device_batch_size: Most rows that a process passes through the model at once; None for
-            its whole part. Gradients of the passes are accumulated.
-        num_train_epochs: Passes over the data.
-        max_train_steps: Optimizer steps after which the run ends, whatever the epochs; None for no
-            such end.
+        batch_size: Number of rows in one optimizer step, over all processes.
+        per_device_batch_size: Maximum number of rows that a process passes through the model at
+            once; None for its whole part. Gradients are accumulated.
+        num_train_epochs: Number of passes over the data.
+        max_train_steps: Maximum number of optimizer steps; it takes precedence over the epochs.
+            None for no limit.
         learning_rate: Highest learning rate.
-        lr_scheduler: How the rate goes on.
+        lr_scheduler: Learning rate schedule.
         lr_warmup_steps: Optimizer steps over which the rate rises from 0.
-        max_grad_norm: Largest norm of the gradient, which is scaled down to it; None for no limit.
+        max_grad_norm: Maximum norm of the gradient, which is scaled down to it; None for no limit.
         mixed_precision: Precision of the passes; "no" for float32.
         checkpointing_steps: Optimizer steps between checkpoints; None for none.
-        checkpoints_total_limit: Checkpoints kept, the latest ones; None for all.
+        checkpoints_total_limit: Number of latest checkpoints to keep; None for all.
         logging_steps: Optimizer steps between lines of the log.
-        validation_steps: Optimizer steps between measurements on what is held out; None for one
-            at the end of every epoch, where the recipe has something held out; 0 for none.
-        keep_best: The model is that of the best validation instead of the last step.
+        validation_steps: Optimizer steps between measurements on held-out data; None for one at
+            the end of every epoch, if the recipe has held-out data; 0 for none.
+        keep_best: Keep the model with the best validation instead of the last one.
 
     Raises:
         ValueError: A number out of range, an unknown choice, or options that contradict each other.

@@ -40,7 +40,7 @@ def size_table(sizes: Mapping[str, int], plain_bytes: int) -> Table:
         [words, sizes[kind], f"{100 * sizes[kind] / whole:.1f} %"] for kind, words in _PARTS.items()
     ]
     rows.append(["all weights in 16 bits each", plain_bytes, f"{100 * plain_bytes / whole:.1f} %"])
-    note = "Bytes of the file as it was written; in memory a model that is unpacked takes more."
+    note = "Bytes of the saved file; in memory, an unpacked model takes more."
     return Table("Size", note, ["part", "bytes", "share"], rows)
 
 
@@ -64,8 +64,8 @@ def error_table(measures: Mapping[str, Mapping[str, float]]) -> Table:
         [name, *(block.get(_ERROR + layer) for layer in layers)] for name, block in measures.items()
     ]
     note = (
-        "How far the outputs of a layer are from those of the full weights, as a share of their "
-        "size, on the calibration text: norm of X(Ŵ - W)ᵀ by norm of XWᵀ."
+        "Change of the outputs of a layer compared with the full weights, relative to their "
+        "size, on the calibration text: norm of X(Ŵ - W)ᵀ divided by norm of XWᵀ."
     )
     columns = ["block", *(layer.rpartition(".")[2] for layer in layers)]
     return Table("Error of each layer", note, columns, rows)
@@ -91,7 +91,7 @@ def load_report(path: Path, build: Callable[[dict[str, Any]], Report]) -> Report
     try:
         return build(json.loads(path.read_text(encoding="utf-8")))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path.name} cannot be read ({error}); get it anew.") from None
+        raise ValueError(f"{path.name} cannot be read ({error}); download it again.") from None
 
 
 def _shortened(content: Any) -> Any:

@@ -39,18 +39,18 @@ class FineTuningArguments(TrainingArguments):
 
     Args:
         model: Checkpoint to start from: a folder, a shipped name or a Hub repository.
-        config: Configuration to start from instead, with weights drawn by the seed: a folder, a
-            JSON file or a name.
-        freeze: What is not trained: "all_but_head"; a number, for the first layers or stages of
-            the network and all before them; or the beginning of a parameter's name, such as
-            "vit.embeddings". Several may be given as a list.
-        freeze_norm_stats: Leave the running statistics of batch normalisation as they are, and
-            normalise by them; None for true with a checkpoint, as few pictures give poor ones.
-        train_val_split: Share of each class that is held out, where the data have no part for
-            validation or test; 0 for none.
+        config: Configuration to start from instead, with random weights: a folder, a JSON file or
+            a name.
+        freeze: Parts that are not trained: "all_but_head"; a number, for the first layers or
+            stages of the network and all before them; or the beginning of a parameter's name, such
+            as "vit.embeddings". Give several as a list.
+        freeze_norm_stats: Use the running statistics of batch normalization unchanged; None for
+            true with a checkpoint, because few pictures give poor statistics.
+        train_val_split: Share of each class to hold out if the data have no validation or test
+            part; 0 for none.
         warmup_ratio: Share of the steps over which the learning rate rises from 0;
-            `lr_warmup_steps` takes its place.
-        weight_decay: Pull of weight matrices towards 0; biases and norms have none.
+            `lr_warmup_steps` overrides it.
+        weight_decay: Weight decay of weight matrices; biases and norms have none.
     """
 
     model: str | None = None

@@ -61,11 +61,11 @@ class PictureArguments(RunArguments):
     """What every recipe that reads labelled pictures takes.
 
     Args:
-        data: Labelled pictures: a folder with a sub-folder for each class, a folder that
-            `save_to_disk` of `datasets` wrote, Parquet, a name on the Hub, or an .npz archive; see
+        data: Labelled pictures: a folder with one sub-folder per class, a folder saved by
+            `save_to_disk` of `datasets`, Parquet, a name on the Hub, or an .npz archive; see
             `read_labelled_pictures`.
-        image_column: Column with the pictures, where there are columns; None to find it.
-        label_column: The same of their classes.
+        image_column: Column with the pictures, if there are columns; None to find it.
+        label_column: Column with the classes, if there are columns; None to find it.
         dataset_config_name: The configuration of a data set on the Hub.
     """
 
@@ -93,7 +93,7 @@ class ClassifierArguments(PictureArguments, TrainingArguments):
         augment: Shift each training picture by up to 4 pixels and mirror half of them.
         optimizer: "sgd" (with momentum) or "adamw".
         momentum: Momentum of "sgd".
-        weight_decay: Pull of the weights towards 0.
+        weight_decay: Weight decay.
     """
 
     augment: bool = False
@@ -182,14 +182,14 @@ class PictureTrainingArguments(ClassifierArguments):
     """Options of `PictureTrainingRecipe`.
 
     Args:
-        num_train_images: Training pictures, as many of each class, drawn by the seed; None for all.
-        num_test_images: The same of the test pictures.
-        leave_out: Training pictures that are not learned, such as "class:3" or "random:0.1" (see
-            `choose_subset`): for a model that never saw them, to compare an unlearned one with.
-        image_size: Side that the pictures are resized to, in pixels; None to leave them as they
-            are.
-        train_val_split: Share of each class that is held out, where the data have no part for
-            validation or test; 0 for none.
+        num_train_images: Number of training pictures, the same for each class, drawn with the
+            seed; None for all.
+        num_test_images: Number of test pictures, drawn in the same way; None for all.
+        leave_out: Training pictures to leave out, such as "class:3" or "random:0.1" (see
+            `choose_subset`): for a model that never saw them, as a reference for unlearning.
+        image_size: Side to which the pictures are resized, in pixels; None to keep their size.
+        train_val_split: Share of each class to hold out if the data have no validation or test
+            part; 0 for none.
     """
 
     num_train_images: int | None = None

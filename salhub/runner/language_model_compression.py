@@ -74,20 +74,20 @@ class CompressionArguments(RunArguments):
 
     Args:
         model: A causal language model: a folder, a shipped name, or a Hub repository.
-        calibration: Text that the model is compressed on: a file, a table or the name of a data
-            set, or a file of tokens, see `calibration_windows`.
+        calibration: Text for the compression: a file, a table or the name of a data set, or a file
+            of tokens, see `calibration_windows`.
         text_column: Column with the documents; None to find it by its heading.
         dataset_config_name: The configuration of a data set on the Hub.
-        num_calibration_windows: Windows of tokens drawn from it by the seed.
-        context_length: Tokens of a window.
-        batch_size: Windows that pass through a block together.
-        bits: Bits of a weight, on average.
-        group_size: Columns that share a scale in each row.
-        quantize_embeddings: "int8" stores the embedding, and a head that shares its weights, in 8
-            bits a value and a scale for each row; None leaves them as they are.
-        test_data: Text that perplexity is measured on before and after; None for none.
-        test_context_length: Tokens of a window of it.
-        num_test_tokens: Tokens of it that are measured; None for all.
+        num_calibration_windows: Number of windows of tokens drawn from it with the seed.
+        context_length: Number of tokens in a window.
+        batch_size: Number of windows that pass through a block together.
+        bits: Bits per weight, on average.
+        group_size: Number of columns that share a scale in each row.
+        quantize_embeddings: "int8" stores the embedding, and a head that shares its weights, with
+            8 bits per value and one scale per row; None does not quantize them.
+        test_data: Text for measuring perplexity before and after; None for none.
+        test_context_length: Number of tokens in a window of the test text.
+        num_test_tokens: Number of tokens of the test text to measure; None for all.
     """
 
     model: str

@@ -33,10 +33,10 @@ class ImageClassificationArguments(FineTuningArguments, PictureTrainingArguments
     """Options of `ImageClassificationRecipe`.
 
     Args:
-        image_size: Side of the network's square input, in pixels; None for that of its image
+        image_size: Side of the network's square input, in pixels; None for the size of its image
             processor. Smaller is faster.
-        augment: Learn a random part of each picture, a third to all of it, mirrored half the time,
-            anew in each epoch.
+        augment: Use a new random part of each picture in each epoch, from a third to all of it,
+            mirrored half of the time.
         optimizer: "adamw" or "sgd" (with momentum).
     """
 

@@ -43,15 +43,14 @@ class TextArguments(RunArguments):
 
     Args:
         data: Labelled texts: a CSV, TSV, JSON lines, JSON or Parquet file, a folder of them or one
-            that `save_to_disk` of `datasets` wrote, or a name on the Hub; see
-            `read_labelled_texts`.
-        text_column: Heading of the texts, or the number of their column where there are no
-            headings; None to find it.
-        label_column: The same of the labels.
-        layout: A data set whose published files have no headings, "ag_news" or "sst2"; None for
-            that which the file is called after.
-        class_names: What the classes are called, in the order of their labels; the labels
-            themselves where none are given.
+            saved by `save_to_disk` of `datasets`, or a name on the Hub; see `read_labelled_texts`.
+        text_column: Heading of the texts, or the number of their column if there are no headings;
+            None to find it.
+        label_column: Heading or number of the column with the labels, in the same way.
+        layout: A data set whose published files have no headings, "ag_news" or "sst2"; None to
+            recognize it by the file name.
+        class_names: Names of the classes, in the order of their labels; the labels themselves by
+            default.
         dataset_config_name: The configuration of a data set on the Hub.
     """
 
@@ -79,9 +78,9 @@ class TextClassificationArguments(TextArguments, FineTuningArguments):
     """Options of `TextClassificationRecipe`.
 
     Args:
-        tokenizer: Of a configuration that has none beside it: a folder or a name.
-        max_length: Most tokens of a text, what is beyond is cut off; None for as many as the model
-            takes, at most 512.
+        tokenizer: Tokenizer for a configuration that has none: a folder or a name.
+        max_length: Maximum number of tokens of a text, which is cut there; None for the limit of
+            the model, at most 512.
     """
 
     tokenizer: str | None = None

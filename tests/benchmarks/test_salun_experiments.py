@@ -163,5 +163,5 @@ def test_an_evaluation_trains_nothing_but_the_probe(tmp_path, small, monkeypatch
     before = {name: value.clone() for name, value in model.state_dict().items()}
     processor = AutoImageProcessor.from_pretrained(tmp_path / "out")
     results = evaluate(model, processor, small.data, original=small.original, attack="none")
-    assert [table.title for table in results.tables][-1] == "Where the mask is open"
+    assert [table.title for table in results.tables][-1] == "Which weights could change"
     assert all((value == before[name]).all() for name, value in model.state_dict().items())

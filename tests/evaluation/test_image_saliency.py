@@ -66,7 +66,10 @@ def test_sample_knows_labels_and_accuracy(sample, classifier):
 
 
 def test_labels_beyond_the_classifier_are_refused(sample):
-    with pytest.raises(ValueError, match="labels up to 3, the classifier knows 2 classes"):
+    with pytest.raises(
+        ValueError,
+        match="pictures have labels up to 3, but the classifier has 2 classes; the folder uses",
+    ):
         ClassifiedSample(
             sample.folder, SquareProcessor(), lambda x: x.mean(dim=(2, 3))[:, :2], progress=False
         )

@@ -60,7 +60,7 @@ def test_windows_that_follow_each_other_predict_all_but_their_first_token(model,
     assert math.log(high / low) == pytest.approx(2 * 1.96 * error, rel=1e-6)
     assert found.note == (
         "45 tokens predicted in 3 windows of 16 tokens, that follow each other. The last 5 tokens "
-        "fill no window."
+        "do not fill a window and are left out."
     )
     cut = perplexity(model, ids[:48].view(3, 16))
     assert torch.equal(cut.losses, found.losses) and cut.context == 16
@@ -115,11 +115,11 @@ def test_windows_that_do_not_fit_are_refused(model, ids, settings, sentence):
 
 
 def test_what_the_model_cannot_take_is_refused(model, ids):
-    with pytest.raises(ValueError, match="context is 65, and the model takes 64 tokens"):
+    with pytest.raises(ValueError, match="context is 65, but the model accepts 64 tokens"):
         perplexity(model, ids.repeat(2), 65)
-    with pytest.raises(ValueError, match=r"from \d+ to \d+, and the model knows those from 0 to"):
+    with pytest.raises(ValueError, match=r"but the model only knows 0 to"):
         perplexity(model, ids + 150, 16)
-    with pytest.raises(ValueError, match="A stride goes through one text"):
+    with pytest.raises(ValueError, match="stride needs one continuous text, but these tokens are"):
         perplexity(model, ids[:48].view(3, 16), stride=4)
     broken = small_llama.network()
     broken.get_parameter("model.layers.1.mlp.up_proj.weight").data[0, 0] = math.nan
@@ -149,7 +149,7 @@ def test_the_speed_is_that_of_greedy_generation_whatever_the_model_would_do(monk
     assert (found.prompt_tokens, found.new_tokens, found.repeats) == (5, 3, 2)
     with pytest.raises(ValueError, match="new_tokens must be at least 1"):
         decode_speed(model, new_tokens=0)
-    with pytest.raises(ValueError, match="context is 65, and the model takes 64"):
+    with pytest.raises(ValueError, match="context is 65, but the model accepts 64 tokens"):
         decode_speed(model, prompt_tokens=32, new_tokens=32)
 
 

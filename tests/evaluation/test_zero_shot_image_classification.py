@@ -86,7 +86,7 @@ def test_accuracy_is_that_of_the_nearest_sentences(model, tmp_path):
         assert (found.value, found.n) == (pytest.approx(float(value)), 12)
         assert found.interval[0] <= found.value <= found.interval[1]
     assert {metric.name for metric in results.metrics} >= set(expected)
-    assert "it is not known what the model was trained on" in results.tables[0].note
+    assert "the training data of the model are unknown" in results.tables[0].note
     assert results.data["templates"] == ["a photo of a {}.", "the {}"]
 
 
@@ -140,7 +140,10 @@ def test_long_names_are_cut_with_a_word(caplog):
     names = ["cat", "a very long name of an old tree that stands beside a house by the sea"]
     found = text_features(clip, words, names, ["a photo of a {}."])
     assert found.shape == (2, 16)
-    assert "1 of 2 sentences are cut to 24 tokens" in caplog.text and "very long" in caplog.text
+    assert (
+        "1 of 2 sentences were cut to 24 tokens, the limit of the" in caplog.text
+        and "very long" in caplog.text
+    )
     torch.testing.assert_close(found.norm(dim=1), torch.ones(2))
 
 

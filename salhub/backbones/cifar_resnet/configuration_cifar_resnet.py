@@ -11,9 +11,11 @@ class CifarResNetConfig(SaliencyConfig):
     `num_labels` (or `id2label`) is that of every classifier of transformers, 2 unless given.
 
     Args:
-        depth: Layers with weights on the longest path, 6n + 2 for n blocks a stage: 8, 20, 32, ...
+        depth: Number of layers with weights on the longest path, 6n + 2 for n blocks per stage: 8,
+            20, 32, ...
         width: Channels of the first of the three stages; each later stage has twice as many.
-        stem_stride: Step of the first convolution, 1 as published or 2 for a quarter of the work.
+        stem_stride: Stride of the first convolution, 1 as published or 2 for a quarter of the
+            work.
         image_size: Side of the square input, in pixels.
         num_channels: Channels of the input picture.
         batch_norm_eps: Added to the variance in batch normalisation, above 0.

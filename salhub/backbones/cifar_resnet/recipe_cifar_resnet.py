@@ -20,7 +20,7 @@ class CifarResNetArguments(PictureTrainingArguments):
     Args:
         depth: Layers with weights, 6n + 2.
         width: Channels of the first stage.
-        stem_stride: Step of the first convolution, 1 or 2.
+        stem_stride: Stride of the first convolution, 1 or 2.
     """
 
     depth: int = 8

@@ -19,14 +19,16 @@ class ConditionalUNetConfig(SaliencyConfig):
         base_channels: Channels of the first level, a multiple of 4; every GroupNorm has a quarter
             as many groups.
         channel_multipliers: Channels of each level, as multiples of `base_channels`.
-        num_res_blocks: Residual blocks of each level, on the way down and again on the way up.
-        attention_resolutions: Sides, in pixels, of the feature maps that self-attention follows
-            each residual block on; [] for none.
+        num_res_blocks: Number of residual blocks of each level, both on the way down and on the
+            way up.
+        attention_resolutions: Sides, in pixels, of the feature maps with self-attention after each
+            residual block; [] for none.
         dropout: Dropout inside the residual blocks, in [0, 1).
         num_classes: Classes, K. Class index K stands for "no class" and has a learned vector too.
         num_train_timesteps: Steps of the noise process, T.
         beta_start: Variance of the noise added in the first step, above 0.
-        beta_end: The same of the last step, from `beta_start` to below 1; linear in between.
+        beta_end: Variance of the noise added in the last step, from `beta_start` to below 1;
+            linear in between.
 
     Raises:
         ValueError: A value out of its range, or sizes that do not go together.

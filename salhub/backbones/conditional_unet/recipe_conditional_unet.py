@@ -38,13 +38,14 @@ class ConditionalUNetArguments(PictureArguments, TrainingArguments):
     """Options of `ConditionalUNetRecipe`.
 
     Args:
-        num_train_images: Training pictures, as many of each class, drawn by the seed; None for all.
-        num_test_images: The same of the test pictures.
-        leave_out: Training pictures that are not learned, such as "class:3", see `choose_subset`.
+        num_train_images: Number of training pictures, the same for each class, drawn with the
+            seed; None for all.
+        num_test_images: Number of test pictures, drawn in the same way; None for all.
+        leave_out: Training pictures to leave out, such as "class:3", see `choose_subset`.
         image_size: Side that the pictures are resized to, in pixels, a multiple of 4.
         base_channels: Channels of the first level, a multiple of 4.
         class_dropout: Share of the pictures whose class is hidden, in [0, 1), for guidance.
-        ema_decay: Of the running average of the weights, which becomes the model; in [0, 1).
+        ema_decay: Decay of the running average of the weights, which becomes the model; in [0, 1).
     """
 
     num_train_images: int | None = None

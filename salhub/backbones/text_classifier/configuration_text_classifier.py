@@ -10,13 +10,13 @@ class TextClassifierConfig(SaliencyConfig):
 
     Args:
         vocab_size: Number of tokens.
-        embedding_size: Numbers of a token's vector, k of the paper.
-        num_filters: Filters of each width, m of the paper.
-        kernel_sizes: Widths of the filters in tokens, h of the paper; none for a classifier of the
-            mean vector alone.
-        dropout: Share of the features left out in training.
-        word_dropout: Share of the tokens left out in training; ours.
-        pad_token_id: Token that fills up shorter texts; it counts for nothing.
+        embedding_size: Size of a token's vector, k in the paper.
+        num_filters: Number of filters of each width, m in the paper.
+        kernel_sizes: Widths of the filters in tokens, h in the paper; empty for a classifier of
+            the mean vector.
+        dropout: Share of the features dropped during training.
+        word_dropout: Share of the tokens dropped during training; ours.
+        pad_token_id: Token that pads shorter texts; it is ignored.
 
     Raises:
         ValueError: A number out of range.

@@ -57,26 +57,26 @@ class TextClassifierArguments(TextArguments, TrainingArguments):
     """Options of `TextClassifierRecipe`.
 
     Args:
-        test_data: Files of further labelled texts, on which the model is only measured.
-        num_train_texts: Training texts drawn from `data` by the seed; None for all that are no test
-            texts.
-        num_test_texts: Test texts drawn from `data`, which are not learned. Where the data have a
-            part for testing or validation, all of that are test texts, and it must be 0.
-        unlabelled_data: Files of texts that word vectors are made from, beside the training texts;
-            their labels, where they have any, are not looked at.
-        teachers: Folders of classifiers of the same classes; sentences of `unlabelled_data` are
-            learned with the mean of their probabilities, beside the training texts.
-        num_pseudo_texts: Most of these sentences.
-        labelled_repeats: Times that each training text is learned in an epoch, with teachers.
-        label_smoothing: Share of the probability that all classes of a training text share.
-        vocab_size: Most tokens.
-        embedding_size: Numbers of a token's vector.
-        num_filters: Filters of each width.
+        test_data: Files of further labelled texts, used only for measuring.
+        num_train_texts: Number of training texts drawn from `data` with the seed; None for all
+            texts that are not test texts.
+        num_test_texts: Number of test texts drawn from `data` and held out of training. If the
+            data have a test or validation part, that part is used instead and this must be 0.
+        unlabelled_data: Files of texts for learning word vectors, in addition to the training
+            texts; any labels are ignored.
+        teachers: Folders of classifiers of the same classes; the mean of their probabilities
+            labels sentences of `unlabelled_data`, which are added to the training texts.
+        num_pseudo_texts: Maximum number of these sentences.
+        labelled_repeats: How often each training text is used per epoch, with teachers.
+        label_smoothing: Share of each label's probability that is spread over all classes.
+        vocab_size: Maximum number of tokens.
+        embedding_size: Size of a token's vector.
+        num_filters: Number of filters of each width.
         kernel_sizes: Widths of the filters in tokens.
-        dropout: Share of the features left out in training.
-        word_dropout: Share of the tokens left out in training.
-        ema_decay: Decay of the running average of the weights, which is the finished model.
-        weight_decay: Pull of all weights but the word vectors towards 0.
+        dropout: Share of the features dropped during training.
+        word_dropout: Share of the tokens dropped during training.
+        ema_decay: Decay of the running average of the weights, which becomes the model.
+        weight_decay: Weight decay of all weights except the word vectors.
     """
 
     test_data: list[str] = field(default_factory=list)

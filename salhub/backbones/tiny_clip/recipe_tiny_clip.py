@@ -55,27 +55,30 @@ class TinyClipArguments(PictureArguments, TrainingArguments):
     """Options of `TinyClipRecipe`.
 
     Args:
-        held_out_classes_every: Every so many classes one is held out: neither its pictures nor
-            captions with its names are learned. 0 for none.
-        num_train_images: Training pictures, as many of each class, drawn by the seed; None for all.
-        num_test_images: The same of the test pictures.
-        train_val_split: Share of each class that is held out, where the data have no part for
-            validation or test; 0 for none.
-        text_teacher: A sentence encoder, a folder or a name on the Hub, that says what names mean;
-            None for none. It is needed for training only.
-        words_per_step: With a teacher, names of ImageNet's classes whose meaning is learned in a
-            step without pictures.
-        image_size: Side of the pictures, in pixels; the central square of others is resized.
+        held_out_classes_every: Hold out one in every so many classes: neither its pictures nor
+            captions with its names are used for training. 0 for none.
+        num_train_images: Number of training pictures, the same for each class, drawn with the
+            seed; None for all.
+        num_test_images: Number of test pictures, drawn in the same way; None for all.
+        train_val_split: Share of each class to hold out if the data have no validation or test
+            part; 0 for none.
+        text_teacher: A sentence encoder, as a folder or a name on the Hub, that teaches the
+            meaning of names; None for none. Only needed for training.
+        words_per_step: With a teacher, number of ImageNet class names learned in a step without
+            pictures.
+        image_size: Side of the pictures, in pixels; the central square of other pictures is
+            resized.
         patch_size: Side of a patch.
-        hidden_size, num_hidden_layers, num_attention_heads: Of the tower for pictures.
-        text_hidden_size, text_num_hidden_layers, text_num_attention_heads: Of that for texts.
-        projection_dim: Numbers of an embedding.
-        vocab_size: Most tokens of the tokenizer.
-        max_position_embeddings: Most tokens of a text.
-        patch_dropout: Share of patches that are left out of each training picture.
-        whole_share: Share of the steps, the last ones, that see all patches.
-        label_smoothing: Share of each answer that is spread over all classes.
-        weight_decay: Pull of the matrices towards 0.
+        hidden_size, num_hidden_layers, num_attention_heads: Sizes of the image encoder.
+        text_hidden_size, text_num_hidden_layers, text_num_attention_heads: Sizes of the text
+            encoder.
+        projection_dim: Size of an embedding.
+        vocab_size: Maximum number of tokens in the vocabulary.
+        max_position_embeddings: Maximum number of tokens of a text.
+        patch_dropout: Share of the patches dropped from each training picture.
+        whole_share: Share of the steps, at the end, that use all patches.
+        label_smoothing: Share of each label that is spread over all classes.
+        weight_decay: Weight decay of the matrices.
     """
 
     held_out_classes_every: int = 10

@@ -36,20 +36,20 @@ class TinyLlamaArguments(TrainingArguments):
     """Options of `TinyLlamaRecipe`.
 
     Args:
-        data: A file of text whose documents stand between blank lines, or a table with a document
-            in every row, see `read_documents`.
+        data: A text file with documents separated by blank lines, or a table with one document per
+            row, see `read_documents`.
         text_column: Column with the documents; None to find it by its heading.
         dataset_config_name: The configuration of a data set on the Hub.
-        held_out_every: Every so many documents one is held out, and only measured.
-        context_length: Tokens of a window; `batch_size` counts windows.
-        vocab_size: Most tokens of the tokenizer.
-        hidden_size: Numbers of a token inside the network.
-        intermediate_size: Of the gated layer of a block.
-        num_hidden_layers: Blocks, one after another.
-        num_attention_heads: Heads of a block.
-        num_key_value_heads: Keys and values that these share.
-        weight_decay: Pull of the matrices towards 0.
-        adam_beta2: Memory of the squared gradients.
+        held_out_every: Hold out one in every so many documents for measuring.
+        context_length: Number of tokens in a window; `batch_size` counts windows.
+        vocab_size: Maximum number of tokens in the vocabulary.
+        hidden_size: Size of a token's vector inside the network.
+        intermediate_size: Size of the gated layer of a block.
+        num_hidden_layers: Number of blocks.
+        num_attention_heads: Number of attention heads per block.
+        num_key_value_heads: Number of key and value heads that these share.
+        weight_decay: Weight decay of the matrices.
+        adam_beta2: Decay of the running average of squared gradients.
     """
 
     data: str

@@ -78,8 +78,9 @@ class ClassifiedSample:
         largest = int(self.class_labels.max())
         if largest >= num_classes:
             raise ValueError(
-                f"the pictures have labels up to {largest}, the classifier knows {num_classes} "
-                "classes; the folder's numbering is not the classifier's."
+                f"the pictures have labels up to {largest}, but the classifier has "
+                f"{num_classes} classes; the folder uses another numbering than the "
+                "classifier."
             )
         self.score_function = score_function(self._config, num_classes)
         if self.score_function == "none":
@@ -128,11 +129,11 @@ class ClassifiedSample:
         num_classes = len(self.class_labels[confident].unique())
         if num_classes < grid_size**2:
             raise ValueError(
-                f"{len(confident)} of {len(self)} pictures are classified right with a "
-                f"probability of at least min_probability={min_probability}, and show "
+                f"{len(confident)} of {len(self)} pictures are classified correctly with a "
+                f"probability of at least min_probability={min_probability}, from "
                 f"{num_classes} classes; a {grid_size}x{grid_size} mosaic needs pictures of "
-                f"{grid_size**2} classes. Lower min_probability, add pictures of other classes, or "
-                "check that the labels are the classifier's (top-1 accuracy is "
+                f"{grid_size**2} classes. Lower min_probability, add pictures of other "
+                "classes, or check that the labels match the classifier (top-1 accuracy is "
                 f"{self.top_accuracy(1):.0%})."
             )
 

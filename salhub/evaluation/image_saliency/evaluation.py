@@ -82,7 +82,7 @@ class Evaluation:
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
         self.results.add_metric(f"seconds/{section}", round(seconds, 1), unit="s")
         self.results.add_metric(f"cpu_seconds/{section}", round(cpu_seconds, 1), unit="s")
-        logger.info("%s took %.1f s, %.1f s of processor", section, seconds, cpu_seconds)
+        logger.info("%s took %.1f s, %.1f s of processor time", section, seconds, cpu_seconds)
 
 
 @contextmanager
@@ -156,7 +156,7 @@ def _mosaic_size(classify: Classify, picture: Tensor, grid_size: int) -> tuple[i
         with torch.no_grad():
             classify(torch.zeros(1, channels, height * grid_size, width * grid_size))
     except (ValueError, RuntimeError):
-        logger.info("the network takes %dx%d only; mosaics are scaled down", height, width)
+        logger.info("the network only accepts %dx%d; mosaics are scaled down", height, width)
         return height - height % grid_size, width - width % grid_size
     return None
 

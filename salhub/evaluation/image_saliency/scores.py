@@ -111,7 +111,7 @@ def explain_all(
                     f"{tuple(class_labels.shape)}, got {tuple(saliency.shape)}."
                 )
             if name in seen:
-                raise ValueError(f"two explainers give a map called {name!r}; rename one.")
+                raise ValueError(f"two explainers return a map called {name!r}; rename one.")
             seen.add(name)
             yield name, _resized(saliency.detach().float().cpu(), pixel_values.shape[2:])
 

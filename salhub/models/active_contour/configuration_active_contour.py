@@ -66,52 +66,55 @@ class SaliencyActiveContourConfig(SaliencyConfig):
     choice [C], as the body of the paper was not to be had.
 
     Args:
-        saliency: [C] What drives the contour: "border", how far pixels are from a plane through the
-            frame of the picture; "ft", frequency-tuned contrast; "sr", spectral residual; "tensor",
-            a map given with every call; or the name of a hub model or a folder, such as
-            "salhub/normgrad-efficientnet-lite0".
-        polarity: [C] Of grey pictures with "border": whether the object is "bright", "dark",
-            "both", or what has most light or shade beyond the frame's noise ("auto").
-        center_prior: [C] Whether the saliency falls off towards the border.
-        restoration: [C] What is taken out of the picture first, each only where it is found:
-            "spikes", "noise", "blur".
-        saliency_scope: [C] Means of the saliency of each side over the whole picture, "global",
-            in a window, "local", or half of each, "both".
-        saliency_fit: [C] "means", squared distance to the means of both sides, as the abstract's
-            words suggest; "likelihood", log odds of the two Gaussians that part its histogram at
-            minimum error, which no contour enters, so that the first one matters little.
+        saliency: [C] Map that drives the contour: "border", the distance of pixels from a plane
+            through the frame of the picture; "ft", frequency-tuned contrast; "sr", spectral
+            residual; "tensor", a map given with every call; or the name of a hub model or a
+            folder, such as "salhub/normgrad-efficientnet-lite0".
+        polarity: [C] For grey pictures with "border": whether the object is "bright", "dark" or
+            "both"; "auto" chooses the side with the most light or shade beyond the frame's noise.
+        center_prior: [C] Whether to reduce the saliency towards the border.
+        restoration: [C] Faults to correct first, each only if it is found: "spikes", "noise",
+            "blur".
+        saliency_scope: [C] Where the mean saliency of each side is computed: in the whole picture
+            ("global"), in a window ("local"), or half of each ("both").
+        saliency_fit: [C] "means", squared distance to the means of both sides, as the abstract
+            suggests; "likelihood", log odds of the two Gaussians that split its histogram with
+            minimum error. The contour does not affect "likelihood", so the start matters little.
         local_energy: [R] "lif", "rsf", "chan_vese" or "none".
-        alpha: [C] Weight of the saliency; the last one where it decays. It counts twice in
-            "two_stage" where the map was given or is a network's.
+        alpha: [C] Weight of the saliency; its final value if it decays. In "two_stage" it counts
+            twice for a map that is given or comes from a network.
         beta: [C] Weight of the local energy.
         nu: [R] Weight of the length of the contour.
         mu: [R] Weight of |grad phi| = 1; time_step * mu below 0.25.
         lambda1: [R] Weight of the outside in "rsf" and "chan_vese".
         lambda2: [R] Weight of the inside.
-        sigma: [R] Deviation of the window of the local energy.
+        sigma: [R] Standard deviation of the window of the local energy.
         sigma_unit: "pixel", or "relative": pixels of a picture whose longer side is 128.
         force_scale: "intensity", forces of a picture in 0..255 as in the papers; "contrast" [C],
-            each divided by the contrast about it and kept in [-1, 1].
+            forces divided by the local contrast and kept in [-1, 1].
         epsilon: [R] Width of the step and delta function.
         time_step: [R] Step of the descent.
-        zeta: [R] Deviation of the Gaussian that smooths phi after each step, of 5 x 5 pixels.
-        zeta_clear: [C] The same for pictures whose saliency varies in the background by at most 7 %
-            of its contrast, where corners can be kept; it rises to `zeta` at 12 %. None for
-            `zeta` alone.
+        zeta: [R] Standard deviation of the 5 x 5 Gaussian that smooths phi after each step.
+        zeta_clear: [C] The same for pictures whose background saliency varies by at most 7 % of
+            its contrast, where corners can be kept; it rises to `zeta` at 12 %. None to always use
+            `zeta`.
         regulariser: "gaussian", or "variational", by nu and mu.
-        bound: [C] phi is kept in [-bound, bound] and moved everywhere alike; None for the delta
-            function, as in the papers, under which phi freezes where it has grown.
-        border: [R] "replicate", or "matlab", the third row copied onto the first, as the RSF code.
+        bound: [C] Keep phi in [-bound, bound] and move it equally everywhere; None to use the
+            delta function, as in the papers, with which phi freezes where it has grown.
+        border: [R] "replicate", or "matlab", which copies the third row onto the first, as in the
+            RSF code.
         schedule: [C] "constant"; "decay", alpha falls to a quarter over the last half of
-            `max_iterations`; "two_stage", saliency alone for `saliency_steps` iterations at weight
-            1, then alpha falls to its value over five and the local energy comes in.
-        saliency_steps: [C] Of "two_stage".
+            `max_iterations`; "two_stage", only saliency with weight 1 for `saliency_steps`
+            iterations, then alpha falls to its value over five iterations and the local energy is
+            added.
+        saliency_steps: [C] Number of iterations of the first stage of "two_stage".
         num_phases: 1 for two regions, 2 for four.
-        init: First contour: "saliency", the threshold of the map; or one of `initial_level_set`.
+        init: Initial contour: "saliency", the threshold of the map; or one of `initial_level_set`.
         initial_height: [R] |phi| of the first level set.
-        max_iterations: Steps at most.
-        tolerance: Share of pixels that may change sides at two checks in a row for it to stop.
-        check_every: Iterations between checks.
+        max_iterations: Maximum number of steps.
+        tolerance: Share of pixels that may change sides in two consecutive checks for the contour
+            to stop.
+        check_every: Number of iterations between checks.
         invert: Whether the foreground is the less salient side.
 
     Raises:

@@ -134,14 +134,14 @@ def evaluate(
 
 
 _QUALITY_NOTE = (
-    "Dice of the mask as it is given, mean over the pictures; HD95 in pixels, its median. 'Better "
-    "side' is the Dice of the mask or of its complement, whichever is better, and 'inverted' how "
-    "often that is the complement."
+    "Mean Dice of the mask as returned; median HD95 in pixels. 'Better side' is the Dice of "
+    "the mask or of its complement, whichever is better, and 'inverted' how often it is the "
+    "complement."
 )
 _PARTS_NOTE = (
-    "Dice. LIF, RSF, Chan-Vese and the functional as the abstract words it run 100 iterations from "
-    "their usual starts. LIF, RSF and Chan-Vese do not say which side is the object: their better "
-    "side is counted."
+    "Dice. LIF, RSF, Chan-Vese and the functional as worded in the abstract run 100 "
+    "iterations from their usual starts. LIF, RSF and Chan-Vese do not say which side is "
+    "the object: their better side is counted."
 )
 
 
@@ -343,11 +343,11 @@ def add_starts(
     results.tables.append(
         Table(
             "First contours",
-            f"{len(pictures)} pictures, each begun from {number} contours: a box, a disk, a frame, "
-            "a checkerboard, a corner and random blobs. Dice, of the better side where a "
-            "model does not say which is the object; and how often the other was given. In this "
-            "model no contour enters the saliency's force, so that little spread is by "
-            "construction.",
+            f"{len(pictures)} pictures, each started from {number} contours: a box, a disk, "
+            "a frame, a checkerboard, a corner and random blobs. Dice of the better side if "
+            "a model does not say which side is the object, and how often it returned the "
+            "other side. In this model the saliency force does not depend on the contour, "
+            "so a small spread is by construction.",
             ["model", "mean Dice", "mean sd", "largest sd", "largest range", "inverted"],
             rows,
         )

@@ -46,15 +46,15 @@ class ActiveContourArguments(TrainingArguments):
     """Options of `ActiveContourRecipe`.
 
     Args:
-        data: A folder with the folders images and masks, whose files are called alike; or "suite",
-            pictures that are drawn.
-        preset: Where the weights start, see `SaliencyActiveContourConfig.from_preset`.
-        unrolled_steps: Steps of the descent.
-        gradient_steps: Steps at its end that gradients pass through; through many more of the
-            presets "plain" and "lif" they grow without limit.
-        held_out: Share of the pictures that is measured on and not learned from, from 0 to below 1.
+        data: A folder with the folders images and masks, with matching file names; or "suite" for
+            drawn pictures.
+        preset: Preset with the initial weights, see `SaliencyActiveContourConfig.from_preset`.
+        unrolled_steps: Number of steps of the descent.
+        gradient_steps: Number of steps at its end that gradients pass through; through many more
+            steps of the presets "plain" and "lif" they grow without limit.
+        held_out: Share of the pictures held out for measuring, from 0 to below 1.
         suite_size: Side of the drawn pictures in pixels.
-        longest_edge: Longer side that larger pictures of a folder are shrunk to.
+        longest_edge: Longer side to which larger pictures of a folder are shrunk.
     """
 
     data: str = SUITE

@@ -26,41 +26,43 @@ class ApiQSaliencyArguments(CompressionArguments):
     Those that are None are as the preset has them.
 
     Args:
-        preset: "published" begins with wide ranges and takes the small learning rates of the
-            released code, which are made for 128 windows and 20 epochs; "recommended" searches the
-            first ranges and takes larger rates, which is better where there are fewer steps.
-        mode: "block" trains the ranges and adapters of a whole block together for what the block
-            gives; "layer" those of one linear layer after another for what the layer gives, with
-            less memory and in more time.
+        preset: "published" starts with wide ranges and uses the small learning rates of the
+            released code, made for 128 windows and 20 epochs; "recommended" searches the initial
+            ranges and uses larger rates, which is better for fewer steps.
+        mode: "block" trains the ranges and adapters of a whole block together to match the output
+            of the block; "layer" trains one linear layer after another to match the output of the
+            layer, with less memory but more time.
         symmetric: Whether the zero of every group is in the middle of its codes.
-        initial_ranges: Where the training of the ranges begins: "search" at those that keep the
-            weights nearest, counted as the regularizer counts them; "wide" a little inside the
-            range of the weights, as published.
-        lora_r: Rank of the adapters; None for 64, or for what `adapter_bits` leaves room for.
-        adapter_bits: Bits that adapters may take for each weight, in place of `lora_r`.
-        lora_alpha: What the product of an adapter is multiplied by, times the rank.
-        target_modules: Which layers have an adapter: "all", "qkv-up-down", or the last parts of
-            their names. All are quantized.
-        weight_epochs: Epochs of the first stage, which only keeps the weights near (wpt).
-        joint_epochs: Of the second, which also keeps the outputs near (mixedt).
-        output_epochs: Of the third, which only keeps the outputs near (opt).
-        lora_learning_rate, clip_learning_rate: Of the adapters, and of the logits of the ranges.
-        weight_decay: Of both; it draws the logits towards ranges of half the size.
-        lr_scheduler: How the rates go on over all stages.
-        aug_loss: Whether outputs are also kept near to what the full block makes of the inputs of
-            the quantized one.
-        saliency: What an error of a weight counts in the regularizer: "fisher" its squared
-            gradient, "none" 1.
-        saliency_file: A file of saliency, see `save_saliency`, that is taken instead of estimating
-            it on the calibration windows.
+        initial_ranges: Initial ranges: "search" for those that keep the weights closest, as
+            measured by the regularizer; "wide" for ranges slightly inside those of the weights, as
+            published.
+        lora_r: Rank of the adapters; None for 64, or for the rank that `adapter_bits` allows.
+        adapter_bits: Bits per weight for the adapters, instead of `lora_r`.
+        lora_alpha: Factor on the product of an adapter, times the rank.
+        target_modules: Layers with an adapter: "all", "qkv-up-down", or the last parts of their
+            names. All layers are quantized.
+        weight_epochs: Epochs of the first stage, which only keeps the weights close (wpt).
+        joint_epochs: Epochs of the second stage, which also keeps the outputs close (mixedt).
+        output_epochs: Epochs of the third stage, which only keeps the outputs close (opt).
+        lora_learning_rate, clip_learning_rate: Learning rates of the adapters and of the logits of
+            the ranges.
+        weight_decay: Weight decay of both; it pulls the logits towards ranges of half the size.
+        lr_scheduler: Schedule of the learning rates over all stages.
+        aug_loss: Whether to also match the outputs of the full block on the inputs of the
+            quantized one.
+        saliency: Weight of an error in the regularizer: "fisher", the squared gradient of the
+            weight; "none", always 1.
+        saliency_file: A file of saliency, see `save_saliency`, used instead of estimating it on
+            the calibration windows.
         reg_lambda: Factor of the regularizer; 0 for plain ApiQ.
-        reg_target: Whether it looks at weights before the adapter is added, or after.
-        reg_layer_multiplier: By what the factor is multiplied from block to block.
-        normalize_saliency: Whether saliency has a mean of 1, errors are relative to the weights,
-            and the regularizer counts in units of the first error of the outputs. If not, it is the
-            plain sum, as released, whose factor depends on the model.
-        quantized_base: A model of salhub's whose weights are in few bits already, of the same
-            `model`; only adapters are trained for it.
+        reg_target: Whether the regularizer applies to weights before or after the adapter is
+            added.
+        reg_layer_multiplier: Factor on `reg_lambda` from one block to the next.
+        normalize_saliency: Whether to scale saliency to a mean of 1, errors relative to the
+            weights, and the regularizer in units of the initial output error. Otherwise it is the
+            plain sum of the released code, whose factor depends on the model.
+        quantized_base: An already quantized salhub model of the same `model`; only adapters are
+            trained for it.
     """
 
     preset: Literal["recommended", "published"] = "recommended"

@@ -24,7 +24,7 @@ def evaluate(model: Any, tokenizer: Any, data_path: Any, **settings: Any) -> Res
     found = {
         "alone": ("bits", mean_bits(model, with_scales=False)),
         "with scales and zeros": ("bits_with_scales", with_scales),
-        "with adapters too": ("bits_with_adapters", with_scales + mean_adapter_bits(model)),
+        "with adapters included": ("bits_with_adapters", with_scales + mean_adapter_bits(model)),
     }
     for name, value in found.values():
         results.add_metric(name, value, unit="bits")
@@ -33,6 +33,6 @@ def evaluate(model: Any, tokenizer: Any, data_path: Any, **settings: Any) -> Res
     if folder is not None and (folder / REPORT_FILE).is_file():
         base_model = CompressionReport.load(folder).base_model
         text_generation.add_base(results, base_model, tokenizer, data_path, **settings)
-    note = "Of the packed layers in the blocks; embedding, norms and head are not counted."
-    results.tables.insert(1, Table("Bits a weight", note, ["what", "value"], rows))
+    note = "Packed layers in the blocks only; embedding, norms and head are not counted."
+    results.tables.insert(1, Table("Bits per weight", note, ["what", "value"], rows))
     return results

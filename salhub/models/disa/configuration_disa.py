@@ -49,55 +49,56 @@ class DiSaConfig(SaliencyConfig):
     decision.
 
     Args:
-        base_model_name_or_path: The CLIP that the prompts are for: a folder, a shipped name or a
-            Hub repository; "./FOLDER" for one that lies beside the prompts.
+        base_model_name_or_path: The CLIP of the prompts: a folder, a shipped name or a Hub
+            repository; "./FOLDER" for one saved with the prompts.
         base_model_revision: Its revision on the Hub.
-        base_config: Sizes of that CLIP, which another one is compared with; set from it.
-        base_fingerprint: Eight numbers of its weights, to tell another CLIP of the same sizes; set
-            from it.
-        class_names: The classes that are answered where a call names none.
-        class_descriptions: Class -> sentences that describe it, which take the place of the
-            templates in the frozen text features [D: their mean].
+        base_config: Sizes of that CLIP, to detect a different one; set from it.
+        base_fingerprint: Eight numbers of its weights, to detect another CLIP of the same sizes;
+            set from it.
+        class_names: Classes used if a call names none.
+        class_descriptions: Class -> sentences that describe it, used instead of the templates for
+            the frozen text features [D: their mean].
         templates: Sentences with "{}" for the name of a class, whose frozen text features are
-            averaged; None for 60 of ours of the kind that the authors of CLIP list [D].
+            averaged; None for 60 of ours, similar to those of CLIP's authors [D].
         text_ensemble: Average the features as they are ("mean_raw") [R] or of length 1
             ("mean_normalized").
         method_preset: The method whose settings the others start from, see `from_preset`.
-        n_ctx_text: Learned vectors in the text, after its first token [R].
-        n_ctx_vision: Learned vectors behind the patches [R].
-        prompt_depth_text: Layers of the text encoder that have learned vectors, the input being the
-            first; later layers pass the last ones on [R].
-        prompt_depth_vision: The same of the image encoder [R].
-        ctx_init: Words that the text vectors start from, as many tokens as there are vectors [R];
+        n_ctx_text: Number of learned vectors in the text, after its first token [R].
+        n_ctx_vision: Number of learned vectors after the patches [R].
+        prompt_depth_text: Number of layers of the text encoder with learned vectors, counting the
+            input as the first; later layers pass the last ones on [R].
+        prompt_depth_vision: The same for the image encoder [R].
+        ctx_init: Initial words of the text vectors, with as many tokens as there are vectors [R];
             None for noise.
-        prompt_std: Standard deviation of vectors that start from noise [R].
-        sr_weight: Of the term that keeps scores near those of the frozen CLIP [P: 1].
-        cir_weight: Of the term that makes crossed pairs of encoders agree [P: 1].
-        lambda_dir: Of the term that turns features towards class prototypes [D: 8 for ViT-B/16; 1
-            for tiny CLIPs].
-        text_l1_weight: Of the mean absolute distance from the frozen text features, of PromptSRC
+        prompt_std: Standard deviation of vectors initialized with noise [R].
+        sr_weight: Weight of the term that keeps scores close to those of the frozen CLIP [P: 1].
+        cir_weight: Weight of the term that makes crossed pairs of encoders agree [P: 1].
+        lambda_dir: Weight of the term that turns features towards class prototypes [D: 8 for
+            ViT-B/16; 1 for tiny CLIPs].
+        text_l1_weight: Weight of PromptSRC's mean absolute distance from the frozen text features
             [R: 25 there; no part of DiSa].
-        image_l1_weight: The same of the image features [R: 10 there; no part of DiSa].
-        kl_reduction: Sum over the classes ("batchmean") [D], or their mean ("numel"), as many times
-            weaker, as PromptSRC has it [R].
-        cir_stop_grad: Which side of the crossed pair is held still: "none", "left" (prompted
+        image_l1_weight: The same for the image features [R: 10 there; no part of DiSa].
+        kl_reduction: Sum over the classes ("batchmean") [D], or their mean ("numel"), which is
+            weaker by the number of classes, as in PromptSRC [R].
+        cir_stop_grad: Side of the crossed pair without gradients: "none", "left" (prompted
             images), "right" (prompted texts), or "symmetric", half of each [D].
         direction: Cosine from the origin ("origin"), from the mean of all prototypes ("centered"),
             or no direction but a distance ("l1"), which the paper argues against [D].
-        saliency: What a patch is weighed by: its likeness to the frozen text of the class ("text"),
-            the attention of the class token ("cls"), both multiplied ("text*cls"), or the controls
+        saliency: Weight of a patch: its similarity to the frozen text of the class ("text"), the
+            attention of the class token ("cls"), their product ("text*cls"), or the controls
             "random" and "inverse" [P: the frozen text guides; D: the map itself].
-        saliency_temperature: Of the softmax over patches in the map "text" [D].
+        saliency_temperature: Temperature of the softmax over patches in the map "text" [D].
         mask_ratio: Share of the patches that the prompted encoder does not see in the crossed term,
             in [0, 1) [D].
         mask_schedule: "constant"; "linear" from 0 over the first half of training; "none" [D].
-        mask_mode: Masked patches are left out ("drop"), are no keys of attention ("attention", the
-            same numbers), or have no content ("zero") [D].
+        mask_mode: Masked patches are removed ("drop"), excluded from the keys of attention
+            ("attention", the same numbers), or emptied ("zero") [D].
         single_pass: Use the masked features in all terms, which saves a pass [D].
-        gpa: Average the prompts over epochs by a Gaussian [R PromptSRC; off in DiSa].
-        gpa_mean: Epoch, from 1, that weighs most; None for three quarters of all [R: 15 of 20].
+        gpa: Average the prompts over epochs with Gaussian weights [R PromptSRC; off in DiSa].
+        gpa_mean: Epoch, from 1, with the largest weight; None for three quarters of all [R: 15 of
+            20].
         gpa_std: Width of that Gaussian in epochs [R].
-        num_prototypes: Class prototypes that are saved with the prompts; set by `set_prototypes`.
+        num_prototypes: Number of class prototypes saved with the prompts; set by `set_prototypes`.
 
     Raises:
         ValueError: A number out of its range, an unknown choice, or settings that contradict.

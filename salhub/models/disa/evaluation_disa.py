@@ -155,8 +155,9 @@ def accuracy_table(rows: list[list[str]]) -> Table:
     """The table of `add_answers` for the card."""
     return Table(
         "Accuracy",
-        "Percent of pictures whose true class is the likeliest of the set's classes, with 95 % "
-        "bootstrap intervals; the frozen CLIP has the mean text features of its templates.",
+        "Percent of pictures whose true class is the most likely one of the set's classes, "
+        "with 95 % bootstrap intervals; the frozen CLIP uses the mean text features of its "
+        "templates.",
         ["set", "classes", "with prompts", "frozen CLIP", "difference", "n"],
         [list(row) for row in rows],
     )
@@ -239,7 +240,7 @@ def evaluate(
     if max_pictures is not None and len(places) > max_pictures:
         order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))
         places = places[order[:max_pictures]].sort().values
-        note += f" Of them {max_pictures} were drawn by the seed."
+        note += f" {max_pictures} of them were drawn with the seed."
     preparation = PicturePreparation(image_processor)
     with measured(results):
         features = image_features(model, preparation, pictures_of(data, places, preparation))
@@ -262,11 +263,13 @@ def _add_parts(
     for title, classes in (("learned", learned), ("new", others)):
         own = torch.isin(labels, torch.tensor(classes)).nonzero()[:, 0]
         if not len(own):
-            logger.warning("There are no pictures of %s classes, so they are left out.", title)
+            logger.warning(
+                "There are no pictures of %s classes, so these classes are left out.", title
+            )
             continue
         if len(classes) == 1:
             logger.warning(
-                "'%s' is the only class that is %s; among itself it is always right, so that is "
+                "'%s' is the only %s class; its accuracy would always be 100 %%, so it is "
                 "left out.", names[classes[0]], title,
             )  # fmt: skip
             continue
@@ -308,8 +311,8 @@ def short_names(names: Sequence[str]) -> list[str]:
     found = [first_name(name) for name in names]
     if len(set(found)) < len(found):
         raise ValueError(
-            "The first names of some classes are the same; leave out first_names, or name them "
-            "apart."
+            "Some classes have the same first name; leave out first_names, or give the "
+            "classes distinct names."
         )
     return found
 
@@ -318,7 +321,7 @@ def _places(name: str, data: Any) -> tuple[Tensor, str]:
     """Pictures that the prompts have not learned, and a sentence that says which."""
     split = find_split(name) if name else None
     if split is not None and split.data.get("fingerprint") == data.describe()["fingerprint"]:
-        return split.test, f"Measured on {len(split.test)} pictures that were not learned."
+        return split.test, f"Measured on {len(split.test)} held-out pictures."
     test = data.is_test.nonzero()[:, 0]
     if len(test):
         return test, f"Measured on the {len(test)} test pictures of {data.name}."

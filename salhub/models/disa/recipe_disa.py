@@ -88,51 +88,50 @@ class DiSaArguments(PictureArguments, TrainingArguments):
         base: The CLIP: a folder, a shipped name or a Hub repository.
         base_revision: Its revision on the Hub.
         preset: "disa", "promptsrc", "ivlp" or "coop".
-        protocol: "few_shot" learns all classes; "base_to_novel" learns the first half of them, and
-            is tested on the others as well, each half among its own names.
-        shots: Pictures of each class that are learned [R: 16]; null for all.
-        transfer: Further labelled pictures that the prompts are tested on, with their own classes:
-            other data sets, or the same classes in another domain. Prompts are then 3 layers deep
-            where nothing is said [R].
-        split_file: The split of CoOp for these data, split_zhou_NAME.json; `data` is then the
-            folder that its paths start from.
-        class_names: What CLIP reads for each class, in the order of the classes in the data, where
-            their names are short forms or of another language; none for the names themselves.
-        first_names: Of names with commas, as WordNet has them, read only the first.
-        augment: Learn a random part of each picture, 8 % of its area to all of it, mirrored half
-            the time, anew in each epoch [R].
-        momentum, weight_decay: Of stochastic gradient descent [R].
-        warmup_epochs: Epochs over which the learning rate rises from 0; the relatives hold it at
-            1e-5 for one.
-        save_prototypes: Keep the class prototypes with the prompts, which nothing but further
-            training needs.
-        n_ctx_text: Learned vectors in the text; none of the following for what the preset says, see
-            `DiSaConfig`.
-        n_ctx_vision: Learned vectors behind the patches.
+        protocol: "few_shot" trains on all classes; "base_to_novel" trains on the first half and
+            tests both halves, each among its own names.
+        shots: Number of training pictures per class [R: 16]; null for all.
+        transfer: Further labelled pictures for testing the prompts, with their own classes: other
+            data sets, or the same classes in another domain. Prompts are then 3 layers deep by
+            default [R].
+        split_file: CoOp's split of these data, split_zhou_NAME.json; `data` is then the folder
+            that its paths start from.
+        class_names: Names that CLIP reads for the classes, in the order of the classes in the
+            data, if their own names are short forms or in another language.
+        first_names: Use only the first of several names separated by commas, as in WordNet.
+        augment: Use a new random part of each picture in each epoch, from 8 % of its area to all
+            of it, mirrored half of the time [R].
+        momentum, weight_decay: Settings of stochastic gradient descent [R].
+        warmup_epochs: Epochs over which the learning rate rises from 0; related methods keep it at
+            1e-5 for one epoch.
+        save_prototypes: Save the class prototypes with the prompts; only further training needs
+            them.
+        n_ctx_text: Number of learned vectors in the text. This and the following options default
+            to the preset, see `DiSaConfig`.
+        n_ctx_vision: Number of learned vectors after the patches.
         prompt_depth_text: Layers of the text encoder that have their own vectors.
         prompt_depth_vision: Layers of the image encoder that have their own vectors.
-        ctx_init: Words that the text vectors start from, as many tokens as there are vectors.
-        sr_weight: Weight of the scores that stay near those of the frozen CLIP.
-        cir_weight: Weight of the crossed pairs that agree.
-        lambda_dir: Weight of the direction to class prototypes.
-        text_l1_weight: Weight of the distance from the frozen text features, of PromptSRC.
-        image_l1_weight: Weight of the distance from the frozen picture features, of PromptSRC.
-        kl_reduction: "batchmean", or "numel", by which divergences are as many times weaker as
-            there are classes.
-        cir_stop_grad: The side of the crossed pair that is held still: "none", "left" (prompted
+        ctx_init: Initial words of the text vectors, with as many tokens as there are vectors.
+        sr_weight: Weight of the term that keeps scores close to those of the frozen CLIP.
+        cir_weight: Weight of the term that makes crossed pairs agree.
+        lambda_dir: Weight of the term for the direction to class prototypes.
+        text_l1_weight: Weight of PromptSRC's distance from the frozen text features.
+        image_l1_weight: Weight of PromptSRC's distance from the frozen picture features.
+        kl_reduction: "batchmean", or "numel", which divides divergences by the number of classes.
+        cir_stop_grad: Side of the crossed pair without gradients: "none", "left" (prompted
             pictures), "right" (prompted texts), or "symmetric".
-        direction: "origin", "centered", or "l1" for a distance in place of a direction.
+        direction: "origin", "centered", or "l1" for a distance instead of a direction.
         saliency: The map of the mask: "text", "cls", "text*cls", or the controls "random" and
             "inverse".
-        mask_ratio: Share of the patches that the masked pass does not see, 0 and more, below 1.
+        mask_ratio: Share of the patches hidden in the masked pass, from 0 to below 1.
         mask_schedule: "constant", "linear" from 0 over the first half, or "none".
-        mask_mode: Masked patches are left out ("drop"), are no keys ("attention"), or have no
-            content ("zero").
+        mask_mode: Masked patches are removed ("drop"), excluded from the keys ("attention"), or
+            emptied ("zero").
         single_pass: Use the masked features in all terms, which saves a pass.
-        gpa: Average the prompts over epochs by a Gaussian.
-        gpa_mean: The epoch, from 1, that weighs most; none for three quarters of all.
+        gpa: Average the prompts over epochs with Gaussian weights.
+        gpa_mean: Epoch, from 1, with the largest weight; None for three quarters of all.
         gpa_std: Width of that Gaussian in epochs.
-        templates: Sentences with "{}" for the frozen text features; none for 60 of ours.
+        templates: Sentences with "{}" for the frozen text features; None for 60 of ours.
     """
 
     base: str

@@ -85,85 +85,85 @@ class EditIQConfig(SaliencyConfig):
     are scaled to others; numbers of cameras are pixels of a film of 1080 lines.
 
     Args:
-        understanding: [C] Who reads the lines: "rules", English ones without weights;
-            "transformers", a chat model; or "none", the speaker alone.
+        understanding: [C] How the lines are read: "rules" for English, without a model;
+            "transformers", a chat model; or "none", only the speaker.
         language_model: A folder or a Hub repository of a chat model, for "transformers".
-        saliency: [C] Where the picture draws the eye: "motion+contrast", "none", or the name of an
-            image saliency model of the hub or a folder, such as
-            "salhub/normgrad-efficientnet-lite0".
-        saliency_rate: [C] Maps a second, interpolated between.
-        saliency_width: [C] Width of the pictures they are made of, in pixels.
-        saliency_decay: [C] Share of the map before that a map keeps, at 5 maps a second.
-        saliency_sharpness: [C] Power that people's shares of the eye are raised to, so that one who
-            moves stands out from those who are merely there.
-        aspect_ratio: Of the crops, such as "16:9".
-        subset_policy: [C] Groups that have a shot: "contiguous", neighbours, or [M] "all".
-        full_shots: [C] Whether single actors have a full shot beside the medium one.
-        group_size: [C] "MS" or "FS", for groups.
+        saliency: [C] Where viewers look: "motion+contrast", "none", or the name of an image
+            saliency model of the hub or a folder, such as "salhub/normgrad-efficientnet-lite0".
+        saliency_rate: [C] Maps per second, interpolated in between.
+        saliency_width: [C] Width of the pictures for these maps, in pixels.
+        saliency_decay: [C] Share of the previous map that a map keeps, at 5 maps per second.
+        saliency_sharpness: [C] Power applied to people's shares of the saliency, so that a person
+            who moves stands out from others.
+        aspect_ratio: Aspect ratio of the crops, such as "16:9".
+        subset_policy: [C] Groups that have a shot: "contiguous" (neighbours) or [M] "all".
+        full_shots: [C] Whether single actors have a full shot in addition to the medium one.
+        group_size: [C] Shot size of groups, "MS" or "FS".
         medium_factor: [C] Share of a body's height that a medium shot shows.
         medium_head_room: [C] Share of a body's height above the head.
         full_factor: [C] Share of a body's height that a full shot shows.
         full_head_room: [C] Share of a body's height above the head in a full shot.
-        look_room: [M] Share of half the crop's width by which the outermost actors stand off the
-            middle, with room in the direction in which they look.
-        smallest_crop: [C] Least half height of a crop, as a share of the frame's height.
+        look_room: [M] Distance of the outermost actors from the middle, as a share of half the
+            crop's width, with room in the direction they look.
+        smallest_crop: [C] Smallest half height of a crop, as a share of the frame's height.
         containment: [C] Whether crops must hold the actors they are framed for.
-        smooth_tracks: [C] Seconds of the running median of the boxes.
+        smooth_tracks: [C] Length of the running median of the boxes, in seconds.
         camera_first, camera_second, camera_third: [M] Weights of the differences of a camera's
-            path; 500, 0, 500 there, 50, 0, 100 here [C], as it lags less.
+            path; 500, 0, 500 there, 50, 0, 100 here [C], because it lags less.
         camera_first_groups, camera_third_groups: [G] Weights of the differences of a
             group's camera path; None for those of single actors.
         camera_still: [M] Weight of a camera's motion while its actors are still.
-        still_speed: [M] Pixels a frame below which they are.
+        still_speed: [M] Speed in pixels per frame below which actors are still.
         camera_overtake: [M] Weight of a camera being faster than its actors.
-        camera_outside: [M] Weight of other people at the edge of a crop, to be out or in.
-        clear_distance: [M] Pixels that others are away to be kept out.
-        composition: [G] How a group is worth what its actors are: the least of them, "least",
+        camera_outside: [M] Weight of keeping other people at the edge of a crop either in or out.
+        clear_distance: [M] Distance in pixels at which others are kept out.
+        composition: [G] How the value of a group follows from its actors: their minimum, "least",
             which is GAZED's rule divided by its growth [C], or "recursive", undivided.
-        show_weight: [C] Share of the dialogue potential that the shots named by whoever read the
-            lines have.
+        show_weight: [C] Share of the dialogue potential for shots that the reader of the lines
+            names.
         addressee_importance, reactor_importance, reacting_speaker_importance, other_importance:
             [C] Importance of actors, where the speaker's is 1.
-        dialogue_smoothing: [C] Seconds of the box that importance is smoothed by.
-        dialogue_advance: [C] Seconds by which it comes before the line.
-        wide_prior: [C] Worth of the wide shot.
-        wide_value: [C] The same where everybody is addressed, and at the beginning.
-        establishing: [C] "first", the first shot is wide and as long as it is worth it; "only", a
-            wide shot of `establishing_seconds` and none after it; "off".
+        dialogue_smoothing: [C] Length of the box that smooths importance, in seconds.
+        dialogue_advance: [C] How many seconds importance starts before the line.
+        wide_prior: [C] Value of the wide shot.
+        wide_value: [C] Value of the wide shot when everybody is addressed, and at the beginning.
+        establishing: [C] "first", the first shot is wide and lasts as long as it is worth it;
+            "only", a wide shot of `establishing_seconds` and none after it; "off".
         establishing_seconds: [C] Seconds at the beginning in which the wide shot has `wide_value`.
-        reestablish_after: [C] Seconds without a reason for a wide shot, after which the next pause
-            is one; 0 for never.
-        pause_seconds: [C] Pauses up to so long belong to the lines on both sides, half to each.
+        reestablish_after: [C] Seconds without a wide shot after which the next pause allows one; 0
+            for never.
+        pause_seconds: [C] Pauses up to this length are split between the lines before and after.
         reaction_after: [C] Seconds of a speech after which its listener is shown.
-        reaction_seconds: [C] How long.
-        exchange_seconds: [C] Lines that alternate faster are shown in one shot of both.
-        silence_seconds: [C] Without a line for so long, nobody's speech counts.
+        reaction_seconds: [C] How many seconds the listener is shown.
+        exchange_seconds: [C] Lines that alternate faster than this are shown in one shot of both
+            people.
+        silence_seconds: [C] After so many seconds without a line, no speech counts.
         unary: [C] Cost of a potential p: "logarithmic", -ln(epsilon + p), or [G] "linear".
         epsilon: [C] See `unary`.
         unary_unit: "second", scaled to the frame rate [C], or [G] "frame".
         cost_unit: [C] "absolute", or [G] "largest_unary": other terms are multiples of it.
         dialogue_weight, saliency_weight: [C] Weights of the potentials.
         quiet_dialogue_weight, quiet_saliency_weight: [C] Weights of the potentials in silences.
-        misframing_weight: [G] Of people who are cut by the frame.
-        transition_weight: [G] Of every cut.
-        same_actors_factor: [C] How many times more a cut costs between sizes of the same actors, or
-            between shots in which two people have changed sides.
+        misframing_weight: [G] Weight of people cut by the frame.
+        transition_weight: [G] Cost of every cut.
+        same_actors_factor: [C] Factor on the cost of a cut between sizes of the same actors, or
+            between shots in which two people have swapped sides.
         overlap: "iou", of both crops [C], or [G] "target", the share of the new crop.
-        overlap_weight: [G] Of a jump cut.
-        overlap_low, overlap_high: [C] Overlaps from which on it costs something, and all.
+        overlap_weight: [G] Weight of a jump cut.
+        overlap_low, overlap_high: [C] Overlaps at which the cost begins and is complete.
         rhythm: "sigmoid" [G], "lognormal", a prior of shot lengths [G], "gazed", as coded by its
             first author, or "off".
         shortest_shot, longest_shot: [G] Seconds that a shot should have.
         cut_weight, stay_weight: [G] Weights of cutting early and of staying long.
         mode_seconds, spread: [G] Mode and deviation of the logarithm of "lognormal".
-        minimum_shot: [C] Seconds that a shot must have.
-        snap: [C] Seconds after the beginning of a line in which there must be no cut.
-        solver: "exact", or [G] "greedy_tau", the first-order programme.
-        decisions_per_second: [C] In films of more than `decimate_after` seconds.
-        decimate_after: [C] Seconds.
-        tracker_rate: [C] Pictures a second that the tracker looks at.
-        tracker_width: [C] Their longer side in pixels.
-        longest_gap: [C] Seconds without a box that are filled.
+        minimum_shot: [C] Seconds that a shot must last.
+        snap: [C] Seconds after the beginning of a line without a cut.
+        solver: "exact", or [G] "greedy_tau", first-order optimization.
+        decisions_per_second: [C] Decisions per second in films longer than `decimate_after`.
+        decimate_after: [C] Length of a film in seconds.
+        tracker_rate: [C] Frames per second that the tracker uses.
+        tracker_width: [C] Longer side of these frames in pixels.
+        longest_gap: [C] Longest gap without a box that is filled, in seconds.
 
     Raises:
         ValueError: A setting out of its range, or settings that contradict each other.

@@ -216,9 +216,9 @@ def _add_tables(results: Results, found: Mapping[str, list[dict[str, float]]]) -
     order = [*CONTROLS, GAZED, "saliency only", "dialogue only", "first-order programme", FULL]
     count = len(found[FULL])
     note = (
-        f"Means over {count} films. Soft accuracy: frames whose shot is accepted by the reference, "
-        "or shows half or more of the same people; the wide shot counts for itself alone. Greedy "
-        "takes the shot of the largest potential at each frame."
+        f"Means over {count} films. Soft accuracy: frames whose shot is accepted by the "
+        "reference, or shows at least half of the same people; the wide shot only matches "
+        "itself. Greedy takes the shot with the largest potential at each frame."
     )
     rows = [_row(name, found[name]) for name in order if name in found]
     results.tables.append(Table("Edits", note, ["edit", *_COLUMNS.values()], rows))

@@ -44,12 +44,12 @@ class EditIQArguments(TrainingArguments):
     """Options of `EditIQRecipe`.
 
     Args:
-        data: A folder of films with edits, see `read_examples`; or "stage", scenes that are drawn.
-        preset: Where the weights start, see `EditIQConfig`.
-        held_out: Share of the films that is measured on and not learned from, from 0 to below 1.
-        num_scenes: Scenes that are drawn.
+        data: A folder of films with edits, see `read_examples`; or "stage" for drawn scenes.
+        preset: Preset with the initial weights, see `EditIQConfig`.
+        held_out: Share of the films held out for measuring, from 0 to below 1.
+        num_scenes: Number of drawn scenes.
         seconds: Length of each.
-        margin: Cost by which a second with a wrong shot has to be dearer.
+        margin: Extra cost that a second with a wrong shot must have.
     """
 
     data: str = STAGE

@@ -12,47 +12,48 @@ class LexRankConfig(SaliencyConfig):
     """Settings of `LexRankModel`: what resembles what, and how a summary is chosen.
 
     Args:
-        representation: What sentences are compared by: "tfidf", words weighted by how rare they
-            are; "embedding", vectors of `encoder`; "hybrid", both.
+        representation: How sentences are compared: "tfidf", words weighted by their rarity;
+            "embedding", vectors of `encoder`; "hybrid", both.
         centrality: "lexrank", the random walk, or "degree", the number of neighbours.
-        threshold: Similarity that two sentences must exceed to be neighbours, in [0, 1); None for
-            the continuous method, in which every similarity counts as much as it is. The paper
-            finds 0.1 best for clusters of news.
-        cluster_threshold: The same where several documents are ranked together; None for
+        threshold: Similarity that two sentences must exceed to be linked, in [0, 1); None for the
+            continuous method, which weights each link by its similarity. The paper finds 0.1 best
+            for clusters of news.
+        cluster_threshold: The same when several documents are ranked together; None for
             `threshold`.
-        damping: Probability of following a link of the graph rather than jumping to any sentence,
-            above 0 and at most 1. The paper's 0.85 is this one, whatever its formula calls d.
+        damping: Probability of following a link of the graph instead of jumping to any sentence,
+            above 0 and at most 1. The paper's 0.85 is this value, although its formula uses d
+            differently.
         tolerance: Sum of absolute changes of the probabilities at which the power method stops.
-        max_iterations: Steps after which it stops anyway.
-        solver: "dense", a matrix of all pairs; "sparse", of neighbours; "matrix_free", of none,
-            for the continuous method; or "auto".
-        top_edges: Most neighbours that each sentence chooses; None for all.
+        max_iterations: Maximum number of steps.
+        solver: "dense" stores all pairs; "sparse" only neighbours; "matrix_free" none, for the
+            continuous method; or "auto".
+        top_edges: Maximum number of neighbours per sentence; None for all.
         normalize: Scores with sum 1 ("sum"), largest 1 ("max", as the paper prints them) or mean 1
             ("mean").
-        idf: What rareness is counted in: the "collection" that the model was fitted on, the
-            "cluster" that is ranked, or "uniform" for no difference.
-        lowercase: Whether "The" and "the" are one word.
-        stopwords: Language of a list that comes with salhub, such as "en"; words; or None.
-        stemmer: Language of a Snowball stemmer, such as "english"; None for words as they are.
-        language: Code of the language, such as "en", for the ends of sentences.
+        idf: Where word rarity is counted: in the "collection" that the model was fitted on, in the
+            "cluster" that is ranked, or "uniform" to ignore it.
+        lowercase: Whether "The" and "the" are the same word.
+        stopwords: Language of a built-in list, such as "en"; a list of words; or None.
+        stemmer: Language of a Snowball stemmer, such as "english"; None for no stemming.
+        language: Code of the language, such as "en", for splitting sentences.
         splitter: "sentencex", or "punctuation", which needs no further package.
         encoder: Sentence encoder: a folder or a Hub repository that AutoModel loads.
         pooling: How its states become one vector: "mean" or "cls".
-        negative: What becomes of cosines below 0: "clip" makes them 0, "shift" uses (1 + cos) / 2;
+        negative: How cosines below 0 are handled: "clip" makes them 0, "shift" uses (1 + cos) / 2;
             None refuses them.
-        lexical_weight: Share of the words in "hybrid", 0 to 1.
-        centrality_weight: Weight of the centrality, scaled to [0, 1], in the score; beside
-            `position_weight` only.
-        position_weight: Weight of the position, 1 for the first sentence of a document, falling
-            linearly.
+        lexical_weight: Share of the words in "hybrid", from 0 to 1.
+        centrality_weight: Weight of the centrality, scaled to [0, 1], in the score; only used with
+            `position_weight`.
+        position_weight: Weight of the position, which is 1 for the first sentence of a document
+            and falls linearly.
         min_sentence_words: Sentences with fewer words get the score 0; the paper uses 9.
-        redundancy: How sentences that repeat a chosen one are held back: "cosine" skips those
-            that resemble one by more than the limit, "csis" lowers their score by the share of
-            common words, "mmr" by the similarity; or None.
+        redundancy: How repetitions are avoided: "cosine" skips sentences whose similarity to a
+            chosen one exceeds the limit, "csis" lowers their score by the share of common words,
+            "mmr" by the similarity; or None.
         redundancy_limit: Limit of "cosine", and weight of the penalty of "mmr"; 0 to 1.
-        vocab_size: Words of the fitted collection; set by `fit_idf`.
+        vocab_size: Number of words of the fitted collection; set by `fit_idf`.
         vocab_bytes: Bytes that they take; set by `fit_idf`.
-        num_documents: Texts of the fitted collection; set by `fit_idf`.
+        num_documents: Number of texts of the fitted collection; set by `fit_idf`.
 
     Raises:
         ValueError: A setting out of its range, or an unknown choice.

@@ -62,7 +62,7 @@ def _item(line: str, name: str) -> SummarizationItem:
         entry: Any = json.loads(line)
         item = SummarizationItem(tuple(entry["sentences"]), tuple(entry["references"]))
     except (json.JSONDecodeError, KeyError, TypeError):
-        raise ValueError(f"{name} has no lists 'sentences' and 'references'.") from None
+        raise ValueError(f"{name} lacks the lists 'sentences' and 'references'.") from None
     if not item.sentences or not item.references:
         raise ValueError(f"{name} needs at least one sentence and one reference.")
     return item
@@ -192,11 +192,10 @@ def compare_rankers(
         cells = [f"{mean:.1f}" for mean in (*means, behind)]
         rows.append([name, *cells[:-1], "" if scores is first else cells[-1]])
     text = (
-        f"Percent, {len(items)} items, summaries of {budget} words: sentences are added until the "
-        "budget is reached, put in the order of the text and cut. F1 is that of the best "
-        "reference. "
-        "95 % bootstrap intervals over the items; the last column is the paired difference in R-1 "
-        f"from the first row. {note}"
+        f"Percent, {len(items)} items, summaries of {budget} words: sentences are added "
+        "until the budget is reached, sorted in the order of the text and cut. F1 is "
+        "measured against the best reference. 95 % bootstrap intervals over the items; the "
+        f"last column is the paired difference in R-1 from the first row. {note}"
     )
     columns = ["", *_TITLES, "R-1, difference"]
     results.tables.append(Table(title, text.strip(), columns, rows))

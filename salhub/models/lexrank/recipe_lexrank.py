@@ -21,12 +21,12 @@ class LexRankArguments(RunArguments):
 
     Args:
         data: Collection of texts, see `read_texts`.
-        text_column: Heading of the column with the texts, where there are columns.
-        min_documents: Words of fewer texts are forgotten, see `fit_idf`.
-        max_words: The most frequent words that are kept; None for all.
+        text_column: Heading of the column with the texts, if the file has columns.
+        min_documents: Forget words that occur in fewer texts, see `fit_idf`.
+        max_words: Number of most frequent words to keep; None for all.
         language: Code of the language, such as "en".
-        lowercase: Whether "The" and "the" are one word.
-        stopwords: Language of a list of words that are left out; None for none.
+        lowercase: Whether "The" and "the" are the same word.
+        stopwords: Language of a list of words to leave out; None for none.
         stemmer: Language of a Snowball stemmer; None for none.
     """
 

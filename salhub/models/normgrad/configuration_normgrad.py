@@ -29,31 +29,31 @@ class NormGradConfig(ExplainedClassifierConfig):
         method: Published method: "norm_grad", "norm_grad_selective", "norm_grad_proper",
             "gradient", "gradient_sum", "deconvnet", "guided_backprop", "grad_x_input",
             "linear_approx", "hires_cam", "cam", "grad_cam", "grad_cam_signed".
-        extract: Imagined layer whose parameter gradient is looked at: "bias", "scaling", "conv1x1",
+        extract: Imagined layer whose parameter gradient is used: "bias", "scaling", "conv1x1",
             "conv3x3" or "conv3x3_depthwise".
         aggregate: How a position's share becomes one number: "sum", "norm", "filter_norm", "max",
             "max_abs" or "abs_sum".
         layers: Names of the layers, as in `model.saliency_layers()`; "input" is the pixels. None
-            picks one by a probe of the network. A saved model that is loaded with another `method`
-            forgets its layers, and what was set beside the method, unless they are given too.
-        layer_weights: One weight (w_j) a layer, 0 or more; scaled to sum 1.
+            chooses one by probing the network. If you load a saved model with another `method`,
+            its layers and other method settings are reset unless you give them too.
+        layer_weights: One weight (w_j) per layer, 0 or more; scaled to sum 1.
         layer_weighting: "uniform", "linear" (deeper layers weigh more), "probe" (accuracy of a
             linear probe, see `fit_layer_weights`) or "custom" (`layer_weights` as given). None is
             "custom" with `layer_weights` and "uniform" without.
-        combine: How several layers are joined: "product" (the published weighted geometric mean),
-            "sum" or "plain_product".
-        product_eps: Added to each layer's map before a product; 0 is the published rule, and then a
-            zero in one layer is a zero in the result.
-        virtual_identity: True looks at an imagined identity layer after each layer, False at the
-            layer's own convolution.
+        combine: How several layers are combined: "product" (the published weighted geometric
+            mean), "sum" or "plain_product".
+        product_eps: Added to each layer's map before a product; 0 is the published rule, where a
+            zero in one layer gives a zero in the result.
+        virtual_identity: True uses an imagined identity layer after each layer, False the layer's
+            own convolution.
         relu_rule: How gradients pass rectifiers: None (true gradient), "deconvnet" or "guided".
         contrastive: Explain the class against the mean of all others.
         meta_step: Step size (eps) of one gradient step on the network, per picture, before the map
             is made; 0 is none. The published code uses 1e-4 to 2.5e-3.
-        meta_negate: Step up the loss instead of down.
+        meta_negate: Increase the loss in the meta step instead of decreasing it.
         output_size: "input" (the picture's size), "native" (the layer's) or (height, width).
         normalize: None, or "minmax" to stretch each map to [0, 1].
-        smooth_sigma: Gaussian smoothing, as a share of the map's longer side; 0 is none. The
+        smooth_sigma: Gaussian smoothing, as a fraction of the map's longer side; 0 is none. The
             published pointing game uses 0.02 for maps at the input.
 
     Raises:

@@ -66,10 +66,10 @@ def evaluate_meta_step(
     rows.sort(key=lambda row: (METHODS.index(row[0]), depths.index(row[1])))
     note = (
         f"Class similarity on {len(positions)} pictures, grid mass of the true class on "
-        f"{num_mosaics} mosaics (chance {run.chance:.2f}), 95 % bootstrap intervals. Step 0 is the "
-        "method without a step. The last columns say what the step does to the probability of the "
-        "class it is taken for: where that of the least likely class leaps, rho falls because "
-        "another network is explained."
+        f"{num_mosaics} mosaics (chance {run.chance:.2f}), 95 % bootstrap intervals. Step 0 "
+        "means no step. The last columns show how the step changes the probability of its "
+        "class: if the probability of the least likely class jumps, rho falls only because "
+        "a different network is explained."
     )
     columns = ["method", "layer", "step", "rho", "grid mass"]
     columns += ["p(most likely) before -> after", "p(least likely) before -> after"]

@@ -31,7 +31,7 @@ from salhub.results import Results, Table
 SHARES_ROWS = True
 OWN_MAP = "this model"
 NUM_COMBINED = 4
-PLACES = "This model, at layers of its own, and the random map stand in the last column."
+PLACES = "This model, at its own layers, and the random map are in the last column."
 PIXELS_PER_STEP = 3584  # 14 steps of a 224 x 224 picture, where the published curve has 224
 
 
@@ -124,10 +124,11 @@ def _evaluate_grid_game(run: Evaluation, model: NormGradForImageSaliency, family
         )
     cells = len(run.mosaics) / run.chance
     note = (
-        f"{len(run.mosaics)} mosaics, {cells:.0f} cells; chance {run.chance:.2f}. Mean and 95 % "
-        "interval, bootstrap over mosaics. A constant or nowhere positive map scores 0 and is "
-        'counted ("empty"), never dropped. norm_grad_proper reads the last convolution inside '
-        f"the block; cam the maps that are pooled for the linear head. {PLACES}"
+        f"{len(run.mosaics)} mosaics, {cells:.0f} cells; chance {run.chance:.2f}. Mean and "
+        "95 % interval, bootstrap over mosaics. A map that is constant or has no positive "
+        'value scores 0 and is counted ("empty"), never dropped. norm_grad_proper reads '
+        "the last convolution inside the block; cam reads the maps that are pooled for the "
+        f"linear head. {PLACES}"
     )
     columns = [INPUT_LAYER, *family.depths]
     for metric, title in (
@@ -151,9 +152,9 @@ def _evaluate_class_sensitivity(
         run.results, "class_similarity", scores, ["rho", "absolute_rho"], unit="rho"
     )
     note = (
-        f"{len(run.positions)} pictures; mean Spearman correlation of the maps of the most and the "
-        "least likely class, 95 % bootstrap interval. 1 means that the map ignores the class. "
-        "Undefined: one of the two maps is constant, so that there is nothing to correlate. "
+        f"{len(run.positions)} pictures; mean Spearman correlation of the maps of the most "
+        "and the least likely class, 95 % bootstrap interval. 1 means that the map ignores "
+        "the class. Undefined: one of the two maps is constant, so there is no correlation. "
         f"{PLACES}"
     )
     for metric, title in (
@@ -198,7 +199,9 @@ def _evaluate_combination(
     )
     columns = ["map", "grid mass", "deletion area", "insertion area"]
     run.results.tables.append(
-        Table("Combined layers beside single ones, insertion and deletion", note, columns, rows)
+        Table(
+            "Combined layers compared with single ones, insertion and deletion", note, columns, rows
+        )
     )
 
 

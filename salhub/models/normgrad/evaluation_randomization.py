@@ -62,10 +62,11 @@ def evaluate_randomization(
         recorded = _record(run, f"randomization/{mode}", found)
         for metric, label in (("absolute_rho", "Spearman of magnitudes"), ("ssim", "SSIM")):
             note = (
-                f"{NOTES[mode]}; {num_images} pictures, class fixed, 95 % bootstrap interval. A "
-                f"map that depends on the weights alone falls towards 0; {CONTROL} is the known "
-                "failure. Methods that read activations keep what a random network passes on of "
-                "the picture. Undefined: the map of the randomised network is constant."
+                f"{NOTES[mode]}; {num_images} pictures, class fixed, 95 % bootstrap "
+                "interval. A map that depends only on the weights falls towards 0; "
+                f"{CONTROL} is the known failure. Methods that read activations keep the "
+                "part of the picture that a random network passes on. Undefined: the map of "
+                "the randomized network is constant."
             )
             title = f"Randomisation, {mode}: similarity to the trained map ({label})"
             cells = _cells(recorded, found, shown, metric)

@@ -18,29 +18,31 @@ class NViTConfig(SaliencyConfig):
     always holds the list. `num_labels` (or `id2label`) is that of every classifier of transformers.
 
     Args:
-        hidden_size: Channels of the residual stream; need not be a multiple of the heads.
+        hidden_size: Channels of the residual stream; does not have to be a multiple of the heads.
         num_hidden_layers: Number of blocks L.
         num_attention_heads: Heads of each block.
         qk_head_dim: Channels of queries and keys in each head.
         v_head_dim: Channels of values in each head.
         intermediate_size: Hidden neurons of each MLP.
-        attention_scale: What scores are multiplied by before the softmax, in all blocks or in each;
-            None for `qk_head_dim ** -0.5`. A pruned model keeps that of the original [R].
-        layer_norm_width: Channels that layer norms average over, those that were pruned counting
-            as zeros, which makes pruning exact [C]; None for those that there are [P].
-        layer_norm_eps: Added to the variance. That of DeiT; ViTs of transformers have 1e-12.
+        attention_scale: Factor on the scores before the softmax, for all blocks or for each; None
+            for `qk_head_dim ** -0.5`. A pruned model keeps the scale of the original [R].
+        layer_norm_width: Number of channels that layer norms average over, counting pruned ones as
+            zeros, which makes pruning exact [C]; None for the remaining channels [P].
+        layer_norm_eps: Added to the variance. The default is DeiT's; ViTs of transformers use
+            1e-12.
         hidden_act: Activation of the MLPs.
         image_size: Side of the square input, in pixels.
         patch_size: Side of a patch, in pixels; `image_size` is a multiple of it.
         num_channels: Channels of the input picture.
         distilled: Whether there is a distillation token, as in DeiT.
-        has_distillation_classifier: Whether that token has a classifier of its own, which
-            `DeiTForImageClassification` of transformers has not.
+        has_distillation_classifier: Whether that token has its own classifier, which
+            `DeiTForImageClassification` of transformers lacks.
         qkv_bias: Whether queries, keys and values have biases.
-        pad_head_dims: Pad the narrower of queries and values with zeros where they differ in
-            width, which is exact, as the fast attention kernels want one width for both [C].
-        allow_empty_blocks: Accept blocks without heads or neurons, of which the bias is left [C].
-        initializer_range: Standard deviation of fresh weights, as in transformers.
+        pad_head_dims: If queries and values differ in width, pad the narrower ones with zeros,
+            which is exact, because fast attention kernels need one width for both [C].
+        allow_empty_blocks: Allow blocks without heads or neurons, of which only the bias is left
+            [C].
+        initializer_range: Standard deviation of new weights, as in transformers.
         pruning_record: How it was pruned: source, score, eta, table, target, steps.
 
     Raises:

@@ -32,8 +32,8 @@ class DistillingArguments(PictureTrainingArguments):
     """Options of recipes with a teacher.
 
     Args:
-        teacher: A classifier of the same classes and size of pictures that it learns from: a
-            folder, a shipped name or a Hub repository; None to learn from the labels alone.
+        teacher: A classifier with the same classes and picture size to learn from: a folder, a
+            shipped name or a Hub repository; None to learn only from the labels.
     """
 
     teacher: str | None = None

@@ -93,7 +93,7 @@ def evaluate(
         labels = every[seen["places"]]
         if base is not None:
             pair = {"original": (seen["original"], labels)}
-            names = {"original": "the network before it was pruned"}
+            names = {"original": "the network before pruning"}
             add_accuracies(results, pair, names, "Accuracy before pruning")
             _add_speed(results, model, base, latency_batch_size, latency_rounds)
         _add_shape(results, model, base)
@@ -112,7 +112,7 @@ def _add_shape(
     config = model.config
     shape = NViTShape.of(config)
     results.add_metric("parameters", shape.num_parameters(config), unit="weights")
-    results.add_metric("macs", shape.macs(config), unit="multiply-adds a picture")
+    results.add_metric("macs", shape.macs(config), unit="multiply-adds per picture")
     before = None if base is None else NViTShape.of(base.config)
 
     def cell(own: int, other: int | None) -> str:
@@ -123,7 +123,10 @@ def _add_shape(
         others = [None] * 4 if before is None else before.blocks[block]
         rows.append([block + 1, *(cell(*pair) for pair in zip(widths, others, strict=True))])
     width = cell(shape.hidden_size, before and before.hidden_size)
-    note = f"Residual channels: {width}. A head has QK channels of queries and keys, V of values."
+    note = (
+        f"Residual channels: {width}. In each head, QK counts the channels of queries and keys, "
+        "V those of values."
+    )
     columns = ["block", "heads", "QK", "V", "neurons"]
     results.tables.append(Table("Shape", note, columns, rows))
 
@@ -150,11 +153,11 @@ def _add_speed(
     ]
     threads, where = torch.get_num_threads(), model.device.type
     note = (
-        f"Batches of {batch_size} on {where} with {threads} thread{'s' * (threads > 1)}, {rounds} "
-        "rounds in turns; "
-        f"predicted for {record.get('latency_device', 'no device')}."
+        f"Batches of {batch_size} on {where} with {threads} thread{'s' * (threads > 1)}, "
+        f"{rounds} rounds, taking turns; predicted for "
+        f"{record.get('latency_device', 'no device')}."
     ) + _table_words(model)
-    columns = ["network", "ms a batch", "share of the original's time", "predicted"]
+    columns = ["network", "ms per batch", "share of the original's time", "predicted"]
     results.tables.append(Table("Speed", note, columns, rows))
 
 
@@ -165,9 +168,9 @@ def _table_words(model: NViTForImageClassification) -> str:
     if checked is None:
         return ""
     return (
-        f" The table was off by {100 * checked['median']:.1f} % in the median of "
-        f"{checked['networks']:.0f} whole networks of random shapes, and by "
-        f"{100 * checked['maximum']:.1f} % at most."
+        f" On {checked['networks']:.0f} whole networks of random shapes, the table was off "
+        f"by {100 * checked['median']:.1f} % (median) and {100 * checked['maximum']:.1f} % "
+        "at most."
     )
 
 
@@ -182,7 +185,7 @@ def _add_audit(
     for name, pooled, *_ in rows:
         results.add_metric(f"audit/{name}", float(pooled), n=len(audit.changes), unit="rho")
     note = (
-        f"Spearman's correlation of scores with the change of the loss when each of "
+        "Spearman's correlation between the scores and the change of the loss when each of "
         f"{len(audit.changes)} groups is removed alone, on {len(labels)} pictures."
     )
     table = Table("Score audit", note, ["score", "all", *STRUCTURES], [list(row) for row in rows])

@@ -70,26 +70,26 @@ class DeiTNanoArguments(DistillingArguments):
     """Options of `DeiTNanoRecipe`; the size of the pictures is that of the data.
 
     Args:
-        model: A network that an earlier run has made, whose weights and sizes are where this one
-            begins; None for fresh weights of the sizes below.
+        model: A network of an earlier run to continue from; None for new weights with the sizes
+            below.
         hidden_size: Width of the residual stream, in channels.
         num_hidden_layers: Number of blocks.
         num_attention_heads: Heads of each block; a divisor of `hidden_size`.
         mlp_ratio: Neurons of a block, as a multiple of `hidden_size`.
         patch_size: Side of a patch in pixels.
         distilled: Give the network a distillation token.
-        initialization: "mimetic", attention that begins as that of trained networks, see
-            `initialize_mimetic`; or "normal", small numbers drawn for all weights alike.
+        initialization: "mimetic", attention that starts similar to that of trained networks, see
+            `initialize_mimetic`; or "normal", small random numbers for all weights.
         teacher_weight: Share of the teacher's soft labels in the loss, in [0, 1).
-        temperature: At which they are compared.
-        taught_tokens: "both" tokens learn labels and teacher, or the class token the labels and the
-            distillation token the teacher, "own".
-        ask_teacher: What the teacher says of each picture and its mirror image, asked "once" at the
-            beginning, which saves its time in all steps; or "always", of the very shift that the
-            network sees.
-        patch_drop: Share of the patches that are left out of each picture, in [0, 1), which makes
-            steps cheaper.
-        whole_share: Share of the steps, the last ones, that see all patches.
+        temperature: Temperature for comparing with the teacher.
+        taught_tokens: "both": both tokens learn from labels and teacher; "own": the class token
+            learns from the labels and the distillation token from the teacher.
+        ask_teacher: When the teacher is asked: "once" at the beginning about each picture and its
+            mirror image, which saves time in all steps; or "always", about the exact shift that
+            the network sees.
+        patch_drop: Share of the patches dropped from each picture, in [0, 1), which makes steps
+            cheaper.
+        whole_share: Share of the steps, at the end, that use all patches.
     """
 
     model: str | None = None

@@ -45,22 +45,23 @@ class NViTArguments(DistillingArguments):
     Args:
         model: The network to prune: NViT, ViT or DeiT; a folder, a shipped name or a Hub
             repository.
-        targets: Latencies by that of the original, above 0 and below 1. The lowest one gives the
-            model, each other one a folder of its own.
-        latency_table: File of a `LatencyTable`; None to measure one before the work begins.
-        latency_batch_size: Pictures of a batch when it is measured.
-        score: What units are ranked by; of "batch" and "per_sample" the gradients of the training
-            itself are taken.
+        targets: Target latencies as fractions of the original's, above 0 and below 1. The lowest
+            one gives the model, each other one its own folder.
+        latency_table: File of a `LatencyTable`; None to measure one first.
+        latency_batch_size: Batch size for measuring latencies.
+        score: How units are ranked; "batch" and "per_sample" use the gradients of the training
+            itself.
         gate_sites: Where gates act, see `gate_factors`.
-        prune_interval: Optimizer steps between two removals [P].
-        groups_per_step: Groups that go at once [R].
-        group_sizes: Residual channels, heads, QK and V channels and neurons of a group [P].
-        eta: Score that a second is worth; None for `kappa` times the ratio of the medians.
-        kappa: See there.
+        prune_interval: Optimizer steps between removals [P].
+        groups_per_step: Number of groups removed at once [R].
+        group_sizes: Number of residual channels, heads, QK and V channels and neurons in a group
+            [P].
+        eta: Score that one saved second is worth; None for `kappa` times the ratio of the medians.
+        kappa: See `eta`.
         objective: "paper" or "reference", see `DistillationLoss`.
-        kl_weight: Of the divergence from the network before it was pruned; it is left out before
-            the first removal, where both are equal.
-        temperature: Of that divergence.
+        kl_weight: Weight of the divergence from the network before pruning; it is left out before
+            the first removal, when both are equal.
+        temperature: Temperature of that divergence.
     """
 
     model: str

@@ -33,15 +33,17 @@ class NViTFineTuningArguments(DistillingArguments):
 
     Args:
         model: The pruned network: a folder, a shipped name or a Hub repository.
-        original: The network before it was pruned; None to learn without it.
+        original: The network before pruning; None to train without it.
         objective: "paper" or "reference", see `DistillationLoss`.
-        kl_weight: Of the divergence from the original; 0 to learn from labels and teacher alone.
-        temperature: Of that divergence [R].
-        keep_norm_width: Let layer norms go on averaging over the width of the original, as the
-            pruned network does; otherwise over the channels that there are, to which the network
-            has to adapt, and which is faster [R].
-        scratch: Draw the weights anew, for what the shape alone is worth.
-        ema_decay: Of the running average of the weights, which becomes the model; 0 for none.
+        kl_weight: Weight of the divergence from the original; 0 to learn only from labels and
+            teacher.
+        temperature: Temperature of that divergence [R].
+        keep_norm_width: Let layer norms still average over the width of the original, as the
+            pruned network does; otherwise over the remaining channels, which is faster but
+            requires the network to adapt [R].
+        scratch: Start from random weights, to measure what the shape alone is worth.
+        ema_decay: Decay of the running average of the weights, which becomes the model; 0 for
+            none.
     """
 
     model: str

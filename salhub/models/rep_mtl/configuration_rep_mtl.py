@@ -163,26 +163,26 @@ class RepMTLConfig(NetworkInsideConfig):
             "resnet", or "salhub_efficientnet_lite" or "salhub_cifar_resnet".
         out_feature: Stage of a backbone of transformers whose map the heads share, such as
             "stage3"; None for the last one.
-        tasks: A mapping for each task, see `Task`; those of the rendered rooms unless given.
+        tasks: One mapping per task, see `Task`; the tasks of the rendered rooms by default.
         head: What a head does before its last layer: nothing ("linear"), a 3x3 convolution and ReLU
             ("conv"), or the dilated convolutions of DeepLabV3 ("aspp", as in the paper's headline
             experiments [P]).
         head_channels: Channels inside "conv" and "aspp" heads [C].
         aspp_rates: Dilations of "aspp".
-        multi_input: How tasks with pictures of their own are compared; see `rep_mtl_terms` [C].
+        multi_input: How tasks with their own pictures are compared; see `rep_mtl_terms` [C].
         lambda_tsr: Factor of the entropy over tasks, 0 or more; the paper tunes it for each data
             set among 0.7, 0.9, 1.1, 1.3 and 1.5 [P], the default is ours [C].
-        lambda_csa: The same of the alignment across tasks.
+        lambda_csa: Factor of the alignment across tasks, in the same way.
         csa_temperature: tau of equation 9, above 0; not given in the paper [C].
-        csa_reduction: Over tasks [C].
-        csa_denominator: "negatives" as printed [P]; "infonce" has the positive in it as well [C].
-        log_transform: Minimise logarithms of the losses, as all benchmarks of the paper do [P].
-        weighting: Of the losses, before saliency is taken of them: equal ("ew"), learned
-            uncertainties ("uw"), the pace of the last two epochs ("dwa"), drawn for each step
-            ("rlw"), or the geometric mean ("gls", without logarithms).
+        csa_reduction: Reduction over tasks [C].
+        csa_denominator: "negatives" as printed [P]; "infonce" also includes the positive [C].
+        log_transform: Minimize logarithms of the losses, as all benchmarks of the paper do [P].
+        weighting: Weights of the losses before saliency is computed: equal ("ew"), learned
+            uncertainties ("uw"), by the progress in the last two epochs ("dwa"), random in each
+            step ("rlw"), or the geometric mean ("gls", without logarithms).
         dwa_temperature: Softness of the weights of "dwa", positive; 2 is that of its authors.
         start_step: First optimizer step with the terms [C].
-        apply_every: Optimizer steps from one with the terms to the next [C].
+        apply_every: Apply the terms only every so many optimizer steps [C].
 
     Raises:
         ValueError: Tasks that break a rule, or settings that contradict each other.

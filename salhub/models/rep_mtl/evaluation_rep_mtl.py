@@ -156,7 +156,7 @@ def add_numbers(
             if metric != "loss":
                 better = "more" if HIGHER_IS_BETTER[metric] else "less"
                 rows.append([task, metric, value, better])
-    note = " ".join([f"Over {n} pictures that were not learned.", *notes])
+    note = " ".join([f"On {n} held-out pictures.", *notes])
     results.tables.append(Table("Tasks", note, ["task", "metric", "value", "better is"], rows))
 
 
@@ -191,10 +191,10 @@ def add_sharing(
         results.add_metric(f"shared/{name}/ruled", share, n=len(ruled), unit="fraction")
         rows.append([name, share, *(float(one) for one in matrix[place])])
     note = (
-        "How the tasks share the map of the encoder on labelled pictures: the share of its "
-        "positions that each rules, and mean cosines between their saliencies, below 0 where two "
-        "tasks pull in opposite directions. The mean entropy of a position is "
-        f"{float(entropy.mean()):.3f} of what it is where all tasks share alike."
+        "How the tasks share the feature map of the encoder on labelled pictures: the share "
+        "of positions that each task dominates, and mean cosines between their saliencies, "
+        "which are below 0 if two tasks pull in opposite directions. The mean entropy of a "
+        f"position is {float(entropy.mean()):.3f} of its value when all tasks share equally."
     )
     results.tables.append(Table("Shared map", note, ["task", "rules", *names], rows))
 
@@ -210,8 +210,8 @@ def add_alphas(results: Results, model: RepMTLForMultiTask) -> None:
         few = sum(layer.is_noise for layer in found.layers)
         rows.append([part, found.alpha, len(found.layers), few])
     note = (
-        "Mean exponent of the eigenvalues of W^T W. It describes the network and proves nothing; "
-        f"layers of fewer than {FEW_EIGENVALUES} eigenvalues are noise."
+        "Mean exponent of the eigenvalues of W^T W. It describes the network and proves "
+        f"nothing; layers with fewer than {FEW_EIGENVALUES} eigenvalues are noise."
     )
     columns = ["part", "PL alpha", "layers", "of them noise"]
     results.tables.append(Table("Power laws", note, columns, rows))
@@ -239,7 +239,7 @@ def add_improvement(
                     "task."
                 )
             if known[name] == 0:
-                logger.warning("%s is 0 of the single task, and so not in Delta p.", name)
+                logger.warning("%s is 0 for the single task, so it is left out of Delta p.", name)
                 continue
             own.setdefault(task, {})[metric] = metrics[metric]
             baseline.setdefault(task, {})[metric] = known[name]
@@ -261,6 +261,6 @@ def _words(model: RepMTLForMultiTask, derive_boundaries: bool) -> list[str]:
 def check_data(data: MultiTaskData) -> None:
     """Raises ValueError unless there is something to learn of every task."""
     if "train" not in data.parts:
-        raise ValueError(f"{data.name} has no pictures to learn.")
+        raise ValueError(f"{data.name} has no training pictures.")
     for task in map(Task.of, data.tasks):
         check_learnable(task, data.parts["train"].labels[task.name], f"{data.name} (train)")

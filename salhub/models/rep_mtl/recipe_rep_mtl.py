@@ -57,23 +57,24 @@ class RepMTLArguments(TrainingArguments):
 
     Args:
         data: "rooms", or an archive, see `read_multi_task`.
-        tasks: Of an archive of parts, such as "seg:segmentation:11".
-        only: Names of the tasks to learn; none for all. With one of them, a single-task network:
-            give lambda_tsr=0 and lambda_csa=0.
-        derive_boundaries: Add tasks made of a segmentation, see `read_multi_task`.
-        num_train_images: The first pictures of the part; None for all, and of rooms 800.
-        num_validation_images: The same, of rooms 100; 0 for none.
-        num_test_images: The same, of rooms 200.
-        image_size: Height that pictures are resized to; None to leave them.
-        rooms_seed: Of the rooms, which stay the same whatever the seed of the training.
+        tasks: Tasks of an archive of parts, such as "seg:segmentation:11".
+        only: Names of the tasks to learn; empty for all. For a single-task network, give one and
+            set lambda_tsr=0 and lambda_csa=0.
+        derive_boundaries: Add tasks derived from a segmentation, see `read_multi_task`.
+        num_train_images: Use only the first so many pictures of the part; None for all, or 800 for
+            rooms.
+        num_validation_images: The same for validation, 100 for rooms; 0 for none.
+        num_test_images: The same for testing, 200 for rooms.
+        image_size: Height to which pictures are resized; None to keep their size.
+        rooms_seed: Seed of the rooms, independent of the seed of the training.
         backbone: A trained encoder by name, see `RepMTLForMultiTask.from_backbone`; None for a
-            small one from scratch, four pixels a step.
+            small one from scratch, with a stride of four pixels.
         encoder_channels: Channels of the small encoder.
-        encoder_depth: Residual blocks of it.
-        gradient_surgery: Combine the tasks' gradients of the encoder by this method, as a baseline;
-            needs torchjd, and factors of 0.
-        flip: Mirror half of the training pictures, where all tasks share pictures.
-        weight_decay: Pull of the weights towards 0.
+        encoder_depth: Number of residual blocks of the small encoder.
+        gradient_surgery: Combine the tasks' gradients of the encoder with this method, as a
+            baseline; needs torchjd, and factors of 0.
+        flip: Mirror half of the training pictures, if all tasks share pictures.
+        weight_decay: Weight decay.
     """
 
     data: str = ROOMS

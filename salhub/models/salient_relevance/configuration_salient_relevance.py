@@ -21,43 +21,45 @@ class SalientRelevanceConfig(ExplainedClassifierConfig):
         preset: Rules of all layer types: "deep_taylor" (z+ everywhere, z^B on the pixels),
             "sr_reference" (as in the code published with the paper, instabilities included),
             "epsilon_plus", "epsilon_plus_flat", "epsilon_gamma_box", "epsilon_alpha2_beta1_flat".
-        first_rule: Rule of layers that read the pixels, in place of the preset's: "lrp_0",
+        first_rule: Rule of layers that read the pixels, instead of the preset's: "lrp_0",
             "epsilon", "z_plus", "alpha_beta", "gamma", "positive_weights", "flat", "w_square" or
             "z_box".
-        convolution_rule: Rule of all other convolutions, in place of the preset's.
-        linear_rule: Rule of linear layers, in place of the preset's.
+        convolution_rule: Rule of all other convolutions, instead of the preset's.
+        linear_rule: Rule of linear layers, instead of the preset's.
         epsilon: Added to denominators with their own sign, so that none is zero.
-        gamma: How much rule "gamma" favours contributions of the output's sign.
+        gamma: How much the rule "gamma" favours contributions with the sign of the output.
         alpha: Weight of positive contributions in rule "alpha_beta"; None is the preset's.
         beta: Weight of negative ones; alpha - beta must be 1.
-        bias_relevance: What becomes of the relevance that a bias earns: "absorb" keeps it out of
-            the map, "ignore" leaves biases out of the denominators, "uniform" spreads it over the
-            layer's inputs, which conserves all of it. The constant of a softmax counts as a bias
-            that is never left out; what joins a signal as a constant, such as a class token, keeps
-            its share, or with "uniform" gives it to what stands beside it.
+        bias_relevance: How the relevance of biases is handled: "absorb" keeps it out of the map,
+            "ignore" leaves biases out of the denominators, "uniform" spreads it over the layer's
+            inputs, which conserves all of it. The constant of a softmax counts as a bias that is
+            never ignored; a signal that is constant, such as a class token, keeps its share, or
+            with "uniform" passes it to the signals next to it.
         start: Relevance of the explained class at the output: "logit" (its score), "one", or
             "softmax_contrast" (1, minus the softmax over all other classes).
         contrast: "others" subtracts, pixel by pixel, the map of the mean of all other classes,
-            each started at 1 and scaled to sum 1 in magnitude; it tells classes apart where a map
-            of positive rules alone is nearly the same for all of them. "none" does not.
-        input_low: Lowest possible pixel of each channel after normalisation, needed by "z_box".
-        input_high: Highest possible pixel of each channel.
+            each started at 1 and scaled to sum 1 in magnitude; use it to tell classes apart when
+            maps of positive rules are nearly the same for all of them. "none" does not subtract
+            anything.
+        input_low: Lowest possible pixel value of each channel after normalization, needed by
+            "z_box".
+        input_high: Highest possible pixel value of each channel.
         relevance_image: Picture of the relevance that the second stage reads: "pos_sum" (sum over
             channels, negative parts cut), "abs_sum" (sum of magnitudes) or "abs_rgb" (magnitudes
             as colours). None is "abs_rgb" for "sr_reference" and "pos_sum" otherwise.
-        relevance_levels: Round that picture down to so many levels, 256 in the published code;
-            0 does not round. None is 256 for "sr_reference" and 0 otherwise.
-        context_max_side: Size of the larger side at which the second stage works; None is the
-            picture's own.
+        relevance_levels: Round that picture down to this number of levels, 256 in the published
+            code; 0 does not round. None is 256 for "sr_reference" and 0 otherwise.
+        context_max_side: Longer side at which the second stage works; None keeps the picture's own
+            size.
         context_patch_size: Side of its patches in pixels.
         context_stride: Step between patches.
-        context_neighbors: Most similar patches that are averaged (K).
+        context_neighbors: Number of most similar patches that are averaged (K).
         context_position_weight: How much far patches count as similar (c).
         context_scales: Scales at which patches are judged (r).
         context_query_scales: Scales of their candidates, relative to r.
         context_min_scale: Coarsest scale of a candidate.
-        foci_threshold: Normalised saliency above which a pixel attracts its surroundings, and
-            above which `attended_mask` is true.
+        foci_threshold: Normalized saliency above which a pixel attracts its surroundings and
+            `attended_mask` is true.
         use_center_prior: Multiply by a Gaussian centred on the picture.
 
     Raises:

@@ -90,10 +90,11 @@ def evaluate_rules(
         for label in VARIANTS
     ]
     note = (
-        "Relevance summed over colours, started at 1, without the second stage. rho: Spearman of "
-        f"the maps of the most and the least likely class on {len(positions)} pictures, 1 ignores "
-        f"the class. Grid game on {num_mosaics} mosaics, chance {run.chance:.2f}. 95 % bootstrap "
-        "intervals. Against others: minus the map of the mean of all other classes."
+        "Relevance summed over colours, starting at 1, without the second stage. rho: Spearman "
+        f"of the maps of the most and the least likely class on {len(positions)} pictures, 1 "
+        f"ignores the class. Grid game on {num_mosaics} mosaics, chance {run.chance:.2f}. 95 % "
+        "bootstrap intervals. Against others: the map minus the map of the mean of all other "
+        "classes."
     )
     columns = ["rules", "rho", "grid mass", "arg-max in tile"]
     run.results.tables.append(Table("Class similarity by preset", note, columns, rows))
@@ -120,10 +121,11 @@ def evaluate_conservation(
             texts = _conservation_texts(run, measured, label, positions)
             rows.append([preset, bias, *texts])
     note = (
-        f"{len(positions)} pictures, most likely class, mean and 95 % bootstrap interval. Reached: "
-        "sum of the relevance of all pixels / logit. Biases: share of the logit that biases kept. "
-        "Unexplained: largest share of one layer's relevance that neither hand-down, bias nor "
-        "stabiliser accounts for. sr_reference stays in range only as published."
+        f"{len(positions)} pictures, most likely class, mean and 95 % bootstrap interval. "
+        "Reached: sum of the relevance of all pixels / logit. Biases: share of the logit "
+        "that biases kept. Unexplained: largest share of one layer's relevance that "
+        "propagation, bias and stabilizer together do not account for. sr_reference stays "
+        "in range only with its published settings."
     )
     columns = ["preset", "bias relevance", "reached", "biases", "unexplained"]
     run.results.tables.append(Table("Conservation of relevance", note, columns, rows))

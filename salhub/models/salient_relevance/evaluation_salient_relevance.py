@@ -179,10 +179,10 @@ def _evaluate_pictures(run: Evaluation, model: SalientRelevanceForImageSaliency)
         for name, estimates in found.items()
     ]
     note = (
-        f"{len(run.positions)} pictures; Spearman correlation of the maps of the most and the "
-        "least likely class, mean and 95 % bootstrap interval. 1 means that the map ignores the "
-        "class. Relevance starts at 1 for both: started at its score, the least likely class would "
-        "get the same map with the other sign."
+        f"{len(run.positions)} pictures; Spearman correlation of the maps of the most and "
+        "the least likely class, mean and 95 % bootstrap interval. 1 means that the map "
+        "ignores the class. Relevance starts at 1 for both classes: if it started at the "
+        "score, the least likely class would get the same map with the opposite sign."
     )
     run.results.tables.append(Table("Class similarity", note, ["map", "rho", "|rho|"], rows))
     _evaluate_regions(run, model)
@@ -214,7 +214,7 @@ def _evaluate_regions(run: Evaluation, model: SalientRelevanceForImageSaliency) 
         "absolute differences of neighbours by pixel, of the map scaled to [0, 1]."
     )
     columns = ["what", "mean, 95 % interval", "median"]
-    run.results.tables.append(Table("Attention areas instead of speckles", note, columns, rows))
+    run.results.tables.append(Table("Attention areas instead of speckle", note, columns, rows))
 
 
 def _region_values(output: SalientRelevanceOutput) -> dict[str, Tensor]:
@@ -260,8 +260,8 @@ def _evaluate_perturbation(
     ]
     note = (
         f"{num_images} pictures, true class, {PIXELS_PER_STEP} pixels a step, 95 % bootstrap "
-        "intervals. Low deletion and high insertion are good. The random disc removes one compact "
-        "area about a random point, as large at every step."
+        "intervals. Low deletion and high insertion are good. The random disc removes one "
+        "compact area of the same size around a random point."
     )
     columns = ["map", "deletion area", "insertion area"]
     run.results.tables.append(Table("Insertion and deletion", note, columns, rows))
@@ -340,4 +340,4 @@ def _add_summary(run: Evaluation) -> None:
     for metric in ("deletion", "insertion"):
         own, control = (f"perturbation/{metric}/{name}" for name in (SALIENT, RANDOM_DISC))
         rows.append((f"{metric} area", own, run.results.metric(control).value))
-    add_summary(run.results, rows, " Of insertion and deletion the control is a random disc.")
+    add_summary(run.results, rows, " The control for insertion and deletion is a random disc.")

@@ -12,17 +12,17 @@ class UnlearnedConfig(NetworkInsideConfig):
     """What was forgotten, and how; every field is None for a model that was only trained.
 
     Args:
-        backbone_config: Configuration of the network inside.
-        unlearn_method: Method that made it forget, such as "salun"; "retrain" for a model that
-            never saw what the others forget.
-        forget: Words that name what was forgotten, such as "class:3".
-        num_forgotten: How many pictures that was.
-        forget_digest: SHA-256 of their places in the data set; the pictures themselves are not
-            kept.
-        mask_ratio: Share of the weights that was to move, None where all of them could.
-        saliency: What the weights were ranked by, see `compute_saliency`.
+        backbone_config: Configuration of the network.
+        unlearn_method: Method that made it forget, such as "salun"; "retrain" for a model trained
+            without the forgotten data.
+        forget: What was forgotten, such as "class:3".
+        num_forgotten: Number of forgotten pictures.
+        forget_digest: SHA-256 of their indices in the data set; the pictures themselves are not
+            stored.
+        mask_ratio: Share of the weights that could change; None if all could.
+        saliency: Score that ranked the weights, see `compute_saliency`.
         scope: Which weights were ranked together, see `make_mask`.
-        closed_weights_sha256: Digest of the bits of all weights that were not to move; the
+        closed_weights_sha256: Digest of the bits of all weights that could not change; the
             original has the same, see `closed_weights_digest`.
 
     Source: Fan et al., "SalUn: Empowering Machine Unlearning via Gradient-Based Weight Saliency in

@@ -241,12 +241,13 @@ def _table_of(reports: dict[str, UnlearningReport], relearned: dict[str, int | N
         again = None if name not in relearned else ("more than 6400" if count is None else count)
         rows.append([name, *cells, report.forgotten_test_accuracy, gap, again])
     note = (
-        "Percent; one model each. UA: forgotten pictures that are not recognised. RA, TA: retained "
-        "and test pictures that are, without forgotten classes. MIA: forgotten pictures that a "
-        "membership attack takes for never seen. The average gap is the mean distance from the "
-        "retrained model over the four, in points. The last column counts the pictures after which "
-        "fine-tuning on half of the forgotten ones brings back nine tenths of what the original "
-        "knew of the other half: few of them mean that knowledge was hidden, not removed."
+        "Percent; one model each. UA: forgotten pictures that the model does not recognize. "
+        "RA, TA: retained and test pictures that it recognizes, without forgotten classes. "
+        "MIA: forgotten pictures that a membership attack classifies as never seen. The "
+        "average gap is the mean distance from the retrained model over the four, in "
+        "points. The last column counts how many of the forgotten pictures fine-tuning "
+        "needs to restore nine tenths of the original accuracy on the other half of them: a "
+        "low count means that knowledge was hidden, not removed."
     )
     columns = ["", "UA", "RA", "TA", "MIA", "test, forgotten class", "average gap", "to relearn"]
     return Table("Before and after", note, columns, rows)
@@ -256,8 +257,8 @@ def _attacks_table(reports: dict[str, UnlearningReport]) -> Table:
     features = [name for name in FEATURES if name in next(iter(reports.values())).membership]
     rows = [[name, *(one.membership[f] for f in features)] for name, one in reports.items()]
     note = (
-        "Percent of forgotten pictures that an attack on one feature of the output takes for never "
-        "seen; nearer to the retrained model is better."
+        "Percent of forgotten pictures that an attack on one feature of the output "
+        "classifies as never seen; closer to the retrained model is better."
     )
     titles = [feature.replace("_", " ") for feature in features]
     return Table("Membership attacks", note, ["", *titles], rows)
@@ -274,16 +275,16 @@ def _add_mask_table(
     for block, (opened, total) in block_densities(mask).items():
         rows.append([block, opened, total, opened / total])
         results.add_metric(f"mask/density/{block}", opened / total, n=total, unit="fraction")
-    note = f"Weights that could move, by part of the network; ranked by {mask.saliency}."
+    note = f"Weights that could change, by part of the network; ranked by {mask.saliency}."
     if original is not None:
         same = results.metric("mask/closed_weights_equal").value
         note += (
             f" The {mask.num_weights - mask.num_open} other weights "
-            f"{'are those of the original, bit by bit' if same else 'have moved'} (sha256 "
+            f"{'equal those of the original, bit by bit' if same else 'have moved'} (sha256 "
             f"{closed_weights_digest(model, mask)[:16]})."
         )
     columns = ["part", "open", "weights", "share open"]
-    results.tables.append(Table("Where the mask is open", note, columns, rows))
+    results.tables.append(Table("Which weights could change", note, columns, rows))
 
 
 def block_densities(mask: WeightMask) -> dict[str, tuple[int, int]]:

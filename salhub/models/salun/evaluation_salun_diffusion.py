@@ -16,7 +16,7 @@ from salhub.models.salun.modeling_salun_diffusion import SalUnForConditionalDiff
 from salhub.results import Results, Table, measured
 
 _REAL_PICTURES = 5000
-TABLE = "What the judge sees"
+TABLE = "How the judge classifies the pictures"
 
 
 def evaluate(
@@ -113,12 +113,13 @@ def _table(
         for label, report in reports.items()
     ]
     note = (
-        f"{sizes['num_judged']} pictures asked of class {number} and {sizes['num_judged_others']} "
-        f"of each other one, {sizes['sampling_steps']} steps of DDIM, guidance "
-        f"{sizes['guidance_scale']:g}; one run each. UA: percent of the first that the judge does "
-        "not take for the class. RA: percent of the others that it takes for what was asked. "
-        "Leaked: percent of the others that it takes for the forgotten class. Distance: Fréchet "
-        "distance of the judge's features to real pictures of the other classes; it is not an FID."
+        f"{sizes['num_judged']} pictures generated for class {number} and "
+        f"{sizes['num_judged_others']} for each other class, {sizes['sampling_steps']} steps of "
+        f"DDIM, guidance {sizes['guidance_scale']:g}; one run each. UA: percent of the first "
+        "that the judge does not assign to the class. RA: percent of the others that it assigns "
+        "to the requested class. Leaked: percent of the others that it assigns to the forgotten "
+        "class. Distance: Fréchet distance between the judge's features of the generated "
+        "pictures and of real pictures of the other classes; it is not an FID."
     )
     columns = ["", "UA", "RA", "leaked", "probability of the class", "distance"]
     return Table(TABLE, note, columns, rows)
@@ -127,7 +128,7 @@ def _table(
 def _verdicts_table(report: GenerationReport, names: dict[int, str]) -> Table:
     titles = [names[index] for index in range(len(report.verdicts))]
     rows = [[title, *row] for title, row in zip(titles, report.verdicts, strict=True)]
-    note = "Generated pictures by the class they were asked of (rows) and the judge's verdict."
+    note = "Generated pictures by requested class (rows) and by the judge's answer (columns)."
     return Table("Verdicts", note, ["asked", *titles], rows)
 
 

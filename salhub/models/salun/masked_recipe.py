@@ -49,15 +49,16 @@ class MaskArguments(PictureArguments):
 
     Args:
         model: The trained model: a folder, a shipped name or a Hub repository.
-        forget: Which of them to forget, such as "class:cat" or "random:0.1", see `choose_subset`.
-        mask_ratio: Share of the weights that may move, above 0 and at most 1; None for all.
-        saliency: What the weights are ranked by, see `compute_saliency`; "random" and "magnitude"
+        forget: Training pictures to forget, such as "class:cat" or "random:0.1", see
+            `choose_subset`.
+        mask_ratio: Share of the weights that may change, above 0 and at most 1; None for all.
+        saliency: Score that ranks the weights, see `compute_saliency`; "random" and "magnitude"
             are the controls.
         scope: Which weights are ranked together, see `make_mask`.
-        exclude: Patterns of names of parameters that stay as they are, such as "*norm*".
+        exclude: Patterns of names of parameters that must not change, such as "*norm*".
         mask: Folder or file of a mask to use instead.
-        mask_batch_size: Pictures of a batch when the weights are ranked.
-        save_delta: Write `delta.safetensors`, the open weights alone, beside the model.
+        mask_batch_size: Batch size for ranking the weights.
+        save_delta: Also save `delta.safetensors`, which holds only the weights that could change.
     """
 
     model: str

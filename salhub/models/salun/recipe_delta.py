@@ -35,9 +35,9 @@ class DeltaArguments(RunArguments):
 
     Args:
         model: The original: a folder, a shipped name or a Hub repository.
-        delta: Folder or Hub repository with `delta.safetensors` and `mask.safetensors`, as written
-            with `save_delta=true`; the weights themselves need not be there. The file itself may
-            be named, too.
+        delta: Folder or Hub repository with `delta.safetensors` and `mask.safetensors`, as saved
+            with `save_delta=true`; the full weights are not needed. You can also give the file
+            itself.
     """
 
     model: str

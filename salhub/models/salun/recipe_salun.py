@@ -42,7 +42,7 @@ class L1SparseArguments(UnlearningArguments):
     """Options of `L1SparseRecipe`.
 
     Args:
-        l1_weight: Of the sum of absolute weights at the beginning; falls linearly to 0.
+        l1_weight: Initial weight of the sum of absolute weights; falls linearly to 0.
     """
 
     l1_weight: float = 1e-5
@@ -130,11 +130,11 @@ class RandomLabelArguments(UnlearningArguments):
     """Options of `RandomLabelRecipe`.
 
     Args:
-        relabel: "exclude_true" draws among the wrong classes, as the paper says; "uniform_all"
-            among all, as the code published with it does.
-        schedule: "sequential": each epoch passes over what is to be forgotten, then over what is
-            retained. "mixed": over both together.
-        alpha: Weight of the loss on what is retained.
+        relabel: "exclude_true" draws from the wrong classes, as the paper says; "uniform_all" from
+            all classes, as its code does.
+        schedule: "sequential": each epoch uses the pictures to forget first, then the retained
+            ones. "mixed": both together.
+        alpha: Weight of the loss on the retained pictures.
     """
 
     relabel: Literal["exclude_true", "uniform_all"] = "exclude_true"
@@ -245,11 +245,11 @@ class SalUnSoftArguments(RandomLabelArguments):
     """Options of `SalUnSoftRecipe`.
 
     Args:
-        soft_schedule: "quantile": after every step the share `soft_ratio_start` of the changes,
-            the smallest ones, is taken back, and the threshold that does so is taken off the
-            others; the share falls linearly to 0. "beta": the threshold itself does.
-        soft_ratio_start: Share of the weights at the beginning, above 0 and at most 1.
-        soft_beta_start: Threshold of "beta" at the beginning.
+        soft_schedule: "quantile": after every step, the smallest changes, a share of
+            `soft_ratio_start`, are undone and the others are reduced by the same threshold; the
+            share falls linearly to 0. "beta": the threshold itself falls.
+        soft_ratio_start: Initial share of the weights, above 0 and at most 1.
+        soft_beta_start: Initial threshold of "beta".
     """
 
     soft_schedule: Literal["quantile", "beta"] = "quantile"

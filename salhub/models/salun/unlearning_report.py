@@ -27,8 +27,8 @@ HEADLINE_FEATURE = "confidence"
 # Points of retained accuracy that a setting may cost.
 MOST_LOST = 2.0
 RULE = (
-    f"the least confidence distance among the settings that cost at most {MOST_LOST:g} points of "
-    "retained accuracy"
+    f"the smallest confidence distance among the settings that lose at most {MOST_LOST:g} "
+    "points of retained accuracy"
 )
 
 Outputs = tuple[Tensor, Tensor]
@@ -208,26 +208,27 @@ def choose_setting(runs: Sequence[Results], most_lost: float = MOST_LOST) -> int
         0
     """
     if not runs:
-        raise ValueError("There is no run to choose; give at least one.")
+        raise ValueError("There is no run to choose from; give at least one.")
     values = [{metric.name: metric.value for metric in run.metrics} for run in runs]
     for run, found in zip(runs, values, strict=True):
         if "RA" not in found or "before/RA" not in found:
             raise ValueError(
-                f"A run of '{run.model}' measures no retained accuracy, so settings cannot be "
-                "chosen by it; choose by its results yourself."
+                f"A run of '{run.model}' does not measure retained accuracy, so the best "
+                "setting cannot be chosen automatically; compare the results yourself."
             )
         if math.isnan(found["RA"]):
             raise ValueError(
-                f"A run of '{run.model}' had nothing to retain, so settings cannot be chosen by "
-                "how much they retain; retain something, or choose by its results yourself."
+                f"A run of '{run.model}' had no retained pictures, so the best setting "
+                "cannot be chosen automatically; retain some pictures, or compare the "
+                "results yourself."
             )
     if len(runs) == 1:
         return 0
     lost = [found["before/RA"] - found["RA"] for found in values]
     if min(lost) > most_lost:
         logger.warning(
-            "Every setting costs more than %g points of retained accuracy, %.1f at least; try "
-            "smaller ones.",
+            "Every setting loses more than %g points of retained accuracy (at least %.1f); "
+            "try smaller values.",
             most_lost,
             min(lost),
         )

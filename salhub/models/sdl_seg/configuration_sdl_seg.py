@@ -19,18 +19,18 @@ class SDLSegConfig(SaliencyConfig):
 
     Args:
         spatial_dims: 3 for volumes, 2 for slices one by one. [C]
-        context_slices: In 2-D, neighbouring slices on each side that enter as channels. [C]
-        channels: Channels of each level of the U-Net, the finest first. [P: U-Net; C: sizes]
-        anisotropic_levels: First levels that are halved in the slice only, not between slices. [C]
+        context_slices: In 2-D, number of neighbouring slices on each side used as channels. [C]
+        channels: Channels of each level of the U-Net, finest first. [P: U-Net; C: sizes]
+        anisotropic_levels: Number of first levels that are halved only within the slice. [C]
         norm: Normalisation: "instance", or "group" in groups of 8 channels or fewer. [C]
         dropout: Dropout of whole channels after each level, in [0, 1). [C]
         target_spacing: Voxel size of the network's grid in mm, (z, y, x). [C]
-        hu_window: HU that become 0 and 1; what lies outside is clipped. [C]
+        hu_window: HU values mapped to 0 and 1; values outside are clipped. [C]
         saliency_kind: Map of the markers: "edt_gauss" exp(-d^2 / 2 sigma_d^2) smoothed
             [P: distance transform with a Gaussian filter; C: its form], "edt_linear"
             max(0, 1 - d / R) smoothed [C], "hull" logistic of the signed distance to the convex
             hull [C], "points" a Gaussian at each marker [C], "none" no map: a plain U-Net.
-        sigma_d_mm: Width of the fall with distance, in mm. [C]
+        sigma_d_mm: Decay width of the map, in mm. [C]
         sigma_g_mm: Width of the smoothing, in mm; 0 for none. [C]
         linear_radius_mm: R of "edt_linear", in mm. [C]
         hull_scale_mm: Scale of the logistic of "hull", in mm. [C]
@@ -38,20 +38,23 @@ class SDLSegConfig(SaliencyConfig):
         marker_threshold: HU above which a voxel may be a marker. [C]
         marker_max_mm3: Largest volume of a marker, in mm^3. [C]
         marker_max_diagonal_mm: Largest diagonal of the box around a marker, in mm. [C]
-        marker_bone_distance_mm: Least distance of a marker to something large and as bright. [C]
-        marker_cluster_mm: Markers further than this from all others are left out, in mm. [C]
-        max_markers: More candidates than this are refused. [C]
-        allow_no_markers: Without markers the map is 0 and a warning is given, instead of an error.
-        temperature: The logits are divided by it before they become probabilities; fitted on what
-            is held out while training, 1 for none. [C]
+        marker_bone_distance_mm: Smallest distance of a marker from something large and equally
+            bright. [C]
+        marker_cluster_mm: Markers farther than this from all others are left out, in mm. [C]
+        max_markers: If there are more candidates than this, they are refused. [C]
+        allow_no_markers: If no markers are found, use an empty map with a warning instead of an
+            error.
+        temperature: Divisor of the logits before they become probabilities; fitted on held-out
+            data during training, 1 for none. [C]
         threshold: Probability above which a voxel is foreground, in (0, 1). [C]
-        min_component_cc: Smaller parts are dropped, in cm^3. [C]
+        min_component_cc: Parts smaller than this are dropped, in cm^3. [C]
         loss: "dice_ce" (Dice plus binary cross-entropy), "dice", or "focal_tversky" (alpha .3,
             beta .7, gamma 4/3). [C]
-        foreground_prior: Share of foreground that the last bias begins with, in (0, 1). [C]
-        window_size: Voxels of a window of inference, (z, y, x); None for the whole volume. [C]
+        foreground_prior: Initial share of foreground in the last bias, in (0, 1). [C]
+        window_size: Size of an inference window in voxels, (z, y, x); None for the whole volume.
+            [C]
         window_overlap: Overlap of neighbouring windows, in [0, 1). [C]
-        window_batch_size: Windows that pass through the network together.
+        window_batch_size: Number of windows per batch.
         tta: Average over the flips along z and x. [C]
 
     Raises:

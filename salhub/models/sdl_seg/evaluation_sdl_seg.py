@@ -221,15 +221,16 @@ def add_scores(
     seconds = [row["seconds"] for row in next(iter(rows.values()))]
     results.add_metric("seconds a volume", float(np.mean(seconds)), n=len(seconds), unit="s")
     note = (
-        f"{len(patients)} volumes of {len(set(patients))} patients: mean (standard deviation); the "
-        "interval draws whole patients. DSC is overlap, 1 at best. HD95 and ASD are distances "
-        "between the surfaces, 0 at best; masks left empty count as missed and are not in the "
-        "mean, and one that lies elsewhere counts with its distance. The calibration error is how "
-        "far probabilities are from frequencies around the target."
+        f"{len(patients)} volumes of {len(set(patients))} patients: mean (standard "
+        "deviation); the interval resamples whole patients. DSC is overlap (best: 1). HD95 "
+        "and ASD are distances between the surfaces (best: 0); empty masks count as missed "
+        "and are not in the mean, and masks in the wrong place count with their distance. "
+        "The calibration error is the difference between probabilities and frequencies "
+        "around the target."
     )
     first, *others = (heading for heading, _ in _COLUMNS.values())
     columns = ["clips", first, "DSC, 95 % interval", *others, "missed"]
-    results.tables.append(Table("Masks against the truth", note, columns, table))
+    results.tables.append(Table("Masks compared with the true masks", note, columns, table))
 
 
 def _cells(found: Mapping[str, Any]) -> Iterator[str]:

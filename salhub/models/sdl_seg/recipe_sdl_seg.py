@@ -58,29 +58,30 @@ class SDLSegArguments(TrainingArguments):
     """Options of `SDLSegRecipe`; all defaults are our choice.
 
     Args:
-        data: "phantoms", or a folder in nnU-Net's layout with CTs in HU; its markers are found.
-        num_patients: Phantoms to learn from.
-        num_validation_patients: Phantoms to validate on.
-        num_test_patients: Phantoms to test on, the same for every seed.
-        fractions: Scans of each phantom.
-        num_decoys: Lesions without clips in each.
+        data: "phantoms", or a folder in nnU-Net's layout with CTs in HU, whose markers are
+            detected.
+        num_patients: Number of training phantoms.
+        num_validation_patients: Number of validation phantoms.
+        num_test_patients: Number of test phantoms, the same for every seed.
+        fractions: Number of scans per phantom.
+        num_decoys: Number of lesions without clips in each phantom.
         phantom_spacing: Voxel size of the phantoms in mm, (z, y, x); [] for `target_spacing`.
-        clips_visible: False paints the clips out of the CT after they were found on it.
-        patient_pattern: Of a folder: regular expression that finds the patient in a case's name.
-        validation_share: Of a folder: share of the patients to validate on, in [0, 1).
-        test_share: Of a folder: share of the patients to test on, in [0, 1).
+        clips_visible: False paints the clips out of the CT after they have been detected.
+        patient_pattern: For a folder: regular expression that finds the patient in a case's name.
+        validation_share: For a folder: share of the patients for validation, in [0, 1).
+        test_share: For a folder: share of the patients for testing, in [0, 1).
         saliency_kind: Map of the markers; "none" for a plain U-Net.
         spatial_dims: 3 for volumes, 2 for slices.
-        context_slices: In 2-D, neighbouring slices on each side.
+        context_slices: In 2-D, number of neighbouring slices on each side.
         channels: Channels of each level.
         target_spacing: Voxel size of the network's grid in mm, (z, y, x).
         loss: "dice_ce", "dice" or "focal_tversky".
-        patch_size: Voxels of a patch, (z, y, x); [] for whole volumes. Instance normalisation
-            sees more air in a whole volume than in a small patch of it.
-        patches_per_volume: Patches of each volume in an epoch; `batch_size` counts patches.
-        augment: Whether patches are turned and their intensities changed.
-        augment_markers: Whether markers are jittered, dropped, added and hidden.
-        weight_decay: Pull of the weights towards 0.
+        patch_size: Size of a patch in voxels, (z, y, x); [] for whole volumes. Instance
+            normalization sees more air in a whole volume than in a small patch.
+        patches_per_volume: Number of patches per volume and epoch; `batch_size` counts patches.
+        augment: Whether to rotate patches and change their intensities.
+        augment_markers: Whether to jitter, drop, add and hide markers.
+        weight_decay: Weight decay.
     """
 
     data: str = PHANTOMS

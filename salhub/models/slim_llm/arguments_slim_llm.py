@@ -18,53 +18,53 @@ class SlimLLMArguments(CompressionArguments):
     """Options of `SlimLLMRecipe`; those that are None are as the preset has them.
 
     Args:
-        bits: The mean; 2, 3 or 4, and with bits_granularity="module" any number from 2 to 4, such
-            as 2.25 or 3.5. There, a mean of exactly 2 or 4 leaves no choice: all layers have that
-            width.
-        bits_granularity: "group" gives widths to groups of columns, as published; "module" gives
-            one of 2, 3 and 4 to each layer, the same to layers that read the same inputs, as other
-            programs want it, see `measured_widths`. The mean is then at most `bits`, as near as
-            layers of these sizes can come.
-        symmetric: Whether zeros are fixed at 2^(width - 1), as other programs want it; where a
-            layer has one width. See `group_scales`.
-        preset: "recommended" is SliM-LLM as we found it best: bits go where the expected error
-            falls most, ranges are shrunk further in a search that counts errors by salience, layers
-            make up for those before them, and codes and scales are refined. "reference" is SliM-LLM
-            as published. "plus" is SliM-LLM+: the same bits, and ranges that are trained block by
-            block. Three more are there to compare with, and give all groups the same bits: "rtn"
-            rounds each weight, "gptq" lets later columns make up for earlier ones, and "gptq-clip"
-            does all that "recommended" does without salience: bits are alike, and so is what errors
-            count in the search.
-        allocation: Which groups get a bit less and more: by "salience" as published, or, to
-            compare with, none ("uniform"), as many at "random", or the opposite ("inverted").
-        salience: What salience divides by: "cholesky" as released, or "hinv" as published; see
+        bits: Mean bits per weight; 2, 3 or 4, or with bits_granularity="module" any number from 2
+            to 4, such as 2.25 or 3.5. With "module", exactly 2 or 4 leaves no choice: all layers
+            have that width.
+        bits_granularity: "group" chooses widths for groups of columns, as published; "module"
+            chooses one of 2, 3 and 4 for each layer, the same for layers that read the same
+            inputs, as other programs need it, see `measured_widths`. The mean is then at most
+            `bits`, as close as the sizes of the layers allow.
+        symmetric: Whether to fix zeros at 2^(width - 1), as other programs need it; only for
+            layers with one width. See `group_scales`.
+        preset: "recommended" is SliM-LLM with the settings that worked best for us: bits go where
+            they reduce the expected error most, the search shrinks ranges further and weights
+            errors by salience, layers correct the errors of earlier ones, and codes and scales are
+            refined. "reference" is SliM-LLM as published. "plus" is SliM-LLM+: the same bits, with
+            ranges trained block by block. Three more are for comparison and give all groups the
+            same bits: "rtn" rounds each weight, "gptq" lets later columns correct earlier ones,
+            and "gptq-clip" does everything that "recommended" does, but without salience.
+        allocation: Which groups get one bit less or more: by "salience" as published, or for
+            comparison none ("uniform"), the same number at "random", or the opposite ("inverted").
+        salience: Divisor in the salience: "cholesky" as released, or "hinv" as published; see
             `weight_salience`.
-        objective: What the bits of groups are chosen for: the "divergence" of the outputs of a
-            layer, as published, or the sum of the "error" that each group is expected to leave; see
-            `allocate_bits` and `allocate_by_error`.
-        match_outputs: Whether layers are quantized one after another, each to give what it gives in
-            the model in full precision from what the quantized ones before it hand on; see
+        objective: What the bits of groups minimize: the "divergence" of the outputs of a layer, as
+            published, or the sum of the expected "error" of the groups; see `allocate_bits` and
+            `allocate_by_error`.
+        match_outputs: Whether layers are quantized one after another, each one matching its
+            full-precision output from the outputs of the quantized layers before it; see
             `matched_weight`.
-        allow_uniform: Whether a layer may keep all its groups alike where that is best.
-        search_weights: What an error counts in the search of a range: "mask" counts salient weights
-            `salience_weight` times, "salience" all by their salience, and "none" all alike.
-        salience_weight: What salient weights count in it, with search_weights="mask".
-        error_norm: The power of an error in it.
-        search_range: How far a range is shrunk, as a share of it; 0 for not at all.
-        search_stretch: How far it is stretched.
-        search_steps: Steps either way.
-        binary_scale: The scale of groups of one bit: "centered" around their mean, or "abs" as
+        allow_uniform: Whether a layer may give all its groups the same bits if that is best.
+        search_weights: Weight of an error in the search of a range: "mask" counts salient weights
+            `salience_weight` times, "salience" weights all by their salience, and "none" counts
+            all equally.
+        salience_weight: Weight of salient weights in the search, with search_weights="mask".
+        error_norm: Power of an error in the search.
+        search_range: How far the search shrinks a range, as a share of it; 0 for not at all.
+        search_stretch: How far the search stretches a range.
+        search_steps: Number of steps in each direction.
+        binary_scale: Scale of groups of one bit: "centered" around their mean, or "abs" as
             released; see `group_scales`.
-        backbone: "gptq", or "rtn" where columns are only rounded.
-        refinements: How often, once the columns are written, each code is set to what is best given
-            the others and the scales are fitted to the codes; see `refined`.
-        clip_epochs: Passes over the calibration windows in which the ranges of a block are trained;
-            0 where they are searched.
-        clip_learning_rate: Of AdamW in it, without weight decay.
-        aug_loss: Whether it also keeps to what the full weights give on the inputs that the
-            compressed blocks give.
-        damping: Share of its mean that is added to the diagonal of the Hessian.
-        num_search_rows: Most rows of the inputs on which bits are allocated.
+        backbone: "gptq", or "rtn" to only round the columns.
+        refinements: Number of refinements after the columns are quantized: each sets every code to
+            the best value given the others, and fits the scales to the codes; see `refined`.
+        clip_epochs: Epochs over the calibration windows for training the ranges of a block; 0 to
+            search them instead.
+        clip_learning_rate: Learning rate of AdamW for the ranges, without weight decay.
+        aug_loss: Whether to also match the outputs of the full weights on the inputs of the
+            compressed blocks.
+        damping: Share of the mean added to the diagonal of the Hessian.
+        num_search_rows: Maximum number of input rows for allocating bits.
 
     Raises:
         ValueError: An option contradicts what a preset to compare with is.

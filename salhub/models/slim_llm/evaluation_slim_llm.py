@@ -26,11 +26,11 @@ def evaluate(model: Any, tokenizer: Any, data_path: Any, **settings: Any) -> Res
         [words, f"{results.metric(name).value:.3f}"]
         for words, name in (("alone", "bits"), ("with scales, zeros and means", "bits_with_scales"))
     ]
-    note = "Of the packed layers in the blocks; embedding, norms and head are not counted."
+    note = "Packed layers in the blocks only; embedding, norms and head are not counted."
     report = _report_of(model)
     if report is not None:
         text_generation.add_base(results, report.base_model, tokenizer, data_path, **settings)
-    results.tables.insert(1, Table("Bits a weight", note, ["what", "value"], rows))
+    results.tables.insert(1, Table("Bits per weight", note, ["what", "value"], rows))
     if report is not None:
         results.tables.append(_errors(report))
     return results

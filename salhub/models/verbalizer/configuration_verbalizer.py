@@ -26,40 +26,41 @@ class VerbalizerConfig(ExplainedClassifierConfig):
 
     Args:
         mode: "search" names the phrases that cover most of the evidence within a budget of words;
-            "smv" is the summary of the paper; "instruct" asks a chat model, and audits it.
-        filter_length: Words of a window of the search, L of the paper.
+            "smv" is the summary of the paper; "instruct" asks a chat model and audits its answer.
+        filter_length: Number of words in a window of the search, L in the paper.
         metric: What a candidate's mean score is compared with: "top_mean" (the mean of the largest
             scores), "std", "variance" or "quantile".
-        metric_value: The share of scores of "top_mean" and "quantile"; the factor of "std" and
+        metric_value: Share of scores for "top_mean" and "quantile"; factor for "std" and
             "variance".
         sign: "+" names only words that speak for the class, "-" only words against it, "any" both.
-        top_k: Candidates of each search that are listed, and that "smv" joins.
-        max_phrases: Most phrases that are named; ours.
-        max_words: Most words that are named, over all phrases; ours.
+        top_k: Number of candidates per search that are listed, and that "smv" joins.
+        max_phrases: Maximum number of phrases; ours.
+        max_words: Maximum number of words in all phrases; ours.
         min_gain: Smallest share of the positive evidence that a phrase must add; ours.
-        min_word_gain: The same of a single word in the list that uses up the budget; ours.
-        show_coverage: Print shares of the positive evidence.
-        show_against: Name what speaks most against the class, where it is `min_gain` or more; ours.
+        min_word_gain: The same for a single word in the list that fills the budget; ours.
+        show_coverage: Show shares of the positive evidence.
+        show_against: Name the strongest evidence against the class, if it is `min_gain` or more;
+            ours.
         language: "en", "de", "fr", "es" or "zh".
         templates: Sentences to use instead of those of the language, see `templates/en.yaml`.
         attribution: "integrated_gradients", "gradient_x_input", "occlusion" or "random" (a
             control).
         n_steps: Points on the path of integrated gradients.
-        internal_batch_size: Most rows that pass the classifier at once; None for all on an
-            accelerator, and for as many as stay in the cache of a processor.
+        internal_batch_size: Maximum number of rows per pass of the classifier; None for all on an
+            accelerator, and for as many as fit in the cache of a CPU.
         baseline: What a word is compared with: the "pad" or "mask" token, or "zero" vectors.
-        word_level: Join the pieces of a word; otherwise every token is a word.
-        merge: The score of a word is the "sum" of its pieces, or the one of largest size
+        word_level: Join the pieces of a word; otherwise every token counts as a word.
+        merge: Score of a word: the "sum" of its pieces, or the piece with the largest magnitude
             ("max_abs").
         compat: "smv" searches where the code of the paper does: never in the last window.
-        llm: Chat model of "instruct", a folder or a Hub repository; None where one is given.
-        evidence: What the chat model is told: the found "phrases", all "tokens", or "both".
-        on_unfaithful: What becomes of an answer that the audit refuses: "fallback_template",
+        llm: Chat model of "instruct", a folder or a Hub repository; None if you pass one.
+        evidence: What the chat model is told: the "phrases" found, all "tokens", or "both".
+        on_unfaithful: What to do with an answer that fails the audit: "fallback_template",
             "repair" or "flag".
-        strict: Let a failing chat model fail, instead of giving the template.
-        max_new_tokens: Longest answer of a chat model, in tokens.
+        strict: Raise the error of a failing chat model instead of using the template.
+        max_new_tokens: Maximum length of a chat model's answer, in tokens.
         mask_label: Write {placeholder} for the name of the class, for evaluations.
-        seed: Of the control "random" and of a chat model that samples.
+        seed: Seed of the control "random" and of a chat model that samples.
 
     Raises:
         ValueError: A value that is not among these, or out of range.

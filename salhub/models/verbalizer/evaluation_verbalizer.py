@@ -99,8 +99,8 @@ def test_texts(model: SaliencyVerbalizerModel, texts: LabelledTexts) -> Labelled
     texts = texts.in_order_of(names)
     if texts.class_names != names:
         raise ValueError(
-            f"{texts.name} has the classes {', '.join(texts.class_names)} and the model "
-            f"{', '.join(names)}; give data of its classes."
+            f"{texts.name} has the classes {', '.join(texts.class_names)}, but the model has "
+            f"{', '.join(names)}; give data with the same classes."
         )
     folder = Path(resolve(model.config.name_or_path).config_folder)
     if not (folder / FILE_NAME).is_file():
@@ -110,7 +110,8 @@ def test_texts(model: SaliencyVerbalizerModel, texts: LabelledTexts) -> Labelled
         return texts
     if not len(split.test):
         raise ValueError(
-            f"The model has learned all texts of {texts.name}; give texts that it never saw."
+            f"The model was trained on all texts of {texts.name}; give texts that it has "
+            "never seen."
         )
     return texts.part(split.test.tolist())
 
@@ -152,8 +153,8 @@ def _add_accuracy(results: Results, maps: Sequence[TextMap], texts: LabelledText
         results.add_metric("convergence_delta/largest", max(deltas), n=len(maps), unit="logits")
         share = float(np.sum(deltas) / max(sums.sum(), 1e-12))
         results.add_metric("convergence_delta/share", share, n=len(maps), unit="fraction")
-        rows.append(["scores' sum is off by (mean, logits)", f"{np.mean(deltas):.4f}", len(maps)])
-        rows.append(["scores' sum is off by (largest, logits)", f"{max(deltas):.4f}", len(maps)])
+        rows.append(["mean error of the scores' sum (logits)", f"{np.mean(deltas):.4f}", len(maps)])
+        rows.append(["largest error of the scores' sum (logits)", f"{max(deltas):.4f}", len(maps)])
     note = f"Test texts of {texts.name}; 95 % bootstrap interval."
     results.tables.append(
         Table("The classifier and its scores", note, ["what", "value", "n"], rows)
@@ -181,7 +182,7 @@ def _add_coverage(
     titles = {
         "greedy": "this model, phrases and words",
         "smv": 'the summary of the paper (mode="smv")',
-        "greedy_as_short": "this model, as many words as that summary",
+        "greedy_as_short": "this model, with as many words as that summary",
         "first_5_words": "the first five words",
         "best_single_words": f"the best {budget} words one by one (upper bound)",
     }
@@ -197,8 +198,9 @@ def _add_coverage(
     )
     results.add_metric("coverage/greedy_by_best", ratio, n=len(maps), unit="ratio")
     note = (
-        f"Share of the positive evidence that at most {budget} words name, over {len(maps)} texts; "
-        f"95 % bootstrap interval. The model reaches {100 * ratio:.1f} % of the upper bound."
+        f"Share of the positive evidence covered by at most {budget} words, over {len(maps)} "
+        f"texts; 95 % bootstrap interval. The model reaches {100 * ratio:.1f} % of the upper "
+        "bound."
     )
     columns = ["named", "coverage", "words"]
     results.tables.append(Table("Coverage at the same number of words", note, columns, rows))
@@ -243,10 +245,11 @@ def _audit_rows(
 
 _AUDIT_COLUMNS = ["text", *_AUDITS, "rank (tau)", "all right", "brevity", "n"]
 _AUDIT_NOTE = (
-    "Share of the quotations that stand in the text, of the named words whose score has the "
-    "claimed sign, of the printed numbers within half a point, and of the words called most "
-    "important that are; the order of mention by that of coverage (1 is the same); texts without "
-    "any fault; words by words of the text."
+    "Share of the quotations that occur in the text, of the named words whose score has the "
+    "claimed sign, of the printed numbers that are right within half a point, and of the "
+    "words called most important that are; agreement of the order of mention with the order "
+    "of coverage (1 is the same); texts without any fault; words relative to the words of "
+    "the text."
 )
 
 
@@ -296,9 +299,9 @@ def _add_removal(
         shown_control = _add_mean(results, f"{name}/random_phrases", control, "probability")
         rows.append([name, shown, shown_control])
     note = (
-        "How far the probability of the class falls without the named words (more is better), and "
-        "with them alone (less is better), beside phrases of the same length elsewhere, the mean "
-        f"of {_CONTROL_DRAWS} draws; {len(maps)} texts, 95 % bootstrap interval."
+        "How far the probability of the class falls without the named words (more is better) "
+        "and with only these words (less is better), compared with phrases of the same length "
+        f"elsewhere (mean of {_CONTROL_DRAWS} draws); {len(maps)} texts, 95 % bootstrap interval."
     )
     columns = ["what", "named words", "random phrases"]
     results.tables.append(Table("Words removed", note, columns, rows))
@@ -327,7 +330,7 @@ def _add_speed(
     }
     titles = {
         "search_alone": "search, one text",
-        "search_together": f"search, a text among {_TEXTS_TIMED}",
+        "search_together": f"search, per text in a batch of {_TEXTS_TIMED}",
         "sentences": "search, sentences and audit, one text",
         "whole": "scores of the words, one text",
     }
@@ -385,11 +388,11 @@ def _add_chat(
     ]
     results.data["chat_model"] = name
     note = (
-        f"Answers of {name}, which writes around numbered slots that are filled from the scores; "
-        "the prompt shows one example with as many slots. Sentences that fail are left out, and "
-        "where too little is left the template stands in. Below, what it writes freely when it is "
-        "told the same phrases, measured by its quotations and numbers alone. "
-        f"{_AUDIT_NOTE}"
+        f"Answers of {name}, which writes around numbered slots that are filled from the "
+        "scores; the prompt shows one example with the same number of slots. Sentences that "
+        "fail the check are removed, and if too little is left, the template is used. "
+        "Below: what it writes freely about the same phrases, checked only by its "
+        f"quotations and numbers. {_AUDIT_NOTE}"
     )
     results.tables.append(Table("A chat model, audited", note, _AUDIT_COLUMNS, rows))
 

@@ -87,7 +87,7 @@ def test_what_is_measured_counts_the_adapters(folder, tmp_path):
     # 32 bits of 3 * (rows + columns) values: 4 of 48 x 48 and 3 of 32 x 48.
     added = 32 * RANK * (4 * 96 + 3 * 80) / (4 * 48 * 48 + 3 * 32 * 48)
     assert results.metric("bits_with_adapters").value == pytest.approx(2 + 18 / 16 + added)
-    assert results.tables[1].title == "Bits a weight"
+    assert results.tables[1].title == "Bits per weight"
 
 
 def test_every_inference_and_type_gives_the_same(folder):

@@ -89,7 +89,7 @@ def test_models_without_a_report_get_the_page_of_every_language_model(page, fold
 
 def test_a_report_that_is_none_is_refused(tmp_path):
     (tmp_path / "blocks.json").write_text('{"blocks": {"a": {}}}')
-    with pytest.raises(ValueError, match=r"blocks\.json cannot be read .*; get it anew"):
+    with pytest.raises(ValueError, match=r"blocks\.json cannot be read .*; download it again"):
         CompressionReport.load(tmp_path)
 
 

@@ -39,15 +39,15 @@ def test_a_whole_class_is_forgotten_best_where_it_is_recognised_least():
 def test_where_all_have_lost_too_much_the_one_that_lost_least_is_taken(caplog):
     with caplog.at_level(logging.WARNING):
         assert choose_setting([measured(50, 0.1), measured(70, 0.3)]) == 1
-    assert "costs more than 2 points of retained accuracy, 28.0 at least" in caplog.text
+    assert "loses more than 2 points of retained accuracy (at least 28.0)" in caplog.text
 
 
 def test_runs_that_cannot_be_compared_are_refused():
     with pytest.raises(ValueError, match="no run to choose"):
         choose_setting([])
-    with pytest.raises(ValueError, match="measures no retained accuracy"):
+    with pytest.raises(ValueError, match="does not measure retained accuracy"):
         choose_setting([Results(model="x", command="", seed=0)])
-    with pytest.raises(ValueError, match="had nothing to retain"):
+    with pytest.raises(ValueError, match="had no retained pictures"):
         choose_setting([measured(98, 0.1), measured(math.nan, 0.1)])
 
 
@@ -157,7 +157,7 @@ def test_trials_that_cannot_be_compared_end_after_the_first(tmp_path, small):
     words = ["forget=indices:" + ",".join(map(str, range(64))), "allow_no_retain=true"]
     words += ["--try", "learning_rate=1e-3,1e-2"]
     said = invoke(small, tmp_path / "out", *words, recipe="ga", forget=())
-    assert said.exit_code == 1 and "had nothing to retain" in said.output
+    assert said.exit_code == 1 and "had no retained pictures" in said.output
     assert len(list((tmp_path / "out" / "tried").iterdir())) == 1
 
 

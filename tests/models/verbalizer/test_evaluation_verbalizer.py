@@ -156,7 +156,7 @@ def test_texts_that_were_learned_are_left_out(explained, tmp_path):
     results = evaluate(loaded, tokenizer, path, num_texts=5)
     assert results.data["num_texts"] == 30
     LabelledSplit(texts.describe(), torch.arange(60), torch.arange(0)).save(tmp_path)
-    with pytest.raises(ValueError, match="has learned all texts of texts"):
+    with pytest.raises(ValueError, match="was trained on all texts of texts"):
         evaluate(loaded, tokenizer, path)
 
 
