@@ -21,11 +21,12 @@ TINY_ENLARGEMENT = 4.0
 _ONE_COLOUR = 2
 # What is said of scores; pipelines that speak other languages have sentences of the same names.
 SENTENCES = {
-    "unsure": "The network is unsure: even the likeliest class, '{name}', has only {percent}.",
+    "unsure": "The network is unsure: the most likely class, '{name}', has only {percent}.",
     "finds_none": (
-        "The network finds none of its classes here: the likeliest, '{name}', has {percent}."
+        "The network finds none of its classes: the most likely one, '{name}', has only {percent}."
     ),
-    "wavers": "The network wavers between '{name}' ({percent}) and '{other}' ({other_percent}).",
+    "wavers": "The network is undecided between '{name}' ({percent}) and '{other}' "
+    "({other_percent}).",
 }
 
 
@@ -50,7 +51,7 @@ def doubts_of_scores(
 
     Example:
         >>> doubts_of_scores([("nematode", 111, 0.02), ("matchstick", 644, 0.01)], "softmax")
-        ["The network is unsure: even the likeliest class, 'nematode', has only 2 %."]
+        ["The network is unsure: the most likely class, 'nematode', has only 2 %."]
     """
     if function == "none" or not predictions:
         return []
@@ -76,15 +77,15 @@ def doubts_of_picture(picture: Image.Image, enlargement: float = 1.0) -> list[st
 
     Example:
         >>> doubts_of_picture(Image.new("RGB", (64, 64)))
-        ['The picture is of one colour, so there is nothing in it to recognise.']
+        ['The picture has only one colour, so there is nothing to recognize.']
     """
     found = []
     if all(high - low <= _ONE_COLOUR for low, high in _extrema(picture)):
-        found.append("The picture is of one colour, so there is nothing in it to recognise.")
+        found.append("The picture has only one colour, so there is nothing to recognize.")
     if enlargement >= TINY_ENLARGEMENT:
         found.append(
-            f"The picture has only {picture.width} x {picture.height} pixels; the network sees "
-            f"it enlarged {enlargement:.0f} times."
+            f"The picture has only {picture.width} x {picture.height} pixels; it was "
+            f"enlarged {enlargement:.0f} times for the network."
         )
     return found
 

@@ -21,10 +21,12 @@ _BLUR_SHARE = 1 / 32
 # Figures are smaller than this; painting a 50-megapixel map for them would be waste.
 _LARGEST_SIDE = 1024
 
-_DEGENERATE = "The map is constant: it does not say where the network looked"
-_BRIGHTER = "The brighter a place, the more it matters for this answer."
-_SIGNED = "Orange places speak for this answer, blue places against it."
-_SOME_SIGNED = "In a map of orange and blue, orange places speak for it, blue places against it."
+_DEGENERATE = "The map is constant: it does not show where the network looked"
+_BRIGHTER = "Brighter areas matter more for this answer."
+_SIGNED = "Orange areas speak for this answer, blue areas against it."
+_SOME_SIGNED = (
+    "In orange and blue maps, orange areas speak for the answer and blue areas against it."
+)
 _CROPPED = "The pale border was cut off before the network saw the picture."
 
 
@@ -84,8 +86,9 @@ class ImageSaliencyResult(PipelineResult):
         size = (self.image.height, self.image.width)
         if self.saliency.shape != size:
             raise ValueError(
-                f"The map has shape {self.saliency.shape} but the picture is {size[0]} pixels high "
-                f"and {size[1]} wide; bring it there with salhub.processing.map_to_picture."
+                f"The map has shape {self.saliency.shape} but the picture is {size[0]} "
+                f"pixels high and {size[1]} wide; resize it with "
+                "salhub.processing.map_to_picture."
             )
         if not np.isfinite(self.saliency).all():
             raise ValueError("The map holds NaN or infinite values.")
@@ -208,27 +211,20 @@ class ImageSaliencyResult(PipelineResult):
         }
 
     def summary(self) -> str:
-        """Return the notes, and one sentence: what was explained, and what the map says."""
+        """Return the notes, the class and where the most important area is."""
         return " ".join([*self.notes, self.reading()])
 
     def reading(self) -> str:
-        """Return the sentence without the notes."""
-        answer = f"'{self.label}' ({self._words})"
+        """Return the summary without the notes."""
+        number = self._words if self.score_function == "none" else self._number
+        answer = f"{self.label}, {number}"
         box = self.most_salient_box()
         if box is None:
-            return f"{answer}: {_DEGENERATE[0].lower()}{_DEGENERATE[1:]}."
-        meaning = (
-            "orange places speak for this answer and blue ones against it"
-            if self.signed
-            else "the brighter a place, the more it matters for this answer"
-        )
+            return f"{answer}. {_DEGENERATE}."
         left, top, right, bottom = box
         where = self._where((left + right) // 2, (top + bottom) // 2)
-        return (
-            f"{answer}: {meaning}; what matters most is in the {where}, "
-            f"within x {left} to {right} and y {top} to {bottom} of {self.image.width} x "
-            f"{self.image.height} pixels."
-        )
+        area = f"Most important area: {where} (x {left}-{right}, y {top}-{bottom})."
+        return f"{answer}. {area} {_SIGNED}" if self.signed else f"{answer}. {area}"
 
     def peak(self) -> tuple[int, int] | None:
         """Return x and y of the pixel that matters most, or None for a constant map."""

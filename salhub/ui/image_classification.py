@@ -15,7 +15,9 @@ from salhub.ui.picture_page import PicturePage, Query
 class ImageClassificationPage(PicturePage):
     """A picture, and bars of the classes that a network takes it for."""
 
-    sentence = "What a network takes a picture for; it always answers with one of its own classes."
+    sentence = (
+        "See how a network classifies your picture. It always chooses one of its own classes."
+    )
     picture_use = "The picture to classify"
     first_sample = "cat"
     endpoints = {

@@ -99,7 +99,7 @@ class ImageSaliencyPage(PicturePage):
     change.
     """
 
-    sentence = "Which parts of a picture speak for a class, in the eyes of a network."
+    sentence = "See which parts of your picture made the network choose a class."
     picture_use = "The picture to explain"
     code_title = "Code that makes this map"
     tabs = (MapTab, ModelsTab)

@@ -20,7 +20,7 @@ _MOST_TOKENS, _FIRST_TOKENS = 200, 40
 class TextGenerationPage(TextPage):
     """A text, and what a language model adds to it."""
 
-    sentence = "How a language model goes on with a text: by what often came next where it learned."
+    sentence = "See how a language model continues your text, one likely word after another."
     verb = "Continue"
     samples = {
         "A film": "The film",

@@ -19,7 +19,7 @@ def test_an_explained_sample_is_on_disk_and_its_place_is_said(call, tmp_path):
     with Image.open(path) as picture:
         assert picture.width > 600
     assert result.stdout.splitlines()[0] == f"Wrote {path}"
-    assert "the brighter a place" in result.stdout
+    assert "Most important area" in result.stdout
 
 
 def test_settings_and_class_reach_the_model(call, call_json):

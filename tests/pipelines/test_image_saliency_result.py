@@ -92,18 +92,18 @@ def test_the_dictionary_is_json_and_complete():
     assert json.loads(json.dumps(numpy_numbers.to_dict(), allow_nan=False))["class_label"] == 3
 
 
-def test_the_summary_is_one_sentence_that_tells_how_to_read():
+def test_the_summary_says_what_was_explained_and_where():
     text = result().summary()
-    assert text.startswith("'tiger cat' (probability 62 %): the brighter a place")
-    assert "in the middle right, within x" in text and text.count(".") == 1 and text.endswith(".")
-    assert "orange places speak for this answer" in result(blob() - 0.5).summary()
+    assert text.startswith("tiger cat, 62 %. Most important area: middle right (x ")
+    assert text.count(". ") == 1 and text.endswith(").")
+    assert "Orange areas speak for this answer" in result(blob() - 0.5).summary()
     middle = result(blob(50, 30)).summary()
-    assert "in the centre," in middle
+    assert ": centre (" in middle
 
 
 def test_a_constant_map_says_so_everywhere():
     constant = result(np.ones((HEIGHT, WIDTH)), degenerate=True)
-    assert "the map is constant" in constant.summary()
+    assert "The map is constant" in constant.summary()
     data = constant.to_dict()
     assert data["degenerate"] and data["peak"] is None and data["most_salient_box"] is None
     # No colour anywhere: neither a map nor a colour bar is drawn.
@@ -114,7 +114,7 @@ def test_a_constant_map_says_so_everywhere():
     message = np.asarray(constant.map_picture().convert("L")).astype(int)
     assert message.max() == 226 and message.min() < 150
     zeros = result(np.zeros((HEIGHT, WIDTH)))
-    assert "the map is constant" in zeros.summary()
+    assert "The map is constant" in zeros.summary()
 
 
 def test_the_figure_shows_photo_map_and_overlay():

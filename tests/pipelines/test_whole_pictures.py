@@ -216,7 +216,7 @@ def test_labels_that_do_not_exclude_each_other_are_shown_each_by_itself():
     shown = [round(100 * score) for *_, score in result.predictions]
     assert shown == [97, 96, 96, 12] and result.score_function == "sigmoid"
     doubts = [note for note in result.notes if "hardly depends on the class" not in note]
-    assert doubts == [] and "probability 97 %" in result.summary()
+    assert doubts == [] and ", 97 %." in result.summary()
     none = predict(with_biases(several, [-2.0, -3.0, -4.0, -5.0]))
     assert "finds none of its classes" in none.notes[0] and "12 %" in none.notes[0]
 
@@ -238,14 +238,14 @@ def test_one_output_is_a_probability_and_a_number_is_none():
 
 def test_an_unsure_network_says_so_before_the_map():
     result = predict(with_biases(resnet(num_labels=10), [0.1] + [0.0] * 9))
-    assert result.summary().startswith("The network is unsure: even the likeliest class, 'LABEL_0'")
+    assert result.summary().startswith("The network is unsure: the most likely class, 'LABEL_0'")
     assert result.to_dict()["notes"] == result.notes
     sure = predict(with_biases(resnet(), [9.0, 0.0, 0.0, 0.0]))
     # Its weights are drawn at random, so nothing but the biases tells the classes apart.
     assert all(note.startswith("This map hardly depends") for note in sure.notes)
-    assert "'LABEL_0' (probability" in sure.summary()
+    assert "LABEL_0, " in sure.summary()
     tie = predict(with_biases(resnet(), [5.0, 4.9, 0.0, 0.0]))
-    assert "wavers between 'LABEL_0' (52 %) and 'LABEL_1' (47 %)" in tie.notes[0]
+    assert "undecided between 'LABEL_0' (52 %) and 'LABEL_1' (47 %)" in tie.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -267,14 +267,15 @@ def test_an_answer_of_one_class_is_in_doubt_for_the_next_one():
 
 def test_the_photo_of_a_rocket_is_called_a_drilling_platform_with_doubt():
     result = salhub.pipeline("gradcam-efficientnet-lite0", device="cpu")("sample:rocket")
-    assert "even the likeliest class, 'drilling platform', has only 33 %" in result.notes[0]
+    assert "the most likely class, 'drilling platform', has only 33 %" in result.notes[0]
 
 
 def test_pictures_in_which_there_is_nothing_are_told():
     explain = explaining(resnet(), cropping())
-    assert "of one colour" in explain(Image.new("RGB", (50, 40))).notes[0]
+    assert "only one colour" in explain(Image.new("RGB", (50, 40))).notes[0]
     assert (
-        "only 8 x 8 pixels; the network sees it enlarged 4 times" in explain(photo(8, 8)).notes[0]
+        "only 8 x 8 pixels; it was enlarged 4 times for the network"
+        in explain(photo(8, 8)).notes[0]
     )
 
 

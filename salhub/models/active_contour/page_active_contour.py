@@ -207,8 +207,8 @@ class Page(PicturePage):
 
     title = "Active contour"
     sentence = (
-        "A contour that finds what stands out in a picture, without training: draw where it starts "
-        "and watch it move."
+        "Outline what stands out in your picture, without training: draw a start and watch "
+        "the contour move."
     )
     picture_use = "The picture to segment"
     first_sample = "cells"

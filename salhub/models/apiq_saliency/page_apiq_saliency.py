@@ -88,7 +88,9 @@ class Page(CompressedTextPage):
     """A text that goes on, the training of the blocks, and the numbers."""
 
     title = "ApiQ with saliency"
-    sentence = "A language model in few bits with small adapters, beside the full one."
+    sentence = (
+        "Compare a language model of few bits per weight and small adapters with the full model."
+    )
     tabs = (Writing, Blocks, Numbers)
     report_file = REPORT_FILE
     report_class = CompressionReport

@@ -130,8 +130,8 @@ class Page(PicturePage):
 
     title = "DiSa"
     sentence = (
-        "Type classes, and see which of them a CLIP with learned prompts finds in a picture, what "
-        "the same CLIP says without them, and which patches matter for a text."
+        "Type some classes and see which one a CLIP with learned prompts finds in your "
+        "picture, what the same CLIP says without the prompts, and where."
     )
     picture_use = "The picture to name"
     first_sample = "cat"

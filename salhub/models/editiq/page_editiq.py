@@ -58,9 +58,9 @@ class Page(Frame):
 
     title = "EditIQ"
     sentence = (
-        "Turn the recording of one camera that stands still into an edited film: virtual cameras "
-        "cut out shots, and dialogue and saliency choose among them. Send films only of people who "
-        "agreed to it; they are deleted after some hours."
+        "Turn the recording of a static camera into an edited film: virtual cameras crop "
+        "the shots, and dialogue and saliency choose between them. Upload only films of "
+        "people who agreed to it; films are deleted after some hours."
     )
     code_title = "The same in Python, in full size"
     pickable = ("view",)

@@ -26,7 +26,7 @@ class Page(TextPage):
     """One text, or several, and what carries them."""
 
     title = "LexRank"
-    sentence = "Which sentences carry a text, or a pile of texts: those that many others resemble."
+    sentence = "Summarize one or several texts by their most central sentences."
     verb = "Summarise"
     help = "Several texts are divided by a line of three dashes."
     samples = {"Article": "sample:article"}

@@ -43,7 +43,10 @@ class Page(ImageSaliencyPage):
     """NormGrad, Grad-CAM, gradients and their relatives as settings of one model."""
 
     title = "NormGrad"
-    sentence = "What in a picture speaks for a class? A family of answers, at every depth."
+    sentence = (
+        "See which parts of your photo made the network choose a class, with any method of the "
+        "family and at any layer."
+    )
     tabs = (SensitiveMapTab, FamilyTab, ClassesTab, ModelsTab)
     dependents = {"picture": ("class_label", "other_class")}
     method_labels = METHOD_LABELS

@@ -130,7 +130,9 @@ class Page(BasePage):
     """
 
     title = "NViT"
-    sentence = "Make a vision transformer as fast as you need, by removing what matters least."
+    sentence = (
+        "Make a vision transformer as fast as you need by removing the parts that matter least."
+    )
     code_title = "The same on your computer"
     tabs = (ShapeTab, PictureTab, NumbersTab)
     endpoints = {

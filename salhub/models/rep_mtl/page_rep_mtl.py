@@ -182,8 +182,8 @@ class Page(Frame):
 
     title = "Rep-MTL"
     sentence = (
-        "One network, three tasks: classes, depth and surface normals of a rendered room, and what "
-        "each task reads in the map that all of them share."
+        "One network predicts classes, depth and surface normals of a rendered room. See "
+        "what each task reads in the feature map that all three share."
     )
     tabs = (TasksTab, SharingTab, ImprovementTab)
     endpoints = {

@@ -63,7 +63,7 @@ class Page(ImageSaliencyPage):
     """Where the relevance of a class gathers."""
 
     title = "Salient Relevance"
-    sentence = "Where does a network look? Its relevance, gathered into the areas that stand out."
+    sentence = "See which areas of a picture a network relies on most."
     tabs = (StagesTab, ModelsTab)
 
     def main_controls(self) -> dict[str, Component]:

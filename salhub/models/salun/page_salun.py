@@ -158,7 +158,9 @@ class Page(DrawingPage):
     """
 
     title = "SalUn"
-    sentence = "Make a trained network forget a class by moving only the weights that matter to it."
+    sentence = (
+        "Make a trained network forget a class by changing only the weights that matter for it."
+    )
     code_title = "The same on your computer"
     tabs = (ForgetTab, PictureTab, DigitsTab)
     endpoints = {

@@ -153,7 +153,7 @@ class Page(DrawingPage):
     """Digits of every class by the original and by the unlearned model."""
 
     title = "SalUn for diffusion"
-    sentence = "A generator of digits before and after it forgot one of them."
+    sentence = "Compare a digit generator before and after it forgot one digit."
     tabs = (DigitsTab,)
     endpoints = {"draw": (gr.Image, gr.Image, gr.Code)}
 

@@ -52,8 +52,9 @@ class Page(Frame):
 
     title = "SDL-Seg"
     sentence = (
-        "Find the tumour bed on a CT by the surgical clips: move or remove one and see the contour "
-        "follow. Made-up patients only: keep scans of real ones on your own machine."
+        "Find the tumour bed on a CT from the surgical clips. Move or remove a clip and see "
+        "the contour follow. This page only has simulated patients: keep scans of real "
+        "patients on your own machine."
     )
     code_title = "The same in Python"
     pickable = ("viewer",)

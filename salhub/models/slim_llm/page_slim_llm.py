@@ -90,7 +90,7 @@ class Page(CompressedTextPage):
     """A text that goes on, the bits of the layers, and the numbers."""
 
     title = "SliM-LLM"
-    sentence = "A language model in two or three bits a weight, beside the full one."
+    sentence = "Compare a language model of two or three bits per weight with the full model."
     tabs = (Writing, Bits, Numbers)
     report_file = REPORT_FILE
     report_class = CompressionReport

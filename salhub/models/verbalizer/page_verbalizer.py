@@ -45,7 +45,10 @@ class Page(TextPage):
     """
 
     title = "Saliency verbalizer"
-    sentence = "Which words made a classifier decide as it did, in a sentence that is checked."
+    sentence = (
+        "See which words made a text classifier decide as it did, in a sentence that is checked "
+        "against the scores."
+    )
     verb = "Explain"
     samples = {"Film reviews": "sample:review", "News": "sample:news"}
     most_characters = 20_000

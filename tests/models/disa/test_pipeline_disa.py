@@ -186,4 +186,4 @@ def test_a_class_is_explained_by_its_own_word():
 def test_doubts_are_said(caplog):
     with caplog.at_level(logging.WARNING):
         result = pipeline()(Image.new("RGB", (32, 32)))
-    assert "The picture is of one colour, so there is nothing in it to recognise." in result.notes
+    assert "The picture has only one colour, so there is nothing to recognize." in result.notes
