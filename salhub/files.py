@@ -65,7 +65,7 @@ def put_in_place(path: Path, target: Path) -> None:
         IsADirectoryError: A file would take the place of a folder.
     """
     if target.is_dir() and not path.is_dir():
-        raise IsADirectoryError(f"{target} is a folder; name a file in it.")
+        raise IsADirectoryError(f"{target} is a folder; give a file in it.")
     for file in [path] if path.is_file() else filter(Path.is_file, path.rglob("*")):
         with file.open("rb+") as written:
             os.fsync(written)

@@ -315,7 +315,7 @@ def test_the_command_writes_card_and_picture(cards, monkeypatch):
     CliRunner().invoke(app, ["card", NAME])
     assert (cards / f"{NAME}.png").read_bytes() == picture
     result = CliRunner().invoke(app, ["card", NAME, "-o", str(cards)])
-    assert result.exit_code == 1 and "is a folder; name a file in it" in result.output
+    assert result.exit_code == 1 and "is a folder; give a file in it" in result.output
     assert (cards / f"{NAME}.png").read_bytes() == picture
 
 

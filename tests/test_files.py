@@ -95,7 +95,7 @@ def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "thesis.tex").write_text("five years of work")
-    with pytest.raises(IsADirectoryError, match="mine is a folder; name a file in it"):
+    with pytest.raises(IsADirectoryError, match="mine is a folder; give a file in it"):
         write_text(folder, "card")
     assert (folder / "thesis.tex").read_text() == "five years of work"
     assert list(tmp_path.iterdir()) == [folder]

@@ -21,9 +21,9 @@ from salhub.cli.train import train_command
 from salhub.cli.unlearn import unlearn_command
 
 _EXIT_CODES = """
-Exit codes: 0 all done; 1 an input, the data, a model or the value of one of its settings was
-refused, or an input of a folder was left out; 2 the command line is wrong: an unknown command,
-option or setting, or an option's value; 130 Ctrl-C.
+Exit codes: 0 success; 1 an input, the data, a model or the value of a setting was refused, or an
+input of a folder was left out; 2 wrong usage: an unknown command, option or setting, or an invalid
+option value; 130 Ctrl-C.
 """
 
 # Plain text instead of boxes: errors stay one line, and help needs no further import.
@@ -46,12 +46,12 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    debug: bool = typer.Option(False, "--debug", help="Show tracebacks and what is loaded."),
+    debug: bool = typer.Option(False, "--debug", help="Show tracebacks and log what is loaded."),
     version: bool = typer.Option(
         False, "--version", callback=_show_version, is_eager=True, help="Show the version."
     ),
 ) -> None:
-    """Published saliency methods, by name.
+    """Run, train and evaluate published saliency methods.
 
     Start with: salhub run normgrad-efficientnet-lite0 sample:cat
     """

@@ -7,7 +7,7 @@ import typer
 from salhub.cli.completion import complete_model
 
 cache_app = typer.Typer(
-    help="Put shipped models where plain transformers finds them.",
+    help="Copy shipped models into the Hugging Face cache, for plain transformers.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -18,10 +18,10 @@ def seed_command(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="NAME", help="Models; all by default.", autocompletion=complete_model
+            metavar="NAME", help="Models to copy; all by default.", autocompletion=complete_model
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Copy shipped models into the Hugging Face cache.
 
@@ -41,7 +41,7 @@ def seed_command(
 
 @cache_app.command("where")
 def where_command(
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the cache and where the shipped models are."""
     from huggingface_hub.constants import HF_HUB_CACHE

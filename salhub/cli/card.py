@@ -20,11 +20,13 @@ def card_command(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="File; NAME.md here, or README.md in the folder, by default."
+            "-o",
+            "--output",
+            help="File to write; NAME.md here, or README.md in the given folder, by default.",
         ),
     ] = None,
-    picture: Annotated[bool, typer.Option(help="Make the picture on the card anew.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    picture: Annotated[bool, typer.Option(help="Make the picture of the card again.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that exist.")
     ] = False,
@@ -47,7 +49,7 @@ def card_command(
         folder = cards_folder() if is_ours else Path()
         target = output or folder / f"{name.removeprefix(NAMESPACE)}.md"
     if target.is_dir():
-        raise IsADirectoryError(f"{target} is a folder; name a file in it.")
+        raise IsADirectoryError(f"{target} is a folder; give a file in it.")
     written = [target, *([target.parent / picture_name] if picture_name else [])]
     if not is_ours:
         for path in written:

@@ -44,34 +44,35 @@ def compare_command(
         str,
         typer.Argument(
             metavar="INPUT",
-            help="A file, a URL, sample:cat, or - for stdin; for models that draw, a class or all.",
+            help="A file, a URL, sample:cat, or - for standard input; for generative models, a "
+            "class or all.",
         ),
     ],
     words: Annotated[
         list[str],
         typer.Argument(
             metavar="NAME... [SETTING=VALUE]...",
-            help="Models or methods, and settings for all of them.",
+            help="Models or methods to compare, and settings for all of them.",
             autocompletion=complete_model,
         ),
     ],
     output: Annotated[str | None, typer.Option("-o", "--output", help="Picture to write.")] = None,
     methods: Annotated[
-        str | None, typer.Option(help="Values of the setting 'method', with commas between.")
+        str | None, typer.Option(help="Values of the setting 'method', separated by commas.")
     ] = None,
     vary: Annotated[
         str | None,
-        typer.Option(metavar="SETTING=A,B,...", help="Values of any setting, with commas between."),
+        typer.Option(metavar="SETTING=A,B,...", help="Values of any setting, separated by commas."),
     ] = None,
     device: DeviceOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output if it exists.")
     ] = False,
 ) -> None:
     """Put several models, methods or settings side by side in one picture.
 
-    --classifier names your own network to explain, and --class the class, by name or index.
+    --classifier is your own network to explain, and --class the class to explain, by name or index.
 
     \b
     salhub compare photo.jpg normgrad salient_relevance
@@ -87,7 +88,7 @@ def compare_command(
     variants = _variants(choices, settings, _varied(methods, vary, kinds))
     kind = choices[0].pipeline_class
     if folder_sources(source, kind) is not None:
-        raise typer.BadParameter("compare takes one input, not a folder.")
+        raise typer.BadParameter("compare needs a single input, not a folder.")
     one = accompanied(single_source(source, kind), kind, settings)
     default = output_name(one.stem, f"-compare{kind.comparison_suffixes[0]}")
     target = single_target(output, one, default, kind.comparison_suffixes, overwrite)
@@ -99,11 +100,12 @@ def compare_command(
 
 def _check_comparable(choices: list[Choice]) -> None:
     if not choices:
-        raise typer.BadParameter("Name at least one model or method to compare.")
+        raise typer.BadParameter("Give at least one model or method to compare.")
     tasks = {choice.entry.task for choice in choices}
     if len(tasks) > 1:
         raise ValueError(
-            f"Only models of one task can be compared; these do {' and '.join(sorted(tasks))}."
+            "Only models of the same task can be compared; these are for "
+            f"{' and '.join(sorted(tasks))}."
         )
     if not hasattr(choices[0].pipeline_class.result_class, "compare"):
         raise ValueError(f"Results of the task {tasks.pop()} cannot be shown side by side.")
@@ -123,7 +125,7 @@ def _varied(
     option, _, values = text.partition("=")
     texts = [text.strip() for text in _COMMA.split(values) if text.strip()]
     if not texts:
-        raise typer.BadParameter(f"--vary {option}= names no value; write SETTING=A,B.")
+        raise typer.BadParameter(f"--vary {option}= has no values; write SETTING=A,B.")
     read = {text: typed_settings([option_as_pair(option, text)], *kinds) for text in texts}
     [name] = {name for one in read.values() for name in one}
     return name, {text: one[name] for text, one in read.items()}

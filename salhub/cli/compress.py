@@ -17,17 +17,19 @@ from salhub.cli.train import (
 def compress_command(
     recipe: Annotated[
         str,
-        typer.Argument(metavar="RECIPE", help="How to compress.", autocompletion=complete_recipe),
+        typer.Argument(
+            metavar="RECIPE", help="Recipe to compress with.", autocompletion=complete_recipe
+        ),
     ],
     words: WordsArgument = None,
     config: ConfigOption = None,
     nproc: ProcessesOption = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Compress a model by a recipe, such as one that quantizes it.
+    """Compress a model with a recipe, for example by quantizing it.
 
-    Every block is saved as soon as it is compressed. A run that was interrupted goes on behind the
-    last one with --resume_from_checkpoint latest, and ends with the model that it would have made.
+    Each block is saved as soon as it is compressed. Resume an interrupted run after the last saved
+    block with --resume_from_checkpoint latest; it ends with the same model as without interruption.
 
     \b
     salhub compress RECIPE model=mine output_dir=small

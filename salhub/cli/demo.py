@@ -12,28 +12,27 @@ def demo_command(
         str | None,
         typer.Argument(
             metavar="NAME",
-            help="A model, a method, or a classifier of your own; a page for each method by "
-            "default.",
+            help="A model, a method, or your own classifier; by default, pages of all methods.",
             autocompletion=complete_model,
         ),
     ] = None,
     classifier: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Your own network, which the method explains."),
+        typer.Option(metavar="NAME", help="Your own network for the method to explain."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Port; a free one by default.")
+        int | None, typer.Option(min=1, max=65535, help="Port to use; a free one by default.")
     ] = None,
     open_browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
     ] = True,
 ) -> None:
-    """Open a model as a web page on this computer; Ctrl-C ends it.
+    """Open a model as a web page on this computer; stop it with Ctrl-C.
 
-    A classifier by itself, such as the folder of a run of training, is explained by the first
-    method for its kind; --classifier shows it by another. It needs one more package:
-    pip install 'salhub[demo]'.
+    A classifier by itself, such as the output folder of a training run, is explained with the first
+    method for its kind; to use another method, give the method as NAME and the classifier with
+    --classifier. The demo needs an extra: pip install 'salhub[demo]'.
 
     \b
     salhub demo trained
@@ -44,7 +43,7 @@ def demo_command(
     if name is not None:
         check_known(name)
     elif classifier is not None:
-        raise typer.BadParameter("--classifier needs the name of the method that explains it.")
+        raise typer.BadParameter("--classifier needs the name of a method to explain it.")
     from salhub.ui import build_gallery, build_page, launch
 
     quiet_transformers()

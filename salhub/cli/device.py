@@ -38,5 +38,5 @@ def _devices() -> list[str]:
 
 
 DeviceOption = Annotated[
-    str | None, typer.Option(help="Such as cpu or cuda:0.", callback=check_device)
+    str | None, typer.Option(help="Device to use, such as cpu or cuda:0.", callback=check_device)
 ]

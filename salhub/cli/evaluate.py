@@ -43,7 +43,7 @@ def evaluate_command(
         ),
     ] = None,
     data: Annotated[
-        Path, typer.Option(help="Data; `salhub evaluate --help` says how they are laid out.")
+        Path, typer.Option(help="Data; `salhub evaluate --help` describes the layout.")
     ],
     words: Annotated[
         list[str] | None,
@@ -52,20 +52,23 @@ def evaluate_command(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="File; NAME.results.json by default. With --all a folder."
+            "-o",
+            "--output",
+            help="File to write; NAME.results.json by default. With --all, a folder.",
         ),
     ] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="Measure every shipped model, as its card was made.")
+        bool,
+        typer.Option("--all", help="Measure every shipped model as it was measured for its card."),
     ] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="With --all: on less data, in minutes.")
+        bool, typer.Option("--quick", help="With --all: use less data, and finish in minutes.")
     ] = False,
     jobs: Annotated[
-        int, typer.Option(min=1, help="With --all: how many models are measured at once.")
+        int, typer.Option(min=1, help="With --all: number of models to measure at once.")
     ] = 1,
     device: DeviceOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output if it exists.")
     ] = False,
@@ -73,29 +76,30 @@ def evaluate_command(
 ) -> None:
     """Measure a model by the protocol of its method, and write a results file.
 
-    Pictures are laid out in one of two ways: one sub-folder for each class, called by the
-    classifier's name for it ("tiger cat" or tiger_cat) or its index (282), where not every class
-    need be there; or an index.json, a list of {"file", "index", "name"} with the files beside it
-    or in images. Sub-folders called otherwise, such as ImageNet's WordNet ids, are taken in sorted
-    order if there is one for every class.
+    Arrange pictures in one of two ways: one sub-folder per class, named after the class as the
+    classifier knows it ("tiger cat" or tiger_cat) or after its index (282), where classes may be
+    missing; or an index.json, a list of {"file", "index", "name"}, with the files next to it or in
+    images. Sub-folders with other names, such as ImageNet's WordNet ids, are assigned to the
+    classes in sorted order if there is one for every class.
 
-    A classifier by itself, such as the folder of a run of training, takes the data that
-    `salhub train image-classification` and `text-classification` take, by the same words
-    (image_column, text_column, label_column). What its split.json says it has learned is left out.
+    A classifier by itself, such as the output folder of a training run, takes the same data and
+    column settings (image_column, text_column, label_column) as `salhub train
+    image-classification` and `text-classification`. Data it was trained on, as its split.json
+    records, is left out.
 
     A language model takes any text file, which is read as it is, a table (text_column) or a file of
-    tokens (.npy, .safetensors). context, stride and max_tokens say how its perplexity is measured.
+    tokens (.npy, .safetensors). context, stride and max_tokens set how its perplexity is measured.
 
     A model that segments volumes takes a folder in nnU-Net's layout, or the word phantoms.
 
-    The numbers of a card come from such a results file. --classifier names your own network to
-    explain. An evaluation that was stopped goes on where it was. The processes of torchrun and
-    accelerate launch share its rows, and so do jobs with --shard, of which the last one writes the
-    file.
+    The numbers of a card come from such a results file. --classifier is your own network to
+    explain. Run a stopped evaluation again to continue where it stopped. The processes of torchrun
+    and accelerate launch split the rows of the data, and so do jobs with --shard; the last job to
+    finish writes the file.
 
-    --all measures every shipped model again and says which numbers differ from those of its card;
-    --data then names the folder that holds the data of all cards. What is there is not measured
-    again, so it may be stopped and started.
+    --all measures every shipped model again and reports which numbers differ from those of its
+    card; --data is then the folder with the data of all cards. Results that exist are kept and not
+    measured again, so you can stop it and start it again.
 
     \b
     salhub evaluate normgrad-efficientnet-lite0 --data pictures num_mosaics=20
@@ -113,9 +117,9 @@ def evaluate_command(
         evaluate_all(data, folder, method=name, quick=quick, jobs=jobs, as_json=as_json)
         return
     if name is None:
-        raise typer.BadParameter("Name a model to measure, or give --all.")
+        raise typer.BadParameter("Give a model to measure, or --all.")
     if quick or jobs > 1:
-        raise typer.BadParameter("--quick and --jobs go with --all.")
+        raise typer.BadParameter("--quick and --jobs need --all.")
     with sharing(shard) as share:
         settings = parse_settings(words or [])
         choice = choose_to_measure(name, settings)
@@ -126,7 +130,7 @@ def evaluate_command(
         refuse_existing(target, overwrite)
         is_named = _DATA_NAMED in _keywords(evaluate) or str(data) in _made_data(evaluate)
         if not data.exists() and not is_named:
-            raise FileNotFoundError(f"There is no data at {data}.")
+            raise FileNotFoundError(f"{data} does not exist; give a file or folder of data.")
         alone = _does_all(choice, evaluate, share)
         if alone is None:
             return
@@ -237,7 +241,7 @@ def _report_missing(call: _Call, as_json: bool) -> None:
         return
     typer.echo(
         f"Measured shard {share.name}; {missing} of {call.num_rows} rows are missing. The shard "
-        f"that is done last writes {call.target}."
+        f"that finishes last writes {call.target}."
     )
 
 

@@ -13,26 +13,27 @@ def export_command(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A quantized model: its folder, or a name.",
+            help="A quantized model: a folder or a name.",
             autocompletion=complete_model,
         ),
     ],
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to create.")],
     format: Annotated[
         str,
         typer.Option("--format", help="compressed-tensors, gptq, peft or dense."),
     ],
     dtype: Annotated[
         str | None,
-        typer.Option(help="float32, float16 or bfloat16; as the model by default."),
+        typer.Option(help="float32, float16 or bfloat16; the data type of the model by default."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Write a quantized model so that other programs load it.
+    """Write a quantized model in a format that other programs load.
 
-    compressed-tensors is for transformers and vLLM, gptq for gptqmodel; both take one width a
-    layer, as bits_granularity=module gives it. peft takes the adapters of apiq-saliency apart, to
-    be trained on. dense is a plain model again, for everything.
+    compressed-tensors is for transformers and vLLM, gptq for gptqmodel; both need one bit
+    width per layer, as bits_granularity=module gives it. peft separates the adapters of
+    apiq-saliency, so that you can train them further. dense is a plain, unquantized model for any
+    program.
 
     \b
     salhub export small served --format compressed-tensors

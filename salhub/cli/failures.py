@@ -41,7 +41,7 @@ class CommandGroup(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            typer.echo("Interrupted; what was finished is kept.", err=True)
+            typer.echo("Interrupted; finished work is kept.", err=True)
             raise typer.Exit(_INTERRUPTED) from None
         except Exception as error:
             if is_debug or _belongs_to_typer(error):

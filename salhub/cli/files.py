@@ -12,7 +12,7 @@ def refuse_existing(target: Path, overwrite: bool) -> None:
     """Raise a FileExistsError when a file is there and may not be replaced."""
     if target.exists() and not overwrite:
         raise FileExistsError(
-            f"{target} exists; give --overwrite to replace it, or another place with -o."
+            f"{target} exists; give --overwrite to replace it, or another output with -o."
         )
 
 

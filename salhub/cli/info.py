@@ -35,9 +35,10 @@ _FACTS = (
 def info_command(
     name: NameArgument,
     classifier: Annotated[
-        str | None, typer.Option(help="Your own network: shows what can be chosen in it.")
+        str | None,
+        typer.Option(help="Your own network; lists the choices it offers, such as layers."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what a model is for, how to run it, how good it is, and its settings.
 
@@ -169,15 +170,15 @@ def _lines(description: dict[str, Any]) -> list[str]:
             digest = file["sha256"][:_HASH_DIGITS]
             lines.append(f"  {file['name']:<26}{_size(file['bytes']):>9}  sha256 {digest}")
     if description["settings"]:
-        lines += ["", "Settings, given as --name value or name=value"]
+        lines += ["", "Settings (--name value or name=value)"]
     for field in description["settings"]:
         lines.append(f"  {field['name']} = {_shown(field['value'])}")
         lines += _wrapped(field["help"], "      ")
     if description["call_settings"]:
         names = ", ".join(description["call_settings"])
-        lines += ["", *_wrapped(f"Settings of what is asked, given likewise: {names}", "")]
+        lines += ["", *_wrapped(f"Settings of a single call (written the same way): {names}", "")]
     for setting, options in description["choices"].items():
-        lines += ["", f"What {setting} can be"]
+        lines += ["", f"Choices for {setting}"]
         lines += [f"  {option}" for option in options]
     return lines
 

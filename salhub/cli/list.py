@@ -10,15 +10,19 @@ from salhub.cli.completion import complete_method, complete_task
 def list_command(
     task: Annotated[
         str | None,
-        typer.Option(metavar="TASK", help="Only models of a task.", autocompletion=complete_task),
+        typer.Option(
+            metavar="TASK", help="Show only models of this task.", autocompletion=complete_task
+        ),
     ] = None,
     method: Annotated[
         str | None,
         typer.Option(
-            metavar="METHOD", help="Only models of a method.", autocompletion=complete_method
+            metavar="METHOD",
+            help="Show only models of this method.",
+            autocompletion=complete_method,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the models that come with salhub.
 

@@ -13,13 +13,15 @@ def push_command(
         str,
         typer.Argument(
             metavar="NAME_OR_FOLDER",
-            help="A shipped model, or a saved one's folder.",
+            help="A shipped model, or the folder of a saved model.",
             autocompletion=complete_model,
         ),
     ],
-    repository: Annotated[str, typer.Argument(metavar="REPO", help="Where to: owner/name.")],
+    repository: Annotated[
+        str, typer.Argument(metavar="REPO", help="Repository to push to: owner/name.")
+    ],
     private: Annotated[
-        bool, typer.Option("--private", help="Make a repository created here private.")
+        bool, typer.Option("--private", help="Make the repository private if it is new.")
     ] = False,
     token: Annotated[
         str | None, typer.Option(help="Access token; the saved login by default.")
@@ -32,11 +34,11 @@ def push_command(
         bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")
     ] = False,
     card: Annotated[
-        Path | None, typer.Option(help="A card of your own instead of the generated one.")
+        Path | None, typer.Option(help="Your own card instead of the generated one.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Put a model on the Hub in one commit: weights, settings, card and licence."""
+    """Push a model to the Hub in one commit: weights, settings, card and licence."""
     from salhub.cli.files import echo_json
     from salhub.publishing import push
 

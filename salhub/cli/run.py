@@ -50,8 +50,8 @@ def run_command(
         str,
         typer.Argument(
             metavar="INPUT",
-            help="A file, a folder, a URL, sample:cat, or - for standard input; for models that "
-            "draw, a class or all.",
+            help="A file, a folder, a URL, sample:cat, or - for standard input; for generative "
+            "models, a class or all.",
         ),
     ],
     words: Annotated[
@@ -60,35 +60,42 @@ def run_command(
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option("-o", "--output", help="File to write, folder for a folder, - for stdout."),
+        typer.Option(
+            "-o",
+            "--output",
+            help="File to write, a folder if the input is a folder, or - for stdout.",
+        ),
     ] = None,
     device: DeviceOption = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Inputs, or drawn pictures, worked on together.")
+        int | None,
+        typer.Option(min=1, help="Number of inputs, or of generated pictures, per batch."),
     ] = None,
     file_format: Annotated[
-        str | None, typer.Option("--format", help="Ending of the files written, such as npy.")
+        str | None, typer.Option("--format", help="Format of the output files, such as npy.")
     ] = None,
     view: Annotated[
         str | None, typer.Option(help="Which picture to write, such as overlay.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per line.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace outputs that exist.")
     ] = False,
     together: Annotated[
-        bool, typer.Option("--together", help="The files of a folder as one input.")
+        bool, typer.Option("--together", help="Treat all files of a folder as one input.")
     ] = False,
     shard: ShardOption = None,
 ) -> None:
     """Run a model on one input, or on every file of a folder.
 
-    Settings of the model are written --name value or name=value; `salhub info NAME` lists them.
-    --classifier names your own network to explain, a folder or on the Hub, and --class the class,
-    by name or index. Files that belong to an input, such as --transcript of a film, are taken from
-    beside it where they are called like it. A folder is resumed: what is already there is skipped,
-    and an input that cannot be read is reported and left out. Several jobs share a folder with
-    --shard, and so do the processes of torchrun and accelerate launch:
+    Write settings of the model as --name value or name=value; `salhub info NAME` lists them.
+    --classifier is your own network to explain, a folder or a Hub repository, and --class the class
+    to explain, by name or index. Files that belong to an input, such as the --transcript of a film,
+    are found next to it if their names match. A run on a folder can be stopped and resumed: outputs
+    that exist are skipped. An input that cannot be read is reported and left out. Split a folder
+    over several jobs with --shard, or over the processes of torchrun or accelerate launch:
     torchrun --nproc_per_node 2 -m salhub.cli run NAME FOLDER.
 
     \b
@@ -100,7 +107,7 @@ def run_command(
     salhub run normgrad pictures -o maps --shard 3/16
     """  # noqa: D301
     if as_json and output == STDIN:
-        raise typer.BadParameter("--json and -o - both want standard output; give one of them.")
+        raise typer.BadParameter("--json and -o - both write to standard output; use one of them.")
     with sharing(shard) as share:
         settings = parse_settings(words or [])
         check_quickly(name, settings, source)
@@ -194,7 +201,7 @@ class _Run:
         with self.told_as_json(text):
             result = pipeline(content, **self.settings_for(source))
         self.finish(source, target, result)
-        lines = [f"Took {path} as {name}" for name, path in source.companions.items()]
+        lines = [f"Using {path} as {name}" for name, path in source.companions.items()]
         lines += filter(None, [source.left_out])
         return lines + ([] if target is None else [f"Wrote {target.resolve()}"]), result
 
@@ -221,12 +228,12 @@ class _Run:
         overwrite: bool,
     ) -> None:
         if output == STDIN:
-            raise typer.BadParameter("The outputs of a folder need a folder; give one with -o.")
+            raise typer.BadParameter("Outputs of a folder need an output folder; give one with -o.")
         for name, place in self.given.items():
             if place is not None and Path(str(place)).is_file():
                 raise typer.BadParameter(
-                    f"--{name} names one file for all inputs of {source}; name a folder with a "
-                    "file for each, called like it."
+                    f"--{name} is a single file for all inputs of {source}; give a folder with "
+                    "one file per input, with matching names."
                 )
         folder = folder_target(output, source, self.choice)
         remove_stale_drafts(folder)
@@ -254,7 +261,7 @@ class _Run:
                     f", shard {self.share.name} with {len(own)} of {len(found.sources)} files"
                 )
             if num_skipped:
-                parts.append(f"{num_skipped} already there")
+                parts.append(f"{num_skipped} already done")
             if num_failed:
                 parts.append(f"{num_failed} left out")
             typer.echo(", ".join(parts))

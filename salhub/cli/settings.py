@@ -76,8 +76,8 @@ def _as_pair(option: str, rest: deque[str]) -> str:
     if value is None or (not equals and value.startswith("-") and not _is_number(value)):
         got = "" if value is None else f", got '{value}'"
         raise typer.BadParameter(
-            f"--{name} needs a value{got}; a switch is turned on with --{name} true, and a value "
-            f"that starts with a dash is written --{name}=VALUE."
+            f"--{name} needs a value{got}; use --{name} true to turn a switch on, and "
+            f"--{name}=VALUE for a value that starts with a dash."
         )
     return option_as_pair(name, value)
 
@@ -127,7 +127,7 @@ def parse_settings(words: Iterable[str]) -> dict[str, Any]:
         match = _PAIR.fullmatch(word)
         if match is None:
             raise typer.BadParameter(
-                f"'{word}' is not understood here; settings are written name=value."
+                f"'{word}' is not a valid setting; write settings as name=value."
             )
         name = match[1].replace("-", "_")
         if name in settings:

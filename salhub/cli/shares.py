@@ -25,7 +25,7 @@ ShardOption = Annotated[
     str | None,
     typer.Option(
         metavar="N/COUNT",
-        help="Do one part of the work, such as 3/16; other jobs do the others.",
+        help="Process one part of the data, such as 3/16; other jobs process the other parts.",
     ),
 ]
 
@@ -116,8 +116,8 @@ class Share:
         kind = torch.accelerator.current_accelerator()
         if place >= number or kind is None:
             raise ValueError(
-                f"This machine has {number} device{'s' * (number > 1)} of kind {kind} and more "
-                "processes; start one for each, or give --device."
+                f"This machine has {number} {kind} device{'s' * (number > 1)} but more processes; "
+                "start one process per device, or give --device."
             )
         return f"{kind.type}:{place}"
 
@@ -190,12 +190,12 @@ def refuse_single(share: Share, text: str) -> None:
     """
     if share.is_shard:
         raise typer.BadParameter(
-            f"--shard shares the files of a folder, and {text} is one input; leave it out."
+            f"--shard splits the files of a folder, but {text} is a single input; leave it out."
         )
     if share.is_together:
         raise typer.BadParameter(
-            f"{share.count} processes share the files of a folder, and {text} is one input; start "
-            "one process."
+            f"{share.count} processes split the files of a folder, but {text} is a single input; "
+            "start one process."
         )
 
 
@@ -231,18 +231,18 @@ def _parse(shard: str, processes: int) -> Share:
     found = _SHARD.fullmatch(shard.strip())
     if found is None:
         raise typer.BadParameter(
-            f"--shard {shard} is no part of the work; write it as 3/16, the third of sixteen parts."
+            f"--shard {shard} is not valid; write it as 3/16, the third of sixteen parts."
         )
     number, count = map(int, found.groups())
     if not 1 <= number <= count:
         raise typer.BadParameter(
-            f"--shard {shard} is no part of the work; parts are numbered from 1/{max(count, 1)} to "
+            f"--shard {shard} is not valid; parts are numbered from 1/{max(count, 1)} to "
             f"{max(count, 1)}/{max(count, 1)}."
         )
     if processes > 1:
         raise typer.BadParameter(
-            f"--shard is for jobs that do not know of each other, and these {processes} processes "
-            "share the work already; leave it out."
+            f"--shard is for independent jobs, but these {processes} processes already share the "
+            "work; leave it out."
         )
     return Share(number - 1, count, is_shard=True)
 
@@ -258,7 +258,9 @@ def _tell(share: Share, error: Exception) -> list[tuple[str, int]]:
         share.exchange(failure, None)
     except OthersFailedError as known:
         return known.failures
-    raise AssertionError("A failure was told and not heard.")
+    raise AssertionError(
+        "A failure was reported to the other processes, but none of them received it."
+    )
 
 
 def _end(share: Share, failures: list[tuple[str, int]]) -> typer.Exit:

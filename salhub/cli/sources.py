@@ -157,8 +157,8 @@ def folder_sources(text: str, pipeline_class: Any) -> FolderSources | None:
         is_series = not found and any(not ending_of(path.name, beside) for path in others)
         if is_series and folders:
             raise ValueError(
-                f"{text} holds {others[0].name} beside folders such as {folders[0].name}, so "
-                "it may be one input or several; name the folder that is meant."
+                f"{text} has {others[0].name} next to folders such as {folders[0].name}, so it is "
+                "unclear whether it is one input or several; give the folder to use."
             )
         if is_series:
             return None
@@ -182,8 +182,8 @@ def _no_input(text: str, pipeline_class: Any, others: Sequence[Path]) -> str:
     what = f"file ending in {', '.join(endings)}" if endings else "folder with files"
     if len(endings) > _MOST_ENDINGS:
         what = f"{pipeline_class.input_type} that can be read"
-    seen = f", only {others[0].name} and the like" if others else ""
-    return f"The folder {text} holds no {what}{seen}; sub-folders are not entered."
+    seen = f", only others such as {others[0].name}" if others else ""
+    return f"The folder {text} has no {what}{seen}; sub-folders are not searched."
 
 
 def _holds_files(folder: Path) -> bool:
@@ -199,7 +199,7 @@ def pile_source(text: str, pipeline_class: Any) -> Source:
     """
     found = folder_sources(text, pipeline_class)
     if found is None:
-        raise NotADirectoryError(f"--together takes the files of a folder, and {text} is none.")
+        raise NotADirectoryError(f"--together needs a folder, but {text} is not one.")
     return Source(
         text,
         Path(text).resolve().name,
@@ -229,16 +229,18 @@ def accompanied(source: Source, pipeline_class: Any, given: Mapping[str, Any]) -
         if path is not None and path.is_dir():
             beside = _called_like(_stem(own, pipeline_class), path, endings)
             fitting = [one for one in beside if pipeline_class.belongs(name, one)]
-            foreign += [f"Passed over {one}: no {name}." for one in beside if one not in fitting]
+            foreign += [
+                f"Skipped {one}: it contains no {name}." for one in beside if one not in fitting
+            ]
             path = fitting[0] if fitting else None
         elif path is not None and not path.is_file():
             raise FileNotFoundError(_missing(path))
         if path is not None:
             found[name] = path
         elif name in pipeline_class.required_companions and not source.text.startswith(PREFIX):
-            where = f"there is no {source.stem}{' or '.join(endings)} beside it; " * source.is_path
+            where = f"there is no {source.stem}{' or '.join(endings)} next to it; " * source.is_path
             raise FileNotFoundError(
-                f"{source.text} needs a {name}; {where}name one with --{name.replace('_', '-')}."
+                f"{source.text} needs a {name}; {where}give one with --{name.replace('_', '-')}."
             )
     left_out = " ".join(filter(None, [source.left_out, *foreign]))
     return replace(source, companions=found, left_out=left_out)

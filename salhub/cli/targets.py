@@ -90,14 +90,14 @@ def single_target(
         target = target / default
     _check_ending(target.name, writable)
     if target.name.lower() in writable:
-        raise typer.BadParameter(f"'{target.name}' is only an ending; give the file a name.")
+        raise typer.BadParameter(f"'{target.name}' is only a file ending; give the file a name.")
     # Unlike Path.exists, this takes a text that no path can be.
     if target.exists() and os.path.exists(source.text) and target.samefile(source.text):  # noqa: PTH110
-        raise ValueError(f"{target} is the input itself; give another place with -o.")
+        raise ValueError(f"{target} is the input itself; choose another output with -o.")
     if source.is_path and target.resolve().parent == Path(source.text).resolve():
         raise ValueError(
-            f"{target} lies in the input folder, and would be read as part of it the next time; "
-            "give another place with -o."
+            f"{target} is in the input folder and would be read as part of it next time; choose "
+            "another output with -o."
         )
     refuse_existing(target, overwrite)
     return target
@@ -112,16 +112,18 @@ def folder_target(output: str | None, source: str, choice: Choice) -> Path:
     writable = choice.pipeline_class.result_class.writers
     if output and not Path(output).exists() and Path(output).suffix.lower() in writable:
         raise ValueError(
-            f"'{output}' is called like a file, and the outputs of a folder need a folder; give "
+            f"'{output}' looks like a file, but outputs of a folder need a folder; use "
             f"-o {Path(output).stem} --format {Path(output).suffix[1:].lower()}."
         )
     folder = Path(output or output_name(Path(source).resolve().name, f"-{choice.short_name}"))
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; the outputs of a folder need a folder.")
+        raise ValueError(
+            f"{folder} is a file, but outputs of a folder need a folder; choose one with -o."
+        )
     if folder.is_dir() and folder.samefile(source):
         raise ValueError(
-            f"{folder} is the input folder; outputs there would be read as inputs the next time, "
-            "give another folder with -o."
+            f"{folder} is the input folder, and outputs there would be read as inputs next time; "
+            "choose another folder with -o."
         )
     return folder
 
@@ -189,13 +191,13 @@ def file_targets(
     recorded = found.pop(_NAMES, {})
     if path.is_file() and not overwrite and found != record:
         raise ValueError(
-            f"{folder} holds outputs of another model or other settings, see {path.name} in it; "
-            "give another folder with -o, or --overwrite to make all of them anew."
+            f"{folder} has outputs of another model or other settings (see {path.name} there); "
+            "choose another folder with -o, or replace them all with --overwrite."
         )
     if path.is_file() and is_part and found != record:
         raise ValueError(
-            f"{folder} holds outputs of another model or other settings, see {path.name} in it, "
-            "and a shard would replace only its part of them; give another folder with -o."
+            f"{folder} has outputs of another model or other settings (see {path.name} there), "
+            "and a shard would replace only part of them; choose another folder with -o."
         )
     names = recorded | _distinct_names(sources, recorded)
     content = json.dumps({**record, _NAMES: names}, indent=1, default=str)

@@ -22,29 +22,30 @@ WordsArgument = Annotated[
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        help="YAML or JSON file of options, such as options.yaml of a run; those on the command "
-        "line win."
+        help="YAML or JSON file with options, such as options.yaml of a run; options on the "
+        "command line take precedence."
     ),
 ]
-ProcessesOption = Annotated[
-    int, typer.Option(min=1, help="Processes that share the work, on CPUs or GPUs.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
+ProcessesOption = Annotated[int, typer.Option(min=1, help="Number of processes, on CPUs or GPUs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def train_command(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="What to train.", autocompletion=complete_recipe)
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="Recipe to train with.", autocompletion=complete_recipe
+        ),
     ],
     words: WordsArgument = None,
     config: ConfigOption = None,
     nproc: ProcessesOption = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a model by a recipe, with checkpoints, a log and measured results.
+    """Train a model with a recipe, and save checkpoints, a log and measured results.
 
-    A run that was interrupted goes on with --resume_from_checkpoint latest, to the weights that it
-    would have had. --dry_run shows steps, batches and memory. The same options work with
+    Resume an interrupted run with --resume_from_checkpoint latest; it ends with the same weights as
+    without interruption. --dry_run shows steps, batches and memory. The same options work with
     python -m salhub.runner under torchrun and accelerate launch.
 
     \b

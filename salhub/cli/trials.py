@@ -66,7 +66,7 @@ def parse_grid(words: Sequence[str], *owners: Any) -> dict[str, list[Any]]:
     for word in words:
         if not is_pair(word):
             raise typer.BadParameter(
-                f"--try {word} names no values; write them with commas, such as "
+                f"--try {word} has no values; give several, separated by commas, such as "
                 "--try learning_rate=0.01,0.03."
             )
     pairs = [word.partition("=") for word in words]
@@ -74,7 +74,7 @@ def parse_grid(words: Sequence[str], *owners: Any) -> dict[str, list[Any]]:
     for name, values in grid.items():
         if len(values) < 2:
             raise typer.BadParameter(
-                f"--try {name} has {len(values)} value to choose from; write several with commas, "
+                f"--try {name} needs at least two values, separated by commas, "
                 f"such as --try {name}=0.01,0.03."
             )
     return grid
@@ -92,15 +92,17 @@ def _check(call: RecipeCall, grid: Mapping[str, list[Any]]) -> None:
     kind = call.recipe_class
     if not kind.chooses_settings:
         raise typer.BadParameter(
-            f"The recipe '{kind.name}' measures nothing that settings can be chosen by; run it "
-            "once for each of them, without --try."
+            f"The recipe '{kind.name}' has no measurement for choosing settings; run it once per "
+            "setting, without --try."
         )
     for name in grid.keys() & call.settings.keys():
-        raise typer.BadParameter(f"'{name}' is both given and to be tried; leave one out.")
+        raise typer.BadParameter(f"'{name}' is both set and tried; leave one out.")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise typer.BadParameter("--try starts its runs itself; use --nproc instead of a launcher.")
     if call.arguments().push_to_hub:
-        raise typer.BadParameter("--try pushes nothing; leave out push_to_hub, and push the best.")
+        raise typer.BadParameter(
+            "--try does not push; leave out push_to_hub, and push the best run afterwards."
+        )
 
 
 def _make_room(call: RecipeCall, folder: Path) -> None:
@@ -114,7 +116,7 @@ def _make_room(call: RecipeCall, folder: Path) -> None:
     tried = folder / FOLDER
     if tried.is_dir() and not arguments.overwrite:
         raise FileExistsError(
-            f"{tried} holds settings that were tried already; go on with "
+            f"{tried} already has runs of --try; resume them with "
             "resume_from_checkpoint=latest, replace them with overwrite=true, or choose another "
             "output_dir."
         )
@@ -179,8 +181,8 @@ def _keep_best(
     runs = {name: found for name, found in outcomes.items() if not isinstance(found, str)}
     if not runs:
         raise ValueError(
-            f"None of the {len(outcomes)} settings can be kept, as the loss diverged with all of "
-            "them; try smaller learning rates, or set max_grad_norm."
+            f"The loss diverged with all {len(outcomes)} settings, so none can be kept; "
+            "try smaller learning rates, or set max_grad_norm."
         )
     best = list(runs)[recipe_class.choose(list(runs.values()))]
     kept = recipe_class(calls[best].changed({"output_dir": str(folder)}).arguments())

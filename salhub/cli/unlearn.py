@@ -18,7 +18,9 @@ from salhub.cli.trials import carry_out_trials
 def unlearn_command(
     recipe: Annotated[
         str,
-        typer.Argument(metavar="METHOD", help="How to unlearn.", autocompletion=complete_recipe),
+        typer.Argument(
+            metavar="METHOD", help="Recipe to unlearn with.", autocompletion=complete_recipe
+        ),
     ],
     words: WordsArgument = None,
     config: ConfigOption = None,
@@ -26,20 +28,22 @@ def unlearn_command(
     tried: Annotated[
         list[str] | None,
         typer.Option(
-            "--try", metavar="OPTION=A,B", help="Values to choose among without a retrained model."
+            "--try",
+            metavar="OPTION=A,B",
+            help="Values to try; the best is chosen without a retrained model.",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a trained model forget, and report how well it has.
+    """Make a trained model forget data, and report how well it worked.
 
-    The output folder holds the model, as it was loaded and with its image processor, the mask of
-    the weights that could move, and unlearning.json: accuracies on what was forgotten, retained
-    and never seen, membership attacks, and a digest of the weights that did not move.
+    The output folder has the model, in the form it was loaded in and with its image processor, the
+    mask of the weights that were allowed to change, and unlearning.json: accuracies on forgotten,
+    retained and unseen data, membership attacks, and a digest of the weights that did not change.
 
-    With --try the run is made with each of some values, and the best is kept: that whose confidence
-    on the forgotten pictures is nearest to that on pictures never seen, among those that still know
-    the rest.
+    With --try, the recipe runs with each combination of values, and the best run is kept: among the
+    models that still know the rest, the one whose confidence on the forgotten pictures is closest
+    to its confidence on unseen pictures.
 
     \b
     salhub unlearn salun model=salun-resnet8-cifar10-original data=cifar10.npz forget=class:cat

@@ -51,10 +51,9 @@ def test_the_same_model_twice_and_settings_for_all(call_json, letters):
         (["letters", "--methods", "a,b"], "no setting 'method'", 2),
         (["letters", "--methods", "a", "--vary", "keep=a"], "not both", 2),
         (["letters", "--vary", "keep"], "--vary is written SETTING=A,B", 2),
-        (["letters", "--vary", "keep=,"], "names no value", 2),
-        (["keep=all"], "Name at least one model", 2),
-        (["letters", "normgrad"], "Only models of one task can be compared", 1),
-        (["letters", "nothing"], "There is no model or method 'nothing'", 1),
+        (["letters", "--vary", "keep=,"], "has no values", 2),
+        (["keep=all"], "Give at least one model", 2),
+        (["letters", "normgrad"], "Only models of the same task can be compared", 1),
     ],
 )
 def test_mistakes_are_named_before_anything_is_loaded(call, letters, words, message, code):
@@ -62,8 +61,13 @@ def test_mistakes_are_named_before_anything_is_loaded(call, letters, words, mess
     assert letters.made == []
 
 
+def test_an_unknown_model_is_refused(call):
+    error = call("compare", "sample:cat", "normgrad", "nothing", code=1).stderr
+    assert "There is no model or method 'nothing'" in error
+
+
 def test_a_folder_is_refused(call, letters, texts):
-    assert "one input" in call("compare", "texts", "letters", code=2).stderr
+    assert "a single input, not a folder" in call("compare", "texts", "letters", code=2).stderr
 
 
 def test_an_existing_output_is_kept(call, letters, tmp_path):

@@ -40,7 +40,7 @@ def test_a_token_is_never_recorded(call, letters, texts):
 def test_mistakes_are_named_before_anything_is_loaded(call, letters, texts):
     error = call("evaluate", "letters", "--data", "texts", "--sead", "3", code=2).stderr
     assert "Did you mean 'seed'" in error
-    assert "There is no data at nowhere" in (
+    assert "nowhere does not exist; give a file or folder of data" in (
         call("evaluate", "letters", "--data", "nowhere", code=1).stderr
     )
     (texts.parent / "letters-en.results.json").write_text("{}")
@@ -91,7 +91,7 @@ def test_too_few_confident_pictures_name_the_setting(call, own_network, tmp_path
 
 def test_the_layout_of_the_data_is_in_the_help(call):
     words = " ".join(call("evaluate", "--help").stdout.split())
-    assert "one sub-folder for each class" in words and "WordNet ids" in words
+    assert "one sub-folder per class" in words and "WordNet ids" in words
 
 
 @pytest.mark.parametrize("name", [name for name, one in MODELS.items() if one.method])

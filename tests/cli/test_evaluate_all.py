@@ -52,8 +52,8 @@ def test_data_that_is_missing_is_named_and_nothing_is_measured(call, call_json, 
     [
         (["--all", "--data", "nowhere"], "nowhere is not a folder"),
         (["nvitt", "--all", "--data", "."], "Did you mean 'nvit'"),
-        (["nvit", "--data", ".", "--quick"], "go with --all"),
-        (["--data", "."], "Name a model"),
+        (["nvit", "--data", ".", "--quick"], "need --all"),
+        (["--data", "."], "Give a model"),
         (["nvit", "--all", "--data", ".", "seed=3"], "--all takes no settings"),
     ],
 )

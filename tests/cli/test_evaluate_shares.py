@@ -49,7 +49,7 @@ def test_the_shard_that_is_last_writes_the_file(
     measured.clear()
     said = call(*words, "1/2").stdout
     assert said == (
-        "Measured shard 1/2; 3 of 6 rows are missing. The shard that is done last writes "
+        "Measured shard 1/2; 3 of 6 rows are missing. The shard that finishes last writes "
         "two.json.\n"
     )
     [line] = call_json(*words, "3/3")

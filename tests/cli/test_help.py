@@ -89,7 +89,7 @@ def test_help_of_an_unknown_recipe_names_the_nearest(call):
 @pytest.mark.parametrize("words", [[], ["run"]])
 def test_exit_codes_are_explained(call, words):
     output = " ".join(call(*words, "--help").stdout.split())
-    assert "Exit codes: 0 all done; 1 an input" in output and "130 Ctrl-C." in output
+    assert "Exit codes: 0 success; 1 an input" in output and "130 Ctrl-C." in output
 
 
 def test_all_commands_are_tried_here():

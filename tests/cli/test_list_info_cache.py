@@ -78,7 +78,7 @@ def test_info_shows_where_a_model_comes_from_and_every_setting(call, call_json):
         assert file.sha256[:12] in text
     for name in settings:
         assert f"\n  {name} = " in text
-    assert "What layers can be" in text
+    assert "Choices for layers" in text
 
 
 def test_info_begins_with_what_it_is_for_a_line_to_copy_and_the_number_that_matters(call):

@@ -66,7 +66,7 @@ def test_demo_builds_the_page_and_serves_it(call, monkeypatch):
         ("every method", {"server_name": "127.0.0.1", "server_port": None, "inbrowser": True}),
     ]
     assert "Did you mean 'normgrad'" in call("demo", "normgard", code=1).stderr
-    assert "needs the name of the method" in call("demo", "--classifier", "n", code=2).stderr
+    assert "needs the name of a method" in call("demo", "--classifier", "n", code=2).stderr
     assert len(calls) == 2
 
 

@@ -85,7 +85,7 @@ def test_an_existing_output_is_replaced_only_when_asked(call, letters, tmp_path)
 
 def test_an_ending_alone_is_no_output(call, letters, tmp_path):
     error = call("run", "letters", "sample:abc", "-o", ".out", code=2).stderr
-    assert "'.out' is only an ending" in error
+    assert "'.out' is only a file ending" in error
     assert letters.made == [] and list(tmp_path.glob(".out*")) == []
 
 
@@ -144,7 +144,7 @@ def test_a_resumed_folder_does_not_mix_settings(call, letters, texts):
     (texts / "broken.txt").unlink()
     call("run", "letters", "texts", "-o", "kept")
     error = call("run", "letters", "texts", "-o", "kept", "--keep", "all", code=1).stderr
-    assert "holds outputs of another model or other settings" in error
+    assert "has outputs of another model or other settings" in error
     call("run", "letters", "texts", "-o", "kept", "--keep", "all", "--overwrite")
     assert outputs(texts.parent / "kept")["one-letters-en.out"] == "one"
     record = json.loads((texts.parent / "kept" / "salhub-run.json").read_text())
@@ -158,7 +158,7 @@ def test_a_token_is_never_recorded(call, letters, texts):
     record = json.loads((texts.parent / "kept" / "salhub-run.json").read_text())
     assert record["settings"] == {"revision": "v1", "keep": "all"}
     # Another token makes the same files.
-    assert "4 already there" in (
+    assert "4 already done" in (
         call("run", "letters", "texts", "-o", "kept", "revision=v1", "--keep", "all").stdout
     )
 
@@ -188,10 +188,10 @@ def test_a_folder_default_and_machine_readable_lines(call_json, letters, texts):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["texts/deeper/empty"], "holds no file ending in .txt, .text"),
+        (["texts/deeper/empty"], "has no file ending in .txt, .text"),
         (["texts", "-o", "texts"], "is the input folder"),
         (["texts", "-o", "texts/one.txt"], "is a file"),
-        (["texts", "-o", "answers.out"], "give -o answers --format out"),
+        (["texts", "-o", "answers.out"], "use -o answers --format out"),
     ],
 )
 def test_folders_that_cannot_be(call, letters, texts, words, message):
@@ -293,4 +293,4 @@ def test_the_files_of_a_folder_as_one_input(call, letters, tmp_path, monkeypatch
     call("run", "letters", "pile", "--together")
     assert outputs(tmp_path) == {"pile-letters-en.out": "oeo"}
     refused = call("run", "letters", "pile/a.txt", "--together", code=1).stderr
-    assert "--together takes the files of a folder, and pile/a.txt is none" in refused
+    assert "--together needs a folder, but pile/a.txt is not one" in refused

@@ -123,7 +123,7 @@ def model(kind, tmp_path, monkeypatch):
     entry = SimpleNamespace(
         name="lines", method="lines", model_type="salhub_lines", quant_method=None, is_ours=True,
         task="line-marking", paper="", pipeline_class=kind, config_class=LinesConfig,
-        model_class=LinesModel,
+        model_class=LinesModel, home="lines",
     )  # fmt: skip
     monkeypatch.setitem(MODELS, "lines", entry)
     LinesModel(LinesConfig()).save_pretrained(tmp_path / "marker")
@@ -177,7 +177,7 @@ def test_a_film_on_the_command_line(films, model, call, call_json, tmp_path):
     result = call("run", model, "films/a.film", "--transcript", "talk.vtt")
     written = tmp_path / "a-marker.film.gz"
     assert written.read_text() == "> A elsewhere"
-    assert result.stdout == f"Took talk.vtt as transcript\nWrote {written}\n1 lines.\n"
+    assert result.stdout == f"Using talk.vtt as transcript\nWrote {written}\n1 lines.\n"
     # One beside the film that is called like it is taken by itself, in any case of its ending.
     [record] = call_json("run", model, "films/a.film", "-o", "b.film", "times=2")
     assert record["lines"] == ["> A spoken"] * 2
@@ -202,7 +202,7 @@ def test_a_folder_of_films(films, model, call, call_json, tmp_path):
     both = {"transcript": "films/b.srt", "end_titles": "films/b.titles"}
     assert by_name["films/b.film.gz"]["companions"] == both
     assert by_name["films/b.film.gz"]["lines"] == ["> B said end"]
-    assert "there is no c.srt or .vtt beside it" in by_name["films/c.FILM"]["error"]
+    assert "there is no c.srt or .vtt next to it" in by_name["films/c.FILM"]["error"]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "a-marker.film.gz", "b-marker.film.gz", "salhub-run.json",
     }  # fmt: skip
@@ -216,7 +216,7 @@ def test_transcripts_in_a_folder_of_their_own(films, model, call, call_json, tmp
     records = call_json("run", model, "films", "-o", "out", *words)
     assert [one["lines"] for one in records] == [[f"> {n.upper()} words of {n}"] for n in "abc"]
     error = call("run", model, "films", "--transcript", "spoken/a.srt", code=2).stderr
-    assert "names one file for all inputs" in " ".join(error.split())
+    assert "is a single file for all inputs" in " ".join(error.split())
     record = json.loads((tmp_path / "out" / "salhub-run.json").read_text())
     assert record["settings"] == {"transcript": "spoken", "end_titles": None}
 
@@ -236,10 +236,10 @@ def test_one_film_that_fails_does_not_cost_the_others(films, model, call_json):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["films/c.FILM"], 1, "films/c.FILM needs a transcript; there is no c.srt or .vtt beside"),
+        (["films/c.FILM"], 1, "films/c.FILM needs a transcript; there is no c.srt or .vtt next to"),
         (["films/a.film", "--transcript", "films/b.str"], 1, "Did you mean 'b.srt'"),
         (["films/a.film", "--transkript", "x"], 2, "no setting 'transkript'. Did you mean"),
-        (["https://example.org/a.film"], 1, "needs a transcript; name one with --transcript"),
+        (["https://example.org/a.film"], 1, "needs a transcript; give one with --transcript"),
         (["films/a.film", "-o", "a.flim"], 2, "cannot be written as '.flim'"),
     ],
 )
@@ -293,7 +293,7 @@ def test_a_folder_may_be_one_input(patients, model, call, call_json):
     [record] = call_json("run", model, "ward/berta.2/", "-o", "b.film")
     assert record["companions"] == {"markers": "ward/berta.2.json"}
     error = call("run", model, "ward/anna", "-o", "ward/anna", code=1).stderr
-    assert "lies in the input folder" in error
+    assert "is in the input folder" in error
 
 
 @pytest.mark.parametrize("kind", [SeriesPipeline])
@@ -347,10 +347,10 @@ def test_a_companion_of_the_kind_of_an_input_is_none_itself(
 def test_a_folder_that_may_be_one_input_or_several_is_asked_about(patients, model, call):
     (patients / "ward" / "DICOMDIR").write_text("index")
     error = call("run", model, "ward", "-o", "out", code=1).stderr
-    assert "holds DICOMDIR beside folders such as anna" in error
+    assert "has DICOMDIR next to folders such as anna" in error
     (patients / "nothing").mkdir()
     error = call("run", model, "nothing", code=1).stderr
-    assert "holds no file ending in .nii, .nii.gz" in error
+    assert "has no file ending in .nii, .nii.gz" in error
 
 
 @pytest.mark.parametrize("kind", [SeriesPipeline])

@@ -183,12 +183,15 @@ def test_info_names_settings_and_classes(call, call_json, classifier, diffusion)
     settings = {setting["name"]: setting for setting in info["settings"]}
     assert "forget" in settings and "default_backbone" not in settings
     text = call("info", diffusion).stdout
-    assert "given likewise: num_images, num_steps" in text and "What class_labels can be" in text
+    assert (
+        "(written the same way): num_images, num_steps" in text
+        and "Choices for class_labels" in text
+    )
 
 
 def test_a_picture_and_a_class_are_not_compared(call, classifier, diffusion):
     error = call("compare", "sample:cat", classifier, diffusion, code=1).stderr
-    assert "Only models of one task can be compared" in error
+    assert "Only models of the same task can be compared" in error
 
 
 def test_a_network_of_ours_is_still_no_method(call):

@@ -55,7 +55,7 @@ def test_pairs_become_names_and_values():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["photo.jpg"], "'photo.jpg' is not understood here"),
+        (["photo.jpg"], "'photo.jpg' is not a valid setting"),
         (["a=1", "a=2"], "'a' is given twice"),
         (["a=[1"], "The value of 'a' cannot be read"),
         (["1a=2"], "settings are written name=value"),

@@ -37,9 +37,9 @@ def test_shards_write_what_one_job_writes_and_nothing_twice(call, letters, pile,
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "two").glob("*.out")}
     # Another number: what is there is left alone, and a job without a part does the rest.
     second = call("run", "letters", "pile", "-o", "two", "--shard", "2/3", "budget=7").stdout
-    assert "Wrote 2 to" in second and "shard 2/3 with 4 of 12 files, 2 already there" in second
+    assert "Wrote 2 to" in second and "shard 2/3 with 4 of 12 files, 2 already done" in second
     rest = call("run", "letters", "pile", "-o", "two", "budget=7").stdout
-    assert "Wrote 4 to" in rest and "8 already there" in rest
+    assert "Wrote 4 to" in rest and "8 already done" in rest
     assert content(tmp_path / "two") == content(tmp_path / "one")
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
     # More parts than files.
@@ -52,7 +52,7 @@ def test_shards_that_never_meet_are_put_together_by_copying(call, letters, pile,
         call("run", "letters", "pile", "-o", f"there {number}", "--shard", f"{number}/2")
         shutil.copytree(tmp_path / f"there {number}", tmp_path / "both", dirs_exist_ok=True)
     assert content(tmp_path / "both") == content(tmp_path / "one")
-    assert "12 already there" in call("run", "letters", "pile", "-o", "both").stdout
+    assert "12 already done" in call("run", "letters", "pile", "-o", "both").stdout
 
 
 def test_a_file_that_another_job_has_written_meanwhile_is_left_alone(
@@ -74,7 +74,7 @@ def test_a_shard_does_not_replace_a_part_of_other_outputs(call, letters, pile):
     call("run", "letters", "pile", "-o", "kept")
     words = ["run", "letters", "pile", "-o", "kept", "--shard", "1/2", "--overwrite"]
     error = call(*words, "keep=all", code=1).stderr
-    assert "a shard would replace only its part of them; give another folder with -o" in error
+    assert "a shard would replace only part of them; choose another folder with -o" in error
     assert "Wrote 6 to" in call(*words).stdout
 
 
@@ -82,12 +82,12 @@ def test_a_shard_does_not_replace_a_part_of_other_outputs(call, letters, pile):
     ("words", "message"),
     [
         (["pile", "--shard", "0/4"], "parts are numbered from 1/4 to 4/4"),
-        (["pile", "--shard", "5/4"], "--shard 5/4 is no part of the work"),
+        (["pile", "--shard", "5/4"], "--shard 5/4 is not valid"),
         (["pile", "--shard", "0/0"], "parts are numbered from 1/1 to 1/1"),
         (["pile", "--shard", "a/b"], "write it as 3/16, the third of sixteen parts"),
-        (["pile/00.txt", "--shard", "1/2"], "--shard shares the files of a folder, and pile/00."),
-        (["sample:abc", "--shard", "1/2"], "sample:abc is one input; leave it out"),
-        (["pile", "--together", "--shard", "1/2"], "pile --together is one input"),
+        (["pile/00.txt", "--shard", "1/2"], "--shard splits the files of a folder, but pile/00."),
+        (["sample:abc", "--shard", "1/2"], "sample:abc is a single input; leave it out"),
+        (["pile", "--together", "--shard", "1/2"], "pile --together is a single input"),
     ],
 )
 def test_parts_that_cannot_be(call, letters, pile, words, message):
@@ -99,7 +99,7 @@ def test_parts_that_cannot_be(call, letters, pile, words, message):
 def test_launchers_that_cannot_be(call, letters, pile, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     error = call("run", "letters", "pile", "--shard", "1/2", code=2).stderr
-    assert "these 2 processes share the work already; leave it out" in error
+    assert "these 2 processes already share the work; leave it out" in error
     monkeypatch.delenv("RANK", raising=False)
     error = call("run", "letters", "pile", code=1).stderr
     assert "WORLD_SIZE is 2, but RANK is not set; start the processes with torchrun" in error
@@ -114,7 +114,7 @@ def test_each_process_of_a_machine_has_an_accelerator_of_its_own(monkeypatch):
     assert Share(5, 8).device("cpu") == "cpu"
     assert Share().device(None) is None and Share(1, 2, is_shard=True).device(None) is None
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
-    with pytest.raises(ValueError, match="has 1 device of kind cuda and more processes"):
+    with pytest.raises(ValueError, match="has 1 cuda device but more processes"):
         Share(5, 8).device(None)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     assert Share(5, 8).device(None) is None
@@ -152,8 +152,8 @@ def test_processes_that_work_together(call, call_json, letters, pile, tmp_path, 
     found = run_together(machine, tmp_path, ["run", "letters", "pile/00.txt"])
     assert found.codes == [2, 2] and found.stderr[1] == ""
     assert found.stderr[0] == (
-        "Error: 2 processes share the files of a folder, and pile/00.txt is one input; start one "
-        "process.\n"
+        "Error: 2 processes split the files of a folder, but pile/00.txt is a single input; start "
+        "one process.\n"
     )
     for number in range(1, 12, 2):
         sorted(pile.iterdir())[number].write_text("poison")

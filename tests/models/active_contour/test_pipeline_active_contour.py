@@ -321,7 +321,7 @@ def test_the_command_line_writes_what_is_asked_for(folder):
 def test_a_start_beside_a_picture_is_taken_and_said(folder, square):
     Image.fromarray(255 * (square[..., 0] > 100).astype(np.uint8)).save("photo.start.png")
     called = CliRunner().invoke(app, ["run", "active-contour-saliency", "photo.png"])
-    assert "Took photo.start.png as mask" in called.output and "a mask" in called.output
+    assert "Using photo.start.png as mask" in called.output and "a mask" in called.output
     called = CliRunner().invoke(app, ["run", "active-contour-saliency", ".", "--json"])
     said = [json.loads(line) for line in called.stdout.splitlines()]
     starts = {Path(one["input"]).name: one["start"] for one in said}

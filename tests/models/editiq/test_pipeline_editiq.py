@@ -190,7 +190,7 @@ def test_salhub_run_takes_what_lies_beside_the_film(scene, tmp_path):
     target = tmp_path / "edited.edl"
     done = runner.invoke(app, ["run", NAME, str(path), "-o", str(target)])
     assert done.exit_code == 0, done.output
-    assert f"Took {path.with_suffix('.srt')} as transcript" in done.output
+    assert f"Using {path.with_suffix('.srt')} as transcript" in done.output
     assert "as tracks" in done.output and target.read_text().startswith("TITLE: scene")
     named = [
         *["run", NAME, str(path), "--transcript", str(path.with_suffix(".srt"))],
@@ -347,7 +347,7 @@ def test_tracks_may_be_a_table_beside_the_film(pipe, scene, tmp_path):
     film.write_bytes(path.read_bytes())
     table.write_text("\n".join(rows))
     done = CliRunner().invoke(app, ["run", NAME, str(film), "-o", str(tmp_path / "edited.edl")])
-    assert done.exit_code == 0 and f"Took {table} as tracks" in done.output
+    assert done.exit_code == 0 and f"Using {table} as tracks" in done.output
     given = pipe(str(film), tracks=table, resume=False)
     assert given.names == drawn.names
     assert np.abs(given.edit.rushes.boxes - boxes).max() < 12

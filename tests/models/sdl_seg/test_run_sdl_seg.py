@@ -79,15 +79,15 @@ def test_a_json_file_beside_a_scan_is_not_always_of_markers(run, tmp_path):
     beside = tmp_path / "scan.json"
     beside.write_text('{"Manufacturer": "Siemens", "Modality": "CT"}')
     said = run("scan.nii.gz", "-o", "scan-mask.nii.gz")
-    assert "Passed over scan.json: no markers." in said and "Took" not in said
+    assert "Skipped scan.json: it contains no markers." in said and "Using" not in said
     assert "has no list of markers" in run(
         "scan.nii.gz", "-o", "b.nii.gz", "--markers", "scan.json", code=1
     )
     # A saved result goes in again where it is named.
     run("scan.nii.gz", "-o", "scan.json", "--overwrite")
-    assert "Passed over scan.json" in run("scan.nii.gz", "-o", "c.nii.gz")
+    assert "Skipped scan.json" in run("scan.nii.gz", "-o", "c.nii.gz")
     beside.write_text('{"markers_mm": [[60, 60, 30], [66, 60, 36]]}')
-    assert "Took scan.json as markers" in run("scan.nii.gz", "-o", "d.nii.gz")
+    assert "Using scan.json as markers" in run("scan.nii.gz", "-o", "d.nii.gz")
 
 
 def test_what_cannot_be_read_is_one_sentence(run, tmp_path):
