@@ -25,7 +25,7 @@ def card_command(
             help="File to write; NAME.md here, or README.md in the given folder, by default.",
         ),
     ] = None,
-    picture: Annotated[bool, typer.Option(help="Make the picture of the card again.")] = True,
+    picture: Annotated[bool, typer.Option(help="Also make the picture of the card.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that exist.")

@@ -58,7 +58,7 @@ def test_pairs_become_names_and_values():
         (["photo.jpg"], "'photo.jpg' is not a valid setting"),
         (["a=1", "a=2"], "'a' is given twice"),
         (["a=[1"], "The value of 'a' cannot be read"),
-        (["1a=2"], "settings are written name=value"),
+        (["1a=2"], "write settings as name=value"),
     ],
 )
 def test_mistakes_are_named(words, message):

@@ -220,7 +220,7 @@ def test_the_command_line_measures_on_phantoms_that_are_made_for_it(tmp_path):
     )
     words[3] = str(tmp_path / "nothing")
     found = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "other.json")])
-    assert found.exit_code != 0 and "There is no data at" in str(found.output) + str(
+    assert found.exit_code != 0 and "nothing does not exist" in str(found.output) + str(
         found.exception
     )
 
