@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=10_000, help="to fine-tune on")
     parser.add_argument("--test-images", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--mixed-precision", choices=("no", "bf16"), default="bf16")
     parser.add_argument("--calibration", type=int, default=1280)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--runs", type=Path, default=Path("runs") / "nvit_latency")
@@ -101,7 +102,7 @@ def compare(results: Results, options: argparse.Namespace, peer: Peer) -> None:
                         "data": str(options.data), "num_train_images": options.images,
                         "num_test_images": options.test_images, "seed": seed,
                         "num_train_epochs": options.epochs, "validation_steps": 0,
-                        "mixed_precision": "bf16",
+                        "mixed_precision": options.mixed_precision,
                     },
                     f"{way} to {target:g}, seed {seed}",
                 )  # fmt: skip
@@ -175,16 +176,17 @@ def _write(
             )
         errors += [abs(s / r - 1) for s, r in zip(entry["said"], entry["ratio"], strict=True)]
         accuracies = entry["accuracy"]
-        spread = statistics.stdev(accuracies) if len(accuracies) > 1 else float("nan")
+        spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
         rows.append([
-            way, target, f"{statistics.mean(accuracies):.2f} ± {spread:.2f}",
+            way, target, f"{statistics.mean(accuracies):.2f}{spread}",
             f"{statistics.mean(entry['ratio']):.3f}", f"{statistics.mean(entry['said']):.3f}",
             _verdict(found, way, target),
         ])  # fmt: skip
     note = (
         f"Percent of the test pictures after the same {options.epochs} epochs of "
-        f"{options.images:,} pictures in bfloat16, mean ± sd of {options.seeds} seeds; time by "
-        "that of the original, measured in turns and predicted by the table. Beside NViT: "
+        f"{options.images:,} pictures (mixed precision: {options.mixed_precision}), mean ± sd of "
+        f"{options.seeds} seeds; time by that of the original, measured in turns and predicted by "
+        "the table. Beside NViT: "
         "differences within two standard errors are ties."
     )
     columns = ["way", "target", "accuracy", "measured", "predicted", "beside NViT"]

@@ -150,7 +150,7 @@ def compare(
         results: To be filled.
         settings: Options of the recipe that all share.
         folder: Where the runs go.
-        num_seeds: Two or more, for a standard deviation.
+        num_seeds: How many; of one there is no standard deviation.
         methods: Name -> options of its own.
     """
     recipe = RepMTLRecipe(_arguments({**settings, **_PLAIN}, folder))
@@ -257,8 +257,9 @@ def _add_table(
         by_task, by_metric = ([pair[place] for pair in one.improvements] for place in (0, 1))
         rows.append([name, *_cells(one.numbers), _cell(by_task), _cell(by_metric)])
     note = (
-        f"Mean and standard deviation of {num_seeds} seeds on the test part; each seed is compared "
-        "with single-task networks of its own. Δp is in percent, and more is better."
+        f"Mean and standard deviation of {num_seeds} seed{'s' * (num_seeds > 1)} on the test "
+        "part; each seed is compared with its own single-task networks. Δp is in percent; higher "
+        "is better."
     )
     results.tables.append(
         Table(
@@ -273,7 +274,8 @@ def _cells(numbers: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
 
 
 def _cell(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.4g} ± {_deviation(values):.2g}"
+    mean = f"{statistics.mean(values):.4g}"
+    return mean if len(values) < 2 else f"{mean} ± {_deviation(values):.2g}"
 
 
 def _deviation(values: Sequence[float]) -> float:

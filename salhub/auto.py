@@ -132,7 +132,10 @@ class AutoModelForSaliency:
     """
 
     def __init__(self) -> None:
-        raise OSError("AutoModelForSaliency is built with AutoModelForSaliency.from_pretrained.")
+        raise OSError(
+            "AutoModelForSaliency cannot be created directly; use "
+            "AutoModelForSaliency.from_pretrained."
+        )
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike, *arguments: Any, **kwargs: Any) -> Any:

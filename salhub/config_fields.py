@@ -108,7 +108,7 @@ def check_fields(fields: Any, where: str = "config.json") -> None:
         ValueError: num_labels in config.json must be at most 1,048,576, got 9223372036854775808.
     """
     if not isinstance(fields, Mapping):
-        raise TypeError(f"{where} must hold names and values, got {_shown(fields)}.")
+        raise TypeError(f"{where} must be a mapping of names to values, got {_shown(fields)}.")
     for name, value in fields.items():
         place = f"{name} in {where}"
         kinds = _KINDS.get(name)
@@ -150,17 +150,17 @@ def _check_activation(name: str, place: str) -> None:
 
     if name not in ACT2FN:
         hint = did_you_mean(name, ACT2FN) or " Give one of transformers' own, such as 'gelu'."
-        raise ValueError(f"{place} names no activation that transformers has: {name!r}.{hint}")
+        raise ValueError(f"{place} is not an activation of transformers: {name!r}.{hint}")
 
 
 def _check_classes(place: str, value: Mapping, *, is_by_index: bool) -> None:
     if len(value) > MOST_CLASSES:
-        raise ValueError(f"{place} must name at most {MOST_CLASSES:,} classes, got {len(value):,}.")
+        raise ValueError(f"{place} must have at most {MOST_CLASSES:,} classes, got {len(value):,}.")
     for key, one in value.items():
         index, name = (key, one) if is_by_index else (one, key)
         is_index = isinstance(index, int) or (isinstance(index, str) and index.strip().isdigit())
         if not is_index or not isinstance(name, str | int | float):
-            raise TypeError(f"{place} must map numbers and names of classes, got {key!r}: {one!r}.")
+            raise TypeError(f"{place} must map class numbers to class names, got {key!r}: {one!r}.")
 
 
 def _check_sizes(name: str, value: Any, place: str, where: str) -> None:

@@ -141,7 +141,7 @@ class SaliencyConfig(LoadedByName, PreTrainedConfig):
         accepted = fields | _FOREIGN_KEYS | GenerationConfig._get_default_generation_params().keys()
         for key in kwargs:
             if key not in accepted and not key.startswith("_"):
-                hint = did_you_mean(key, sorted(fields)) or " Remove it or correct its spelling."
+                hint = did_you_mean(key, sorted(fields)) or " Remove it or check the spelling."
                 raise ValueError(f"{type(self).__name__} has no field '{key}'.{hint}")
         own = {name: getattr(self, name) for name in fields}
         check_fields({**own, **kwargs}, type(self).__name__)
@@ -179,7 +179,7 @@ class SaliencyConfig(LoadedByName, PreTrainedConfig):
                         f"salhub.pipeline(..., {name}=...)."
                     )
                 raise ValueError(
-                    f"'{name}' is no setting of {type(self).__name__}, so that a call cannot "
+                    f"'{name}' is not a setting of {type(self).__name__}, so a call cannot "
                     f"change it.{did_you_mean(name, names - self.loaded_fields)}"
                 )
         changed, bare = copy.copy(self), copy.copy(self)
@@ -222,9 +222,9 @@ def _with_classes(
         by_index = {str(index): name for index, name in names.items()}
         of_indices = {str(index): name for name, index in (indices or {}).items()}
         if indices is not None and of_indices != by_index:
-            raise ValueError("label2id and id2label name other classes; give one of them.")
+            raise ValueError("label2id and id2label have different classes; give only one of them.")
         if count is not None and count != len(names):
-            raise ValueError(f"num_labels is {count} and id2label names {len(names)} classes.")
+            raise ValueError(f"num_labels is {count}, but id2label has {len(names)} classes.")
         inverse = {name: int(index) for index, name in by_index.items()}
         return fields, {**given, "id2label": dict(names), "label2id": inverse}
     if count is not None and count != len(fields.get("id2label") or ()):

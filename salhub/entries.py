@@ -322,9 +322,9 @@ def entry_of(model: Any, /, **settings: Any) -> Model:
         return _entry_of_shipped(shipped)
     what = f"'{name}'" if name else "The configuration"
     if model_type is None:
-        raise UnknownNameError(f"{what} has no model_type in its config.json; it is no model.")
+        raise UnknownNameError(f"{what} is not a model: its config.json has no model_type.")
     raise UnknownNameError(
-        f"{what} is a model of type '{model_type}', which is none of salhub's; its methods are "
+        f"{what} is a model of type '{model_type}', which salhub does not know; its methods are "
         f"{', '.join(METHODS)}.{did_you_mean(model_type, [n for n in MODELS if MODELS[n].is_ours])}"
     )
 
@@ -410,7 +410,7 @@ def refuse_unknown_word(name: str) -> None:
         return
     known = [*read_manifest(), *(one.name for one in MODELS.values() if one.method)]
     raise ModelNotFoundError(
-        f"There is no model or method '{name}', and no such folder; `salhub list` shows the "
+        f"There is no model, method or folder '{name}'; `salhub list` shows the "
         f"models.{did_you_mean(name, known)}"
     )
 
@@ -419,8 +419,8 @@ def refuse_network(entry: Model, name: str) -> None:
     """Raises UnknownNameError where a model is a network by itself that no pipeline runs."""
     if entry.method is None and not entry.is_run:
         raise UnknownNameError(
-            f"'{name}' is a network that methods explain, not a method; use it with a method's "
-            f"name and classifier={name}, or --classifier {name} on the command line."
+            f"'{name}' is a network, not a method; give the name of a method and "
+            f"classifier={name}, or --classifier {name} on the command line."
         )
 
 
@@ -440,7 +440,7 @@ def _entry_of_shipped(shipped: "BundledModel") -> Model:
     for entry in MODELS.values():
         if entry.method == shipped.method and entry.model_type == shipped.model_type:
             return entry
-    raise UnknownNameError(f"'{shipped.full_name}' is of no method of salhub.")
+    raise UnknownNameError(f"'{shipped.full_name}' does not belong to any method of salhub.")
 
 
 def setting_names(entry: Model, pipeline_class: Any) -> tuple[set[str], set[str]]:
@@ -494,7 +494,7 @@ def find_entry(model: str | os.PathLike, /, **settings: Any) -> tuple[str | None
         return None, entry
     if entry.default_model is None:
         raise ModelNotFoundError(
-            f"'{name}' is a method without a default model; name a model, or, of a method that "
-            "explains classifiers, the classifier with classifier=..."
+            f"'{name}' is a method without a default model; give the name of a model, or for "
+            "a method that explains classifiers, classifier=..."
         )
     return canonical_name(entry.default_model), entry

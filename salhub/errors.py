@@ -177,6 +177,6 @@ def require_extra(module: str, extra: str) -> ModuleType:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
             raise
         raise MissingExtraError(
-            f"This needs the package '{module}', which is not installed; "
-            f"install it with: pip install 'salhub[{extra}]'"
+            f"This needs the package '{module}', which is not installed. Install it with: "
+            f"pip install 'salhub[{extra}]'"
         ) from error

@@ -113,7 +113,7 @@ def require_file(path: Path, what: str) -> None:
     if path.is_dir():
         article = "an" if what[0] in "aeio" else "a"
         raise IsADirectoryError(
-            f"{path} is a folder, and {article} {what} is wanted; name the file."
+            f"{path} is a folder, but {article} {what} is needed; give the file."
         )
     if not path.is_file():
         raise FileNotFoundError(f"There is no {what} at {path}.")

@@ -77,8 +77,8 @@ class Resolved:
                 raise
             if lacks_image_processor(error) and _cached_config(self.name, hub_arguments):
                 raise NoImageProcessorError(
-                    f"'{self.name}' has no preprocessor_config.json, which says how pictures are "
-                    "prepared; push it there with "
+                    f"'{self.name}' has no preprocessor_config.json, which defines how "
+                    "pictures are prepared; push it with "
                     f"image_processor.push_to_hub('{self.name}')."
                 ) from error
             raise ModelNotFoundError(missing_message(self.name)) from error
@@ -421,7 +421,7 @@ def _hub_has(name: str, hub_arguments: dict[str, Any]) -> bool:
             hf_hub_url(name, "config.json", revision=revision), token=hub_arguments.get("token")
         )
     except Exception as error:  # whatever went wrong, the cache or the bundle is the answer
-        logger.info("%s: not to be had from the Hub (%s)", name, type(error).__name__)
+        logger.info("%s: not available from the Hub (%s)", name, type(error).__name__)
         return _cached_config(name, hub_arguments) is not None
     return True
 

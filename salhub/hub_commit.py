@@ -37,9 +37,9 @@ def check_login(token: str | None = None) -> None:
     from huggingface_hub import constants, get_token
 
     if constants.HF_HUB_OFFLINE:
-        raise PushError("Pushing needs the network, and HF_HUB_OFFLINE is set; unset it.")
+        raise PushError("Pushing needs the network, but HF_HUB_OFFLINE is set; unset it.")
     if not (token or get_token()):
-        raise PushError(f"Pushing needs an access token, and there is none; {_LOGIN}.")
+        raise PushError(f"Pushing needs an access token, but there is none; {_LOGIN}.")
 
 
 def check_writer(repo_id: str, token: str | None = None) -> None:
@@ -60,7 +60,7 @@ def check_writer(repo_id: str, token: str | None = None) -> None:
         account = HfApi(token=token, library_name="salhub").whoami()
     access = account.get("auth", {}).get("accessToken", {})
     if access.get("role") == "read":
-        raise PushError(f"{repo_id} was not pushed: the access token may only read; {_LOGIN}.")
+        raise PushError(f"{repo_id} was not pushed: the access token is read-only; {_LOGIN}.")
     places = [place for place in account.get("orgs", []) if place.get("roleInOrg") != "read"]
     owners = {place["name"].lower() for place in (account, *places)}
     if repo_id.split("/")[0].lower() not in owners:
@@ -143,7 +143,7 @@ def _reason(error: BaseException, repo_id: str) -> str | None:
 
 
 def _no_right(repo_id: str) -> str:
-    return f"the account may not write to '{repo_id.split('/')[0]}'; choose another owner."
+    return f"your account has no write access to '{repo_id.split('/')[0]}'; choose another owner."
 
 
 def _status(error: BaseException) -> int | None:

@@ -52,13 +52,16 @@ def fault_of_hub(error: BaseException) -> str | None:
     for one in chain(error):
         status = getattr(getattr(one, "response", None), "status_code", None)
         if isinstance(one, HfHubHTTPError) and status is not None:
-            return f"it answered with status {status}" if status >= 500 or status == 429 else None
+            return f"it returned status {status}" if status >= 500 or status == 429 else None
         if isinstance(one, FileMetadataError):
-            return "something else than a Hub answered, such as the login page of a network"
+            return (
+                "the answer did not come from a Hub, but for example from the login page of a "
+                "network"
+            )
         if str(one).startswith("Consistency check failed"):
-            return "what came was not as long as announced: it broke off, or is another page"
+            return "the answer has the wrong length: it was cut off, or is a different page"
         if type(one).__module__.startswith("httpx") and type(one).__name__ != "ConnectError":
-            return f"the connection broke off ({type(one).__name__})"
+            return f"the connection was interrupted ({type(one).__name__})"
     return None
 
 
@@ -120,16 +123,16 @@ def _refusal(error: Exception | None, name: str, keywords: Mapping[str, Any]) ->
     for one in chain(error):
         if isinstance(one, errors.RevisionNotFoundError):
             revision = keywords.get("revision") or "main"
-            return f"'{name}' has no revision '{revision}' on {ENDPOINT}; give one that it has."
+            return f"'{name}' has no revision '{revision}' on {ENDPOINT}; give an existing one."
         status = getattr(getattr(one, "response", None), "status_code", None)
         is_gated = isinstance(one, errors.GatedRepoError)
         if isinstance(one, errors.RepositoryNotFoundError) and not is_gated:
             return None  # also of one that is missing, so that it is said otherwise
         if isinstance(one, errors.HfHubHTTPError) and status in (401, 403):
-            why = "it is gated" if is_gated else "it is private, or your token may not read it"
+            why = "it is gated" if is_gated else "it is private, or your token cannot read it"
             return (
-                f"Access to '{name}' is denied by {ENDPOINT} (status {status}), as {why}; log in "
-                f"with `hf auth login`, accept the terms on {ENDPOINT}/{name} where it has some, "
+                f"{ENDPOINT} denies access to '{name}' (status {status}), because {why}; log in "
+                f"with `hf auth login`, accept the terms on {ENDPOINT}/{name} if there are any, "
                 "and try again."
             )
     return None
@@ -178,15 +181,16 @@ def missing_message(name: str) -> str:
     shipped = read_manifest().get(short) if name.startswith(NAMESPACE) else None
     if shipped is not None:
         return (
-            f"'{name}' was asked for from the Hub by revision, subfolder or force_download, and is "
-            f"neither in the cache {HF_HUB_CACHE} nor to be had from {ENDPOINT} (missing, private "
-            f"or unreachable); leave these out to load it as it is shipped with salhub, revision "
-            f"{shipped.revision}."
+            f"revision, subfolder or force_download asks for '{name}' from the Hub, but it "
+            f"is neither in the cache {HF_HUB_CACHE} nor available from {ENDPOINT} (missing, "
+            "private or unreachable); leave them out to load the version shipped with "
+            f"salhub, revision {shipped.revision}."
         )
     return (
-        f"No model '{name}' was found: it is no folder, not shipped with salhub, not in the cache "
-        f"{HF_HUB_CACHE}, and not to be had from {ENDPOINT} (missing, private or unreachable)."
-        f"{did_you_mean(short, read_manifest())} `salhub list` shows the shipped models."
+        f"The model '{name}' was not found: it is not a folder, not shipped with salhub, not "
+        f"in the cache {HF_HUB_CACHE}, and not available from {ENDPOINT} (missing, private "
+        f"or unreachable).{did_you_mean(short, read_manifest())} `salhub list` shows the "
+        "shipped models."
     )
 
 
@@ -195,8 +199,8 @@ def download_error(name: str, fault: str) -> DownloadError:
     from huggingface_hub.constants import ENDPOINT
 
     return DownloadError(
-        f"'{name}' could not be fetched from {ENDPOINT}: {fault}, also when tried again; check the "
-        "network and try later, or use what is in the cache with local_files_only=True."
+        f"'{name}' could not be downloaded from {ENDPOINT}: {fault}, even after a second "
+        "try; check the network and try later, or use the cache with local_files_only=True."
     )
 
 
@@ -252,7 +256,7 @@ def patiently(
             raise failure
         elif failure is not None and (is_final or is_tried_again_already(failure)):
             raise download_error(name, str(fault)) from failure
-        logger.warning("%s: %s; trying again.", name, fault or "a file came damaged")
+        logger.warning("%s: %s; trying again.", name, fault or "a file arrived damaged")
         time.sleep(wait or 0)
     raise AssertionError("the last try returns or raises")
 
@@ -293,8 +297,8 @@ def damage_error(name: str, files: Iterable[Path]) -> IntegrityError:
     """The error for files whose content is not what the Hub announced."""
     names = ", ".join(sorted({path.name for path in files}))
     return IntegrityError(
-        f"{names} of '{name}' is damaged: its sha256 or git hash is not the Hub's; download it "
-        "again with force_download=True."
+        f"{names} of '{name}' is damaged: its sha256 or git hash differs from the Hub's; "
+        "download it again with force_download=True."
     )
 
 
@@ -321,8 +325,9 @@ def encoding_explained(tokenizer: Any) -> Generator[None]:
         name = getattr(tokenizer, "name_or_path", "")
         file = Path(name, "tokenizer.json") if name else "its tokenizer.json"
         raise ValueError(
-            f"The tokenizer cannot cut the text into tokens ({' '.join(str(error).split())}); "
-            f"the rules in {file} are at fault: give another tokenizer."
+            "The tokenizer cannot split the text into tokens "
+            f"({' '.join(str(error).split())}), because of the rules in {file}; give another "
+            "tokenizer."
         ) from error
 
 
@@ -353,8 +358,8 @@ def _explained(error: BaseException, name: str, folder: Path | None, kind: str) 
     text = " ".join(str(error).split())
     if "trust_remote_code" in text:
         return ValueError(
-            f"'{name}' needs code of its own, and salhub runs no code of repositories; choose "
-            "another one, or load it yourself and give the loaded object."
+            f"'{name}' needs custom code, but salhub does not run code from repositories; "
+            "choose another model, or load it yourself and give the loaded object."
         )
     is_plain = isinstance(error, OSError | ValueError | TypeError | NotImplementedError)
     if kind == "model" and (found := _weights_error(error, name, folder, text)) is not None:
@@ -364,7 +369,7 @@ def _explained(error: BaseException, name: str, folder: Path | None, kind: str) 
     if is_plain or not isinstance(error, Exception):
         return None
     return ValueError(
-        f"'{name}' cannot be loaded: its files are damaged or do not fit together "
+        f"'{name}' cannot be loaded: its files are damaged or do not belong together "
         f"({type(error).__name__}: {text[:200]}); download or save it again."
     )
 
@@ -394,9 +399,9 @@ def no_weights(name: str, folder: Path | None) -> ModelNotFoundError:
     ]
     has = f", only {', '.join(sorted(pickles)[:3])}" if pickles else ""
     return ModelNotFoundError(
-        f"'{name}' has no safetensors weights (model.safetensors){has}, and salhub loads no "
-        "pickles, which can run any code; choose a repository with safetensors, or load it "
-        "elsewhere and save it with model.save_pretrained(folder)."
+        f"'{name}' has no safetensors weights (model.safetensors){has}, and salhub does not "
+        "load pickles, because they can run any code; choose a repository with safetensors, "
+        "or load it elsewhere and save it with model.save_pretrained(folder)."
     )
 
 
@@ -422,9 +427,8 @@ def wrong_weights(name: str, info: Any, *, may_mismatch: bool) -> IntegrityError
     if not parts:
         return None
     return IntegrityError(
-        f"The weight file of '{name}' is not one of the model that its config.json describes: "
-        f"{' and '.join(parts)}; save the model again, from the network without wrappers and "
-        "adapters."
+        f"The weight file of '{name}' does not match its config.json: {' and '.join(parts)}; "
+        "save the model again, without wrappers and adapters."
     )
 
 
@@ -434,9 +438,9 @@ def _key(entry: Any) -> str:
 
 def _other_shapes(name: str) -> IntegrityError:
     return IntegrityError(
-        f"model.safetensors of '{name}' holds weights of other shapes than its config.json "
-        "describes, so the two belong to different models; give the configuration of these "
-        "weights, or save or download both again."
+        f"The weights in model.safetensors of '{name}' have other shapes than its "
+        "config.json describes, so the two belong to different models; give the "
+        "configuration of these weights, or save or download both again."
     )
 
 
@@ -444,8 +448,8 @@ def _damaged_weights(name: str, folder: Path | None, text: str) -> IntegrityErro
     files = _broken_weights(folder)
     shown = " and ".join(map(str, files)) if files else f"A weight file of '{name}'"
     return IntegrityError(
-        f"{shown} is missing, damaged or incomplete ({text[:120]}); save or copy it again, or "
-        "where it came from the Hub, download it again with force_download=True."
+        f"{shown} is missing, damaged or incomplete ({text[:120]}); save or copy it again, "
+        "or if it came from the Hub, download it again with force_download=True."
     )
 
 

@@ -46,9 +46,9 @@ def checked_keywords(cls: Any, keywords: Mapping[str, Any], *, is_model: bool) -
     for name, refused in _REFUSED.items():
         if name in checked and checked.pop(name) in refused:
             raise ValueError(
-                f"{name}={keywords[name]} is not taken: salhub loads weights from safetensors "
-                "alone, and runs no code of repositories; load the model yourself and give the "
-                "loaded object."
+                f"{name}={keywords[name]} is not supported: salhub only loads safetensors "
+                "weights and does not run code from repositories; load the model yourself "
+                "and give the loaded object."
             )
     if is_model and checked.get("gguf_file") is None:
         checked["use_safetensors"] = True
@@ -78,8 +78,8 @@ def with_one_precision(settings: Mapping[str, Any]) -> dict[str, Any]:
         return found
     if len(chosen) == 2 and str(chosen[0]).split(".")[-1] != str(chosen[1]).split(".")[-1]:
         raise ValueError(
-            f"dtype={given['dtype']} and torch_dtype={given['torch_dtype']} contradict each other; "
-            "give dtype alone."
+            f"dtype={given['dtype']} and torch_dtype={given['torch_dtype']} contradict each "
+            "other; give only dtype."
         )
     dtype = chosen[-1]
     if isinstance(dtype, str):

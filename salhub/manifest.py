@@ -111,8 +111,8 @@ class BundledModel:
                 )
             if file_sha256(file.path) != file.sha256:
                 raise IntegrityError(
-                    f"The shipped file {file.path} is damaged: its sha256 is not the one recorded "
-                    "in the manifest; reinstall salhub to restore it."
+                    f"The shipped file {file.path} is damaged: its sha256 differs from the "
+                    "manifest; reinstall salhub to restore it."
                 )
 
 

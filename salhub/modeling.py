@@ -84,9 +84,9 @@ def refuse_broken_weights(network: nn.Module, answer: torch.Tensor) -> None:
     if not math.isfinite(answer.sum()) and not bool(answer.isfinite().all()):
         refuse_broken_network(network)
         raise ValueError(
-            f"The answer of {type(network).__name__} has NaN or infinite values, though its "
-            "weights have none; numbers became too large for its precision, so load it with "
-            "dtype='float32'."
+            f"The output of {type(network).__name__} has NaN or infinite values, although "
+            "its weights have none; the numbers became too large for its precision, so load "
+            "it with dtype='float32'."
         )
 
 
@@ -96,8 +96,8 @@ def refuse_broken_network(network: nn.Module) -> None:
     for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
         if tensor.is_floating_point() and not bool(tensor.detach().isfinite().all()):
             raise ValueError(
-                f"The weights of {type(network).__name__} have NaN or infinite values, the first "
-                f"of them in '{name}', so that its answers mean nothing; load or train it anew."
+                f"The weights of {type(network).__name__} have NaN or infinite values, first "
+                f"in '{name}', so its outputs would be meaningless; load or train it again."
             )
 
 
@@ -122,7 +122,8 @@ def load_trained(
     if missing:
         raise ValueError(
             f"'{os.fspath(name)}' is not a trained {kind}: its checkpoint lacks "
-            f"{', '.join(missing[:3])}; choose one that was trained as such ({cls.__name__})."
+            f"{', '.join(missing[:3])}; choose one that was trained for this task "
+            f"({cls.__name__})."
         )
     return network
 

@@ -54,7 +54,7 @@ class NetworkInsideConfig(SaliencyConfig):
         except Exception as error:
             text = " ".join(str(error.__cause__ or error).split())
             raise ValueError(
-                f"backbone_config is no configuration of a {model_type}: {text}"
+                f"backbone_config is not a configuration of a {model_type}: {text}"
             ) from error
 
     def to_dict(self) -> dict[str, Any]:

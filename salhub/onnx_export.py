@@ -56,7 +56,9 @@ def export_logits(
     require_extra("onnxscript", "export")
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     if size > _MOST_BYTES:
-        raise ValueError(f"The network has {size / 2**30:.1f} GiB, and an ONNX file at most 2 GiB.")
+        raise ValueError(
+            f"The network has {size / 2**30:.1f} GiB, but an ONNX file can have at most 2 GiB."
+        )
     like = next(model.parameters())
     shape = (2, num_channels, image_size, image_size)
     pixels = torch.zeros(shape, device=like.device, dtype=like.dtype)

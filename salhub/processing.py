@@ -48,8 +48,8 @@ def load_image(source: Any) -> Image.Image:
         return to_upright_rgb(array_to_image(tensor_to_array(source), channels_first=True))
     if isinstance(source, list | tuple):
         raise TypeError(
-            f"A {type(source).__name__} of {len(source)} was given where one picture was expected; "
-            "pass one of its items, or numpy.asarray(...) of nested numbers."
+            f"Expected one picture, got a {type(source).__name__} of {len(source)}; pass one "
+            "of its items, or numpy.asarray(...) for nested numbers."
         )
     if isinstance(source, np.ndarray) or hasattr(source, "__array__"):
         return to_upright_rgb(array_to_image(np.asarray(source), channels_first=False))
@@ -84,7 +84,7 @@ def map_to_picture(
     """
     maps = _checked_maps(saliency)
     if maps.ndim not in (3, 4) or maps.size == 0:
-        raise ValueError(f"Maps have shape (B, h, w) or (B, T, h, w), got {maps.shape}.")
+        raise ValueError(f"Maps must have shape (B, h, w) or (B, T, h, w), got {maps.shape}.")
     if len(maps) != len(picture_sizes):
         raise ValueError(f"There are {len(maps)} maps but {len(picture_sizes)} picture sizes.")
     results = []
@@ -124,7 +124,7 @@ def _checked_maps(saliency: torch.Tensor | np.ndarray) -> np.ndarray:
         saliency = saliency.detach().cpu().float().numpy()
     maps = np.asarray(saliency, dtype=np.float32)
     if not np.isfinite(maps).all():
-        raise ValueError("The maps hold NaN or infinite values; they cannot be resized.")
+        raise ValueError("The maps contain NaN or infinite values and cannot be resized.")
     return maps
 
 

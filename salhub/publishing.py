@@ -134,9 +134,9 @@ def _shipped_model(name: str) -> dict[str, Content]:
     model = bundled_model(name)
     if model is None:
         raise UnknownNameError(
-            f"There is nothing called '{name}' to push: it is no folder and not shipped with "
-            f"salhub.{did_you_mean(name.removeprefix(NAMESPACE), read_manifest())} `salhub list` "
-            "shows the shipped models."
+            f"'{name}' cannot be pushed: it is not a folder and not shipped with "
+            f"salhub.{did_you_mean(name.removeprefix(NAMESPACE), read_manifest())} `salhub "
+            "list` shows the shipped models."
         )
     model.verify()
     return {file.name: file.path for file in model.files}
@@ -183,14 +183,14 @@ def _base_beside(folder: Path, config: Mapping) -> dict[str, Content]:
     if not base.startswith("./"):
         if Path(base).is_dir():
             raise ValueError(
-                f"{folder} names the model that it adds to by a folder of this machine, '{base}', "
-                "which others do not have; save both by save_pretrained(folder, save_base=True), "
-                "or name one of the Hub."
+                f"{folder} refers to its base model in a local folder, '{base}', which "
+                "others do not have; save both with save_pretrained(folder, "
+                "save_base=True), or use a base from the Hub."
             )
         return {}
     inner = folder / base
     if not (inner / "config.json").is_file():
-        raise ValueError(f"{folder} is incomplete: the model that it adds to is not in {inner}.")
+        raise ValueError(f"{folder} is incomplete: its base model is not in {inner}.")
     _refuse_links(inner)
     found = [path for path in sorted(inner.iterdir()) if _belongs_to_model(path)]
     return {f"{inner.relative_to(folder).as_posix()}/{path.name}": path for path in found}
@@ -207,8 +207,8 @@ def _refuse_links(folder: Path) -> None:
         target = path.resolve()
         if not any(target.is_relative_to(home) for home in homes):
             raise ValueError(
-                f"{path} is a link that leads out of the folder, to {target}, so that nothing is "
-                "pushed; put the file itself there, or remove the link."
+                f"Nothing was pushed, because {path} is a link to a file outside the folder, "
+                f"{target}; replace it with the file itself, or remove it."
             )
 
 
@@ -227,13 +227,13 @@ def _read_config(folder: Path) -> Mapping:
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(
-            f"{folder} holds no saved model: it has no config.json; write it with "
+            f"{folder} is not a saved model: it has no config.json; save the model with "
             "model.save_pretrained(folder)."
         )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no valid JSON ({error}); save the model anew.") from error
+        raise ValueError(f"{path} is not valid JSON ({error}); save the model again.") from error
     return config if isinstance(config, dict) else {}
 
 
@@ -243,12 +243,12 @@ def _entry_of(config: Mapping, folder: Path) -> Model:
     except UnknownNameError as error:
         if (folder / OPTIONS_NAME).is_file():
             raise ValueError(
-                f"The run in {folder} was not measured yet, and has no card; go on with its "
-                "command and resume_from_checkpoint=latest."
+                f"The run in {folder} has not been measured yet and has no card; run its "
+                "command again with resume_from_checkpoint=latest."
             ) from error
         raise ValueError(
-            f"{folder} holds a model of type '{config.get('model_type')}', which is none of "
-            "salhub's, and no run of salhub made it; push it with its own push_to_hub."
+            f"{folder} has a model of type '{config.get('model_type')}', which does not "
+            "belong to salhub or to a run of salhub; push it with its own push_to_hub."
         ) from error
 
 
@@ -300,7 +300,7 @@ def _card_of_snapshot(folder: Path, files: Mapping[str, Content], repo_id: str) 
 def _existing_card(card: str | os.PathLike) -> Path:
     path = Path(card)
     if not path.is_file():
-        raise ValueError(f"The card {path} is not there; give the path of a Markdown file.")
+        raise ValueError(f"The card {path} does not exist; give the path of a Markdown file.")
     return path
 
 

@@ -263,7 +263,7 @@ def noted_as_it_comes(path: Path) -> Generator[None]:
         yield
     except BaseException:
         if _notes_of(path).exists():
-            logger.warning("What was measured until then is in %s.", _notes_of(path))
+            logger.warning("The measurements so far are in %s.", _notes_of(path))
         raise
     finally:
         _notes.reset(token)

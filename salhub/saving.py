@@ -26,7 +26,7 @@ _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 # What tells in a name of a weight how a network was changed -> what to do about it.
 _CHANGES = {
     r"lora_|base_layer|modules_to_save|adapter": (
-        "it carries adapters; put them into its weights with merge_and_unload() first"
+        "it has adapters; merge them with merge_and_unload() first"
     ),
     r"parametrizations": (
         "it is parametrized; call torch.nn.utils.parametrize.remove_parametrizations first"
@@ -130,8 +130,8 @@ def check_rebuilds(model: Any, state: Mapping[str, Tensor]) -> None:
     away = next((name for name, value in state.items() if _is_away(value)), None)
     if away is not None:
         raise ValueError(
-            f"The weights of the model are not here ('{away}' is on the device 'meta'), so that it "
-            "cannot be saved; load it without offloading first."
+            f"The model cannot be saved, because its weights are not in memory ('{away}' is "
+            "on the device 'meta'); load it without offloading first."
         )
     _refuse_mixed_precision(model, state)
     try:
@@ -140,12 +140,12 @@ def check_rebuilds(model: Any, state: Mapping[str, Tensor]) -> None:
             twin = type(model)(config)
     except Exception as error:
         raise ValueError(
-            "The model cannot be saved, because its configuration does not build it again: "
+            "The model cannot be saved, because its configuration cannot rebuild it: "
             f"{' '.join(str(error).split())}"
         ) from error
     difference = _different_weight(state, twin.state_dict()) or _different_layer(model, twin)
     if difference is not None:
-        raise ValueError(f"The model cannot be saved so that it loads again: {difference}.")
+        raise ValueError(f"The model cannot be saved in a form that loads again: {difference}.")
 
 
 def _is_away(value: Any) -> bool:
@@ -166,9 +166,9 @@ def _refuse_mixed_precision(model: Any, state: Mapping[str, Tensor]) -> None:
             continue
         if value.dtype != torch.float32 or not any(part in name for part in kept):
             raise ValueError(
-                f"The model cannot be saved so that it loads again: '{name}' is {value.dtype}, "
-                f"while the model is {model.dtype}; bring all of it to one precision with "
-                "model.to(dtype)."
+                f"The model cannot be saved in a form that loads again: '{name}' is "
+                f"{value.dtype}, while the model is {model.dtype}; convert all of it to one "
+                "precision with model.to(dtype)."
             )
 
 
@@ -199,7 +199,7 @@ def _different_weight(state: Mapping[str, Tensor], built: Mapping[str, Tensor]) 
     for name in [*(state.keys() - built.keys()), *(built.keys() - state.keys())]:
         for pattern, advice in _CHANGES.items():
             if name in state and re.search(pattern, name):
-                return f"it has '{name}', which its configuration does not build, as {advice}"
+                return f"it has '{name}', which its configuration does not build, because {advice}"
     foreign = next((name for name in state if name not in built), None)
     if foreign is not None:
         return (
@@ -210,9 +210,9 @@ def _different_weight(state: Mapping[str, Tensor], built: Mapping[str, Tensor]) 
         own, expected = (getattr(one[name], "shape", ()) for one in (state, built))
         if own != expected:
             return (
-                f"'{name}' has shape {tuple(own)}, and its configuration builds {tuple(expected)}; "
-                "change the configuration along with the network, such as num_labels for a head of "
-                "more classes"
+                f"'{name}' has shape {tuple(own)}, but its configuration builds "
+                f"{tuple(expected)}; change the configuration along with the network, such "
+                "as num_labels for a head of more classes"
             )
     lacking = next((name for name in built if name not in state), None)
     if lacking is not None:
@@ -235,15 +235,15 @@ def _different_layer(model: nn.Module, built: nn.Module) -> str | None:
         hook = _foreign_hook(module, twins.get(_plain_name(name, wrappers)))
         if hook is not None:
             return (
-                f"{_title(name)} has the hook {hook}, which is not saved; remove it first, with "
-                "the handle that registering it gave"
+                f"{_title(name)} has the hook {hook}, which cannot be saved; remove it "
+                "first, with the handle returned when you registered it"
             )
     of_training = []
     for name, expected in twins.items():
         module = own.get(name)
         if module is None or not _is_of_kind(module, expected):
             return (
-                f"{_title(name)} is {_described(module)}, and its configuration builds "
+                f"{_title(name)} is {_described(module)}, but its configuration builds "
                 f"{_described(expected)}; change the configuration along with the network"
             )
         for attribute, found, wanted in _differences(module, expected):
@@ -256,8 +256,8 @@ def _different_layer(model: nn.Module, built: nn.Module) -> str | None:
             of_training.append(words)
     if of_training:
         logger.warning(
-            "%s; this is not saved, and matters where the model is trained further.%s",
-            of_training[0], f" So it is in {len(of_training)} places." if of_training[1:] else "",
+            "%s; this is not saved, and matters if you train the model further.%s",
+            of_training[0], f" In {len(of_training)} places." if of_training[1:] else "",
         )  # fmt: skip
     return None
 

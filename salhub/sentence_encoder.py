@@ -46,8 +46,8 @@ class SentenceEncoder:
             raise
         except OSError as error:
             raise ModelNotFoundError(
-                f"The sentence encoder '{name}' cannot be loaded: {' '.join(str(error).split())} "
-                f"Another one is given with {option}=..."
+                f"The sentence encoder '{name}' cannot be loaded: "
+                f"{' '.join(str(error).split())} Choose another one with {option}=..."
             ) from error
         self.model, self.pooling = network.eval().to(device), pooling
 
@@ -73,7 +73,7 @@ class SentenceEncoder:
         num_full = sum(length >= longest for length in lengths)
         if num_full:
             logger.warning(
-                "%d sentences were cut to %d tokens, all that is read.", num_full, longest
+                "%d sentences were cut to %d tokens, the limit of the encoder.", num_full, longest
             )
         order = sorted(range(len(distinct)), key=lengths.__getitem__)
         vectors: dict[str, np.ndarray] = {}

@@ -61,8 +61,8 @@ def refuse_empty(tokenizer: Any, name: Any) -> None:
 
 def _lacking(name: Any) -> str:
     return (
-        f"'{name}' has no tokenizer, without which every word of a text is unknown; save it there "
-        "with tokenizer.save_pretrained(...), or give tokenizer=..."
+        f"'{name}' has no tokenizer, so every word would be unknown; save it with "
+        "tokenizer.save_pretrained(...), or give tokenizer=..."
     )
 
 
@@ -120,7 +120,7 @@ def most_tokens(network: nn.Module, tokenizer: Any, wanted: int | None = None) -
     """
     limit = token_limit(network, tokenizer)
     if wanted is not None and limit is not None and wanted > limit:
-        raise ValueError(f"max_length is {wanted}, and the network takes {limit}.")
+        raise ValueError(f"max_length is {wanted}, but the network accepts {limit}.")
     return wanted or min(_LONGEST, limit or _LONGEST)
 
 
@@ -136,7 +136,7 @@ def token_rows(tokenizer: Any, texts: Sequence[str], most: int) -> list[list[int
     too_long = sum(len(ids) > most for ids in found)
     if too_long:
         logger.warning(
-            "%d of %d texts have more than %d tokens; what is beyond is cut off.",
+            "%d of %d texts have more than %d tokens and were cut.",
             too_long, len(found), most,
         )  # fmt: skip
         found = tokenizer(list(texts), truncation=True, max_length=most)["input_ids"]

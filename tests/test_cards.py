@@ -338,7 +338,7 @@ def test_a_saved_model_gets_its_card_beside_it(tmp_path, monkeypatch):
     assert "# mine" in card and 'from_pretrained("mine")' in card
     assert "exists" in CliRunner().invoke(app, ["card", "mine"]).stderr
     Path("empty").mkdir()
-    assert "holds no saved model" in CliRunner().invoke(app, ["card", "empty"]).stderr
+    assert "is not a saved model" in CliRunner().invoke(app, ["card", "empty"]).stderr
 
 
 def test_numbers_begin_with_a_verdict_and_the_main_table_and_the_rest_is_folded():

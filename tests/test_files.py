@@ -188,7 +188,7 @@ def test_a_folder_where_a_file_is_wanted_is_said_to_be_one(tmp_path):
         with pytest.raises(FileNotFoundError, match=f"There is no .* at {tmp_path}/none"):
             read(tmp_path / "none")
     for read in (PictureArchive, read_settings_file, read_summarization_set):
-        with pytest.raises(IsADirectoryError, match=r"is a folder, and an? .* is wanted"):
+        with pytest.raises(IsADirectoryError, match=r"is needed; give the file"):
             read(tmp_path)
 
 

@@ -154,12 +154,14 @@ def test_pickles_are_not_loaded(network, explainer, classifier, name):
         (folder / "model.safetensors").unlink()
         if name is not None:
             torch.save(network.state_dict(), folder / name)
-    words = f"no safetensors weights.*{name or ''}.*loads no pickles"
+    words = f"no safetensors weights.*{name or ''}.*does not load pickles"
     with pytest.raises(ModelNotFoundError, match=words):
         NormGradForImageSaliency.from_pretrained(explainer)
     with pytest.raises(ModelNotFoundError, match=words):
         NormGradForImageSaliency.from_classifier(classifier)
-    with pytest.raises(ValueError, match="safetensors alone"):
+    with pytest.raises(
+        ValueError, match="is not supported: salhub only loads safetensors weights and"
+    ):
         load(AutoModel, classifier, use_safetensors=False)
 
 
@@ -208,7 +210,7 @@ def test_fields_of_our_own_networks_are_bounded():
 
 def test_a_configuration_that_is_a_list_is_refused(classifier):
     (classifier / "config.json").write_text("[1]")
-    with pytest.raises(TypeError, match="must hold names and values, got"):
+    with pytest.raises(TypeError, match="must be a mapping of names to values, got"):
         NormGradForImageSaliency.from_classifier(classifier)
 
 
@@ -246,7 +248,7 @@ def test_a_tokenizer_whose_pattern_explodes_is_named(tokenizer, tmp_path):
     path = folder / "tokenizer.json"
     path.write_text(with_pattern(folder, "(a+)+$"))
     explain = salhub.pipeline(folder)
-    with pytest.raises(ValueError, match=r"verbalizer/tokenizer\.json are at fault"):
+    with pytest.raises(ValueError, match=r"of the rules in .*verbalizer/tokenizer\.json"):
         explain("a" * 40 + "b")
 
 
@@ -259,21 +261,26 @@ def test_code_of_a_repository_is_never_run(classifier, explainer, tokenizer, mon
         "AutoConfig": "evil.C", "AutoModelForImageClassification": "evil.M", "AutoModel": "evil.M",
     })  # fmt: skip
     for loader in (AutoModelForImageClassification, AutoModel):
-        with pytest.raises(ValueError, match="runs no code of repositories"):
+        with pytest.raises(
+            ValueError, match="' needs custom code, but salhub does not run code from"
+        ):
             load(loader, classifier)
     processor = {"image_processor_type": "Evil", "auto_map": {"AutoImageProcessor": "evil.P"}}
     (explainer / "preprocessor_config.json").write_text(json.dumps(processor))
     (explainer / "evil.py").write_text(code)
-    with pytest.raises(ValueError, match="runs no code of repositories"):
+    with pytest.raises(ValueError, match="' needs custom code, but salhub does not run code from"):
         salhub.pipeline(explainer)
     settings = json.loads((tokenizer / "tokenizer_config.json").read_text())
     settings |= {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.T", None]}}
     (tokenizer / "tokenizer_config.json").write_text(json.dumps(settings))
     (tokenizer / "evil.py").write_text(code)
-    with pytest.raises(ValueError, match="runs no code of repositories"):
+    with pytest.raises(ValueError, match="' needs custom code, but salhub does not run code from"):
         load(AutoTokenizer, tokenizer)
     assert not marker.exists()
-    with pytest.raises(ValueError, match="trust_remote_code=True is not taken"):
+    with pytest.raises(
+        ValueError,
+        match="trust_remote_code=True is not supported: salhub only loads safetensors weights and",
+    ):
         load(AutoModel, classifier, trust_remote_code=True)
 
 
@@ -439,7 +446,9 @@ def test_links_that_leave_a_folder_are_not_pushed(explainer, tmp_path):
     (tmp_path / "secret").write_text("secret")
     (explainer / "preprocessor_config.json").write_text("{}")
     (explainer / "notes.txt").symlink_to(tmp_path / "secret")
-    with pytest.raises(ValueError, match=r"notes\.txt is a link that leads out"):
+    with pytest.raises(
+        ValueError, match=r"Nothing was pushed, because .*notes\.txt is a link to a file outside"
+    ):
         files_to_push(explainer, "me/mine")
     (explainer / "notes.txt").unlink()
     assert "notes.txt" not in files_to_push(explainer, "me/mine")

@@ -87,6 +87,14 @@ for name in ("{OLD_TASK}", "{NEW_TASK}"):
     results.save(Path("model_cards", f"{{name}}.results.json"))
 runpy.run_module("salhub.manifest", run_name="__main__", alter_sys=True)
 """
+DESCRIBE = f"""
+import runpy
+from salhub.cli import app
+
+for name in ("{OLD_TASK}", "{NEW_TASK}"):
+    app(["card", name, "--no-picture"], standalone_mode=False)
+runpy.run_module("salhub.stub", run_name="__main__", alter_sys=True)
+"""
 USE = f"""
 import salhub
 from salhub.cards import build_card
@@ -161,6 +169,8 @@ def checkout(tmp_path_factory) -> Path:
     for name in ("README.md", "mkdocs.yml", "pyproject.toml"):
         shutil.copy(ROOT / name, root)
     (root / "model_cards").mkdir()
+    for card in (ROOT / "model_cards").glob("*.md"):
+        shutil.copy(card, root / "model_cards")
     for method, model in (("pixel_gradient", OLD_TASK), ("series_surprise", NEW_TASK)):
         shutil.copytree(TESTS / "newcomer" / method, root / "salhub/models" / method)
         (root / "docs/methods" / f"{method}.md").write_text(f"# {method}\n")
@@ -194,6 +204,7 @@ def run(checkout):
         return finished.stdout
 
     run(SHIP)
+    run(DESCRIBE)
     yield run
     machine.close()
 
@@ -228,6 +239,14 @@ def test_the_guide_says_what_was_done():
     guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     places = ("models", "docs/methods", "benchmarks", "tests/models", "spaces")
     kinds = ("configuration", "modeling", "pipeline", "result", "page", "recipe", "evaluation")
-    steps = ("card.yaml", "python -m salhub.manifest", "weights_from", "SavingTester", "_TASKS")
+    steps = (
+        "card.yaml",
+        "python -m salhub.manifest",
+        "salhub card",
+        "python -m salhub.stub",
+        "weights_from",
+        "SavingTester",
+        "_TASKS",
+    )
     for step in (*places, *(f"`{kind}_<method>.py`" for kind in kinds), *LINES, *steps):
         assert step in guide, step

@@ -103,7 +103,7 @@ def test_what_was_measured_is_there_when_the_rest_fails(tmp_path, caplog):
         raise RuntimeError
     found = [json.loads(line) for line in notes.read_text().splitlines()]
     assert [(one["name"], one["value"]) for one in found][:2] == [("first", 0.5), ("second", 1.0)]
-    assert f"What was measured until then is in {notes}" in caplog.text
+    assert f"The measurements so far are in {notes}" in caplog.text
     with noted_as_it_comes(target):
         assert not notes.exists(), "what is measured again is not noted twice"
         results.add_metric("third", 1.0)

@@ -130,11 +130,11 @@ CHANGES = {
     replace_head_by_another_kind: r"has 'backbone.classifier.2.*change the configuration",
     replace_activation: r"activation' is GELU\(.*builds ReLU",
     change_stride: r"'stride' of 'backbone.*is \(1, 1\).*builds \(2, 2\)",
-    add_adapter: "carries adapters.*merge_and_unload",
+    add_adapter: "it has adapters; merge them with merge_and_unload",
     halve_head: r"classifier.1.weight' is torch.float16, while the model is torch.float32",
     lambda net: parametrizations.weight_norm(net.classifier[1]): "remove_parametrizations first",
     lambda net: prune.l1_unstructured(net.classifier[1], "weight", 0.5): "prune.remove first",
-    lambda net: net.to("meta"): "weights of the model are not here.*'meta'",
+    lambda net: net.to("meta"): "The model cannot be saved, because its weights are not in memory",
 }
 
 

@@ -54,7 +54,9 @@ def test_a_network_takes_as_many_tokens_as_its_positions_allow(kind):
 def test_a_folder_without_a_tokenizer_is_refused(kind, tmp_path):
     config = getattr(transformers, f"{kind}Config")()
     config.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="has no tokenizer, without which every word"):
+    with pytest.raises(
+        ValueError, match="' has no tokenizer, so every word would be unknown; save it"
+    ):
         load_tokenizer(tmp_path)
     # A note about the tokenizer is none.
     (tmp_path / "tokenizer_config.json").write_text("{}")

@@ -105,7 +105,7 @@ def _whole(asked: Any) -> int:
             return operator.index(asked)
     except TypeError:
         pass  # An array of one number says it can be an index, and then is a fraction.
-    raise TypeError(f"A class is given by index or name, got {asked!r}.")
+    raise TypeError(f"A class must be an index or a name, got {asked!r}.")
 
 
 def _plain(name: str) -> str:

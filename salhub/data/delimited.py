@@ -61,7 +61,8 @@ def _rows_of(text: str, name: str, delimiter: str, *, quoted: bool = True) -> li
                 begins = reader.line_num + 1
         except csv.Error as error:
             raise ValueError(
-                f"{name} cannot be read from line {begins} on ({error}); check its quotation marks."
+                f"{name} cannot be read from line {begins} onwards ({error}); check its "
+                "quotation marks."
             ) from None
     return rows
 
@@ -74,13 +75,13 @@ def read_text(path: Path) -> str:
         ValueError: It is no text in UTF-8, nor in what a byte order mark says.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path} of texts.")
+        raise FileNotFoundError(f"The text file {path} does not exist.")
     data = path.read_bytes()
     if path.suffix.lower() == ".gz":
         try:
             data = gzip.decompress(data)
         except (OSError, EOFError):
-            raise ValueError(f"{path.name} is no gzip file, or damaged.") from None
+            raise ValueError(f"{path.name} is not a gzip file, or is damaged.") from None
     return decode_text(data, path.name)
 
 
@@ -102,7 +103,7 @@ def headed_rows(path: Path, wanted: Sequence[Wanted]) -> tuple[list[str], list[R
     """
     rows = _divided(path, wanted)
     if not rows:
-        raise ValueError(f"{path.name} holds no text.")
+        raise ValueError(f"{path.name} contains no text.")
     headings = [field.strip() for field in rows[0][1]]
     given = [name for name, _ in wanted if name is not None]
     is_numbered = len(given) == len(wanted) > 0 and all(name.isdecimal() for name in given)
@@ -117,7 +118,9 @@ def headed_rows(path: Path, wanted: Sequence[Wanted]) -> tuple[list[str], list[R
     )
     if not is_pair or all(_has(headings, names) for _, names in wanted):
         return headings, rows[1:]
-    logger.warning("%s has no usual headings: a text, a tab and a label a line.", path.name)
+    logger.warning(
+        "%s has no usual headings; it is read as one text, a tab and a label per line.", path.name
+    )
     pairs = [(line, ["\t".join(row[:-1]), row[-1]]) for line, row in rows]
     for line, (text, label) in pairs:
         if not text or not label.strip():
@@ -146,7 +149,7 @@ def _are_headings(
     if not (is_usual or is_word or min(labels.values()) >= _MANY):
         return False
     shown = " and ".join(repr(one[:40]) for one in first)
-    logger.warning("Line %d of %s is taken for headings: %s.", rows[0][0], path.name, shown)
+    logger.warning("Line %d of %s is read as headings: %s.", rows[0][0], path.name, shown)
     return True
 
 
@@ -172,12 +175,12 @@ def _divided(path: Path, wanted: Sequence[Wanted]) -> list[Row]:
     likely = named or [*[","] * _is_even(rows), *others]
     if len(likely) > 1:
         raise ValueError(
-            f"it is not clear which of {', '.join(map(repr, likely))} divides the fields of "
-            f"{name}; give it a line of headings such as text and label, or quotation marks around "
-            "fields that hold one of these."
+            f"it is not clear which of {', '.join(map(repr, likely))} separates the fields "
+            f"of {name}; add a heading line such as text and label, or put quotation marks "
+            "around fields that contain one of these."
         )
     if likely and likely[0] in others:
-        logger.warning("The fields of %s are divided by %r.", name, likely[0])
+        logger.warning("The fields of %s are separated by %r.", name, likely[0])
         return others[likely[0]]
     if fault is not None:
         raise fault
@@ -208,7 +211,7 @@ def _with_tabs(text: str, name: str) -> list[Row]:
     is_table = _is_even(quoted) and (len(quoted) == len(plain) or not _is_even(plain))
     if quoted == plain or not is_table:
         return plain
-    logger.warning("Quotation marks around fields of %s are taken off.", name)
+    logger.warning("Quotation marks around fields of %s are removed.", name)
     return quoted
 
 

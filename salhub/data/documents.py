@@ -82,7 +82,7 @@ def read_texts(
     """
     path = Path(data)
     if not path.exists() and kind_of(path) in _FILE_ENDINGS:
-        raise FileNotFoundError(f"There is no file {data} of text.")
+        raise FileNotFoundError(f"The text file {data} does not exist.")
     if path.is_file() and not is_table_file(path):
         found = Text(path.name, [read_text(path)])
     else:
@@ -102,7 +102,7 @@ def read_texts(
                 )
         found = Text(table.name, [value or "" for value in values], part)
     if not any(text.strip() for text in found.pieces):
-        raise ValueError(f"{path.name} holds no text; give a file with text in it.")
+        raise ValueError(f"{path.name} contains no text; give a file with text.")
     return found
 
 
@@ -146,8 +146,8 @@ def encode_documents(documents: Sequence[str], tokenizer: Any) -> Tensor:
     end = tokenizer.eos_token_id
     if end is None:
         raise ValueError(
-            f"This {type(tokenizer).__name__} has no token for the end of a text, which stands "
-            "between documents; set its eos_token."
+            f"This {type(tokenizer).__name__} has no end token to put between documents; set "
+            "its eos_token."
         )
     rows = tokenizer(list(documents), add_special_tokens=False, verbose=False)["input_ids"]
     return torch.tensor([token for row in rows for token in (*row, end)], dtype=torch.long)
@@ -180,17 +180,17 @@ def read_tokens(path: str | PathLike[str], vocab_size: int) -> Tensor:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path} of tokens.")
+        raise FileNotFoundError(f"The token file {path} does not exist.")
     try:
         tokens = _saved_tensor(path)
     except Exception as error:  # of many kinds, as each package has its own
         raise ValueError(f"{path.name} cannot be read as tokens: {error}") from None
     if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
-        raise ValueError(f"{path.name} holds {tokens.dtype}, and tokens are whole numbers.")
+        raise ValueError(f"{path.name} contains {tokens.dtype}, but tokens must be whole numbers.")
     if tokens.ndim not in (1, 2) or not tokens.numel():
         raise ValueError(
-            f"{path.name} has the shape {tuple(tokens.shape)}; tokens have (windows, length) or "
-            "(number,), and there is at least one."
+            f"{path.name} has the shape {tuple(tokens.shape)}; tokens must have shape "
+            "(windows, length) or (number,), with at least one token."
         )
     tokens = tokens.long()
     check_tokens(tokens, vocab_size, path.name)
@@ -224,7 +224,7 @@ def check_tokens(tokens: Tensor, vocab_size: int, name: str) -> None:
     low, high = int(tokens.min()), int(tokens.max())
     if low < 0 or high >= vocab_size:
         raise ValueError(
-            f"{name} has tokens from {low} to {high}, and the model knows those from 0 to "
+            f"{name} has tokens from {low} to {high}, but the model only knows 0 to "
             f"{vocab_size - 1}; encode the text with the model's own tokenizer."
         )
 
@@ -298,8 +298,8 @@ def calibration_windows(
     if tokens.ndim == 2:
         if tokens.shape[1] != length or len(tokens) < num_windows:
             raise ValueError(
-                f"{name} has {len(tokens)} windows of {tokens.shape[1]} tokens; {num_windows} "
-                f"of {length} were asked for."
+                f"{name} has {len(tokens)} windows of {tokens.shape[1]} tokens, but you "
+                f"asked for {num_windows} of {length}."
             )
         chosen = torch.randperm(len(tokens), generator=generator)[:num_windows]
         return tokens[chosen.sort().values]

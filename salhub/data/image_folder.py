@@ -69,8 +69,8 @@ class LabelledImageFolder:
         folder = Path(path)
         if not folder.is_dir():
             raise FileNotFoundError(
-                f"no folder {str(folder)!r}; expected pictures with an index.json, or one "
-                "sub-folder of pictures a class."
+                f"{str(folder)!r} does not exist; expected a folder of pictures with an "
+                "index.json, or with one sub-folder per class."
             )
         if has_index(folder):
             images, files, folders = _read_index(folder / INDEX_NAME), [], []
@@ -78,8 +78,8 @@ class LabelledImageFolder:
             images, files, folders = _read_class_folders(folder, id2label)
         if not images:
             raise ValueError(
-                f"no labelled picture in {str(folder)!r}; expected an index.json, or one "
-                "sub-folder a class holding pictures, such as .jpg or .png."
+                f"{str(folder)!r} has no labelled pictures; expected an index.json, or one "
+                "sub-folder per class with pictures such as .jpg or .png."
             )
         object.__setattr__(self, "path", folder)
         object.__setattr__(self, "images", tuple(images))
@@ -160,8 +160,8 @@ def _read_entry(index: Path, position: int, entry: Any) -> LabelledImage:
         if (folder / entry["file"]).is_file():
             return LabelledImage(folder / entry["file"], class_index, str(entry["name"]))
     raise FileNotFoundError(
-        f"entry {position} of {str(index)!r} names {entry['file']!r}, which is neither beside the "
-        "index nor in its images folder."
+        f"entry {position} of {str(index)!r} names {entry['file']!r}, which is neither next "
+        "to the index nor in its images folder."
     )
 
 
@@ -196,8 +196,8 @@ def _class_indices(
     for name, indices in found.items():
         if len(indices) > 1:
             raise ValueError(
-                f"{len(indices)} classes of the classifier are called {name!r}; call the "
-                f"sub-folder of {str(folder)!r} by the index, one of "
+                f"{len(indices)} classes of the classifier are called {name!r}; name the "
+                f"sub-folder of {str(folder)!r} by its index, one of "
                 f"{', '.join(map(str, indices))}."
             )
     return {name: indices[0] for name, indices in found.items()}
@@ -207,10 +207,10 @@ def _unknown_classes(folder: Path, unknown: Sequence[str], id2label: Mapping[int
     shown = ", ".join(map(repr, unknown[:_NUM_SHOWN]))
     if len(unknown) > _NUM_SHOWN:
         shown += f" and {len(unknown) - _NUM_SHOWN} more sub-folders"
-    verb = "is no class" if len(unknown) == 1 else "are no classes"
+    verb = "is not a class" if len(unknown) == 1 else "are not classes"
     hint = did_you_mean(unknown[0].lower(), list(id2label.values()))
     return (
-        f"{shown} {verb} of the classifier.{hint} Call each sub-folder of {str(folder)!r} by a "
-        f"class name or index, or have one for each of the {len(id2label)} classes in sorted "
-        "order (as with ImageNet's WordNet ids), or write an index.json."
+        f"{shown} {verb} of the classifier.{hint} Name each sub-folder of {str(folder)!r} "
+        f"after a class or its index, or have one for each of the {len(id2label)} classes in "
+        "sorted order (as with ImageNet's WordNet ids), or write an index.json."
     )

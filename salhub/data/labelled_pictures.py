@@ -136,8 +136,8 @@ class PictureCollection:
         sizes = Counter(array.shape for array in arrays)
         if len(sizes) > 1:
             raise ValueError(
-                f"the pictures of {self.name} are of several sizes; give image_size, or train by "
-                "the recipe 'image-classification'."
+                f"the pictures of {self.name} have several sizes; set image_size, or use the "
+                "recipe 'image-classification'."
             )
         if not arrays:
             return torch.zeros(0, 3, size or 1, size or 1, dtype=torch.uint8)
@@ -195,7 +195,7 @@ def read_labelled_pictures(
     found = _found(Path(data), image_column, label_column, dataset_config_name, to_learn)
     is_training = ~(found.is_test | found.is_validation)
     if to_learn and isinstance(found, PictureCollection) and not is_training.any():
-        raise ValueError(f"{found.name} has no pictures to train on, only others.")
+        raise ValueError(f"{found.name} has no training pictures, only others.")
     names = [normalize("NFC", name) for name in class_names]
     known = [normalize("NFC", name) for name in found.class_names]
     if sorted(names) == sorted(known) and len(set(names)) == len(names):
@@ -323,8 +323,8 @@ def _folder_of_classes(path: Path, to_learn: bool) -> PictureCollection:
     if parts and is_without and not any(map(_has_pictures, parts)):
         only = ", ".join(sorted(child.name for child in parts))
         raise ValueError(
-            f"{path.name} has the part {only} and no pictures to train on; put them into a "
-            "sub-folder train beside it, with a sub-folder for each class."
+            f"{path.name} has the part {only} but no training pictures; put them into a "
+            "folder train next to it, with one sub-folder per class."
         )
     if not parts or is_without:
         parts = {path: TRAIN}
@@ -333,12 +333,12 @@ def _folder_of_classes(path: Path, to_learn: bool) -> PictureCollection:
         shown = [name for name in others if not name.startswith((".", "_"))]
         if shown:
             logger.warning(
-                "%s beside the parts of %s left out.", ", ".join(shown[:_NUM_SHOWN]), path.name
+                "Ignored %s next to the parts of %s.", ", ".join(shown[:_NUM_SHOWN]), path.name
             )
     if children and parts == {path: TRAIN} and all(map(part_named, children)):
         raise ValueError(
-            f"the folders {', '.join(sorted(children))} of {path.name} are called like the parts "
-            "of a data set, and hold pictures of no known class; put a sub-folder for each class "
+            f"the folders {', '.join(sorted(children))} of {path.name} are named like the "
+            "parts of a data set but have no class folders; put one sub-folder per class "
             "into each of them, or give a table with the columns image and label."
         )
     files, labels, of_part = [], [], []
@@ -370,7 +370,7 @@ def _say_empty(folder: Path, classes: set[str]) -> None:
     if empty:
         more = f" and {len(empty) - _NUM_SHOWN} more" if len(empty) > _NUM_SHOWN else ""
         logger.warning(
-            "The folders %s%s of %s hold no picture, so there are no such classes.",
+            "The folders %s%s of %s contain no pictures, so they are not classes.",
             ", ".join(empty[:_NUM_SHOWN]), more, folder.name,
         )  # fmt: skip
 
@@ -396,7 +396,7 @@ def _of_tables(
         missing = [row for row, one in enumerate(found) if one is None]
         if missing:
             shown = ", ".join(table.place(row) for row in missing[:_NUM_SHOWN])
-            logger.warning("%d rows of %s without a label are left out: %s%s", len(missing),
+            logger.warning("Left out %d rows of %s without a label: %s%s", len(missing),
                            part, shown, " ..." if len(missing) > _NUM_SHOWN else ".")  # fmt: skip
         kept = [(row, one) for row, one in enumerate(found) if one is not None]
         rows += [(part, row) for row, _ in kept]
@@ -441,7 +441,7 @@ def _bytes_of(value: Any, home: Path) -> bytes:
         return value
     if isinstance(value, str):
         return (home / value).read_bytes()
-    raise ValueError(f"{type(value).__name__} is no picture")
+    raise ValueError(f"{type(value).__name__} is not a picture")
 
 
 def _readable(read: Callable[[int], bytes], titles: Sequence[str]) -> dict[int, int]:
@@ -475,7 +475,7 @@ def _readable(read: Callable[[int], bytes], titles: Sequence[str]) -> dict[int, 
     if damaged:
         more = f" {len(damaged) - _NUM_SHOWN} more." if len(damaged) > _NUM_SHOWN else ""
         logger.warning(
-            "%d of %d pictures cannot be read and are left out: %s%s",
+            "Left out %d of %d pictures that cannot be read: %s%s",
             len(damaged), len(titles), " ".join(damaged[:_NUM_SHOWN]), more,
         )  # fmt: skip
     if len(damaged) == len(titles):

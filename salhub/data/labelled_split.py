@@ -66,7 +66,7 @@ class LabelledSplit:
             raise ValueError(
                 f"{len(foreign)} of the {len(places)} pictures to forget are not among the "
                 f"{len(self.train)} that the model was trained on, the first being "
-                f"{', '.join(map(str, foreign[:5].tolist()))}; what was never learned cannot be "
+                f"{', '.join(map(str, foreign[:5].tolist()))}; only trained pictures can be "
                 "unlearned."
             )
         kept = self.train[~torch.isin(self.train, places)]
@@ -106,8 +106,7 @@ class LabelledSplit:
         path = Path(folder) / FILE_NAME
         if not path.is_file():
             raise FileNotFoundError(
-                f"There is no {FILE_NAME} in {folder}, so it is not known what the model there was "
-                "trained on."
+                f"{folder} has no {FILE_NAME}, so the training data of its model are unknown."
             )
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -118,7 +117,7 @@ class LabelledSplit:
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
             raise ValueError(f"{path} is damaged, or was not written by salhub.") from None
         if split.digest != expected:
-            raise ValueError(f"{path} is damaged: its places do not have the digest it names.")
+            raise ValueError(f"{path} is damaged: its indices do not match its digest.")
         return split
 
 
@@ -141,8 +140,8 @@ def noting_repetitions(split: LabelledSplit, digests: Sequence[int], unit: str) 
     if not count:
         return split
     logger.warning(
-        "%d of the %d %s of %s that are held out are among those to learn as well, so what is "
-        "measured on them is too good; take out what is there twice.",
+        "%d of the %d held-out %s of %s also occur in the training data, so results on them "
+        "are too good; remove the duplicates.",
         count, len(held_out), unit, split.data.get("name"),
     )  # fmt: skip
     return replace(split, data={**split.data, "num_held_out_that_are_learned": count})
@@ -177,8 +176,8 @@ def balanced_places(labels: Tensor, count: int | None, generator: torch.Generato
         members = (labels == label).nonzero()[:, 0]
         if wanted > len(members):
             raise ValueError(
-                f"{count} pictures of {len(classes)} classes need {wanted} of class {label}, and "
-                f"there are {len(members)}; ask for fewer."
+                f"{count} pictures of {len(classes)} classes need {wanted} of class {label}, "
+                f"but there are only {len(members)}; ask for fewer."
             )
         chosen.append(members[torch.randperm(len(members), generator=generator)[:wanted]])
     return torch.cat(chosen).sort().values

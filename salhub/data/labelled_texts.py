@@ -210,8 +210,8 @@ def _texts(
     found = order or class_order([label for _, label in rows])
     if class_names and len(class_names) != len(found):
         raise ValueError(
-            f"{name} has {len(found)} classes, {', '.join(found[:_NUM_SHOWN])}, and class_names "
-            f"{len(class_names)}; give one name for each."
+            f"{name} has {len(found)} classes, {', '.join(found[:_NUM_SHOWN])}, but "
+            f"class_names has {len(class_names)}; give one name for each class."
         )
     index = {label: place for place, label in enumerate(found)}
     return LabelledTexts(
@@ -247,14 +247,14 @@ def _rows_of(
         more = f" and {len(without) - _NUM_SHOWN} more" if len(without) > _NUM_SHOWN else ""
         raise ValueError(
             f"{table.name} has no text in '{text}' or no label in '{label}' at "
-            f"{', '.join(without[:_NUM_SHOWN])}{more}; fill them in, or take these rows out."
+            f"{', '.join(without[:_NUM_SHOWN])}{more}; fill them in, or remove these rows."
         )
     return rows, names
 
 
 def _refuse_nothing(name: str, rows: Sequence[Any]) -> None:
     if not len(rows):
-        raise ValueError(f"{name} holds no text.")
+        raise ValueError(f"{name} contains no text.")
 
 
 def _sentiment(path: Path) -> Iterator[tuple[str, str]]:
@@ -286,7 +286,7 @@ def _sentence_polarity(path: Path) -> Iterator[tuple[str, str]]:
     for suffix, label in _POLARITY.items():
         part = path.with_suffix(suffix)
         if not part.is_file():
-            raise FileNotFoundError(f"{part.name} is missing beside {path.name}.")
+            raise FileNotFoundError(f"{part.name} is missing next to {path.name}.")
         for line in part.read_text(encoding="latin-1").split("\n"):
             if line.strip():
                 yield line.strip(), label

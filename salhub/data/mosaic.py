@@ -86,8 +86,8 @@ def draw_mosaics(
         )
     if num_classes < cells:
         raise ValueError(
-            f"a {grid_size}x{grid_size} mosaic needs pictures of {cells} classes that are "
-            f"classified right with confidence, found {num_classes}; add pictures or lower the "
+            f"a {grid_size}x{grid_size} mosaic needs confidently and correctly classified "
+            f"pictures of {cells} classes, found {num_classes}; add pictures or lower the "
             "threshold."
         )
     generator = torch.Generator().manual_seed(seed)

@@ -72,8 +72,8 @@ class PictureArchive:
         self.class_names = [str(name) for name in names]
         if len(self.class_names) < classes or int(self.labels.min()) < 0:
             raise ValueError(
-                f"{self.path} has labels {int(self.labels.min())} to {classes - 1} and "
-                f"{len(self.class_names)} class names; labels must be places among the names."
+                f"{self.path} has labels {int(self.labels.min())} to {classes - 1} but "
+                f"{len(self.class_names)} class names; labels must be indices of the names."
             )
 
     def __len__(self) -> int:
@@ -168,7 +168,9 @@ class _JpegFiles:
             pictures = [np.broadcast_to(np.atleast_3d(p), (*p.shape[:2], 3)) for p in pictures]
         sizes = {picture.shape for picture in pictures}
         if len(sizes) > 1:
-            raise ValueError(f"the pictures are of several sizes, {sorted(sizes)}; give one size.")
+            raise ValueError(
+                f"the pictures have several sizes, {sorted(sizes)}; resize them to one size."
+            )
         return np.stack(pictures)
 
     def _decode(self, index: int) -> np.ndarray:
@@ -177,7 +179,7 @@ class _JpegFiles:
             with Image.open(io.BytesIO(self._bytes[begin:end].tobytes()), formats=["JPEG"]) as one:
                 return np.asarray(one if one.mode in ("L", "RGB") else one.convert("RGB"))
         except OSError:
-            raise ValueError(f"picture {index} is no JPEG file, or damaged.") from None
+            raise ValueError(f"picture {index} is not a JPEG file, or is damaged.") from None
 
     def digests(self) -> list[int]:
         places = self._offsets.tolist()
@@ -196,8 +198,8 @@ class _Arrays:
         shapes = [part.shape[1:] for part in self._parts if len(part)]
         if len(set(shapes)) > 1:
             raise ValueError(
-                f"train_images has pictures of {shapes[0]} and test_images of {shapes[1]}, height, "
-                "width and channels; give them one size."
+                f"train_images has pictures of {shapes[0]} and test_images of {shapes[1]} "
+                "(height, width, channels); make them the same size."
             )
         self.labels = np.concatenate([content["train_labels"], content["test_labels"]])
         self.is_test = np.arange(len(self.labels)) >= len(content["train_labels"])
@@ -235,7 +237,7 @@ def _say_transparent(name: str, pictures: np.ndarray) -> None:
         count = int((pictures[..., -1] < 255).any(axis=(1, 2)).sum())
         if count:
             logger.warning(
-                "%d of %d pictures of %s are partly transparent and put on white.",
+                "%d of %d pictures of %s are partly transparent and were placed on white.",
                 count, len(pictures), name,
             )  # fmt: skip
 
@@ -256,7 +258,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             content = {name: archive[name] for name in archive.files}
     except (ValueError, OSError, zipfile.BadZipFile, EOFError):
-        raise ValueError(f"{path} is no .npz file of plain arrays.") from None
+        raise ValueError(f"{path} is not an .npz file of plain arrays.") from None
     if content.keys() >= _PART_KEYS:
         content = _joined_parts(path, content)
     for keys in (_JPEG_KEYS, _ARRAY_KEYS):
@@ -275,8 +277,8 @@ def _joined_parts(path: Path, content: dict[str, np.ndarray]) -> dict[str, np.nd
         files, lengths = content[f"{part}_bytes"], content[f"{part}_len"]
         if lengths.ndim != 1 or int(lengths.sum()) != len(files) or (lengths < 0).any():
             raise ValueError(
-                f"{path} is damaged: {part}_len must say how many of the {len(files)} bytes of "
-                f"{part}_bytes each picture has."
+                f"{path} is damaged: {part}_len must give the number of bytes of each "
+                f"picture in the {len(files)} bytes of {part}_bytes."
             )
     both = {
         what: np.concatenate([content[f"train_{what}"], content[f"val_{what}"]])
@@ -295,8 +297,8 @@ def _check(path: Path, content: Mapping[str, np.ndarray]) -> None:
         if labels is None or (labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)):
             continue
         raise ValueError(
-            f"{path} has {name} of shape {labels.shape} and type {labels.dtype}; give one whole "
-            "number for every picture, its class."
+            f"{path} has {name} of shape {labels.shape} and type {labels.dtype}; give one "
+            "whole number per picture, its class."
         )
     if "offsets" in content:
         count = len(content["labels"])
@@ -307,6 +309,4 @@ def _check(path: Path, content: Mapping[str, np.ndarray]) -> None:
         fits = fits and all(content[f"{p}_images"].dtype == np.uint8 for p in parts)
         count = len(content["train_labels"])
     if not fits or not count:
-        raise ValueError(
-            f"{path} is damaged: it needs one label for every picture, and pictures of uint8."
-        )
+        raise ValueError(f"{path} is damaged: it needs one label per picture, and uint8 pictures.")

@@ -35,8 +35,8 @@ def array_to_image(
         )
     if array.ndim not in (2, 3) or array.size == 0:
         raise ValueError(
-            f"The array has shape {array.shape}; a picture is (height, width), "
-            "(height, width, channels) or (channels, height, width), none of them 0."
+            f"The array has shape {array.shape}; a picture must be (height, width), (height, "
+            "width, channels) or (channels, height, width), with no axis of 0."
         )
     values = to_8_bit(_channels_last(array, channels_first), is_16_bit=is_16_bit)
     if values.ndim == 3 and values.shape[2] == 1:
@@ -53,7 +53,7 @@ def tensor_to_array(tensor: Any) -> np.ndarray:
         ValueError: The tensor has no data (meta device).
     """
     if tensor.is_meta:
-        raise ValueError("The tensor is on the meta device and holds no picture; pass a real one.")
+        raise ValueError("The tensor is on the meta device and has no values; pass a real one.")
     tensor = tensor.detach().cpu()
     if tensor.is_floating_point():
         # numpy has no bfloat16.
@@ -76,7 +76,7 @@ def to_8_bit(values: np.ndarray, *, is_16_bit: bool = False) -> np.ndarray:
         return values.astype(np.uint8) * np.uint8(255)
     if not (np.issubdtype(values.dtype, np.integer) or np.issubdtype(values.dtype, np.floating)):
         raise TypeError(
-            f"The array holds {values.dtype} values; a picture needs integers, floats or booleans."
+            f"The array has {values.dtype} values; a picture needs integers, floats or booleans."
         )
     if np.issubdtype(values.dtype, np.floating):
         return _floats_to_8_bit(values)
@@ -107,13 +107,13 @@ def _floats_to_8_bit(values: np.ndarray) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
     if low < -_TOLERANCE or high > 255 + _TOLERANCE:
         advice = (
-            "it looks normalised for a network: pass the picture as it was before"
+            "it looks normalized for a network: pass the original picture"
             if low < -_TOLERANCE
-            else "scale it to one of them"
+            else "scale it to one of these ranges"
         )
         raise ValueError(
-            f"The picture's values go from {low:.4g} to {high:.4g}; a float picture is "
-            f"in [0, 1] or in [0, 255]; {advice}."
+            f"The picture's values range from {low:.4g} to {high:.4g}; a float picture must "
+            f"be in [0, 1] or [0, 255]; {advice}."
         )
     scale = 255.0 if high <= 1 + _TOLERANCE else 1.0
     return np.rint(np.clip(values * scale, 0, 255)).astype(np.uint8)
@@ -123,12 +123,12 @@ def _integers_to_8_bit(values: np.ndarray, is_16_bit: bool) -> np.ndarray:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise ValueError(
-            f"The picture's values go from {low} to {high}; an integer picture is "
-            "in [0, 255] or, with 16 bits, in [0, 65535]; scale it to one of them."
+            f"The picture's values range from {low} to {high}; an integer picture must be in "
+            "[0, 255] or, with 16 bits, in [0, 65535]; scale it to one of these ranges."
         )
     if high <= 255 and not is_16_bit:
         if high == 1:
-            logger.warning("The picture's values are only 0 and 1 of 255, so it is nearly black.")
+            logger.warning("The picture only has the values 0 and 1 of 255, so it is nearly black.")
         return values.astype(np.uint8)
     if 0 < high < 8192:
         logger.warning(

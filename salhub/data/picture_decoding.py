@@ -74,7 +74,7 @@ def decode_picture(data: bytes, name: str) -> Image.Image:
     image = _open(data, name)
     check_pixels(*image.size, name)
     if image.format == "EPS":
-        raise ValueError(f"{name} is not a picture that can be read: {_SIGNATURES[1][1]}.")
+        raise ValueError(f"{name} cannot be read as a picture: {_SIGNATURES[1][1]}.")
     _load(image, name)
     return image
 
@@ -96,11 +96,11 @@ def losses(image: Image.Image) -> list[str]:
     if image.has_transparency_data:
         opacity = image if image.mode in ("RGBA", "LA", "PA") else image.convert("RGBA")
         if opacity.getchannel("A").getextrema()[0] < 255:
-            found.append("are partly transparent and put on white")
+            found.append("are partly transparent and were placed on white")
     if image.mode in _WIDE_MODES:
-        found.append("have more than 8 bits a channel and are read as 8")
+        found.append("have more than 8 bits per channel and were reduced to 8")
     if getattr(image, "is_animated", False):
-        found.append("have several frames, of which the first is taken")
+        found.append("have several frames, of which only the first is used")
     return found
 
 
@@ -142,9 +142,7 @@ def _open(data: bytes, name: str) -> Image.Image:
         pixels = re.search(r"\d+", str(error))
         raise ValueError(_too_large(name, f"{pixels[0]} pixels" if pixels else "")) from None
     except UnidentifiedImageError:
-        raise ValueError(
-            f"{name} is not a picture that can be read: {_looks_like(data)}."
-        ) from None
+        raise ValueError(f"{name} cannot be read as a picture: {_looks_like(data)}.") from None
     except Exception as error:
         # Decoders raise struct.error, KeyError, SyntaxError... on damaged headers.
         raise ValueError(f"{name} is damaged ({error}); save the picture again.") from None
@@ -176,7 +174,7 @@ def check_pixels(width: int, height: int, name: str) -> None:
 
 def _too_large(name: str, size: str) -> str:
     limit = f"{MAX_PIXELS / 1e6:.0f} million pixels"
-    return f"{name} is too large ({size}); at most {limit} are read: save a smaller version."
+    return f"{name} is too large ({size}); the limit is {limit}: save a smaller version."
 
 
 def _upright(image: Image.Image, name: str) -> Image.Image:
@@ -205,8 +203,8 @@ def _looks_like(data: bytes) -> str:
     if data[4:8] == b"ftyp":
         if data[8:12] in _HEIF_BRANDS:
             return (
-                "it is HEIC, as phones write; save it as JPEG, or install pillow-heif and call "
-                "pillow_heif.register_heif_opener()"
+                "it is a HEIC photo from a phone; save it as JPEG, or install pillow-heif "
+                "and call pillow_heif.register_heif_opener()"
             )
         return "it is a video; save one frame of it as JPEG or PNG"
     head = data[:1024].lstrip().lower()

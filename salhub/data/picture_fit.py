@@ -150,9 +150,9 @@ class PictureFitter:
         if pixels.shape[1] == 1:
             return pixels
         raise ValueError(
-            "The network takes grey pictures of 1 channel, and its image processor normalises "
-            f"{pixels.shape[1]} colours, each differently; give it an image_mean and image_std of "
-            "one number."
+            "The network needs grey pictures of 1 channel, but its image processor "
+            f"normalizes {pixels.shape[1]} colours differently; set image_mean and image_std "
+            "to one number each."
         )
 
     def _processed(self, picture: Image.Image, **settings: Any) -> Tensor:

@@ -75,7 +75,7 @@ def check_picture_size(size: Sequence[int]) -> tuple[int, int]:
     """
     numbers = size.tolist() if isinstance(size, torch.Tensor | np.ndarray) else list(size)
     if len(numbers) != 2 or any(number != int(number) or number < 1 for number in numbers):
-        raise ValueError(f"A picture size is (height, width) in pixels, got {size!r}.")
+        raise ValueError(f"A picture size must be (height, width) in pixels, got {size!r}.")
     return int(numbers[0]), int(numbers[1])
 
 
@@ -201,7 +201,7 @@ def _fit(
 
 def _not_a_box(image_processor: Any) -> str:
     return (
-        f"{type(image_processor).__name__} does more than resize, crop and pad, so a map cannot be "
-        "brought back to the picture; give the processor a method viewed_box((height, width)) "
-        "that returns (left, top, right, bottom)."
+        f"{type(image_processor).__name__} does more than resize, crop and pad, so a map "
+        "cannot be mapped back to the picture; give the processor a method "
+        "viewed_box((height, width)) that returns (left, top, right, bottom)."
     )

@@ -122,17 +122,17 @@ class PicturePreparation:
             )
             if wide.shape != high.shape:
                 raise ValueError(
-                    f"{type(self.image_processor).__name__} makes pictures of several sizes "
-                    f"({tuple(wide.shape[1:])} and {tuple(high.shape[1:])}), which make no batch; "
-                    "give image_size."
+                    f"{type(self.image_processor).__name__} returns pictures of several "
+                    f"sizes ({tuple(wide.shape[1:])} and {tuple(high.shape[1:])}), which "
+                    "cannot form a batch; set image_size."
                 )
             plain = torch.tensor(colour).view(3, 1, 1).expand(3, *wide.shape[1:]).float() / 255
             if wide.shape[0] != 3 or not torch.allclose(
                 wide, self.normalized(plain), rtol=0, atol=_TOLERANCE
             ):
                 raise ValueError(
-                    f"{type(self.image_processor).__name__} does more than to resize, rescale and "
-                    "normalise, so no random parts of pictures are made; give augment=false."
+                    f"{type(self.image_processor).__name__} does more than resize, rescale "
+                    "and normalize, so random crops are not possible; set augment=false."
                 )
             self._view_size = (int(wide.shape[1]), int(wide.shape[2]))
         return self._view_size
@@ -165,8 +165,8 @@ class PicturePreparation:
                 network.eval()(self(images[:1]))
         except (RuntimeError, ValueError, TypeError) as error:
             raise ValueError(
-                f"the network does not take these pictures, {tuple(images.shape[1:])} before "
-                f"preparation: {' '.join(str(error).split())}"
+                f"the network does not accept these pictures ({tuple(images.shape[1:])} "
+                f"before preparation): {' '.join(str(error).split())}"
             ) from None
         finally:
             network.train(training)

@@ -63,8 +63,8 @@ def _read_text(source: str) -> tuple[bytes, str]:
     if "://" in source[:64]:
         scheme = source.partition("://")[0]
         raise ValueError(
-            f"Addresses that start with '{scheme}://' are not read; use http:// or https://, "
-            "or give the path of a local file."
+            f"Addresses that start with '{scheme}://' are not supported; use http:// or "
+            "https://, or give the path of a local file."
         )
     return _read_file(source)
 
@@ -82,8 +82,8 @@ def _read_file(source: str) -> tuple[bytes, str]:
     except OSError as error:
         # A whole picture in base64 without its prefix ends here: the name is too long for a path.
         raise ValueError(
-            f"{name} is not a path ({error.strerror}); if it is a picture in base64, put "
-            "'data:image/png;base64,' before it."
+            f"{name} is not a path ({error.strerror}); if it is a base64 picture, put "
+            "'data:image/png;base64,' in front of it."
         ) from None
     if path.is_dir():
         raise ValueError(f"{name} is a folder; give one picture, such as a file in it.")
@@ -111,12 +111,13 @@ def _read_open_file(source: Any) -> tuple[bytes, str]:
     data = source.read(MAX_FILE_BYTES + 1)
     if not isinstance(data, bytes | bytearray | memoryview):
         raise TypeError(
-            f"{name} gave {type(data).__name__} instead of bytes; open it in binary mode ('rb')."
+            f"{name} returned {type(data).__name__} instead of bytes; open it in binary mode "
+            "('rb')."
         )
     _check_bytes(len(data), MAX_FILE_BYTES, name)
     if not data:
         raise ValueError(
-            f"{name} gave no bytes; it is empty, or already read to its end: call seek(0) first."
+            f"{name} returned no bytes; it is empty or already at its end: call seek(0) first."
         )
     return bytes(data), name
 
@@ -158,7 +159,7 @@ def _download(url: str) -> bytes:
             "try again, or download the picture yourself."
         ) from None
     if expected is not None and len(data) < expected:
-        raise ConnectionError(f"{name} broke off after {len(data)} of {expected} bytes; try again.")
+        raise ConnectionError(f"{name} stopped after {len(data)} of {expected} bytes; try again.")
     return data
 
 

@@ -64,7 +64,7 @@ def choose_subset(
     """  # noqa: E501
     kind, _, value = str(spec).partition(":")
     if kind not in KINDS or not value:
-        raise ValueError(f"'{spec}' names no part of a data set; expected {_FORMS}.")
+        raise ValueError(f"'{spec}' is not a valid subset; expected {_FORMS}.")
     classes: tuple[int, ...] = ()
     if kind == "class":
         classes = _classes(value, class_names)
@@ -94,7 +94,9 @@ def _count(value: str, available: int) -> int:
         raise ValueError(f"random:{value} must be a share above 0 and at most 1, or a number.")
     count = int(number * available) if is_share else int(number)
     if not 1 <= count <= available:
-        raise ValueError(f"random:{value} is {count} of {available} pictures; give 1 or more.")
+        raise ValueError(
+            f"random:{value} selects {count} of {available} pictures; select 1 or more."
+        )
     return count
 
 
@@ -126,8 +128,8 @@ def _existing(numbers: list[int], size: int, spec: str) -> Tensor:
     beyond = [number for number in numbers if number >= size]
     if beyond:
         raise ValueError(
-            f"{spec} has {len(beyond)} places beyond the {size} pictures there are, the first "
-            f"being {beyond[0]}."
+            f"{spec} has {len(beyond)} indices beyond the {size} pictures, the first being "
+            f"{beyond[0]}."
         )
     return torch.tensor(numbers, dtype=torch.long)
 

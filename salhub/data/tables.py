@@ -93,7 +93,7 @@ def read_tables(
             return _parts_of(_datasets().load_from_disk(str(path)), data)
         return _read_folder(path, wanted)
     if path.is_absolute() or path.suffix in (*FILE_TYPES, ".gz", ".npz") or data.count("/") > 1:
-        raise FileNotFoundError(f"There is no file or folder {data} of data.")
+        raise FileNotFoundError(f"The data {data} do not exist; give a file or folder.")
     return _parts_of(_load_named(data, config_name), data)
 
 
@@ -115,7 +115,7 @@ def choose_column(table: Table, given: str | int | None, names: Sequence[str], o
         if (asked := normalize("NFC", str(given))) in composed:
             return composed[asked]
         raise ValueError(
-            f"{table.name} has no column '{given}'; {option} is one of "
+            f"{table.name} has no column '{given}'; {option} must be one of "
             f"{', '.join(columns)}.{did_you_mean(str(given), columns)}"
         )
     by_word = {column.strip().lower(): column for column in columns}
@@ -124,11 +124,10 @@ def choose_column(table: Table, given: str | int | None, names: Sequence[str], o
     if not is_clear:
         shown = ", ".join(repr(column[:40]) for column in columns)
         raise ValueError(
-            f"it is not clear which column of {table.name} is meant by {option}: it has {shown}; "
-            f"give {option}=NAME, or its number, counted from 1, where the file has no line of "
-            "headings."
+            f"it is not clear which column of {table.name} is {option}: it has {shown}; set "
+            f"{option}=NAME, or its number counted from 1 if the file has no headings."
         )
-    logger.warning("%s of %s is '%s', by its heading.", option, table.name, found[0])
+    logger.warning("%s of %s is '%s', chosen by its heading.", option, table.name, found[0])
     return found[0]
 
 
@@ -211,13 +210,13 @@ def check_learnable(name: str, labels: Sequence[str], parts: Sequence[str]) -> N
     strange = sorted(set(labels) - learned)
     if strange:
         raise ValueError(
-            f"{name} has the class '{strange[0]}' only beside its training rows; put some "
-            "of it into train, or take it out."
+            f"{name} has the class '{strange[0]}' only outside its training rows; add some "
+            "of it to train, or remove it."
         )
     if len(learned) < 2:
         raise ValueError(
-            f"{name} has {len(learned)} class, and a classifier needs two; give data of two "
-            "classes or more."
+            f"{name} has {len(learned)} class, but a classifier needs at least two; give "
+            "data of two or more classes."
         )
 
 
@@ -257,7 +256,7 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         where = "line"
     for number, value in objects:
         if not isinstance(value, dict):
-            raise ValueError(f"{where} {number} of {path.name} is no JSON object.")
+            raise ValueError(f"{where} {number} of {path.name} is not a JSON object.")
         yield number, value
 
 
@@ -265,7 +264,7 @@ def _parsed(text: str, path: Path, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where} of {path.name} is no JSON ({error}).") from None
+        raise ValueError(f"{where} of {path.name} is not valid JSON ({error}).") from None
 
 
 def _read_file(path: Path, wanted: Sequence[Wanted]) -> Table:
@@ -280,8 +279,7 @@ def _read_file(path: Path, wanted: Sequence[Wanted]) -> Table:
         return Table(path.name, columns, [row for _, row in found], [n for n, _ in found])
     if kind not in (".csv", ".tsv"):
         raise ValueError(
-            f"{path.name} is laid out in no known way; give a file ending in "
-            f"{', '.join(FILE_TYPES)}."
+            f"{path.name} has an unknown format; give a file ending in {', '.join(FILE_TYPES)}."
         )
     columns, rows = headed_rows(path, wanted)
     if len(set(columns)) < len(columns):
@@ -294,8 +292,8 @@ def _as_table(name: str, columns: list[str], rows: Sequence[Row]) -> Table:
     for line, row in rows:
         if len(row) != len(columns):
             raise ValueError(
-                f"line {line} of {name} has {len(row)} fields and its first line {len(columns)}; "
-                "put quotation marks around a field that holds a comma."
+                f"line {line} of {name} has {len(row)} fields, but the first line has "
+                f"{len(columns)}; put quotation marks around fields that contain a comma."
             )
     dictionaries = [dict(zip(columns, row, strict=True)) for _, row in rows]
     return Table(name, columns, dictionaries, [line for line, _ in rows])
@@ -311,14 +309,14 @@ def _read_folder(path: Path, wanted: Sequence[Wanted]) -> dict[str, Table]:
     files = list(tables_in(path))
     if not files:
         raise FileNotFoundError(
-            f"The folder {path} holds no data that are known; give one with a sub-folder for each "
-            f"class, one that save_to_disk wrote, or files ending in {', '.join(FILE_TYPES)}."
+            f"The folder {path} has no known data; give a folder with one sub-folder per "
+            f"class, one saved by save_to_disk, or files ending in {', '.join(FILE_TYPES)}."
         )
     kinds = {kind_of(file) for file in files}
     if len(kinds) > 1:
         raise ValueError(
-            f"The folder {path} holds files of several kinds, {', '.join(sorted(kinds))}; give one "
-            "of them."
+            f"The folder {path} has files of several types, {', '.join(sorted(kinds))}; give "
+            "one of them."
         )
     parts: dict[str, list[Path]] = {}
     for file in files:
@@ -332,8 +330,8 @@ def _read_folder(path: Path, wanted: Sequence[Wanted]) -> dict[str, Table]:
     if any(len(files) > 1 for files in parts.values()):
         double = next(files for files in parts.values() if len(files) > 1)
         raise ValueError(
-            f"The folder {path} has {', '.join(file.name for file in double[:3])} for one part; "
-            "join them to one file, or give one of them."
+            f"The folder {path} has {', '.join(file.name for file in double[:3])} for one "
+            "part; join them into one file, or give one of them."
         )
     return {part: _read_file(files[0], wanted) for part, files in parts.items()}
 
@@ -346,7 +344,8 @@ def _load_named(name: str, config_name: str | None) -> Any:
         # Of many kinds: no connection, no such repository, no such configuration.
         reason = " ".join(str(error).split())[:300]
         raise FileNotFoundError(
-            f"'{name}' is no file or folder, and no data set of that name could be loaded: {reason}"
+            f"'{name}' is not a file or folder, and no data set with that name could be "
+            f"loaded: {reason}"
         ) from None
 
 
@@ -359,7 +358,7 @@ def _parts_of(loaded: Any, name: str) -> dict[str, Table]:
         part = part_named(split)
         if part is None:
             if len(loaded) > 1:
-                logger.warning("The split '%s' of %s is left out.", split, title)
+                logger.warning("The split '%s' of %s is ignored.", split, title)
                 continue
             part = TRAIN
         found[part] = Table(title, rows.column_names, rows, features=rows.features)

@@ -59,7 +59,7 @@ def read_texts(path: str | Path, text_column: str | None = None) -> Iterator[str
     """
     given, path = str(path), Path(path)
     if not path.exists() and (path.suffix or path.is_absolute()):
-        raise FileNotFoundError(f"There is no folder or file of texts at {path}.")
+        raise FileNotFoundError(f"{path} does not exist; give a folder or file of texts.")
     is_table = not path.is_file() or Path(path.name.removesuffix(".gz")).suffix in _OF_TABLES
     if text_column is not None or (is_table and not _has_texts(path)):
         texts = _column(given, text_column)
@@ -67,7 +67,7 @@ def read_texts(path: str | Path, text_column: str | None = None) -> Iterator[str
         listing = list_folder(path, _FILES)
         files = listing.files
         if not files:
-            raise FileNotFoundError(f"The folder {path} holds no .txt file.")
+            raise FileNotFoundError(f"The folder {path} has no .txt files.")
         if left_out := describe_left_out(listing.left_out, listing.folders):
             logger.warning("%s: %s", path, left_out)
         texts = (decode_text(file.read_bytes(), f"'{file}'") for file in files)
@@ -112,8 +112,8 @@ def _kind(path: Path) -> str:
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(
-            f"{path} is no collection of texts; give a folder of .txt files, or a file ending in "
-            f"{', '.join(SUFFIXES)}, perhaps with .gz behind it."
+            f"{path} is not a collection of texts; give a folder of .txt files, or a file "
+            f"ending in {', '.join(SUFFIXES)}, optionally followed by .gz."
         )
     return suffix
 
@@ -142,7 +142,7 @@ def _text_of(line: str, name: str) -> str:
     try:
         entry: Any = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{name} is no JSON ({error}).") from None
+        raise ValueError(f"{name} is not valid JSON ({error}).") from None
     found = [entry[f] for f in _TEXT_FIELDS if f in entry] if isinstance(entry, dict) else []
     if not found:
         raise ValueError(f"{name} has none of the fields {', '.join(_TEXT_FIELDS)}.")
@@ -159,7 +159,7 @@ def _rows(path: Path) -> Iterator[str]:
     if sum(heading in TEXT_NAMES for heading in headings) == 1:
         yield from _column(str(path), None)
         return
-    logger.warning("The columns of %s that are no numbers are joined to one text.", path.name)
+    logger.warning("All non-numeric columns of %s are joined into one text.", path.name)
     with _opened(path) as lines, long_fields():
         for row in csv.reader(lines):
             yield " ".join(cell for cell in row if not cell.strip().isdecimal())
@@ -173,7 +173,9 @@ def _opened(path: Path) -> Generator[IO[str]]:
         try:
             yield file
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not text in UTF-8 ({error.reason}); save it so.") from None
+            raise ValueError(
+                f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8."
+            ) from None
 
 
 _READERS = {".txt": _paragraphs, ".jsonl": _objects, ".csv": _rows}

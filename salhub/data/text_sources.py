@@ -83,8 +83,8 @@ def _named_texts(source: Mapping[str, Any], names: tuple[str, ...]) -> Mapping[s
     if unknown or "text" not in source:
         wrong = f"takes no '{unknown[0]}'" if unknown else "has no 'text'"
         raise ValueError(
-            f"A text that is given by name {wrong}; it is {{'text': …}}"
-            f"{', with a text_pair where there are two' if len(names) > 1 else ''}."
+            f"A text given as a dictionary {wrong}; it must be {{'text': …}}"
+            f"{', with a text_pair if there are two' if len(names) > 1 else ''}."
         )
     return source
 
@@ -112,7 +112,7 @@ def decode_text(data: bytes, name: str) -> str:
             f"{data[error.start]:#04x}); save it as UTF-8, or decode it yourself and give the str."
         ) from None
     if "\0" in text:
-        raise ValueError(f"{name} holds zero bytes, so it is no text; give a text file.")
+        raise ValueError(f"{name} contains zero bytes, so it is not a text; give a text file.")
     return text
 
 
@@ -137,8 +137,8 @@ def whole_text(text: str, name: str) -> str:
     code = ord(broken[0])
     what = f"the byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else "half a character"
     raise ValueError(
-        f"{name} holds {what} (U+{code:04X}) at place {broken.start()}, so it was cut or is not in "
-        "UTF-8; give it in UTF-8, or leave that out."
+        f"{name} contains {what} (U+{code:04X}) at position {broken.start()}, so it was cut "
+        "or is not UTF-8; give it in UTF-8, or remove that character."
     )
 
 
@@ -153,6 +153,6 @@ def _read_file(path: Path) -> str:
         raise ValueError(f"'{path}' is not a regular file; give the path of a text file.")
     if size > MAX_TEXT_BYTES:
         raise ValueError(
-            f"'{path}' has {size} bytes, more than the {MAX_TEXT_BYTES} that are read; split it."
+            f"'{path}' has {size} bytes, more than the limit of {MAX_TEXT_BYTES}; split it."
         )
     return decode_text(path.read_bytes(), f"'{path}'")

@@ -37,8 +37,9 @@ class ExplainedClassifierConfig(NetworkInsideConfig):
         given = [name for name in PLACE_FIELDS if kwargs.get(name) is not None]
         if given and config_dict.get("backbone_config") is not None:
             raise ValueError(
-                f"{given[0]} names another classifier, and this model holds its own; to explain "
-                "another one, use from_classifier(...), or classifier=... with the method's name."
+                f"{given[0]} names another classifier, but this model already contains one. "
+                "To explain another classifier, use from_classifier(...), or classifier=... "
+                "with the method's name."
             )
         return super().from_dict(config_dict, **kwargs)
 

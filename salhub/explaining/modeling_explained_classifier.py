@@ -186,13 +186,13 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
             given = sorted(_LOADING & settings.keys() - {"dtype"})
             if given:
                 raise ValueError(
-                    f"{given[0]} is for classifiers loaded by name; the one given is loaded "
-                    "already, so leave it out."
+                    f"{given[0]} applies only to classifiers loaded by name; this one is "
+                    "already loaded, so leave it out."
                 )
             if "dtype" in settings:
                 raise ValueError(
-                    "dtype is for classifiers loaded by name; convert the module yourself, with "
-                    "module.to(dtype)."
+                    "dtype applies only to classifiers loaded by name; convert the module "
+                    "yourself with module.to(dtype)."
                 )
             backbone, name = unwrapped(classifier), None
         else:
@@ -269,8 +269,8 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
             return super().save_pretrained(save_directory, **kwargs)
         if self.config.backbone is None:
             raise ValueError(
-                "save_backbone=False stores only the classifier's name on the Hub, and this one "
-                "has none; save the weights too."
+                "save_backbone=False stores only the classifier's name on the Hub, but this "
+                "classifier has none; save the weights too."
             )
         config = type(self.config).from_dict({**self.config.to_dict(), "backbone_config": None})
         config.architectures = [type(self).__name__]
@@ -356,8 +356,8 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
             raise ValueError("pixel_values has NaN or infinite values; check the picture.")
         if largest > _SUSPICIOUS_PIXEL:
             logger.warning(
-                "pixel_values reach %.0f, so they look unnormalised (0 to 255); prepare pictures "
-                "with the classifier's image processor.",
+                "pixel_values reach %.0f, so they do not look normalized (0 to 255); "
+                "prepare pictures with the classifier's image processor.",
                 float(largest),
             )
 
@@ -384,7 +384,8 @@ class ExplainedClassifierModel(SaliencyPreTrainedModel):
             labels = torch.as_tensor(class_labels, device=self.device)
         except (TypeError, ValueError, RuntimeError, OverflowError):
             raise TypeError(
-                f"class_labels must be integers, as many for every picture, got {class_labels!r}."
+                "class_labels must be integers, the same number for every picture, got "
+                f"{class_labels!r}."
             ) from None
         is_integer = not (labels.is_floating_point() or labels.is_complex())
         if labels.numel() and (not is_integer or labels.dtype == torch.bool):
@@ -407,8 +408,8 @@ def _refuse_other_keywords(config_class: Any, settings: Mapping[str, Any]) -> No
     for name in settings:
         if name not in known and not name.startswith("_"):
             raise ValueError(
-                f"{config_class.__name__} has no field '{name}' that a call may set."
-                f"{did_you_mean(name, known)} The classes are those of the classifier."
+                f"{config_class.__name__} has no field '{name}' that a call can "
+                f"set.{did_you_mean(name, known)} The classes come from the classifier."
             )
 
 
@@ -444,8 +445,8 @@ def load_classifier(
     folder = Path(resolved.name, loading.get("subfolder") or "")
     if resolved.source == "folder" and not (folder / "config.json").is_file():
         raise ValueError(
-            f"{folder} has no config.json, so it holds no classifier; give the folder that "
-            "save_pretrained wrote, or a name on the Hub."
+            f"{folder} has no config.json, so it does not contain a classifier; give a "
+            "folder saved by save_pretrained, or a name on the Hub."
         )
     if resolved.is_bundled:
         # An explainer without weights of its own stands for the classifier that has them.
@@ -463,7 +464,7 @@ def _build(config: ExplainedClassifierConfig, auto_class: str) -> nn.Module:
 
     if config.backbone_config is None:
         raise ValueError(
-            f"{type(config).__name__} names no classifier to explain; use "
+            f"{type(config).__name__} does not name a classifier to explain; use "
             "from_classifier('NAME or module'), or set backbone_config."
         )
     check_fields(config.backbone_config.to_dict(), "backbone_config")

@@ -44,7 +44,7 @@ def refuse_other_size(
         return
     height, width = sides(own)
     raise ValueError(
-        f"The network takes pictures of {height} x {width} pixels only, got {given[0]} x "
+        f"The network only accepts pictures of {height} x {width} pixels, got {given[0]} x "
         f"{given[1]}; give its image processor size={{'height': {height}, 'width': {width}}}."
     )
 

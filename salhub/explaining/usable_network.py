@@ -22,13 +22,13 @@ def refuse_unusable(network: nn.Module, *, needs_gradients: bool) -> None:
     for name, module in network.named_modules():
         if _is_away(module):
             raise ValueError(
-                f"The weights of '{name}' are on the device 'meta', so there are none; load them, "
-                "for example with from_pretrained."
+                f"The weights of '{name}' are on the device 'meta' and not loaded; load "
+                "them, for example with from_pretrained."
             )
         if needs_gradients and _is_quantized(module):
             raise ValueError(
-                f"'{name}' is quantized ({type(module).__name__}) and has no gradients to explain "
-                "by; explain the network as it was before quantization."
+                f"'{name}' is quantized ({type(module).__name__}) and has no gradients, "
+                "which this method needs; explain the network before quantization."
             )
 
 
@@ -50,6 +50,5 @@ def refuse_scripted(network: nn.Module) -> None:
         if isinstance(module, torch.jit.ScriptModule):
             where = f"'{name}' is a scripted module" if name else "the network is scripted"
             raise ValueError(
-                f"{where}, and what happens inside cannot be seen; explain the module that was "
-                "scripted instead."
+                f"{where}, so its inside cannot be inspected; explain the original module instead."
             )

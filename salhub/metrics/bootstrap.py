@@ -77,8 +77,8 @@ def bootstrap_mean(
     labels = np.arange(len(values)) if groups is None else np.asarray(groups).ravel()
     if len(values) == 0 or len(labels) != len(values):
         raise ValueError(
-            f"bootstrap_mean needs at least one value and one group a value, got {len(values)} "
-            f"values and {len(labels)} groups."
+            "bootstrap_mean needs at least one value and one group per value, got "
+            f"{len(values)} values and {len(labels)} groups."
         )
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence}.")

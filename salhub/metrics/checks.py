@@ -25,13 +25,13 @@ def check_maps(maps: Tensor, what: str = "saliency") -> Tensor:
         raise TypeError(f"{what} must be a torch tensor of shape (N, H, W), got {type(maps)}.")
     if maps.ndim != 3 or maps.numel() == 0:
         raise ValueError(
-            f"{what} must hold one map an example, shape (N, H, W), got {tuple(maps.shape)}; "
-            "use unsqueeze(0) for a single map."
+            f"{what} must contain one map per example, shape (N, H, W), got "
+            f"{tuple(maps.shape)}; use unsqueeze(0) for a single map."
         )
     if maps.dtype not in (torch.float32, torch.float64):
         maps = maps.float()
     if not torch.isfinite(maps).all():
-        raise ValueError(f"{what} holds NaN or infinity; a metric of such a map means nothing.")
+        raise ValueError(f"{what} contains NaN or infinity, so a metric would be meaningless.")
     return maps
 
 
@@ -59,13 +59,13 @@ def check_indices(values: Tensor, count: int, what: str, each: str) -> None:
     """
     if not isinstance(values, Tensor):
         raise TypeError(
-            f"{what} must be a torch tensor of {count} integers, one a {each}, got "
+            f"{what} must be a torch tensor of {count} integers, one per {each}, got "
             f"{type(values).__name__}; use torch.tensor(...)."
         )
     is_integer = not (values.is_floating_point() or values.is_complex())
     if values.shape != (count,) or not is_integer or values.dtype == torch.bool:
         raise ValueError(
-            f"{what} must be {count} integers, one a {each}, got {values.dtype} "
+            f"{what} must be {count} integers, one per {each}, got {values.dtype} "
             f"{tuple(values.shape)}."
         )
     if (values < 0).any():

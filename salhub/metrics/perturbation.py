@@ -118,7 +118,7 @@ def _check(
     saliency = check_maps(saliency)
     if pixel_values.ndim != 4 or pixel_values.shape[0] != saliency.shape[0]:
         raise ValueError(
-            f"pixel_values must be (N, C, H, W) with one picture a map, got "
+            "pixel_values must be (N, C, H, W) with one picture per map, got "
             f"{tuple(pixel_values.shape)} for {saliency.shape[0]} maps."
         )
     if pixel_values.shape[2:] != saliency.shape[1:]:
@@ -155,8 +155,8 @@ def _removal_order(saliency: Tensor) -> Tensor:
 def _check_classes(class_labels: Tensor, num_classes: int) -> None:
     if (class_labels >= num_classes).any():
         raise ValueError(
-            f"class_labels holds {int(class_labels.max())}, and `classify` gives {num_classes} "
-            f"classes, 0 to {num_classes - 1}."
+            f"class_labels contains {int(class_labels.max())}, but `classify` returns "
+            f"{num_classes} classes, 0 to {num_classes - 1}."
         )
 
 

@@ -126,7 +126,7 @@ def randomized_models(
             raise ValueError(f"model has no layer {name!r} with parameters; see layer_stages().")
     for stop in stops or ():
         if stop not in layers:
-            raise ValueError(f"stop {stop!r} is none of the layers {', '.join(layers)}.")
+            raise ValueError(f"stop {stop!r} is not one of the layers {', '.join(layers)}.")
     for position, name in enumerate(layers):
         if stops is not None and name not in stops:
             continue

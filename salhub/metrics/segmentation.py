@@ -300,7 +300,7 @@ def _checked_masks(first: ArrayLike, second: ArrayLike) -> tuple[np.ndarray, np.
     if masks[0].shape != masks[1].shape or masks[0].ndim not in (2, 3):
         raise ValueError(
             f"Two masks need the same shape of 2 or 3 dimensions, got {masks[0].shape} and "
-            f"{masks[1].shape}; bring them to one grid first."
+            f"{masks[1].shape}; resample them to the same grid first."
         )
     either = masks[0] | masks[1]
     box: tuple[slice, ...] = ()
@@ -318,8 +318,8 @@ def _as_mask(mask: ArrayLike) -> np.ndarray:
     found = mask != 0
     if (mask[found] != 1).any():
         raise ValueError(
-            "A mask holds booleans, or 0 and 1, and this one holds other values; compare the "
-            "labels or the probabilities with a number first."
+            "A mask must contain booleans, or 0 and 1, but this one has other values; "
+            "choose one label or apply a threshold first."
         )
     return found
 
@@ -328,7 +328,7 @@ def _checked_spacing(spacing: Sequence[float], num_axes: int) -> np.ndarray:
     steps = np.asarray(spacing, dtype=np.float64)
     if steps.shape != (num_axes,) or not (np.isfinite(steps) & (steps > 0)).all():
         raise ValueError(
-            f"spacing must be {num_axes} numbers above 0, one an axis of the masks, got {spacing}."
+            f"spacing must be {num_axes} numbers above 0, one per axis of the masks, got {spacing}."
         )
     return steps
 

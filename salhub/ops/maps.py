@@ -214,7 +214,7 @@ def combine_layers(
     check_choice("combine", rule, COMBINATIONS)
     if len({tuple(layer.shape) for layer in maps}) != 1:
         raise ValueError(
-            f"maps must be of one shape, got {[tuple(layer.shape) for layer in maps]}."
+            f"maps must have the same shape, got {[tuple(layer.shape) for layer in maps]}."
         )
     scaled = [min_max(layer) for layer in maps]
     if rule == "plain_product":

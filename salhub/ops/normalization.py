@@ -61,14 +61,15 @@ def _hold(module: nn.Module, inputs: tuple[Any, ...], *, name: str, said: list[s
     kind = f"'{name}' ({type(module).__name__})"
     if not has_statistics:
         raise ValueError(
-            f"{kind} normalises over this pass alone and has a single value a channel there, which "
-            "has no deviation; give larger pictures, or a batch_size that leaves no batch of one."
+            f"{kind} normalizes over the current batch, but a single value per channel has "
+            "no deviation; use larger pictures, or a batch_size that does not leave a batch "
+            "of one."
         )
     if not said:
         said.append(name)
         logger.warning(
-            "%s has a single value a channel in a pass, which has no deviation; there, and in "
-            "layers like it, the running statistics are used and left as they are.",
+            "%s gets a single value per channel, which has no deviation; it and similar "
+            "layers use their running statistics unchanged.",
             kind,
         )
     module.training = False

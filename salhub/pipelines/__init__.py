@@ -48,9 +48,9 @@ def pipeline(model: str | os.PathLike | nn.Module, /, **settings: Any) -> Any:
         return pipeline_class_of(entry, model.config.name_or_path).from_model(model, **settings)
     if not isinstance(model, str | os.PathLike):
         raise TypeError(
-            "A pipeline is made of a name, a folder or a model, got "
-            f"{'None' if model is None else type(model).__name__}; `salhub.list_models()` shows "
-            "the names."
+            "pipeline needs a name, a folder or a model, got "
+            f"{'None' if model is None else type(model).__name__}; `salhub.list_models()` "
+            "shows the names."
         )
     name, entry = find_entry(model, **settings)
     kind = pipeline_class_of(entry, name)
@@ -74,9 +74,9 @@ def _entry_of_network(network: Any) -> Model:
     kinds = [one for one in MODELS.values() if one.is_ours and one.pipeline_class is not None]
     names = [one.name for one in kinds if "classifier" in setting_names(one, one.pipeline_class)[0]]
     raise UnknownNameError(
-        f"A {type(network).__name__} is a network, and no model of a method; to explain it, name "
-        f"a method ({', '.join(names)}) and give it as classifier=... with the image processor or "
-        "tokenizer that it was trained with."
+        f"{type(network).__name__} is a plain network. To explain it, name a method "
+        f"({', '.join(names)}) and pass the network as classifier=..., together with its "
+        "image processor or tokenizer."
     )
 
 
@@ -93,7 +93,8 @@ def pipeline_class_of(entry: Model, name: str | None) -> Any:
     found = entry.pipeline_class
     if found is None:
         raise UnknownNameError(
-            f"'{name or entry.name}' is made for '{entry.task}', of which salhub has no pipeline; "
-            f"load it with {entry.auto_class or 'salhub.AutoModelForSaliency'}.from_pretrained."
+            f"'{name or entry.name}' is made for '{entry.task}', for which salhub has no "
+            "pipeline; load it with "
+            f"{entry.auto_class or 'salhub.AutoModelForSaliency'}.from_pretrained."
         )
     return found

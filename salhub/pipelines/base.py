@@ -149,8 +149,8 @@ class TaskPipeline(Pipeline):
         for name, values in columns.items():
             if not isinstance(values, list | tuple) or len(values) != len(inputs):
                 raise ValueError(
-                    f"{len(inputs)} inputs need a list of as many values of {name}; give one for "
-                    "each, or None."
+                    f"Got {len(inputs)} inputs, but not {len(inputs)} values of {name}; give "
+                    "one value for each input, or None."
                 )
         return [
             self._with_own(one, {name: values[place] for name, values in columns.items()})
@@ -198,18 +198,19 @@ class TaskPipeline(Pipeline):
         for name in settings:
             if name not in cls.call_settings:
                 raise ValueError(
-                    f"'{name}' can be set only for a model loaded by name; set it on the model or "
-                    "its config before making a pipeline of it."
+                    f"'{name}' can be set only for a model loaded by name; set it on the "
+                    "model or its config before you create the pipeline."
                 )
 
     def _refuse_unknown(self, unknown: Iterable[str], settings: Sequence[str] = ()) -> None:
         """Raise a ValueError for keywords of a call that nobody takes."""
-        where = "may be given too" if settings else "go to salhub.pipeline(...)"
+        where = "are accepted too" if settings else "belong in salhub.pipeline(...)"
         for name in unknown:
             raise ValueError(
-                f"The call takes no '{name}'; it takes {', '.join(self.call_settings) or 'none'}."
-                f"{did_you_mean(name, [*self.call_settings, *settings])} Settings of the model "
-                f"{where}."
+                f"The call has no setting '{name}'; it has "
+                f"{', '.join(self.call_settings) or 'none'}."
+                f"{did_you_mean(name, [*self.call_settings, *settings])} "
+                f"Settings of the model {where}."
             )
 
     def _model_with(self, settings: Mapping[str, Any]) -> Any:
@@ -362,7 +363,7 @@ def load_image_processor(source: Any, **hub_arguments: Any) -> BaseImageProcesso
     """
     if not source or isinstance(source, torch.nn.Module):
         raise ValueError(
-            "The pictures must be prepared as the classifier wants them; give its image_processor."
+            "The classifier needs its image processor to prepare pictures; give image_processor=..."
         )
     resolved = resolve(source, **hub_arguments)
     folder = Path(resolved.name, hub_arguments.get("subfolder") or "")
@@ -370,8 +371,8 @@ def load_image_processor(source: Any, **hub_arguments: Any) -> BaseImageProcesso
         (folder / name).is_file() for name in _PROCESSOR_FILES
     ):
         raise NoImageProcessorError(
-            f"{folder} has no preprocessor_config.json, which says how pictures are prepared; "
-            f"save it there with image_processor.save_pretrained('{folder}')."
+            f"{folder} has no preprocessor_config.json, which defines how pictures are "
+            f"prepared; save it with image_processor.save_pretrained('{folder}')."
         )
     return load(AutoImageProcessor, source, backend="pil", **hub_arguments)
 
@@ -405,8 +406,8 @@ def load_model(
     """
     if name is None or settings.get("classifier") is not None:
         raise ValueError(
-            f"The method '{method.name}' explains no classifier; give the name of a model of its "
-            "own, without classifier=..."
+            f"The method '{method.name}' does not explain classifiers; give the name of one "
+            "of its own models, without classifier=..."
         )
     precision = {} if dtype is None else {"dtype": dtype}
     return load(method.model_class, name, **precision, **settings)

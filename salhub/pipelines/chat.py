@@ -116,8 +116,8 @@ class TransformersChat:
         refuse_empty(tokenizer, getattr(model, "name_or_path", type(model).__name__))
         if not getattr(tokenizer, "chat_template", None):
             raise ValueError(
-                "The tokenizer has no chat template, so the model holds no conversation; choose "
-                "one that was trained for instructions."
+                "The tokenizer has no chat template, so the model cannot chat; choose a "
+                "model trained to follow instructions."
             )
         # The pipeline pads on the left, and the tokenizer may be somebody else's too.
         tokenizer = copy.deepcopy(tokenizer)
@@ -217,8 +217,8 @@ class EndpointChat:
             return text_of(answer.choices[0].message.content)
         except Exception as error:
             raise RuntimeError(
-                f"The chat endpoint {self.url} gave no answer ({error}); check its address and "
-                "that it runs."
+                f"The chat endpoint {self.url} did not answer ({error}); check its address "
+                "and that it is running."
             ) from error
 
 
@@ -258,7 +258,7 @@ def text_of(content: Any) -> str:
         'Fine.'
     """
     if not has_text(content):
-        raise RuntimeError("The chat model gave no text.")
+        raise RuntimeError("The chat model returned no text.")
     return _spoken(content)
 
 
@@ -301,6 +301,7 @@ def as_chat(chat: Any, max_new_tokens: int = 80, seed: int = 0) -> Chat:
     if callable(chat) and not hasattr(chat, "config"):
         return CallableChat(chat)
     raise TypeError(
-        f"A chat model is a name, a function, or an object with generate(conversations); got "
-        f"{type(chat).__name__}. Wrap a loaded model in TransformersChat(model, tokenizer)."
+        "A chat model must be a name, a function, or an object with "
+        f"generate(conversations), got {type(chat).__name__}. Wrap a loaded model in "
+        "TransformersChat(model, tokenizer)."
     )

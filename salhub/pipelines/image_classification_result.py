@@ -15,9 +15,9 @@ _SIDE = 360
 # More bars than this could not be read.
 _MOST_BARS = 10
 _HOW_TO_READ = {
-    "softmax": "The longer a bar, the likelier the class; the network always answers with one of "
-    "its own.",
-    "sigmoid": "The longer a bar, the likelier the class; each is likely or not by itself.",
+    "softmax": "Longer bars mean more likely classes. The network always chooses one of its own "
+    "classes.",
+    "sigmoid": "Longer bars mean more likely classes. Each class is judged independently.",
     "none": "The network predicts numbers, not classes.",
 }
 
@@ -59,7 +59,7 @@ class ImageClassificationResult(PipelineResult):
         counts = {len(self.labels), len(self.scores), len(self.class_labels)}
         if len(counts) > 1 or not self.labels:
             raise ValueError(
-                "A result needs at least one class, with one score and one index each, got "
+                "A result needs at least one class, each with one score and one index, got "
                 f"{len(self.labels)} names, {len(self.scores)} scores and "
                 f"{len(self.class_labels)} indices."
             )

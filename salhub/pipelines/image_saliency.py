@@ -94,7 +94,7 @@ result.save("explained.png")
             model = model_class.from_classifier(classifier, **precision, **settings)
         else:
             raise ValueError(
-                f"'{name}' brings its own classifier; to explain another one, name the method: "
+                f"'{name}' has its own classifier; to explain another one, name the method: "
                 f"salhub.pipeline('{method.name}', classifier=...)."
             )
         if image_processor is None:
@@ -156,8 +156,8 @@ result.save("explained.png")
         if isinstance(class_labels, list | tuple):
             if not isinstance(images, list) or len(images) != len(class_labels):
                 raise ValueError(
-                    f"{len(class_labels)} classes need a list of as many pictures; give one "
-                    "class, or one for each picture."
+                    f"Got {len(class_labels)} classes for a different number of pictures; "
+                    "give one class, or one class per picture."
                 )
             indices = [self.class_index(label) for label in class_labels]
             images = self._with_own_each(images, {"class_label": indices})

@@ -49,8 +49,8 @@ class View:
         if crop_answer is not None and predictions and crop_answer[1] != predictions[0][1]:
             name, _, score = crop_answer
             found.append(
-                f"Cut at its edges, as the network's image processor does (fit='crop'), the answer "
-                f"would be '{name}' ({percentage(score)})."
+                "With the usual crop of the image processor (fit='crop'), the answer would "
+                f"be '{name}' ({percentage(score)})."
             )
         return found
 
@@ -65,23 +65,23 @@ class View:
         if fitted.fit == "letterbox":
             kept = max(1, round(min(width * across, height * down)))
             return [
-                f"The network takes {seen} only, so the whole picture was shrunk into them, with "
-                f"bars beside it, and its shorter side to {kept}; it knows pictures without bars, "
-                f"and larger.{self._advice(min(fitted.size) / kept)}"
+                f"The network only accepts {seen}, so the whole picture was shrunk to fit, "
+                f"with bars at its sides, and its shorter side to {kept}. It was trained on "
+                f"larger pictures without bars.{self._advice(min(fitted.size) / kept)}"
             ]
         squeezed = max(down / across, across / down)
         if fitted.fit == "squeeze" and squeezed >= _SQUEEZED:
             return [
-                f"The image processor squeezed the picture {squeezed:.1f} times, into {seen}."
-                f"{self._advice(squeezed)}"
+                f"The image processor squeezed the picture {squeezed:.1f} times, to "
+                f"{seen}.{self._advice(squeezed)}"
             ]
         if self.crop is not None and fitted.fit == "whole":
             usual = min(self.crop.size) / min(width, height)
             if max(down, across) < _SMALL * usual:
                 times = usual / min(down, across)
                 return [
-                    f"The picture is so long that the network saw it {times:.1f} times smaller "
-                    f"than others.{self._advice(times)}"
+                    f"The picture is so long that the network saw it {times:.1f} times "
+                    f"smaller than usual.{self._advice(times)}"
                 ]
         return []
 
@@ -90,7 +90,7 @@ class View:
         if times < _UNRECOGNISABLE:
             return ""
         cut = "" if self.crop is None else ", or set fit='crop'"
-        return f" That leaves little to recognise: cut the picture to the part that matters{cut}."
+        return f" Little detail is left: crop the picture to the part that matters{cut}."
 
 
 @dataclass(eq=False)

@@ -77,11 +77,11 @@ class PipelineResult(ABC):
         path = Path(path)
         is_folder = not path.suffix or path.is_dir()
         if is_folder and not path.is_dir() and path.name.lower() in self.writers:
-            raise ValueError(f"'{path.name}' is only an ending; give the file a name.")
+            raise ValueError(f"'{path.name}' is only a file ending; give the file a name.")
         if not is_folder and not ending_of(path.name, self.writers):
             raise ValueError(
-                f"'{path.name}' ends in none of {', '.join(self.writers)}."
-                f"{did_you_mean(path.suffix.lower(), self.writers)}"
+                f"'{path.name}' has an unknown ending; use one of "
+                f"{', '.join(self.writers)}.{did_you_mean(path.suffix.lower(), self.writers)}"
             )
         if view is not None and view not in self.views:
             raise ValueError(
@@ -89,9 +89,12 @@ class PipelineResult(ABC):
                 f"{did_you_mean(view, self.views)}"
             )
         if not path.absolute().parent.is_dir():
-            raise FileNotFoundError(f"The folder '{path.parent}' does not exist; make it first.")
+            raise FileNotFoundError(f"The folder '{path.parent}' does not exist; create it first.")
         if is_folder and path.is_file():
-            raise FileExistsError(f"'{path}' is a file, and without an ending a folder is written.")
+            raise FileExistsError(
+                f"'{path}' is a file, but a name without an ending means a folder; add an ending "
+                "or choose another name."
+            )
         if is_folder:
             self._write_folder(path, view)
         else:
@@ -122,8 +125,8 @@ class PipelineResult(ABC):
         for name in names:
             if (folder / name).is_dir():
                 raise FileExistsError(
-                    f"'{folder / name}' is a folder, and a file of that name is written; rename "
-                    "it, or save elsewhere."
+                    f"'{folder / name}' is a folder, but a file with this name has to be "
+                    "saved; rename the folder, or save elsewhere."
                 )
         folder = folder.resolve()  # "." and ".." are no names
         with scratch_folder(folder if folder.is_dir() else folder.parent) as scratch:
@@ -198,10 +201,12 @@ def check_comparable(results: Mapping[str, Any]) -> None:
         ValueError: There is none, or they are of pictures of different sizes.
     """
     if not results:
-        raise ValueError("There is no result to compare.")
+        raise ValueError("There are no results to compare.")
     sizes = {result.image.size for result in results.values() if hasattr(result, "image")}
     if len(sizes) > 1:
-        raise ValueError("The results are of pictures of different sizes; compare one picture.")
+        raise ValueError(
+            "The results show pictures of different sizes; compare results of the same picture."
+        )
 
 
 def finite(value: float) -> float | None:

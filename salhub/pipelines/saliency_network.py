@@ -31,8 +31,8 @@ class SaliencyNetwork:
         self.explain = pipeline(name, device=device)
         if not isinstance(self.explain, ImageSaliencyPipeline):
             raise ValueError(
-                f"'{name}' gives no saliency of pictures; choose a model of the task "
-                "image-saliency, such as 'salhub/normgrad-efficientnet-lite0'."
+                f"'{name}' does not compute saliency maps of pictures; choose a model of the "
+                "task image-saliency, such as 'salhub/normgrad-efficientnet-lite0'."
             )
 
     def __call__(self, pixel_values: Tensor) -> Tensor:

@@ -88,8 +88,8 @@ result.save("written.png")  # or .txt, .json
         calling = cls._take_calling(settings)
         if name is None or settings.get("classifier") is not None:
             raise ValueError(
-                f"'{method.name}' explains no classifier; give the name of a language model, "
-                "without classifier=..."
+                f"'{method.name}' does not explain classifiers; give the name of a language "
+                "model, without classifier=..."
             )
         precision = {} if dtype is None else {"dtype": dtype}
         tokenizer = tokenizer or load_tokenizer(name, **hub_keywords(settings))
@@ -117,7 +117,9 @@ result.save("written.png")  # or .txt, .json
         """
         cls._refuse_loading_settings(settings)
         if tokenizer is None and not model.config.name_or_path:
-            raise ValueError("The model was not loaded from anywhere; give its tokenizer=...")
+            raise ValueError(
+                "The model was not loaded by name, so its tokenizer is unknown; give tokenizer=..."
+            )
         return cls(model, tokenizer, device=device, batch_size=batch_size, **settings)
 
     def __call__(self, texts: Any, **kwargs: Any) -> Any:
@@ -161,8 +163,8 @@ result.save("written.png")  # or .txt, .json
         limit = token_limit(self.model, self.tokenizer)
         if limit is not None and given.get("max_new_tokens", 1) >= limit:
             raise ValueError(
-                f"max_new_tokens is {given['max_new_tokens']}, and the model takes {limit} tokens "
-                "with those of the text."
+                f"max_new_tokens is {given['max_new_tokens']}, but the model accepts {limit} "
+                "tokens in all, including the text."
             )
         return {}, given, {}
 
@@ -173,8 +175,7 @@ result.save("written.png")  # or .txt, .json
             begin = self.tokenizer.bos_token_id
             if begin is None:
                 raise ValueError(
-                    "The text is empty, and the model has no token for the beginning of one; write "
-                    "a few words."
+                    "The text is empty, and the model has no start token; write a few words."
                 )
             ids = [begin]
         ids = torch.tensor([ids])
@@ -197,8 +198,8 @@ result.save("written.png")  # or .txt, .json
         if limit is not None and ids.shape[1] > limit - max_new_tokens:
             room = limit - max_new_tokens
             notes.append(
-                f"Only the last {room} of the {ids.shape[1]} tokens of the text were read, as the "
-                f"model takes {limit} with the {max_new_tokens} new ones."
+                f"Only the last {room} of the {ids.shape[1]} tokens of the text were read, "
+                f"because the model accepts {limit} including the {max_new_tokens} new ones."
             )
             ids = ids[:, -room:]
         ends = self._ends()
@@ -225,9 +226,11 @@ result.save("written.png")  # or .txt, .json
             )
         found = output[0, ids.shape[1] :].tolist()
         if temperature:
-            notes.append(f"Drawn with temperature {temperature:g} and seed {seed}.")
+            notes.append(f"Sampled with temperature {temperature:g} and seed {seed}.")
         if found[-1] not in ends:
-            notes.append(f"It was stopped after {len(found)} tokens; max_new_tokens allows more.")
+            notes.append(
+                f"The text stopped after {len(found)} tokens; raise max_new_tokens for more."
+            )
         return {
             "prompt": model_inputs["prompt"],
             "read": ids[0].tolist(),

@@ -12,7 +12,7 @@ from salhub.viz import panels
 from salhub.viz.shaded_text import Part, shaded_text
 
 _WIDTH = 820
-_HOW_TO_READ = "The text that was given is shaded; the model wrote the rest."
+_HOW_TO_READ = "Your text is shaded; the model wrote the rest."
 _GIVEN = 0.4
 
 

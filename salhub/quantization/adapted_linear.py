@@ -115,8 +115,8 @@ class AdaptedPackedLinear(PackedLinear):
 def _refuse_second_adapter(_: nn.Module, name: str, module: nn.Module | None) -> None:
     if name == "base_layer" and isinstance(module, AdaptedPackedLinear):
         raise ValueError(
-            "The layers have adapters of their own, which peft would neither save nor freeze; "
-            "take them apart with: salhub export MODEL FOLDER --format peft"
+            "The layers have adapters of their own, which peft would neither save nor "
+            "freeze; separate them with: salhub export MODEL FOLDER --format peft"
         )
 
 

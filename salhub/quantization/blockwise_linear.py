@@ -132,8 +132,8 @@ class _UnpackedTwice(torch.autograd.Function):
 
 def _refuse_merging(*_: Any, **__: Any) -> None:
     raise ValueError(
-        "An adapter cannot be merged into weights packed in few bits; keep it beside the model, or "
-        "call dequantize() on the model before the adapter is put on it."
+        "An adapter cannot be merged into packed weights; keep it separate, or call "
+        "dequantize() on the model before you add the adapter."
     )
 
 

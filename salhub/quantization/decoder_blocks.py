@@ -68,8 +68,9 @@ def decoder_blocks(model: nn.Module) -> dict[str, nn.Module]:
     is_encoder = any(getattr(module, "is_causal", True) is False for module in model.modules())
     if len(found) != 1 or is_encoder or getattr(model.config, "is_encoder_decoder", False):
         raise TypeError(
-            f"{type(model).__name__} is no decoder with one list of blocks; give a causal "
-            "language model such as LlamaForCausalLM, Qwen2ForCausalLM or MistralForCausalLM."
+            f"{type(model).__name__} is not a decoder with a single list of blocks; give a "
+            "causal language model such as LlamaForCausalLM, Qwen2ForCausalLM or "
+            "MistralForCausalLM."
         )
     [(name, blocks)] = found
     return {f"{name}.{place}": block for place, block in enumerate(blocks)}
@@ -85,19 +86,19 @@ def linear_layers(block: nn.Module) -> dict[str, nn.Linear]:
         if type(module).__module__.startswith("peft."):
             raise TypeError(
                 f"the layer {name.removesuffix('.base_layer')} has an adapter of peft; call "
-                "merge_and_unload() on the model first, and save what it gives."
+                "merge_and_unload() on the model first, and save the result."
             )
         if type(module).__name__ == "Conv1D":
             raise TypeError(
-                f"the layer {name} is a Conv1D, as in GPT-2, and only linear layers are quantized; "
-                "give a model such as LlamaForCausalLM."
+                f"the layer {name} is a Conv1D, as in GPT-2, but only linear layers can be "
+                "quantized; give a model such as LlamaForCausalLM."
             )
     found = {name: module for name, module in block.named_modules() if type(module) is nn.Linear}
     if not found:
         kinds = {type(one).__name__ for one in block.modules() if isinstance(one, nn.Linear)}
         raise TypeError(
-            f"the layers of the blocks are of the kind {' and '.join(sorted(kinds))}, and only "
-            "plain linear layers are quantized; give a model such as LlamaForCausalLM."
+            f"the blocks have layers of type {' and '.join(sorted(kinds))}, but only plain "
+            "linear layers can be quantized; give a model such as LlamaForCausalLM."
             if kinds
             else "the blocks have no linear layers; give a model such as LlamaForCausalLM."
         )
@@ -184,9 +185,9 @@ def _keywords_of_blocks(
         def see(module, inputs, keywords):
             if len(inputs) > 1:
                 raise TypeError(
-                    f"{type(model).__name__} gives its blocks more than hidden states by "
-                    "position, and cannot be taken block by block; give a model such as "
-                    "LlamaForCausalLM."
+                    f"{type(model).__name__} passes its blocks more than hidden states and "
+                    "positions, so it cannot be processed block by block; give a model such "
+                    "as LlamaForCausalLM."
                 )
             kept = {key: value for key, value in keywords.items() if key != "hidden_states"}
             found[name] = tree_map(in_float, kept)
@@ -278,8 +279,8 @@ def layers_by_inputs(block: nn.Module, inputs: BlockInputs) -> list[list[str]]:
     unlike = next((name for name in layers if names.count(name) != 1), None)
     if unlike is not None:
         raise ValueError(
-            f"the layer {unlike} is called {names.count(unlike)} times in a pass, as in a mixture "
-            "of experts; such layers cannot be quantized one by one."
+            f"the layer {unlike} is called {names.count(unlike)} times per pass, as in a "
+            "mixture of experts; such layers cannot be quantized one by one."
         )
     groups: dict[int, list[str]] = {}
     for name, values in called:

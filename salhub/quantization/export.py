@@ -62,22 +62,22 @@ def export_model(
     check_choice("format", format, get_args(ExportFormat))
     check_choice("dtype", dtype, [*get_args(ExportType), None])
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise FileExistsError(f"{target} is there already; name a new folder.")
+        raise FileExistsError(f"{target} already exists; choose a new folder.")
     if format in _PACKAGES:
         require_extra(_PACKAGES[format], "export")
     tokenizer = load_tokenizer(name)
     model = load(AutoModelForCausalLM, name, dtype=dtype or "auto").eval()
     if getattr(model, "_hf_peft_config_loaded", False):
         raise ValueError(
-            f"{name} has an adapter, and a folder of one format holds none; merge it first, or "
+            f"{name} has an adapter, which this format cannot hold; merge it first, or "
             "export the model below it."
         )
     if not packed_layers(model):
-        raise ValueError(f"{name} has no weights in few bits; give a model quantized with salhub.")
+        raise ValueError(f"{name} has no packed weights; give a model quantized with salhub.")
     if format == "peft" and not adapted_layers(model):
         raise ValueError(
-            f"{name} has no adapters of its own; give a model that salhub compress apiq-saliency "
-            "has written."
+            f"{name} has no adapters of its own; give a model made by salhub compress "
+            "apiq-saliency."
         )
     if format not in ("dense", "peft"):
         check_exportable(model, format)

@@ -38,8 +38,8 @@ def check_exportable(model: nn.Module, format: str) -> None:
         if len(set(found.values())) > 1:
             words = ", ".join(f"{name} has {width} bits" for name, width in found.items())
             raise ValueError(
-                f"Programs that read {format} put {len(found)} layers together and take the bits "
-                f"of the first for all, and {words}; {_OTHERWISE}."
+                f"Programs that read {format} merge {len(found)} layers and use the bits of "
+                f"the first for all, but {words}; {_OTHERWISE}."
             )
 
 
@@ -52,36 +52,37 @@ def _faults(layer: PackedLinear, format: str) -> Iterator[tuple[str, str]]:
             "merge the adapters first, or export it with format 'dense', which adds them",
         )
     if 1 in widths:
-        yield "it has groups of one bit, which lie around a mean", _OTHERWISE
+        yield "it has groups of one bit, which are stored around a mean", _OTHERWISE
     if len(widths) > 1:
         yield (
-            f"its groups have {', '.join(map(str, widths))} bits, and one width is taken",
+            f"its groups have {', '.join(map(str, widths))} bits, but the format allows one width",
             _OTHERWISE,
         )
     if widths[0] not in _WIDTHS:
-        yield f"it has {widths[0]} bits, and 2, 3 or 4 are taken", _OTHERWISE
+        yield f"it has {widths[0]} bits, but the format allows 2, 3 or 4", _OTHERWISE
     if layer.in_features % size:
         yield (
-            f"its last group is narrower, as {layer.in_features} columns are not divisible by "
-            f"{size}",
+            f"its last group is narrower, because {layer.in_features} columns are not "
+            f"divisible by {size}",
             "compress it with a group_size that divides them, or export it with format 'dense'",
         )
     if format == "gptq":
         if size not in _GPTQ_GROUPS:
             yield (
-                f"its group_size is {size}, and {', '.join(map(str, _GPTQ_GROUPS))} are taken",
+                f"its group_size is {size}, but the format allows "
+                f"{', '.join(map(str, _GPTQ_GROUPS))}",
                 "compress it with one of them, or export it with format 'dense'",
             )
         if layer.in_features % _WORD or layer.out_features % _WORD:
             yield (
-                f"it is {layer.out_features} x {layer.in_features}, and both must be divisible by "
-                f"{_WORD}",
+                f"it is {layer.out_features} x {layer.in_features}, but both must be "
+                f"divisible by {_WORD}",
                 "export it with format 'dense'",
             )
     elif not layer.is_symmetric:
         yield (
-            "its zeros are not in the middle, and no release of transformers and "
-            "compressed-tensors loads such folders",
+            "it is asymmetric, and no release of transformers and compressed-tensors loads "
+            "such folders",
             "compress it with symmetric=true, or export it with format 'dense'",
         )
 

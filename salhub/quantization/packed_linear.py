@@ -314,8 +314,8 @@ def gpu_kernel(device: torch.device, dtype: torch.dtype) -> Any:
         _check_kernel(kernel, device, dtype)
     except Exception as error:  # of the import, the compiler of kernels, or the driver
         logger.warning(
-            "On %s packed weights are unpacked a few rows at a time for %s, which is slower than "
-            "the kernel, because %s.",
+            "On %s, packed weights of %s are unpacked a few rows at a time, which is slower "
+            "than the kernel, because %s.",
             device,
             dtype,
             str(error) or type(error).__name__,
@@ -327,7 +327,7 @@ def gpu_kernel(device: torch.device, dtype: torch.dtype) -> Any:
 def _check_kernel(kernel: Any, device: torch.device, dtype: torch.dtype) -> None:
     """Raises ValueError where products of the kernel are not what they should be."""
     if dtype not in kernel.TYPES:
-        raise ValueError("the kernel does not take this type")
+        raise ValueError("the kernel does not support this type")
     layer = PackedLinear(32, 16, 16, [3, 1])
     layer.weight = torch.arange(len(layer.weight), dtype=torch.uint8) * 37
     layer.scales, layer.means = layer.scales + 0.5, layer.means + 0.25
@@ -336,4 +336,4 @@ def _check_kernel(kernel: Any, device: torch.device, dtype: torch.dtype) -> None
     for tokens in (32, 1):
         found = kernel.triton_product(inputs[:tokens], layer, table)
         if not torch.equal(found, expected[:tokens]):
-            raise ValueError("the kernel gives wrong products here")
+            raise ValueError("the kernel gives wrong results here")

@@ -47,8 +47,8 @@ class QuantizedWeight:
     def __post_init__(self) -> None:
         if self.codes.ndim != 2 or self.group_size < 1:
             raise ValueError(
-                "A quantized weight needs codes of rows and columns and a group_size of at least "
-                f"1, got codes of shape {tuple(self.codes.shape)} and {self.group_size}."
+                "A quantized weight needs 2-D codes and a group_size of at least 1, got "
+                f"codes of shape {tuple(self.codes.shape)} and {self.group_size}."
             )
         rows, groups = self.codes.shape[0], group_count(self.codes.shape[1], self.group_size)
         expected = {

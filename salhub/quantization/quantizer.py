@@ -63,7 +63,7 @@ class PackedWeightsConfig(QuantizationConfigMixin):
         if isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 1:
             raise ValueError(f"group_size must be an integer of at least 1, got {group_size!r}.")
         if not isinstance(group_bits, Mapping | None):
-            raise ValueError(f"group_bits must be widths by names of layers, got {group_bits!r}.")
+            raise ValueError(f"group_bits must map layer names to widths, got {group_bits!r}.")
         self.quant_method = self.method
         self.bits = bits
         self.group_size = group_size
@@ -116,9 +116,9 @@ class PackedWeightsQuantizer(HfQuantizer):
     def __init__(self, quantization_config: PackedWeightsConfig, **settings: Any) -> None:
         if not settings.get("pre_quantized", True):
             raise ValueError(
-                f"'{quantization_config.quant_method}' needs calibration and cannot quantize a "
-                "model while it is loaded; run `salhub compress` first, and load the folder that "
-                "it writes."
+                f"'{quantization_config.quant_method}' needs calibration and cannot quantize "
+                "a model during loading; run `salhub compress` first, and load its output "
+                "folder."
             )
         super().__init__(quantization_config, **settings)
 
@@ -153,8 +153,8 @@ class PackedWeightsQuantizer(HfQuantizer):
             # On the meta device where layers are left on the disk.
             if not layer.group_bits.is_meta and layer.group_bits.tolist() != list(layer.widths):
                 raise IntegrityError(
-                    f"The widths of '{name}' in the weights are not those in config.json; the two "
-                    "files belong to different models, so get both anew."
+                    f"The widths of '{name}' in the weights are not those in config.json; "
+                    "the two files belong to different models, so download both again."
                 )
 
     def _dequantize(self, model: PreTrainedModel, dtype: Any = None) -> PreTrainedModel:
@@ -187,8 +187,8 @@ def _find_linear(model: PreTrainedModel, stored_name: str) -> tuple[str, nn.Line
         if name in modules:
             if type(modules[name]) is not nn.Linear:
                 raise ValueError(
-                    f"'{stored_name}' is a {type(modules[name]).__name__}, and only plain linear "
-                    "layers are packed; leave it out of group_bits."
+                    f"'{stored_name}' is of type {type(modules[name]).__name__}, but only "
+                    "plain linear layers can be packed; leave it out of group_bits."
                 )
             return name, modules[name]
     raise ValueError(
@@ -209,8 +209,9 @@ def _refuse_what_was_not_loaded(model: PreTrainedModel) -> None:
     # The mark goes where layers are spread over devices.
     if missing and len(set(getattr(model, "hf_device_map", {}).values())) < 2:
         raise IntegrityError(
-            f"The weights hold no {missing[0]} and lack {len(missing)} of {len(loaded)} packed "
-            "tensors; the file is damaged or of another model, so get it anew."
+            f"The weights lack {len(missing)} of {len(loaded)} packed tensors, such as "
+            f"{missing[0]}; the file is damaged or belongs to another model, so download it "
+            "again."
         )
 
 
@@ -309,12 +310,12 @@ def quantize_model(
     quantizer_class = AUTO_QUANTIZER_MAPPING.get(config.quant_method)
     if quantizer_class is None:
         raise ValueError(
-            f"No quantizer '{config.quant_method}' is registered; register it before a model is "
-            "quantized with it."
+            f"No quantizer '{config.quant_method}' is registered; register it before you "
+            "quantize a model with it."
         )
     refuse_quantized(model)
     if not weights:
-        raise ValueError("There are no weights to pack; give those of one linear layer or more.")
+        raise ValueError("There are no weights to pack; give at least one linear layer.")
     if config.quantize_embeddings:
         check_embedding(model)
     layers = {name: _layer_for(model, name, weight, config) for name, weight in weights.items()}
@@ -380,8 +381,8 @@ def _find_embedding(model: PreTrainedModel) -> tuple[str, str | None]:
     is_shared_with_head_alone = set(sharing) <= {f"{one}.weight" for one in heads}
     if not is_plain or not is_shared_with_head_alone or (sharing and type(head) is not nn.Linear):
         raise ValueError(
-            "quantize_embeddings takes a plain embedding whose weights are shared with a plain "
-            f"linear head or with nothing, and '{name}' is a {type(embedding).__name__} shared "
+            "quantize_embeddings needs a plain embedding, shared with a plain linear head "
+            f"or not shared, but '{name}' is of type {type(embedding).__name__} and shared "
             f"with {', '.join(sharing) or 'nothing'}; leave quantize_embeddings out."
         )
     return name, heads[0] if sharing else None
@@ -438,17 +439,17 @@ def _layer_for(
         )
     if layer.weight.shape != weight.codes.shape:
         raise ValueError(
-            f"'{name}' has weights of shape {tuple(layer.weight.shape)}, and the quantized ones "
-            f"have {tuple(weight.codes.shape)}; quantize the layer of this model."
+            f"'{name}' has weights of shape {tuple(layer.weight.shape)}, but the quantized "
+            f"ones have {tuple(weight.codes.shape)}; quantize the layer of this model."
         )
     if weight.group_size != config.group_size:
         raise ValueError(
             f"'{name}' is quantized in groups of {weight.group_size}, but group_size is "
-            f"{config.group_size}; one group_size holds for all layers."
+            f"{config.group_size}; all layers must have the same group_size."
         )
     if name in config.modules_to_not_convert:
         raise ValueError(
-            f"'{name}' is in modules_to_not_convert, yet there are quantized weights for it; leave "
-            "it out of one of them."
+            f"'{name}' is in modules_to_not_convert, but there are quantized weights for it; "
+            "leave it out of one of them."
         )
     return layer

@@ -36,8 +36,8 @@ CIRCUMSTANCES = frozenset(
 )
 # What other trainers call something that is said otherwise here.
 _SAID_OTHERWISE = {
-    "gradient_accumulation_steps": "batch_size counts all rows of a step; give "
-    "per_device_batch_size, and the gradients of its passes are accumulated."
+    "gradient_accumulation_steps": "batch_size counts all rows of a step; "
+    "to accumulate gradients, set per_device_batch_size."
 }
 _TEXTS = {str, list[str], Sequence[str]}
 # Kinds of values, the narrower first, as messages call them.
@@ -220,7 +220,7 @@ class TrainingArguments(RunArguments):
             check_count("validation_steps", self.validation_steps)
         if self.keep_best and self.validation_steps == 0:
             raise ValueError(
-                "keep_best needs validations to choose among; leave out validation_steps=0."
+                "keep_best needs validations to choose from; leave out validation_steps=0."
             )
 
 
@@ -264,7 +264,7 @@ def read_settings_file(path: str | Path, texts: Collection[str] = ()) -> dict[st
         text = path.read_text(encoding="utf-8")
         content, written = yaml.safe_load(text), yaml.load(text, yaml.BaseLoader)
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}.") from None
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ValueError(f"{path} must hold one mapping of option names to values.")
     named = {key.replace("-", "_"): (value, written[key]) for key, value in content.items()}
@@ -325,7 +325,7 @@ def _hint(name: str, known: Mapping[str, Any]) -> str:
         return f"; {_SAID_OTHERWISE[name]}"
     of_training = {field.name for field in dataclasses.fields(TrainingArguments)}
     if name in of_training - known.keys():
-        return ", as it takes no gradient steps; leave it out."
+        return ", because it takes no gradient steps; leave it out."
     return did_you_mean(name, known).replace(" Did", ". Did") or f". It takes {', '.join(known)}."
 
 

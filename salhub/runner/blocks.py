@@ -67,7 +67,7 @@ def compress_blocks(recipe: "BlockRecipe", run: "Run") -> None:
             accelerator.wait_for_everyone()
         saved = _read(path, name)
         if saved is None:
-            raise OSError(f"{path} is not what was just written there; check the disk.")
+            raise OSError(f"{path} differs from what was just saved there; check the disk.")
         block, spent = saved
         seconds += spent
         if index < whole:
@@ -128,7 +128,7 @@ def _read(path: Path, name: str) -> tuple[CompressedBlock, float] | None:
             return CompressedBlock(tensors, measures), float(record["seconds"])
     except (SafetensorError, KeyError, TypeError, ValueError):
         pass
-    logger.warning("%s is damaged; its block and those behind it are compressed again.", path)
+    logger.warning("%s is damaged; its block and the following ones are compressed again.", path)
     return None
 
 

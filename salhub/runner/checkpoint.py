@@ -80,8 +80,8 @@ def load_checkpoint(path: Path, model: nn.Module, states: Mapping[str, Any]) -> 
             TypeError, ValueError) as error:  # fmt: skip
         why = " ".join(str(error).split())
         raise ValueError(
-            f"{path} holds another thing than a checkpoint of this run ({type(error).__name__}: "
-            f"{why[:200]}); remove it, and go on with resume_from_checkpoint=latest."
+            f"{path} is not a checkpoint of this run ({type(error).__name__}: {why[:200]}); "
+            "remove it, and resume with resume_from_checkpoint=latest."
         ) from error
 
 
@@ -142,24 +142,24 @@ def find_checkpoint(folder: Path, wanted: str | None) -> Path | None:
             path = checkpoint_path(folder, step)
             if _is_whole(path):
                 return path
-            logger.warning("%s is damaged, and passed over.", path)
+            logger.warning("%s is damaged and was skipped.", path)
         return None
     path = Path(wanted)
     if not path.is_dir() or _NAME.fullmatch(path.name) is None:
-        known = f"it has those of steps {', '.join(map(str, steps))}" if steps else "it has none"
+        known = f"it has steps {', '.join(map(str, steps))}" if steps else "it has none"
         raise FileNotFoundError(
-            f"{wanted} is no checkpoint; give 'latest' or a folder checkpoint-STEP of {folder}: "
-            f"{known}."
+            f"{wanted} is not a checkpoint; give 'latest' or a folder checkpoint-STEP of "
+            f"{folder}: {known}."
         )
     if path.resolve().parent != folder.resolve():
         raise ValueError(
-            f"{wanted} is a checkpoint of the run in {path.parent}, and output_dir is {folder}; "
-            f"give output_dir={path.parent} to go on with it."
+            f"{wanted} is a checkpoint of the run in {path.parent}, but output_dir is "
+            f"{folder}; set output_dir={path.parent} to resume it."
         )
     if not _is_whole(path):
         raise ValueError(
-            f"{wanted} is damaged; give resume_from_checkpoint=latest to go on from the last one "
-            "that is whole."
+            f"{wanted} is damaged; set resume_from_checkpoint=latest to resume from the last "
+            "intact checkpoint."
         )
     return path
 

@@ -42,9 +42,7 @@ def claimed(folder: Path) -> Generator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise FileExistsError(
-            f"output_dir={folder} is a file; give the name of a folder."
-        ) from None
+        raise FileExistsError(f"output_dir={folder} is a file; give a folder.") from None
     lock, owner = FileLock(folder / _LOCK), folder / _OWNER
     try:
         lock.acquire(blocking=False)
@@ -82,7 +80,7 @@ def _refusal(folder: Path, owner: dict) -> str:
     where = _elsewhere(owner)
     return (
         f"another run is writing to {folder} ({who}{f' on {where}' if where else ''}); wait for "
-        "its end, stop it, or choose another output_dir."
+        "it, stop it, or choose another output_dir."
     )
 
 
@@ -90,9 +88,8 @@ def _say_of_another_machine(folder: Path, owner: dict) -> None:
     # Not every shared disk shares its locks.
     if _elsewhere(owner):
         logger.warning(
-            "A run on the machine %s (process %s) was begun in %s and has not said that it ended; "
-            "from here it cannot be seen whether it still writes there: make sure that it does "
-            "not.",
+            "A run on the machine %s (process %s) started in %s and has not reported its "
+            "end. It may still be writing there: make sure that it is not.",
             _elsewhere(owner), owner.get("process"), folder,
         )  # fmt: skip
 

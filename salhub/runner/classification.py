@@ -50,15 +50,14 @@ def places_to_choose_by(name: str, labels: Tensor, learned: Tensor, arguments: A
     share = getattr(arguments, "train_val_split", _SHARE)
     if not share:
         raise ValueError(
-            f"{name} has no validation part for keep_best to choose by, and with "
-            "train_val_split=0 nothing held out to draw one from; give a share, or leave out "
-            "keep_best."
+            f"keep_best needs a validation part, but {name} has none and train_val_split=0 "
+            "holds nothing out; set train_val_split above 0, or leave out keep_best."
         )
     generator = generator_of(arguments.seed, _CHOOSE_BY)
     places = learned[stratified_places(labels[learned], share, generator)]
     logger.warning(
-        "keep_best chooses by %d of the %d rows to train on, a share of each class, drawn by the "
-        "seed and not learned, as %s has no validation part.",
+        "keep_best uses %d of the %d training rows for validation, a share of each class "
+        "drawn with the seed, because %s has no validation part.",
         len(places), len(learned), name,
     )  # fmt: skip
     return places

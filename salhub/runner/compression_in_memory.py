@@ -49,7 +49,9 @@ def compress_in_memory(
             "tokens or more."
         )
     if tokenizer is None and not is_tokens:
-        raise ValueError("A calibration text needs the model's tokenizer; give it, or give tokens.")
+        raise ValueError(
+            "A calibration text needs the model's tokenizer; give the tokenizer, or give tokens."
+        )
     given = {"calibration": "calibration" if is_tokens else str(calibration), **settings}
     recipe = kind(
         kind.arguments_class.from_settings({"output_dir": "", "model": "", **given}, owner=owner)

@@ -46,6 +46,6 @@ def full_disk_said(folder: Path) -> Generator[None]:
         place = getattr(error, "filename", None)
         also = f" ({place} could not be written)" if place else ""
         raise DiskFullError(
-            f"disk full: there is no room left in {folder}{also}; what was saved there before is "
-            "whole: make room, and go on with resume_from_checkpoint=latest."
+            f"disk full: there is no space left in {folder}{also}. Everything saved so far "
+            "is intact: free some space, and resume with resume_from_checkpoint=latest."
         ) from error

@@ -74,14 +74,14 @@ class FineTuningArguments(TrainingArguments):
         super().validate()
         if (self.model is None) == (self.config is None):
             raise ValueError(
-                "give model=NAME, the checkpoint to start from, or config=FOLDER for weights that "
-                "are drawn by the seed, and not both."
+                "give either model=NAME, the checkpoint to start from, or config=FOLDER for "
+                "random weights."
             )
         if self.config is not None and self.freeze:
-            raise ValueError("freeze keeps what a checkpoint has learned; give model, not config.")
+            raise ValueError("freeze keeps trained weights; give model, not config.")
         if self.freeze_norm_stats and self.model is None:
             raise ValueError(
-                "a configuration has no statistics to keep; leave out freeze_norm_stats."
+                "a new network has no statistics to keep; leave out freeze_norm_stats."
             )
         if self.freeze_norm_stats is None:
             self.freeze_norm_stats = self.model is not None
@@ -92,8 +92,8 @@ class FineTuningArguments(TrainingArguments):
             self.warmup_ratio = 0.0  # nobody gave it
         if self.warmup_ratio and self.lr_warmup_steps:
             raise ValueError(
-                f"lr_warmup_steps={self.lr_warmup_steps} and warmup_ratio={self.warmup_ratio} say "
-                "the same; give one of them."
+                f"lr_warmup_steps={self.lr_warmup_steps} and "
+                f"warmup_ratio={self.warmup_ratio} set the same thing; give one of them."
             )
 
 
@@ -103,8 +103,8 @@ def _refuse_configuration(path: Path) -> None:
     files = {file.name for file in path.iterdir()} if path.is_dir() else set()
     if is_file or ("config.json" in files and files <= _WITHOUT_WEIGHTS):
         raise ValueError(
-            f"{path} is a configuration without weights; give config={path} to train it from "
-            "nothing, or a model with weights."
+            f"{path} is a configuration without weights; set config={path} to train it from "
+            "scratch, or give a model with weights."
         )
 
 
@@ -139,8 +139,8 @@ class StartingPoint:
         if type(self.config) not in auto_class._model_mapping:
             kind = "images" if "Image" in auto_class.__name__ else "texts"
             raise ValueError(
-                f"{self.name} is a model of type '{self.config.model_type}', and no classifier of "
-                f"{kind}; give one that {auto_class.__name__} loads."
+                f"{self.name} is a model of type '{self.config.model_type}', not a "
+                f"classifier of {kind}; give one that {auto_class.__name__} loads."
             )
         if arguments.model is not None:
             _refuse_configuration(Path(self.name))
@@ -168,7 +168,7 @@ class StartingPoint:
             if value is not None and hasattr(config, name):
                 setattr(config, name, value)
         if self._arguments.model is None:
-            self._say(f"Its weights were drawn by the seed, from the configuration {self._title}.")
+            self._say(f"Its initial weights were random, with the configuration {self._title}.")
             return self._auto_class.from_config(config, dtype=torch.float32)
         model = self._load(config, is_same=self.class_names == names)
         self._freeze(model)
@@ -196,7 +196,7 @@ class StartingPoint:
             return
         self._inside = load(kind, self.name).backbone
         self.config = copy.deepcopy(self._inside.config)
-        self._say(f"{self._title} is an explainer; the classifier inside it is what is trained.")
+        self._say(f"{self._title} is an explainer; the classifier inside it is trained.")
 
     def _load(self, config: PreTrainedConfig, *, is_same: bool) -> PreTrainedModel:
         settings = {
@@ -215,19 +215,22 @@ class StartingPoint:
         others = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]} - head
         if others:
             raise ValueError(
-                f"{self.name} has weights of another shape than the model that is to be trained "
+                f"{self.name} has weights of another shape than the new model "
                 f"({', '.join(sorted(others)[:3])}); leave out image_size."
             )
         parameters = dict(model.named_parameters())
         fresh = {key for key in info["missing_keys"] if key in parameters} - head
         if sum(parameters[key].numel() for key in fresh) * 2 > model.num_parameters():
             raise ValueError(
-                f"{self.name} holds no weights of such a classifier: it lacks "
-                f"{', '.join(sorted(fresh)[:3])} and {len(fresh)} in all; give its configuration "
-                "as config instead, to train from nothing."
+                f"{self.name} has no weights of such a classifier: it lacks "
+                f"{', '.join(sorted(fresh)[:3])} and others ({len(fresh)} in total); give "
+                "its configuration as config instead to train from scratch."
             )
         if fresh:
-            self._say(f"The checkpoint lacks {', '.join(sorted(fresh)[:3])}, drawn by the seed.")
+            self._say(
+                f"The checkpoint lacks {', '.join(sorted(fresh)[:3])}, which started with random "
+                "values."
+            )
         if not is_same or head & set(info["missing_keys"]):
             self._replace(model, head)
         return model
@@ -239,18 +242,18 @@ class StartingPoint:
         """
         if not head:
             raise ValueError(
-                f"no layer of {self.name} has one output for each class, so it can only be trained "
-                "on the classes that it has."
+                f"{self.name} has no layer with one output per class, so it can only be "
+                "trained on its own classes."
             )
         self._has_new_head = True
         for name, parameter in model.named_parameters():
             if name in head:
                 nn.init.zeros_(parameter)
         before, now = len(self.class_names), len(model.config.id2label)
-        classes = f"{before} classes of other names" if before == now else f"{before} classes"
+        classes = f"{before} classes with other names" if before == now else f"{before} classes"
         self._say(
-            f"The head ({', '.join(sorted(head))}) is new: {self._title} has {classes}, and the "
-            f"data {now}."
+            f"The head ({', '.join(sorted(head))}) is new: {self._title} has {classes}, but "
+            f"the data have {now}."
         )
 
     def _head_of(self, config: PreTrainedConfig) -> set[str]:
@@ -270,7 +273,7 @@ class StartingPoint:
         head = self._head_of(model.config)
         frozen = frozen_names(model, self._arguments.freeze, head)
         if self._has_new_head and frozen & head:
-            raise ValueError("freeze names the head, which is new and has to be learned.")
+            raise ValueError("freeze includes the head, which is new and must be trained.")
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name not in frozen)
         count = sum(p.numel() for name, p in model.named_parameters() if name in frozen)
@@ -282,7 +285,9 @@ class StartingPoint:
             if (own := list(module.parameters())) and not any(p.requires_grad for p in own)
         ]
         share = count / model.num_parameters()
-        self._say(f"{count} of its weights ({share:.0%}) stay as they are in {self._title}.")
+        self._say(
+            f"{count} of its weights ({share:.0%}) are frozen at the values of {self._title}."
+        )
 
 
 class FineTuningRecipe(TrainingRecipe):
@@ -361,9 +366,9 @@ def frozen_names(model: nn.Module, words: Sequence[str], head: set[str]) -> set[
         if not found:
             tops = sorted({name.rpartition(".")[0].split(".")[0] for name in names} - {""})
             raise ValueError(
-                f"freeze={word} names nothing of {type(model).__name__}; give {ALL_BUT_HEAD}, a "
-                f"number of layers, or the beginning of a parameter's name, such as "
-                f"{' or '.join(tops[:3])}."
+                f"freeze={word} matches nothing in {type(model).__name__}; give "
+                f"{ALL_BUT_HEAD}, a number of layers, or the beginning of a parameter's "
+                f"name, such as {' or '.join(tops[:3])}."
             )
         frozen |= found
     return frozen
@@ -377,8 +382,8 @@ def _first_layers(model: nn.Module, names: Sequence[str], count: int) -> set[str
     where, layers = next(lists, ("", ()))
     if not 1 <= count <= len(layers):
         raise ValueError(
-            f"freeze={count} is no number of layers of {type(model).__name__}, which has "
-            f"{len(layers)}."
+            f"freeze={count} is not a valid number of layers for {type(model).__name__}, "
+            f"which has {len(layers)}."
         )
     later = tuple(f"{where}.{index}." for index in range(count, len(layers)))
     own = [place for place, name in enumerate(names) if name.startswith(f"{where}.{count - 1}.")]

@@ -320,8 +320,8 @@ def draw_split(data: PictureData, arguments: Any) -> LabelledSplit:
         is_test[stratified_places(data.labels, share, generator)] = True
         is_train = ~is_test
         logger.warning(
-            "%s has no part for validation or test, so %d of its %d pictures are held out, %s of "
-            "them and a share of each class, drawn by the seed.",
+            "%s has no validation or test part, so %d of its %d pictures are held out (%s, "
+            "from every class), drawn with the seed.",
             data.name, int(is_test.sum()), len(data), f"{int(is_test.sum()) / len(data):.0%}",
         )  # fmt: skip
     validation = data.is_validation.nonzero()[:, 0]

@@ -136,10 +136,10 @@ class CompressionRecipe(BlockRecipe):
     metric_words = {
         "bits": "A weight takes {} on average",
         "bits_with_scales": "With scales and zeros it takes {}",
-        "error": "The outputs of the layers differ by {} of their size on the calibration text",
+        "error": "The outputs of the layers change by {} of their size on the calibration text",
         "bytes": "The weights take {}",
-        "share_of_16_bits": "That is {} of what they take in 16 bits each",
-        "peak_memory": "The work took {} of memory at most",
+        "share_of_16_bits": "That is {} of their size at 16 bits",
+        "peak_memory": "Peak memory was {}",
         "perplexity/before": "The perplexity on the test text was {}",
         "perplexity/after": "Now it is {}",
     }
@@ -154,15 +154,15 @@ class CompressionRecipe(BlockRecipe):
         config = load(AutoConfig, name)
         if type(config) not in AutoModelForCausalLM._model_mapping:
             raise TypeError(
-                f"{name} is a model of type '{config.model_type}', which is no decoder; give a "
-                "causal language model such as LlamaForCausalLM, Qwen2ForCausalLM or "
+                f"{name} is a model of type '{config.model_type}', which is not a decoder; "
+                "give a causal language model such as LlamaForCausalLM, Qwen2ForCausalLM or "
                 "MistralForCausalLM."
             )
         present = getattr(config, "quantization_config", None)
         if present:
             raise ValueError(
-                f"{name} is quantized already with {present.get('quant_method', 'few bits')}; give "
-                "the model as it was before."
+                f"{name} is already quantized with "
+                f"{present.get('quant_method', 'few bits')}; give the original model."
             )
         tokenizer = load_tokenizer(name)
         return self.take_model(load(AutoModelForCausalLM, name).eval(), tokenizer)
@@ -204,8 +204,8 @@ class CompressionRecipe(BlockRecipe):
         check_tokens(windows, vocab_size_of(model), str(options.calibration))
         if windows.numel() < widest[1]:
             logger.warning(
-                "The calibration text has %d tokens, fewer than the %d columns of %s, so it says "
-                "nothing of how some of them go together; give more windows, or longer ones.",
+                "The calibration text has %d tokens, fewer than the %d columns of %s, too "
+                "few to measure how the columns interact; use more windows, or longer ones.",
                 windows.numel(),
                 widest[1],
                 widest[0],
@@ -260,25 +260,26 @@ class CompressionRecipe(BlockRecipe):
                 if layer.in_features < size:
                     raise ValueError(
                         f"group_size is {size}, and {block_name}.{name} has "
-                        f"{layer.in_features} columns; give a smaller group_size."
+                        f"only {layer.in_features} columns; give a smaller group_size."
                     )
                 if layer.weight.is_meta:
                     continue
                 largest = float(layer.weight.detach().abs().max())
                 if not math.isfinite(largest):
                     raise ValueError(
-                        f"the weight of {block_name}.{name} is not finite; give a whole model."
+                        f"the weight of {block_name}.{name} is not finite; give an intact model."
                     )
                 if largest > _LARGEST_SCALE:
                     raise ValueError(
-                        f"the weight of {block_name}.{name} reaches {largest:g}, and scales are "
-                        "kept in half precision; give a model whose weights fit into it."
+                        f"the weight of {block_name}.{name} reaches {largest:g}, but scales "
+                        "are stored in half precision; give a model with smaller weights."
                     )
         narrow = [name for name, count in columns.items() if count % size]
         if narrow:
             logger.warning(
-                "group_size is %d, which does not divide the %d columns of %s and is so in %d of "
-                "%d layers; their last group is narrower, and has the mean bits of its layer.",
+                "group_size is %d, which does not divide the %d columns of %s; this affects "
+                "%d of %d layers. Their last group is narrower and has the mean bits of its "
+                "layer.",
                 size,
                 columns[narrow[0]],
                 narrow[0],
@@ -434,9 +435,9 @@ class CompressionRecipe(BlockRecipe):
     def card_facts(self) -> Facts:
         options = self.arguments
         return Facts(
-            summary=f"{Path(options.model).name} in {options.bits} bits a weight on average, by "
-            f"`salhub compress {self.name}`. Import salhub before the model is loaded: it makes "
-            "transformers know the packed weights, and without it loading fails.",
+            summary=f"{Path(options.model).name} at {options.bits} bits per weight on average, "
+            f"made by `salhub compress {self.name}`. Import salhub before you load the model: it "
+            "registers the packed weights with transformers, and without it loading fails.",
             example=_USAGE,
             pipeline_tag="text-generation",
             base_model=self.base_model,

@@ -129,4 +129,4 @@ def _first_error(folder: Path, code: int) -> str:
     found = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
     if found:
         return found[0].read_text(encoding="utf-8")
-    return f"a process of the run ended with code {code} and said nothing."
+    return f"a process of the run ended with code {code} and no message."

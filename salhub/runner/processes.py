@@ -37,8 +37,8 @@ def check_processes(accelerator: Accelerator) -> None:
     count, wanted = accelerator.num_processes, os.environ.get(EXPECTED_PROCESSES)
     if wanted is not None and int(wanted) != count:
         raise RuntimeError(
-            f"{wanted} processes were asked for and {count} work together; start them with "
-            "salhub's --nproc, with torchrun, or on GPUs with accelerate launch."
+            f"{wanted} processes were requested, but only {count} work together; start them "
+            "with --nproc of salhub, with torchrun, or on GPUs with accelerate launch."
         )
     if count > 1 and accelerator.is_main_process:
         sys.stderr.write(f"{count} processes on {accelerator.device.type}\n")
@@ -53,8 +53,9 @@ def check_settled(precision: str) -> None:
     settled = AcceleratorState._shared_state.get("_mixed_precision", precision)
     if settled != precision:
         raise ValueError(
-            f"mixed_precision={precision} cannot be had here, as an Accelerator of this process "
-            f"was made with mixed_precision={settled}; start the run in a process of its own."
+            f"mixed_precision={precision} is not possible here, because this process already "
+            f"has an Accelerator with mixed_precision={settled}; start the run in its own "
+            "process."
         )
 
 
@@ -66,8 +67,8 @@ def check_precision(precision: str, accelerator: Accelerator) -> None:
     """
     if precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError(
-            "mixed_precision=fp16 needs a GPU, and this run is on the CPU, which would compute in "
-            "float32; use mixed_precision=bf16, or leave it out."
+            "mixed_precision=fp16 needs a GPU, but this run is on the CPU, which would "
+            "compute in float32; use mixed_precision=bf16, or leave it out."
         )
 
 
@@ -88,7 +89,7 @@ def copy_from_main(model: nn.Module, accelerator: Accelerator) -> None:
 
 def _in_pieces(kind: DistributedType) -> str:
     return (
-        f"Accelerate is configured for {kind.value}, which splits the weights over processes, and "
-        "recipes need them whole; configure several GPUs without it (accelerate launch "
-        "--multi_gpu), or start with --nproc."
+        f"Accelerate is configured for {kind.value}, which splits the weights over "
+        "processes, but recipes need all weights in every process; configure several GPUs "
+        "without it (accelerate launch --multi_gpu), or start with --nproc."
     )

@@ -153,7 +153,7 @@ class Recipe(ABC):
         Raises:
             NotImplementedError: Unless the recipe has `chooses_settings`.
         """
-        raise NotImplementedError(f"the recipe '{cls.name}' cannot say which run is best.")
+        raise NotImplementedError(f"the recipe '{cls.name}' cannot choose the best run.")
 
     def card_facts(self) -> Facts:
         """What the card says beside numbers and options; asked for after `evaluate`."""
@@ -272,8 +272,8 @@ class TrainingRecipe(Recipe):
         is_wanted = arguments.validation_steps or arguments.keep_best
         if is_wanted and type(self).validate is TrainingRecipe.validate:
             raise ValueError(
-                f"The recipe '{self.name}' measures nothing while it trains; leave out "
-                "validation_steps and keep_best."
+                f"The recipe '{self.name}' does not measure anything during training; leave "
+                "out validation_steps and keep_best."
             )
 
     def check_built(self) -> None:
@@ -281,8 +281,8 @@ class TrainingRecipe(Recipe):
             not self.can_validate()
         ):
             raise ValueError(
-                f"The recipe '{self.name}' has nothing held out to measure on with these options; "
-                "hold something out, or leave out validation_steps and keep_best."
+                f"With these options, the recipe '{self.name}' has no held-out data to "
+                "measure; hold something out, or leave out validation_steps and keep_best."
             )
 
     @abstractmethod

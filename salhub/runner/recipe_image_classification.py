@@ -133,7 +133,8 @@ class ImageClassificationRecipe(FineTuningRecipe, PictureTrainingRecipe):
                 raise
         size = getattr(self.start.config, "image_size", None) or 224
         logger.warning(
-            "%s has no image processor; pictures are resized to %d x %d and normalised to -1 to 1.",
+            "%s has no image processor; pictures are resized to %d x %d and normalized to "
+            "-1 to 1.",
             Path(name).name, size, size,
         )  # fmt: skip
         return ViTImageProcessor(size={"height": size, "width": size})

@@ -118,7 +118,7 @@ class TextClassificationRecipe(FineTuningRecipe):
         tokenizer = load_tokenizer(self.arguments.tokenizer or self.start.name)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-            logger.warning("Texts are filled up with '%s'.", tokenizer.pad_token)
+            logger.warning("Texts are padded with '%s'.", tokenizer.pad_token)
         return tokenizer
 
     def build_model(self) -> nn.Module:
@@ -233,8 +233,8 @@ def draw_text_split(texts: LabelledTexts, arguments: Any) -> LabelledSplit:
         test = stratified_places(labels, share, generator_of(arguments.seed, _HELD_OUT))
         train = train[~torch.isin(train, test)]
         logger.warning(
-            "%s has no part for validation or test, so %d of its %d texts are held out, %s of "
-            "them and a share of each class, drawn by the seed.",
+            "%s has no validation or test part, so %d of its %d texts are held out (%s, "
+            "from every class), drawn with the seed.",
             texts.name, len(test), len(texts), f"{len(test) / len(texts):.0%}",
         )  # fmt: skip
     if getattr(arguments, "keep_best", False) and not len(validation):
@@ -243,15 +243,16 @@ def draw_text_split(texts: LabelledTexts, arguments: Any) -> LabelledSplit:
         train = train[~torch.isin(train, validation)]
     if num_test and len(test):
         raise ValueError(
-            f"{texts.name} has a part with {len(test)} texts to measure on, and num_test_texts "
-            f"asks for {num_test} others; leave num_test_texts out, or give data without parts."
+            f"{texts.name} already has a test part with {len(test)} texts, but "
+            f"num_test_texts asks for {num_test} others; leave num_test_texts out, or give "
+            "data without parts."
         )
     if num_test or num_train:
         wanted = num_train or max(len(train) - num_test, 1)
         if wanted + num_test > len(train):
             raise ValueError(
-                f"{texts.name} has {len(train)} texts to train on, fewer than the {wanted} to "
-                f"learn and {num_test} to measure; ask for fewer."
+                f"{texts.name} has {len(train)} training texts, fewer than the {wanted} for "
+                f"training and {num_test} for testing that you asked for; ask for fewer."
             )
         order = train[torch.randperm(len(train), generator=generator_of(arguments.seed, _DRAWN))]
         train = order[num_test : num_test + wanted].sort().values

@@ -264,7 +264,7 @@ class Run:
             or is_of_a_run(name)
             or is_taken(self.folder, self.folder / name)
         ):
-            raise ValueError(f"A snapshot is called by the name of a new folder, got {name!r}.")
+            raise ValueError(f"A snapshot needs the name of a new folder, got {name!r}.")
         self.accelerator.wait_for_everyone()  # before there is such a folder
         results = Results(self.results.model, self.results.command, self.results.seed)
         with measured(results), evaluation_mode(model):
@@ -290,8 +290,8 @@ class Run:
         except Exception:
             if self.accelerator.is_main_process:
                 logger.warning(
-                    "The model is saved in %s, but could not be measured; go on from there with "
-                    "resume_from_checkpoint=latest.",
+                    "The model is saved in %s, but could not be measured; to try again, "
+                    "resume with resume_from_checkpoint=latest.",
                     folder,
                 )
             raise
@@ -356,11 +356,11 @@ def _results_of(folder: Path, arguments: RunArguments, accelerator: Accelerator)
     """What a finished run has measured."""
     if arguments.push_to_hub:
         raise ValueError(
-            f"the run in {arguments.output_dir} is finished; put it on the Hub with: salhub push "
-            f"{arguments.output_dir} {arguments.hub_model_id}"
+            f"the run in {arguments.output_dir} is finished; push it to the Hub with: salhub "
+            f"push {arguments.output_dir} {arguments.hub_model_id}"
         )
     if accelerator.is_main_process:
-        logger.warning("The run in %s is finished already; its results are those given.", folder)
+        logger.warning("The run in %s is already finished; these are its results.", folder)
         remove_blocks(folder)  # where it was killed between its results and this
     accelerator.end_training()
     return Results.load(folder / RESULTS_NAME)

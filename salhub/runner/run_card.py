@@ -13,12 +13,12 @@ from salhub.runner.summary import held_out_words, times_last
 if TYPE_CHECKING:
     from salhub.runner.recipe import Recipe
 
-_CURVES = "The course of the training. Every point is the mean of the steps since the last one."
+_CURVES = "Training curves. Each point is the mean of the steps since the previous one."
 _CHOSEN = (
-    "The weights are those of the best measurement on what was held out while it was trained; "
-    "numbers measured on the same data flatter them."
+    "The weights are those of the best measurement on held-out data during training; "
+    "numbers on the same data are too optimistic."
 )
-_HELD_OUT = " What was held out was measured by itself, and not learned."
+_HELD_OUT = " Held-out data were measured separately and not used for training."
 
 
 def run_card(recipe: "Recipe", results: Results, folder: Path, snapshot: str = "") -> str:

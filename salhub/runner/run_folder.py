@@ -96,24 +96,24 @@ def check_unused(folder: Path, *, overwrite: bool) -> None:
             file.
     """
     if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"output_dir={folder} is a file; give the name of a folder.")
+        raise FileExistsError(f"output_dir={folder} is a file; give a folder.")
     if overwrite:
         return
     if any((folder / name).exists() for name in (OPTIONS_NAME, RESULTS_NAME)):
         raise FileExistsError(
-            f"{folder} holds a run already; go on with resume_from_checkpoint=latest, replace it "
-            "with overwrite=true, or choose another output_dir."
+            f"{folder} already has a run; resume it with resume_from_checkpoint=latest, "
+            "replace it with overwrite=true, or choose another output_dir."
         )
     if (folder / "config.json").exists() or any(folder.glob("*.safetensors")):
         raise FileExistsError(
-            f"{folder} holds a model that no run has written there; choose another output_dir, or "
+            f"{folder} has a model that was not made by a run; choose another output_dir, or "
             "replace it with overwrite=true."
         )
     found = sorted(path.name for path in folder.glob("*") if is_of_a_run(path.name))
     if found:
         raise FileExistsError(
-            f"{folder} holds {', '.join(found)}, which a run would replace or remove; choose "
-            "another output_dir, or replace what is there with overwrite=true."
+            f"{folder} has {', '.join(found)}, which a run would replace or remove; choose "
+            "another output_dir, or allow it with overwrite=true."
         )
 
 
@@ -245,8 +245,8 @@ def fill_from(
         for path in scratch.iterdir():
             if path.is_dir() and is_taken(of_run, folder / path.name):
                 raise FileExistsError(
-                    f"{folder / path.name} is a folder that this run has not written; move it "
-                    "away, and go on with resume_from_checkpoint=latest."
+                    f"{folder / path.name} is a folder that this run did not create; move it "
+                    "away, and resume with resume_from_checkpoint=latest."
                 )
         files = [path for path in scratch.rglob("*") if path.is_file()]
         # Before they are there: a run that is killed meanwhile has to know them as its own.
@@ -293,12 +293,12 @@ def check_output(arguments: Any, sources: Mapping[str, str]) -> None:
             inside = place.relative_to(home).parts if place.is_relative_to(home) else ()
             if is_folder:
                 raise ValueError(
-                    f"output_dir is the folder of {name}={one}, whose files would be lost; choose "
-                    "another output_dir."
+                    f"output_dir is the folder of {name}={one}, and its files would be lost; "
+                    "choose another output_dir."
                 )
             if inside and is_of_a_run(inside[0]):
                 raise ValueError(
-                    f"{name}={one} would be lost, as a run has a {inside[0]} of its own in "
+                    f"{name}={one} would be lost, because a run saves its own {inside[0]} in "
                     "output_dir; choose another output_dir."
                 )
 
@@ -321,7 +321,7 @@ def _read_json(path: Path, kind: type) -> Any:
         content = None
     if isinstance(content, kind):
         return content
-    logger.warning("%s is damaged, and passed over.", path)
+    logger.warning("%s is damaged and was skipped.", path)
     return kind()
 
 
@@ -330,13 +330,13 @@ def _check_options(
 ) -> None:
     if not path.is_file():
         raise ValueError(
-            f"{path.parent} has checkpoints or results and no {OPTIONS_NAME}, so it is not known "
-            "what run they are of; start anew with overwrite=true."
+            f"{path.parent} has checkpoints or results but no {OPTIONS_NAME}, so their run "
+            "is unknown; start again with overwrite=true."
         )
     before = _read_json(path, dict)
     if not before:
         raise ValueError(
-            f"{path} is damaged, so it is not known what run is in {path.parent}; start anew with "
+            f"{path} is damaged, so the run in {path.parent} is unknown; start again with "
             "overwrite=true, or choose another output_dir."
         )
     if defaults is not None:
@@ -345,22 +345,23 @@ def _check_options(
     names = [{n for n in one if not n.endswith(SUFFIX)} for one in (before, options)]
     if names[0] != names[1]:
         raise ValueError(
-            f"the run in {path.parent} was begun by a version of salhub with other options, and "
-            "this one cannot go on with it; start anew with overwrite=true."
+            f"the run in {path.parent} was started by another version of salhub with other "
+            "options and cannot be resumed; start again with overwrite=true."
         )
     for name in sorted(before.keys() | options.keys()):
         if before.get(name) != options.get(name):
             raise ValueError(
-                f"the run in {path.parent} {_difference(name, before.get(name), options.get(name))}"
-                ", or start anew with overwrite=true instead of resume_from_checkpoint."
+                f"the run in {path.parent} "
+                f"{_difference(name, before.get(name), options.get(name))}, or start again "
+                "with overwrite=true instead of resume_from_checkpoint."
             )
 
 
 def _difference(name: str, before: Any, now: Any) -> str:
     if not name.endswith(SUFFIX):
-        return f"has {name}={before!r} and cannot go on with {now!r}; give the same"
+        return f"has {name}={before!r} and cannot be resumed with {now!r}; give the same"
     option = name.removesuffix(SUFFIX)
     return (
-        f"began with another content of its {option} (sha256 {before or 'none'}) than there is now "
-        f"({now or 'none'}); give the {option} that it began with"
+        f"started with other contents of its {option} (sha256 {before or 'none'}) than now "
+        f"({now or 'none'}); give the original {option}"
     )

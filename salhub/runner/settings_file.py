@@ -81,7 +81,9 @@ def beside_file(
         if Path(place).is_absolute() or not beside.exists():
             return place
         if Path(place).exists() and not beside.samefile(place):
-            logger.warning("Of two files called %s, that beside %s is taken.", place, file)
+            logger.warning(
+                "There are two files called %s; the one next to %s is used.", place, file
+            )
         return str(beside)
 
     return _with_places(settings, sources, found)

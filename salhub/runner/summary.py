@@ -81,8 +81,8 @@ def _best(results: Results) -> Iterator[str]:
     step = results.data.get("best_step")
     if step is not None:
         yield (
-            f"The model is that of step {step:,}, the best on what was held out; numbers of the "
-            "same data flatter it."
+            f"The model is from step {step:,}, the best on held-out data; numbers on the "
+            "same data are too optimistic."
         )
 
 

@@ -87,8 +87,8 @@ def check_trackers(names: list[str]) -> None:
     for name in names:
         if name not in known:
             raise ValueError(
-                f"report_to must name trackers of {', '.join(known)}, got {name!r}."
-                f"{did_you_mean(name, known)}"
+                f"report_to must be among {', '.join(known)}, got "
+                f"{name!r}.{did_you_mean(name, known)}"
             )
         if name not in available:
             raise MissingExtraError(

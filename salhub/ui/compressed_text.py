@@ -47,7 +47,9 @@ class Writing(Tab):
         shown = f'<div style="{_SIDE_BY_SIDE}">{columns}</div>'
         first = [*results[0][1].notes]
         if page.full is None:
-            first.append("The model that it was made of is not here, so it writes alone.")
+            first.append(
+                "The original model is not available here, so only the compressed model writes."
+            )
         return {"written": {"value": shown}, "notes": notes(first)}
 
 
@@ -79,7 +81,7 @@ class Numbers(Tab):
         page = self.page
         sizes, results = page.sizes, page.results
         shown = [Fact(f"{sizes['total'] / 1e6:.2f} MB", "weights on disk", page.size_words)]
-        note = "Its perplexity was not measured yet; salhub evaluate does."
+        note = "Its perplexity has not been measured yet; run salhub evaluate."
         if results is not None:
             metrics = {one.name: one for one in results.metrics}
             found = next((metrics[name] for name in _PERPLEXITY if name in metrics), None)
@@ -91,7 +93,7 @@ class Numbers(Tab):
             name = next((name for name in _ALL_BITS if name in metrics), None)
             if name is not None:
                 bits = f"{metrics[name].value:.3f}"
-                shown.append(Fact(bits, "bits a packed weight", _ALL_BITS[name]))
+                shown.append(Fact(bits, "bits per packed weight", _ALL_BITS[name]))
         parts = {
             "linears": page.linears_words,
             "scales": "scales, zeros and means",
@@ -188,7 +190,7 @@ class CompressedTextPage(TextGenerationPage):
         if self.full is None:
             return self.bits_title
         plain = 2 * sum(one.numel() for one in self.full.model.parameters())
-        return f"{plain / 1e6:.2f} MB with 16 bits a weight"
+        return f"{plain / 1e6:.2f} MB at 16 bits per weight"
 
 
 def figure(words: str, picture: Image.Image) -> str:

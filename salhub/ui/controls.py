@@ -24,7 +24,7 @@ MAX_SIDE = 1024
 # Pictures from phones are 3 to 12 MB; what is larger is refused before it is read.
 MAX_FILE_BYTES = 32 * 1024 * 1024
 _ENDPOINT_INPUTS = {str: gr.Textbox, int: gr.Number, float: gr.Number, bool: gr.Checkbox}
-NO_PICTURE = "There is no picture yet; choose or drop one, or take a sample."
+NO_PICTURE = "There is no picture yet; upload one or choose a sample."
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,11 @@ class UploadedPicture:
         except OSError:
             is_here = False
         if not is_here:
-            raise ValueError(f"'{self.name}' is no longer on the server; send it again.")
+            raise ValueError(f"'{self.name}' is no longer on the server; upload it again.")
         if size > MAX_FILE_BYTES:
             raise ValueError(
-                f"'{self.name}' has {size / 2**20:.0f} MB; at most {MAX_FILE_BYTES / 2**20:.0f} MB "
-                "are read: save a smaller version."
+                f"'{self.name}' has {size / 2**20:.0f} MB; the limit is "
+                f"{MAX_FILE_BYTES / 2**20:.0f} MB: save a smaller version."
             )
         return data
 
@@ -209,7 +209,7 @@ class Slider(gr.Slider):
         """
         if not self.minimum <= number(str(self.label), value) <= self.maximum:
             raise ValueError(
-                f"{self.label} goes from {self.minimum} to {self.maximum}, got {value}."
+                f"{self.label} must be from {self.minimum} to {self.maximum}, got {value}."
             )
 
 

@@ -31,11 +31,11 @@ class UploadedFilm:
             ValueError: It is gone, or too large for a page.
         """
         if not self.path.is_file():
-            raise ValueError(f"'{self.name}' is no longer on the server; send it again.")
+            raise ValueError(f"'{self.name}' is no longer on the server; upload it again.")
         size = self.path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise ValueError(
-                f"'{self.name}' has {size / 2**20:.0f} MB; a page takes at most "
+                f"'{self.name}' has {size / 2**20:.0f} MB; this page accepts at most "
                 f"{MAX_FILE_BYTES / 2**20:.0f} MB. Use salhub on your own machine."
             )
         return self.path

@@ -77,7 +77,9 @@ def build_page(name: str | os.PathLike, classifier: str | os.PathLike | None = N
         classifier = os.fspath(classifier)
         kind = pipeline_class_of(entry, full_name)
         if "classifier" not in setting_names(entry, kind)[0]:
-            raise ValueError(f"The method '{entry.name}' explains no classifier; leave it out.")
+            raise ValueError(
+                f"The method '{entry.name}' does not explain classifiers; leave classifier out."
+            )
     page = page_class(full_name, entry)
     if page is None:
         pipeline_class_of(entry, full_name)

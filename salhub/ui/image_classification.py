@@ -32,7 +32,7 @@ class ImageClassificationPage(PicturePage):
     def main_controls(self) -> dict[str, Component]:
         """Build the number of classes."""
         most = min(20, max(2, len(self.pipeline.class_names)))
-        number = slider(1, most, min(5, most), step=1, label="Classes to name")
+        number = slider(1, most, min(5, most), step=1, label="Number of classes")
         return {"top_k": number}
 
     def panes(self) -> dict[str, Component]:

@@ -131,9 +131,9 @@ class ImageSaliencyPage(PicturePage):
     def setting_controls(self) -> dict[str, Component]:
         """Build the controls in the accordion, by the name they have in a query."""
         colors = [("automatic", ""), *((name, name) for name in COLORMAPS)]
-        fits = [("Whole", FITS[0]), ("Cut at its edges, as for the measured numbers", FITS[1])]
+        fits = [("Whole", FITS[0]), ("Cropped at its edges, as in the evaluation", FITS[1])]
         return {
-            "fit": Dropdown(fits, value=FITS[0], label="The network sees the picture"),
+            "fit": Dropdown(fits, value=FITS[0], label="Picture as the network sees it"),
             "opacity": slider(0, 1, 0.6, step=0.05, label="Strength of the colours"),
             "colors": Dropdown(colors, value="", label="Colours"),
         }
@@ -164,9 +164,7 @@ class ImageSaliencyPage(PicturePage):
         """Answer a program as the page answers a visitor."""
         text = str(class_label or "").strip()
         if len(text) > _LONGEST_CLASS:
-            raise ValueError(
-                f"No class has a name of {len(text)} letters; give a name or an index."
-            )
+            raise ValueError(f"No class name has {len(text)} letters; give a name or an index.")
         index = self.pipeline.class_index(text) if text else None
         query = Query.of_upload(picture, index, settings)
         result, _ = self.timed_explain(query)

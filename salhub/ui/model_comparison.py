@@ -99,8 +99,8 @@ def load_other(name: str, method: str) -> ImageSaliencyPipeline:
         return pipeline(canonical_name(text))
     if not _HUB_NAME.fullmatch(text) or Path(text).exists():
         raise ValueError(
-            f"'{text}' names no model; choose one of the list, or write the name of an image "
-            "classifier on the Hub as ORG/NAME."
+            f"'{text}' is not a model; choose one from the list, or type the name of an "
+            "image classifier on the Hub as ORG/NAME."
         )
     return _load_classifier(text, method)
 
@@ -111,8 +111,8 @@ def _load_classifier(name: str, method: str) -> ImageSaliencyPipeline:
         return pipeline(method, classifier=name, token=False, **_require_small(name))
     except OSError as error:
         raise ValueError(
-            f"The image classifier '{name}' could not be loaded from the Hub; check its name, and "
-            "that this computer is connected."
+            f"The image classifier '{name}' could not be loaded from the Hub; check its name "
+            "and the internet connection."
         ) from error
 
 
@@ -128,7 +128,7 @@ def _require_small(name: str) -> dict[str, bool]:
         raise
     except Exception as error:
         # The Hub cannot be asked, so nothing may be fetched; what is already here still serves.
-        logger.info("The Hub did not tell the size of '%s': %s", name, error)
+        logger.info("The Hub did not report the size of '%s': %s", name, error)
         return {"local_files_only": True}
     sizes = dict.fromkeys(_LOADED_FORMATS, 0)
     for file in files:
@@ -138,8 +138,8 @@ def _require_small(name: str) -> dict[str, bool]:
     largest = max(sizes.values())
     if largest > MAX_MODEL_BYTES:
         raise ValueError(
-            f"The image classifier '{name}' has {largest / 1e6:.0f} MB of weights; at most "
-            f"{MAX_MODEL_BYTES / 1e6:.0f} MB are loaded here: choose a smaller one."
+            f"The image classifier '{name}' has {largest / 1e6:.0f} MB of weights; the limit "
+            f"on this page is {MAX_MODEL_BYTES / 1e6:.0f} MB: choose a smaller one."
         )
     return {}
 
@@ -164,9 +164,9 @@ def _reading(mine: ImageSaliencyResult, theirs: ImageSaliencyResult) -> str:
     if mine.label != theirs.label:
         return (
             f"The other classifier has no class '{mine.label}', so its own answer "
-            f"'{theirs.label}' is explained; the maps show what each one looks at."
+            f"'{theirs.label}' is explained; each map shows what that model looks at."
         )
-    return f"Both maps explain '{mine.label}', so they differ in what each model finds telling."
+    return f"Both maps explain '{mine.label}', so you can compare what each model relies on."
 
 
 def _facts(mine: ImageSaliencyResult, theirs: ImageSaliencyResult) -> list[Fact]:
@@ -174,7 +174,11 @@ def _facts(mine: ImageSaliencyResult, theirs: ImageSaliencyResult) -> list[Fact]
     rho = float(rank_correlation(*maps))
     found = "none" if rho != rho else f"{rho:.2f}"
     return [
-        Fact(found, "Agreement", "rank correlation of the maps; 1 means the same order of places"),
+        Fact(
+            found,
+            "Agreement",
+            "rank correlation of the maps; 1 means the same ranking of all areas",
+        ),
         *(
             Fact(_score(result), name, f"gives '{result.label}'")
             for name, result in (("This model", mine), ("The other model", theirs))

@@ -38,10 +38,10 @@ Contents = dict[str, dict[str, Any]]
 State = dict[str, Any]
 
 OUR_FAULT = (
-    "This went wrong on our side, and it has been written to the log; try another input or other "
-    "settings."
+    "Something went wrong on the server, and the error was logged; try another input or "
+    "other settings."
 )
-FORGOTTEN = "The server has forgotten what this page shows; load the page again."
+FORGOTTEN = "This page has expired; reload it."
 # Seconds between looks for old files, and seconds that they are kept.
 _KEEP_FILES = (60 * 60, 2 * 60 * 60)
 
@@ -409,7 +409,7 @@ class Page(View):
             value = given[name]
             if value not in options and not getattr(control, "allow_custom_value", False):
                 raise ValueError(
-                    f"There is no '{str(value)[:60]}' to choose as {control.label}; choose one of "
+                    f"{control.label} has no option '{str(value)[:60]}'; choose one of "
                     f"{', '.join(map(str, options))}.{did_you_mean(str(value), map(str, options))}"
                 )
 

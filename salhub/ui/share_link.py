@@ -120,8 +120,8 @@ def _kept_picture(name: str) -> UploadedPicture:
     path = Path(get_upload_folder()) / name
     if not _KEPT_PICTURE.fullmatch(name) or not _is_file(path):
         raise ValueError(
-            "The picture of this link is no longer here, pictures are deleted after some hours; "
-            "choose one, or take a sample."
+            "The picture of this link has been deleted, as pictures are after some hours; "
+            "upload it again or choose a sample."
         )
     return UploadedPicture(path, path.name)
 
@@ -139,7 +139,7 @@ def _short(text: str) -> str:
 
 def _class(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < _MOST_DIGITS):
-        raise ValueError(f"The link names the class '{_short(text)}'; classes are numbers there.")
+        raise ValueError(f"The link has the class '{_short(text)}', but it must be a number.")
     return int(text)
 
 
@@ -156,8 +156,8 @@ def _value(control: Component, text: str, is_checked_later: bool) -> Any:
     if is_checked_later or text in options or getattr(control, "allow_custom_value", False):
         return text
     raise ValueError(
-        f"The link asks for '{_short(text)}' as {control.label}, which there is not."
-        f"{did_you_mean(_short(text), map(str, options))}"
+        f"The link sets {control.label} to '{_short(text)}', which does not "
+        f"exist.{did_you_mean(_short(text), map(str, options))}"
     )
 
 
@@ -168,7 +168,7 @@ def _number(control: gr.Slider, text: str) -> float:
         value = float("nan")
     if not control.minimum <= value <= control.maximum:
         raise ValueError(
-            f"The link asks for {_short(text)} as {control.label}; it goes from "
+            f"The link sets {control.label} to {_short(text)}, but it must be from "
             f"{control.minimum} to {control.maximum}."
         )
     return value

@@ -46,15 +46,15 @@ class TextGenerationPage(TextPage):
         return {
             "temperature": slider(
                 0, 2, 0.8, step=0.1, label="Temperature",
-                info="0 takes the likeliest token each time.",
+                info="0 always takes the most likely token.",
             ),
-            "seed": slider(0, 99, 0, step=1, label="Seed", info="Another one draws another text."),
+            "seed": slider(0, 99, 0, step=1, label="Seed", info="Another seed gives another text."),
         }  # fmt: skip
 
     def setting_controls(self) -> dict[str, Component]:
         """Build the length."""
         first = min(_FIRST_TOKENS, self.most_tokens)
-        label = "Tokens to write"
+        label = "Number of new tokens"
         return {"max_new_tokens": slider(1, self.most_tokens, first, step=1, label=label)}
 
     def panes(self) -> dict[str, Component]:

@@ -60,11 +60,11 @@ class TextPage(Page):
         """
         text = state["text"]
         if not isinstance(text, str) or not text.strip():
-            raise ValueError("There is no text; write or paste one.")
+            raise ValueError("There is no text yet; type or paste one.")
         if len(text) > self.most_characters:
             raise ValueError(
-                f"The text has {len(text)} characters, and at most {self.most_characters} are read "
-                "here; salhub run takes more."
+                f"The text has {len(text)} characters, but the limit on this page is "
+                f"{self.most_characters}; use salhub run for longer texts."
             )
         whole_text(text, "The text")
         return state

@@ -33,7 +33,7 @@ def bars(items: Sequence[tuple[str, float]], *, size: tuple[int, int] = (360, 36
         (360, 360)
     """
     if not items:
-        raise ValueError("There is no bar to draw.")
+        raise ValueError("There are no bars to draw.")
     for label, share in items:
         if not 0 <= share <= 1:
             raise ValueError(f"The share of '{label}' must be in [0, 1], got {share}.")

@@ -66,8 +66,8 @@ def colorize(values: np.ndarray, name: str = SEQUENTIAL) -> np.ndarray:
     if not ((values >= 0) & (values <= 1)).all():
         raise ValueError(
             f"Values to colour must be in [0, 1], got {np.nanmin(values):.4g} to "
-            f"{np.nanmax(values):.4g}{' and NaN' if np.isnan(values).any() else ''}; "
-            "bring them there with salhub.viz.to_unit_range."
+            f"{np.nanmax(values):.4g}{' and NaN' if np.isnan(values).any() else ''}; scale "
+            "them with salhub.viz.to_unit_range."
         )
     return table[np.rint(values * 255).astype(np.intp)]
 

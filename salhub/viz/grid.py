@@ -65,7 +65,7 @@ def picture_grid(
     if not rows or not all(pictures for _, pictures in rows):
         raise ValueError("A grid needs at least one row, and a picture in each.")
     if len(sizes) > 1:
-        raise ValueError(f"The pictures of a grid must have one size, got {sorted(sizes)}.")
+        raise ValueError(f"The pictures of a grid must have the same size, got {sorted(sizes)}.")
     room = _caption_room([caption for caption, _ in rows])
     lines = [line for row in rows for line in _lines(*row, room, side, columns)]
     width, height = lines[0].pictures[0].size

@@ -44,7 +44,7 @@ def to_unit_range(saliency: np.ndarray, percentile: float = TOP_PERCENTILE) -> n
     """
     saliency = np.asarray(saliency, dtype=np.float64)
     if not np.isfinite(saliency).all():
-        raise ValueError("The map holds NaN or infinite values and cannot be drawn.")
+        raise ValueError("The map contains NaN or infinite values and cannot be drawn.")
     if not 0 < percentile <= 100:
         raise ValueError(f"percentile must be in (0, 100], got {percentile}.")
     sizes = np.abs(saliency[saliency != 0])
@@ -139,7 +139,7 @@ def overlay(
 def _checked_map(saliency: np.ndarray) -> np.ndarray:
     saliency = np.asarray(saliency)
     if saliency.ndim != 2 or saliency.size == 0:
-        raise ValueError(f"A map to draw has shape (height, width), got {saliency.shape}.")
+        raise ValueError(f"A map must have shape (height, width), got {saliency.shape}.")
     return saliency
 
 

@@ -59,7 +59,7 @@ class TestCifarResNet(SavingTester, BatchTester):
             ({"pixel_values": pixels[0]}, ValueError, size + r"\(3, 9, 9\)"),
             ({"pixel_values": pixels[:, :1]}, ValueError, size + r"\(3, 1, 9, 9\)"),
             ({"pixel_values": pixels[..., :8]}, ValueError, size),
-            ({"pixel_values": pixels.byte()}, TypeError, "normalised, got torch.uint8; prepare"),
+            ({"pixel_values": pixels.byte()}, TypeError, "normalized, got torch.uint8; prepare"),
             ({"labels": torch.zeros(2, dtype=torch.int64)}, ValueError, r"\(3,\), .*got \(2,\)"),
             ({"labels": torch.zeros(3)}, TypeError, "int64, got torch.float32"),
             ({"labels": torch.zeros(3, 5)}, TypeError, "one-hot"),

@@ -78,8 +78,12 @@ class TestConditionalUNet(SavingTester, BatchTester):
             ({"timestep": step - 1}, ValueError, "got -1 to 18"),
             ({"class_labels": label + 1}, ValueError, r"in \[0, 3\), or 3 for no class, got 1 to"),
             ({"class_labels": -label}, ValueError, "got -3 to 0"),
-            ({"class_labels": label[:1]}, ValueError, "one a picture"),
-            ({"guidance_scale": 1.0}, ValueError, "null class 3, and guidance needs a real class"),
+            ({"class_labels": label[:1]}, ValueError, "one per picture, got"),
+            (
+                {"guidance_scale": 1.0},
+                ValueError,
+                "contains the null class 3, but guidance needs a real",
+            ),
             ({"guidance_scale": -1.0, "class_labels": real}, ValueError, "at least 0, got -1"),
             ({"guidance_scale": math.nan, "class_labels": real}, ValueError, "got nan"),
         ]
@@ -224,7 +228,7 @@ def test_a_schedule_first_used_under_inference_mode_serves_training():
         ((2, 1, 4, 5), [0, 1], ValueError, r"noise must have the pictures' shape"),
         ((2, 1, 4, 4), [0, 20], ValueError, r"timestep must be in \[0, 20\), got 0 to 20"),
         ((2, 1, 4, 4), [-1, -1], ValueError, "got -1"),
-        ((2, 1, 4, 4), [1], ValueError, r"shape \(2,\), one a picture"),
+        ((2, 1, 4, 4), [1], ValueError, r"shape \(2,\), one per picture, got"),
         ((2, 1, 4, 4), [0.5, 1.0], TypeError, "timestep must be int64"),
     ],
 )
@@ -352,9 +356,9 @@ def test_half_precision_samples_in_float32(capsys):
 @pytest.mark.parametrize(
     ("labels", "settings", "error", "sentence"),
     [
-        ([3], {}, ValueError, "null class 3, and guidance needs a real class"),
+        ([3], {}, ValueError, "contains the null class 3, but guidance needs a real"),
         ([4], {"guidance_scale": 0}, ValueError, r"in \[0, 3\), or 3 for no class, got 4"),
-        ([[0]], {}, ValueError, r"shape \(B,\), one class a picture, got \(1, 1\)"),
+        ([[0]], {}, ValueError, r"one class per picture, got \(1, 1\)\."),
         ([], {}, ValueError, r"got \(0,\)"),
         ([0.0], {}, TypeError, "class_labels must be int64"),
         ([0], {"num_steps": 0}, ValueError, "whole number from 1 to 20, got 0"),
@@ -411,9 +415,12 @@ def test_it_learns_one_picture_a_class():
     [
         ({"image_size": 18}, "divisible by 4 for 3 levels, got 18"),
         ({"base_channels": 18}, "multiple of 4, got 18"),
-        ({"channel_multipliers": []}, "one number a level"),
+        (
+            {"channel_multipliers": []},
+            "channel_multipliers must have one number per level, got none",
+        ),
         ({"channel_multipliers": [1, 0]}, "channel_multipliers must all be at least 1"),
-        ({"attention_resolutions": [5]}, r"those of the levels, \[16, 8, 4\], got \[5\]"),
+        ({"attention_resolutions": [5]}, r"resolutions of the levels, \[16, 8, 4\], got \[5\]\."),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
         ({"num_classes": 0}, "num_classes must be at least 1"),
         ({"num_train_timesteps": 0}, "num_train_timesteps must be at least 1"),

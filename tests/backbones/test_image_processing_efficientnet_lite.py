@@ -195,9 +195,11 @@ def test_bad_settings_are_refused_early_and_late(processor, settings, error, sen
 
 
 def test_bad_pictures_and_contradictions_are_refused(processor):
-    with pytest.raises(ValueError, match="pictures in \\[0, 1\\] are recognised"):
+    with pytest.raises(ValueError, match="detects pictures in \\[0, 1\\]"):
         processor("sample:cat", do_rescale=False)
-    with pytest.raises(ValueError, match="normalised for a network"):
+    with pytest.raises(
+        ValueError, match="it looks normalized for a network: pass the original picture"
+    ):
         processor(np.array([[-1.0, 1.0]]))
     with pytest.raises(TypeError, match="type int"):
         processor([[1, 2]])

@@ -189,7 +189,10 @@ def test_bad_options_are_refused_in_one_sentence(tmp_path, data):
         ({"class_dropout": float("nan")}, "class_dropout must be 0 or more and below 1, got nan"),
         ({"ema_decay": -0.1}, r"ema_decay must be 0 or more and below 1, got -0.1"),
         ({"leave_out": "class:4"}, "There is no class '4'"),
-        ({"num_train_images": 121}, "need 41 of class 0, and there are 40"),
+        (
+            {"num_train_images": 121},
+            "classes need 41 of class 0, but there are only 40; ask for fewer",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             train(tmp_path / "out", data, **options)

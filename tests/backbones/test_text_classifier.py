@@ -176,7 +176,9 @@ def test_word_vectors_factorise_the_information_of_neighbours():
 def test_word_vectors_refuse_what_cannot_be_learned():
     with pytest.raises(ValueError, match="need 8 tokens, got 7"):
         word_vectors([[0, 1]], 7, 4, generator=torch.Generator())
-    with pytest.raises(ValueError, match="no two tokens side by side"):
+    with pytest.raises(
+        ValueError, match="The texts have no two neighbouring tokens, so nothing can"
+    ):
         word_vectors([[0], [1]], 9, 4, generator=torch.Generator())
 
 
@@ -265,7 +267,9 @@ def test_the_parts_of_the_data_are_kept_apart(reviews, tmp_path):
     for other in others:
         shutil.copytree(folder, other)
     options = {"data": str(folder), "test_data": list(map(str, others)), "num_train_epochs": 1}
-    with pytest.raises(ValueError, match="has a part with 40 texts to measure on"):
+    with pytest.raises(
+        ValueError, match="already has a test part with 40 texts, but num_test_texts"
+    ):
         recipe_of(reviews, tmp_path / "both", **options).build_model()
     recipe, results = train(reviews, tmp_path / "run", num_test_texts=0, **options)
     assert results.metric("accuracy/train").n == 80 and results.metric("accuracy/test").n == 40
@@ -304,14 +308,14 @@ def test_a_student_learns_what_its_teachers_think_of_texts_without_labels(review
     [
         (
             {"num_train_texts": 200},
-            "has 160 texts to train on, fewer than the 200 to learn and 40 to measure",
+            "has 160 training texts, fewer than the 200 for training and 40 for testing that you",
         ),
         ({"ema_decay": 1.0}, "ema_decay must be 0 or more and below 1"),
         ({"num_test_texts": -1}, "num_test_texts must be 0 or more"),
         ({"num_train_texts": 0}, "num_train_texts must be an integer, 1 or more"),
         ({"weight_decay": -1.0}, "weight_decay must be 0 or more"),
         ({"label_smoothing": 1.0}, "label_smoothing must be 0 or more and below 1"),
-        ({"teachers": "somewhere"}, "teachers label unlabelled_data"),
+        ({"teachers": "somewhere"}, "teachers need unlabelled_data to label; give some, or leave"),
     ],
 )
 def test_bad_options_are_refused(reviews, tmp_path, options, pattern):

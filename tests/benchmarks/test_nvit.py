@@ -92,6 +92,7 @@ def test_ways_are_compared_at_one_latency(tmp_path, data, nano, monkeypatch):  #
     nvit_latency.main([
         "--data", data, "--base", nano, "--seeds", "2", "--images", "30", "--test-images", "15",
         "--epochs", "1", "--calibration", "30", "--rounds", "2", "--runs", str(tmp_path),
+        "--mixed-precision", "no",
     ])  # fmt: skip
     [results] = kept
     [_, table, _] = results.tables

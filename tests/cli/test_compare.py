@@ -63,7 +63,7 @@ def test_mistakes_are_named_before_anything_is_loaded(call, letters, words, mess
 
 def test_an_unknown_model_is_refused(call):
     error = call("compare", "sample:cat", "normgrad", "nothing", code=1).stderr
-    assert "There is no model or method 'nothing'" in error
+    assert "no model, method or folder 'nothing'" in error
 
 
 def test_a_folder_is_refused(call, letters, texts):

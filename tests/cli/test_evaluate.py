@@ -74,7 +74,7 @@ def test_class_folders_are_matched_to_the_classes(call, call_json, tmp_path):
         (tmp_path / "pictures" / folder).mkdir(parents=True)
         shutil.copy(sample_path(name), tmp_path / "pictures" / folder)
     error = call("evaluate", "efficientnet-lite0", "--data", "pictures", code=1).stderr
-    assert "'spaniel dog' is no class of the classifier." in error
+    assert "'spaniel dog' is not a class of the classifier." in error
     (tmp_path / "pictures" / "spaniel dog").rename(tmp_path / "pictures" / "missile")
     [record] = call_json("evaluate", "efficientnet-lite0", "--data", "pictures")
     assert Results.load(record["output"]).metric("top5").value == 1

@@ -114,7 +114,7 @@ def test_a_language_model_predicts_a_text(call, call_json, tmp_path):
     size = (folder / "model.safetensors").stat().st_size
     assert results.metric("bytes/total").value == size
     error = call("evaluate", "writer", "--data", "nowhere.txt", "-o", "s.json", code=1).stderr
-    assert "There is no file nowhere.txt of text" in error
+    assert "The text file nowhere.txt does not exist" in error
     error = call("evaluate", "writer", *words[:2], "-o", "s.json", "stride=512", code=1).stderr
     assert "stride must be from 1 to 63, below context, got 512" in error
     [record] = call_json("run", "writer", "the film", "max_new_tokens=3")

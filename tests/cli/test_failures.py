@@ -31,7 +31,7 @@ def test_a_refused_configuration_says_why_and_not_which_validator():
 def test_a_failure_is_one_sentence_with_exit_code_1(call):
     result = call("info", "no-such-model", code=1)
     assert result.stderr.count("\n") == 1
-    assert result.stderr.startswith("Error: There is no model or method 'no-such-model'")
+    assert result.stderr.startswith("Error: There is no model, method or folder 'no-such-model'; ")
     assert result.stdout == ""
 
 
@@ -101,6 +101,6 @@ def test_short_forms_of_options_are_understood(call):
 def test_a_typed_text_that_is_no_text_is_one_sentence(call):
     text = os.fsdecode(b"the caf\xe9 is good.")
     result = call("run", "lexrank", text, "--json", code=1)
-    assert result.stderr.count("\n") == 1 and "holds the byte 0xe9" in result.stderr
+    assert result.stderr.count("\n") == 1 and "contains the byte 0xe9" in result.stderr
     record = json.loads(result.stdout)
     assert os.fsencode(record["input"]) == b"the caf\xe9 is good." and "error" in record

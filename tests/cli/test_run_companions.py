@@ -159,8 +159,8 @@ def test_a_film_and_its_transcript_in_python(films, model, call):
     [
         ("a.film", {}, "Every input needs a transcript; give transcript="),
         (["a.film", "a.film"], {"transcript": ["a.srt", None]}, "Every input needs a transcript"),
-        (["a.film", "b.film"], {"transcript": "a.srt"}, "2 inputs need a list of as many values"),
-        (["a.film"], {"transcript": ["a.srt", "b.srt"]}, "1 inputs need a list of as many values"),
+        (["a.film", "b.film"], {"transcript": "a.srt"}, "Got 2 inputs, but not 2 values of"),
+        (["a.film"], {"transcript": ["a.srt", "b.srt"]}, "Got 1 inputs, but not 1 values of"),
         ("a.film", {"transkript": "a.srt"}, "needs a transcript"),
     ],
 )

@@ -136,7 +136,7 @@ def test_a_class_may_be_piped_in_and_the_picture_out(call, diffusion, tmp_path):
     (tmp_path / "piped.png").write_bytes(result.stdout_bytes)
     assert Image.open(tmp_path / "piped.png").width > 300
     assert "of 'digit 3'" in result.stderr
-    assert "No class was named" in call("run", diffusion, "-", code=1, stdin=b" \n").stderr
+    assert "No class given" in call("run", diffusion, "-", code=1, stdin=b" \n").stderr
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,8 @@ def test_a_picture_and_a_class_are_not_compared(call, classifier, diffusion):
 def test_a_network_of_ours_is_still_no_method(call):
     error = call("run", "efficientnet-lite0", "sample:cat", code=1).stderr
     assert (
-        "is a network that methods explain" in error and "--classifier efficientnet-lite0" in error
+        "' is a network, not a method; give the name of a method and" in error
+        and "--classifier efficientnet-lite0" in error
     )
 
 
@@ -265,7 +266,7 @@ def test_texts_that_cannot_be_summarised(call, tmp_path):
     assert "save it as UTF-8" in call("run", NEWS, "latin.txt", code=1).stderr
     assert "no sentences to rank" in call("run", NEWS, " ", code=1).stderr
     said = call("run", NEWS, "sample:article", "--budget", "5 pages", code=1).stderr
-    assert "is no length; write 100w" in said
+    assert "is not a length; write 100w" in said
 
 
 def test_a_blank_file_is_left_out_wherever_it_stands(call, tmp_path):

@@ -58,7 +58,7 @@ def test_a_folder_that_holds_a_run_is_not_written_to(train, data):
     ]
     assert not any("/test" in line or "seconds" in line for line in lines)
     again = train(f"data={data}", *SMALL, "output_dir=one", "max_train_steps=1", code=1)
-    assert again.stderr.splitlines()[-1].startswith("Error: one holds a run already")
+    assert again.stderr.splitlines()[-1].startswith("Error: one already has a run; resume it")
 
 
 def test_a_run_is_repeated_by_the_options_that_it_leaves(tmp_path, data, train, monkeypatch):
@@ -77,7 +77,7 @@ def test_a_finished_run_gives_its_results_and_is_not_run_again(tmp_path, data, t
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "one").iterdir()}
     again = train(*words, "resume_from_checkpoint=latest")
     assert again.stdout == first.stdout
-    assert f"The run in {tmp_path / 'one'} is finished already" in caplog.text
+    assert f"The run in {tmp_path / 'one'} is already finished" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "one").iterdir()} == before
     command = Results.load(tmp_path / "one" / "results.json").command
     assert "data=noise.npz" in command and "output_dir=one" in command

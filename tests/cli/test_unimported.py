@@ -18,7 +18,7 @@ REFUSED = {
     "missing file": (["normgrad", "missing.jpg"], 1, "There is no file missing.jpg"),
     "missing film": (["editiq", "missing.mp4"], 1, "There is no file missing.mp4"),
     "missing text": (["lexrank-news-en", "missing.txt"], 1, "There is no file missing.txt"),
-    "unknown model": (["normgrad-eficientnet-lite0", "sample:cat"], 1, "no model or method"),
+    "unknown model": (["normgrad-eficientnet-lite0", "sample:cat"], 1, "There is no model, method"),
     "value for name": (["grad_cam", "sample:cat"], 1, "is also a setting: normgrad with method"),
     "unknown setting": (["salhub/gradcam-efficientnet-lite0", "sample:cat", "--metod", "x"], 2,
                         "gradcam-efficientnet-lite0 has no setting 'metod'. Did you mean 'method'"),

@@ -33,9 +33,9 @@ def test_names_in_other_letters_the_first_synonym_and_numbers(asked, index):
         ("crane", ValueError, "2 classes are called 'crane'; give an index, one of 3, 12"),
         ("tigr cat", ValueError, "Did you mean 'tiger cat'.* index of 0 to 20"),
         ("4", ValueError, "There is no class '4'"),
-        (True, TypeError, "by index or name, got True"),
-        (1.0, TypeError, "by index or name"),
-        (None, TypeError, "by index or name"),
+        (True, TypeError, "A class must be an index or a name, got True"),
+        (1.0, TypeError, "A class must be an index or a name, got"),
+        (None, TypeError, "A class must be an index or a name, got"),
     ],
 )
 def test_what_means_no_class_or_several_is_refused(asked, error, words):

@@ -80,11 +80,11 @@ def test_the_last_part_of_a_data_set_is_what_is_measured(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "error", "sentence"),
     [
-        ("a.txt", b" \n\n\t", ValueError, r"a\.txt holds no text"),
-        ("a.jsonl", b'{"text": ""}', ValueError, r"a\.jsonl holds no text"),
+        ("a.txt", b" \n\n\t", ValueError, r"a\.txt contains no text"),
+        ("a.jsonl", b'{"text": ""}', ValueError, r"a\.jsonl contains no text"),
         ("a.jsonl", b'{"text": [1, 2]}', ValueError, r"line 1 of a\.jsonl has '\[1, 2\]' where a"),
         ("a.txt", b"\xff\xff", ValueError, "is not text in UTF-8"),
-        ("b.txt", None, FileNotFoundError, r"There is no file .*b\.txt of text"),
+        ("b.txt", None, FileNotFoundError, r"The text file .*b\.txt does not exist"),
     ],
 )
 def test_what_is_no_text_is_refused(tmp_path, name, content, error, sentence):
@@ -130,7 +130,7 @@ def test_a_tokenizer_without_an_end_is_refused(tokenizer, book):
         def __call__(self, *arguments, **keywords):
             return tokenizer(*arguments, **keywords)
 
-    with pytest.raises(ValueError, match="Endless has no token for the end of a text"):
+    with pytest.raises(ValueError, match="This Endless has no end token to put"):
         calibration_windows(book, Endless(), 2, 8)
     assert calibration_windows(book, Endless(), 2, 8, as_documents=False).shape == (2, 8)
 
@@ -185,13 +185,13 @@ ROWS = np.arange(20).reshape(2, 10)
 @pytest.mark.parametrize(
     ("tokens", "asked", "sentence"),
     [
-        (ROWS, (3, 10), r"a\.npy has 2 windows of 10 tokens; 3 of 10 were asked for"),
-        (ROWS, (2, 8), "has 2 windows of 10 tokens; 2 of 8"),
+        (ROWS, (3, 10), r"a\.npy has 2 windows of 10 tokens, but you asked for 3 of 10\."),
+        (ROWS, (2, 8), "has 2 windows of 10 tokens, but you asked for 2 of 8"),
         (ROWS.ravel(), (1, 21), "has 20 tokens, fewer than one window of 21"),
-        (ROWS + 290, (2, 10), "tokens from 290 to 309, and the model knows those from 0 to"),
+        (ROWS + 290, (2, 10), "has tokens from 290 to 309, but the model only knows 0 to"),
         (ROWS - 1, (2, 10), "tokens from -1 to 18"),
-        (ROWS / 2, (2, 10), "holds torch.float64, and tokens are whole numbers"),
-        (ROWS > 2, (2, 10), "holds torch.bool, and tokens are whole numbers"),
+        (ROWS / 2, (2, 10), "float64, but tokens must be whole numbers"),
+        (ROWS > 2, (2, 10), "bool, but tokens must be whole numbers"),
         (ROWS[:0], (2, 10), r"has the shape \(0, 10\)"),
         (ROWS[None], (2, 10), r"has the shape \(1, 2, 10\)"),
         (np.array([{}]), (2, 10), r"a\.npy cannot be read as tokens"),
@@ -214,7 +214,7 @@ def test_a_text_that_makes_no_window_is_refused_with_numbers(tokenizer, book, tm
     }.items():
         with pytest.raises(ValueError, match=sentence):
             calibration_windows(book, tokenizer, *asked)
-    with pytest.raises(FileNotFoundError, match=r"no file .*b\.npy of"):
+    with pytest.raises(FileNotFoundError, match=r"The token file .*b\.npy does not exist"):
         calibration_windows(tmp_path / "b.npy", tokenizer, 1, 8)
     save_file({"a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "two.safetensors")
     with pytest.raises(ValueError, match="has the tensors a, b; call one of them input_ids"):

@@ -72,7 +72,7 @@ def test_files_in_two_parts_are_those_for_training_and_then_those_for_testing(
 
 def test_files_in_two_parts_have_as_many_bytes_as_their_lengths_say(tmp_path, part_arrays):
     part_arrays["val_len"] = part_arrays["val_len"] + 1
-    with pytest.raises(ValueError, match="damaged: val_len must say how many of the"):
+    with pytest.raises(ValueError, match="is damaged: val_len must give the number of"):
         saved(tmp_path, part_arrays)
 
 
@@ -107,18 +107,18 @@ def test_what_is_no_archive_is_refused_in_one_sentence(tmp_path, jpeg_arrays, pl
     with pytest.raises(FileNotFoundError, match="no archive of pictures"):
         PictureArchive(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("text")
-    with pytest.raises(ValueError, match=r"text\.npz is no \.npz file of plain arrays"):
+    with pytest.raises(ValueError, match=r"text\.npz is not an \.npz file of plain arrays\."):
         PictureArchive(tmp_path / "text.npz")
-    with pytest.raises(ValueError, match=r"no \.npz file of plain arrays"):
+    with pytest.raises(ValueError, match=r"is not an \.npz file of plain arrays\."):
         saved(tmp_path, {"labels": np.array([{}], dtype=object)})
     with pytest.raises(ValueError, match="has labels; expected is_test, jpeg_bytes"):
         saved(tmp_path, {"labels": LABELS})
     with pytest.raises(ValueError, match="is damaged"):
         saved(tmp_path, {**plain_arrays, "train_labels": LABELS})
-    with pytest.raises(ValueError, match="labels 0 to 2 and 2 class names"):
+    with pytest.raises(ValueError, match="labels 0 to 2 but 2 class names"):
         saved(tmp_path, {**jpeg_arrays, "class_names": np.array(["cat", "dog"])})
     damaged = {**jpeg_arrays, "jpeg_bytes": np.zeros_like(jpeg_arrays["jpeg_bytes"])}
-    with pytest.raises(ValueError, match="picture 3 is no JPEG file"):
+    with pytest.raises(ValueError, match="picture 3 is not a JPEG file, or is damaged"):
         saved(tmp_path, damaged).images(torch.tensor([3]))
 
 
@@ -146,6 +146,6 @@ def test_what_is_put_on_white_is_said(tmp_path, plain_arrays, caplog):
         plain_arrays[name] = pictures
     plain_arrays["test_images"][..., 3] = 255
     archive = saved(tmp_path, plain_arrays)
-    assert "1 of 4 pictures of train_images are partly transparent and put on white" in caplog.text
+    assert "1 of 4 pictures of train_images are partly transparent and" in caplog.text
     assert "test_images" not in caplog.text
     assert archive.images(torch.tensor([0]))[0, 0, :, 0].tolist() == [255] * 4 + [9] * 4

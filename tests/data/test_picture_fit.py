@@ -141,7 +141,9 @@ def test_a_grey_network_is_given_grey_pictures():
     assert torch.allclose(single.crop(colours).pixel_values, alike.pixel_values, atol=1e-5)
     # Red is 76 of 255 in grey.
     assert float(alike.pixel_values.mean()) == pytest.approx(76 / 255 * 2 - 1, abs=1e-3)
-    with pytest.raises(ValueError, match="image_mean and image_std of one number"):
+    with pytest.raises(
+        ValueError, match="The network needs grey pictures of 1 channel, but its image"
+    ):
         colourful = squeezing(image_mean=[0.48, 0.45, 0.41], image_std=[0.2, 0.2, 0.2])
         PictureFitter(colourful, num_channels=1).crop(colours)
 

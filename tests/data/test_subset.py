@@ -67,9 +67,9 @@ def test_places_by_number_may_lie_anywhere(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ("cat", "'cat' names no part of a data set; expected class:NAME"),
-        ("class:", "names no part"),
-        ("klass:cat", "names no part"),
+        ("cat", "'cat' is not a valid subset; expected class:NAME"),
+        ("class:", "' is not a valid subset; expected"),
+        ("klass:cat", "' is not a valid subset; expected"),
         (
             "class:catt",
             r"There is no class 'catt'\. Did you mean 'cat'\? Give a name, or an index of 0 to 3\.",
@@ -77,9 +77,9 @@ def test_places_by_number_may_lie_anywhere(tmp_path):
         ("class:4", "no class '4'"),
         ("class:-1", "no class '-1'"),
         ("class:cat,", "no class ''"),
-        ("random:0", "is 0 of 12 pictures; give 1 or more"),
-        ("random:0.01", "is 0 of 12 pictures"),
-        ("random:13", "is 13 of 12 pictures"),
+        ("random:0", "selects 0 of 12 pictures; select 1 or more"),
+        ("random:0.01", "selects 0 of 12 pictures"),
+        ("random:13", "selects 13 of 12 pictures"),
         ("random:1.5", "a share above 0 and at most 1, or a number"),
         ("random:-0.5", "a share above 0"),
         ("random:nan", "a share above 0"),
@@ -88,7 +88,7 @@ def test_places_by_number_may_lie_anywhere(tmp_path):
         ("indices:1.0", "must list whole numbers"),
         ("indices:-1", "must list whole numbers"),
         ("indices: ", "must list whole numbers"),
-        ("indices:3,20,21", "2 places beyond the 20 pictures there are, the first being 20"),
+        ("indices:3,20,21", "has 2 indices beyond the 20 pictures, the first being 20"),
     ],
 )
 def test_words_that_are_not_understood_are_refused(spec, words):

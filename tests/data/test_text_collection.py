@@ -40,14 +40,14 @@ def test_texts_are_read_when_they_are_asked_for(tmp_path):
     path.write_text('{"text": "Good."}\nbroken\n')
     texts = read_texts(path)
     assert next(texts) == "Good."
-    with pytest.raises(ValueError, match=r"line 2 of .*all\.jsonl is no JSON"):
+    with pytest.raises(ValueError, match=r"line 2 of .*all\.jsonl is not valid JSON"):
         next(texts)
 
 
 def test_what_is_no_collection_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no folder or file of texts"):
+    with pytest.raises(FileNotFoundError, match="does not exist; give a folder or file of texts"):
         read_texts(tmp_path / "none")
-    with pytest.raises(FileNotFoundError, match=r"holds no \.txt file"):
+    with pytest.raises(FileNotFoundError, match=r"has no \.txt files\."):
         read_texts(tmp_path)
     (tmp_path / "a.pdf").write_text("x")
     with pytest.raises(ValueError, match=r"ending in \.csv, \.jsonl, \.txt"):
@@ -62,7 +62,7 @@ def test_lines_that_hold_no_text_and_other_encodings_are_refused(tmp_path):
     with pytest.raises(ValueError, match="has None where a text should be"):
         list(read_texts(tmp_path / "a.jsonl"))
     (tmp_path / "a.csv").write_bytes("1,café\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"a\.csv is not text in UTF-8"):
+    with pytest.raises(ValueError, match=r"a\.csv is not UTF-8 text \("):
         list(read_texts(tmp_path / "a.csv"))
 
 

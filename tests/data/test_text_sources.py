@@ -53,7 +53,7 @@ def test_what_is_no_text_gets_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(TypeError, match="from an object of type int"):
         load_text(3)
     monkeypatch.setattr("salhub.data.text_sources.MAX_TEXT_BYTES", 3)
-    with pytest.raises(ValueError, match="has 5 bytes, more than the 3"):
+    with pytest.raises(ValueError, match="has 5 bytes, more than the limit of 3"):
         load_text(tmp_path / "article.txt")
     assert MAX_TEXT_BYTES > 10**6
 
@@ -61,8 +61,11 @@ def test_what_is_no_text_gets_one_sentence(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (os.fsdecode(b"caf\xe9"), r"holds the byte 0xe9 \(U\+DCE9\) at place 3"),
-        ("so \ud83d", r"holds half a character \(U\+D83D\) at place 3"),
+        (
+            os.fsdecode(b"caf\xe9"),
+            r"contains the byte 0xe9 \(U\+DCE9\) at position 3, so it was cut or is not",
+        ),
+        ("so \ud83d", r"contains half a character \(U\+D83D\) at position 3, so it was"),
     ],
 )
 def test_half_a_character_is_said_wherever_a_text_comes_in(text, said, tmp_path):

@@ -168,5 +168,5 @@ def test_a_damaged_picture_is_named_before_anything_is_classified(tmp_path):
     def classify(pixel_values):
         pytest.fail("has begun")
 
-    with pytest.raises(ValueError, match=f"{folder[-1].path.name}' is not a picture"):
+    with pytest.raises(ValueError, match=f"{folder[-1].path.name}' cannot be read as a picture"):
         ClassifiedSample(folder, SquareProcessor(), classify, progress=False)

@@ -135,7 +135,7 @@ def test_unnormalised_pictures_are_warned_about(classifier, caplog):
     model = NormGradForImageSaliency.from_classifier(classifier)
     with caplog.at_level(logging.WARNING, logger="salhub"):
         model.check_pixel_values(torch.full((1, 3, 8, 8), 255.0))
-    assert "look unnormalised" in caplog.text
+    assert "do not look normalized" in caplog.text
 
 
 @pytest.mark.parametrize("training", [False, True])

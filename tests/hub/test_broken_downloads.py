@@ -129,8 +129,8 @@ def heal(cache: str) -> str:
 
 FAULTS = {
     "busy": "status 503",
-    "portal": "not as long as announced",
-    "portal everywhere": "something else than a Hub answered",
+    "portal": "the answer has the wrong length: it was cut off, or is a",
+    "portal everywhere": "the answer did not come from a Hub, but for example from",
     "damaged": "is damaged",
     "wrong name": "is damaged",
 }
@@ -160,10 +160,10 @@ def test_what_fails_to_the_end_is_named_and_the_advice_heals(
 
 
 REFUSALS = {
-    (401, "GatedRepo"): "Access to .*status 401.*gated; log in with `hf auth login`, accept",
-    (403, "GatedRepo"): "Access to .*status 403.*gated; log in with `hf auth login`, accept",
-    (403, None): "Access to .*status 403.*token may not read it; log in",
-    (404, "RevisionNotFound"): "has no revision 'main'.*give one that",
+    (401, "GatedRepo"): "denies access to .*status 401.*gated; log in with `hf auth login`, accept",
+    (403, "GatedRepo"): "denies access to .*status 403.*gated; log in with `hf auth login`, accept",
+    (403, None): "status 403.*it is private, or your token cannot read it; log in",
+    (404, "RevisionNotFound"): "has no revision 'main'.*give an existing one",
 }
 
 

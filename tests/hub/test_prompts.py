@@ -67,6 +67,11 @@ def test_a_clip_beside_the_prompts_is_pushed_and_found_with_them(found):
 
 
 def test_a_clip_that_nobody_else_has_is_not_named(found):
-    for kind, sentence in found["refused"]:
-        assert kind == "ValueError" and "by a folder of this machine" in sentence
-        assert "/clip', which others do not have" in sentence
+    advices = (
+        "save both with save_pretrained(folder, save_base=True), or use a base from the Hub.",
+        "give save_base=True, or use a CLIP from the Hub.",
+    )
+    for (kind, sentence), advice in zip(found["refused"], advices, strict=True):
+        assert kind == "ValueError" and sentence.endswith(advice)
+        assert "in a local folder, '" in sentence
+        assert "/clip', which others do not have; " in sentence

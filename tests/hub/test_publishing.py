@@ -267,7 +267,7 @@ LOCAL_REFUSALS = {
     "no processor": ("ValueError", "no preprocessor_config.json"),
     "no weights": ("ValueError", "no model.safetensors"),
     "nothing": ("ValueError", "no config.json"),
-    "broken": ("ValueError", "no valid JSON"),
+    "broken": ("ValueError", "save the model again"),
     "foreign": ("ValueError", "'resnet'"),
     "sharded": ("ValueError", "no model-2.safetensors"),
     "unknown": ("UnknownNameError", "Did you mean 'normgrad-tiny-lite'"),
@@ -317,8 +317,8 @@ def test_what_the_hub_refuses_is_said_in_one_sentence(hub_server, site, tmp_path
         "wrong token": "hf auth login",
         "damaged": "model.safetensors",
         "busy": "503",
-        "another's": "may not write to 'owner'",
-        "nobody's": "may not write to 'someone'",
+        "another's": "has no write access to 'owner'; choose another owner",
+        "nobody's": "has no write access to 'someone'; choose another owner",
     }
     assert answers.pop("open") is None
     for case, words in expected.items():
@@ -374,5 +374,7 @@ def test_of_a_run_what_it_has_exported_is_pushed_and_nothing_else(tmp_path):
     files = files_to_push(tmp_path, "me/toy")
     assert not {"block-0003.safetensors", "options.json", "log.jsonl"} & set(files)
     (tmp_path / "results.json").unlink()
-    with pytest.raises(ValueError, match=r"was not measured yet.*resume_from_checkpoint=latest"):
+    with pytest.raises(
+        ValueError, match=r"has not been measured yet and has no card; run its command"
+    ):
         files_to_push(tmp_path, "me/toy")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ def use_the_bundle() -> dict[str, Any]:
         "log": Path("log.txt").read_text(),
         "sha256": next(f.sha256 for f in shipped.files if f.name == "model.safetensors"),
         "listed": repr(salhub.list_models()),
+        "sources": {model.full_name: model.source for model in salhub.list_models()},
     }
     model.classifier.bias.data += 5
     model.save_pretrained(CLASSIFIER)
@@ -104,7 +106,8 @@ def test_a_folder_then_the_bundle_without_network_or_cache(site, tmp_path):
     assert facts["names"] == [CLASSIFIER] * 3
     line = next(line for line in facts["log"].splitlines() if "salhub.hub" in line)
     assert CLASSIFIER in line and "shipped" in line and facts["sha256"][:12] in line
-    assert CLASSIFIER in facts["listed"] and "random numbers" in facts["listed"]
+    assert re.search(rf"^{CLASSIFIER} +- +image-classification +0\.\d\d$", facts["listed"], re.M)
+    assert facts["sources"][CLASSIFIER] == "random numbers"
     assert facts["folders"] == [5, 5]
 
 

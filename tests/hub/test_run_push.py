@@ -60,8 +60,8 @@ def test_model_card_and_results_arrive_in_one_commit_and_nothing_else(server, cl
     [
         (None, "Pushing needs an access token"),
         ("hf_wrong", "does not accept the access token; log in with `hf auth login`"),
-        (READER_TOKEN, "the access token may only read"),
-        (GUEST_TOKEN, "the account may not write to 'owner'; choose another owner"),
+        (READER_TOKEN, "was not pushed: the access token is read-only"),
+        (GUEST_TOKEN, "has no write access to 'owner'; choose another owner"),
     ],
 )
 def test_where_nothing_can_be_pushed_the_run_does_not_begin(client, token, words):

@@ -88,7 +88,7 @@ def test_published_number_of_steps_and_no_gradient():
         ({"saliency": torch.rand(1, 7, 7)}, r"maps must have the pictures' size \(6, 8\)"),
         ({"class_labels": torch.tensor([0.0])}, "class_labels must be 1 integers"),
         ({"pixels_per_step": 0}, "at least 1, got 0 and 16"),
-        ({"pixel_values": torch.rand(2, 3, 6, 8)}, "one picture a map"),
+        ({"pixel_values": torch.rand(2, 3, 6, 8)}, "with one picture per map, got"),
     ],
 )
 def test_bad_input_is_named(changes, message):
@@ -115,6 +115,8 @@ def test_labels_that_cannot_be_are_named_before_work(metric):
     with pytest.raises(ValueError, match="class_labels must be 0 or more, got -1"):
         metric(classify, pictures, maps, torch.tensor([0, -1]))
     assert calls == []
-    with pytest.raises(ValueError, match="class_labels holds 5, and `classify` gives 5 classes"):
+    with pytest.raises(
+        ValueError, match="class_labels contains 5, but `classify` returns 5 classes"
+    ):
         metric(classify, pictures, maps, torch.tensor([0, 5]), batch_size=2)
     assert calls == [2]  # only classifying tells how many classes there are

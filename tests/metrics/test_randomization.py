@@ -85,7 +85,7 @@ def test_stops_skip_copies_but_not_randomisation(network):
     assert [name for name, _ in found] == ["blocks.0"]
     expected = everywhere["blocks.0"].state_dict()
     assert all(torch.equal(expected[n], p) for n, p in found[0][1].state_dict().items())
-    with pytest.raises(ValueError, match="stop 'head' is none of the layers"):
+    with pytest.raises(ValueError, match="stop 'head' is not one of the layers"):
         next(randomized_models(network, LAYERS, stops=["head"]))
 
 

@@ -125,7 +125,7 @@ def test_a_layer_of_weight_zero_changes_nothing():
         (lambda: combine_layers([torch.zeros(1, 2, 2)], [1.0], "prodct"), "Did you mean 'product'"),
         (
             lambda: combine_layers([torch.zeros(1, 2, 2), torch.zeros(1, 3, 3)], [1, 1]),
-            "must be of one shape",
+            "maps must have the same shape, got",
         ),
     ],
 )

@@ -37,7 +37,7 @@ def test_a_single_value_is_normalized_by_the_running_statistics(kind, caplog):
         assert norm.training
     after = state_of(norm)
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert caplog.text.count("single value a channel") == 1 and "'0'" in caplog.text
+    assert caplog.text.count("single value per channel") == 1 and "'0'" in caplog.text
     assert not norm._forward_hooks and not norm._forward_pre_hooks
 
 

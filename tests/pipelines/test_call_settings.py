@@ -110,10 +110,10 @@ def test_calls_with_different_settings_at_the_same_time(summarise):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"treshold": 0.1}, "takes no 'treshold'; it takes budget.* mean 'threshold'"),
-        ({"budgets": 2}, "takes no 'budgets'.* mean 'budget'"),
+        ({"treshold": 0.1}, "has no setting 'treshold'; it has budget.* mean 'threshold'"),
+        ({"budgets": 2}, "has no setting 'budgets'.* mean 'budget'"),
         # What no call can set is not proposed either.
-        ({"vocab_sizes": 2}, r"takes no 'vocab_sizes'(?!.*'vocab_size')"),
+        ({"vocab_sizes": 2}, r"has no setting 'vocab_sizes'(?!.*'vocab_size')"),
         ({"threshold": 2}, "threshold must be"),
         ({"vocab_size": 3}, r"loaded: salhub\.pipeline\(\.\.\., vocab_size=\.\.\.\)\.$"),
     ],

@@ -109,7 +109,7 @@ def test_a_layer_that_a_joined_map_has_nothing_of_is_named():
     pipe = salhub.pipeline(
         "normgrad", classifier=network, image_processor=processor, device="cpu", **settings
     )
-    start = "There is nothing to see at last: "
+    start = "Nothing to show at last: "
     result = pipe("sample:cat", class_labels=2)
     assert not result.degenerate
     assert [note for note in result.notes if note.startswith(start)]
@@ -117,7 +117,7 @@ def test_a_layer_that_a_joined_map_has_nothing_of_is_named():
     assert not [note for note in pipe("sample:cat", class_labels=1).notes if start in note]
     # A setting of one call is told by its own names.
     one = pipe("sample:cat", class_labels=2, layers=["blocks.0"])
-    assert not [note for note in one.notes if "nothing to see" in note]
+    assert not [note for note in one.notes if "Nothing to show" in note]
     pixels = pipe.view("sample:cat").fitted.pixel_values
     output = pipe.model(pixels, class_labels=torch.tensor([[1, 2]]))
     assert output.silent_layers == (((), ("last",)),)

@@ -172,9 +172,9 @@ def test_saving_follows_the_ending(tmp_path):
     ("name", "view", "error", "sentence"),
     [
         ("a.pgn", "plot", ValueError, "Did you mean '.png'"),
-        ("a.gif", "plot", ValueError, "ends in none of .png, .jpg, .jpeg, .npy, .json"),
+        ("a.gif", "plot", ValueError, "' has an unknown ending; use one of"),
         ("a.png", "overlya", ValueError, "Did you mean 'overlay'"),
-        ("nowhere/a.png", "plot", FileNotFoundError, "does not exist; make it first"),
+        ("nowhere/a.png", "plot", FileNotFoundError, "' does not exist; create it first"),
     ],
 )
 def test_bad_targets_are_refused_before_work(tmp_path, monkeypatch, name, view, error, sentence):
@@ -259,7 +259,7 @@ def test_a_folder_gets_every_kind_of_file_once(tmp_path):
     assert names_in(tmp_path / "explained") == FILES
     assert json.loads((tmp_path / "explained" / "result.json").read_text()) == found.to_dict()
     assert np.array_equal(np.load(tmp_path / "explained" / "result.npy"), found.saliency)
-    with pytest.raises(ValueError, match="ends in none of"):
+    with pytest.raises(ValueError, match="' has an unknown ending; use one of"):
         found.save(tmp_path / "model-v1.5")
 
 
@@ -311,6 +311,6 @@ def test_a_folder_without_a_name_is_written_into(tmp_path, monkeypatch, name):
 
 
 def test_an_ending_alone_is_no_name(tmp_path):
-    with pytest.raises(ValueError, match=r"'\.PNG' is only an ending"):
+    with pytest.raises(ValueError, match=r"'\.PNG' is only a file ending"):
         result().save(tmp_path / ".PNG")
     assert names_in(tmp_path) == []

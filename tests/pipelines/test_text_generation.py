@@ -47,7 +47,7 @@ def test_the_likeliest_token_is_taken_each_time(write, folder):
     assert found.text == tokenizer.decode(expected)
     assert found.text == found.prompt + found.completion == "".join([found.prompt, *found.tokens])
     assert found.model_name == str(folder)
-    assert found.notes == ["It was stopped after 6 tokens; max_new_tokens allows more."]
+    assert found.notes == ["The text stopped after 6 tokens; raise max_new_tokens for more."]
 
 
 def test_a_seed_draws_the_same_again_and_no_other_draw_is_touched(write):
@@ -57,7 +57,7 @@ def test_a_seed_draws_the_same_again_and_no_other_draw_is_touched(write):
     )
     assert torch.equal(torch.get_rng_state(), state)
     assert first.token_ids == again.token_ids != other.token_ids
-    assert first.notes[0] == "Drawn with temperature 1.5 and seed 1."
+    assert first.notes[0] == "Sampled with temperature 1.5 and seed 1."
     # Of the likeliest tokens that have almost no probability together there is one.
     narrow = write("The film", temperature=1.5, top_p=1e-6, max_new_tokens=8)
     assert narrow.token_ids == write("The film", max_new_tokens=8).token_ids
@@ -95,8 +95,8 @@ def test_a_prompt_that_is_too_long_is_cut_and_that_is_said(write):
     number = len(small_llama.tokenizer()(prompt)["input_ids"])
     found = write(prompt, max_new_tokens=4)
     assert found.notes[0] == (
-        f"Only the last 60 of the {number} tokens of the text were read, as the model takes 64 "
-        "with the 4 new ones."
+        f"Only the last 60 of the {number} tokens of the text were read, because the "
+        "model accepts 64 including the 4 new ones."
     )
     ids = small_llama.tokenizer()(prompt)["input_ids"][-60:]
     assert found.token_ids == greedy(small_llama.network(), ids, 4)[60:]
@@ -111,7 +111,9 @@ def test_a_text_may_be_empty_where_there_is_a_token_for_the_beginning(write):
     assert (found.text, found.tokens, found.notes) == ("", ["<|endoftext|>"], [])
     pieces = small_llama.tokenizer().backend_tokenizer
     endless = transformers.PreTrainedTokenizerFast(tokenizer_object=pieces)
-    with pytest.raises(ValueError, match="no token for the beginning of one; write a few words"):
+    with pytest.raises(
+        ValueError, match="The text is empty, and the model has no start token; write"
+    ):
         salhub.pipeline(write.model, tokenizer=endless)("")
 
 
@@ -119,14 +121,14 @@ def test_a_text_may_be_empty_where_there_is_a_token_for_the_beginning(write):
     ("settings", "error", "sentence"),
     [
         ({"max_new_tokens": 0}, ValueError, "max_new_tokens must be at least 1, got 0"),
-        ({"max_new_tokens": 64}, ValueError, "max_new_tokens is 64, and the model takes 64 tokens"),
+        ({"max_new_tokens": 64}, ValueError, "but the model accepts"),
         ({"max_new_tokens": 2.5}, TypeError, "max_new_tokens must be a whole number, got 2.5"),
         ({"temperature": -1}, ValueError, "temperature must be 0 or more, got -1"),
         ({"temperature": "hot"}, TypeError, "temperature must be a number, got 'hot'"),
         ({"top_p": 0}, ValueError, "top_p must be above 0 and at most 1, got 0"),
         ({"repetition_penalty": 0}, ValueError, "repetition_penalty must be above 0, got 0"),
         ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
-        ({"temperatur": 1}, ValueError, "takes no 'temperatur'.*Did you mean 'temperature'"),
+        ({"temperatur": 1}, ValueError, "has no setting 'temperatur'.*Did you mean 'temperature'"),
     ],
 )
 def test_bad_settings_are_refused(write, settings, error, sentence):
@@ -136,10 +138,12 @@ def test_bad_settings_are_refused(write, settings, error, sentence):
 
 def test_broken_models_are_refused(tmp_path):
     model, tokenizer = small_llama.network(), small_llama.tokenizer()
-    with pytest.raises(ValueError, match="was not loaded from anywhere; give its tokenizer"):
+    with pytest.raises(ValueError, match="The model was not loaded by name, so its tokenizer is"):
         salhub.pipeline(model)
     model.resize_token_embeddings(270)
-    with pytest.raises(ValueError, match="and the model knows those from 0 to 269"):
+    with pytest.raises(
+        ValueError, match="but the model only knows 0 to 269; encode the text with the"
+    ):
         salhub.pipeline(model, tokenizer=tokenizer)("the film was good and said")
     model = small_llama.network()
     model.model.norm.weight.data[0] = torch.nan
@@ -158,7 +162,7 @@ def test_broken_models_are_refused(tmp_path):
     tokenizer.save_pretrained(folder)
     with pytest.raises(ValueError, match=r"not a trained language model.*lacks model\.layers\.2"):
         salhub.pipeline(folder)
-    with pytest.raises(ValueError, match="'llama' explains no classifier"):
+    with pytest.raises(ValueError, match="'llama' does not explain classifiers"):
         salhub.pipeline(small_llama.save(tmp_path / "whole"), classifier="x")
 
 
@@ -171,9 +175,9 @@ def test_the_class_that_was_saved_says_what_a_network_does(folder, tmp_path):
     classifier = transformers.LlamaForSequenceClassification(config)
     classifier.save_pretrained(tmp_path)
     assert network_entry(tmp_path).task == "text-classification"
-    with pytest.raises(UnknownNameError, match="of type 'llama', which is none of salhub's"):
+    with pytest.raises(UnknownNameError, match="is a model of type 'llama', which salhub does not"):
         find_entry(tmp_path)
-    with pytest.raises(UnknownNameError, match="is a network, and no model of a method"):
+    with pytest.raises(UnknownNameError, match="together with its image processor or tokenizer"):
         salhub.pipeline(classifier)
 
 

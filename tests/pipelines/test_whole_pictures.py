@@ -93,9 +93,9 @@ def test_the_map_covers_the_picture(network, processor, fits, size):
 @pytest.mark.parametrize(
     ("network", "processor", "size", "words"),
     [
-        (vit, cropping, (480, 30), "its shorter side to 2; it knows"),
+        (vit, cropping, (480, 30), "and its shorter side to 2"),
         (vit, cropping, (30, 480), "or set fit='crop'."),
-        (vit, squeezing, (480, 30), "16.0 times, into 32 x 32 pixels. That leaves little to"),
+        (vit, squeezing, (480, 30), "The image processor squeezed the picture 16"),
         (vit, cropping, (60, 40), None),
         (vit, squeezing, (90, 40), None),
     ],
@@ -103,8 +103,14 @@ def test_the_map_covers_the_picture(network, processor, fits, size):
 def test_a_picture_of_which_little_is_left_is_to_be_cut(network, processor, size, words):
     view = explaining(network(), processor()).view(photo(*size))
     [note] = view.notes([], None)
-    assert words in note if words else "That leaves little" not in note
-    assert ("cut the picture to the part that matters" in note) == (words is not None)
+    assert (
+        words in note
+        if words
+        else "Little detail is left: crop the picture to the part that matters" not in note
+    )
+    assert ("Little detail is left: crop the picture to the part that matters" in note) == (
+        words is not None
+    )
 
 
 def test_salient_relevance_goes_the_same_way():
@@ -130,7 +136,9 @@ class FixedSize(nn.Module):
 def test_bars_stay_inside_the_bounds_of_the_box_rule():
     explain = explaining(FixedSize().eval(), cropping(), "salient_relevance", preset="deep_taylor")
     result = explain(photo(90, 30))
-    assert result.fit == "letterbox" and any("bars beside it" in one for one in result.notes)
+    assert result.fit == "letterbox" and any(
+        "so the whole picture was shrunk to fit, with bars at its" in one for one in result.notes
+    )
 
 
 class ManyRows(FixedSize):
@@ -304,7 +312,10 @@ def test_a_grey_classifier_classifies(tmp_path):
     classify = ImageClassificationPipeline(network, image_processor=squeezing())
     result = classify(photo(60, 40))
     assert result.score_function == "sigmoid" and 0.3 < min(result.scores) < 0.7
-    assert result.plot().size[0] > 300 and "likely or not" not in result.summary()
+    assert (
+        result.plot().size[0] > 300
+        and "Longer bars mean more likely classes" not in result.summary()
+    )
     number = with_biases(resnet(num_labels=1, problem_type="regression"), [27.5])
     number = ImageClassificationPipeline(number, image_processor=squeezing())(photo(60, 40))
     assert number.score == pytest.approx(27.5)

@@ -207,7 +207,7 @@ REFUSED = {
     ),
     "five bits": (
         {"model__layers__0__self_attn__o_proj": random_weight(64, 64, 32, [5, 5])}, "gptq",
-        "it has 5 bits, and 2, 3 or 4 are taken",
+        "it has 5 bits, but the format allows 2, 3 or 4",
     ),
     "a key of other bits": (
         {"model__layers__1__self_attn__k_proj": random_weight(64, 64, 32, [3, 3])}, "gptq",
@@ -216,7 +216,7 @@ REFUSED = {
     "a gate that is not packed": (
         {"model__layers__1__mlp__gate_proj": None}, "gptq", r"mlp\.gate_proj has no packed bits",
     ),
-    "zeros": ({"symmetric": False}, "compressed-tensors", "its zeros are not in the middle"),
+    "zeros": ({"symmetric": False}, "compressed-tensors", "it is asymmetric, and no release of"),
 }  # fmt: skip
 
 
@@ -234,9 +234,19 @@ def test_layers_without_a_place_are_refused_by_name(tmp_path, name):
 @pytest.mark.parametrize(
     ("sizes", "group_size", "format", "words"),
     [
-        ({}, 16, "compressed-tensors", "its last group is narrower, as 40 columns"),
-        ({"hidden_size": 64}, 4, "gptq", "its group_size is 4, and 16, 32, 64"),
-        ({"hidden_size": 48, "intermediate_size": 48}, 16, "gptq", "it is 48 x 48, and both must"),
+        (
+            {},
+            16,
+            "compressed-tensors",
+            "group is narrower, because 40 columns are not divisible by",
+        ),
+        ({"hidden_size": 64}, 4, "gptq", "its group_size is 4, but the format allows 16, 32, 64"),
+        (
+            {"hidden_size": 48, "intermediate_size": 48},
+            16,
+            "gptq",
+            "it is 48 x 48, but both must be divisible by 32",
+        ),
     ],
 )
 def test_sizes_without_a_place_are_refused(tmp_path, sizes, group_size, format, words):
@@ -253,13 +263,15 @@ def test_sizes_without_a_place_are_refused(tmp_path, sizes, group_size, format, 
 
 def test_what_is_no_quantized_model_is_refused(symmetric, tmp_path):
     plain = small_llama.save(tmp_path / "plain")
-    with pytest.raises(ValueError, match="has no weights in few bits"):
+    with pytest.raises(
+        ValueError, match="has no packed weights; give a model quantized with salhub"
+    ):
         export_model(plain, tmp_path / "out", "dense")
     with pytest.raises(ValueError, match="format must be one of compressed-tensors, gptq, peft"):
         export_model(symmetric, tmp_path / "out", "gguf")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/notes.txt").touch()
-    with pytest.raises(FileExistsError, match="out is there already; name a new folder"):
+    with pytest.raises(FileExistsError, match="out already exists; choose a new folder"):
         export_model(symmetric, tmp_path / "out", "dense")
 
 
@@ -269,7 +281,7 @@ def test_models_with_adapters_are_refused(symmetric, tmp_path):
     adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj"]))
     adapted.save_pretrained(tmp_path / "adapter")
     small_llama.tokenizer().save_pretrained(tmp_path / "adapter")
-    with pytest.raises(ValueError, match="has an adapter, and a folder of one format holds none"):
+    with pytest.raises(ValueError, match="has an adapter, which this format cannot hold; merge it"):
         export_model(tmp_path / "adapter", tmp_path / "out", "dense")
 
 

@@ -103,7 +103,11 @@ def test_where_the_kernel_does_not_work_a_sentence_says_why(fault, on_gpu, caplo
         assert torch.equal(layer(inputs), layer._unpacked_product(inputs))
         layer(inputs)
     [said] = [record.getMessage() for record in caplog.records]
-    reason = {"missing": "pip install triton", "wrong": "wrong products", "type": "this type"}
+    reason = {
+        "missing": "pip install triton",
+        "wrong": "the kernel gives wrong results here",
+        "type": "this type",
+    }
     assert "unpacked a few rows at a time" in said and reason[fault] in said
 
 

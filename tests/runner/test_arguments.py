@@ -34,7 +34,7 @@ from salhub.runner.trackers import check_trackers
         ({"report_to": None}, "report_to must be a list, got None"),
         ({"hub_model_id": ["a"]}, "hub_model_id must be text, got "),
         ({"max_grad_norm": float("inf")}, "max_grad_norm must be a finite number"),
-        ({"gradient_accumulation_steps": 2}, "give per_device_batch_size, and the gradients"),
+        ({"gradient_accumulation_steps": 2}, "batch_size counts all rows of a step; to accumulate"),
     ],
 )
 def test_bad_options_are_refused_in_one_sentence(settings, words):
@@ -92,7 +92,7 @@ def test_a_file_of_options(tmp_path):
     with pytest.raises(ValueError, match="must hold one mapping"):
         read_settings_file(path)
     path.write_text("a: [1\n")
-    with pytest.raises(ValueError, match="is no YAML"):
+    with pytest.raises(ValueError, match="is not valid YAML"):
         read_settings_file(path)
     with pytest.raises(FileNotFoundError, match="no file of options"):
         read_settings_file(tmp_path / "none.yaml")

@@ -70,7 +70,9 @@ def test_a_damaged_block_and_those_behind_it_are_compressed_again(tmp_path, capl
     recipe = recipe_of(folder, resume_from_checkpoint="latest")
     run(recipe)
     assert recipe.compressed == ["1", "2", "3"]
-    assert f"{path} is damaged; its block and those behind it are compressed again" in caplog.text
+    assert (
+        f"{path} is damaged; its block and the following ones are compressed again" in caplog.text
+    )
     assert products(folder) == products(tmp_path / "whole")
 
 
@@ -149,7 +151,7 @@ def test_a_new_run_takes_no_block_of_an_earlier_one(tmp_path):
     recipe = recipe_of(tmp_path, overwrite=True, seed=1)
     run(recipe)
     assert recipe.compressed == ["0", "1", "2", "3"]
-    with pytest.raises(ValueError, match="has seed=1 and cannot go on with 0"):
+    with pytest.raises(ValueError, match="has seed=1 and cannot be resumed with 0; give the same"):
         run(recipe_of(tmp_path, resume_from_checkpoint="latest"))
 
 
@@ -186,7 +188,9 @@ def test_a_recipe_is_carried_out_by_one_command(tmp_path, monkeypatch):
     said = compress("toy-block", "levles=3")
     assert said.exit_code == 1 and "no option 'levles'. Did you mean 'levels'?" in said.output
     said = compress("toy-block", "batch_size=3")
-    assert "no option 'batch_size', as it takes no gradient steps; leave it out." in said.output
+    assert (
+        "no option 'batch_size', because it takes no gradient steps; leave it out." in said.output
+    )
 
 
 def test_an_unknown_recipe_is_told_which_there_are():

@@ -64,7 +64,9 @@ def test_two_runs_of_one_process_are_two_runs(tmp_path):
     build = recipe.build_model
 
     def again():
-        with pytest.raises(FolderInUseError, match="wait for its end, stop it, or choose another"):
+        with pytest.raises(
+            FolderInUseError, match="wait for it, stop it, or choose another output_dir"
+        ):
             run_toy(tmp_path / "out", overwrite=True)
         return build()
 

@@ -72,7 +72,9 @@ def test_a_pickle_in_the_place_of_a_file_of_ours_is_refused_with_a_sentence(tmp_
     # A stranger can write the digest that belongs to it.
     digests[name] = file_sha256(last / name)
     (last / "checkpoint.json").write_text(json.dumps(digests))
-    with pytest.raises(ValueError, match=r"checkpoint-6 holds another thing than a checkpoint"):
+    with pytest.raises(
+        ValueError, match=r"remove it, and resume with resume_from_checkpoint=latest"
+    ):
         run_toy(out, **AGAIN)
     assert not mark.exists()
     shutil.rmtree(last)  # as it was said
@@ -87,7 +89,7 @@ def test_states_of_something_else_are_refused_with_a_sentence(tmp_path, content)
     digests["states.json"] = file_sha256(last / "states.json")
     (last / "checkpoint.json").write_text(json.dumps(digests))
     with pytest.raises(
-        ValueError, match=r"remove it, and go on with resume_from_checkpoint=latest"
+        ValueError, match=r"remove it, and resume with resume_from_checkpoint=latest"
     ):
         run_toy(tmp_path, **AGAIN)
 
@@ -107,7 +109,7 @@ def test_a_run_goes_on_from_a_log_and_a_list_of_files_that_are_damaged(tmp_path,
     with (out / "log.jsonl").open("ab") as file:
         file.write(b"\xff\xfe\x00{")
     run_toy(out, **AGAIN)
-    assert "exported.json is damaged, and passed over" in caplog.text
+    assert "exported.json is damaged and was skipped" in caplog.text
     assert products(out) == products(tmp_path / "whole")
 
 
@@ -130,7 +132,7 @@ def test_results_that_are_damaged_are_measured_again(tmp_path, caplog, content):
     else:
         (tmp_path / "results.json").write_bytes(content)
     again = run_toy(tmp_path, **AGAIN)
-    assert "results.json is damaged, and passed over" in caplog.text
+    assert "results.json is damaged and was skipped" in caplog.text
     assert again.metric("accuracy").value == first.metric("accuracy").value
     assert products(tmp_path) == before
 
@@ -138,7 +140,7 @@ def test_results_that_are_damaged_are_measured_again(tmp_path, caplog, content):
 def test_options_that_are_damaged_are_refused_and_can_be_replaced(tmp_path):
     out = stopped_run(tmp_path)
     halve(out / OPTIONS_NAME)
-    with pytest.raises(ValueError, match=r"options\.json is damaged.*anew with overwrite=true"):
+    with pytest.raises(ValueError, match=r"options\.json is damaged.*again with overwrite=true"):
         run_toy(out, **AGAIN)
     assert sorted(path.name for path in out.glob("checkpoint-*")) == [
         "checkpoint-3",
@@ -179,8 +181,8 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path, monkeypatch, writer, fa
         with pytest.raises(DiskFullError) as refused:
             run_toy(out, **AGAIN)
     said = str(refused.value)
-    assert said.startswith(f"disk full: there is no room left in {out}")
-    assert "go on with resume_from_checkpoint=latest" in said
+    assert said.startswith(f"disk full: there is no space left in {out}")
+    assert "resume with resume_from_checkpoint=latest" in said
     assert not list(out.glob(".*"))  # half of a file takes room
     run_toy(out, **AGAIN)
     assert products(out) == products(tmp_path / "whole")

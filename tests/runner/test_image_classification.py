@@ -96,7 +96,7 @@ def test_the_split_is_drawn_by_the_seed_and_kept_with_the_model(tmp_path, data):
     with pytest.raises(ValueError, match="is damaged"):
         LabelledSplit.load(tmp_path)
     (tmp_path / "split.json").unlink()
-    with pytest.raises(FileNotFoundError, match="not known what the model there was trained on"):
+    with pytest.raises(FileNotFoundError, match="so the training data of its model are unknown"):
         LabelledSplit.load(tmp_path)
 
 
@@ -108,8 +108,8 @@ def test_the_best_is_chosen_by_pictures_that_are_not_measured_on(tmp_path, data,
     assert [len(one) for one in (split.train, split.validation, split.test)] == [51, 9, 30]
     assert torch.equal(torch.cat([split.train, split.validation]).sort().values, plain.train)
     assert torch.equal(split.test, plain.test)
-    assert "chooses by 9 of the 60 rows" in caplog.text
-    with pytest.raises(ValueError, match="keep_best to choose by, and with train_val_split=0"):
+    assert "keep_best uses 9 of the 60 training rows for" in caplog.text
+    with pytest.raises(ValueError, match="has none and train_val_split=0 holds nothing out; set"):
         recipe_of(tmp_path, data, keep_best=True, train_val_split=0).build_model()
 
 
@@ -134,7 +134,7 @@ def test_pictures_are_shifted_and_mirrored_as_written_out():
 
 def test_bad_options_are_refused_before_anything_is_written(tmp_path, data):
     for settings, words in (
-        ({"num_train_images": 100}, "there are 20; ask for fewer"),
+        ({"num_train_images": 100}, "need 34 of class 0, but there are only 20; ask for fewer"),
         ({"optimizer": "sdg"}, "Did you mean 'sgd'"),
         ({"momentum": 1.0}, "momentum must be 0 or more and below 1"),
         ({"weight_decay": -1.0}, "weight_decay must be 0 or more"),

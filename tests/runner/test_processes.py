@@ -71,7 +71,7 @@ def test_two_processes_learn_what_one_learns_wherever_they_were_stopped(tmp_path
 @pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
 def test_an_environment_that_splits_weights_is_refused_on_a_cpu_too(tmp_path, monkeypatch, kind):
     monkeypatch.setenv(f"ACCELERATE_USE_{kind}", "true")
-    with pytest.raises(RuntimeError, match=f"configured for {kind}.*recipes need them whole"):
+    with pytest.raises(RuntimeError, match=f"configured for {kind}.*recipes need all weights"):
         run_toy(tmp_path / "out")
     assert not (tmp_path / "out").exists()
     monkeypatch.setenv(f"ACCELERATE_USE_{kind}", "false")
@@ -86,7 +86,7 @@ def test_a_process_that_dies_ends_the_others(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert launch([], 2, cpu=True) == 7
     assert capfd.readouterr().err == (
-        "Error: a process of the run ended with code 7 and said nothing.\n"
+        "Error: a process of the run ended with code 7 and no message.\n"
     )
 
 

@@ -100,7 +100,7 @@ def test_it_learns_and_what_it_saves_loads_by_the_auto_classes(tmp_path, photos,
     validations = [line for line in lines if "validation/loss" in line]
     assert [line["step"] for line in validations] == [12, 24]
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert f"is new: {name} has 5 classes, and the data 3." in " ".join(card.split())
+    assert f"is new: {name} has 5 classes, but the data have 3." in " ".join(card.split())
 
 
 def test_the_same_classes_keep_their_head_in_whatever_order(tmp_path, photos, checkpoints, caplog):
@@ -174,11 +174,13 @@ def test_a_configuration_is_trained_from_nothing(tmp_path, photos, caplog):
     path.parent.mkdir()
     path.write_text(json.dumps(vit_config().to_dict()))
     run(recipe_of(tmp_path / "out", photos, config=str(path.parent), max_train_steps=1))
-    assert "resized to 16 x 16" in caplog.text and "drawn by the seed" in caplog.text
+    assert "resized to 16 x 16" in caplog.text and "Its initial weights were random" in caplog.text
     saved = AutoModelForImageClassification.from_pretrained(tmp_path / "out")
     assert saved.config.num_labels == 3
     for given in (path, path.parent):
-        with pytest.raises(ValueError, match="is a configuration without weights; give config="):
+        with pytest.raises(
+            ValueError, match="to train it from scratch, or give a model with weights"
+        ):
             run(recipe_of(tmp_path / "other", photos, model=str(given)))
 
 
@@ -188,7 +190,7 @@ def test_what_is_held_out_is_drawn_by_the_seed_from_each_class(
     options = {"model": checkpoints["vit"], "train_val_split": 0.25}
     recipe = recipe_of(tmp_path, f"{photos}/train", **options)
     recipe.build_model()
-    assert "9 of its 36 pictures are held out, 25% of them" in caplog.text
+    assert "9 of its 36 pictures are held out (25%, from every class)" in caplog.text
     assert recipe.labels["test"].bincount().tolist() == [3, 3, 3]
     again = recipe_of(tmp_path, f"{photos}/train", **options)
     again.build_model()
@@ -198,10 +200,13 @@ def test_what_is_held_out_is_drawn_by_the_seed_from_each_class(
 @pytest.mark.parametrize(
     ("options", "pattern"),
     [
-        ({"model": None}, "give model=NAME, the checkpoint to start from, or config=FOLDER"),
-        ({"freeze": "vit.nothing"}, "freeze=vit.nothing names nothing of ViTForImage"),
-        ({"freeze": "7"}, "freeze=7 is no number of layers of ViTForImage.*, which has 2"),
-        ({"freeze": ["classifier"]}, "freeze names the head, which is new"),
+        ({"model": None}, "give either model=NAME, the checkpoint to start from, or"),
+        ({"freeze": "vit.nothing"}, "freeze=vit.nothing matches nothing in ViTForImage"),
+        (
+            {"freeze": "7"},
+            "freeze=7 is not a valid number of layers for ViTForImage.*, which has 2",
+        ),
+        ({"freeze": ["classifier"]}, "freeze includes the head, which is new and must be trained"),
         ({"image_size": 32}, "weights of another shape .*position_embeddings.*leave out image_siz"),
         ({"train_val_split": 1.0}, "train_val_split must be 0 or more and below 1"),
         ({"weight_decay": -1.0}, "weight_decay must be 0 or more"),
@@ -218,14 +223,17 @@ def test_bad_options_are_refused_before_anything_is_written(
 def test_of_an_explainer_the_classifier_inside_goes_on(tmp_path, photos, checkpoints, caplog):
     salhub.pipeline("normgrad", classifier=checkpoints["resnet"]).save_pretrained(tmp_path / "n")
     recipe_of(tmp_path / "out", photos, model=str(tmp_path / "n")).build_model()
-    assert "n is an explainer; the classifier inside it is what is trained" in caplog.text
-    with pytest.raises(ValueError, match="and no classifier of images"):
+    assert "n is an explainer; the classifier inside it is trained" in caplog.text
+    with pytest.raises(ValueError, match="', not a classifier of images; give one that"):
         model = "salhub/verbalizer-movie-reviews"
         recipe_of(tmp_path / "out", photos, model=model).build_model()
 
 
 def test_a_model_that_classifies_no_pictures_is_refused(tmp_path, photos):
-    with pytest.raises(ValueError, match="'salhub_text_classifier', and no classifier of images"):
+    with pytest.raises(
+        ValueError,
+        match="is a model of type 'salhub_text_classifier', not a classifier of images; give one",
+    ):
         from salhub.backbones.text_classifier.configuration_text_classifier import (
             TextClassifierConfig,
         )

@@ -112,9 +112,9 @@ def test_it_learns_a_table_with_headings_of_its_own(tmp_path, tickets, checkpoin
 def test_texts_are_cut_at_what_the_positions_allow(tmp_path, tickets, checkpoints, caplog):
     recipe = recipe_of(tmp_path, tickets, model=checkpoints["roberta"], num_train_epochs=1)
     run(recipe)
-    assert "80 of 80 texts have more than 5 tokens; what is beyond is cut off." in caplog.text
+    assert "80 of 80 texts have more than 5 tokens and were cut." in caplog.text
     assert max(map(len, recipe.rows)) == 5
-    with pytest.raises(ValueError, match=r"max_length is 6, and the network takes 5"):
+    with pytest.raises(ValueError, match=r"max_length is 6, but the network accepts 5"):
         run(recipe_of(tmp_path / "out", tickets, model=checkpoints["roberta"], max_length=6))
 
 
@@ -123,14 +123,14 @@ def test_texts_are_cut_at_what_the_positions_allow(tmp_path, tickets, checkpoint
     [
         (
             {"text_column": None},
-            "which column of tickets.csv is meant by text_column: it has",
+            "it is not clear which column of tickets.csv is text_column: it has",
         ),
         ({"label_column": "star"}, "no column 'star'.* Did you mean 'stars'"),
         ({"max_length": 0}, "max_length must be an integer, 1 or more"),
-        ({"class_names": ["good"]}, "2 classes, 9, 10, and class_names 1"),
+        ({"class_names": ["good"]}, "has 2 classes, 9, 10, but class_names has 1; give"),
         (
             {"keep_best": True, "train_val_split": 0},
-            "nothing held out to draw one from; give a share",
+            "has none and train_val_split=0 holds nothing out; set",
         ),
     ],
 )
@@ -159,7 +159,7 @@ def test_of_an_explainer_the_classifier_inside_goes_on(tmp_path, tickets, caplog
     recipe = recipe_of(tmp_path, tickets, model="salhub/verbalizer-movie-reviews", **options)
     run(recipe)
     assert "verbalizer-movie-reviews is an explainer; the classifier inside it is" in caplog.text
-    assert "is new: salhub/verbalizer-movie-reviews has 2 classes of other names" in caplog.text
+    assert "is new: salhub/verbalizer-movie-reviews has 2 classes with other names" in caplog.text
     own = SaliencyVerbalizerModel.from_pretrained("salhub/verbalizer-movie-reviews").backbone
     saved = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     assert saved.config.id2label == {0: "9", 1: "10"}
@@ -181,9 +181,9 @@ def test_the_share_that_is_said_is_the_one_that_is_held_out(caplog):
     texts = LabelledTexts("few", ["x", " x", "y", "z"], [0, 0, 1, 1], ["a", "b"])
     split = draw_text_split(texts, SimpleNamespace(seed=0, train_val_split=0.15))
     assert len(split.test) == 2
-    assert "2 of its 4 texts are held out, 50% of them" in caplog.text
+    assert "2 of its 4 texts are held out (50%, from every class)" in caplog.text
     # A text that is there twice, on both sides, is no test of what was learned.
-    assert "1 of the 2 texts of few that are held out are among those to learn" in caplog.text
+    assert "1 of the 2 held-out texts of few also occur in the training" in caplog.text
     assert split.data["num_held_out_that_are_learned"] == 1
     apart = LabelledTexts("few", ["w", "x", "y", "z"], [0, 0, 1, 1], ["a", "b"])
     split = draw_text_split(apart, SimpleNamespace(seed=0, num_test_texts=2))
@@ -197,4 +197,4 @@ def test_the_best_is_chosen_by_texts_that_are_not_measured_on(caplog):
     split = draw_text_split(texts, arguments)
     assert [len(one) for one in (split.train, split.validation, split.test)] == [16, 4, 4]
     assert len(torch.cat([split.train, split.validation, split.test]).unique()) == 24
-    assert "chooses by 4 of the 20 rows to train on" in caplog.text
+    assert "keep_best uses 4 of the 20 training rows for" in caplog.text

@@ -67,8 +67,11 @@ def test_facts_of_the_recipe_and_front_matter(tmp_path):
 
 def test_the_course_of_a_training_is_on_its_card_and_pushed_with_it(tmp_path):
     text = card_of(tmp_path / "toy", keep_best=True, num_train_epochs=3)
-    assert "](curves.png)" in text and "What was held out was measured by itself" in text
-    assert "numbers measured on the same data flatter them" in text
+    assert (
+        "](curves.png)" in text
+        and "Held-out data were measured separately and not used for training" in text
+    )
+    assert "The weights are those of the best measurement on held-out" in text
     picture = Image.open(tmp_path / "toy" / "curves.png")
     assert picture.width == 780 and picture.height > 700  # loss and accuracy
     assert "curves.png" in exported_files(tmp_path / "toy")

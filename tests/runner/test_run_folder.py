@@ -51,7 +51,9 @@ def make_model(folder, content: bytes = b"weights"):
 def test_a_model_that_no_run_has_written_is_not_replaced(tmp_path, absent, resume):
     folder = make_model(tmp_path / "theirs")
     (folder / absent).unlink()
-    with pytest.raises(FileExistsError, match=r"holds a model that no run.*overwrite=true"):
+    with pytest.raises(
+        FileExistsError, match=r"has a model that was not made by a run; choose another"
+    ):
         run_toy(folder, resume_from_checkpoint=resume)
     assert len(list(folder.iterdir())) == 1
     run_toy(folder, overwrite=True)
@@ -76,7 +78,7 @@ def test_files_named_like_those_of_a_run_are_not_lost(tmp_path, name):
     theirs = tmp_path / "out" / name
     theirs.parent.mkdir(parents=True)
     theirs.write_text("[]")
-    said = f"holds {name.partition('/')[0]}, which a run would replace"
+    said = f"has {name.partition('/')[0]}, which a run would replace"
     for resume in (None, "latest"):
         with pytest.raises(FileExistsError, match=said):
             run_toy(tmp_path / "out", resume_from_checkpoint=resume)
@@ -90,7 +92,7 @@ def test_a_file_that_is_read_is_not_one_of_the_run(tmp_path, name):
     data.parent.mkdir(exist_ok=True)
     data.write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(ValueError, match=r"data=.* would be lost, as a run has a .* of its"):
+        with pytest.raises(ValueError, match=r"would be lost, because a run saves its own"):
             read(tmp_path, data=str(data), overwrite=overwrite)
     assert data.read_text() == "mine"
 
@@ -98,7 +100,7 @@ def test_a_file_that_is_read_is_not_one_of_the_run(tmp_path, name):
 def test_an_output_that_is_a_file_is_refused_in_a_sentence(tmp_path):
     (tmp_path / "out").touch()
     for overwrite in (False, True):
-        with pytest.raises(FileExistsError, match="is a file; give the name of a folder"):
+        with pytest.raises(FileExistsError, match="is a file; give a folder"):
             run_toy(tmp_path / "out", overwrite=overwrite)
 
 
@@ -129,7 +131,9 @@ def test_a_folder_of_somebody_else_is_not_replaced_by_an_exported_one(tmp_path):
     def make(**options):
         return Exporting(ToyArguments(output_dir=str(tmp_path), cpu=True, **options))
 
-    with pytest.raises(FileExistsError, match=r"move it away, and go on with resume_from"):
+    with pytest.raises(
+        FileExistsError, match=r"is a folder that this run did not create; move it away, and"
+    ):
         run(make())
     (tmp_path / "extra").rename(tmp_path / "moved")
     assert run(make(resume_from_checkpoint="latest")) is not None
@@ -146,11 +150,13 @@ def test_a_finished_run_is_not_run_again(tmp_path, caplog):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     again = run_toy(tmp_path, max_train_steps=3, resume_from_checkpoint="latest")
     assert again.metric("seconds/steps").value == first.metric("seconds/steps").value
-    assert f"The run in {tmp_path} is finished already" in caplog.text
-    with pytest.raises(ValueError, match="has max_train_steps=3 and cannot go on with 4"):
+    assert f"The run in {tmp_path} is already finished" in caplog.text
+    with pytest.raises(
+        ValueError, match="has max_train_steps=3 and cannot be resumed with 4; give the same"
+    ):
         run_toy(tmp_path, max_train_steps=4, resume_from_checkpoint="latest")
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
-    with pytest.raises(ValueError, match=f"put it on the Hub with: salhub push {tmp_path} me/toy"):
+    with pytest.raises(ValueError, match=f"push it to the Hub with: salhub push {tmp_path} me/toy"):
         run_toy(
             tmp_path, max_train_steps=3, resume_from_checkpoint="latest", push_to_hub=True,
             hub_model_id="me/toy",
@@ -165,17 +171,21 @@ def test_a_run_of_another_version_gives_its_results_and_is_not_gone_on_with(tmp_
     (tmp_path / OPTIONS_NAME).write_text(json.dumps({**options, "gone": 3}))
     found = run_toy(tmp_path, **again)
     assert found.metric("accuracy").value == first.metric("accuracy").value
-    with pytest.raises(ValueError, match="has validation_steps=None and cannot go on with 2"):
+    with pytest.raises(
+        ValueError, match="has validation_steps=None and cannot be resumed with 2; give the same"
+    ):
         run_toy(tmp_path, validation_steps=2, **again)
     (tmp_path / "results.json").unlink()
-    with pytest.raises(ValueError, match="was begun by a version of salhub with other options"):
+    with pytest.raises(
+        ValueError, match="was started by another version of salhub with other options"
+    ):
         run_toy(tmp_path, **again)
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     run_toy(tmp_path / "one", checkpointing_steps=4)
     checkpoint = tmp_path / "one" / "checkpoint-4"
-    with pytest.raises(ValueError, match=f"give output_dir={tmp_path / 'one'} to go on with it"):
+    with pytest.raises(ValueError, match=f"set output_dir={tmp_path / 'one'} to resume it"):
         run_toy(tmp_path / "two", checkpointing_steps=4, resume_from_checkpoint=str(checkpoint))
     assert not (tmp_path / "two").exists()
 
@@ -192,7 +202,7 @@ def test_a_run_goes_on_only_with_the_content_that_it_began_with(tmp_path):
     for name, path in (("data", data), ("model", model / "model.safetensors")):
         content = path.read_bytes()
         path.write_bytes(b"two")
-        with pytest.raises(ValueError, match=f"another content of its {name} ") as refused:
+        with pytest.raises(ValueError, match=f"other contents of its {name} ") as refused:
             read(folder, **options)
         assert recorded[f"{name} sha256"] in str(refused.value)
         path.write_bytes(content)

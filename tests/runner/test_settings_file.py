@@ -59,7 +59,7 @@ def test_a_path_is_looked_for_beside_the_file_and_then_from_here(home, caplog):
     assert not caplog.text
     (home / "texts.txt").write_text("another")
     assert beside_file({"data": "texts.txt"}, file, SOURCES)["data"].startswith(str(home / "data"))
-    assert f"Of two files called texts.txt, that beside {file} is taken" in caplog.text
+    assert f"There are two files called texts.txt; the one next to {file} is used" in caplog.text
 
 
 def test_a_run_of_a_former_version_gets_the_file_when_it_goes_on(home):
@@ -75,6 +75,6 @@ def test_a_run_of_a_former_version_gets_the_file_when_it_goes_on(home):
 def test_somebody_elses_options_are_not_replaced(home):
     (home / "out").mkdir()
     (home / "out" / "options.yaml").write_text("mine: 1\n")
-    with pytest.raises(FileExistsError, match=r"holds options\.yaml, which a run would replace"):
+    with pytest.raises(FileExistsError, match=r"out has options\.yaml, which a run would replace"):
         read("out", data="data/texts.txt")
     assert (home / "out" / "options.yaml").read_text() == "mine: 1\n"

@@ -37,8 +37,8 @@ def test_the_kept_step_other_verbs_and_words_of_the_recipe():
     results.add_metric("MIA/entropy", float("nan"), unit="percent")
     assert summary(Forgetting, results, "out")[:-1] == [
         "Unlearned in under 1 s.",
-        "The model is that of step 1,200, the best on what was held out; numbers of the same data "
-        "flatter it.",
+        "The model is from step 1,200, the best on held-out data; numbers on the same data are too "
+        "optimistic.",
         "97.2 % of it is gone.",
         "MIA (entropy) not a number.",
     ]

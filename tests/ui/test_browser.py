@@ -48,7 +48,7 @@ def test_a_debugger_at_a_desk(browser, server, tmp_path):
         assert visit.overlay() != first
 
         page.get_by_role("radio", name=re.compile("^tabby")).check()
-        visit.expect_text(".salhub-sentence", "'tabby'")
+        visit.expect_text(".salhub-sentence", "tabby,")
 
         visit.open_tab("All methods")
         visit.expect_text(".salhub-sentence:visible", "one forward and one backward pass")
@@ -118,7 +118,7 @@ def test_a_phone_with_good_and_bad_pictures(browser, server, sample, bad_uploads
 def test_salient_relevance_at_a_desk(browser, server):
     with visiting(browser, server + SALIENT_RELEVANCE, DESK) as visit:
         first = visit.pane("Relevance (LRP)").get_attribute("src")
-        visit.choose("Rules of the relevance", "Epsilon gamma box")
+        visit.choose("Relevance rules", "Epsilon gamma box")
         visit.expect_text(".cm-content", 'preset="epsilon_gamma_box"')
         assert visit.pane("Relevance (LRP)").get_attribute("src") != first
         visit.expect_text(".salhub-facts", "Attention areas")
@@ -142,13 +142,13 @@ def test_the_page_that_every_method_has(browser, server):
     with visiting(browser, server + "any-method", PHONE) as visit:
         visit.overlay()
         visit.page.get_by_role("radio", name=re.compile("^cup")).check()
-        visit.expect_text(".salhub-sentence", "'cup'")
+        visit.expect_text(".salhub-sentence", "cup,")
         visit.open_tab("Models")
         visit.pane("gradcam-efficientnet-lite0 · cup")
         visit.take_picture("any-method-phone-models")
         visit.page.get_by_label("Compare with", exact=True).fill("/etc")
         visit.page.keyboard.press("Enter")
-        visit.expect_text(".salhub-notice", "'/etc' names no model")
+        visit.expect_text(".salhub-notice", "'/etc' is not a model; choose one")
 
 
 @pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
@@ -169,7 +169,7 @@ def test_forgetting_a_class(browser, server, viewport, request):
         visit.open_tab("Try a picture")
         visit.expect_text(".salhub-bars:visible", "Probability of each class")
         visit.open_tab("Digits")
-        sheet = page.get_by_alt_text("After forgetting: digits").first
+        sheet = page.get_by_alt_text("After forgetting: one row of digits").first
         sheet.wait_for()
         assert sheet.bounding_box()["width"] > 100
         before = sheet.get_attribute("src")
@@ -200,7 +200,7 @@ def test_summarising_a_text(browser, server, viewport, request):
             assert visit.top_of(".salhub-result") < visit.top_of(".salhub-settings")
         text.fill("   ")
         page.get_by_role("button", name="Summarise").click()
-        page.get_by_text("There is no text; write or paste one.").first.wait_for()
+        page.get_by_text("There is no text yet; type or paste one.").first.wait_for()
 
 
 @pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
@@ -245,7 +245,7 @@ def test_explaining_a_text(browser, server, viewport, request):
         visit.open_tab("Phrases")
         visit.take_picture(f"verbalizer-{request.node.callspec.id}-phrases")
         visit.open_tab("Audit")
-        page.get_by_text("Everything it says is what the scores show.").first.wait_for()
+        page.get_by_text("All statements match the scores.").first.wait_for()
         visit.expect_text(
             ".cm-content:visible", 'salhub.pipeline("salhub/verbalizer-movie-reviews")'
         )
@@ -259,7 +259,7 @@ def test_explaining_a_text(browser, server, viewport, request):
         assert page.locator(".toast-body").count() == 0
         text.fill("   ")
         page.get_by_role("button", name="Explain").click()
-        page.get_by_text("There is no text; write or paste one.").first.wait_for()
+        page.get_by_text("There is no text yet; type or paste one.").first.wait_for()
 
 
 def test_a_link_shows_the_same_view_to_somebody_else(browser, server):
@@ -268,7 +268,7 @@ def test_a_link_shows_the_same_view_to_somebody_else(browser, server):
         page = visit.page
         visit.overlay()
         page.get_by_role("radio", name=re.compile("^cup")).check()
-        visit.expect_text(".salhub-sentence", "'cup'")
+        visit.expect_text(".salhub-sentence", "cup,")
         page.get_by_role("button", name="Copy a link to this view").click()
         page.get_by_text("Link copied").wait_for()
         page.wait_for_function(
@@ -276,7 +276,7 @@ def test_a_link_shows_the_same_view_to_somebody_else(browser, server):
         )
         link = page.evaluate("navigator.clipboard.readText()")
     with visiting(browser, link, DESK) as visit:
-        visit.expect_text(".salhub-sentence", "'cup'")
+        visit.expect_text(".salhub-sentence", "cup,")
         visit.overlay()
         assert visit.page.get_by_role("radio", name=re.compile("^cup")).is_checked()
 
@@ -298,7 +298,9 @@ def test_without_a_clipboard_the_link_goes_to_the_address_bar(browser, server):
 def test_a_link_to_what_is_gone_says_so(browser, server):
     gone = f"{server}?picture={'0' * 64}/photo.jpg&tab=Map"
     with visiting(browser, gone, PHONE) as visit:
-        visit.expect_text(".salhub-notice", "no longer here")
+        visit.expect_text(
+            ".salhub-notice", "The picture of this link has been deleted, as pictures are"
+        )
         visit.overlay()
 
 

@@ -19,7 +19,7 @@ def test_a_photo_is_named_among_typed_classes(browser, server, viewport, scheme,
         page = visit.page
         visit.expect_text(".salhub-facts", "Patches kept")
         visit.pane("Map of the text")
-        before = visit.pane("Patches with most of it").get_attribute("src")
+        before = visit.pane("Patches most similar to it").get_attribute("src")
         # A page that is only looked at asks the server for nothing.
         assert visit.asked == []
         assert all(ratio > 4.5 for _, ratio in visit.contrasts(".salhub-facts *"))

@@ -72,7 +72,7 @@ def test_a_sent_film_is_edited_with_a_bar_and_taken_home(browser, server, tmp_pa
         page = visit.page
         edited(page)
         page.get_by_label("Transcript").fill(scene.srt())
-        page.get_by_label("Who is who, from left to right").fill("Anna, Ben")
+        page.get_by_label("Names of the people, from left to right").fill("Anna, Ben")
         page.locator(".salhub-film input[type=file]").set_input_files(path)
         page.locator(".progress-text, .progress-level").first.wait_for()
         film = edited(page, "talk-edited", timeout=60_000)
@@ -92,4 +92,4 @@ def test_a_file_that_is_no_film_gets_a_sentence(browser, server, tmp_path):
     with visiting(browser, server + "editiq", DESK) as visit:
         edited(visit.page)
         visit.page.locator(".salhub-film input[type=file]").set_input_files(path)
-        visit.expect_text(".salhub-notice", "'notes.mp4' is no film that can be read")
+        visit.expect_text(".salhub-notice", "is not a readable film, or is damaged")

@@ -27,7 +27,7 @@ def test_rooms_are_seen_and_what_each_task_reads(browser, server, viewport, requ
         visit.expect_text(".cm-content", "sample:room-1")
         assert page.locator(".salhub-table img").first.get_attribute("src") != before
 
-        page.get_by_role("tab", name="Who reads what").click()
+        page.get_by_role("tab", name="What each task reads").click()
         visit.expect_text(".salhub-facts:visible", "depth and normals")
         visit.take_picture(f"rep-mtl-{request.node.callspec.id}-sharing")
         page.get_by_role("tab", name="Δp calculator").click()

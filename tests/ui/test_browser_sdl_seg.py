@@ -32,7 +32,7 @@ def test_clips_are_moved_and_removed_and_the_contour_follows(browser, server, vi
         page.get_by_role("button", name="Choose clip 2").click()
         page.get_by_role("button", name="→ right").click()
         visit.expect_text(".clip-table", "2.0 mm")
-        visit.expect_text(".salhub-facts", "with the clips as found")
+        visit.expect_text(".salhub-facts", "with the original clips")
         assert picture.get_attribute("src") != first
         page.get_by_role("button", name="Remove clip 1").click()
         page.get_by_role("button", name="Put back clip 1").wait_for()
@@ -45,7 +45,7 @@ def test_clips_are_moved_and_removed_and_the_contour_follows(browser, server, vi
         visit.expect_text(".cm-content", "markers=")
         visit.take_picture(f"sdl-seg-{request.node.callspec.id}-after")
 
-        page.get_by_role("button", name="Clips as they were found").click()
+        page.get_by_role("button", name="Original clips").click()
         page.get_by_role("button", name="Remove clip 1").wait_for()
         assert page.locator(".salhub-notice").count() == 0
         page.get_by_role("button", name="Another phantom").click()

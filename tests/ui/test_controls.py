@@ -66,7 +66,9 @@ def test_a_file_too_large_is_refused_unread(tmp_path, monkeypatch):
     with path.open("wb") as file:
         file.truncate(MAX_FILE_BYTES + 2**20)
     monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("it was read"))
-    with pytest.raises(ValueError, match=r"'big\.jpg' has 33 MB; at most 32 MB are read"):
+    with pytest.raises(
+        ValueError, match=r"'big\.jpg' has 33 MB; the limit is 32 MB: save a smaller version\."
+    ):
         UploadedPicture(path, "big.jpg").open()
 
 
@@ -77,14 +79,14 @@ def test_it_is_drawn_as_gradios_image():
 def test_a_bad_file_gets_a_sentence_with_the_visitors_name_for_it(tmp_path):
     path = tmp_path / "0123.bin"
     path.write_text("not a picture")
-    with pytest.raises(
-        ValueError, match=r"'holiday\.jpg' is not a picture that can be read: it is"
-    ):
+    with pytest.raises(ValueError, match=r"'holiday\.jpg' cannot be read as a picture: it is"):
         UploadedPicture(path, "holiday.jpg").open()
 
 
 def test_a_file_that_was_cleaned_away_gets_a_sentence(tmp_path):
-    with pytest.raises(ValueError, match=r"'old\.jpg' is no longer on the server; send it again"):
+    with pytest.raises(
+        ValueError, match=r"'old\.jpg' is no longer on the server; upload it again\."
+    ):
         UploadedPicture(tmp_path / "gone.jpg", "old.jpg").open()
 
 
@@ -131,7 +133,7 @@ def test_a_slider_reaches_as_far_as_its_first_value_and_hands_on_any():
     config = control.get_config()
     assert (config["name"], config["label"], config["maximum"]) == ("slider", "Words", 40)
     control.check(40)
-    with pytest.raises(ValueError, match="Words goes from 1 to 40, got 41"):
+    with pytest.raises(ValueError, match="Words must be from 1 to 40, got 41"):
         control.check(41)
     with pytest.raises(TypeError, match="Words must be a number, got None"):
         control.check(None)

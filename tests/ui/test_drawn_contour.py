@@ -49,7 +49,7 @@ def test_a_contour_is_there_before_a_press_and_moves_after_a_drag(
         visit.take_picture(f"{name}-before")
 
         drag(visit, (0.6, 0.1), (0.9, 0.6))
-        visit.expect_text(".salhub-sentence", "It began at a box")
+        visit.expect_text(".salhub-sentence", "The contour started at a box")
         visit.expect_text(".stage-title", "result")
         visit.take_picture(f"{name}-after")
         assert page.get_by_label("Start", exact=True).input_value() == "Drawn"
@@ -72,7 +72,7 @@ def test_points_are_gathered_and_files_taken_home(browser, server, tmp_path):
         for place in ((0.25, 0.3), (0.4, 0.65)):
             with page.expect_request("**/queue/join*"):
                 drag(visit, place, place)
-        visit.expect_text(".salhub-sentence", "It began at 2 points")
+        visit.expect_text(".salhub-sentence", "The contour started at 2 points")
         # A quarter of 420 pixels, to one of the screen.
         assert re.search(r"points=\[\[10[456], 9[567]\], \[16[789], 20[789]\]\]", visit.code())
 
@@ -90,7 +90,7 @@ def test_points_are_gathered_and_files_taken_home(browser, server, tmp_path):
 def test_a_link_opens_what_was_drawn(browser, server):
     query = "?sample=cells&start=drawn&marks=box+60+40+200+180"
     with visiting(browser, server + PATH + query, DESK) as visit:
-        visit.expect_text(".salhub-sentence", "It began at a box")
+        visit.expect_text(".salhub-sentence", "The contour started at a box")
         assert "box=[60, 40, 200, 180]" in visit.code()
 
 

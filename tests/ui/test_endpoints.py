@@ -133,7 +133,10 @@ def test_no_other_file_of_the_server_is_read(server, sample, tmp_path, capfd, en
         (["", 7, "", 0, "whole"], "method must be one of"),
         (["", "", "", 1e300, "whole"], "meta_step must be at least 0 and at most 1,000"),
         (["²", "", "", 0, "whole"], "no class"),
-        (["9" * 5000, "", "", 0, "whole"], "No class has a name of 5000 letters"),
+        (
+            ["9" * 5000, "", "", 0, "whole"],
+            "No class name has 5000 letters; give a name or an index",
+        ),
         (["", "", "", 0, "cropp"], "Did you mean 'crop'"),
     ],
 )

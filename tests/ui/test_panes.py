@@ -83,14 +83,14 @@ def test_pictures_in_a_table_have_texts_and_need_no_request():
     picture = Image.new("RGB", (4, 4))
     cells = [
         PictureCell(picture, "Grad-CAM at blocks.10", pick="grad_cam blocks.10", is_chosen=True),
-        PictureCell(None, "constant: says nothing here", note="CAM"),
+        PictureCell(None, "constant: no information here", note="CAM"),
     ]
     reader = Reader(picture_table("By depth", ["blocks.10", "max_abs"], [("Grad-CAM", cells)]))
     [image] = reader.all("img")
     assert image["alt"] == "Grad-CAM at blocks.10"
     assert image["src"].startswith("data:image/webp;base64,")
     assert reader.all("button")[0]["data-pick"] == "grad_cam blocks.10"
-    assert "constant: says nothing here" in reader.text
+    assert "constant: no information here" in reader.text
     assert [one.get("scope") for one in reader.all("th")] == ["col", "col", "row"]
 
 

@@ -75,7 +75,9 @@ def test_no_other_file_of_the_server_can_be_named(controls, tmp_path, monkeypatc
     (tmp_path / "store" / ("ab" * 32)).mkdir(parents=True)
     (tmp_path / "secret").write_bytes(b"secret")
     (tmp_path / "secret.jpg").write_bytes(b"secret")
-    with pytest.raises(ValueError, match="no longer here"):
+    with pytest.raises(
+        ValueError, match="The picture of this link has been deleted, as pictures are"
+    ):
         read_link(f"?picture={name}", controls)
 
 
@@ -83,16 +85,19 @@ def test_no_other_file_of_the_server_can_be_named(controls, tmp_path, monkeypatc
     ("search", "words"),
     [
         ("?method=camm", "Did you mean 'cam'"),
-        ("?step=5", "it goes from 0 to 0.01"),
-        ("?step=nan", "it goes from"),
-        ("?step=far", "it goes from"),
-        ("?class_label=cup", "classes are numbers"),
-        ("?class_label=²", "classes are numbers"),
-        ("?class_label=٣", "classes are numbers"),
-        (f"?class_label={'9' * 5000}", "class '9{60}…'; classes are numbers"),
-        (f"?step={'9' * 5000}", "it goes from 0 to"),
-        (f"?method={'c' * 5000}", "for 'c{60}…' as"),
-        (f"?picture={'ab' * 32}/{'c' * 5000}", "no longer here"),
+        ("?step=5", r"to 5, but it must be from 0 to 0\.01\."),
+        ("?step=nan", "to nan, but it must be from 0 to"),
+        ("?step=far", "to far, but it must be from 0 to"),
+        ("?class_label=cup", "class 'cup', but it must be a number"),
+        ("?class_label=²", "class '²', but it must be a number"),
+        ("?class_label=٣", "class '٣', but it must be a number"),
+        (f"?class_label={'9' * 5000}", "class '9{60}…', but it must be a number"),
+        (f"?step={'9' * 5000}", "to 9{60}…, but it must be from 0 to"),
+        (f"?method={'c' * 5000}", "to 'c{60}…', which does not exist"),
+        (
+            f"?picture={'ab' * 32}/{'c' * 5000}",
+            "The picture of this link has been deleted, as pictures are",
+        ),
     ],
 )
 def test_a_value_that_no_control_takes_is_refused(controls, search, words):

@@ -29,7 +29,7 @@ def test_a_text_is_continued_before_the_first_press(page):
     result = page.pipeline("The film", max_new_tokens=32, temperature=0.8, seed=0)
     text, _ = page.continue_text("The film", 32)
     assert "<strong>The film</strong>" in written and text == result.text
-    assert "Drawn with temperature 0.8 and seed 0." in page.components["notes"].value
+    assert "Sampled with temperature 0.8 and seed 0." in page.components["notes"].value
     assert page.components["max_new_tokens"].maximum == 32
 
 
@@ -49,7 +49,7 @@ def test_samples_are_put_where_a_text_is_written_and_nothing_becomes_markup(page
     assert page.picked("A story", state(page)) == {"text": "Once there was a king who"}
     [written] = page.values_of(state(page, text="<img src=x>"), "written")
     assert "&lt;img src=x&gt;" in written and "<img" not in written
-    with pytest.raises(ValueError, match="There is no text; write or paste one"):
+    with pytest.raises(ValueError, match="There is no text yet; type or paste one"):
         page.query(state(page, text="  "))
     with pytest.raises(TypeError, match="seed must be a number, got None"):
         page.continue_text("The film", 3, 1, None)

@@ -54,5 +54,5 @@ def test_grids_of_nothing_or_of_several_sizes_are_refused():
     for rows in ([], [("a", [])], [("a", [one(RED)]), ("b", [])]):
         with pytest.raises(ValueError, match="at least one row, and a picture in each"):
             picture_grid(rows)
-    with pytest.raises(ValueError, match="must have one size"):
+    with pytest.raises(ValueError, match="must have the same size"):
         picture_grid([("", [one(RED), one(RED, (4, 4))])])

@@ -182,7 +182,7 @@ def _check_pixel_values(pixel_values: Tensor, config: CifarResNetConfig) -> None
         )
     if not pixel_values.is_floating_point():
         raise TypeError(
-            f"pixel_values must be floating point and normalised, got {pixel_values.dtype}; "
+            f"pixel_values must be floating point and normalized, got {pixel_values.dtype}; "
             "prepare pictures with CifarResNetImageProcessor."
         )
 
@@ -195,5 +195,5 @@ def _check_labels(labels: Tensor, batch_size: int) -> None:
         )
     if labels.shape != (batch_size,):
         raise ValueError(
-            f"labels must have shape ({batch_size},), one a picture, got {tuple(labels.shape)}."
+            f"labels must have shape ({batch_size},), one per picture, got {tuple(labels.shape)}."
         )

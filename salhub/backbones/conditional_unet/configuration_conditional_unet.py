@@ -65,7 +65,7 @@ class ConditionalUNetConfig(SaliencyConfig):
                 f"{self.base_channels}."
             )
         if not self.channel_multipliers:
-            raise ValueError("channel_multipliers must be one number a level, got none.")
+            raise ValueError("channel_multipliers must have one number per level, got none.")
         halvings = 2 ** (len(self.channel_multipliers) - 1)
         if self.image_size % halvings:
             raise ValueError(
@@ -75,8 +75,8 @@ class ConditionalUNetConfig(SaliencyConfig):
         foreign = sorted(set(self.attention_resolutions) - set(self.resolutions))
         if foreign:
             raise ValueError(
-                f"attention_resolutions must be among those of the levels, {self.resolutions}, got "
-                f"{foreign}."
+                "attention_resolutions must be among the resolutions of the levels, "
+                f"{self.resolutions}, got {foreign}."
             )
 
     def validate_ranges(self) -> None:

@@ -310,8 +310,8 @@ def check_class_labels(
         )
     if guidance_scale > 0 and is_any(class_labels == null):
         raise ValueError(
-            f"class_labels holds the null class {null}, and guidance needs a real class in "
-            f"[0, {null}); pass guidance_scale=0 for the prediction without a class."
+            f"class_labels contains the null class {null}, but guidance needs a real class "
+            f"in [0, {null}); set guidance_scale=0 for a prediction without a class."
         )
 
 
@@ -320,7 +320,7 @@ def _check_indices(name: str, indices: Tensor, batch_size: int) -> None:
         raise TypeError(f"{name} must be int64, got {indices.dtype}.")
     if indices.shape != (batch_size,):
         raise ValueError(
-            f"{name} must have shape ({batch_size},), one a picture, got {tuple(indices.shape)}."
+            f"{name} must have shape ({batch_size},), one per picture, got {tuple(indices.shape)}."
         )
 
 

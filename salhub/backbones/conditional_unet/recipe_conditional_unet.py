@@ -173,7 +173,7 @@ class ConditionalUNetRecipe(TrainingRecipe):
         return Facts(
             summary=f"A class-conditional diffusion model trained on {learned}.",
             pipeline_tag="unconditional-image-generation",
-            pictures={"samples.png": "Pictures of every class, one row each."},
+            pictures={"samples.png": "Pictures of every class, one row per class."},
         )
 
 

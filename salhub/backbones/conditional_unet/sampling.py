@@ -132,7 +132,7 @@ def _check(
 ) -> None:
     if class_labels.ndim != 1 or len(class_labels) == 0:
         raise ValueError(
-            "class_labels must have shape (B,), one class a picture, got "
+            "class_labels must have shape (B,), one class per picture, got "
             f"{tuple(class_labels.shape)}."
         )
     check_class_labels(model.config, class_labels, len(class_labels), guidance_scale)

@@ -100,7 +100,7 @@ class EfficientNetLiteConfig(SaliencyConfig):
         """
         if variant not in VARIANTS:
             raise UnknownNameError(
-                f"'{variant}' is no EfficientNet-Lite variant; choose one of "
+                f"'{variant}' is not an EfficientNet-Lite variant; choose one of "
                 f"{', '.join(VARIANTS)}.{did_you_mean(variant, VARIANTS)}"
             )
         width, depth, image_size, dropout = VARIANTS[variant]

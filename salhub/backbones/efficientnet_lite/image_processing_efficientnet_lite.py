@@ -166,8 +166,8 @@ class EfficientNetLiteImageProcessor(LoadedByName, PilBackend):
         _check_settings(kwargs["size"], kwargs["crop_fraction"])
         if kwargs["do_normalize"] and not kwargs["do_rescale"]:
             raise ValueError(
-                "do_rescale=False with do_normalize=True would normalise values of [0, 255]; leave "
-                "do_rescale on: pictures in [0, 1] are recognised."
+                "do_rescale=False with do_normalize=True would normalize values of [0, "
+                "255]; keep do_rescale=True, which detects pictures in [0, 1]."
             )
         # The crop is a share of the picture, so there is no crop_size to check.
         super()._validate_preprocess_kwargs(**{**kwargs, "do_center_crop": False})

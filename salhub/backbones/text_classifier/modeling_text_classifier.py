@@ -139,6 +139,6 @@ class TextClassifierForSequenceClassification(SaliencyPreTrainedModel):
             )
         if attention_mask is not None and attention_mask.shape != vectors.shape[:2]:
             raise ValueError(
-                f"attention_mask must have shape {tuple(vectors.shape[:2])}, one a token, got "
-                f"{tuple(attention_mask.shape)}."
+                f"attention_mask must have shape {tuple(vectors.shape[:2])}, one per token, "
+                f"got {tuple(attention_mask.shape)}."
             )

@@ -110,7 +110,9 @@ class TextClassifierArguments(TextArguments, TrainingArguments):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
         if self.teachers and not self.unlabelled_data:
-            raise ValueError("teachers label unlabelled_data; give some, or no teachers.")
+            raise ValueError(
+                "teachers need unlabelled_data to label; give some, or leave teachers out."
+            )
 
 
 class TextClassifierRecipe(TrainingRecipe):
@@ -204,9 +206,9 @@ class TextClassifierRecipe(TrainingRecipe):
         for part in others:
             if part.class_names != self.texts.class_names:
                 raise ValueError(
-                    f"{part.name} has the classes {', '.join(part.class_names)} and "
-                    f"{self.texts.name} {', '.join(self.texts.class_names)}; give test data of the "
-                    "same classes."
+                    f"{part.name} has the classes {', '.join(part.class_names)}, but "
+                    f"{self.texts.name} has {', '.join(self.texts.class_names)}; give test "
+                    "data with the same classes."
                 )
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
@@ -314,7 +316,9 @@ def _to_measure(texts: LabelledTexts) -> LabelledTexts:
     places = texts.test_places.tolist()
     if not places:
         return texts
-    logger.warning("Of %s, the %d texts of its test part are measured on.", texts.name, len(places))
+    logger.warning(
+        "Of %s, only the %d texts of the test part are measured.", texts.name, len(places)
+    )
     return texts.part(places)
 
 

@@ -42,10 +42,10 @@ def word_vectors(
         torch.Size([4, 2])
     """
     if 2 * size > vocab_size:
-        raise ValueError(f"{size} numbers a vector need {2 * size} tokens, got {vocab_size}.")
+        raise ValueError(f"vectors of {size} numbers need {2 * size} tokens, got {vocab_size}.")
     counts = _neighbour_counts(documents, vocab_size)
     if not counts.nnz:
-        raise ValueError("The texts have no two tokens side by side, so nothing is learned.")
+        raise ValueError("The texts have no two neighbouring tokens, so nothing can be learned.")
     information = _positive_information(counts)
     vectors, values = _largest_singular(information, size, generator)
     scaled = vectors * np.sqrt(values)

@@ -112,7 +112,7 @@ class Captions:
         too_long = [text for text, length in zip(texts, lengths, strict=True) if length > most]
         if too_long:
             logger.warning(
-                "%d of %d captions are cut to %d tokens, such as '%s'; give a larger "
+                "%d of %d captions were cut to %d tokens, such as '%s'; give a larger "
                 "max_position_embeddings, or shorter names.",
                 len(too_long), len(texts), most, too_long[0],
             )  # fmt: skip

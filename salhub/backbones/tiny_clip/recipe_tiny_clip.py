@@ -162,8 +162,8 @@ class TinyClipRecipe(TrainingRecipe):
     larger_is_better = True
     sources = {"data": "**", "text_teacher": "*.safetensors"}
     metric_words = {
-        "accuracy/learned": "Of new pictures of learned classes, the right name is found for {}",
-        "accuracy/unseen": "Of pictures of classes that it has never seen, for {}",
+        "accuracy/learned": "Accuracy on new pictures of learned classes: {}",
+        "accuracy/unseen": "Accuracy on classes that it has never seen: {}",
     }
 
     def learned_options(self) -> dict[str, Any]:
@@ -214,7 +214,7 @@ class TinyClipRecipe(TrainingRecipe):
         self.learned_classes = (~is_unseen).nonzero()[:, 0]
         self.unseen_classes = is_unseen.nonzero()[:, 0]
         if len(self.learned_classes) < 2:
-            raise ValueError(f"{data.name} has {count} classes; at least 2 have to be learned.")
+            raise ValueError(f"{data.name} has {count} classes; at least 2 must be learned.")
         spoken_names(data.class_names)  # no two alike
         split = draw_split(data, self.arguments)
         kept = split.train[~is_unseen[data.labels[split.train]]]
@@ -391,7 +391,7 @@ class TinyClipRecipe(TrainingRecipe):
         weights = sum(parameter.numel() for parameter in self.run.model.parameters())
         count, classes = len(self.split.train), len(self.learned_classes)
         return Facts(
-            summary=f"A CLIP of {weights / 1e6:.1f} million weights, trained from nothing on "
+            summary=f"A CLIP of {weights / 1e6:.1f} million weights, trained from scratch on "
             f"{count:,} pictures of {classes} classes of {self.split.data['name']}.",
             example=USAGE,
             pipeline_tag="zero-shot-image-classification",

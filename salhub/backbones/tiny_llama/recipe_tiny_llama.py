@@ -118,8 +118,8 @@ class TinyLlamaRecipe(TrainingRecipe):
     name = "tiny-llama"
     arguments_class = TinyLlamaArguments
     metric_words = {
-        "perplexity/held-out": "On held out documents a token has a perplexity of {}",
-        "bits_per_byte/held-out": "A byte of them costs {}",
+        "perplexity/held-out": "Perplexity per token on held-out documents: {}",
+        "bits_per_byte/held-out": "Bits per byte on the same documents: {}",
     }
 
     def learned_options(self) -> dict[str, Any]:
@@ -146,8 +146,9 @@ class TinyLlamaRecipe(TrainingRecipe):
         self.held_out_bytes = sum(len(text.encode()) + 1 for text in held_out)
         if len(self.tokens) < 2 * options.context_length:
             raise ValueError(
-                f"{Path(options.data).name} has {len(self.tokens)} tokens to learn, fewer than two "
-                f"windows of {options.context_length}; give more text, or a smaller context_length."
+                f"{Path(options.data).name} has {len(self.tokens)} training tokens, fewer "
+                f"than two windows of {options.context_length}; give more text, or a smaller "
+                "context_length."
             )
         config = LlamaConfig(
             vocab_size=len(self.tokenizer),
@@ -241,7 +242,7 @@ class TinyLlamaRecipe(TrainingRecipe):
         learned, _ = self.num_documents
         weights = sum(parameter.numel() for parameter in self.run.model.parameters())
         return Facts(
-            summary=f"A LLaMA of {weights / 1e6:.1f} million weights, trained from nothing on "
+            summary=f"A LLaMA of {weights / 1e6:.1f} million weights, trained from scratch on "
             f"{learned:,} documents of {Path(self.arguments.data).name}.",
             example=USAGE,
             pipeline_tag="text-generation",

@@ -182,7 +182,7 @@ class SaliencyActiveContourConfig(SaliencyConfig):
     def validate_combinations(self) -> None:
         """Settings must not contradict each other."""
         if self.alpha == 0 and self.beta == 0:
-            raise ValueError("alpha and beta are both 0, so that nothing moves; set one of them.")
+            raise ValueError("alpha and beta are both 0, so nothing moves; raise one of them.")
         if self.mu * self.time_step >= 0.25:
             raise ValueError(
                 f"time_step * mu must be below 0.25, or phi grows without limit; got "
@@ -190,13 +190,13 @@ class SaliencyActiveContourConfig(SaliencyConfig):
             )
         if self.regulariser == "gaussian" and (self.nu or self.mu or self.border != "replicate"):
             raise ValueError(
-                "nu, mu and border are of regulariser='variational'; set that too, or leave them."
+                "nu, mu and border need regulariser='variational'; set it too, or leave them out."
             )
         weighs = self.num_phases == 1 and self.local_energy in ("rsf", "chan_vese")
         if not weighs and (self.lambda1 != 1 or self.lambda2 != 1):
             raise ValueError(
-                "lambda1 and lambda2 weigh two regions of local_energy='rsf' and 'chan_vese'; set "
-                "one of those, or leave them at 1."
+                "lambda1 and lambda2 need local_energy='rsf' or 'chan_vese'; set one of "
+                "them, or leave both at 1."
             )
         for one in self.restoration:
             check_choice("restoration", one, ("spikes", "noise", "blur"))
@@ -211,14 +211,14 @@ class SaliencyActiveContourConfig(SaliencyConfig):
             )
         if (self.saliency_fit == "likelihood") != is_contrast:
             raise ValueError(
-                "saliency_fit='likelihood' and force_scale='contrast' go together, as their "
-                "forces are in [-1, 1]; set both or neither."
+                "saliency_fit='likelihood' and force_scale='contrast' must be used "
+                "together, because their forces are in [-1, 1]; set both or neither."
             )
         if is_contrast and self.saliency_scope != "global":
-            raise ValueError("saliency_scope is for saliency_fit='means'; set that, or 'global'.")
+            raise ValueError("saliency_scope needs saliency_fit='means'; set it, or use 'global'.")
         if is_contrast and self.local_energy not in ("lif", "none"):
             raise ValueError(
-                f"local_energy='{self.local_energy}' has forces of intensities; set "
+                f"local_energy='{self.local_energy}' has forces in intensity units; set "
                 "force_scale='intensity' and saliency_fit='means'."
             )
         if is_contrast and self.bound is None:

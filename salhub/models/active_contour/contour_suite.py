@@ -47,7 +47,7 @@ def make_contour_case(
     check_choice("kind", kind, KINDS)
     check_choice("degradation", degradation, DEGRADATIONS)
     if size < 32:
-        raise ValueError(f"size must be 32 or more, got {size}; shapes cannot be drawn smaller.")
+        raise ValueError(f"size must be 32 or more, got {size}; the shapes do not fit into less.")
     place = np.random.default_rng([seed, KINDS.index(kind)])
     rows, columns = (np.mgrid[:size, :size] + 0.5) / size
     part = _SHAPES[kind](rows, columns, place)

@@ -83,7 +83,7 @@ def read_mask(source: Any, name: str) -> tuple[np.ndarray, list[str]]:
     is_tones = int(top) in _LAST_TONES or top in (1.0, _LAST_WIDE) or not is_whole
     if len(tones) <= 2 or is_tones:
         notes = [] if len(tones) <= 2 else [
-            f"The {name} has {len(tones)} tones; those above half of the largest are inside."
+            f"The {name} has {len(tones)} tones; tones above half of the largest are inside."
         ]  # fmt: skip
         return values > top / 2, notes
     return values > 0, [f"The {name} has labels up to {top:g}; all above 0 are inside."]
@@ -107,7 +107,7 @@ def _values(source: Any, name: str) -> Any:
         opacity = picture.convert("RGBA").getchannel("A")
         if opacity.getextrema()[0] < 255:
             raise ValueError(
-                f"{name} is partly transparent, so that it is not clear what is inside; save it "
+                f"{name} is partly transparent, so it is not clear what is inside; save it "
                 "in black and white."
             )
         return picture.convert("RGB")

@@ -38,7 +38,7 @@ _FALL = 5
 _STILL = 1e-6
 
 STANDS = "no pixel changes sides"
-LEVEL = "the energy stands still"
+LEVEL = "the energy no longer changes"
 LIMIT = "max_iterations was reached"
 FLAT = "flat image"
 
@@ -229,9 +229,9 @@ def check_window(sigma: float, size: tuple[int, int]) -> None:
     side = 2 * window_radius(sigma) + 1
     if min(size) < side:
         raise ValueError(
-            f"The window of sigma={sigma:.3g} pixels is {side} x {side}, larger than the picture "
-            f"of {size[0]} x {size[1]} as it is worked on; lower sigma, or give a picture that is "
-            "larger or less narrow."
+            f"The window of sigma={sigma:.3g} pixels is {side} x {side}, larger than the "
+            f"picture as processed, {size[0]} x {size[1]}; lower sigma, or give a larger or "
+            "less narrow picture."
         )
 
 

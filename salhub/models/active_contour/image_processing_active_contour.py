@@ -128,8 +128,9 @@ class SaliencyActiveContourImageProcessor(LoadedByName, BaseImageProcessor):
         sizes = {tuple(one.shape[1:]) for one in pixels}
         if len(sizes) > 1:
             raise ValueError(
-                f"The pictures come to {len(sizes)} sizes, such as {sorted(sizes)[:2]}; call the "
-                "processor for each, or give pictures of one shape."
+                f"After resizing, the pictures have {len(sizes)} sizes, such as "
+                f"{sorted(sizes)[:2]}; call the processor for each one, or give pictures of "
+                "the same shape."
             )
         return BatchFeature({"pixel_values": torch.stack(pixels)})
 
@@ -237,14 +238,14 @@ def _several(images: Any) -> list[Any]:
 
 def _of_image(image: Image.Image, notes: list[str]) -> np.ndarray:
     if getattr(image, "is_animated", False):
-        notes.append("The picture has several frames; the first is taken.")
+        notes.append("The picture has several frames; only the first is used.")
     if image.mode in _WIDE_MODES:
         upright = ImageOps.exif_transpose(image)
         return _to_range(np.asarray(upright)[None], notes, is_wide=image.mode != "F")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema()[0] < 255:
-            notes.append("The alpha channel was dropped.")
+            notes.append("The alpha channel was ignored.")
         image = image.convert("RGB")
     values = np.moveaxis(np.asarray(to_upright_rgb(image)), -1, 0)
     return _to_range(values, notes, is_wide=False)
@@ -253,7 +254,7 @@ def _of_image(image: Image.Image, notes: list[str]) -> np.ndarray:
 def _of_array(values: np.ndarray, notes: list[str]) -> np.ndarray:
     if values.dtype.kind not in "uif":
         raise TypeError(
-            f"The picture holds {values.dtype} values; give integers or floats, such as "
+            f"The picture has {values.dtype} values; give integers or floats, such as "
             "mask.astype('uint8') * 255."
         )
     if values.ndim == 2:
@@ -262,11 +263,11 @@ def _of_array(values: np.ndarray, notes: list[str]) -> np.ndarray:
         values = np.moveaxis(values, -1, 0)
     if values.ndim != 3 or values.shape[0] not in (1, 2, 3, 4) or values.size == 0:
         raise ValueError(
-            f"A picture is (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, got "
+            "A picture must be (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, got "
             f"{values.shape}."
         )
     if values.shape[0] in (2, 4):
-        notes.append("The alpha channel was dropped.")
+        notes.append("The alpha channel was ignored.")
         values = values[:-1]
     is_wide = values.dtype.kind in "ui" and values.dtype.itemsize > 1 and values.max() > 255
     return _to_range(values, notes, is_wide=is_wide)
@@ -296,7 +297,7 @@ def _to_range(values: np.ndarray, notes: list[str], *, is_wide: bool) -> np.ndar
     # A hot pixel must not squeeze all others together.
     if shared_high - shared_low > rounding:
         low, high = shared_low, shared_high
-    notes.append(f"Values from {low:.4g} to {high:.4g} became 0 to 255.")
+    notes.append(f"Values from {low:.4g} to {high:.4g} were scaled to 0 to 255.")
     # Double, as differences of large numbers would be lost.
     stretched = (values.astype(np.float64) - low) * (255 / (high - low))
     return np.clip(stretched, 0, 255).astype(np.float32)

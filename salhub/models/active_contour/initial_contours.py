@@ -83,7 +83,5 @@ def level_set_of(inside: Tensor) -> Tensor:
     """
     count = inside.flatten(-2).sum(-1)
     if bool((count == 0).any()) or bool((count == inside.shape[-2] * inside.shape[-1]).any()):
-        raise ValueError(
-            "The first contour has no pixel inside or none outside; draw it so that both are there."
-        )
+        raise ValueError("The initial contour has no pixels inside or none outside; it needs both.")
     return 1 - 2 * inside.float()

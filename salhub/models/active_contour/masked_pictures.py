@@ -78,8 +78,8 @@ def read_masked_folder(
     for one in (images, masks):
         if not one.is_dir():
             raise FileNotFoundError(
-                f"{folder} has no folder '{one.name}'; put pictures in images and their masks, "
-                "called alike, in masks."
+                f"{folder} has no folder '{one.name}'; put pictures into images, and masks "
+                "with the same file names into masks."
             )
     endings = picture_endings()
     found = {path.stem: path for path in masks.iterdir() if path.suffix.lower() in endings}
@@ -88,28 +88,28 @@ def read_masked_folder(
         if path.suffix.lower() not in endings:
             continue
         if path.stem not in found:
-            raise FileNotFoundError(f"{path.name} has no mask of its name in {masks}.")
+            raise FileNotFoundError(f"{path.name} has no mask with the same name in {masks}.")
         pixels = processor.read(path).pixels
         mask, is_lossy = _read_mask(found[path.stem])
         if is_lossy:
             lossy.append(found[path.stem].name)
         if mask.shape != tuple(pixels.shape[1:]):
             raise ValueError(
-                f"{path.name} is {tuple(pixels.shape[1:])} but its mask {mask.shape}; they must "
-                "have one size."
+                f"{path.name} is {tuple(pixels.shape[1:])} but its mask {mask.shape}; they "
+                "must have the same size."
             )
         height, width = processor.working_size(mask.shape, processor.longest_edge)
         mask = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
         pixels = processor.preprocess(pixels)["pixel_values"][0]
         pictures.append(MaskedPicture(path.name, pixels, np.asarray(mask)))
         if pictures[-1].mask.all() or not pictures[-1].mask.any():
-            raise ValueError(f"The mask of {path.name} has no pixel inside or none outside.")
+            raise ValueError(f"The mask of {path.name} has no pixels inside or none outside.")
     if not pictures:
         raise ValueError(f"{images} has no pictures; put some there.")
     if lossy:
         logger.warning(
-            "Lossy files hold %d of the masks, such as %s: what is above half of their "
-            "brightest tone is taken for inside; save masks as PNG to keep every tone.",
+            "%d masks are lossy files, such as %s: everything above half of their brightest "
+            "tone is inside; save masks as PNG to keep every tone.",
             len(lossy),
             lossy[0],
         )

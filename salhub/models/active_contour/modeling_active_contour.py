@@ -176,7 +176,7 @@ class SaliencyActiveContourForSegmentation(LearnedSettingsModel):
             said += unused
             if bool(is_flat[index]):
                 went.reasons[index] = FLAT
-                said = ["The picture is flat, so that there is nothing to find."]
+                said = ["The picture has only one tone, so there is nothing to find."]
             elif bool(prepared.is_unsure[index]):
                 said.append(
                     "Bright and dark objects are equally likely here; set polarity='bright' or "
@@ -185,7 +185,8 @@ class SaliencyActiveContourForSegmentation(LearnedSettingsModel):
             elif float(prepared.left_out[index]):
                 other = "brighter" if prepared.left_out[index] > 0 else "darker"
                 said.append(
-                    f"Things {other} than the ground were left out; polarity='both' takes them too."
+                    f"Objects {other} than the background were left out; set polarity='both' "
+                    "to include them."
                 )
             notes.append(said)
         phi = torch.where(is_flat[:, None, None], phi.detach().abs() + 1, phi)
@@ -287,11 +288,11 @@ class SaliencyActiveContourForSegmentation(LearnedSettingsModel):
         """What was set and had no part."""
         config, said = self.config, []
         if is_given and config.saliency not in (SaliencyActiveContourConfig.saliency, "tensor"):
-            said.append(f"saliency='{config.saliency}' was not used, as a map was given.")
+            said.append(f"saliency='{config.saliency}' was not used, because you gave a map.")
         if config.polarity != "auto" and (is_given or is_colored or config.saliency != "border"):
             said.append(
-                f"polarity='{config.polarity}' was not used: it is for grey pictures without a "
-                "map, and saliency='border'."
+                f"polarity='{config.polarity}' was not used: it only applies to grey "
+                "pictures without a map, with saliency='border'."
             )
         return said
 
@@ -301,17 +302,17 @@ class SaliencyActiveContourForSegmentation(LearnedSettingsModel):
         both = config.schedule == "two_stage" and config.alpha > 0 and config.beta > 0
         if both and int(went.iterations[index]) <= config.saliency_steps:
             said.append(
-                f"The edges had no part, as saliency_steps={config.saliency_steps} come first and "
-                f"max_iterations is {config.max_iterations}."
+                f"The edges were not used, because saliency_steps={config.saliency_steps} "
+                f"come first and max_iterations is {config.max_iterations}."
             )
         if went.reasons[index] == LIMIT:
             said.append(
-                f"The contour still moved after {self.config.max_iterations} iterations; raise "
-                "max_iterations."
+                f"The contour was still moving after {self.config.max_iterations} "
+                "iterations; raise max_iterations."
             )
         if share in (0.0, 1.0):
             what = "Nothing" if share == 0 else "Everything"
-            said.append(f"{what} was found to be foreground, so that there is no contour.")
+            said.append(f"{what} is foreground, so there is no contour.")
         elif share > 0.5:
             said.append("More than half of the picture is foreground; invert=True swaps the sides.")
         return said
@@ -398,8 +399,8 @@ def _checked_pictures(pictures: Any) -> Tensor:
     is_share = (highest <= 1) & (flat.min(1).values < highest)
     if low < 0 or high > 256 or bool(is_share.any()):
         raise ValueError(
-            f"pixel_values must be in 0..255, got {low:.3g} to {high:.3g}, under which forces "
-            "would be wrong; use the image processor, which rescales."
+            f"pixel_values must be in 0..255, got {low:.3g} to {high:.3g}, which would give "
+            "wrong forces; use the image processor, which rescales."
         )
     return pictures
 

@@ -56,8 +56,8 @@ _MOST_STEPS = 100
 _SETTINGS = ("alpha", "beta", "sigma", "max_iterations", "saliency", "invert")
 _FINISHING = {"min_area": 0, "fill_holes": False}
 _HINT = (
-    "Drag a box on the picture, or click points in it, and the contour starts there. The start is "
-    "where it begins and no limit: cut the picture to keep it in a part."
+    "Drag a box on the picture, or click points in it, to start the contour there. The "
+    "start does not limit the result: crop the picture to search only a part of it."
 )
 _FILES = {
     "mask": ("Mask (.png)", ".png"),
@@ -125,9 +125,9 @@ class MapsTab(Tab):
             "map": {"value": result.saliency_picture(), "alt_text": "The saliency map"},
             "pieces": {
                 "value": result.label_picture().convert("RGB"),
-                "alt_text": "Every piece in a colour of its own",
+                "alt_text": "Each piece in its own colour",
             },
-            "energy": {"value": result.energy_plot(), "alt_text": "The energy at every check"},
+            "energy": {"value": result.energy_plot(), "alt_text": "Energy at every check"},
             "energy_note": {"value": sentence(_energy_words(result))},
         }
 
@@ -147,8 +147,9 @@ class ModelsTab(Tab):
                     panes[f"{name}_note"] = gr.HTML()
         gr.HTML(
             sentence(
-                f"From the same picture and start, at most {_MOST_STEPS} steps each. The last two "
-                "know no saliency, but the more salient side is called foreground."
+                f"Same picture and start, at most {_MOST_STEPS} steps each. The last two "
+                "methods do not use saliency, but the more salient side is called "
+                "foreground."
             )
         )
         return panes
@@ -186,7 +187,7 @@ class FilesTab(Tab):
             format="gif",
             buttons=["fullscreen"],
             elem_classes="salhub-pane",
-            alt_text="The film of the contour",
+            alt_text="Animation of the contour",
         )
         return {"film": panes.pop("film"), **panes}
 
@@ -252,11 +253,13 @@ class Page(PicturePage):
             ),
             "beta": slider(0, 2, config.beta, step=0.05, label="Weight of the edges (beta)"),
             "max_iterations": slider(
-                10, longest, config.max_iterations, step=10, label="Iterations at most"
+                10, longest, config.max_iterations, step=10, label="Maximum number of iterations"
             ),
-            "min_area": slider(0, 500, 0, step=10, label="Drop pieces below so many pixels"),
+            "min_area": slider(0, 500, 0, step=10, label="Smallest piece (pixels)"),
             "fill_holes": gr.Checkbox(False, label="Fill holes"),
-            "invert": gr.Checkbox(config.invert, label="Foreground is the less salient side"),
+            "invert": gr.Checkbox(
+                config.invert, label="Invert: the less salient side is the foreground"
+            ),
         }
 
     def consequences(self, state: State, moved: list[str]) -> State:
@@ -392,8 +395,9 @@ def _written(result: ImageSegmentationResult, name: str, view: str = "mask") -> 
 
 def _energy_words(result: ImageSegmentationResult) -> str:
     if len(result.energy) < 2:
-        return "The energy was looked at once only, so there is no course of it to see."
+        return "The energy was only computed once, so there is no curve."
     return (
-        "Where the energy stands still, the contour does. It may rise, as forces are divided by "
-        "the contrast about each place and weights change; its size means nothing by itself."
+        "The contour stops where the energy no longer changes. The energy may rise, because "
+        "forces are divided by the local contrast and weights change; its absolute value "
+        "has no meaning."
     )

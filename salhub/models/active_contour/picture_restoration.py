@@ -54,11 +54,11 @@ class Restoration:
         notes = []
         # Of Gaussian noise, one pixel of a thousand looks like a spike.
         if spikes > 0.01:
-            notes.append(f"{spikes:.1%} of the pixels were taken for spikes and replaced.")
+            notes.append(f"{spikes:.1%} of the pixels were replaced as spikes.")
         if smoothing > 0:
             notes.append(f"Noise was smoothed by a Gaussian of {smoothing:.1f} pixels.")
         if blur > 0:
-            notes.append(f"A blur of {blur:.1f} pixels was undone; fine detail may be wrong.")
+            notes.append(f"A blur of {blur:.1f} pixels was removed; fine details may be wrong.")
         return notes
 
 

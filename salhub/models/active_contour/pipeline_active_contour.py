@@ -36,7 +36,8 @@ _MOST_FRAMES = 60
 # From more pieces on nothing single was found, which is said.
 _MANY_PIECES = 20
 _FOUR_REGIONS = (
-    "Of four regions the mask holds all but the least salient; result.phases tells them apart."
+    "The mask contains all of the four regions except the least salient one; result.phases "
+    "numbers them."
 )
 _OTHER_STARTS = ("box", "disk", "corner_box", "full", "checkerboard")
 _START_WORDS = {
@@ -160,8 +161,8 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
         is_each = isinstance(kwargs.get("mask"), list)  # None in it stands for the usual start
         if drawn and kwargs.get("init") is not None and not is_each:
             raise ValueError(
-                f"A contour starts at init or at what is drawn, got init and {drawn[0]}; give one "
-                "of them."
+                "A contour starts either at init or at a drawn start, got init and "
+                f"{drawn[0]}; give one of them."
             )
         return super().__call__(images, **kwargs)
 
@@ -169,9 +170,9 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
         asked = {name: settings.pop(name, None) for name in _CHECKS}
         given = {name: _CHECKS[name](name, one) for name, one in asked.items() if one is not None}
         if "box" in given and "points" in given:
-            raise ValueError("A contour starts at a box or at points; give one of them.")
+            raise ValueError("A contour starts either at a box or at points; give one of them.")
         if "radius" in given and "points" not in given:
-            raise ValueError("radius is that of disks about points; give points=... with it.")
+            raise ValueError("radius is the radius of disks around points; give points=... too.")
         if preset is not None:
             named = SaliencyActiveContourConfig.from_preset(preset)
             of_calls = named.field_names() - named.loaded_fields
@@ -206,15 +207,17 @@ result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
         size = (picture.height, picture.width)
         if min(prepared.size) < _LEAST_SIDE <= min(size):
             raise ValueError(
-                f"The picture of {size[1]} x {size[0]} pixels (width x height) is worked on at "
-                f"{prepared.size[1]} x {prepared.size[0]}, too narrow for a contour; cut it into "
-                "parts that are less narrow."
+                f"The picture of {size[1]} x {size[0]} pixels (width x height) is processed "
+                f"at {prepared.size[1]} x {prepared.size[0]}, which is too narrow for a "
+                "contour; split it into less narrow parts."
             )
         if saliency_map is not None:
             own = _sized(read_map(saliency_map, "saliency_map"), "saliency_map", size)
             prepared.saliency = _resized(own, prepared.size)
         if mask is not None and (box or points):
-            raise ValueError("A contour starts at a mask, a box or points; give one of them.")
+            raise ValueError(
+                "A contour starts either at a mask, a box or points; give one of them."
+            )
         if mask is not None:
             drawn, notes = read_mask(mask, "mask")
             prepared.notes += notes
@@ -353,8 +356,8 @@ def _doubts(count: int) -> list[str]:
     if count <= _MANY_PIECES:
         return []
     return [
-        f"The mask falls into {count} pieces; min_area drops small ones, and where many things "
-        "stand out another saliency, such as that of a network, may find the one that is meant."
+        f"The mask has {count} pieces. Drop small ones with min_area. If many things stand "
+        "out, another saliency, such as that of a network, may find the right one."
     ]
 
 
@@ -369,8 +372,8 @@ def _sized(values: torch.Tensor, name: str, size: tuple[int, int]) -> torch.Tens
     """A map of the size of the picture, (1, H, W)."""
     if values.shape != size:
         raise ValueError(
-            f"{name} has shape {tuple(values.shape)}, but the picture is {size[0]} pixels high and "
-            f"{size[1]} wide; give one number a pixel, (H, W)."
+            f"{name} has shape {tuple(values.shape)}, but the picture is {size[0]} pixels "
+            f"high and {size[1]} wide; give one number per pixel, (H, W)."
         )
     return values[None]
 
@@ -390,15 +393,15 @@ def _box(name: str, value: Any) -> list[float]:
     left, top, right, bottom = numbers
     if not (left < right and top < bottom):
         raise ValueError(
-            f"{name} is (left, top, right, bottom) with left below right and top below bottom, got "
-            f"{numbers}."
+            f"{name} must be (left, top, right, bottom) with left below right and top below "
+            f"bottom, got {numbers}."
         )
     return numbers
 
 
 def _points(name: str, value: Any) -> list[list[float]]:
     if not _is_many(value) or not len(value):
-        raise ValueError(f"{name} is a list of (x, y), got {value!r}.")
+        raise ValueError(f"{name} must be a list of (x, y), got {value!r}.")
     if not _is_many(value[0]):  # a single point
         value = [value]
     return [_numbers(name, point, 2, "(x, y)") for point in value]

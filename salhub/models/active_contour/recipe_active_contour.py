@@ -116,14 +116,15 @@ class ActiveContourRecipe(TrainingRecipe):
         self.config.max_iterations = steps
         if self.config.schedule == "two_stage" and steps <= self.config.saliency_steps:
             raise ValueError(
-                f"unrolled_steps must be above {self.config.saliency_steps}, got {steps}: the "
-                "weights have no part in the first steps of this preset, so nothing is learned."
+                f"unrolled_steps must be above {self.config.saliency_steps}, got {steps}: "
+                "the first steps of this preset do not use the weights, so nothing would be "
+                "learned."
             )
         model = SaliencyActiveContourForSegmentation(self.config)
         self.learned = learned_weights(self.config)
         for name in LEARNED:
             getattr(model, name).requires_grad_(name in self.learned)
-        logger.info("Learned are %s; the other weights stay.", ", ".join(self.learned))
+        logger.info("Learning %s; the other weights stay the same.", ", ".join(self.learned))
         return model
 
     def prepare(self, model: nn.Module, accelerator: Any) -> None:
@@ -176,7 +177,7 @@ class ActiveContourRecipe(TrainingRecipe):
         }
         pictures, where = self.held_out, "held out"
         if not pictures:
-            logger.warning("Nothing was held out; Dice is that of the pictures learned from.")
+            logger.warning("Nothing was held out; Dice is measured on the training pictures.")
             pictures, where = self.pictures, "learned"
         results.add_metric(f"dice/{where}/before", self.before, n=len(pictures))
         results.add_metric(f"dice/{where}/after", mean_dice(model, pictures), n=len(pictures))
@@ -190,8 +191,8 @@ class ActiveContourRecipe(TrainingRecipe):
     def card_facts(self) -> Facts:
         name = Path(self.arguments.data).name
         return Facts(
-            summary=f"An active contour whose energy was weighed on {len(self.pictures)} pictures "
-            f"of {name}.",
+            summary=f"An active contour with energy weights learned from {len(self.pictures)} "
+            f"pictures of {name}.",
             example='cells = salhub.pipeline("{model}")("sample:cells")\nprint(cells.mask.sum())',
             pipeline_tag="image-segmentation",
         )

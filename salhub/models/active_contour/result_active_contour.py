@@ -27,8 +27,8 @@ _LABEL_COLORS = (
 )  # fmt: skip
 _MOST_INDICES = 255
 _HOW_TO_READ = (
-    "The bright line is the contour. The brighter the map, the more salient a place; the contour "
-    "parts what is salient from what is not, and follows the edges between them."
+    "The bright line is the contour. Brighter areas of the map are more salient. The "
+    "contour separates salient areas from the rest, and follows the edges between them."
 )
 _COORDINATES = (
     "x to the right and y down in pixels, whole numbers are edges of pixels: the centre of the "
@@ -279,8 +279,8 @@ class ImageSegmentationResult(PipelineResult):
         if self.start_overlap is None:
             return found
         return (
-            f"{found} From other starts the same comes out for {percentage(self.start_overlap)} of "
-            "what any of them finds."
+            f"{found} From other starts, {percentage(self.start_overlap)} of the found area "
+            "is the same."
         )
 
     @property
@@ -290,7 +290,7 @@ class ImageSegmentationResult(PipelineResult):
 
     @property
     def _stopped(self) -> str:
-        began = f"It began at {self.start} and stopped" if self.start else "It stopped"
+        began = f"The contour started at {self.start} and stopped" if self.start else "It stopped"
         steps = "1 iteration" if self.iterations == 1 else f"{self.iterations} iterations"
         return f"{began} after {steps}: {self.reason or 'no reason was given'}."
 

@@ -61,12 +61,13 @@ class Marks:
         if kind == "points" and is_finite and len(numbers) % 2 == 0:
             if len(numbers) > 2 * _MOST_POINTS:
                 raise ValueError(
-                    f"At most {_MOST_POINTS} points are taken, got {len(numbers) // 2}; draw a box."
+                    f"At most {_MOST_POINTS} points are allowed, got {len(numbers) // 2}; "
+                    "draw a box instead."
                 )
             return cls(points=tuple(zip(numbers[::2], numbers[1::2], strict=True)))
         raise ValueError(
-            f"'{text[:40]}' is no start; write box LEFT TOP RIGHT BOTTOM, or points X Y, X Y, in "
-            "pixels."
+            f"'{text[:40]}' is not a start; write box LEFT TOP RIGHT BOTTOM, or points X Y, "
+            "X Y, in pixels."
         )
 
     def write(self) -> str:

@@ -113,22 +113,20 @@ class ApiQSaliencyArguments(CompressionArguments):
         if self.adapter_bits is not None:
             check_positive("adapter_bits", self.adapter_bits)
             if self.lora_r is not None:
-                raise ValueError("lora_r and adapter_bits say the same; give one of them.")
+                raise ValueError("lora_r and adapter_bits set the same thing; give one of them.")
         if self.weight_epochs and not self.reg_lambda:
             raise ValueError(
-                "weight_epochs trains by the regularizer alone, which reg_lambda=0 takes away; "
-                "give a reg_lambda above 0, or weight_epochs=0."
+                "weight_epochs trains with the regularizer alone, but reg_lambda=0 turns it "
+                "off; give a reg_lambda above 0, or weight_epochs=0."
             )
         if self.saliency_file is not None and self.saliency == "none":
-            raise ValueError(
-                "saliency_file holds saliency, and saliency=none takes none; leave one out."
-            )
+            raise ValueError("saliency_file contradicts saliency=none; leave one of them out.")
         if self.quantized_base is not None and self.reg_lambda and (
             self.reg_target == "before_lora"
         ):  # fmt: skip
             raise ValueError(
-                "the weights of quantized_base stay as they are, so a regularizer of them changes "
-                "nothing; give reg_target=after_lora, or reg_lambda=0."
+                "the weights of quantized_base do not change, so regularizing them has no "
+                "effect; give reg_target=after_lora, or reg_lambda=0."
             )
 
     @property

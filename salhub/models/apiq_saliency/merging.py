@@ -43,9 +43,9 @@ class MergeReport:
 
     def __str__(self) -> str:
         return (
-            f"{len(self.errors)} adapters are merged into weights of {self.bits} bits: rounding "
-            f"changed the weights by {self.error:.1%} of their size, which is {self.loss:.1%} of "
-            "what the adapters had added."
+            f"Merged {len(self.errors)} adapters into weights of {self.bits} bits: rounding "
+            f"changed the weights by {self.error:.1%} of their size, which is "
+            f"{self.loss:.1%} of what the adapters had added."
         )
 
 
@@ -75,8 +75,8 @@ def merge_adapters(model: PreTrainedModel, bits: int = 4) -> MergeReport:
     layers = adapted_layers(model)
     if not layers:
         raise ValueError(
-            "The model has no adapters of its own; those of peft are merged by peft, after "
-            "dequantize() on the model below."
+            "The model has no adapters of its own; to merge adapters of peft, call "
+            "dequantize() on the model below them and merge with peft."
         )
     errors, losses = {}, {}
     for name, layer in layers.items():
@@ -91,8 +91,8 @@ def merge_adapters(model: PreTrainedModel, bits: int = 4) -> MergeReport:
     lost = sum(loss >= 1 for loss in losses.values())
     if lost:
         logger.warning(
-            "%s In %d of %d layers rounding changed more than the adapter; merge them with more "
-            "bits.",
+            "%s In %d of %d layers rounding changed the weights more than the adapter did; "
+            "merge with more bits.",
             report,
             lost,
             len(losses),

@@ -30,20 +30,20 @@ class Blocks(Tab):
         """Show a block."""
         name, blocks = self.page.block(query), self.page.report.blocks
         block = blocks[name]
-        away = "of their size, on the calibration text"
+        away = "relative to their size, on the calibration text"
         shown = [Fact(f"{block.error:.1%}", "error of the outputs", away)]
         losses = _summed([one.losses for one in block.trainings])
         curves = sentence("This block was not trained.")
         if losses:
             words = f"from {losses[0]:.4g} in the first epoch"
             shown.append(Fact(f"{losses[-1]:.4g}", "loss of the last epoch", words))
-            curves = figure(f"The training of {name}, epoch by epoch", _picture(block.trainings))
+            curves = figure(f"Training of {name}, epoch by epoch", _picture(block.trainings))
         panel = CurvePanel(
             "error of the outputs",
             {"error": [(place, one.error) for place, one in enumerate(blocks.values())]},
             is_share=True,
         )
-        errors = "The error of each block; what the blocks before it get wrong counts too"
+        errors = "Output error of each block, including the errors of the blocks before it"
         return {
             "block_numbers": {"value": facts(shown)},
             "losses": {"value": curves},
@@ -105,5 +105,5 @@ class Page(CompressedTextPage):
         """The name of the block that a visitor chose."""
         name = query["block"]
         if not isinstance(name, str) or name not in self.report.blocks:
-            raise ValueError(f"There is no block '{name}'; choose one of the list.")
+            raise ValueError(f"There is no block '{name}'; choose one from the list.")
         return name

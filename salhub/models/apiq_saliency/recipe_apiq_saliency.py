@@ -112,7 +112,7 @@ class ApiQSaliencyRecipe(CompressionRecipe):
         if unknown:
             known = sorted({name.rpartition(".")[2] for name in layers})
             raise ValueError(
-                f"target_modules names {min(unknown)}, which no layer is called; give all, "
+                f"target_modules names {min(unknown)}, but there is no such layer; give all, "
                 f"qkv-up-down, or some of {', '.join(known)}."
             )
         weights = sum(one.weight.numel() for one in layers.values())
@@ -122,20 +122,22 @@ class ApiQSaliencyRecipe(CompressionRecipe):
             self.lora_r = int(options.adapter_bits / bits_of_rank)
             if self.lora_r < 1:
                 raise ValueError(
-                    f"adapter_bits is {options.adapter_bits}, and adapters of rank 1 take "
-                    f"{bits_of_rank:.3g} bits a weight; give at least that."
+                    f"adapter_bits is {options.adapter_bits}, but even adapters of rank 1 "
+                    f"take {bits_of_rank:.3g} bits per weight; give at least that."
                 )
         name, smallest = min(adapted.items(), key=lambda one: min(one[1].weight.shape))
         if self.lora_r >= min(smallest.weight.shape):
             raise ValueError(
-                f"lora_r is {self.lora_r}, and {name} has a weight of shape "
-                f"{tuple(smallest.weight.shape)}; give a rank below {min(smallest.weight.shape)}."
+                f"lora_r is {self.lora_r}, but {name} has a weight of shape "
+                f"{tuple(smallest.weight.shape)}; give a rank below "
+                f"{min(smallest.weight.shape)}."
             )
         added = self.lora_r * bits_of_rank
         if added > _MANY_BITS:
             logger.warning(
-                "Adapters of rank %d take %.2f bits a weight beside the %g of the weights; compare "
-                "the model with others of %.2f bits, or give a smaller lora_r.",
+                "Adapters of rank %d take %.2f bits per weight in addition to the %g bits "
+                "of the weights; compare with other models of %.2f bits, or give a smaller "
+                "lora_r.",
                 self.lora_r,
                 added,
                 options.bits,
@@ -158,15 +160,15 @@ class ApiQSaliencyRecipe(CompressionRecipe):
             None,
         )
         if unlike is not None or adapted_layers(base):
-            what = "has adapters already" if unlike is None else f"has no {unlike} like it in bits"
+            what = "already has adapters" if unlike is None else f"has no matching {unlike}"
             raise ValueError(
-                f"quantized_base {options.quantized_base} {what}; give a model whose layers are "
-                f"those of {options.model}, packed by salhub and without adapters."
+                f"quantized_base {options.quantized_base} {what}; give a model with the same "
+                f"layers as {options.model}, packed by salhub and without adapters."
             )
         sizes = {one.group_size for one in found.values()}
         if sizes != {options.group_size}:
             raise ValueError(
-                f"quantized_base has groups of {min(sizes)}, and group_size is "
+                f"quantized_base has groups of {min(sizes)}, but group_size is "
                 f"{options.group_size}; give group_size={min(sizes)}."
             )
         return found
@@ -176,7 +178,7 @@ class ApiQSaliencyRecipe(CompressionRecipe):
         inputs, options = self.inputs, self.arguments
         if inputs.batch_size < options.batch_size:
             raise ValueError(
-                f"{type(model).__name__} takes one window at a time, and batch_size is "
+                f"{type(model).__name__} takes one window at a time, but batch_size is "
                 f"{options.batch_size}; give batch_size=1."
             )
         self.full_inputs = replace(inputs)

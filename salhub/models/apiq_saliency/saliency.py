@@ -189,20 +189,20 @@ def check_saliency(saliency: Mapping[str, Tensor], layers: Mapping[str, nn.Linea
     missing = [name for name in layers if name not in saliency]
     if missing:
         raise ValueError(
-            f"The saliency has no {missing[0]}, and lacks {len(missing)} of {len(layers)} layers; "
-            "estimate it on this model."
+            f"The saliency has no {missing[0]} and lacks {len(missing)} of {len(layers)} "
+            "layers; estimate it on this model."
         )
     for name, layer in layers.items():
         values = saliency[name]
         if values.shape != layer.weight.shape:
             raise ValueError(
-                f"The saliency of {name} has the shape {tuple(values.shape)} and its weight "
-                f"{tuple(layer.weight.shape)}; estimate it on this model."
+                f"The saliency of {name} has the shape {tuple(values.shape)}, but its weight "
+                f"has {tuple(layer.weight.shape)}; estimate it on this model."
             )
         fault = (
             "is not finite" if not values.isfinite().all()
-            else "is below 0 in places" if (values < 0).any()
-            else "is 0 all over" if not values.any()
+            else "has negative values" if (values < 0).any()
+            else "is 0 everywhere" if not values.any()
             else None
         )  # fmt: skip
         if fault:
@@ -228,12 +228,12 @@ class SaliencyFile(Mapping[str, Tensor]):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise FileNotFoundError(f"There is no file {path} of saliency.")
+            raise FileNotFoundError(f"The saliency file {path} does not exist.")
         try:
             with safe_open(self.path, framework="pt") as file:
                 self._names = list(file.keys())
         except Exception as error:
-            raise ValueError(f"{self.path.name} is no safetensors file: {error}") from None
+            raise ValueError(f"{self.path.name} is not a safetensors file: {error}") from None
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:

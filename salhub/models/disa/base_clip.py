@@ -46,8 +46,8 @@ def place_of_base(config: DiSaConfig, adapter: str, keywords: Mapping[str, Any])
     name = config.base_model_name_or_path
     if name is None:
         raise ValueError(
-            f"The prompts in '{adapter}' do not name the CLIP that they are for; load it and give "
-            "base_model=..."
+            f"The prompts in '{adapter}' do not say which CLIP they belong to; load it and "
+            "give base_model=..."
         )
     general = {key: keywords[key] for key in _WHERE if key in keywords}
     if not name.startswith(BESIDE):
@@ -76,9 +76,9 @@ def load_base(place: Place, **loading: Any) -> CLIPModel:
     kind = read_config(place.name, **place.where).get("model_type")
     if kind != "clip":
         raise ValueError(
-            f"'{place.name}' is a model of type '{kind}', and prompts need a CLIPModel with a "
-            "vision transformer, such as openai/clip-vit-base-patch16; SigLIP and CLIP with a "
-            "ResNet have no place for them."
+            f"'{place.name}' is a model of type '{kind}', but prompts need a CLIPModel with "
+            "a vision transformer, such as openai/clip-vit-base-patch16; SigLIP and CLIP "
+            "with a ResNet are not supported."
         )
     return load(CLIPModel, place.name, **place.where, **loading)
 
@@ -95,7 +95,7 @@ def save_image_processor(place: Place | None, folder: Path) -> None:
     try:
         processor = load(AutoImageProcessor, place.name, backend="pil", **place.where)
     except (OSError, ValueError):
-        logger.info("%s has no image processor, so that none is saved.", place.name)
+        logger.info("%s has no image processor, so none is saved.", place.name)
         return
     processor.save_pretrained(folder)
 
@@ -114,13 +114,13 @@ def check_base(base: Any, config: DiSaConfig, owner: str) -> None:
     """
     if not isinstance(base, PreTrainedModel):
         raise TypeError(
-            f"base_model must be a CLIPModel that is loaded, got {type(base).__name__}; load it "
-            "with CLIPModel.from_pretrained(...)."
+            f"base_model must be a loaded CLIPModel, got {type(base).__name__}; load it with "
+            "CLIPModel.from_pretrained(...)."
         )
     if not isinstance(base, CLIPModel):
         raise ValueError(
-            f"{type(base).__name__} is no CLIPModel with a vision transformer, which prompts need; "
-            "SigLIP and CLIP with a ResNet have no place for them."
+            f"{type(base).__name__} is not a CLIPModel with a vision transformer, which "
+            "prompts need; SigLIP and CLIP with a ResNet are not supported."
         )
     expected, found = config.base_config or {}, sizes_of(base.config)
     wrong = [name for name in found if expected.get(name, found[name]) != found[name]]
@@ -128,15 +128,15 @@ def check_base(base: Any, config: DiSaConfig, owner: str) -> None:
         words = ", ".join(f"{name} {found[name]} instead of {expected[name]}" for name in wrong)
         wanted = config.base_model_name_or_path or "another CLIP"
         raise ValueError(
-            f"{owner} was made for {wanted} and does not fit this one, which has {words}; load it "
-            "with its own base."
+            f"{owner} was made for {wanted}, but this one has {words}; load the "
+            "prompts with their own base."
         )
     if config.base_fingerprint is None or base.device.type == "meta":
         return
     numbers = torch.tensor(fingerprint_of(base)) - torch.tensor(config.base_fingerprint)
     if float(numbers.abs().max()) > _TOLERANCE:
         logger.warning(
-            "%s was made for other weights than those of this CLIP, perhaps another revision of "
-            "%s; its answers may be worse than those of the frozen CLIP.",
+            "%s was made for other weights, perhaps another revision of %s; its "
+            "answers may be worse than those of the frozen CLIP.",
             owner, config.base_model_name_or_path or "its base",
         )  # fmt: skip

@@ -85,7 +85,7 @@ class ClassFeatures(PromptModel):
         if names is None:
             raise ValueError(
                 'There are no classes to choose from; give class_names=["cat", "dog"], or call '
-                "set_classes(...) before."
+                "set_classes(...) first."
             )
         return checked_names(names)
 

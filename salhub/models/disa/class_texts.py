@@ -107,7 +107,7 @@ def frozen_texts(names: Sequence[str], config: DiSaConfig) -> list[list[str]]:
     missing = [name for name in names if not descriptions.get(name)]
     if descriptions and len(missing) < len(names) and missing:
         raise ValueError(
-            f"class_descriptions has nothing of '{missing[0]}' and {len(missing)} classes in all; "
+            f"class_descriptions lacks '{missing[0]}' ({len(missing)} classes in all); "
             "describe every class, or none."
         )
     if not missing:
@@ -168,8 +168,8 @@ def tokens_of(tokenizer: Any, texts: Sequence[str], names: Sequence[str], limit:
     for ids, text, name in zip(found, texts, names, strict=True):
         if len(ids) > limit:
             raise ValueError(
-                f"The class '{_short(name)}' is too long: '{_short(text)}' has {len(ids)} tokens, "
-                f"and this CLIP reads {limit}; give it a shorter name."
+                f"The class '{_short(name)}' is too long: '{_short(text)}' has {len(ids)} "
+                f"tokens, but this CLIP reads only {limit}; give it a shorter name."
             )
     longest = max(map(len, found))
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
@@ -191,8 +191,8 @@ def check_apart(ids: Tensor, names: Sequence[str]) -> None:
         other = first.setdefault(tuple(tokens), name)
         if other is not name:
             raise ValueError(
-                f"This CLIP reads '{_short(other)}' and '{_short(name)}' alike, and cannot tell "
-                "them apart; give each class words of its own."
+                f"This CLIP cannot tell '{_short(other)}' and '{_short(name)}' apart; give "
+                "each class a distinct name."
             )
 
 
@@ -206,7 +206,7 @@ def query_tokens(tokenizer: Any, text: str, limit: int) -> tuple[Tensor, bool]:
     is_cut = len(ids) > limit
     if is_cut:
         logger.warning(
-            "'%s' has %d tokens and this CLIP reads %d, so its end is left out.",
+            "'%s' has %d tokens but this CLIP reads only %d, so it was cut at its end.",
             _short(text), len(ids), limit,
         )  # fmt: skip
         ids = [*ids[: limit - 1], ids[-1]]

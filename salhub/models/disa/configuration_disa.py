@@ -184,8 +184,8 @@ class DiSaConfig(SaliencyConfig):
             count, depth = getattr(self, f"n_ctx_{kind}"), getattr(self, f"prompt_depth_{kind}")
             if bool(count) != bool(depth):
                 raise ValueError(
-                    f"n_ctx_{kind} is {count} and prompt_depth_{kind} is {depth}; both are 0, or "
-                    "neither is."
+                    f"n_ctx_{kind} is {count} and prompt_depth_{kind} is {depth}; set both "
+                    "to 0, or neither."
                 )
 
     def validate_depth(self) -> None:

@@ -36,7 +36,7 @@ def read_coop_split(
     path, folder = Path(split_file), Path(images)
     require_file(path, "split file")
     if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder of pictures at {folder}.")
+        raise FileNotFoundError(f"The folder of pictures {folder} does not exist.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         rows = [
@@ -45,14 +45,17 @@ def read_coop_split(
             for file, label, name in content[part]
         ]
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise ValueError(f"{path} is no split file of CoOp, which holds {_LAYOUT}.") from None
+        raise ValueError(
+            f"{path} is not a split file of CoOp, which has the form {_LAYOUT}."
+        ) from None
     if not rows:
         raise ValueError(f"{path} names no pictures.")
     names: dict[int, str] = {}
     for file, label, name, _ in rows:
         if names.setdefault(label, name) != name:
             raise ValueError(
-                f"{path} calls class {label} '{names[label]}' and '{name}' ({file}); give one name."
+                f"{path} gives class {label} two names, '{names[label]}' and '{name}' "
+                f"({file}); give it one name."
             )
     missing = [file for file, *_ in rows if not (folder / file).is_file()]
     if missing:

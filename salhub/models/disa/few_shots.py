@@ -63,8 +63,8 @@ def draw_shots(data: Any, shots: int | None, *, only_base: bool, seed: int) -> S
     learned = base_classes(len(names)) if only_base else len(names)
     if learned < 2:
         raise ValueError(
-            f"{data.name} has {len(names)} classes, so {learned} would be learned; give two at "
-            "least."
+            f"{data.name} has {len(names)} classes, so only {learned} would be learned; give "
+            "at least two."
         )
     labels, is_train = data.labels, ~(data.is_test | data.is_validation)
     generator = generator_of(seed, _SHOTS)
@@ -73,7 +73,7 @@ def draw_shots(data: Any, shots: int | None, *, only_base: bool, seed: int) -> S
         members = (is_train & (labels == label)).nonzero()[:, 0]
         if not len(members):
             raise ValueError(
-                f"{data.name} has no picture of '{names[label]}' to learn; give one at least."
+                f"{data.name} has no training picture of '{names[label]}'; give at least one."
             )
         if shots is not None and len(members) < shots:
             few.append(f"{names[label]} ({len(members)})")
@@ -90,14 +90,14 @@ def draw_shots(data: Any, shots: int | None, *, only_base: bool, seed: int) -> S
         is_left[train] = False
         test = is_left.nonzero()[:, 0]
         notes.append(
-            f"{data.name} has no part for testing, so the {len(test)} pictures that are no shots "
-            "are tested on."
+            f"{data.name} has no test part, so the {len(test)} pictures not used as shots "
+            "are used for testing."
         )
     untested = [names[c] for c in range(len(names)) if not bool((labels[test] == c).any())]
     if untested:
         notes.append(
-            f"Nothing is left to test {len(untested)} of the {len(names)} classes on, such as "
-            f"'{untested[0]}', so they are not measured."
+            f"No pictures are left for testing {len(untested)} of the {len(names)} classes, "
+            f"such as '{untested[0]}', so they are not measured."
         )
     for note in notes:
         logger.warning("%s", note)

@@ -80,36 +80,35 @@ class LossTerms:
         """
         count = len(self.texts)
         if count == 1:
-            raise ValueError("One class alone leaves nothing to learn; give two at least.")
+            raise ValueError("There is only one class; give at least two.")
         if not isinstance(labels, Tensor) or labels.shape != self.pixels.shape[:1]:
             shape = tuple(getattr(labels, "shape", ())) or type(labels).__name__
             raise ValueError(
-                f"labels must be a tensor of one number a picture, ({len(self.pixels)},), got "
-                f"{shape}."
+                f"labels must be a tensor of one number per picture, ({len(self.pixels)},), "
+                f"got {shape}."
             )
         if labels.is_floating_point() or labels.dtype == torch.bool:
-            raise TypeError(
-                f"labels must be whole numbers, the places of the classes, got {labels.dtype}."
-            )
+            raise TypeError(f"labels must be whole numbers (class indices), got {labels.dtype}.")
         labels = labels.long()
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= count:
             raise ValueError(
-                f"labels must be in [0, {count}), the places of the {count} classes, got {low} to "
-                f"{high}."
+                f"labels must be in [0, {count}), one index for each of the {count} classes, "
+                f"got {low} to {high}."
             )
         config = self.config
         if self._has_ids and (config.sr_weight or config.cir_weight or config.text_l1_weight):
             raise ValueError(
-                "Classes that are given as input_ids have no frozen texts, which these losses "
-                "need; give class_names."
+                "These losses need frozen texts, which classes given as input_ids do not "
+                "have; give class_names."
             )
         prototypes = self.model.prototypes
         if config.lambda_dir and (prototypes is None or len(prototypes) != count):
             have = "none" if prototypes is None else f"{len(prototypes)}"
             raise ValueError(
-                f"The directional term needs a prototype of each of the {count} classes, and there "
-                f"are {have}; call set_prototypes(compute_prototypes(...)), or set lambda_dir=0."
+                f"The directional term needs a prototype of each of the {count} classes, but "
+                f"there are {have}; call set_prototypes(compute_prototypes(...)), or set "
+                "lambda_dir=0."
             )
         self._labels = labels
 
@@ -233,8 +232,8 @@ class LossTerms:
         if kind not in ("cls", "random"):
             if self._has_ids:
                 raise ValueError(
-                    "Classes that are given as input_ids have no frozen texts, which this map "
-                    "needs; give class_names, or set saliency='cls'."
+                    "This map needs frozen texts, which classes given as input_ids do not "
+                    "have; give class_names, or set saliency='cls'."
                 )
             own = self.model.encode_classes(self._names, prompted=False)[classes]
         return patch_scores(kind, features, own, self.config.saliency_temperature)

@@ -105,8 +105,8 @@ def class_prototypes(features: Tensor, labels: Tensor, count: int) -> Tensor:
     if not bool((sizes > 0).all()):
         missing = (sizes == 0).nonzero()[:, 0].tolist()
         raise ValueError(
-            f"{len(missing)} of {count} classes have no picture to make a prototype of, the first "
-            f"being class {missing[0]}; give one picture of each class at least."
+            f"{len(missing)} of {count} classes have no picture for a prototype, the first "
+            f"being class {missing[0]}; give at least one picture of each class."
         )
     sums = torch.zeros(count, features.shape[1], dtype=torch.float64, device=features.device)
     sums.index_add_(0, labels.to(features.device), features.double())

@@ -118,8 +118,8 @@ class DiSaForImageClassification(ClassFeatures):
         queries = [text] * len(pixel_values) if isinstance(text, str) else list(text)
         if len(queries) != len(pixel_values):
             raise ValueError(
-                f"There are {len(pixel_values)} pictures and {len(queries)} texts; give one for "
-                "all, or one for each."
+                f"Got {len(pixel_values)} pictures and {len(queries)} texts; give one text "
+                "for all pictures, or one for each."
             )
         names = list(class_names or self.config.class_names or ())
         own = {query: self._query(query, names) for query in dict.fromkeys(queries)}
@@ -130,7 +130,7 @@ class DiSaForImageClassification(ClassFeatures):
     def _query(self, text: str, names: list[str]) -> Tensor:
         """Frozen features of a text, (1, D): of a class as in training, of others as they are."""
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"A map needs a text to look for, got {text!r}.")
+            raise ValueError(f"A map needs a text, got {text!r}.")
         if text in names:
             return self.encode_classes(names, prompted=False)[names.index(text)][None]
         assert self.config.base_config is not None
@@ -153,7 +153,7 @@ class DiSaForImageClassification(ClassFeatures):
         """
         pairs = [(self.encode_images(one, prompted=False).cpu(), own.cpu()) for one, own in batches]
         if not pairs:
-            raise ValueError("There are no batches of pictures to make prototypes of.")
+            raise ValueError("There are no batches of pictures for prototypes; give at least one.")
         features = torch.cat([features for features, _ in pairs])
         return self.prototypes_of(features, torch.cat([labels for _, labels in pairs]), num_classes)
 
@@ -212,8 +212,8 @@ class DiSaForImageClassification(ClassFeatures):
         ):
             shape = tuple(getattr(pixel_values, "shape", ())) or type(pixel_values).__name__
             raise ValueError(
-                f"pixel_values: expected (B, 3, H, W), got {shape}; prepare pictures with the "
-                "processor, which makes a batch of one of a single one."
+                f"pixel_values: expected (B, 3, H, W), got {shape}; prepare pictures with "
+                "the processor, which turns a single picture into a batch of one."
             )
         if not pixel_values.is_floating_point():
             raise TypeError(
@@ -223,18 +223,19 @@ class DiSaForImageClassification(ClassFeatures):
         height, width = pixel_values.shape[2:]
         if min(height, width) < side:
             raise ValueError(
-                f"pixel_values are of {height} x {width} pixels, and this CLIP has patches of "
-                f"{side} x {side}; prepare pictures with the processor, which enlarges them."
+                f"pixel_values are of {height} x {width} pixels, but this CLIP has patches "
+                f"of {side} x {side}; prepare pictures with the processor, which enlarges "
+                "them."
             )
         low, high = (float(one) for one in pixel_values.detach().aminmax())
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError(
-                "pixel_values hold NaN or infinite values; look at what was done to the pictures."
+                "pixel_values contain NaN or infinite values; check how the pictures were prepared."
             )
         if high > _SUSPICIOUS_PIXEL:
             logger.warning(
-                "pixel_values go from %.3g to %.3g, as if they were not normalised; prepare "
-                "pictures with the processor of the model.", low, high,
+                "pixel_values range from %.3g to %.3g, so they do not look normalized; "
+                "prepare pictures with the processor of the model.", low, high,
             )  # fmt: skip
         return pixel_values
 
@@ -277,8 +278,8 @@ class DiSaForImageClassification(ClassFeatures):
         has_classes = any(x is not None for x in (class_names, input_ids, self.config.class_names))
         if labels is not None and not has_classes:
             raise ValueError(
-                "labels are places among the classes, and there are none; give class_names=..., or "
-                "call set_classes(...) before."
+                "labels are class indices, but there are no classes; give class_names=..., "
+                "or call set_classes(...) first."
             )
         if input_ids is not None:
             texts = F.normalize(self._prompted_text(input_ids).float(), dim=-1).to(self.dtype)

@@ -28,10 +28,10 @@ from salhub.viz import enlarge
 _FIRST_CLASSES = "cat, dog, coffee, rocket, person"
 _MOST_CLASSES = 50
 _MAPS = {
-    "Text of the class": "text",
+    "Similarity to the class text": "text",
     "Class attention": "cls",
     "Both multiplied": "text*cls",
-    "Least like the text (control)": "inverse",
+    "Least similar to the text (control)": "inverse",
     "Random (control)": "random",
 }
 _SIDE = 180
@@ -47,7 +47,7 @@ class AnswerTab(Tab):
         panes: dict[str, Component] = {"notes": gr.HTML(visible=False), "bars": gr.HTML()}
         with gr.Row(elem_classes="salhub-panes"):
             panes["map"] = picture_pane("Map of the text")
-            panes["mask"] = picture_pane("Patches with most of it")
+            panes["mask"] = picture_pane("Patches most similar to it")
         return {**panes, "reading": gr.HTML(), "facts": gr.HTML()}
 
     def contents(self, query: Query) -> Contents:
@@ -65,8 +65,8 @@ class AnswerTab(Tab):
         numbers = [
             Fact(str(len(result.labels)), "Classes", "one of them always wins"),
             Fact(f"{int(kept.sum())} of {kept.size}", "Patches kept", "in the masked pass"),
-            Fact(self._seen(), "Pixels", "that the CLIP sees of the picture"),
-            Fact(result.method, "Prompts", "the preset they were learned by"),
+            Fact(self._seen(), "Pixels", "is what the CLIP sees of the picture"),
+            Fact(result.method, "Prompts", "preset used for learning"),
         ]
         return {
             "notes": notes(result.notes),
@@ -75,8 +75,9 @@ class AnswerTab(Tab):
             "mask": {"value": result.mask_picture(), "alt_text": "Hidden patches are dark"},
             "reading": {
                 "value": sentence(
-                    f"The map shows what the frozen CLIP finds “{result.explained}” in. Training "
-                    "hides the dark patches in one of its passes; answers are made of all patches."
+                    f"The map shows where the frozen CLIP finds “{result.explained}”. "
+                    "Training hides the dark patches in one of its passes; answers use all "
+                    "patches."
                 )
             },
             "facts": {"value": facts(numbers)},
@@ -133,7 +134,7 @@ class Page(PicturePage):
         "Type some classes and see which one a CLIP with learned prompts finds in your "
         "picture, what the same CLIP says without the prompts, and where."
     )
-    picture_use = "The picture to name"
+    picture_use = "The picture to classify"
     first_sample = "cat"
     tabs = (AnswerTab, MapsTab)
     endpoints = {
@@ -155,13 +156,13 @@ class Page(PicturePage):
             "candidate_labels": gr.Textbox(
                 _FIRST_CLASSES,
                 label="Classes",
-                info="any words, with commas; press Enter",
+                info="any words, separated by commas; press Enter",
                 max_length=1000,
             ),
             "explain": gr.Textbox(
                 "",
                 label="Text of the map",
-                info="any words; empty for the likeliest class; press Enter",
+                info="any words; leave empty for the most likely class; press Enter",
                 max_length=100,
             ),
             "mask_ratio": slider(
@@ -180,11 +181,11 @@ class Page(PicturePage):
         names = [part.strip() for part in query.text("candidate_labels").split(",")]
         names = [name for name in names if name]
         if not names:
-            raise ValueError("There are no classes yet; type some, with commas.")
+            raise ValueError("There are no classes yet; type some, separated by commas.")
         if len(names) > _MOST_CLASSES:
             raise ValueError(
-                f"There are {len(names)} classes; the page takes {_MOST_CLASSES}, and a program "
-                "any number."
+                f"There are {len(names)} classes, but this page accepts {_MOST_CLASSES}; use "
+                "salhub in Python for more."
             )
         found: dict[str, Any] = {"candidate_labels": names}
         if query.text("explain").strip():

@@ -108,7 +108,7 @@ result.save("classified.png")
             model.check_classes(list(asked["classes"].values()), frozen=True)
         if explain is not None:
             if not isinstance(explain, str) or not explain.strip():
-                raise ValueError(f"explain must be words to look for, got {explain!r}.")
+                raise ValueError(f"explain must be a text, got {explain!r}.")
             asked["explain"] = explain
         if compare_frozen is not None:
             if not isinstance(compare_frozen, bool):
@@ -171,10 +171,10 @@ result.save("classified.png")
         frozen_place = None if frozen is None else int(frozen[0].argmax())
         notes = [*doubts_of_picture(picture), *doubts_of_scores(found, "softmax")]
         if len(order) == 1:
-            notes.append("One class alone was asked for, so it has all of the probability.")
+            notes.append("You gave only one class, so it has all of the probability.")
         if len(shown) < len(order):
             left = len(order) - len(shown)
-            notes.append(f"{left} of the {len(order)} classes that were asked for are left out.")
+            notes.append(f"{left} of the {len(order)} classes that you gave are not shown.")
         return ZeroShotImageClassificationResult(
             image=picture,
             labels=[names[place] for place in shown],

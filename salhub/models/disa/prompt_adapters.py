@@ -31,7 +31,7 @@ class PromptAdapters:
         model: Any = self
         if adapter_name in self.adapter_names:
             raise ValueError(
-                f"There are prompts called '{adapter_name}' already; choose another adapter_name."
+                f"Prompts called '{adapter_name}' already exist; choose another adapter_name."
             )
         loaded = type(model).from_pretrained(
             name, base_model=model.base_model_of_prompts, tokenizer=model._tokenizer, **kwargs

@@ -46,7 +46,7 @@ class PromptModel(PromptAdapters, SaliencyPreTrainedModel):
         super().__init__(config)
         if config.base_config is None:
             raise ValueError(
-                "The configuration does not say which CLIP it is for; start with "
+                "The configuration does not name its CLIP; start with "
                 "DiSaForImageClassification.from_base('openai/clip-vit-base-patch16')."
             )
         sizes = config.base_config
@@ -132,7 +132,7 @@ class PromptModel(PromptAdapters, SaliencyPreTrainedModel):
         for kind in ("text", "vision"):
             depth, layers = getattr(config, f"prompt_depth_{kind}"), sizes[f"{kind}_layers"]
             if f"prompt_depth_{kind}" not in settings and depth > layers:
-                logger.info("Prompts are in all %d %s layers that there are.", layers, kind)
+                logger.info("All %d %s layers have prompts.", layers, kind)
                 fields[f"prompt_depth_{kind}"] = layers
         if "n_ctx_text" in settings and settings["n_ctx_text"] != 4 and "ctx_init" not in settings:
             fields["ctx_init"] = None
@@ -285,8 +285,8 @@ class PromptModel(PromptAdapters, SaliencyPreTrainedModel):
         base = self.config.base_model_name_or_path
         if not save_base and base is not None and Path(base).is_dir():
             raise ValueError(
-                f"The prompts name their CLIP by a folder of this machine, '{base}', which others "
-                "do not have; give save_base=True, or a CLIP of the Hub."
+                f"The prompts refer to a CLIP in a local folder, '{base}', which others do "
+                "not have; give save_base=True, or use a CLIP from the Hub."
             )
         self._pushes_base = save_base
         try:
@@ -308,7 +308,7 @@ class PromptModel(PromptAdapters, SaliencyPreTrainedModel):
         found.missing_keys[:] = [n for n in found.missing_keys if not n.startswith(_CLIP)]
         if strict and (found.missing_keys or found.unexpected_keys):
             raise RuntimeError(
-                f"These are other prompts: missing {found.missing_keys}, unexpected "
+                f"The prompts do not match: missing {found.missing_keys}, unexpected "
                 f"{found.unexpected_keys}."
             )
         return found

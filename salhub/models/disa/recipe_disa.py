@@ -195,8 +195,8 @@ class DiSaArguments(PictureArguments, TrainingArguments):
             )
         if self.push_to_hub and Path(self.base).is_dir():
             raise ValueError(
-                f"Prompts for a folder of this machine, '{self.base}', are of no use to others; "
-                "leave out push_to_hub, or give a base of the Hub."
+                f"Others cannot use prompts for a CLIP in a local folder, '{self.base}'; "
+                "leave out push_to_hub, or give a base from the Hub."
             )
         # Bad values are named before anything is read.
         DiSaConfig.from_preset(self.preset, **self.settings())
@@ -234,12 +234,11 @@ class DiSaRecipe(TrainingRecipe):
         "transfer": "*",
     }
     metric_words = {
-        "accuracy/test/prompts": "With the prompts {} of the test pictures are named rightly.",
-        "accuracy/test/frozen": "By the frozen CLIP it is {}.",
-        "agreement/test": "Prompts and frozen CLIP give the same answer for {}.",
+        "accuracy/test/prompts": "Accuracy on the test pictures with the prompts: {}.",
+        "accuracy/test/frozen": "With the frozen CLIP: {}.",
+        "agreement/test": "The prompts and the frozen CLIP give the same answer for {}.",
         "harmonic_mean/prompts": "The harmonic mean of learned and new classes is {}.",
-        "change_from_frozen/novel": "Against the frozen CLIP, accuracy on classes that were not "
-        "learned changed by {}.",
+        "change_from_frozen/novel": "Change from the frozen CLIP on new classes: {}.",
     }
     _prefetcher: Prefetcher | None = None
 
@@ -260,13 +259,13 @@ class DiSaRecipe(TrainingRecipe):
         )
         self.others = {data_name(one): self._read(one) for one in options.transfer}
         if len(self.others) < len(options.transfer):
-            raise ValueError("Two of the data sets in transfer have one name; rename a folder.")
+            raise ValueError("Two data sets in transfer have the same name; rename a folder.")
         for other in self.others.values():
             is_alike = len(other) == len(data) and not bool(other.is_test.any())
             if is_alike and other.describe()["fingerprint"] == data.describe()["fingerprint"]:
                 raise ValueError(
-                    f"{other.name} in transfer holds the pictures that are learned; what is not "
-                    "learned of them is tested anyway, so leave it out."
+                    f"{other.name} in transfer holds the training pictures; the rest of them "
+                    "is tested anyway, so leave it out."
                 )
         place = {"revision": options.base_revision} if options.base_revision else {}
         processor = load(AutoImageProcessor, options.base, backend="pil", **place)
@@ -334,8 +333,8 @@ class DiSaRecipe(TrainingRecipe):
             return short_names(names)
         if sum("," in name for name in names) * 2 > len(names):
             logger.warning(
-                "Most names of %s have commas, such as '%s', and CLIP reads them whole; give "
-                "first_names=true to read the first of each.", data.name, names[0],
+                "Most names of %s contain commas, such as '%s', and CLIP reads the whole "
+                "name; set first_names=true to use only the first part.", data.name, names[0],
             )  # fmt: skip
         return names
 
@@ -474,10 +473,10 @@ class DiSaRecipe(TrainingRecipe):
             base_model=None if Path(options.base).exists() else options.base,
             cautions=[
                 *self.shots.notes,
-                "The method is a reading of the paper: its text and code were not at hand. Losses "
-                "and prompts are as stated for it; the direction term's closed form, its weight, "
-                "the map of the mask and the reduction of divergences are our decisions, and "
-                "the training setting is that of its relatives (" + _listed(words) + ").",
+                "The paper's full text and code were not available. Losses and prompts are "
+                "as stated for it; the closed form of the direction term, its weight, the "
+                "map of the mask and the reduction of divergences are our decisions, and "
+                "the training setting is that of related methods (" + _listed(words) + ").",
             ],
         )
 

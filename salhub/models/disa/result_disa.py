@@ -19,9 +19,9 @@ _HIDDEN_LIGHT = 0.2
 # What is left of the darkness of a place that CLIP does not see.
 _UNSEEN = 0.25
 _HOW_TO_READ = (
-    "The longer a bar, the likelier the class among those that were asked for; one of them always "
-    "wins. The brighter a place, the more the frozen CLIP finds the text there. Dark patches are "
-    "those with the least of it, which a pass of the training of DiSa hides."
+    "Longer bars mean more likely classes among those you gave; one of them always wins. "
+    "Brighter areas are more similar to the text for the frozen CLIP. Dark patches are the "
+    "least similar ones, which training hides in one of its passes."
 )
 _CROPPED = " The pale border was cut off before CLIP saw the picture."
 
@@ -136,7 +136,7 @@ class ZeroShotImageClassificationResult(PipelineResult):
             items.append((self.bars(frozen=True), "Frozen CLIP"))
         items += [
             (enlarge(self.overlay(), _SIDE), f"Where “{self.explained}” is"),
-            (enlarge(self.mask_picture(), _SIDE), "Patches with most of it"),
+            (enlarge(self.mask_picture(), _SIDE), "Patches most similar to it"),
         ]
         title = f"“{self.label}” · probability {percentage(self.score)}"
         return panels(
@@ -210,7 +210,7 @@ class ZeroShotImageClassificationResult(PipelineResult):
     def summary(self) -> str:
         """Return the notes, and one sentence: both answers."""
         first = f"'{self.label}' ({percentage(self.score)})"
-        sentence = f"{first} is the likeliest of {_classes(self.num_classes)}."
+        sentence = f"{first} is the most likely of {_classes(self.num_classes)}."
         if self.frozen_score is not None:
             own = percentage(self.frozen_score)
             says = "agrees" if self.frozen_label == self.label else f"says '{self.frozen_label}'"

@@ -33,8 +33,8 @@ def check_names(names: Sequence[str]) -> None:
         other = by_letters.setdefault(plain_letters(name) or name, name)
         if other is not name:
             raise ValueError(
-                f"Two people are called {other} and {name}, and case and marks tell nobody apart; "
-                "give one of them another name."
+                f"Two people are called {other} and {name}; names must differ by more than "
+                "case and punctuation, so rename one of them."
             )
 
 
@@ -74,7 +74,7 @@ class ActorTracks:
             )
         if len(self.names) != len(boxes) or len(set(self.names)) != len(self.names):
             raise ValueError(
-                f"{len(boxes)} tracks need as many different names, got "
+                f"Every one of the {len(boxes)} tracks needs a distinct name, got "
                 f"{', '.join(self.names) or 'none'}."
             )
         check_names(self.names)
@@ -104,8 +104,8 @@ class ActorTracks:
         """
         if self.num_frames != num_frames:
             raise ValueError(
-                f"The tracks have {self.num_frames} frames and the film has {num_frames}; give one "
-                "box a frame."
+                f"The tracks have {self.num_frames} frames, but the film has {num_frames}; "
+                "give one box per frame."
             )
         width, height = frame_size
         limit = np.array([width, height, width, height], dtype=np.float32)
@@ -120,7 +120,7 @@ class ActorTracks:
                 )
         notes = list(self.warnings)
         if outside.any():
-            notes.append(f"{int(outside.sum())} boxes outside of the frame were left out.")
+            notes.append(f"{int(outside.sum())} boxes outside the frame were left out.")
         return replace(self, boxes=boxes, frame_size=frame_size, warnings=tuple(notes))
 
     def renamed(self, cast: Sequence[str]) -> Self:
@@ -132,8 +132,8 @@ class ActorTracks:
         cast = [str(name) for name in cast]
         if len(cast) != len(self.names):
             raise ValueError(
-                f"The cast has {len(cast)} names ({', '.join(cast)}) and {len(self.names)} people "
-                "are tracked; name each of them from left to right, or give tracks."
+                f"The cast has {len(cast)} names ({', '.join(cast)}), but {len(self.names)} "
+                "people are tracked; name each of them from left to right, or give tracks."
             )
         names = list(self.names)
         for name, place in zip(cast, self.left_to_right(), strict=True):
@@ -192,7 +192,7 @@ class ActorTracks:
                 content = {"boxes": file["boxes"], **json.loads(str(file["notes"]))}
         except (OSError, KeyError, EOFError, TypeError, ValueError, AttributeError):
             raise ValueError(
-                f"{path} holds no tracks as a result saves them in .npz; tables end in .csv or "
-                ".json."
+                f"{path} does not hold tracks saved by a result as .npz; use .csv or .json "
+                "for tables."
             ) from None
         return cls.from_arrays(content)

@@ -310,6 +310,6 @@ class EditIQConfig(SaliencyConfig):
             )
         if self.dialogue_weight == 0 and self.saliency_weight == 0:
             raise ValueError(
-                "dialogue_weight and saliency_weight are both 0, so that no shot is better than "
-                "another; set one of them."
+                "dialogue_weight and saliency_weight are both 0, so all shots are equally "
+                "good; raise one of them."
             )

@@ -139,19 +139,19 @@ class Edit:
         decision, rate = self.decision, float(self.decision.frame_rate)
         duration = decision.num_frames / rate
         if not 0 <= time < duration:
-            raise ValueError(f"There is nothing at {time:g} s; the film lasts {duration:.2f} s.")
+            raise ValueError(f"{time:g} s is outside the film, which lasts {duration:.2f} s.")
         frame = min(decision.num_frames - 1, int(time * rate))
         shown = decision.span_at(frame).shot.name
         place = (frame - self.first_decision) // self.frames_per_decision
         if frame < self.first_decision:
-            text = f"{shown}, as every film begins with a wide shot of fixed length."
+            text = f"{shown}, because every film begins with a wide shot of fixed length."
             return Explanation(time, shown, None, (), 0.0, 0.0, self.first_decision / rate, text)
         place = min(place, len(self.path) - 1)
         energy = self.scene_energy
         unary = energy.unary.copy()
         unary[self.path[place], place] = np.inf
         if not np.isfinite(unary[:, place]).any():
-            text = f"{shown}, as no other shot is allowed at {time:g} s."
+            text = f"{shown}, because no other shot is allowed at {time:g} s."
             return Explanation(time, shown, None, (), 0.0, time, time, text)
         other = energy.solve("exact", unary)
         differs = np.flatnonzero(other.shots != self.path)
@@ -170,7 +170,7 @@ class Edit:
         )
         text = _sentence(shown, runner_up, rows, margin, self._reasons(time))
         if margin < 0:
-            text += " The first-order programme did not find it."
+            text += " First-order optimization did not find it."
         return Explanation(time, shown, runner_up, tuple(rows), margin, start, end, text)
 
     def _reasons(self, time: float) -> list[str]:
@@ -199,12 +199,12 @@ def _sentence(
     gains = [f"{name} ({own:.1f} against {other:.1f})" for name, own, other in rows if own < other]
     price = [f"{name} ({own:.1f} against {other:.1f})" for name, own, other in rows if own > other]
     how = f"{margin:.2f} more" if margin >= 0 else f"{-margin:.2f} less"
-    text = f"{shown} rather than {runner_up}, which would cost {how} in all."
+    text = f"{shown} rather than {runner_up}, which would cost {how} in total."
     if margin >= HARD:
         text = f"{shown} rather than {runner_up}, which would break a rule."
     if gains:
         text += f" It is better by {', '.join(gains[:2])}"
         text += f", and worse by {', '.join(price[:2])}." if price else "."
     if reasons:
-        text += f" What is said there: {', '.join(dict.fromkeys(reasons))}."
+        text += f" Dialogue at that time: {', '.join(dict.fromkeys(reasons))}."
     return text

@@ -88,7 +88,7 @@ class EditDecision:
         """The shot on screen at a frame."""
         if not 0 <= frame < self.num_frames:
             raise ValueError(
-                f"There is no frame {frame}; the film has {self.num_frames}, counted from 0."
+                f"There is no frame {frame}; the film has {self.num_frames} frames, counted from 0."
             )
         return self.spans[bisect_right([span.start for span in self.spans], frame) - 1]
 

@@ -95,12 +95,12 @@ def read_examples(folder: str | Path) -> list[EditExample]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder of edits at {folder}.")
+        raise FileNotFoundError(f"The folder of edits {folder} does not exist.")
     edits = sorted(folder.glob("*.json"))
     if not edits:
         raise FileNotFoundError(
-            f"{folder} holds no edit; expected NAME.json with [from, until, shot] for each shot, "
-            "beside NAME.npz and NAME.srt."
+            f"{folder} holds no edit; expected NAME.json with [from, until, shot] for each "
+            "shot, next to NAME.npz and NAME.srt."
         )
     found = []
     for path in edits:
@@ -110,13 +110,13 @@ def read_examples(folder: str | Path) -> list[EditExample]:
             unknown = [one for one in Shot.parse(name).actors if one not in tracks.names]
             if unknown:
                 raise ValueError(
-                    f"{path} shows '{name}', and {unknown[0]} is not tracked; the tracks are of "
-                    f"{', '.join(tracks.names)}."
+                    f"{path} shows '{name}', but {unknown[0]} is not tracked; the tracks "
+                    f"contain {', '.join(tracks.names)}."
                 )
         lines = _beside(path, (".srt", ".vtt", ".ass", ".lines.json"))
         if lines is None:
             raise FileNotFoundError(
-                f"There is no transcript beside {path}, such as {path.stem}.srt."
+                f"There is no transcript next to {path}, such as {path.stem}.srt."
             )
         film = _beside(path, (".mp4", ".mov", ".mkv", ".webm"))
         opened = None if film is None else FilmFile.open(film)
@@ -130,7 +130,7 @@ def _spans(path: Path) -> tuple[tuple[float, float, tuple[str, ...]], ...]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}).") from None
+        raise ValueError(f"{path} is not valid JSON ({error}).") from None
     rows: Any = content.get("edit") if isinstance(content, dict) else content
     try:
         spans = tuple((float(a), float(b), tuple(map(str, names))) for a, b, *names in rows)
@@ -142,8 +142,8 @@ def _spans(path: Path) -> tuple[tuple[float, float, tuple[str, ...]], ...]:
         is_right = False
     if not is_right:
         raise ValueError(
-            f"{path} is no edit; expected a list of [from, until, shot] in seconds, such as "
-            '[0, 2.5, "WIDE"].'
+            f"{path} is not an edit; expected a list of [from, until, shot] in seconds, such "
+            'as [0, 2.5, "WIDE"].'
         )
     return spans
 
@@ -168,7 +168,7 @@ class _NoFilm:
         self.num_frames = tracks.num_frames
 
     def frames(self, *_: Any, **__: Any) -> Any:
-        raise ValueError("The film is not at hand.")
+        raise ValueError("The film is not available.")
 
     def fingerprint(self) -> str:
         return ""

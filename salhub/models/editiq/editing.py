@@ -68,11 +68,11 @@ def gather(
     """Find out all that an edit needs of a film; see `EditIQModel.edit`."""
     duration = film.num_frames / float(film.frame_rate)
     if film.num_frames < 2:
-        raise ValueError("The film is a single picture, so that there is nothing to edit.")
+        raise ValueError("The film has only one frame, so there is nothing to edit.")
     notes = list(film.warnings)
     talk = transcript or Transcript(())
     if not talk.utterances:
-        notes.append("There is no dialogue; shots are chosen by saliency alone.")
+        notes.append("There is no dialogue; only saliency chooses the shots.")
     if cast is not None:
         check_names(cast)
         talk.check(duration, list(cast))
@@ -169,8 +169,8 @@ def prepare(
         step = max(1, round(rate / config.decisions_per_second))
     if step > 1:
         notes.append(
-            f"The film lasts {duration / 60:.0f} minutes; shots are decided on {rate / step:.3g} "
-            "times a second."
+            f"The film lasts {duration / 60:.0f} minutes; shots are decided "
+            f"{rate / step:.3g} times per second."
         )
     scene = _scene(material, config, dialogue, seen, spoken.quiet, locks, first, step)
     return Prepared(scene, spoken, dialogue, seen, first, step, tuple(notes))
@@ -201,8 +201,8 @@ def decide(
         seconds = (span.stop - span.start) / rate
         if seconds < shortest - 1 / rate and len(spans) > 1:
             notes.append(
-                f"The shot {span.shot.name} at {span.start / rate:.2f} s lasts {seconds:.2f} s, "
-                f"less than {shortest:g} s, as locks and rules leave nothing else."
+                f"The shot {span.shot.name} at {span.start / rate:.2f} s lasts {seconds:.2f} "
+                f"s, less than {shortest:g} s, because locks and rules leave no other choice."
             )
     crops = rushes.crops[shots, np.arange(num_frames)]
     decision = EditDecision(
@@ -287,8 +287,8 @@ def _check_locks(locks: Sequence[Lock], rushes: Rushes, duration: float) -> list
         places = lock.places(float(rushes.frame_rate), rushes.offered.shape[1])
         if not rushes.offered[row, places].all():
             notes.append(
-                f"The lock of {lock.shot} at {lock.start:g} s demands a shot whose actors are away "
-                "or do not fit into it; it is shown as it is."
+                f"The lock of {lock.shot} at {lock.start:g} s requires a shot whose actors "
+                "are absent or do not fit into it; it is shown anyway."
             )
     return notes
 
@@ -320,9 +320,9 @@ def _given_tracks(
     if tracks.frame_rate != film.frame_rate or tracks.frame_size != film.size:
         (width, height), (wide, high) = tracks.frame_size, film.size
         raise ValueError(
-            f"The tracks are of a film of {width}x{height} pixels at {tracks.frame_rate} frames a "
-            f"second, and this one has {wide}x{high} at {film.frame_rate}; give the tracks of this "
-            "film."
+            f"The tracks belong to a film of {width}x{height} pixels at {tracks.frame_rate} "
+            f"frames per second, but this one has {wide}x{high} at {film.frame_rate}; give "
+            "the tracks of this film."
         )
     fitted = tracks.for_film(film.num_frames, film.size)
     if cast is None or set(cast) == set(fitted.names):
@@ -425,8 +425,8 @@ def _matched(
         )
     if len(measured.times) < 2:
         raise ValueError(
-            "Without saliency nobody knows who of the people in the picture is who; name them from "
-            "left to right with cast=[...]."
+            "Without saliency, the people in the picture cannot be matched to the names; "
+            "name them from left to right with cast=[...]."
         )
     scores = np.zeros((len(speakers), len(tracks.names)))
     for row, name in enumerate(speakers):
@@ -443,9 +443,9 @@ def _matched(
     order = tracks.left_to_right()
     shown = ", ".join(f"{names[place]}" for place in order)
     weakest = float(scores[rows, columns].min())
-    sure = "" if weakest > 0.05 else ", and that is hardly more than a guess"
+    sure = "" if weakest > 0.05 else ", which is hardly more than a guess"
     note = (
-        f"Nobody said who is who; by who moves while speaking{sure}, the people are from left to "
-        f"right: {shown}. Name them with cast=[...]."
+        f"The names were matched to the people by who moves while speaking{sure}. From left "
+        f"to right: {shown}. Correct them with cast=[...]."
     )
     return replace(tracks, names=tuple(names)), [note]

@@ -42,7 +42,7 @@ def editing_view(result: VideoEditingResult, chosen: int) -> str:
         f'{_ends(result)}</section><section class="edit-why"><h3>Shot {chosen}, '
         f"{escape(span.shot.name)} at {begin}</h3>{_why(result.explain(seconds))}</section>"
         f"<section><h3>All cameras at {written_time(seconds)}</h3>{_shots(result, tick)}</section>"
-        f"<section><h3>What each shot is worth</h3>{_heat(result)}{_ends(result)}</section></div>"
+        f"<section><h3>Value of each shot</h3>{_heat(result)}{_ends(result)}</section></div>"
     )
 
 
@@ -62,7 +62,7 @@ def _line(result: VideoEditingResult, chosen: int) -> str:
             f'{shot_color(span.shot.actors, result.names)}">{_label(span.shot.actors)}</button>'
         )
     return (
-        '<h3>The edit: press on a shot to see why</h3><div class="edit-line" role="group" '
+        '<h3>The edit: click a shot to see why</h3><div class="edit-line" role="group" '
         f'aria-label="Shots in their order">{"".join(buttons)}</div>'
     )
 
@@ -140,7 +140,7 @@ def _heat(result: VideoEditingResult) -> str:
     scaled = np.clip(worth[:, columns] / max(float(worth.max()), 1e-9), 0, 1)
     picture = np.repeat(colorize(scaled), _ROW_PIXELS, axis=0)
     names = "".join(f"<li>{escape(shot.name)}</li>" for shot in edit.rushes.shots)
-    about = "Worth of each shot along the time, by dialogue and saliency; bright is worth more"
+    about = "Value of each shot over time, from dialogue and saliency; brighter is better"
     address = data_address(Image.fromarray(np.asarray(picture, np.uint8)))
     height = max(1, rows * 18)
     return (

@@ -251,8 +251,9 @@ class FilmFile:
                 if (frame.width, frame.height) != self.stored_size:
                     width, height = self.stored_size
                     raise ValueError(
-                        f"{self.path} changes from {width}x{height} to {frame.width}x"
-                        f"{frame.height} pixels in its course; save it with one size."
+                        f"{self.path} changes from {width}x{height} to "
+                        f"{frame.width}x{frame.height} pixels part of the way through; save "
+                        "it with one size."
                     )
                 last = frame.pts
                 yield frame
@@ -288,7 +289,7 @@ def opened(path: Path) -> Generator[Any]:
         container = av.open(str(path))
     except av.error.FFmpegError as error:
         empty = path.stat().st_size == 0
-        why = "is empty" if empty else "is no film that can be read, or is damaged"
+        why = "is empty" if empty else "is not a readable film, or is damaged"
         raise ValueError(f"{path} {why}; save or copy it again.") from error
     with container:
         yield container
@@ -302,16 +303,16 @@ def to_fraction(value: Any) -> Fraction:
 def _surveyed(path: Path, container: Any) -> FilmFile:
     if not container.streams.video:
         only = ", only sound" if container.streams.audio else ""
-        raise ValueError(f"{path} holds no pictures{only}; name the film itself.")
+        raise ValueError(f"{path} has no video{only}; give the film itself.")
     stream = container.streams.video[0]
     time_base = to_fraction(stream.time_base)
     origin = _origin(container)
     stamps, keys, hidden, digest = _stamps(container, stream, path)
     if stream.frames > len(stamps) + hidden:
         raise ValueError(
-            f"{path} is cut short: it holds {len(stamps) + hidden} of {stream.frames} pictures. "
-            "Copy it again; if there is no more of it, save what is there with "
-            "'ffmpeg -i FILM -c copy NEW'."
+            f"{path} is cut short: it holds {len(stamps) + hidden} of {stream.frames} "
+            "frames. Copy it again; if the rest is lost, save what is left with 'ffmpeg -i "
+            "FILM -c copy NEW'."
         )
     warnings = []
     if _has_no_stamps(container):
@@ -320,18 +321,18 @@ def _surveyed(path: Path, container: Any) -> FilmFile:
         stamps, keys = np.arange(len(stamps)), np.zeros(1, np.int64)
     ascending = np.unique(stamps)
     if not len(ascending):
-        raise ValueError(f"{path} holds no picture; save or copy it again.")
+        raise ValueError(f"{path} has no frames; save or copy it again.")
     if len(ascending) < len(stamps):
         warnings.append(
-            f"{len(stamps) - len(ascending)} pictures have the time of another one and are left "
-            "out."
+            f"{len(stamps) - len(ascending)} frames have the same time as another one and "
+            "are left out."
         )
     constant = constant_rate(ascending, time_base, _declared_rates(stream))
     rate = constant or grid_rate(ascending, time_base)
     if constant is None:
         warnings.append(
-            f"The frame rate varies: the edit is decided at {_written(rate)} frames a second, and "
-            "every picture keeps its own time in the film."
+            f"The frame rate varies: the edit is decided at {_written(rate)} frames per "
+            "second, and every frame keeps its own time in the film."
         )
     along = (int(ascending[-1]) - int(ascending[0])) * time_base * rate
     with opened(path) as again:
@@ -339,9 +340,9 @@ def _surveyed(path: Path, container: Any) -> FilmFile:
     stored = (first.width, first.height)
     size, rotation = _upright_size(stored, stream, first, path)
     if first.interlaced_frame:
-        warnings.append("The film is interlaced; its lines are kept and may show as combs.")
+        warnings.append("The film is interlaced; its lines are kept and may show combing.")
     if (name := _HDR_TRANSFERS.get(int(first.color_trc))) is not None:
-        warnings.append(f"The film is HDR ({name}) and is written with 8 bits a colour.")
+        warnings.append(f"The film is HDR ({name}) and is saved with 8 bits per colour.")
     if len(container.streams.video) > 1:
         warnings.append("The film has several video streams; the first one is edited.")
     has_sound = bool(container.streams.audio)
@@ -412,8 +413,7 @@ def _first_picture(container: Any, path: Path) -> Any:
         return next(container.decode(container.streams.video[0]))
     except (StopIteration, av.error.FFmpegError) as error:
         raise ValueError(
-            f"No picture of {path} can be decoded; save it in another format, such as H.264 in "
-            ".mp4."
+            f"No frame of {path} can be decoded; save it in another format, such as H.264 in .mp4."
         ) from error
 
 
@@ -426,7 +426,7 @@ def _upright_size(
         width = max(2, round(width * to_fraction(shape)))
     if first.rotation % 90:
         raise ValueError(
-            f"{path} is to be turned by {first.rotation} degrees; only quarter turns are made."
+            f"{path} is rotated by {first.rotation} degrees; only quarter turns are supported."
         )
     return ((width, height) if first.rotation % 180 == 0 else (height, width)), first.rotation
 

@@ -214,14 +214,14 @@ def _copied_streams(source: Any, target: Any, path: Path) -> dict[int, Any]:
 def _not_held(source: Any, path: Path) -> str:
     kinds = ", ".join(dict.fromkeys(one.codec_context.name for one in source.streams.audio))
     other = ".mkv" if path.suffix.lower() != ".mkv" else ".mp4"
-    return f"{path.suffix} cannot hold sound of the kind {kinds}; save the film as {other}."
+    return f"{path.suffix} cannot hold {kinds} sound; save the film as {other}."
 
 
 def _check_crops(crops: np.ndarray, film: FilmFile) -> None:
     if crops.shape != (film.num_frames, 4):
         raise ValueError(
-            f"{film.path.name} has {film.num_frames} frames, and crops are given for "
-            f"{len(crops)}; give one of four numbers for each."
+            f"{film.path.name} has {film.num_frames} frames, but there are crops for "
+            f"{len(crops)}; give one crop of four numbers per frame."
         )
     if not np.isfinite(crops).all():
         raise ValueError("Crops must be finite numbers; some are not.")

@@ -213,8 +213,8 @@ def _checked(found: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     found = np.asarray(found, dtype=np.float64)
     if found.ndim != 2 or not np.isfinite(found).all() or (found < 0).any():
         raise ValueError(
-            f"A saliency map has the shape {found.shape} or values that are negative or no "
-            f"numbers; expected {shape[0]} x {shape[1]} numbers of 0 or more."
+            f"A saliency map has the shape {found.shape} or has negative or invalid values; "
+            f"expected {shape[0]} x {shape[1]} numbers of 0 or more."
         )
     return found
 

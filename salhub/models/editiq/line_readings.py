@@ -65,7 +65,7 @@ def read_answer(
     if isinstance(answer, Mapping):
         answer = answer.get("lines")
     if not isinstance(answer, list | tuple):
-        raise ReadingError("it is no list of lines")
+        raise ReadingError("it is not a list of lines")
     people = {plain_letters(name): name for name in cast}
     known = {(shot.size, frozenset(shot.actors)): shot.name for shot in shots}
     found, notes = {}, []
@@ -73,12 +73,12 @@ def read_answer(
         if isinstance(entry, LineReading):
             entry = entry.to_dict()
         if not isinstance(entry, Mapping) or isinstance(entry.get("id"), bool):
-            raise ReadingError("a line is no object")
+            raise ReadingError("a line is not an object")
         if not isinstance(entry.get("id"), int):
-            raise ReadingError("a line has no whole number as its id")
+            raise ReadingError("the id of a line is not a whole number")
         reading, dropped = _one(entry, people, known)
         if reading.id in found:
-            raise ReadingError(f"line {reading.id} comes twice")
+            raise ReadingError(f"line {reading.id} appears twice")
         found[reading.id] = reading
         notes += dropped
     missing = [one for one in ids if one not in found]
@@ -94,33 +94,33 @@ def _one(
 ) -> tuple[LineReading, list[str]]:
     unknown = set(entry) - set(_FIELDS)
     if unknown:
-        raise ReadingError(f"a line has the key {sorted(unknown)[0]!r}, which there is not")
+        raise ReadingError(f"a line has the unknown key {sorted(unknown)[0]!r}")
     number, notes = entry["id"], []
     kind = entry.get("kind", "statement")
     if kind not in KINDS:
-        raise ReadingError(f"line {number} has the kind {kind!r}, which there is not")
+        raise ReadingError(f"line {number} has the unknown kind {kind!r}")
     intensity = entry.get("intensity", 0.5)
     if isinstance(intensity, bool) or not isinstance(intensity, int | float):
-        raise ReadingError(f"line {number} has the intensity {intensity!r}, which is no number")
+        raise ReadingError(f"line {number} has the intensity {intensity!r}, which is not a number")
     if not 0 <= intensity <= 1:
         raise ReadingError(f"line {number} has the intensity {intensity}, outside of 0 to 1")
     names = {}
     for field in ("speaker", "addressee", "reaction_of"):
         given = entry.get(field)
         if given is not None and not isinstance(given, str):
-            raise ReadingError(f"line {number} has {given!r} as {field}, which is no name")
+            raise ReadingError(f"line {number} has {given!r} as {field}, which is not a name")
         is_all = field == "addressee" and given is not None and plain_letters(given) == ALL
         names[field] = ALL if is_all else people.get(plain_letters(given or ""))
         if given and names[field] is None:
             notes.append(f"Line {number} names '{given}' as {field}, who is not in the cast.")
     shows = entry.get("show") or []
     if not isinstance(shows, list | tuple) or not all(isinstance(one, str) for one in shows):
-        raise ReadingError(f"line {number} has a 'show' that is no list of names")
+        raise ReadingError(f"line {number} has a 'show' that is not a list of names")
     kept = []
     for one in shows:
         name = _known_shot(one, people, known)
         if name is None:
-            notes.append(f"Line {number} wants the shot '{one}', which there is not.")
+            notes.append(f"Line {number} asks for the shot '{one}', which does not exist.")
         elif name not in kept:
             kept.append(name)
     reading = LineReading(

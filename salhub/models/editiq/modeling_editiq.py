@@ -295,8 +295,8 @@ def _checked_numbers(
 ) -> dict[str, np.ndarray]:
     if dialogue.ndim != 2 or not 0 < dialogue.shape[0] == len(shots):
         raise ValueError(
-            f"dialogue_potential has the shape {tuple(dialogue.shape)}; expected ({len(shots)}, "
-            "frames), a row for each shot."
+            f"dialogue_potential has the shape {tuple(dialogue.shape)}; expected "
+            f"({len(shots)}, frames), one row per shot."
         )
     count, length = dialogue.shape
     _same_shape("saliency_potential", saliency.shape, dialogue.shape)

@@ -32,8 +32,8 @@ _LONGEST_SECONDS, _MOST_PIXELS = 120, 3840 * 2160
 # Of the film that plays here; the files to take home refer to the film itself.
 _LONG_SIDE = 640
 _STAGES = {
-    "tracks": "Finding the people",
-    "saliency": "Measuring what draws the eye",
+    "tracks": "Finding people",
+    "saliency": "Computing saliency",
     "rushes": "Aiming the cameras",
     "dialogue": "Reading the dialogue",
     "edit": "Choosing the shots",
@@ -47,10 +47,10 @@ _FILES = {
     "json": ("All numbers (.json)", ".json"),
 }
 _HINT = (
-    "The film above is small so that it comes soon; the program below writes it in 1280x720. The "
-    "edit list and the timeline refer to your own film and open in editing programs."
+    "The film above is small to be fast; the code below saves it at 1280x720. The edit list "
+    "and the timeline refer to your own film and open in editing programs."
 )
-_TEXT_HINT = "SRT or VTT, or lines of JSON; 'ANNA: Hello' names who speaks. Press Edit."
+_TEXT_HINT = "SRT, VTT or JSON lines; write 'ANNA: Hello' to name the speaker. Then click Edit."
 
 
 class Page(Frame):
@@ -62,7 +62,7 @@ class Page(Frame):
         "the shots, and dialogue and saliency choose between them. Upload only films of "
         "people who agreed to it; films are deleted after some hours."
     )
-    code_title = "The same in Python, in full size"
+    code_title = "The same in Python, at full size"
     pickable = ("view",)
     progress = "full"
     endpoints = {
@@ -83,12 +83,15 @@ class Page(Frame):
     def asked(self) -> dict[str, Component]:
         """Build the place for a film, its transcript and its cast."""
         return {
-            "film": film_input("Your film, of a camera that stands still"),
+            "film": film_input("Your film, from a static camera"),
             "transcript": gr.Textbox(
                 "", label="Transcript", info=_TEXT_HINT, lines=2, max_lines=8, max_length=100_000
             ),
             "cast": gr.Textbox(
-                "", label="Who is who, from left to right", placeholder="Anna, Ben", max_length=400
+                "",
+                label="Names of the people, from left to right",
+                placeholder="Anna, Ben",
+                max_length=400,
             ),
             "start": gr.Button("Edit", variant="primary"),
             "another": gr.Button("Another sample scene"),
@@ -100,16 +103,16 @@ class Page(Frame):
         share = config.saliency_weight / (config.saliency_weight + config.dialogue_weight)
         return {
             "longest_shot": slider(
-                2, 20, config.longest_shot, step=0.5, label="Shots should end after, seconds"
+                2, 20, config.longest_shot, step=0.5, label="Longest shot (seconds)"
             ),
             "minimum_shot": slider(
-                0.5, 5, config.minimum_shot, step=0.1, label="No shot is shorter than, seconds"
+                0.5, 5, config.minimum_shot, step=0.1, label="Shortest shot (seconds)"
             ),
             "transition_weight": slider(
                 0, 5, round(config.transition_weight, 2), step=0.1, label="Cost of a cut"
             ),
             "saliency_share": slider(
-                0, 1, round(share, 2), step=0.05, label="Saliency (1) or dialogue (0) decides"
+                0, 1, round(share, 2), step=0.05, label="Weight of saliency (1) or dialogue (0)"
             ),
         }
 
@@ -119,7 +122,7 @@ class Page(Frame):
             "locks": gr.Textbox(
                 "",
                 label="Demanded shots",
-                info="Such as 12.0-15.0=MS:ben; several with commas. Press Edit.",
+                info="Such as 12.0-15.0=MS:ben; separate several with commas. Then click Edit.",
                 max_length=400,
             ),
             "seed": gr.Textbox(str(FIRST_SEED), visible="hidden"),
@@ -149,7 +152,7 @@ class Page(Frame):
         with gr.Row():
             panes: dict[str, Component] = {
                 "after": film_pane("Edited"),
-                "before": film_pane("As it was recorded"),
+                "before": film_pane("Original recording"),
             }
         panes["notes"] = gr.HTML(visible=False)
         panes["view"] = view_pane()
@@ -167,7 +170,9 @@ class Page(Frame):
         key, result = self._result(query)
         chosen = whole_number("shot", int(query["chosen"]), low=1, limit=1 + 10**6)
         if chosen > len(result.decision.spans):
-            raise ValueError(f"There is no shot {chosen}; there are {len(result.decision.spans)}.")
+            raise ValueError(
+                f"There is no shot {chosen}; there are {len(result.decision.spans)} shots."
+            )
         found: Contents = {
             "view": {"value": editing_view(result, chosen)},
             "notes": notes(result.warnings),
@@ -323,8 +328,9 @@ def _checked_film(sent: UploadedFilm) -> FilmFile:
     width, height = film.size
     if film.duration > _LONGEST_SECONDS or width * height > _MOST_PIXELS:
         raise ValueError(
-            f"'{sent.name}' has {float(film.duration):.0f} s of {width}x{height} pixels; this page "
-            f"takes up to {_LONGEST_SECONDS} s of 3840x2160. Use salhub on your own machine."
+            f"'{sent.name}' has {float(film.duration):.0f} s of {width}x{height} pixels; "
+            f"this page accepts up to {_LONGEST_SECONDS} s at 3840x2160. Use salhub on your "
+            "own machine."
         )
     return film
 
@@ -333,9 +339,9 @@ def _numbers(result: VideoEditingResult) -> list[Fact]:
     lengths = sorted(result.shot_seconds)
     return [
         Fact(str(len(lengths)), "Shots", f"in {float(result.film.duration):.1f} s"),
-        Fact(f"{result.cuts_per_minute:.1f}", "Cuts a minute"),
-        Fact(f"{lengths[0]:.1f} s", "Shortest shot", f"the longest has {lengths[-1]:.1f} s"),
-        Fact(f"{result.edit.energy:.1f}", "Energy", "what this edit costs; no other costs less"),
+        Fact(f"{result.cuts_per_minute:.1f}", "Cuts per minute"),
+        Fact(f"{lengths[0]:.1f} s", "Shortest shot", f"the longest lasts {lengths[-1]:.1f} s"),
+        Fact(f"{result.edit.energy:.1f}", "Energy", "total cost of this edit, the lowest possible"),
     ]
 
 

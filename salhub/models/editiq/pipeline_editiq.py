@@ -77,7 +77,7 @@ result.save("edited.mp4")
             ValueError: Bytes, such as those piped into the command; or no film.
         """
         if isinstance(source, bytes):
-            raise ValueError("A film is read from a file, not from standard input; name it.")
+            raise ValueError("A film cannot be read from standard input; give a file.")
         return source if sample_seed(source) is not None else FilmFile.open(source)
 
     @classmethod
@@ -140,7 +140,7 @@ result.save("edited.mp4")
     ) -> dict[str, Any]:
         if not isinstance(source, str | os.PathLike | FilmFile):
             raise TypeError(
-                f"A film is a file, a FilmFile or '{SAMPLE}', got {type(source).__name__}."
+                f"A film must be a file, a FilmFile or '{SAMPLE}', got {type(source).__name__}."
             )
         seed = sample_seed(source)
         if seed is not None:
@@ -249,8 +249,8 @@ def _check_functions(given: Mapping[str, Any]) -> None:
     maps = given["saliency_maps"]
     if not (maps is None or callable(maps) or isinstance(maps, np.ndarray)):
         raise TypeError(
-            "saliency_maps must be an array (maps, height, width) or a function of a picture, got "
-            f"{type(maps).__name__}; a model is named with saliency=NAME."
+            "saliency_maps must be an array (maps, height, width) or a function of a "
+            f"picture, got {type(maps).__name__}; for a model use saliency=NAME."
         )
     resume = given["resume"]
     if not isinstance(resume, bool | str | os.PathLike | None):
@@ -348,5 +348,5 @@ def _size(size: Any) -> tuple[int, int]:
     try:
         width, height = (int(one) for one in parts)
     except (TypeError, ValueError):
-        raise ValueError(f"size must be such as 1280x720, got {size!r}.") from None
+        raise ValueError(f"size must look like 1280x720, got {size!r}.") from None
     return width, height

@@ -33,7 +33,9 @@ class Rhythm:
 
     def __post_init__(self) -> None:
         if not len(self.cut) == len(self.stay) == len(self.end) >= 2:
-            raise ValueError("A rhythm has costs of two or more durations, as many of each kind.")
+            raise ValueError(
+                "A rhythm needs costs for two or more durations, the same number of each kind."
+            )
 
 
 class Path(NamedTuple):

@@ -95,8 +95,8 @@ def read_by_chat(
                 reason = str(error)
         if parsed is None:
             warnings.append(
-                f"The language model's answer for the lines {ids[0]} to {ids[-1]} could not be "
-                f"used, as {reason}; rules read them."
+                f"The language model's answer for the lines {ids[0]} to {ids[-1]} could not "
+                f"be used, because {reason}; the rules read them instead."
             )
             found += rules[ids[0] : ids[-1] + 1]
         else:
@@ -136,9 +136,9 @@ def read_by_function(
         readings, notes = read_answer(answer, range(len(lines)), cast, shots)
     except ReadingError as error:
         raise ValueError(
-            f"The function that reads the transcript gave an answer that cannot be used, as "
-            f"{error}; it must give a list of objects with id, addressee, show, kind, intensity "
-            "and reaction_of."
+            "The function that reads the transcript returned an invalid answer, because "
+            f"{error}; it must return a list of objects with id, addressee, show, kind, "
+            "intensity and reaction_of."
         ) from None
     return Understanding(
         tuple(with_speakers(readings, [line.speaker for line in lines])), tuple(notes)

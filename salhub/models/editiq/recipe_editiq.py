@@ -101,8 +101,8 @@ class EditIQRecipe(TrainingRecipe):
         config = EditIQConfig.from_preset(options.preset)
         if config.cost_unit != "absolute" or config.unary != "logarithmic":
             raise ValueError(
-                f"The preset '{options.preset}' measures costs by the largest potential, so that "
-                "its weights cannot be learned; take 'editiq' or 'talk'."
+                f"The preset '{options.preset}' scales costs by the largest potential, so "
+                "its weights cannot be learned; use 'editiq' or 'talk'."
             )
         if options.data == STAGE:
             # Each seed learns from scenes of its own.
@@ -114,8 +114,8 @@ class EditIQRecipe(TrainingRecipe):
         count = round(options.held_out * len(examples))
         if count == len(examples):
             raise ValueError(
-                f"held_out={options.held_out} of {len(examples)} films leaves none to learn from; "
-                "hold out less, or give more films."
+                f"held_out={options.held_out} of {len(examples)} films leaves none for "
+                "training; hold out less, or give more films."
             )
         self.held_out = [examples[place] for place in order[:count]]
         self.examples = [examples[place] for place in order[count:]]
@@ -125,7 +125,7 @@ class EditIQRecipe(TrainingRecipe):
         self.learned = tuple(name for name in LEARNED if getattr(config, name) > 0)
         for name in LEARNED:
             getattr(model, name).requires_grad_(name in self.learned)
-        logger.info("Learned are %s; the other weights stay.", ", ".join(self.learned))
+        logger.info("Learning %s; the other weights stay the same.", ", ".join(self.learned))
         return model
 
     def prepare(self, model: nn.Module, accelerator: Any) -> None:
@@ -181,7 +181,7 @@ class EditIQRecipe(TrainingRecipe):
         }
         where = "held out" if self.held_out else "learned"
         if not self.held_out:
-            logger.warning("Nothing was held out; accuracy is that of the films learned from.")
+            logger.warning("Nothing was held out; the accuracy is measured on the training films.")
         results.add_mean(f"accuracy/soft/{where}/before", self.before)
         results.add_mean(f"accuracy/soft/{where}/after", self._accuracies(model))
         for name in LEARNED:
@@ -193,8 +193,7 @@ class EditIQRecipe(TrainingRecipe):
     def card_facts(self) -> Facts:
         name = Path(self.arguments.data).name
         return Facts(
-            summary=f"EditIQ whose terms were weighed on {len(self.examples)} edited films of "
-            f"{name}.",
+            summary=f"EditIQ, learned from {len(self.examples)} edited films of {name}.",
             example='edited = salhub.pipeline("{model}")("sample:stage")\nprint(edited)',
         )
 

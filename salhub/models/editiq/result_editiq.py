@@ -210,8 +210,8 @@ class VideoEditingResult(PipelineResult):
         shots = "1 shot" if len(spans) == 1 else f"{len(spans)} shots"
         length = statistics.median(self.shot_seconds)
         return (
-            f"{shots} in {float(self.film.duration):.1f} s, {self.cuts_per_minute:.1f} cuts a "
-            f"minute, half of the shots longer than {length:.1f} s"
+            f"{shots} in {float(self.film.duration):.1f} s, {self.cuts_per_minute:.1f} cuts "
+            f"per minute, median shot {length:.1f} s"
         )
 
     # --- to take home -----------------------------------------------------------------------------
@@ -235,7 +235,7 @@ class VideoEditingResult(PipelineResult):
 
     def _refuse_film_itself(self, path: Path) -> None:
         if path.is_file() and path.samefile(self.film.path):
-            raise ValueError(f"{path} is the film that was edited; give the new one another name.")
+            raise ValueError(f"{path} is the original film; give the new film another name.")
 
     def write_film(self, path: Path) -> None:
         """Render the film, its sound copied as it is."""
@@ -320,8 +320,8 @@ class VideoEditingResult(PipelineResult):
         """
         if not self.transcript.utterances:
             raise ValueError(
-                "There are no subtitles to write, as no transcript was given; give one with "
-                "transcript=..."
+                "There are no subtitles to save, because there was no transcript; give one "
+                "with transcript=..."
             )
         path.write_bytes(to_bytes(subtitles_text(self.transcript, path.suffix.lower())))
 

@@ -98,7 +98,7 @@ def make_rushes(
     known = steady(tracks, config.longest_gap, config.smooth_tracks)
     shots, notes = shots_of(tracks.names, known.order, config)
     if known.filled:
-        notes.append(f"{known.filled} boxes were missing for a short time and were filled in.")
+        notes.append(f"{known.filled} boxes were missing for a short time and were interpolated.")
     size = tracks.frame_size
     aims = [_Aim(shot, tracks.names, known, config) for shot in shots[1:]]
     cameras = _Cameras(aims, known, config, size, float(tracks.frame_rate))
@@ -132,11 +132,15 @@ def _never_offered(
     apart = [one.name for one, f, o in zip(shots, fits, offered, strict=True) if f and not o]
     if apart:
         notes.append(
-            f"Not offered are {_some(apart)}, whose people are never side by side and present."
+            "Some shots are not offered, because their people are never on screen next to "
+            f"each other: {_some(apart)}."
         )
     large = [one.name for one, f in zip(shots, fits, strict=True) if not f]
     if large:
-        note = f"Not offered are {_some(large)}, which are larger than a crop can be."
+        note = (
+            "Some shots are not offered, because they are larger than a crop can be: "
+            f"{_some(large)}."
+        )
         if size[0] < size[1] and config.aspect > 1:
             note += (
                 f" The film is upright and its crops are {config.aspect_ratio}; set aspect_ratio."
@@ -165,8 +169,8 @@ def shots_of(
     if len(names) > MOST_ACTORS and is_all:
         is_all = False
         notes.append(
-            f"There are {len(names)} actors, and 2 to the power of as many groups; only neighbours "
-            "have a shot."
+            f"There are {len(names)} actors, too many for a shot of every group; only "
+            "neighbours have a shot together."
         )
     groups: dict[frozenset[int], tuple[int, ...]] = {}
     for row in np.unique(order, axis=0):
@@ -200,14 +204,14 @@ def check_sizes(locks: Sequence[Lock], cast: Sequence[str] | None, config: EditI
         shot = Shot.parse(lock.shot)
         if len(shot.actors) > 1 and shot.size != config.group_size:
             raise ValueError(
-                f"The lock of {lock.shot} demands a shot that there is not; groups have "
+                f"The lock of {lock.shot} requires a shot that does not exist; groups have "
                 f"{config.group_size}, see group_size."
             )
         is_alone = cast is None or len(cast) == 1
         if len(shot.actors) == 1 and shot.size == "FS" and not (config.full_shots or is_alone):
             raise ValueError(
-                f"The lock of {lock.shot} demands a shot that there is not; set full_shots=True, "
-                f"or lock MS:{shot.actors[0]}."
+                f"The lock of {lock.shot} requires a shot that does not exist; set "
+                f"full_shots=True, or lock MS:{shot.actors[0]}."
             )
 
 

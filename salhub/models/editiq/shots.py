@@ -54,7 +54,8 @@ class Shot:
         upper = size.strip().upper()
         if upper not in SIZES or (upper == "WIDE") != (not parts) or not all(parts):
             raise ValueError(
-                f"'{name}' is no shot; expected 'WIDE', or a size and actors such as 'MS:anna+ben'."
+                f"'{name}' is not a shot; expected 'WIDE', or a size and actors such as "
+                "'MS:anna+ben'."
             )
         return cls(upper, parts)
 
@@ -83,8 +84,8 @@ class Lock:
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.end < math.inf:
             raise ValueError(
-                f"The lock of '{self.shot}' goes from {self.start:g} s to {self.end:g} s; it must "
-                "begin at 0 or later and end after its beginning."
+                f"The lock of '{self.shot}' goes from {self.start:g} s to {self.end:g} s; it "
+                "must begin at 0 or later, and end after it begins."
             )
         Shot.parse(self.shot)
 
@@ -101,7 +102,7 @@ class Lock:
                 raise ValueError
             start, end = _seconds(found[1]), _seconds(found[2])
         except ValueError:
-            raise ValueError(f"'{text}' is no lock; write it as '12.0-15.0=MS:ben'.") from None
+            raise ValueError(f"'{text}' is not a lock; write it as '12.0-15.0=MS:ben'.") from None
         return cls(start, end, found[3])
 
     def places(self, rate: float, length: int) -> slice:
@@ -130,8 +131,8 @@ def check_locks(locks: Sequence[Lock], duration: float, cast: Sequence[str] | No
     for one, after in pairwise(ordered):
         if after.start < one.end and _letters(one.shot) != _letters(after.shot):
             raise ValueError(
-                f"The locks of {one.shot} and {after.shot} overlap at {after.start:g} s; end the "
-                "first one before."
+                f"The locks of {one.shot} and {after.shot} overlap at {after.start:g} s; end "
+                "the first one earlier."
             )
     known = None if cast is None else {plain_letters(name) for name in cast}
     for lock in ordered:

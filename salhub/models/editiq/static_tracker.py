@@ -178,11 +178,11 @@ class StaticCameraTracker:
         notes = []
         if not kept:
             raise ValueError(
-                "Nobody was found: nothing of a person's size moves before the background; give "
-                "tracks=..., or a detector=..."
+                "Nobody was found: nothing of the size of a person moves in front of the "
+                "background; give tracks=..., or a detector=..."
             )
         if len(kept) > most:
-            notes.append(f"{len(kept)} people were found; the {most} seen most were kept.")
+            notes.append(f"{len(kept)} people were found; the {most} seen most often were kept.")
             kept = kept[:most]
         kept.sort(key=lambda one: next(iter(one.seen.values()))[0])
         scale = np.tile(np.array(film.size) / np.array(small), 2)
@@ -200,8 +200,8 @@ class StaticCameraTracker:
             boxes[row] = np.where(is_there[:, None], np.stack(sides, 1), np.nan)
         who = "1 person was" if len(kept) == 1 else f"{len(kept)} people were"
         notes.append(
-            f"{who} found by the static camera's tracker, which guesses; look at the boxes, or "
-            "give tracks."
+            f"{who} found by the tracker for static cameras, which can be wrong; check the "
+            "boxes, or give tracks."
         )
         names = tuple(f"actor {number}" for number in range(1, len(kept) + 1))
         limit = np.tile(np.array(film.size, np.float32), 2)
@@ -240,15 +240,15 @@ def track_by_detector(
         found = found.reshape(-1, 4) if found.size == 0 else found
         if found.ndim != 2 or found.shape[1] != 4 or not np.isfinite(found).all():
             raise ValueError(
-                f"The detector gave boxes of shape {found.shape}; expected (N, 4) finite numbers, "
-                "x1, y1, x2, y2 in pixels of the picture that it was shown."
+                f"The detector returned boxes of shape {found.shape}; expected (N, 4) finite "
+                "numbers, x1, y1, x2, y2 in pixels of its input picture."
             )
         tracker._link(frame, list(found), picture, people, rate / step)
         last, shape = frame, picture.shape[1::-1]
         if progress is not None:
             progress(done, total)
     if not people:
-        raise ValueError("The detector found nobody in the whole film; check what it looks for.")
+        raise ValueError("The detector found nobody in the whole film; check the detector.")
     tracks = tracker._tracks(film, people, shape, step, last, most)
     return ActorTracks(
         tracks.names, tracks.boxes, tracks.frame_rate, tracks.frame_size, "callback", film.warnings

@@ -54,7 +54,7 @@ def structured_hinge(
     config = energy.config
     if config.cost_unit != "absolute" or config.unary != "logarithmic":
         raise ValueError(
-            "Weights are learned with cost_unit='absolute' and unary='logarithmic'; set both."
+            "Learning weights needs cost_unit='absolute' and unary='logarithmic'; set both."
         )
     is_free = ~accepted.any(0)
     wrong = np.where(accepted | is_free, 0.0, margin / energy.scene.rate)

@@ -66,12 +66,12 @@ def read_transcript(path: str | os.PathLike, cast: Sequence[str] | None = None) 
             kept.append(Utterance(line.start, line.end, line.text, line.speaker))
     if len(kept) < len(lines):
         notes.append(
-            f"{len(lines) - len(kept)} of {len(lines)} lines of {path.name} are empty, or end "
-            "before they begin; they are left out."
+            f"{len(lines) - len(kept)} of {len(lines)} lines of {path.name} are empty or end "
+            "before they begin; they were left out."
         )
     if not kept:
         raise ValueError(
-            f"{path} holds no line with a time and a text; write subtitles such as "
+            f"{path} has no line with a time and a text; write subtitles such as "
             "'00:00:01,000 --> 00:00:02,500' with 'ANNA: Hello' below."
         )
     return Transcript(tuple(kept), tuple(notes))
@@ -127,7 +127,7 @@ class _Line:
 def _decoded(path: Path) -> tuple[str, list[str]]:
     data = path.read_bytes()
     if not data.strip():
-        raise ValueError(f"{path} is empty; leave the transcript out where nobody speaks.")
+        raise ValueError(f"{path} is empty; leave the transcript out if nobody speaks.")
     encodings = _ENCODINGS if data.startswith(_MARKS) else (_ENCODINGS[0], _ENCODINGS[2])
     for encoding in encodings:
         try:
@@ -138,7 +138,7 @@ def _decoded(path: Path) -> tuple[str, list[str]]:
         if encoding == "cp1252":
             notes.append(f"{path.name} is not in UTF-8; it was read as Windows-1252.")
         return text, notes
-    raise ValueError(f"{path} is no text; save it in UTF-8.")
+    raise ValueError(f"{path} is not a text file; save it as UTF-8.")
 
 
 def _of_subtitles(text: str, path: Path) -> list[_Line]:
@@ -148,7 +148,7 @@ def _of_subtitles(text: str, path: Path) -> list[_Line]:
         file = pysubs2.SSAFile.from_string(text, **keeping)
     except (pysubs2.exceptions.Pysubs2Error, ValueError) as error:
         raise ValueError(
-            f"{path} is no subtitles that can be read ({type(error).__name__}); times are written "
+            f"{path} cannot be read as subtitles ({type(error).__name__}); times are written "
             "00:00:01,000 --> 00:00:02,500 in .srt, and a .vtt begins with WEBVTT."
         ) from error
     lines = []
@@ -173,7 +173,7 @@ def _of_json(text: str, path: Path) -> list[_Line]:
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON: {error}.") from error
+        raise ValueError(f"{path} is not valid JSON: {error}.") from error
     if isinstance(content, Mapping):
         content = next((content[name] for name in _LISTS if name in content), None)
     if not isinstance(content, list) or not all(isinstance(one, Mapping) for one in content):
@@ -217,8 +217,8 @@ def _with_speakers(lines: list[_Line], cast: Sequence[str] | None) -> tuple[list
         return lines, []
     shown = ", ".join(dict.fromkeys(passed[:3]))
     return lines, [
-        f"{shown} was taken for a part of the text and no speaker, as nobody of the cast is called "
-        "so and it stands only once."
+        f"{shown} was read as part of the text, not as a speaker, because it is not in the "
+        "cast and appears only once."
     ]
 
 

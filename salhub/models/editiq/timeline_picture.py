@@ -114,7 +114,7 @@ def timeline_picture(
     lines = wrap(note, _SMALL, _WIDTH - 2 * _MARGIN) if note else []
     left_out = len(decision.spans) - len(shown)
     if left_out:
-        lines.insert(0, f"{left_out} later shots are in the row of shots alone.")
+        lines.insert(0, f"{left_out} later shots are shown only in the row of shots.")
     cell = down + text_height(["", ""], _CAPTION) + _GAP
     grid_top = _MARGIN + text_height([title], _TITLE) + _GAP
     bar_top = grid_top + rows * cell + _GAP

@@ -186,8 +186,8 @@ def edl_rate_of(value: Any) -> Fraction:
     if abs(nearest - given) > _SAME_RATE * nearest:
         known = ", ".join(f"{float(one):.6g}" for one in SMPTE_RATES)
         raise ValueError(
-            f"An edit decision list has no rate of {float(given):g} frames a second; choose one of "
-            f"{known}."
+            f"An edit decision list does not support {float(given):g} frames per second; "
+            f"choose one of {known}."
         )
     return nearest
 
@@ -213,17 +213,15 @@ def start_time(timecode: str, rate: Fraction) -> int:
     hours, minutes, seconds, frames = parts
     if hours >= 24 or minutes >= 60 or seconds >= 60 or frames >= whole:
         raise ValueError(
-            f"'{timecode}' is no timecode at {float(rate):.6g} frames a second; write hours, "
-            "minutes, seconds and frames, such as 10:59:59:00."
+            f"'{timecode}' is not a timecode at {float(rate):.6g} frames per second; write "
+            "hours, minutes, seconds and frames, such as 10:59:59:00."
         )
     total = ((hours * 60 + minutes) * 60 + seconds) * whole + frames
     dropped = _dropped_a_minute(rate)
     if not dropped:
         return total
     if minutes % 10 and not seconds and frames < dropped:
-        raise ValueError(
-            f"Drop frame passes over '{timecode}'; begin at {timecode[:-2]}{dropped:02d}."
-        )
+        raise ValueError(f"Drop frame skips '{timecode}'; begin at {timecode[:-2]}{dropped:02d}.")
     passed = hours * 60 + minutes
     return total - dropped * (passed - passed // 10)
 
@@ -260,17 +258,18 @@ def _edl_notes(decision: EditDecision, film: FilmFile, rate: Fraction, lost: int
         ratio = rate / decision.frame_rate
         how = "no time changes" if ratio.denominator == 1 else "cuts are rounded to its frames"
         notes.append(
-            f"The edit decision list counts {float(rate):.6g} frames a second and the film has "
-            f"{float(decision.frame_rate):.6g}; {how}."
+            f"The edit decision list counts {float(rate):.6g} frames per second, but the "
+            f"film has {float(decision.frame_rate):.6g}; {how}."
         )
     if film.is_variable:
         notes.append(
-            "The film's frame rate varies, and an edit decision list knows one rate: each cut is "
-            "at the frame nearest to its time."
+            "The film's frame rate varies, but an edit decision list has only one rate: "
+            "each cut is placed at the nearest frame."
         )
     if film.timecode and not source_start(film, rate) and set(film.timecode) - set("0:;"):
         notes.append(
-            f"The film's own timecode, {film.timecode}, is none at this rate; it is counted from 0."
+            f"The film's own timecode, {film.timecode}, is not valid at this rate; counting "
+            "starts at 0."
         )
     if lost:
         notes.append(f"{lost} shots are shorter than a frame of the list and are left out of it.")

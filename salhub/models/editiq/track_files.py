@@ -47,13 +47,13 @@ def read_tracks(path: str | os.PathLike, film: FrameSource) -> ActorTracks:
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is no text; save it in UTF-8.") from None
+        raise ValueError(f"{path} is not a text file; save it as UTF-8.") from None
     if ending == ".csv":
         return _tracks(_of_csv(text), film, path)
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON: {error}.") from error
+        raise ValueError(f"{path} is not valid JSON: {error}.") from error
     return _tracks(_of_lists(content, path) if isinstance(content, dict) else content, film, path)
 
 
@@ -68,14 +68,14 @@ def _of_lists(content: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
     rows = []
     for name, boxes in content.items():
         if not isinstance(boxes, list):
-            raise ValueError(f"{path} has no list of boxes for '{name}'; give one box a frame.")
+            raise ValueError(f"{path} has no list of boxes for '{name}'; give one box per frame.")
         for frame, box in enumerate(boxes):
             if box is None:
                 continue
             if not isinstance(box, list) or len(box) != 4:
                 raise ValueError(
-                    f"{path} has {box!r} as the box of {name} at frame {frame}; give four numbers, "
-                    "or null where nobody is."
+                    f"{path} has {box!r} as the box of {name} at frame {frame}; give four "
+                    "numbers, or null if the person is absent."
                 )
             rows.append({"name": name, "frame": frame, **dict(zip(_CORNERS, box, strict=True))})
     return rows
@@ -84,8 +84,8 @@ def _of_lists(content: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
 def _tracks(rows: Any, film: FrameSource, path: Path) -> ActorTracks:
     if not isinstance(rows, list) or not rows or not all(isinstance(one, Mapping) for one in rows):
         raise ValueError(
-            f"{path} holds no boxes; give a table with name, frame, x1, y1, x2 and y2, a row for "
-            "each box."
+            f"{path} has no boxes; give a table with name, frame, x1, y1, x2 and y2, one row "
+            "per box."
         )
     name = _column(rows[0], _NAMES, path)
     clock = _column(rows[0], _CLOCKS, path)
@@ -100,19 +100,19 @@ def _tracks(rows: Any, film: FrameSource, path: Path) -> ActorTracks:
         where = f"Row {number} of {path}"
         who = str(row.get(name, "")).strip()
         if not who:
-            raise ValueError(f"{where} names nobody; give the name of whose box it is.")
+            raise ValueError(f"{where} has no name; give the name of the person in the box.")
         at, *box = (_number(row.get(one), one, where) for one in (clock, *sides))
         if not all(map(math.isfinite, box)):
             continue  # nobody is there
         frame = at if clock == "frame" else round(at * float(film.frame_rate))
         if not (math.isfinite(frame) and frame == int(frame) and 0 <= frame < film.num_frames):
             raise ValueError(
-                f"{where} is of the {clock} {at:g}, and the film has {film.num_frames} frames at "
-                f"{film.frame_rate} a second, counted from 0."
+                f"{where} has the {clock} {at:g}, but the film has {film.num_frames} frames "
+                f"at {film.frame_rate} per second, counted from 0."
             )
         own = found.setdefault(who, np.full((film.num_frames, 4), np.nan, np.float32))
         if np.isfinite(own[int(frame)]).all():
-            raise ValueError(f"{where} is a second box of {who} at the frame {int(frame)}.")
+            raise ValueError(f"{where} is a second box of {who} at frame {int(frame)}.")
         if sides is _SIZES:
             box[2:] = box[0] + box[2], box[1] + box[3]
         own[int(frame)] = box
@@ -125,8 +125,8 @@ def _column(row: Mapping[str, Any], names: Sequence[str], path: Path) -> str:
     found = next((one for one in names if one in row), None)
     if found is None:
         raise ValueError(
-            f"{path} has no column '{names[0]}'; its columns are {_listed(row)}, and "
-            f"{_listed(names)} would do."
+            f"{path} has no column '{names[0]}'; its columns are {_listed(row)}, but "
+            f"{_listed(names)} is needed."
         )
     return found
 
@@ -141,4 +141,4 @@ def _number(value: Any, name: str, where: str) -> float:
     try:
         return float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{where} has {value!r} as {name}, which is no number.") from None
+        raise ValueError(f"{where} has {value!r} as {name}, which is not a number.") from None

@@ -124,8 +124,8 @@ def solve_trajectories(
     if not (high > low).all():
         row, frame = np.argwhere(~(high > low))[0]
         raise ValueError(
-            f"Path {row} has no room at frame {frame}: its bounds are {low[row, frame]:g} and "
-            f"{high[row, frame]:g}."
+            f"Path {row} has no valid position at frame {frame}: its bounds are "
+            f"{low[row, frame]:g} and {high[row, frame]:g}."
         )
     batch, length = targets.shape
     most = max(1, _MOST_UNKNOWNS // length)

@@ -41,8 +41,8 @@ class Utterance:
             )
         if self.start < 0 or self.end <= self.start:
             raise ValueError(
-                f"The line {self.text[:40]!r} goes from {self.start:g} s to {self.end:g} s; it "
-                "must begin at 0 or later and end after its beginning."
+                f"The line {self.text[:40]!r} goes from {self.start:g} s to {self.end:g} s; "
+                "it must begin at 0 or later, and end after it begins."
             )
 
 
@@ -66,7 +66,7 @@ class Transcript:
     def __post_init__(self) -> None:
         ordered = tuple(sorted(self.utterances, key=lambda one: (one.start, one.end)))
         if ordered != tuple(self.utterances):
-            note = "The lines of the transcript were not in the order of time; they were sorted."
+            note = "The lines of the transcript were not in order; they were sorted by time."
             object.__setattr__(self, "warnings", (*self.warnings, note))
         object.__setattr__(self, "utterances", ordered)
 
@@ -102,9 +102,9 @@ class Transcript:
         late = [one for one in self.utterances if one.start >= duration]
         if late and late[-1].start > duration + 1:
             raise ValueError(
-                f"{len(late)} of {len(self.utterances)} lines of the transcript begin after the "
-                f"film's end: the film has {duration:.1f} s and the last line begins at "
-                f"{late[-1].start:.1f} s; give the transcript of this film, or cut it."
+                f"{len(late)} of {len(self.utterances)} lines of the transcript begin after "
+                f"the film's end: the film has {duration:.1f} s and the last line begins at "
+                f"{late[-1].start:.1f} s; give the transcript of this film, or shorten it."
             )
         notes = []
         kept = [one for one in self.utterances if one.start < duration]
@@ -115,7 +115,9 @@ class Transcript:
             notes.append(f"{len(cut)} lines run past the film's end and were cut there.")
         nobody = sum(one.speaker is None for one in kept)
         if nobody:
-            notes.append(f"{nobody} of {len(kept)} lines name no speaker; they show nobody.")
+            notes.append(
+                f"{nobody} of {len(kept)} lines have no speaker; they do not affect who is shown."
+            )
         lines = tuple(
             replace(
                 one,

@@ -113,6 +113,6 @@ class LexRankConfig(SaliencyConfig):
         for name in ("threshold", "cluster_threshold", "top_edges"):
             if self.solver == "matrix_free" and getattr(self, name) is not None:
                 raise ValueError(
-                    f"solver='matrix_free' looks at no pairs; set {name}=None, or use "
+                    f"solver='matrix_free' does not compare pairs; set {name}=None, or use "
                     "solver='sparse'."
                 )

@@ -116,13 +116,13 @@ class LexRankModel(ParameterFreeModel):
         counts, number = document_frequencies(map(_checked_text, bar), self.read_words)
         if number < 2:
             raise ValueError(
-                f"a collection needs at least two texts, got {number}; in a single one every word "
-                "is as common as can be."
+                f"a collection needs at least two texts, got {number}; in a single text all "
+                "words are equally common."
             )
         kept = [(-n, word) for word, n in counts.items() if n >= min_documents]
         kept = sorted(kept)[:max_words]
         if not kept:
-            raise ValueError(f"no word stands in {min_documents} texts or more; give more texts.")
+            raise ValueError(f"no word occurs in {min_documents} or more texts; give more texts.")
         words = "\n".join(word for _, word in kept).encode()
         frequencies = np.array([-n for n, _ in kept], dtype=np.float64)
         device, dtype = self.idf.device, self.idf.dtype
@@ -203,19 +203,19 @@ class LexRankModel(ParameterFreeModel):
             is_degree = self.config.centrality == "degree"
             setting = "centrality='degree'" if is_degree else "damping=1"
             return (
-                "The query was left out: it says where jumps of the walk end, and there are none "
-                f"with {setting}."
+                "The query was ignored: it steers the random jumps of the walk, and "
+                f"{setting} has no jumps."
             )
         if _preference(features) is None:
-            return "The query was left out: no sentence has anything in common with it."
+            return "The query was ignored: no sentence has anything in common with it."
         return None
 
     def _centrality(self, walk: Walk, teleport: np.ndarray | None) -> Stationary:
         config = self.config
         if config.damping == 1 and count_components(walk) > 1:
             logger.warning(
-                "With damping=1 the walk never leaves a group of sentences that has nothing in "
-                "common with the others, so the shares of the groups are those it begins with."
+                "With damping=1 the walk never leaves a group of sentences that has nothing "
+                "in common with the others, so the groups keep the shares they start with."
             )
         if config.centrality == "degree":
             return Stationary(walk.degrees / walk.degrees.sum(), 0, 0.0, converged=True)
@@ -228,7 +228,8 @@ class LexRankModel(ParameterFreeModel):
         )
         if not found.converged:
             logger.warning(
-                "The walk still moved by %.2g after %d steps; raise max_iterations.",
+                "The walk has not converged: it still moved by %.2g after %d steps; raise "
+                "max_iterations.",
                 found.residual,
                 found.num_iterations,
             )
@@ -244,8 +245,8 @@ class LexRankModel(ParameterFreeModel):
         sentences = _checked_sentences(sentences)
         if documents is not None and len(documents) != len(sentences):
             raise ValueError(
-                f"there are {len(sentences)} sentences and {len(documents)} documents; give the "
-                "document of every sentence."
+                f"got {len(sentences)} sentences and {len(documents)} documents; give one "
+                "document for every sentence."
             )
         texts = sentences if query is None else [*sentences, _checked_text(query)]
         kind, config = self.config.representation, self.config
@@ -273,11 +274,16 @@ class LexRankModel(ParameterFreeModel):
             rarest = np.full(len(unseen), np.log(self.config.num_documents))
             idf = np.concatenate([self.idf.double().cpu().numpy(), rarest])
             if not idf.any():
-                logger.warning("Every word stands in all texts of the collection; all count alike.")
+                logger.warning(
+                    "Every word occurs in all texts of the collection, so all words count equally."
+                )
                 idf = np.ones_like(idf)
         else:
             if self.config.idf == "collection":
-                logger.warning("No collection was fitted; rareness is counted in what is ranked.")
+                logger.warning(
+                    "No collection was fitted; word rarity is computed from the text that is "
+                    "ranked."
+                )
             counts, unseen = term_counts(words, {})
             is_uniform = self.config.idf == "uniform"
             idf = np.ones(len(unseen)) if is_uniform else _cluster_idf(counts, documents)
@@ -327,7 +333,8 @@ class LexRankModel(ParameterFreeModel):
         )
         if bool((found.residuals >= config.tolerance).any()) and config.centrality == "lexrank":
             logger.warning(
-                "A walk still moved by %.2g after %d steps; raise max_iterations.",
+                "A walk has not converged: it still moved by %.2g after %d steps; raise "
+                "max_iterations.",
                 float(found.residuals.max()),
                 config.max_iterations,
             )
@@ -384,7 +391,7 @@ def _cluster_idf(counts: Any, documents: Sequence[int] | None) -> np.ndarray:
     frequencies = np.bincount(pairs[1], minlength=counts.shape[1])
     idf = idf_of(np.maximum(frequencies, 1), int(unit.max()) + 1)
     if not idf.any():
-        logger.warning("Every word stands everywhere, so all of them count the same.")
+        logger.warning("Every word occurs in every text, so all words count equally.")
         return np.ones_like(idf)
     return idf
 
@@ -434,12 +441,12 @@ def _checked_similarity(
             )
         present = mask.reshape(present.shape).bool()
     if not bool(present.any(-1).all()):
-        raise ValueError("attention_mask leaves no item of a matrix; leave at least one.")
+        raise ValueError("attention_mask hides all items of a matrix; keep at least one.")
     _refuse(~torch.isfinite(similarity), "is not finite")
     # Rounding of products in half precision is no asymmetry.
     tolerance = 10 * torch.finfo(matrix.dtype).eps
     is_lopsided = (similarity - similarity.mT).abs() > tolerance
-    _refuse(is_lopsided, "is not that of the transposed place")
+    _refuse(is_lopsided, "differs from the transposed entry")
     if negative is None:
         _refuse(similarity < 0, "is below 0; set negative='clip' or negative='shift'")
     return (1 + matrix) / 2 if negative == "shift" else matrix.clamp(min=0), present

@@ -28,7 +28,7 @@ class Page(TextPage):
     title = "LexRank"
     sentence = "Summarize one or several texts by their most central sentences."
     verb = "Summarise"
-    help = "Several texts are divided by a line of three dashes."
+    help = "Separate several texts with a line of three dashes."
     samples = {"Article": "sample:article"}
     most_characters = 200_000
     endpoints = {"summarise": (gr.Textbox, gr.HTML, gr.HTML, gr.HTML, gr.Code)}
@@ -46,18 +46,18 @@ class Page(TextPage):
         config = self.pipeline.model.config
         return {
             "about": gr.Textbox(
-                "", label="About", info="What it should be about; nothing for anything."
+                "", label="About", info="Topic of the summary; leave empty for a general one."
             ),
             "threshold": slider(
                 0, 0.5, config.threshold or 0, step=0.05, label="Threshold",
-                info="0 is the continuous method.",
+                info="0 selects the continuous method.",
             ),
             "damping": slider(
                 0.05, 1, config.damping, step=0.05, label="Damping",
-                info="Chance to follow a link.",
+                info="Probability of following a link.",
             ),
             "leave_out_repetitions": gr.Checkbox(
-                config.redundancy is not None, label="Leave out repetitions"
+                config.redundancy is not None, label="Remove repetitions"
             ),
         }  # fmt: skip
 
@@ -172,7 +172,7 @@ def _reasons(found: Summary) -> str:
         f"{escape(found.sentences[one.repeats].text)}”)</li>"
         for one in found.left_out
     )
-    left_out = f"<p>Left out, because they repeat a chosen one:</p><ul>{dropped}</ul>"
+    left_out = f"<p>Left out because they repeat a chosen sentence:</p><ul>{dropped}</ul>"
     return f"<ol>{''.join(items)}</ol>" + (left_out if dropped else "")
 
 
@@ -181,9 +181,9 @@ def _others(documents: list[str], count: int, language: str) -> str:
     drawn = sorted(np.random.default_rng(0).permutation(len(sentences))[:count].tolist())
     rows = {
         "The first sentences": sentences[:count],
-        "Sentences drawn at random": [sentences[place] for place in drawn],
+        "Random sentences": [sentences[place] for place in drawn],
     }
-    return sentence("What a summary has to be better than:") + "".join(
+    return sentence("A good summary must beat these:") + "".join(
         f"<h4>{escape(title)}</h4><p>{escape(' '.join(chosen))}</p>"
         for title, chosen in rows.items()
     )

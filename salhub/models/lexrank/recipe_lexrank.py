@@ -85,7 +85,7 @@ class LexRankRecipe(FitRecipe):
     def card_facts(self) -> Facts:
         name = Path(self.arguments.data).name
         return Facts(
-            summary=f"LexRank with the rareness of words counted in {name}.",
+            summary=f"LexRank with word rarity fitted on {name}.",
             example='summarise = salhub.pipeline("{model}")\nprint(summarise("A text.").text)',
             pipeline_tag="summarization",
         )

@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 _WIDTH = 820
 # More than this would be a picture that nobody can look at.
 _MOST_SHOWN = 60
-_HOW_TO_READ = (
-    "The stronger the colour, the more other sentences resemble a sentence; those of the summary "
-    "stand at the top."
-)
+_HOW_TO_READ = "Stronger colour: more sentences resemble this one. Chosen sentences are at the top."
 
 
 @dataclass(eq=False, repr=False)

@@ -64,8 +64,8 @@ Budget(amount=0.2, unit='ratio'))
         unit = None if match is None else _NAMES.get(match[2].lower())
         if match is None or unit is None:
             raise ValueError(
-                f"budget {written!r} is no length; write 100w (words), 3s (sentences), 665c "
-                "(characters) or 20% (of the words)."
+                f"budget {written!r} is not a length; write 100w (words), 3s (sentences), "
+                "665c (characters) or 20% (of the words)."
             )
         amount = float(match[1])
         if unit == "sentences" and 0 < amount < 1:
@@ -92,8 +92,8 @@ Budget(amount=0.2, unit='ratio'))
         if self.unit != "words" or not any(map(has_unspaced, sentences)):
             return None
         return (
-            "The text is, in part, in a script without spaces between words; of that, each "
-            "character was counted as a word."
+            "Part of the text is in a script without spaces between words; each of its "
+            "characters was counted as a word."
         )
 
     def cut(self, sentence: str, limit: int) -> str:

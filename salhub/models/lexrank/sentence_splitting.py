@@ -83,7 +83,7 @@ def _sentencex_ends(text: str, language: str) -> list[int]:
     try:
         sentencex = require_extra("sentencex", "text")
     except MissingExtraError as error:
-        _warn_once(f"Sentences end at every full stop, abbreviations included. {error}")
+        _warn_once(f"Sentences are split at every full stop, even after abbreviations. {error}")
         return _punctuation_ends(text)
     return [found["end_index"] for found in sentencex.get_sentence_boundaries(language, text)]
 

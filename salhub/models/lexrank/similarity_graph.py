@@ -73,7 +73,8 @@ class SentenceFeatures:
         """
         if solver == "dense" and len(self) > MAX_DENSE:
             logger.warning(
-                "%d sentences are too many for a dense matrix; another solver finds the same.",
+                "%d sentences are too many for a dense matrix; another solver is used, with "
+                "the same result.",
                 len(self),
             )
             solver = "auto"
@@ -161,9 +162,9 @@ def similarity_graph(
         found += len(near)
         if found > max_edges:
             raise ValueError(
-                f"more than {max_edges} pairs of sentences resemble each other by more than "
-                f"{threshold}; raise the threshold, keep fewer with top_edges=50, or use "
-                "threshold=None, which needs no pairs."
+                f"more than {max_edges} pairs of sentences have a similarity above "
+                f"{threshold}; raise the threshold, keep fewer pairs with top_edges=50, or "
+                "use threshold=None, which needs no pairs."
             )
     own = np.arange(count, dtype=np.int32)
     rows, columns = np.concatenate([*rows, own]), np.concatenate([*columns, own])

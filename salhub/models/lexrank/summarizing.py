@@ -159,14 +159,14 @@ def _notes(selection: Selection, costs: Sequence[int], budget: Budget, limit: in
     if selection.too_long is not None:
         became = "cut" if selection.is_cut else "passed over"
         yield (
-            f"The sentence that carries most has {costs[selection.too_long]} {unit}, and the "
-            f"summary may have {limit}; it was {became}."
+            f"The most central sentence has {costs[selection.too_long]} {unit}, but the "
+            f"summary may only have {limit}; it was {became}."
         )
     held = sum(costs[one.place] + budget.joint <= selection.left for one in selection.repetitions)
     if held:
         verb, what = ("was", "it repeats") if held == 1 else ("were", "they repeat")
         number = "1 sentence" if held == 1 else f"{held} sentences"
-        yield f"There is room for more; {number} {verb} left out because {what} chosen ones."
+        yield f"The summary could be longer; {number} {verb} left out because {what} chosen ones."
 
 
 def weighted_scores(

@@ -81,8 +81,9 @@ def stopwords_of(stopwords: str | Iterable[str] | None) -> frozenset[str]:
     known = sorted(path.stem for path in STOPWORDS.glob("*.txt"))
     if stopwords not in known:
         raise ValueError(
-            f"There is no list of stop words for '{stopwords}'; there is one for "
-            f"{', '.join(known)}.{did_you_mean(stopwords, known)} Give the words as a list."
+            f"There is no list of stop words for '{stopwords}'; lists exist for "
+            f"{', '.join(known)}.{did_you_mean(stopwords, known)} Or give the words as a "
+            "list."
         )
     return frozenset(words_of((STOPWORDS / f"{stopwords}.txt").read_text(encoding="utf-8")))
 

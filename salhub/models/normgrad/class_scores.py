@@ -30,8 +30,8 @@ def check_logits(logits: Tensor) -> None:
     """Raises ValueError for logits that are neither (B, C) nor (B, C, h, w)."""
     if logits.ndim not in (2, 4):
         raise ValueError(
-            "the classifier must put out logits of shape (batch, classes) or (batch, classes, "
-            f"height, width), got {tuple(logits.shape)}."
+            "the classifier must return logits of shape (batch, classes) or (batch, "
+            f"classes, height, width), got {tuple(logits.shape)}."
         )
 
 

@@ -87,7 +87,7 @@ class NormGradConfig(ExplainedClassifierConfig):
     output_size: str | list[int] | tuple[int, int] = ranged("input", least=1, most=LARGEST_SIDE)
     normalize: Literal["minmax"] | None = None
     smooth_sigma: float | int = ranged(
-        0.0, least=0, most=1, hint="it is a share of the map's longer side, 0.02 as published"
+        0.0, least=0, most=1, hint="it is a fraction of the map's longer side (published: 0.02)"
     )
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -155,21 +155,21 @@ class NormGradConfig(ExplainedClassifierConfig):
         named = method_named(self.method)
         if not named.virtual_identity and self.virtual_identity:
             raise ValueError(
-                f"method '{self.method}' looks at the layer's own convolution, so "
-                "virtual_identity=True contradicts it; use method='norm_grad'."
+                f"method '{self.method}' uses the layer's own convolution, which contradicts "
+                "virtual_identity=True; use method='norm_grad'."
             )
         proper = self.virtual_identity is False or not named.virtual_identity
         if not proper:
             return
         if named.extract != "conv1x1":
             raise ValueError(
-                "virtual_identity=False looks at the layer's own convolution, which method "
+                "virtual_identity=False uses the layer's own convolution, which method "
                 f"'{self.method}' does not use; choose method='norm_grad'."
             )
         if self.extract is not None:
             raise ValueError(
-                f"virtual_identity=False extracts the layer's own convolution; extract="
-                f"'{self.extract}' contradicts it, leave it out."
+                "virtual_identity=False extracts the layer's own convolution; "
+                f"extract='{self.extract}' contradicts it; leave it out."
             )
 
     def validate_layers(self) -> None:
@@ -186,8 +186,8 @@ class NormGradConfig(ExplainedClassifierConfig):
     def _check_weights(self) -> None:
         if self.combine == "plain_product" and self.weighting != "uniform":
             raise ValueError(
-                "combine='plain_product' takes no layer weights; use combine='product' for a "
-                "weighted one."
+                "combine='plain_product' does not support layer weights; use "
+                "combine='product' for a weighted product."
             )
         if self.layer_weights is None:
             if self.layer_weighting == "custom":

@@ -393,8 +393,8 @@ def _check_convolution(layer_input: Tensor, gradient: Tensor, groups: int, windo
     given = (gradient.shape[-4], *gradient.shape[-2:])
     if given != expected:
         raise ValueError(
-            "gradient must be of the convolution's output, (batch, height, width) = "
-            f"{expected}, got {given}."
+            "gradient must have the shape of the convolution's output, (batch, height, "
+            f"width) = {expected}, got {given}."
         )
 
 
@@ -434,8 +434,8 @@ def check_convolution(name: str, module: nn.Module) -> None:
     """Raises ValueError unless the module is a 2-D convolution."""
     if not isinstance(module, nn.Conv2d):
         raise ValueError(
-            f"layer '{name}' is a {type(module).__name__}, and norm_grad_proper "
-            "(virtual_identity=False) looks at a Conv2d's own weights; choose a convolution of "
+            f"layer '{name}' is a {type(module).__name__}, but norm_grad_proper "
+            "(virtual_identity=False) uses the weights of a Conv2d; choose a convolution of "
             "model.saliency_layers(), or method='norm_grad'."
         )
 

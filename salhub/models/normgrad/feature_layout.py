@@ -106,9 +106,10 @@ def infer_layout(
             if shape[1] - prefix in grids:
                 return Layout("tokens", grids[shape[1] - prefix], prefix)
     raise NoPositionsError(
-        f"layer '{name}' puts out shape {tuple(shape)}, in which no positions were found; choose a "
+        f"layer '{name}' returns shape {tuple(shape)}, which has no positions; choose a "
         "layer with (batch, channels, height, width) or patch tokens, or set "
-        "model.reshape_transform to a function that makes (batch, channels, height, width) of it."
+        "model.reshape_transform to a function that reshapes it to (batch, channels, "
+        "height, width)."
     )
 
 

@@ -150,8 +150,9 @@ def words_on_similarity(similarity: float | None, label: str) -> list[str]:
     if similarity is None or not similarity >= ALIKE:  # NaN: one of the maps says nothing
         return []
     return [
-        "This map hardly depends on the class: that of another one is much the same (rank "
-        f"correlation {similarity:.2f}). What speaks for '{label}' is shown by method='grad_cam'."
+        "This map hardly depends on the class: the map of another class is nearly the same "
+        f"(rank correlation {similarity:.2f}). To see what speaks for '{label}', use "
+        "method='grad_cam'."
     ]
 
 
@@ -173,18 +174,18 @@ def words_on_silent(layers: Sequence[str]) -> list[str]:
     if not layers:
         return []
     return [
-        f"There is nothing to see at {', '.join(layers)}: the gradient is zero or the same "
-        "everywhere there, or the channels cancel, as before a LayerNorm. This map is of the other "
-        "layers alone."
+        f"Nothing to show at {', '.join(layers)}: the gradient there is zero or the same "
+        "everywhere, or the channels cancel, as before a LayerNorm. This map uses only the "
+        "other layers."
     ]
 
 
 def words_on_constant() -> list[str]:
     """Say why a map can be constant, and what to do; see `constant_notes`."""
     return [
-        "There is nothing to see at this layer: its gradient is zero or the same everywhere, the "
-        "method cuts off what is negative, or the channels cancel, as before a LayerNorm. Leave "
-        "layers out, or set method='norm_grad'."
+        "Nothing to show at this layer: its gradient is zero or the same everywhere, the "
+        "method removes negative values, or the channels cancel, as before a LayerNorm. "
+        "Leave layers out, or set method='norm_grad'."
     ]
 
 

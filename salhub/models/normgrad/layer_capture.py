@@ -81,8 +81,8 @@ class LayerCapture:
             if name not in self.outputs:
                 kind = type(self._network.get_submodule(name)).__name__
                 raise ValueError(
-                    f"layer '{name}' ({kind}) never ran in the forward pass, so it has no map; "
-                    "model.saliency_layers() lists those that do."
+                    f"layer '{name}' ({kind}) did not run in the forward pass, so it has no "
+                    "map; model.saliency_layers() lists the layers that do."
                 )
             if len(self.outputs[name]) != num_pictures:
                 raise ValueError(no_row_for_each_picture(name))
@@ -113,8 +113,8 @@ class LayerCapture:
             )
         if not tensor.is_floating_point():
             raise ValueError(
-                f"layer '{name}' puts out {tensor.dtype}, which has no gradient; quantised "
-                "networks cannot be explained by gradients, use the floating-point one."
+                f"layer '{name}' returns {tensor.dtype}, which has no gradient; gradients "
+                "cannot explain quantized networks, so use the floating-point network."
             )
         if self._use_graph:
             torch.set_grad_enabled(True)  # the no_grad of __enter__ restores it on exit
@@ -128,9 +128,9 @@ class LayerCapture:
 def no_row_for_each_picture(name: str) -> str:
     """Return the sentence for a layer whose output does not belong to one picture a row."""
     return (
-        f"layer '{name}' does not put out one row for each picture, as it works on windows of them "
-        "or on something they share, so its map would mix pictures; choose the block around it, "
-        "or another of model.saliency_layers()."
+        f"layer '{name}' does not return one row per picture, because it processes windows "
+        "or data shared by all pictures, so its map would mix pictures; choose the block "
+        "around it, or another layer of model.saliency_layers()."
     )
 
 
@@ -156,8 +156,8 @@ def split_output(output: Any, name: str) -> tuple[Tensor, Any]:
             return output[0], lambda tensor: output._replace(**{field: tensor})
         return output[0], lambda tensor: type(output)([tensor, *output[1:]])
     raise ValueError(
-        f"layer '{name}' returns {type(output).__name__} without a tensor in the first place; "
-        "choose a layer that puts out a feature map or tokens."
+        f"layer '{name}' returns {type(output).__name__} whose first element is not a "
+        "tensor; choose a layer that returns a feature map or tokens."
     )
 
 

@@ -391,8 +391,8 @@ def default_layer(layers: list[SaliencyLayer], where: str, probe: LayerProbe | N
 
 
 _NO_LINEAR_HEAD = (
-    "cam needs a network that averages feature maps and feeds the mean straight to one linear "
-    "layer; this one does not. Use method='grad_cam'."
+    "cam needs a network that averages its feature maps and passes the mean directly to one "
+    "linear layer; this network does not. Use method='grad_cam'."
 )
 _NO_CONVOLUTION = (
     "the network has no 2-D convolution with a gradient at more than one position; use "
@@ -403,8 +403,8 @@ _NO_LAYER = (
     "pixels with layers=['input']."
 )
 _CUT = (
-    "the logits have no gradient with respect to any layer: the network cuts its own graph (with "
-    "torch.no_grad(), detach() or a quantised layer); use a network that can be differentiated."
+    "the logits have no gradient with respect to any layer: the network cuts its own graph "
+    "(with torch.no_grad(), detach() or a quantized layer); use a differentiable network."
 )
 
 

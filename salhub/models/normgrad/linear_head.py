@@ -101,8 +101,9 @@ def logits_of(output: Any) -> Tensor:
     if not isinstance(logits, Tensor):
         keys = f" with {', '.join(map(str, output))}" if isinstance(output, dict) else ""
         raise TypeError(
-            f"the classifier returned {type(output).__name__}{keys}, in which no logits were "
-            "found; it must return a tensor, an output with 'logits', or a tuple led by the logits."
+            f"the classifier returned {type(output).__name__}{keys}, which contains no "
+            "logits; it must return a tensor, an output with 'logits', or a tuple whose "
+            "first element is the logits."
         )
     check_logits(logits)
     return logits

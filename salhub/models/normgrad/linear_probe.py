@@ -57,7 +57,7 @@ def labelled_pictures(
     """
     if isinstance(pixel_values, Tensor):
         if labels is None:
-            raise ValueError("fit_layer_weights needs labels, one a picture.")
+            raise ValueError("fit_layer_weights needs labels, one per picture.")
         labels = torch.as_tensor(labels)
     else:
         pairs = list(pixel_values)
@@ -67,6 +67,7 @@ def labelled_pictures(
         labels = torch.as_tensor([int(label) for _, label in pairs])
     if labels.ndim != 1 or len(labels) != len(pixel_values):
         raise ValueError(
-            f"labels must be one a picture, ({len(pixel_values)},), got {tuple(labels.shape)}."
+            f"labels must have shape ({len(pixel_values)},), one per picture, got "
+            f"{tuple(labels.shape)}."
         )
     return pixel_values, labels

@@ -89,8 +89,8 @@ def _shadow_parameters(classifier: nn.Module) -> dict[str, Tensor]:
     }
     if not shadows:
         raise ValueError(
-            "meta_step needs a network with floating-point parameters; this one has none, which "
-            "is so for quantised networks. Use meta_step=0."
+            "meta_step needs a network with floating-point parameters; this one has none, "
+            "like all quantized networks. Use meta_step=0."
         )
     return shadows
 

@@ -317,8 +317,8 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         layers = self.config.layers
         if layers is None or len(layers) < 2:
             raise ValueError(
-                f"fit_layer_weights weighs two or more layers, and config.layers is {layers}; set "
-                "it first, for example to names from model.saliency_layers()."
+                f"fit_layer_weights needs two or more layers, but config.layers is {layers}; "
+                "set it first, for example to names from model.saliency_layers()."
             )
         pictures, labels = labelled_pictures(pixel_values, labels)
         self.check_pixel_values(pictures)
@@ -328,8 +328,8 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         accuracies = [leave_one_out_accuracy(part, labels, ridge=ridge) for part in features]
         if sum(accuracies) == 0:
             raise ValueError(
-                "no layer's probe got a single picture right, so there is nothing to weigh by; "
-                "give more pictures a class."
+                "the probes classified no picture correctly at any layer, so there are no "
+                "weights to fit; give more pictures per class."
             )
         self.config.layer_weights = normalized_weights(accuracies, len(layers))
         self.config.layer_weighting = "probe"
@@ -340,8 +340,8 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
         # The first parameter stands for all: a model is made in one place.
         if any(one.is_inference() for one in islice(self.backbone.parameters(), 1)):
             raise ValueError(
-                "the classifier was made under torch.inference_mode(), so its parameters can have "
-                "no gradient graph; load it outside of inference_mode."
+                "the classifier was created under torch.inference_mode(), so its parameters "
+                "cannot have gradients; load it outside inference_mode."
             )
         self.check_pixel_values(pixel_values)
         labels = self.check_class_labels(class_labels, len(pixel_values))
@@ -379,9 +379,9 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
             return
         self._has_warned_probabilities = True
         logger.warning(
-            "the classifier puts out probabilities (no value below 0, each row sums to 1) and not "
-            "logits, so probabilities are explained, and their gradient fades where the network is "
-            "sure; remove its final softmax."
+            "the classifier returns probabilities (no value below 0, each row sums to 1) "
+            "instead of logits, so probabilities are explained, and their gradient vanishes "
+            "where the network is confident; remove its final softmax."
         )
 
     def _explain_requests(
@@ -470,9 +470,9 @@ class NormGradForImageSaliency(ExplainedClassifierModel):
     def _check_names(self, names: list[str], pixel_values: Tensor) -> None:
         if INPUT_LAYER in names and has_module(self.backbone, INPUT_LAYER):
             raise ValueError(
-                "layers=['input'] names the pixels, and this network also has a module called "
-                "'input', so it is not clear which is meant; choose a layer inside the module or "
-                "after it, or leave layers out with method='gradient' for the pixels."
+                "layers=['input'] means the pixels, but this network also has a module called "
+                "'input', so the name is ambiguous; choose a layer inside the module or after "
+                "it, or leave layers out with method='gradient' for the pixels."
             )
         self._choice.check(names, self.backbone, tuple(pixel_values.shape[-2:]))
 

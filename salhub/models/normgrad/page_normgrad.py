@@ -21,7 +21,7 @@ from salhub.ui.picture_page import Query
 METHOD_LABELS = {
     "norm_grad": "NormGrad",
     "norm_grad_selective": "NormGrad, selective",
-    "norm_grad_proper": "NormGrad of the layer's own convolution",
+    "norm_grad_proper": "NormGrad with the layer's own convolution",
     "gradient": "Gradient",
     "gradient_sum": "Gradient, summed",
     "deconvnet": "Deconvnet",
@@ -71,7 +71,7 @@ class Page(ImageSaliencyPage):
             for word, layer in zip(words, self.stages, strict=True)
         ]
         if len(self.stages) > 1:
-            depths.append((f"All {len(self.stages)} joined", JOINED))
+            depths.append((f"All {len(self.stages)} combined", JOINED))
         return {
             "method": Dropdown(methods, value=method, label="Method"),
             "layer": Dropdown(depths, value=OWN_DEPTH, label="Depth"),
@@ -85,7 +85,8 @@ class Page(ImageSaliencyPage):
             0,
             step=0.0005,
             label="Meta step",
-            info="The network first learns the class from this picture by one step of this size",
+            info="Size of one training step on this picture and class, taken before the map is "
+            "made",
         )
         return {"meta_step": meta_step, **super().setting_controls()}
 
@@ -154,7 +155,7 @@ class Page(ImageSaliencyPage):
         query = self.query(state)
         guesses, least = self.guesses(query), self.least_likely(query)
         others = [(name, index) for name, index, _ in guesses]
-        others.append((f"{self.pipeline.class_name(least)} (the least likely)", least))
+        others.append((f"{self.pipeline.class_name(least)} (least likely)", least))
         other = state["other_class"]
         if other not in [index for _, index in others]:
             other = guesses[1][1]

@@ -109,7 +109,7 @@ class FamilyTab(Tab):
             rows.append((labels[method], cells))
         columns = [f"{layer.name}\n{layer.shape[1]} x {layer.shape[2]}" for layer in stages]
         return picture_table(
-            "Named methods, from a shallow layer to the deepest. Press a map to open it.",
+            "Methods (rows) and layers (columns), from shallow to deep. Click a map to open it.",
             columns,
             rows,
         )
@@ -133,8 +133,8 @@ class FamilyTab(Tab):
             ]
             rows.append((extract, cells))
         return picture_table(
-            f"The whole family at {layer}. Rows: what is read off a place (extract); columns: how "
-            "it becomes one number (aggregate).",
+            f"The whole family at {layer}. Rows: what is extracted at each position "
+            "(extract); columns: how it becomes one number (aggregate).",
             AGGREGATES,
             rows,
         )
@@ -186,7 +186,7 @@ def sensitivity(outputs: ImageSaliencyOutput, other: str) -> Fact:
     rho = float(class_sensitivity(first, second).rho)
     if rho != rho:
         return Fact(
-            "undefined", "Class similarity", f"the map of '{other}' or this one is constant"
+            "undefined", "Class similarity", f"the map of '{other}' or this map is constant"
         )
     meaning = f"rank correlation with the map of '{other}'; 1 means that the class does not matter"
     return Fact(f"{rho:.2f}", "Class similarity", meaning)
@@ -199,8 +199,8 @@ def _family_sentence(page, query: Query, found: Mapping, seconds: float) -> str:
     after = f" after a meta step of {step:g}" if step else ""
     return (
         f"{maps} maps for '{name}'{after} from one forward and one backward pass, in "
-        f"{seconds * 1000:.0f} ms. Bright places speak for the class; orange and blue ones for and "
-        "against it."
+        f"{seconds * 1000:.0f} ms. Bright areas matter most for the class. In orange and "
+        "blue maps, orange speaks for the class and blue against it."
     )
 
 
@@ -216,7 +216,7 @@ def _cell(
     view: Image.Image, output: ImageSaliencyOutput, text: str, **properties: object
 ) -> PictureCell:
     if bool(output.degenerate[0]):
-        return PictureCell(None, "constant: says nothing here", **{**properties, "pick": ""})
+        return PictureCell(None, "constant: no information here", **{**properties, "pick": ""})
     small = torch.nn.functional.interpolate(
         output.saliency[:, None], size=(view.height, view.width), mode="bilinear", antialias=True
     )
@@ -232,7 +232,8 @@ def _difference(first: ImageSaliencyResult, second: ImageSaliencyResult, query: 
     values, seen = difference_of(first, second), first.viewed_box
     picture = overlay(first.image, values, query.settings["opacity"], viewed_box=seen)
     text = (
-        f"Where {first.label} and {second.label} differ: orange for the first, blue for the other"
+        f"Difference between {first.label} and {second.label}: orange for the first, blue "
+        "for the second"
     )
     return {"value": seen_part(picture, first), "alt_text": text}
 
@@ -258,6 +259,7 @@ def _difference_bar(first: ImageSaliencyResult, second: ImageSaliencyResult) -> 
 
 def _classes_sentence(first: ImageSaliencyResult, second: ImageSaliencyResult) -> str:
     return (
-        f"Each map is scaled to its own whole, then subtracted: orange places matter more for "
-        f"'{first.label}', blue ones more for '{second.label}', pale ones for both alike."
+        "Each map is scaled by its own sum, then the maps are subtracted: orange areas "
+        f"matter more for '{first.label}', blue areas more for '{second.label}', and pale "
+        "areas equally for both."
     )

@@ -158,7 +158,7 @@ class RectifierRule(TorchFunctionMode):
             if _is_differentiated(value) and _is_zero(other) and value.shape == _shape(*pair):
                 return value, _INFINITY
         if any(_is_differentiated(one) for one in pair):
-            self._refuse("an elementwise maximum that is no ReLU")
+            self._refuse("an elementwise maximum that is not a ReLU")
         return None
 
     def _where(self, condition, chosen, other) -> tuple[Tensor, float] | None:

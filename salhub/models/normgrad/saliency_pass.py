@@ -201,9 +201,10 @@ class _Recording:
             rectifier.check_reached(self.layers)
         if self.gradient_layers and not logits.requires_grad:
             raise ValueError(
-                f"the logits have no gradient with respect to {', '.join(self.gradient_layers)}; "
-                "the output is not used further, or the network is quantised or cuts its own "
-                "graph; choose another layer of model.saliency_layers()."
+                "the logits have no gradient with respect to "
+                f"{', '.join(self.gradient_layers)}; the output is not used further, or the "
+                "network is quantized or cuts its own graph; choose another layer of "
+                "model.saliency_layers()."
             )
         return logits
 
@@ -295,9 +296,9 @@ class _Recording:
                 continue
             if not self.head.is_fed_by(folded[request.layer], logits):
                 raise ValueError(
-                    f"cam needs a layer whose mean over positions is fed straight to the last "
-                    f"linear layer, and '{request.layer}' is not; leave layers out to have it "
-                    "found, or use method='grad_cam'."
+                    "cam needs a layer whose mean over positions goes directly to the last "
+                    f"linear layer, but the mean of '{request.layer}' does not; leave layers "
+                    "out to find such a layer, or use method='grad_cam'."
                 )
 
 

@@ -99,8 +99,8 @@ class NViTConfig(SaliencyConfig):
         scales = self.attention_scale
         if isinstance(scales, list) and len(scales) != self.num_hidden_layers:
             raise ValueError(
-                f"attention_scale must be one number or a list of {self.num_hidden_layers}, one a "
-                f"block, got {len(scales)}."
+                f"attention_scale must be one number or a list of {self.num_hidden_layers}, "
+                f"one per block, got {len(scales)}."
             )
         for name in BLOCK_FIELDS:
             widths: Sequence[int] = getattr(self, name)
@@ -108,8 +108,8 @@ class NViTConfig(SaliencyConfig):
                 widths = [widths] * self.num_hidden_layers
             if len(widths) != self.num_hidden_layers:
                 raise ValueError(
-                    f"{name} must be one number or a list of {self.num_hidden_layers}, one a "
-                    f"block, got {len(widths)}."
+                    f"{name} must be one number or a list of {self.num_hidden_layers}, one "
+                    f"per block, got {len(widths)}."
                 )
             may_be_empty = self.allow_empty_blocks and name in (
                 "num_attention_heads",
@@ -118,7 +118,7 @@ class NViTConfig(SaliencyConfig):
             least = 0 if may_be_empty else 1
             for block, width in enumerate(widths):
                 if width < least:
-                    hint = "" if may_be_empty else "; blocks may be empty with allow_empty_blocks"
+                    hint = "" if may_be_empty else "; set allow_empty_blocks to allow empty blocks"
                     raise ValueError(
                         f"{name} of block {block} must be at least {least}, got {width}{hint}."
                     )

@@ -111,8 +111,8 @@ class StartedRecipe(DistillingRecipe):
         side = self.start.config.image_size
         if self.arguments.image_size not in (None, side):
             raise ValueError(
-                f"The network takes pictures of {side} pixels, got image_size="
-                f"{self.arguments.image_size}; leave it out."
+                f"The network needs pictures of {side} pixels, got "
+                f"image_size={self.arguments.image_size}; leave it out."
             )
         return self.arguments.read_pictures(_class_names(self.start.config))
 
@@ -144,15 +144,15 @@ class PictureTeacher(nn.Module):
         names = [_class_names(one) for one in (network.config, config)]
         if names[0] != names[1]:
             raise ValueError(
-                f"The teacher knows other classes ({', '.join(names[0][:3])}, ...) than are to be "
-                f"learned ({', '.join(names[1][:3])}, ...), or in another order; give one that was "
-                "trained on the same data."
+                f"The classes of the teacher ({', '.join(names[0][:3])}, ...) differ from "
+                f"those of the data ({', '.join(names[1][:3])}, ...), or are in another "
+                "order; give a teacher trained on the same data."
             )
         sides = [getattr(one, "image_size", None) for one in (network.config, config)]
         if None not in sides and sides[0] != sides[1]:
             raise ValueError(
-                f"The teacher takes pictures of {sides[0]} pixels, and those to learn are of "
-                f"{sides[1]}; give one of the same size."
+                f"The teacher needs pictures of {sides[0]} pixels, but the training pictures "
+                f"have {sides[1]}; give a teacher of the same size."
             )
         self.network = network.eval().requires_grad_(False)
         for name in ("mean", "std"):
@@ -214,7 +214,7 @@ def check_classes(config: NViTConfig, class_names: Sequence[str]) -> None:
     known = _class_names(config)
     if known != list(class_names):
         raise ValueError(
-            f"The network knows the classes {', '.join(known[:3])}, ... and the data have "
+            f"The network has the classes {', '.join(known[:3])}, ..., but the data have "
             f"{', '.join(class_names[:3])}, ...; give the data that it was trained on."
         )
 

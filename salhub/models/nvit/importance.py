@@ -85,12 +85,12 @@ class NViTScores:
             score, num_batches = about["score"], int(about["num_batches"])
         except (KeyError, TypeError, ValueError, SafetensorError):
             raise ValueError(
-                f"{path} holds no scores of units; make them with score_units(...).save(path)."
+                f"{path} contains no scores; make them with score_units(...).save(path)."
             ) from None
         if values.shape != (layout.size,):
             raise ValueError(
-                f"{path} holds scores of {len(values)} units, and the network has {layout.size}; "
-                "give those of the network."
+                f"{path} contains scores of {len(values)} units, but the network has "
+                f"{layout.size}; give scores of this network."
             )
         return cls(layout, values, score, num_batches)
 
@@ -139,7 +139,7 @@ def cross_entropy(outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
     """
     if "labels" not in batch:
         raise ValueError(
-            "The batches have no 'labels', which the loss needs; give pairs of pictures and labels."
+            "The loss needs 'labels', but the batches have none; give pairs of pictures and labels."
         )
     return F.cross_entropy(at_least_float32(outputs.logits), batch["labels"], reduction="none")
 
@@ -214,7 +214,7 @@ def score_units(
             found, weight = runner.scores_of(score, batch)
             total, rows, count = total + found, rows + weight, count + 1
         if not count:
-            raise ValueError("There are no batches to score the units on; give one or more.")
+            raise ValueError("There are no batches for scoring; give at least one.")
         values = finite(total / rows)
         if score == "hvp":
             values = values.abs()
@@ -232,11 +232,11 @@ def finite(values: Tensor) -> Tensor:
         return values
     if not bool(is_finite.any()):
         raise ValueError(
-            "No derivative of the loss is a finite number, so that units cannot be ranked; check "
-            "the weights and the pictures, or score in float32."
+            "No derivative of the loss is finite, so units cannot be ranked; check the "
+            "weights and the pictures, or score in float32."
         )
     logger.warning(
-        "%d of %d scores are no finite numbers and count as 0.",
+        "%d of %d scores are not finite and count as 0.",
         int((~is_finite).sum()), len(values),
     )  # fmt: skip
     return values.where(is_finite, torch.zeros_like(values))

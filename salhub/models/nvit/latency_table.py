@@ -341,12 +341,13 @@ class LatencyTable:
             "num_tokens": config.num_tokens,
         }
         found = [
-            f"The latency table was measured with {name}={getattr(self, name)}, here it is {value}."
+            f"The latency table was measured with {name}={getattr(self, name)}, but here it "
+            f"is {value}."
             for name, value in here.items()
             if getattr(self, name) != value
         ]
         if found and strict:
-            raise ValueError(f"{found[0][:-1]}; measure it anew with LatencyTable.measure.")
+            raise ValueError(f"{found[0][:-1]}; measure it again with LatencyTable.measure.")
         for sentence in found:
             logger.warning("%s", sentence)
         return found
@@ -379,7 +380,7 @@ class LatencyTable:
                     raise ValueError
         except (AttributeError, KeyError, TypeError, ValueError):
             raise ValueError(
-                f"{path} is no latency table of this version; measure one with "
+                f"{path} is not a latency table of this version; measure one with "
                 "LatencyTable.measure(...).save(path)."
             ) from None
         return table
@@ -413,8 +414,8 @@ class LatencyTable:
             grid, present = self._axis(name), [width for width in own if width > 0]
             if present and (min(present) < grid[0] or max(present) > grid[-1]):
                 logger.warning(
-                    "%s of %d to %d lies outside of the latency table (%g to %g), whose border is "
-                    "used.", name, min(present), max(present), grid[0], grid[-1],
+                    "%s of %d to %d lies outside the latency table (%g to %g); the nearest "
+                    "entry is used.", name, min(present), max(present), grid[0], grid[-1],
                 )  # fmt: skip
 
 

@@ -45,8 +45,9 @@ class Clock:
         check_choice("clock", clock, ("wall", "cpu"))
         if clock == "cpu" and (device.type != "cpu" or torch.get_num_threads() > 1):
             raise ValueError(
-                f"clock='cpu' counts the seconds of one thread of the CPU, got {device.type} and "
-                f"{torch.get_num_threads()} threads; call torch.set_num_threads(1), or leave it."
+                f"clock='cpu' counts the seconds of one CPU thread, got {device.type} and "
+                f"{torch.get_num_threads()} threads; call torch.set_num_threads(1), or leave "
+                "clock out."
             )
         self.device, self.repeats, self.warmup = device, repeats, warmup
         self._now = time.perf_counter if clock == "wall" else time.process_time

@@ -309,7 +309,8 @@ class NViTModel(NViTPreTrainedModel):
             ):
                 raise ValueError(
                     f"{name} must have shape ({layout.size},), (1, {layout.size}) or "
-                    f"({len(pixels)}, {layout.size}), one value a unit, got {tuple(flat.shape)}."
+                    f"({len(pixels)}, {layout.size}), one value per unit, got "
+                    f"{tuple(flat.shape)}."
                 )
         if mask is not None:
             found = found.times(mask_factors(layout, mask.to(self.dtype)))
@@ -450,7 +451,7 @@ def _check_pixel_values(pixel_values: Tensor, config: NViTConfig) -> None:
         )
     if not pixel_values.is_floating_point():
         raise TypeError(
-            f"pixel_values must be floating point and normalised, got {pixel_values.dtype}; "
+            f"pixel_values must be floating point and normalized, got {pixel_values.dtype}; "
             "prepare pictures with the model's image processor."
         )
 

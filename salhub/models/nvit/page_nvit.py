@@ -26,7 +26,7 @@ from salhub.ui.panes import BarRow, Fact, bar_rows, facts, pipeline_program, pyt
 from salhub.ui.picture_page import Query
 
 # What ranks the structures, as a visitor reads it -> as `load_nvit_pruner` takes it.
-SCORES = {"saliency": None, "size of the weights": "magnitude", "chance": "random"}
+SCORES = {"saliency": None, "weight magnitude": "magnitude", "chance": "random"}
 _LOWEST, _HIGHEST, _KAPPAS = 0.35, 0.95, (0.0, 1.0)
 _ROUNDS = 4
 _STRUCTURES = ("heads", "QK", "V", "neurons")
@@ -45,7 +45,7 @@ class ShapeTab(Tab):
                 label="Share of the original's time",
             )  # fmt: skip
             score = Radio(list(SCORES), value=next(iter(SCORES)), label="Structures ranked by")
-            kappa = slider(*_KAPPAS, 0.1, step=0.1, label="Credit for time that is saved")
+            kappa = slider(*_KAPPAS, 0.1, step=0.1, label="Credit for saved time")
         return {"target": target, "score": score, "kappa": kappa}
 
     def panes(self) -> dict[str, Component]:
@@ -71,9 +71,9 @@ class PictureTab(Tab):
         """Build the picture, and the choice of the network."""
         gr.HTML(
             sentence(
-                "The original and a pruned, fine-tuned network look at the same picture. Both see "
-                f"only {self.page.side} x {self.page.side} pixels of it, and know "
-                f"{len(self.page.class_names)} classes."
+                "Compare the original with a pruned and fine-tuned network on the same "
+                f"picture. Both see it at {self.page.side} x {self.page.side} pixels and "
+                f"know {len(self.page.class_names)} classes."
             )
         )
         names = [name.rpartition("/")[2] for name in self.page.family]
@@ -225,15 +225,15 @@ class Page(BasePage):
                 f"of {before.num_parameters(config) / 1e6:.2f} million",
             ),
             Fact(
-                f"{plan.macs / 1e6:.0f} million", "Multiplications a picture",
+                f"{plan.macs / 1e6:.0f} million", "Multiplications per picture",
                 f"of {before.macs(config) / 1e6:.0f} million",
             ),
         ]  # fmt: skip
         text = (
-            f"{_left(plan.shape.hidden_size, before.hidden_size)}, and of each block what the "
-            "chart shows. Predictions are of one thread of the machine named; this one may differ, "
-            "and may be busy. The network is not fine-tuned yet, and so answers worse than those "
-            "of the next tab."
+            f"{_left(plan.shape.hidden_size, before.hidden_size)}; the chart shows what is "
+            "left of each block. Times are predicted for one thread of the machine named "
+            "above; yours may differ. The network is not fine-tuned yet, so it is less "
+            "accurate than those on the next tab."
         )
         found = {
             "predicted_ratio": plan.ratio,
@@ -282,7 +282,7 @@ class Page(BasePage):
         if score not in SCORES:
             raise ValueError(f"There is no '{score}'; choose one of {', '.join(SCORES)}.")
         if not _KAPPAS[0] <= kappa <= _KAPPAS[1]:
-            raise ValueError(f"kappa goes from {_KAPPAS[0]:g} to {_KAPPAS[1]:g}, got {kappa:g}.")
+            raise ValueError(f"kappa must be from {_KAPPAS[0]:g} to {_KAPPAS[1]:g}, got {kappa:g}.")
         return load_nvit_pruner(self.name, score=SCORES[score], kappa=kappa)
 
     def _plan(self, target: float, score: str, kappa: float) -> tuple[NViTPlan, Any]:
@@ -322,7 +322,7 @@ def shape_chart(before: NViTShape, after: NViTShape) -> str:
         )
         rows += f'<tr><th scope="row" style="width: auto">{block}</th>{cells}</tr>'
     return (
-        '<figure class="salhub-bars"><figcaption>What is left of each block, from the first to the '
+        '<figure class="salhub-bars"><figcaption>Remaining parts of each block, from first to '
         "last: heads, query-key and value channels of each head, and neurons.</figcaption>"
         '<table style="table-layout: fixed; border-spacing: 8px 4px; border-collapse: separate">'
         '<thead><tr><th scope="col" style="width: 42px">Block</th>'
@@ -342,7 +342,7 @@ def _measured(family: dict[str, Results | None]) -> str:
     for name, results in family.items():
         short = name.rpartition("/")[2]
         if results is None:
-            parts.append(sentence(f"Nothing was measured of {short} yet."))
+            parts.append(sentence(f"{short} has not been measured yet."))
             continue
         values = {metric.name: metric.value for metric in results.metrics}
         items = [
@@ -355,7 +355,7 @@ def _measured(family: dict[str, Results | None]) -> str:
                 f"of the original's; predicted: {values['latency_ratio/predicted']:.0%}",
             ),
             Fact(f"{values['parameters'] / 1e6:.2f} million", "Weights"),
-            Fact(f"{values['macs'] / 1e6:.0f} million", "Multiplications a picture"),
+            Fact(f"{values['macs'] / 1e6:.0f} million", "Multiplications per picture"),
         ]  # fmt: skip
         where = f"{results.machine['processor']}, {results.machine['torch_threads']} thread"
         parts.append(sentence(f"{short}, fine-tuned, on {where}:") + facts(items))

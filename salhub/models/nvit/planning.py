@@ -42,12 +42,10 @@ def load_nvit_pruner(
     found = {file: find_file(name, file) for file in (TABLE_NAME, SCORES_NAME)}
     missing = [file for file, path in found.items() if path is None]
     if missing:
-        raise ValueError(
-            f"There is no {missing[0]} beside {name}; give what salhub compress nvit has made."
-        )
+        raise ValueError(f"{name} has no {missing[0]}; give a folder made by salhub compress nvit.")
     if score not in (None, "magnitude", "random"):
         raise ValueError(
-            f"The score '{score}' takes data; make an NViTPruner and call its score(batches)."
+            f"The score '{score}' needs data; create an NViTPruner and call its score(batches)."
         )
     whole = load_nvit(original_name(name) if original is None else original).eval()
     scores = (
@@ -74,7 +72,7 @@ def original_name(name: str) -> str:
     shipped = bundled_model(canonical_name(source)) if source else None
     if shipped is None:
         raise ValueError(
-            f"{name} does not say which shipped network it was made of"
-            f"{f' (it says {source!r})' if source else ''}; give original=NAME."
+            f"{name} does not say which shipped network it was made "
+            f"from{f' (it says {source!r})' if source else ''}; give original=NAME."
         )
     return shipped.full_name

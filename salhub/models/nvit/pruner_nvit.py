@@ -282,20 +282,21 @@ def checked_targets(targets: Sequence[float] | float) -> list[float]:
     """
     found = [targets] if isinstance(targets, int | float) else list(targets)
     if not found:
-        raise ValueError("targets names no latency; give one or more, such as 0.5.")
+        raise ValueError("targets is empty; give one or more, such as 0.5.")
     for target in found:
         if not 0 < target < 1:
             raise ValueError(
-                f"A latency target is a share of the original's, above 0 and below 1, got {target}."
+                "A latency target must be a fraction of the original's, above 0 and below "
+                f"1, got {target}."
             )
     return [float(target) for target in found]
 
 
 def _unreachable(target: float, ratio: float) -> ValueError:
     return ValueError(
-        f"The target {target:g} cannot be reached: with one group of everything left the latency "
-        f"is {ratio:.3f} of the original; take a larger target, smaller group_sizes, or "
-        "allow_empty=True."
+        f"The target {target:g} cannot be reached: with only one group left of everything, "
+        f"the latency is {ratio:.3f} of the original; use a larger target, smaller "
+        "group_sizes, or allow_empty=True."
     )
 
 

@@ -199,7 +199,7 @@ class Ranking:
         counts = [int(alive[place].sum()) for _, _, place in self.layout]
         seconds = np.repeat(self.savings, counts)
         if not (seconds > 0).any():
-            logger.warning("No unit saves any time by the latency table, so eta is 0.")
+            logger.warning("According to the latency table, no unit saves any time, so eta is 0.")
             return 0.0
         middle = float(np.median(seconds[seconds > 0]))
         return self.settings.kappa * float(np.median(values[alive])) / middle

@@ -185,8 +185,8 @@ class DeiTNanoRecipe(DistillingRecipe):
         side = self.images["train"].shape[2]
         if model.config.image_size != side:
             raise ValueError(
-                f"The network takes pictures of {model.config.image_size} pixels, and the data "
-                f"have {side}; give image_size={model.config.image_size}."
+                f"The network needs pictures of {model.config.image_size} pixels, but the "
+                f"data have {side}; give image_size={model.config.image_size}."
             )
         self.num_patches = model.config.num_patches
         return model

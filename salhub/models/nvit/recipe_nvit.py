@@ -93,8 +93,8 @@ class NViTArguments(DistillingArguments):
         check_positive("temperature", self.temperature)
         if len(self.group_sizes) != len(STRUCTURES):
             raise ValueError(
-                f"group_sizes must be {len(STRUCTURES)} numbers, of {', '.join(STRUCTURES)}, got "
-                f"{len(self.group_sizes)}."
+                f"group_sizes must be {len(STRUCTURES)} numbers, for "
+                f"{', '.join(STRUCTURES)}, got {len(self.group_sizes)}."
             )
 
 
@@ -281,7 +281,7 @@ class NViTRecipe(StartedRecipe):
         seconds = [self.pruner.table.predict(one) for one in (shape, original)]
         results.add_metric("latency_ratio/predicted", seconds[0] / seconds[1], unit="ratio")
         results.add_metric("parameters", shape.num_parameters(config), unit="weights")
-        results.add_metric("macs", shape.macs(config), unit="multiply-adds a picture")
+        results.add_metric("macs", shape.macs(config), unit="multiply-adds per picture")
 
     def export(self, model: Any, folder: Path) -> None:
         super().export(model, folder)
@@ -293,7 +293,10 @@ class NViTRecipe(StartedRecipe):
 
     def card_facts(self) -> Facts:
         facts = super().card_facts()
-        words = f"Pruned from {Path(self.arguments.model).name} to a latency; not fine-tuned yet."
+        words = (
+            f"Pruned from {Path(self.arguments.model).name} to a target latency; not fine-tuned "
+            "yet."
+        )
         return dataclasses.replace(facts, summary=f"{facts.summary} {words}")
 
     def _compact(self, target: float) -> nn.Module:

@@ -67,7 +67,7 @@ def audit_scores(
     """
     held: Sequence = list(batches)
     if not scores or not held:
-        raise ValueError("An audit needs scores and batches; give one or more of both.")
+        raise ValueError("An audit needs at least one score and one batch.")
     sizes = {**GROUP_SIZES, **(group_sizes or {})}
     layout, order = model.layout, next(iter(scores.values())).values.cpu()
     groups: list[tuple[str, int | None, Tensor]] = []

@@ -84,7 +84,9 @@ def sparsify_2to4(model: NViTForImageClassification, *, accelerate: bool = False
             continue
         sides = tuple(module.weight.shape)
         if any(side % _MULTIPLE for side in sides) or not all(sides):
-            skipped[name] = f"its weight is {sides[0]} x {sides[1]}, not of multiples of 16"
+            skipped[name] = (
+                f"its weight is {sides[0]} x {sides[1]}, and both must be multiples of 16"
+            )
             continue
         module.weight.mul_(mask_2to4(module.weight))
         layers.append(name)
@@ -108,12 +110,12 @@ def sparsify_2to4(model: NViTForImageClassification, *, accelerate: bool = False
 
 def _has_kernels(model: NViTForImageClassification) -> bool:
     if model.device.type != "cuda":
-        logger.warning("There are no sparse kernels on '%s'; layers stay dense.", model.device.type)
+        logger.warning("Device '%s' has no sparse kernels; layers stay dense.", model.device.type)
         return False
     found = torch.cuda.get_device_capability(model.device)
     if found < _LEAST_CAPABILITY or model.dtype not in (torch.float16, torch.bfloat16):
         logger.warning(
-            "Sparse kernels need compute capability 8.0 and float16 or bfloat16, here are %s and "
+            "Sparse kernels need compute capability 8.0 and float16 or bfloat16, got %s and "
             "%s; layers stay dense.", ".".join(map(str, found)), model.dtype,
         )  # fmt: skip
         return False

@@ -63,7 +63,9 @@ def nvit_state(source: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return _of_timm(source)
     if isinstance(source, nn.Module):
         return _of_transformers(unwrapped(source))
-    raise TypeError(f"{type(source).__name__} is no vision transformer; supported: {_SUPPORTED}.")
+    raise TypeError(
+        f"{type(source).__name__} is not a vision transformer; supported: {_SUPPORTED}."
+    )
 
 
 def _class_of(kind: str, name: str | os.PathLike) -> Any:
@@ -113,8 +115,9 @@ def _of_transformers(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _of_timm(weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if "patch_embed.proj.weight" not in weights or "blocks.0.attn.qkv.weight" not in weights:
         raise ValueError(
-            "The state dictionary has no 'patch_embed.proj.weight' and 'blocks.0.attn.qkv.weight', "
-            f"so it is none of a ViT of timm; supported are {_SUPPORTED}."
+            "The state dictionary has no 'patch_embed.proj.weight' and "
+            "'blocks.0.attn.qkv.weight', so it is not a timm ViT; supported are "
+            f"{_SUPPORTED}."
         )
     width, channels, patch, _ = weights["patch_embed.proj.weight"].shape
     is_distilled = "dist_token" in weights
@@ -122,8 +125,8 @@ def _of_timm(weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, T
     side = round(tokens**0.5)
     if side * side != tokens:
         raise ValueError(
-            f"pos_embed has {tokens} positions of patches, which make no square picture; give the "
-            "weights of a ViT with a class token and square input."
+            f"pos_embed has {tokens} patch positions, which do not form a square picture; "
+            "give the weights of a ViT with a class token and square input."
         )
     state = {}
     for name, value in _renamed(weights, _TIMM).items():
@@ -157,8 +160,8 @@ def timm_heads(fields: Mapping[str, Any]) -> dict[str, Any]:
     heads, width = fields.get("num_attention_heads"), fields["hidden_size"]
     if not isinstance(heads, int) or width % heads:
         raise ValueError(
-            f"A state dictionary does not tell the number of heads; give num_attention_heads, a "
-            f"divisor of {width}, got {heads!r}."
+            "A state dictionary does not contain the number of heads; give "
+            f"num_attention_heads, a divisor of {width}, got {heads!r}."
         )
     side = width // heads
     return {"qk_head_dim": side, "v_head_dim": side, "attention_scale": side**-0.5}
@@ -173,8 +176,8 @@ def _renamed(state: Mapping[str, Tensor], table: Any) -> dict[str, Tensor]:
                 break
         else:
             raise ValueError(
-                f"The network has '{name}', which a plain vision transformer does not; supported "
-                f"are {_SUPPORTED}."
+                f"The network has '{name}', which a plain vision transformer does not have; "
+                f"supported are {_SUPPORTED}."
             )
     return found
 

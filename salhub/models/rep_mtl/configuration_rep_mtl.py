@@ -235,24 +235,24 @@ class RepMTLConfig(NetworkInsideConfig):
         """Tasks of different names, two or more where terms compare them."""
         names = [task.name for task in self.task_list]
         if not names or len(set(names)) != len(names):
-            raise ValueError(f"tasks must have names of their own, got {names}.")
+            raise ValueError(f"tasks must have distinct names, got {names}.")
         if len(names) < 2 and (self.lambda_tsr or self.lambda_csa):
             raise ValueError(
-                "Rep-MTL compares tasks and there is one; give another, or lambda_tsr=0 and "
-                "lambda_csa=0."
+                "Rep-MTL compares tasks, but there is only one; add a task, or set "
+                "lambda_tsr=0 and lambda_csa=0."
             )
 
     def validate_terms(self) -> None:
         """Settings that contradict each other."""
         if self.multi_input == "per_task" and self.lambda_tsr:
             raise ValueError(
-                "multi_input='per_task' shares no positions between tasks; give lambda_tsr=0, or "
-                "multi_input='index'."
+                "multi_input='per_task' shares no positions between tasks; set "
+                "lambda_tsr=0, or multi_input='index'."
             )
         if self.weighting == "gls" and self.log_transform:
             raise ValueError(
-                "weighting='gls' multiplies the losses, and their logarithms may be negative; give "
-                "log_transform=False."
+                "weighting='gls' multiplies the losses, but their logarithms may be "
+                "negative; set log_transform=False."
             )
 
     @property

@@ -82,7 +82,7 @@ class RepMTLImageProcessor(CifarResNetImageProcessor):
         by_name = {task.name: task for task in tasks}
         if unknown := sorted(labels.keys() - by_name.keys()):
             raise ValueError(
-                f"There is no task '{unknown[0]}'; labels may be of {', '.join(by_name)}."
+                f"There is no task '{unknown[0]}'; labels can be given for {', '.join(by_name)}."
             )
         pictures = [load_image(one) for one in images]
         sizes = [(picture.height, picture.width) for picture in pictures]
@@ -107,8 +107,8 @@ def _stacked(
 ) -> torch.Tensor:
     if len(labels) != len(sizes):
         raise ValueError(
-            f"Task '{task.name}' has {len(labels)} labels for {len(sizes)} pictures; give one a "
-            "picture."
+            f"Task '{task.name}' has {len(labels)} labels for {len(sizes)} pictures; give "
+            "one per picture."
         )
     prepared = []
     for index, (one, picture_size) in enumerate(zip(labels, sizes, strict=True)):
@@ -122,7 +122,7 @@ def _stacked(
             ):
                 raise ValueError(
                     f"Label {index} of task '{task.name}' ({task.type}) must have the shape "
-                    f"{expected} of its picture, got {array.shape}."
+                    f"of its picture, {expected}, got {array.shape}."
                 )
         is_whole = task.type in ("segmentation", "classification", "edge")
         if is_whole and not issubclass(array.dtype.type, _WHOLE):

@@ -326,12 +326,13 @@ class RepMTLForMultiTask(SaliencyPreTrainedModel):
         if isinstance(pixel_values, Mapping):
             if sorted(pixel_values) != sorted(names):
                 raise ValueError(
-                    f"pixel_values must have pictures of each task ({', '.join(names)}), got those "
-                    f"of {', '.join(pixel_values)}."
+                    f"pixel_values must have pictures for each task ({', '.join(names)}), "
+                    f"got pictures for {', '.join(pixel_values)}."
                 )
             if len(shapes := {tuple(one.shape) for one in pixel_values.values()}) != 1:
                 raise ValueError(
-                    f"All tasks need as many pictures of one size, got {sorted(shapes)}."
+                    "All tasks need the same number of pictures of the same size, got "
+                    f"{sorted(shapes)}."
                 )
         pixels = pixel_values if isinstance(pixel_values, Tensor) else pixel_values[names[0]]
         if pixels.ndim != 4:
@@ -348,8 +349,8 @@ class RepMTLForMultiTask(SaliencyPreTrainedModel):
         for one in pixel_values.values() if isinstance(pixel_values, Mapping) else [pixels]:
             if not bool(one.isfinite().all()):
                 raise ValueError(
-                    "pixel_values hold NaN or infinite values; look at what was done to the "
-                    "pictures."
+                    "pixel_values contain NaN or infinite values; check how the pictures "
+                    "were prepared."
                 )
         if labels is None:
             return
@@ -365,10 +366,10 @@ class RepMTLForMultiTask(SaliencyPreTrainedModel):
                 )
         if unknown := sorted(labels.keys() - set(names)):
             raise ValueError(
-                f"There is no task '{unknown[0]}'; labels may be of {', '.join(names)}."
+                f"There is no task '{unknown[0]}'; labels can be given for {', '.join(names)}."
             )
         if not labels:
-            raise ValueError(f"labels are of no task; give those of {', '.join(names)}, or None.")
+            raise ValueError(f"labels is empty; give labels for {', '.join(names)}, or None.")
 
 
 def _regularizer_of(config: RepMTLConfig) -> RepMTLRegularizer:

@@ -147,8 +147,8 @@ def read_multi_task(
     if source == ROOMS:
         if tasks:
             raise ValueError(
-                "Rooms come with segmentation, depth and normals; leave out tasks, or choose some "
-                "of them with only."
+                "Rooms come with segmentation, depth and normals; leave tasks out, or "
+                "select some of them with only."
             )
         data = _rooms(counts, seed, image_size or _ROOM_SIZE, parts)
     else:
@@ -174,8 +174,8 @@ def parse_task(word: str) -> dict[str, Any]:
     values = word.split(":")
     if not 2 <= len(values) <= 4 or not all(one.strip().isdigit() for one in values[2:]):
         raise ValueError(
-            f"A task is said as name:type, name:type:classes or name:type:classes:ignored, got "
-            f"{word!r}."
+            "A task must be written as name:type, name:type:classes or "
+            f"name:type:classes:ignored, got {word!r}."
         )
     fields = dict(zip(names, [*values[:2], *map(int, values[2:])], strict=False))
     if fields["type"] == "dense_regression":
@@ -250,7 +250,7 @@ def _archive(
 ) -> MultiTaskData:
     if not words:
         raise ValueError(
-            f"{name} does not say what its tasks are; give tasks, such as "
+            f"{name} does not describe its tasks; give tasks, such as "
             "tasks=[seg:segmentation:11,depth:depth]."
         )
     tasks = [parse_task(word) for word in words]
@@ -285,7 +285,7 @@ def _domains(
 ) -> MultiTaskData:
     for key in ("images", "labels", "split"):
         if key not in content:
-            raise ValueError(f"{name} has 'domains' and no '{key}'.")
+            raise ValueError(f"{name} has 'domains' but no '{key}'.")
     classes = int(content["labels"].max()) + 1
     domains = content["domains"]
     names = [str(one) for one in content.get("domain_names", np.unique(domains))]
@@ -312,10 +312,10 @@ def _domains(
 def _with_boundaries(data: MultiTaskData) -> MultiTaskData:
     base = next((Task.of(one) for one in data.tasks if one["type"] == "segmentation"), None)
     if base is None:
-        raise ValueError("derive_boundaries needs a segmentation, and there is no such task.")
+        raise ValueError("derive_boundaries needs a segmentation task, but there is none.")
     for name in ("edge", "distance"):
         if any(one["name"] == name for one in data.tasks):
-            raise ValueError(f"derive_boundaries makes a task '{name}', and there is one already.")
+            raise ValueError(f"derive_boundaries adds a task '{name}', but it already exists.")
     for part in data.parts.values():
         both = [boundary_labels(one, base.ignore_index) for one in part.labels[base.name].numpy()]
         part.labels["edge"] = torch.from_numpy(np.stack([one for one, _ in both])).long()

@@ -39,8 +39,9 @@ _SIDE = 192
 _MOST_ANSWERS = 8
 _FILES = {"figure": ("Figure (.png)", ".png"), "arrays": ("All maps (.npz)", ".npz")}
 _READING = (
-    "Each task reads the same map of the encoder. Bright places are where the loss of a task would "
-    "change most with that map; no truth is used for it, only the network's own answers."
+    "All tasks read the same feature map of the encoder. Bright areas are where a change of "
+    "the map would change the loss of the task most, measured with the network's own "
+    "answers instead of the true labels."
 )
 # Rows of NYUv2 that the paper prints: single-task networks, and Rep-MTL.
 _EXAMPLE = {
@@ -86,15 +87,16 @@ class TasksTab(Tab):
 class SharingTab(Tab):
     """Which task rules where, how evenly tasks share, and whether they pull the same way."""
 
-    title = "Who reads what"
+    title = "What each task reads"
 
     def panes(self) -> dict[str, Component]:
         """Build the maps and the table."""
         panes: dict[str, Component] = {"ruling": gr.HTML(), "affinity": gr.HTML()}
         gr.HTML(
             sentence(
-                "Cosines lie between -1 and 1: below 0 two tasks pull the shared map of this room "
-                "in opposite directions, which is what hurts in training them together."
+                "Cosines lie between -1 and 1. Below 0, two tasks pull the shared map of "
+                "this room in opposite directions, which makes training them together "
+                "harder."
             )
         )
         return panes
@@ -105,15 +107,15 @@ class SharingTab(Tab):
         even = Image.fromarray((255 * result.entropy.clip(0, 1)).astype("uint8"))
         ruled = result.ruled
         cells = [
-            PictureCell(_grown(result.dominance_picture()), "The task that rules each place"),
+            PictureCell(_grown(result.dominance_picture()), "The dominant task at each position"),
             PictureCell(
                 enlarge(even.convert("RGB"), _SIDE),
-                "How evenly the tasks share each place",
-                note=f"mean {result.entropy.mean():.0%} of all alike",
+                "How evenly the tasks share each position",
+                note=f"mean {result.entropy.mean():.0%}; 1 means equal shares",
             ),
         ]
         table = picture_table(
-            "The shared map of the encoder",
+            "Shared feature map of the encoder",
             ["Ruling task", "Shared evenly"],
             [(", ".join(f"{name} {share:.0%}" for name, share in ruled.items()), cells)],
         )
@@ -138,14 +140,15 @@ class ImprovementTab(Tab):
             "single": gr.Textbox(
                 _EXAMPLE["single"],
                 label="Single-task networks",
-                info=f"A task a line: name: metric value, ... Metrics: {names}. Press Shift+Enter.",
+                info=f"One task per line: name: metric value, ... Metrics: {names}. Press "
+                "Shift+Enter.",
                 lines=3,
                 max_length=2000,
             ),
             "several": gr.Textbox(
                 _EXAMPLE["several"],
-                label="The network of several tasks",
-                info="The same tasks and metrics. The rows shown are those of the paper on NYUv2.",
+                label="The multi-task network",
+                info="The same tasks and metrics. The example shows the paper's results on NYUv2.",
                 lines=3,
                 max_length=2000,
             ),
@@ -161,7 +164,9 @@ class ImprovementTab(Tab):
             read_metrics(str(query["several"])), read_metrics(str(query["single"]))
         )
         items = [
-            Fact(f"{by_task:+.2f} %", "Δp over tasks", "mean over tasks of their metrics' means"),
+            Fact(
+                f"{by_task:+.2f} %", "Δp over tasks", "average over tasks of the mean over metrics"
+            ),
             Fact(f"{by_metric:+.2f} %", "Δp over metrics", "plain mean over all metrics"),
         ]
         return {"improvement": {"value": facts(items)}}
@@ -201,7 +206,7 @@ class Page(Frame):
     def asked(self) -> dict[str, Component]:
         """Build the number of the room."""
         return {
-            "room": slider(0, NUM_SAMPLES - 1, 0, step=1, label="Room, by its number"),
+            "room": slider(0, NUM_SAMPLES - 1, 0, step=1, label="Room number"),
             "another": gr.Button("Another room", variant="primary"),
         }
 
@@ -262,8 +267,8 @@ def read_metrics(text: str) -> dict[str, dict[str, float]]:
             numbers = {}
         if not colon or not numbers:
             raise ValueError(
-                f"'{line[:60]}' is no task; write its name, a colon, and metrics such as miou "
-                "53.5, with commas between them."
+                f"'{line[:60]}' is not a task; write its name, a colon, and metrics such as "
+                "miou 53.5, separated by commas."
             )
         found[task.strip()] = numbers
     return found
@@ -305,13 +310,13 @@ def _pictures(result: MultiTaskResult) -> str:
         ))  # fmt: skip
     ruled = result.ruled
     rows.append((
-        "What each reads",
+        "What each task reads",
         [
             PictureCell(None, ""),
             *(
                 PictureCell(
                     _grown(result.saliency_picture(name)), f"saliency of {name}",
-                    note=f"rules {ruled[name]:.0%} of the map",
+                    note=f"dominates {ruled[name]:.0%} of the map",
                 )
                 for name in names
             ),
@@ -336,7 +341,7 @@ def _numbers(result: MultiTaskResult) -> list[Fact]:
         rest = ", ".join(f"{k.replace('_', ' ')} {v:.3g}" for k, v in others)
         found.append(Fact(f"{first[1]:.3g}", f"{name} {first[0].replace('_', ' ')}", rest))
     even = result.entropy.mean()
-    found.append(Fact(f"{even:.0%}", "Shared evenly", "0 % where one task rules each place"))
+    found.append(Fact(f"{even:.0%}", "Shared evenly", "0 % if one task dominates every position"))
     return found
 
 

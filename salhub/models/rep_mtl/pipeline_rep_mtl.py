@@ -135,8 +135,9 @@ result.save("tasks.png")  # or .npz: all maps
         if max(stretch, 1 / stretch) <= _UNSEEN_STRETCH:
             return []
         return [
-            f"The picture of {picture.width} x {picture.height} pixels was squeezed to {width} x "
-            f"{height}, which changes its proportions; cut it to that shape to keep them."
+            f"The picture of {picture.width} x {picture.height} pixels was resized to "
+            f"{width} x {height}, which changes its proportions; crop it to that shape to "
+            "keep them."
         ]
 
 

@@ -117,8 +117,8 @@ class RepMTLArguments(TrainingArguments):
             return
         if self.lambda_tsr or self.lambda_csa or self.weighting != "ew":
             raise ValueError(
-                "gradient_surgery combines the gradients of the plain losses; give lambda_tsr=0, "
-                "lambda_csa=0 and weighting=ew with it."
+                "gradient_surgery combines the gradients of the plain losses; set "
+                "lambda_tsr=0, lambda_csa=0 and weighting=ew."
             )
         if self.mixed_precision == "fp16":
             raise ValueError(

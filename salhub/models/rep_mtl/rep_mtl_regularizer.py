@@ -108,8 +108,8 @@ class RepMTLRegularizer(nn.Module):
         check_choices(csa_reduction, csa_denominator, multi_input, "csa_")
         if multi_input == "per_task" and lambda_tsr:
             raise ValueError(
-                "multi_input='per_task' shares no positions between tasks; give lambda_tsr=0, or "
-                "multi_input='index'."
+                "multi_input='per_task' shares no positions between tasks; set "
+                "lambda_tsr=0, or multi_input='index'."
             )
         self.lambda_tsr, self.lambda_csa = lambda_tsr, lambda_csa
         self.temperature, self.log_transform = csa_temperature, log_transform
@@ -175,7 +175,7 @@ class RepMTLRegularizer(nn.Module):
             multi_input=self.multi_input,
         )
         if found.csa is None and self.lambda_csa:
-            self._say("A batch of one has nothing to compare with, so that its alignment is none")
+            self._say("A batch of one picture has nothing to compare with")
         if self.lambda_tsr and found.tsr is not None:
             total = total + self.lambda_tsr * found.tsr
         if self.lambda_csa and found.csa is not None:
@@ -185,7 +185,9 @@ class RepMTLRegularizer(nn.Module):
     def _say(self, what: str) -> None:
         if what not in self._said:
             self._said.add(what)
-            logger.warning("%s; it is trained without what needs more, and said once.", what)
+            logger.warning(
+                "%s; the terms that need more are left out. This warning appears once.", what
+            )
 
 
 def _check_kind(name: str, value: Any, kinds: tuple[type, ...], words: str) -> None:

@@ -160,8 +160,8 @@ def named_losses(losses: Losses) -> dict[str, Tensor]:
     ):
         name = next(key for key, one in named.items() if not bool(one.isfinite()))
         raise ValueError(
-            f"The loss of task '{name}' is {float(named[name])}; look for labels out of range, or "
-            "use a smaller learning rate."
+            f"The loss of task '{name}' is {float(named[name])}; check for labels out of "
+            "range, or use a smaller learning rate."
         )
     return named
 
@@ -184,8 +184,8 @@ def log_losses(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, loss in losses.items():
         if bool(loss < -_ROUNDING):
             raise ValueError(
-                f"The loss of task '{name}' is {float(loss):.4g}, which has no logarithm; give "
-                "losses of 0 or more, or log_transform=False."
+                f"The loss of task '{name}' is {float(loss):.4g}, which has no logarithm; "
+                "use losses of 0 or more, or log_transform=False."
             )
     return {name: log_of(loss) for name, loss in losses.items()}
 
@@ -233,14 +233,15 @@ def task_saliency(
             )
         if gradient is None:
             raise ValueError(
-                f"The loss of task '{name}' does not depend on the shared features; pass the very "
-                "tensor that its head was given, neither detached nor made under no_grad."
+                f"The loss of task '{name}' does not depend on the shared features; pass the "
+                "same tensor that its head receives, not detached and not created under "
+                "no_grad."
             )
         if create_graph and not gradient.requires_grad:
             # What torch gives where it cannot differentiate again has no graph either.
             raise ValueError(
-                f"The saliency of task '{name}' depends on no weight, so that nothing can be "
-                "trained by it; give its head weights that learn, and operations without "
+                f"The saliency of task '{name}' does not depend on any weight, so it cannot "
+                "train anything; give its head trainable weights, and avoid operations with "
                 "once_differentiable."
             )
         gradients.append(gradient)
@@ -391,8 +392,8 @@ def _refuse_single_derivatives(saliency: Tensor, shared: Sequence[Tensor]) -> No
         seen.add(node)
         if node.name().split("::")[-1] in ("NotImplemented", "Error", "DelayedError"):
             raise ValueError(
-                "A head has an operation without a second derivative, which Rep-MTL needs; of "
-                "attention use attn_implementation='eager', and in a torch.autograd.Function leave "
-                "out once_differentiable."
+                "A head contains an operation without a second derivative, which Rep-MTL "
+                "needs; for attention set attn_implementation='eager', and in a "
+                "torch.autograd.Function leave out once_differentiable."
             )
         waiting += [parent for parent, _ in node.next_functions]

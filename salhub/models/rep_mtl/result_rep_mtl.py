@@ -23,8 +23,9 @@ from salhub.viz import ColorBar, compare, enlarge, message_panel, overlay
 
 _SIDE = 192
 _HOW_TO_READ = (
-    "Saliency is how strongly a task's loss would change with the shared map at a place: where it "
-    "is bright, this task reads the map. It is that of the network's own answers, not of the truth."
+    "Saliency shows where a change of the shared map would change a task's loss most: the "
+    "task reads the map in bright areas. It is computed from the network's own answers, not "
+    "from the true labels."
 )
 
 
@@ -163,7 +164,7 @@ class MultiTaskResult(PipelineResult):
 
     def _saliency_row(self) -> tuple[str, list[Image.Image]]:
         maps = [self.saliency_picture(task.name) for task in self.tasks]
-        return ("Which task rules, and what each reads", [self.dominance_picture(), *maps])
+        return ("Dominant task, and what each task reads", [self.dominance_picture(), *maps])
 
     def _figure(
         self,
@@ -188,7 +189,7 @@ class MultiTaskResult(PipelineResult):
             f"{_title(task).lower()} {_COLOR_NAMES[n % len(_COLOR_NAMES)]}"
             for n, task in enumerate(self.tasks)
         )
-        return f"Of places that a task rules: {names}. Depths are darker the farther they are."
+        return f"Colours of the dominant task: {names}. Depth is darker farther away."
 
     @classmethod
     def compare(cls, results: Mapping[str, Self]) -> Image.Image:
@@ -206,7 +207,9 @@ class MultiTaskResult(PipelineResult):
         rows = []
         for name, one in results.items():
             if [task.name for task in one.tasks] != names:
-                raise ValueError("The results are of other tasks; compare models of the same ones.")
+                raise ValueError(
+                    "The results have different tasks; compare models with the same tasks."
+                )
             answers, saliency = one._answer_rows()[0][1], one._saliency_row()[1]
             rows += [(name, answers), (f"{name}: saliency", saliency)]
         rows = [(name, [enlarge(one, _SIDE) for one in drawn]) for name, drawn in rows]
@@ -223,7 +226,7 @@ class MultiTaskResult(PipelineResult):
         )
         ruled = self.ruled
         most = max(ruled, key=lambda name: ruled[name])
-        return f"{said}. {_title(self._task(most))} rules {ruled[most]:.0%} of the shared map."
+        return f"{said}. {_title(self._task(most))} dominates {ruled[most]:.0%} of the shared map."
 
     def metric_words(self) -> dict[str, str]:
         """Task -> its metrics for this picture in one line, where the truth is known."""

@@ -80,8 +80,8 @@ def render_room(seed: int, index: int = 0, *, size: int = 64) -> Room:
     """
     if size < 8 or min(seed, index) < 0:
         raise ValueError(
-            f"A room has a size of 8 or more and a seed and an index of 0 or more, got {size}, "
-            f"{seed} and {index}."
+            "A room needs a size of 8 or more, and a seed and an index of 0 or more, got "
+            f"{size}, {seed} and {index}."
         )
     random = np.random.default_rng([seed, index])
     width, height, depth = random.uniform([4, 2.4, 5], [7, 3.4, 8])

@@ -42,14 +42,14 @@ class SharedEncoder(nn.Module):
             network = AutoModelForImageClassification.from_config(config)
         if not hasattr(network, "feature_map"):
             raise ValueError(
-                f"A network of the kind '{config.model_type}' has no feature maps to share; give a "
-                "backbone_config that AutoBackbone of transformers takes, or one of "
+                f"A network of type '{config.model_type}' has no feature maps to share; give "
+                "a backbone_config that AutoBackbone of transformers accepts, or one of "
                 "'salhub_efficientnet_lite' and 'salhub_cifar_resnet'."
             )
         if out_feature is not None:
             raise ValueError(
-                f"A network of the kind '{config.model_type}' has no stages to choose from; leave "
-                "out out_feature."
+                f"A network of type '{config.model_type}' has no stages to choose from; "
+                "leave out out_feature."
             )
         self.network = network
         self.num_channels = network.classifier.in_features

@@ -96,8 +96,8 @@ def check_learnable(task: Task, labels: Tensor, where: str) -> None:
     _check_range(task, labels, where)
     if not bool(_counting(task, labels).any()):
         raise ValueError(
-            f"{where} has no label of task '{task.name}' ({task.type}) that counts, so nothing can "
-            "be learned of it; leave the task out, or look at its labels."
+            f"{where} has no valid label for task '{task.name}' ({task.type}), so the task "
+            "cannot be learned; leave the task out, or check its labels."
         )
 
 
@@ -108,8 +108,8 @@ def _check_labels(task: Task, predictions: Tensor, labels: Tensor) -> None:
     is_single = task.type == "regression" and task.num_labels == 1
     if labels.shape != expected and not (is_single and labels.shape == _without_one(expected)):
         raise ValueError(
-            f"Labels of task '{task.name}' ({task.type}) must have shape {tuple(expected)}, got "
-            f"{tuple(labels.shape)}; bring pictures and labels to one size with "
+            f"Labels of task '{task.name}' ({task.type}) must have shape {tuple(expected)}, "
+            f"got {tuple(labels.shape)}; resize pictures and labels to the same size with "
             "RepMTLImageProcessor."
         )
     if task.type in _WITH_CLASSES and labels.dtype != torch.int64:

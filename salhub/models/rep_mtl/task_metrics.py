@@ -124,25 +124,26 @@ def relative_improvement(
     by_task = []
     if numbers.keys() != baseline.keys() or not numbers:
         raise ValueError(
-            f"The tasks must be those of the baseline ({', '.join(baseline)}), got "
+            f"The tasks must be the same as in the baseline ({', '.join(baseline)}), got "
             f"{', '.join(numbers) or 'none'}."
         )
     for task, own in numbers.items():
         if own.keys() != baseline[task].keys() or not own:
             raise ValueError(
-                f"The metrics of task '{task}' must be those of the baseline "
+                f"The metrics of task '{task}' must be the same as in the baseline "
                 f"({', '.join(baseline[task])}), got {', '.join(own) or 'none'}."
             )
         shares = []
         for metric, value in own.items():
             if metric not in higher_is_better:
                 raise ValueError(
-                    f"Nobody said whether more of '{metric}' is better; add it to higher_is_better."
+                    f"It is unknown whether a higher '{metric}' is better; add it to "
+                    "higher_is_better."
                 )
             if baseline[task][metric] == 0:
                 raise ValueError(
-                    f"The baseline has a {metric} of 0 for task '{task}', of which nothing is a "
-                    "share; leave the metric out."
+                    f"The baseline has a {metric} of 0 for task '{task}', so a relative "
+                    "change is undefined; leave the metric out."
                 )
             change = (value - baseline[task][metric]) / abs(baseline[task][metric])
             shares.append(100 * change * (1 if higher_is_better[metric] else -1))

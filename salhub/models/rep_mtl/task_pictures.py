@@ -85,7 +85,7 @@ def answer_words(task: Task, values: np.ndarray) -> str:
         return f"edges on {float((values > 0.5).mean()):.0%}"
     if task.type == "normals":
         turned = np.rad2deg(np.arccos(values[2].clip(-1, 1)))
-        return f"surfaces turned away by {float(np.median(turned)):.0f} degrees in the middle"
+        return f"surfaces tilted by {float(np.median(turned)):.0f} degrees (median)"
     finite = values[np.isfinite(values)]
     if task.type == "regression" and not task.dense:
         return ", ".join(f"{one:.3g}" for one in values.ravel()[:4])

@@ -23,7 +23,7 @@ def class_notes() -> tuple[str, ...]:
     if rho < _ALIKE:
         return ()
     return (
-        "Maps of this method hardly depend on the class (measured on EfficientNet-Lite0, rank "
-        f"correlation of two classes: {rho:.2f}). What speaks for one is shown by "
+        "Maps of this method hardly depend on the class (rank correlation of two classes, "
+        f"measured on EfficientNet-Lite0: {rho:.2f}). To see what speaks for one class, use "
         "contrast='others'.",
     )

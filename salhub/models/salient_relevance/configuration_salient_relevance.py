@@ -171,8 +171,8 @@ class SalientRelevanceConfig(ExplainedClassifierConfig):
             return
         if low is None or high is None or len(low) != len(high) or not low:
             raise ValueError(
-                "input_low and input_high must both be given, one number a channel each, got "
-                f"{low} and {high}."
+                "input_low and input_high must both be given, one number per channel each, "
+                f"got {low} and {high}."
             )
         if not all(a < b for a, b in zip(low, high, strict=True)):
             raise ValueError(f"input_low must be below input_high, got {low} and {high}.")

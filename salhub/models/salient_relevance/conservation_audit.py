@@ -149,8 +149,9 @@ class ConservationAudit:
             for row in self.rows
         ]
         note = (
-            f"Class {self.class_label}: of {self.start:.4g} at the logits {self.reached:.4g} "
-            "reached the pixels. Out minus in is what bias and stabiliser took; the last column is "
-            "what remains unexplained, relative to the largest of them."
+            f"Class {self.class_label}: of {self.start:.4g} at the logits, "
+            f"{self.reached:.4g} reached the pixels. Out minus in is what the biases and the "
+            "stabilizer absorbed; the last column is the unexplained rest, relative to the "
+            "largest of them."
         )
         return Table("Where relevance goes", note, [*columns, "unexplained"], rows)

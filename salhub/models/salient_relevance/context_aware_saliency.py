@@ -195,12 +195,12 @@ def _as_batch(image: Tensor) -> Tensor:
         raise ValueError(f"image must have 1 or 3 channels, got shape {shape}; {hint}.")
     picture = picture.float() / 255 if picture.dtype == torch.uint8 else picture.float()
     if not bool(picture.isfinite().all()):
-        raise ValueError("image contains NaN or infinite values; replace them before.")
+        raise ValueError("image contains NaN or infinite values; replace them first.")
     low, high = float(picture.min()), float(picture.max())
     if channels == 3 and (low < -1e-4 or high > 1 + 1e-4):
         raise ValueError(
             f"a picture must be uint8 or in [0, 1], got values from {low:.4g} to {high:.4g}; "
-            "undo the normalisation, or divide by 255."
+            "undo the normalization, or divide by 255."
         )
     return min_max(picture) if channels == 1 else picture.clamp(0, 1)
 

@@ -237,9 +237,10 @@ class SalientRelevanceForImageSaliency(ExplainedClassifierModel):
         low, high = self.config.input_low, self.config.input_high
         if low is None and self.config.rules.first.name == "z_box":
             raise ValueError(
-                f"preset '{self.config.preset}' uses rule 'z_box', which needs the lowest and "
-                "highest possible pixel: call model.adopt_image_processor(processor), set "
-                "input_low and input_high, or choose preset='epsilon_plus'."
+                f"preset '{self.config.preset}' uses rule 'z_box', which needs the lowest "
+                "and highest possible pixel value: call "
+                "model.adopt_image_processor(processor), set input_low and input_high, or "
+                "choose preset='epsilon_plus'."
             )
         if low is not None:
             check_within(pixel_values, low, high)
@@ -303,13 +304,14 @@ class SalientRelevanceForImageSaliency(ExplainedClassifierModel):
     def _warn(self, found: Relevance, degenerate: Tensor) -> None:
         if self._start == "logit" and bool((found.start <= 0).any()):
             logger.warning(
-                "The score of an explained class is %.3g; relevance starts with its sign, so the "
-                "map shows what speaks against it. start='one' does not depend on the score.",
+                "The score of an explained class is %.3g; relevance starts with the sign of "
+                "the score, so the map shows evidence against the class. start='one' does "
+                "not depend on the score.",
                 float(found.start.min()),
             )
         if bool(degenerate.any()):
             logger.warning(
-                "%d of %d relevance maps have no structure; their saliency is all zero.",
+                "%d of %d relevance maps have no structure; their saliency is zero everywhere.",
                 int(degenerate.sum()),
                 degenerate.numel(),
             )

@@ -70,14 +70,14 @@ class Page(ImageSaliencyPage):
         """Build the picker of the relevance rules."""
         choices = [(PRESET_LABELS.get(name, name), name) for name in PRESETS]
         preset = self.pipeline.model.config.preset
-        return {"preset": Dropdown(choices, value=preset, label="Rules of the relevance")}
+        return {"preset": Dropdown(choices, value=preset, label="Relevance rules")}
 
     def setting_controls(self) -> dict[str, Component]:
         """Build the contrast and the settings of every page."""
         contrast = gr.Checkbox(
             self.pipeline.model.config.contrast == "others",
-            label="Against the other classes",
-            info="Subtracts the relevance of the mean of all others",
+            label="Contrast with the other classes",
+            info="Subtracts the relevance of the mean of all other classes",
         )
         return {"contrast": contrast, **super().setting_controls()}
 
@@ -135,8 +135,8 @@ def _stages(query: Query, result: ImageSaliencyResult, outputs: SalientRelevance
     )
     return {
         "photo": {"value": photo, "alt_text": "The part of the photo that the network saw"},
-        "relevance": {"value": by_pixel, "alt_text": f"Relevance of {result.label}, by pixel"},
-        "context": {"value": standing_out, "alt_text": "What stands out of the relevance"},
+        "relevance": {"value": by_pixel, "alt_text": f"Relevance of each pixel for {result.label}"},
+        "context": {"value": standing_out, "alt_text": "Areas where the relevance stands out"},
     }
 
 
@@ -146,7 +146,7 @@ def _areas(outputs: SalientRelevanceOutput) -> Fact:
     relevance = outputs.relevance[0].sum(dim=0).cpu().numpy()
     areas = count_areas(attended)
     speckles = count_areas(largest(relevance, int(attended.sum())))
-    meaning = f"the same share of the relevance alone falls into {speckles} pieces"
+    meaning = f"the same share of the raw relevance falls into {speckles} pieces"
     return Fact(str(areas), "Attention areas", meaning)
 
 
@@ -175,5 +175,5 @@ def largest(values: np.ndarray, count: int) -> np.ndarray:
 def _conservation(outputs: SalientRelevanceOutput) -> Fact:
     start, end = float(outputs.start_relevance[0]), float(outputs.relevance_sum[0])
     error = abs(end - start) / max(abs(start), torch.finfo(torch.float32).tiny)
-    meaning = "of the score did not reach the pixels; most of it stays in the biases"
+    meaning = "of the score did not reach the pixels; most of it was absorbed by the biases"
     return Fact(f"{error:.2%}", "Conservation error", meaning)

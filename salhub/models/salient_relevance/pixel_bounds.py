@@ -53,8 +53,8 @@ def check_within(pixel_values: Tensor, low: list[float], high: list[float]) -> N
     """
     if len(low) != pixel_values.shape[1]:
         raise ValueError(
-            f"input_low has {len(low)} numbers, but the pictures have {pixel_values.shape[1]} "
-            "channels; give one a channel."
+            f"input_low has {len(low)} numbers, but the pictures have "
+            f"{pixel_values.shape[1]} channels; give one number per channel."
         )
     values = pixel_values.detach().float()
     lowest, highest = values.amin(dim=(0, 2, 3)), values.amax(dim=(0, 2, 3))
@@ -66,6 +66,7 @@ def check_within(pixel_values: Tensor, low: list[float], high: list[float]) -> N
         channel = int(outside.int().argmax())
         raise ValueError(
             f"channel {channel} of pixel_values reaches from {float(lowest[channel]):.4g} to "
-            f"{float(highest[channel]):.4g}, outside of {low[channel]:.4g} to {high[channel]:.4g}; "
-            "prepare pictures with the classifier's image processor (0 to 255 is not normalised)."
+            f"{float(highest[channel]):.4g}, outside of {low[channel]:.4g} to "
+            f"{high[channel]:.4g}; prepare pictures with the classifier's image processor (0 "
+            "to 255 is not normalized)."
         )

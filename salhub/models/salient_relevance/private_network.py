@@ -68,9 +68,9 @@ class PrivateNetwork:
         self.max_logit_difference = difference
         if not difference <= MAX_LOGIT_DIFFERENCE:
             raise ValueError(
-                f"folding batch normalisation changed the logits by {difference:.2g} of the "
-                "largest: the output of a convolution is used elsewhere too. This network cannot "
-                "be explained by relevance; use NormGrad."
+                f"folding batch normalization changed the logits by {difference:.2g} of the "
+                "largest, because the output of a convolution is used elsewhere too. "
+                "Relevance cannot explain this network; use NormGrad."
             )
         for parameter in self.network.parameters():
             if parameter.dim() == 4:  # convolutions run a third faster on a CPU in this layout
@@ -121,8 +121,8 @@ class PrivateNetwork:
         hooked = hooked_modules(original)
         if hooked:
             raise ValueError(
-                f"the forward hook on {hooked[0]} changes the logits, and relevance cannot be "
-                "handed down through a hook; remove it, or write what it does into the module's "
+                f"the forward hook on {hooked[0]} changes the logits, and relevance cannot "
+                "pass through a hook; remove the hook, move its code into the module's "
                 "forward, or use NormGrad."
             )
         raise ValueError(

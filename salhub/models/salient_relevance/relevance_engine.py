@@ -220,7 +220,9 @@ def _forward(
         logits = private.logits(pixels)
         logits = _class_scores(logits)
     if not logits.requires_grad:
-        raise ValueError("the logits do not depend on the pixels by operations with a gradient.")
+        raise ValueError(
+            "the logits do not depend on the pixels through differentiable operations."
+        )
     mode.check_seen([logits])
     return logits, pixels
 
@@ -231,8 +233,8 @@ def _class_scores(logits: Tensor) -> Tensor:
         return logits
     if logits.dim() != 4:
         raise ValueError(
-            "the classifier must put out logits of shape (batch, classes) or (batch, classes, "
-            f"height, width), got {tuple(logits.shape)}."
+            "the classifier must return logits of shape (batch, classes) or (batch, "
+            f"classes, height, width), got {tuple(logits.shape)}."
         )
     weights = logits.detach().flatten(2).softmax(dim=2)
     return (logits.flatten(2) * weights).sum(dim=2)
@@ -251,9 +253,9 @@ def _check_once(
     difference = relative_difference(logits.detach(), _class_scores(private.expected))
     if difference > MAX_LOGIT_DIFFERENCE:
         raise ValueError(
-            f"the relevance pass gives logits that differ by {difference:.2g} of the largest from "
-            "the network's, so the network does something that cannot be followed, such as "
-            "changing a tensor in place through a view; use NormGrad."
+            f"the relevance pass gives logits that differ by {difference:.2g} of the largest "
+            "from the network's, so the network contains an operation that cannot be "
+            "traced, such as changing a tensor in place through a view; use NormGrad."
         )
     private.is_checked = True
 
@@ -288,16 +290,17 @@ def _check_size(relevance: Tensor, seeds: Tensor) -> None:
     largest = float(growth.max())
     if largest > _LARGEST_GROWTH:
         raise ValueError(
-            f"relevance has grown to {largest:.1g} times what it started with, so that its digits "
-            "are rounding errors: bias_relevance='uniform' spreads again and again what small "
-            "denominators take; use bias_relevance='absorb', a larger epsilon, or rules with "
-            "bounded shares such as linear_rule='z_plus'."
+            f"relevance has grown to {largest:.1g} times its initial value, so only rounding "
+            "errors are left: bias_relevance='uniform' keeps redistributing the share of "
+            "small denominators; use bias_relevance='absorb', a larger epsilon, or rules "
+            "with bounded shares such as linear_rule='z_plus'."
         )
 
 
 def _not_finite(ledgers: list[Ledger]) -> ValueError:
     name = next(filter(None, (ledger.first_not_finite() for ledger in ledgers)), "the pixels")
     return ValueError(
-        f"relevance is not finite from layer '{name}' down: its denominators nearly cancel. Use a "
-        "larger epsilon, or a preset with bounded rules such as 'deep_taylor'."
+        f"relevance is not finite from layer '{name}' downwards, because the denominators "
+        "there are nearly zero. Use a larger epsilon, or a preset with bounded rules such "
+        "as 'deep_taylor'."
     )

@@ -150,15 +150,17 @@ class RelevanceMode(TorchFunctionMode):
                 maker = type(tensor.grad_fn).__name__
                 if maker.startswith("CheckpointFunction"):
                     raise self._unsupported(
-                        "torch.utils.checkpoint with use_reentrant=True, which hides what runs in "
-                        "it (pass use_reentrant=False, or turn checkpointing off)"
+                        "torch.utils.checkpoint with use_reentrant=True, which hides the "
+                        "operations inside it (pass use_reentrant=False, or turn "
+                        "checkpointing off)"
                     )
                 raise self._unsupported(f"a custom or compiled function ({maker})")
             if self.origins[id(tensor)].spoilt_by is not None:
                 raise UnsupportedLayerError(
-                    f"{self.path.describe()} reads a tensor that was changed through a view by "
-                    f"{self.origins[id(tensor)].spoilt_by}, which relevance cannot follow; write "
-                    "that operation without changing its input, or use NormGrad."
+                    f"{self.path.describe()} reads a tensor that was changed through a view "
+                    f"by {self.origins[id(tensor)].spoilt_by}, which relevance cannot trace; "
+                    "rewrite that operation so that it does not change its input, or use "
+                    "NormGrad."
                 )
 
     def _interpret(
@@ -254,9 +256,9 @@ class RelevanceMode(TorchFunctionMode):
     def _unsupported(self, what: str) -> UnsupportedLayerError:
         return UnsupportedLayerError(
             f"{self.path.describe()} uses {what}, which has no relevance rule. The presets "
-            f"({', '.join(PRESETS)}) cover convolutions, linear layers, normalisation, attention, "
-            "pooling, residual sums, gates and elementwise activations; explain other networks, "
-            "such as recurrent ones, with NormGrad instead."
+            f"({', '.join(PRESETS)}) cover convolutions, linear layers, normalization, "
+            "attention, pooling, residual sums, gates and elementwise activations; for "
+            "other networks, such as recurrent ones, use NormGrad."
         )
 
     # --- one handler for each kind of operation ------------------------------------------------
@@ -304,9 +306,10 @@ class RelevanceMode(TorchFunctionMode):
         rule = self.rules.rule_for(layer.layer_type, origin.bounds is not None)
         if rule.name == "z_box" and not self.has_bounds:
             raise ValueError(
-                "rule 'z_box' needs the lowest and highest possible pixel: set input_low and "
-                "input_high (one number a channel, from the image processor's mean and std), or "
-                "choose a preset without it, such as 'epsilon_plus'."
+                "rule 'z_box' needs the lowest and highest possible pixel value: set "
+                "input_low and input_high (one number per channel, from the image "
+                "processor's mean and std), or choose a preset without it, such as "
+                "'epsilon_plus'."
             )
         return layer_relevance(inputs, layer, rule, self.state, origin.bounds, origin.support)
 

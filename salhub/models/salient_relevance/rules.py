@@ -199,8 +199,8 @@ def rule_set(
     beta = own_beta if beta is None else beta
     if not (abs(alpha - beta - 1) <= 1e-6 and beta >= 0):
         raise ValueError(
-            f"alpha - beta must be 1 with beta >= 0, or relevance is created from nothing; got "
-            f"alpha={alpha} and beta={beta}."
+            "alpha - beta must be 1 with beta >= 0, otherwise relevance is not conserved; "
+            f"got alpha={alpha} and beta={beta}."
         )
     given = {"first_rule": first_rule, "convolution_rule": convolution_rule}
     given["linear_rule"] = linear_rule

@@ -37,6 +37,6 @@ class SalUnDiffusionConfig(UnlearnedConfig):
         """There is one name a class."""
         if len(self.id2label) != self.backbone_config.num_classes:
             raise ValueError(
-                f"id2label must name {self.backbone_config.num_classes} classes, as many as the "
-                f"network inside has, got {len(self.id2label)}."
+                f"id2label must name {self.backbone_config.num_classes} classes, as many as "
+                f"the network has, got {len(self.id2label)}."
             )

@@ -34,8 +34,8 @@ def load_split(name: str, archive: PictureData) -> LabelledSplit:
     split = find_split(name)
     if split is None:
         logger.warning(
-            "%s has no %s, so it is taken to know all training pictures of %s; whether it ever "
-            "learned what it is to forget cannot be checked.",
+            "%s has no %s, so salhub assumes that it was trained on all training pictures "
+            "of %s and cannot check whether it learned the data to forget.",
             name,
             FILE_NAME,
             archive.name,
@@ -66,8 +66,8 @@ def evaluated_split(name: str, archive: PictureData) -> LabelledSplit:
     split = find_split(name) if name else None
     if split is None:
         raise ValueError(
-            f"'{name}' has no {FILE_NAME}, so it is not known what it was trained on; evaluate a "
-            "model that the runner has written."
+            f"'{name}' has no {FILE_NAME}, so its training data are unknown; evaluate a "
+            "model that salhub trained."
         )
     _check_same_data(name, split, archive)
     return split
@@ -77,9 +77,9 @@ def _check_same_data(name: str, split: LabelledSplit, archive: PictureData) -> N
     found, expected = archive.describe()["fingerprint"], split.data.get("fingerprint")
     if found != expected:
         raise ValueError(
-            f"{name} was trained on {split.data.get('name')} (fingerprint {expected}), and "
-            f"{archive.name} is other data (fingerprint {found}); give the archive that it "
-            "was trained on."
+            f"{name} was trained on {split.data.get('name')} (fingerprint {expected}), but "
+            f"{archive.name} holds other data (fingerprint {found}); give the archive that "
+            "it was trained on."
         )
 
 
@@ -96,12 +96,13 @@ def check_kind(name: str, *, is_diffusion: bool) -> None:
     found = read_config(name).get("model_type")
     if is_diffusion and found != SalUnDiffusionConfig.model_type:
         raise ValueError(
-            f"{name} is a model of type '{found}', and this recipe takes diffusion models that "
-            "`salhub train salun-ddpm` made; for a classifier use 'salun', 'rl' or 'ga'."
+            f"{name} is a model of type '{found}', but this recipe needs a diffusion model "
+            "trained with `salhub train salun-ddpm`; for a classifier use 'salun', 'rl' or "
+            "'ga'."
         )
     if not is_diffusion and found == SalUnDiffusionConfig.model_type:
         raise ValueError(
-            f"{name} is a diffusion model, and this recipe takes classifiers; use "
+            f"{name} is a diffusion model, but this recipe needs a classifier; use "
             "'salun-diffusion', 'rl-diffusion' or 'ga-diffusion'."
         )
 
@@ -120,12 +121,12 @@ def check_reference_split(name: str, split: LabelledSplit, forget: str) -> None:
     known = find_split(name)
     if known is None:
         raise ValueError(
-            f"the reference {name} has no {FILE_NAME}, so it is not known what it was trained on."
+            f"the reference {name} has no {FILE_NAME}, so its training data are unknown."
         )
     if known.digest != split.digest:
         raise ValueError(
             f"the reference {name} was trained on {len(known.train)} pictures (split "
-            f"{known.digest[:12]}), and those left here are {len(split.train)} (split "
+            f"{known.digest[:12]}), but {len(split.train)} pictures are left here (split "
             f"{split.digest[:12]}); give a model trained without {describe_spec(forget)}."
         )
 
@@ -143,14 +144,14 @@ def check_class_names(data: Sequence[str], model: Mapping[int, str], name: str) 
     """
     if len(data) < 2 or len(model) != len(data):
         raise ValueError(
-            f"{name} has {len(model)} classes and the data {len(data)}; both must have the same, 2 "
-            "or more."
+            f"{name} has {len(model)} classes and the data {len(data)}; both must have the "
+            "same number of classes, 2 or more."
         )
     own = [str(model[index]) for index in sorted(model)]
     if sorted(own) == sorted(data) and own != list(data):
         raise ValueError(
-            f"{name} has the classes of the data in another order ({', '.join(own[:3])} ...), so "
-            "its labels would be wrong; give data with its order."
+            f"{name} has the classes of the data in another order ({', '.join(own[:3])} "
+            "...), so its labels would be wrong; give data with the same order."
         )
 
 
@@ -166,18 +167,18 @@ def check_forget_and_retain(forget: Tensor, retain: Tensor, *, allow_no_retain: 
     """
     if not len(forget):
         raise ValueError(
-            "there is nothing to forget: the forget set is empty, or was forgotten already."
+            "there is nothing to forget: the forget set is empty, or has already been forgotten."
         )
     if not len(retain) and not allow_no_retain:
         raise ValueError(
-            "nothing is retained, so the model would lose everything; retain something, or set "
-            "allow_no_retain=true."
+            "the retain set is empty, so the model would forget everything; retain some "
+            "pictures, or set allow_no_retain=true."
         )
     both = forget[torch.isin(forget, retain)]
     if len(both):
         raise ValueError(
-            f"{len(both)} pictures are to be both forgotten and retained, the first being "
-            f"{', '.join(map(str, both[:5].tolist()))}; give sets that do not overlap."
+            f"{len(both)} pictures are in both the forget set and the retain set, the first "
+            f"being {', '.join(map(str, both[:5].tolist()))}; give sets that do not overlap."
         )
 
 
@@ -196,7 +197,8 @@ def check_retain_is_known(retain: Tensor, split: LabelledSplit) -> None:
         raise ValueError(
             f"{len(foreign)} of the {len(retain)} pictures to retain are not among the "
             f"{len(split.train)} training pictures that are left, the first being "
-            f"{', '.join(map(str, foreign[:5].tolist()))}; retain what the model was trained on."
+            f"{', '.join(map(str, foreign[:5].tolist()))}; retain only pictures that the "
+            "model was trained on."
         )
 
 

@@ -164,8 +164,8 @@ class _PartlyOpen:
         """Goes where the model has gone; Accelerate moves it late."""
         if self.parameter.element_size() != self.opened.element_size():
             raise ValueError(
-                f"'{self.name}' is {self.parameter.dtype} now and was of another precision when it "
-                "was masked; make the MaskedOptimizer after the model has its precision."
+                f"'{self.name}' is {self.parameter.dtype} now but had another precision when "
+                "it was masked; convert the model before you create the MaskedOptimizer."
             )
         if self.parameter.device != self.opened.device:
             self.opened = self.opened.to(self.parameter.device)
@@ -187,8 +187,9 @@ def _check_same_parameters(optimizer: torch.optim.Optimizer, model: nn.Module) -
     strange = sum(id(parameter) not in own for parameter in stepped)
     if strange:
         raise ValueError(
-            f"{strange} of the {len(stepped)} parameters of the optimizer are not of this model, "
-            "so the mask could not hold them; make the optimizer of the model's own parameters."
+            f"{strange} of the {len(stepped)} parameters of the optimizer do not belong to "
+            "this model, so the mask cannot protect them; create the optimizer from the "
+            "model's own parameters."
         )
 
 

@@ -97,8 +97,8 @@ class MaskArguments(PictureArguments):
             default = [] if name == "exclude" else getattr(MaskArguments, name)
             if getattr(self, name) != default:
                 raise ValueError(
-                    f"{name} says how a mask is made, and none is made here; give mask_ratio too, "
-                    f"or leave out {name}."
+                    f"{name} controls how a mask is made, but no mask is made here; give "
+                    f"mask_ratio too, or leave out {name}."
                 )
 
 
@@ -235,15 +235,16 @@ class MaskedRecipe(Recipe):
         name = self.arguments.model
         return Facts(
             summary=f"Made from {Path(name).name} to forget {describe_spec(self.arguments.forget)} "
-            f"({len(self.forget_places)} training pictures) by the method {self.name}.",
+            f"({len(self.forget_places)} training pictures) with the method {self.name}.",
             base_model=None if Path(name).exists() else name,
             tags=("machine-unlearning",),
             cautions=(
-                "Unlearning of this kind is approximate and removes nothing for certain; "
-                "fine-tuning on a few of the forgotten pictures, or quantisation, may bring them "
-                "back.",
-                f"Forget set: sha256 {places_digest(self.forget_places)} over the places, which "
-                "split.json names: whoever has it and the data knows what was forgotten.",
+                "This kind of unlearning is approximate and does not guarantee removal; "
+                "fine-tuning on a few of the forgotten pictures, or quantization, may bring "
+                "them back.",
+                f"Forget set: sha256 {places_digest(self.forget_places)} of its indices, "
+                "which are listed in split.json: anyone with that file and the data can see "
+                "what was forgotten.",
                 *self._mask_notes(),
             ),
         )
@@ -251,12 +252,12 @@ class MaskedRecipe(Recipe):
     def _mask_notes(self) -> tuple[str, ...]:
         mask = self.weight_mask
         if mask is None:
-            return ("All weights could move.",)
+            return ("All weights could change.",)
         closed = mask.num_weights - mask.num_open
         return (
-            f"{mask.num_open} weights could move ({mask.density():.2%}), ranked by "
-            f"{mask.saliency}. The {closed} others have the bits of the original: sha256 "
-            f"{self.closed_digest} over them, before and after.",
+            f"{mask.num_open} weights could change ({mask.density():.2%}), ranked by "
+            f"{mask.saliency}. The {closed} others keep the bits of the original: their "
+            f"sha256 is {self.closed_digest}, before and after.",
         )
 
     def mask_record(self) -> dict[str, Any]:
@@ -285,7 +286,7 @@ class MaskedRecipe(Recipe):
         if self.weight_mask is None:
             return
         if closed_weights_digest(model, self.weight_mask) != self.closed_digest:
-            raise RuntimeError("closed weights have moved; this must not happen, please report it.")
+            raise RuntimeError("masked weights have changed; this is a bug, please report it.")
         self.weight_mask.save_pretrained(folder)
         if self.arguments.save_delta:
             save_delta(model, self.base_state, self.weight_mask, folder)
@@ -329,7 +330,7 @@ def _kept_mask(folder: Path) -> WeightMask | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        logger.warning("The mask is made again: %s", error)
+        logger.warning("The mask is computed again: %s", error)
         shutil.rmtree(folder)
         return None
 

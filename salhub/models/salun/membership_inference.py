@@ -152,12 +152,12 @@ def membership_inference(
     widths = [array.shape[1] for array in arrays]
     if len(set(widths)) > 1:
         raise ValueError(
-            "members, non_members and targets must hold the same feature, got "
-            f"{widths[0]}, {widths[1]} and {widths[2]} numbers a sample."
+            f"members, non_members and targets must have the same features, got {widths[0]}, "
+            f"{widths[1]} and {widths[2]} numbers per sample."
         )
     if attack == "threshold" and widths[0] > 1:
         raise ValueError(
-            f"attack='threshold' takes one number a sample, got {widths[0]}; use attack='svc'."
+            f"attack='threshold' needs one number per sample, got {widths[0]}; use attack='svc'."
         )
     _warn_of_few(**{name: len(array) for name, array in zip(sets, arrays, strict=True)})
     return _infer(*arrays, attack)
@@ -198,7 +198,7 @@ def membership_inference_report(
     classes = [features["probability"].shape[1] for features in sets]
     if len(set(classes)) > 1:
         raise ValueError(
-            "the outputs of the three sets must come from one classifier, got "
+            "the outputs of the three sets must come from the same classifier, got "
             f"{classes[0]}, {classes[1]} and {classes[2]} classes."
         )
     sizes = [len(labels) for _, labels in outputs]
@@ -275,7 +275,8 @@ def _warn_of_few(**sizes: int) -> None:
     for name, size in sizes.items():
         if size < _FEW_SAMPLES:
             logger.warning(
-                "%s has only %d samples, fewer than %d: one of them moves a share by %.1f points.",
+                "%s has only %d samples, fewer than %d: a single sample changes a share by "
+                "%.1f points.",
                 name,
                 size,
                 _FEW_SAMPLES,

@@ -123,8 +123,8 @@ def check_normalised(pixel_values: Tensor) -> None:
     # Bytes are refused by the network itself.
     if pixels.is_floating_point() and is_any(pixels.abs() > _LARGEST_PIXEL):
         raise ValueError(
-            f"pixel_values reach {float(pixels.abs().max()):.0f}, so they are not normalised (0 to "
-            "255); prepare pictures with the model's image processor."
+            f"pixel_values reach {float(pixels.abs().max()):.0f}, so they are not normalized "
+            "(0 to 255); prepare pictures with the model's image processor."
         )
 
 

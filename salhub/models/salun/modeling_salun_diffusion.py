@@ -69,7 +69,7 @@ class SalUnForConditionalDiffusion(SaliencyPreTrainedModel):
         """
         if noise is not None and noise.shape != sample.shape:
             raise ValueError(
-                f"noise must have shape {tuple(sample.shape)}, that of the sample, got "
+                f"noise must have the shape of the sample, {tuple(sample.shape)}, got "
                 f"{tuple(noise.shape)}."
             )
         predicted = self.backbone(sample, timestep, class_labels, guidance_scale).noise_pred

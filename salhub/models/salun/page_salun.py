@@ -125,8 +125,9 @@ class PictureTab(Tab):
         """Build the picture."""
         gr.HTML(
             sentence(
-                f"The original and the model that forgot '{self.page.family.forgotten}' look at "
-                "the same picture. Both see only 32 x 32 pixels of it, and know ten classes."
+                "Compare the original with the model that forgot "
+                f"'{self.page.family.forgotten}' on the same picture. Both see it at 32 x 32 "
+                "pixels and know ten classes."
             )
         )
         return {"picture": picture_input("cat", "The picture to classify")}
@@ -194,11 +195,11 @@ class Page(DrawingPage):
         """
         if forgotten not in self.family.class_names:
             raise ValueError(
-                f"'{forgotten}' is no class; choose one of {', '.join(self.family.class_names)}."
+                f"'{forgotten}' is not a class; choose one of {', '.join(self.family.class_names)}."
             )
         accuracies = bar_rows(
-            f"Test pictures that are recognised, before and after forgetting '{forgotten}'. The "
-            "forgotten class should fall to 0, the others should stay where they are.",
+            f"Share of test pictures recognized before and after forgetting '{forgotten}'. "
+            "The forgotten class should fall to 0, the others should not change.",
             ["before", "after"],
             [
                 BarRow(name, (before, after), name == forgotten)
@@ -206,8 +207,8 @@ class Page(DrawingPage):
             ],
         )
         densities = bar_rows(
-            "Weights that were allowed to move, by part of the network from input to output. Over "
-            "all, exactly half of them were; the others keep their bits.",
+            "Weights that were allowed to change, by part of the network from input to "
+            "output. Exactly half of all weights were; the others keep their exact bits.",
             ["open"],
             [BarRow(name, (share,)) for name, share in self.family.densities(forgotten)],
         )
@@ -237,19 +238,19 @@ class Page(DrawingPage):
 def _shipped(family: ClassifierFamily) -> str:
     own, other = family.report(), family.report("retrained")
     names = {
-        "UA": "forgotten pictures not recognised",
-        "RA": "retained pictures recognised",
-        "TA": "test pictures of other classes recognised",
-        "MIA": "forgotten pictures that look never seen to an attack",
+        "UA": "forgotten pictures not recognized",
+        "RA": "retained pictures recognized",
+        "TA": "test pictures of other classes recognized",
+        "MIA": "forgotten pictures that an attack classifies as never seen",
     }
     items = [
         Fact(f"{value:.1f} %", name, f"{names[name]}; retrained: {other.headline[name]:.1f} %")
         for name, value in own.headline.items()
     ]
     text = (
-        f"The shipped model forgot '{family.forgotten}' with all retained pictures. It should be "
-        "like a model that was trained without them from the beginning; the mean distance from "
-        f"that one is {own.average_gap(other):.2f} points. This is approximate: it proves no "
-        "removal, and fine-tuning can bring a class back."
+        f"The shipped model forgot '{family.forgotten}' using all retained pictures. It "
+        "should behave like a model trained without the forgotten pictures; the mean "
+        f"distance from such a model is {own.average_gap(other):.2f} points. Unlearning is "
+        "approximate: it does not prove removal, and fine-tuning can bring a class back."
     )
     return sentence(text) + facts(items)

@@ -107,11 +107,11 @@ class DigitsTab(Tab):
         """Build the sheets."""
         forgotten, names = self.page.digits.forgotten, self.page.digits.names
         titles = ("Before forgetting", "After forgetting") if len(names) > 1 else ("Digits",)
-        text = "One row a digit, from 0 at the top to 9."
+        text = "One row per digit, from 0 at the top to 9."
         if forgotten:
             text += (
-                f" The second model forgot {forgotten}: its row should show nothing that looks "
-                "like one, and all other rows should stay what they were."
+                f" The second model forgot {forgotten}: its row should not show that digit, "
+                "and all other rows should stay the same."
             )
         gr.HTML(sentence(text))
         with gr.Row(equal_height=False, elem_classes="salhub-pair"):
@@ -175,5 +175,5 @@ def _sheet(title: str) -> gr.Image:
             show_label=False,
             interactive=False,
             buttons=["download"],
-            alt_text=f"{title}: digits, a row for each from 0 to 9",
+            alt_text=f"{title}: one row of digits for each number from 0 to 9",
         )

@@ -59,7 +59,7 @@ result.save("generated.png")
         """Return the class that a person typed, or piped into the command."""
         text = (source.decode(errors="replace") if isinstance(source, bytes) else source).strip()
         if not text:
-            raise ValueError("No class was named; give its index or its name.")
+            raise ValueError("No class given; give its index or name.")
         return text
 
     def __call__(

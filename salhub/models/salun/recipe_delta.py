@@ -53,8 +53,8 @@ class DeltaArguments(RunArguments):
             self.delta = str(delta)
         if delta.is_dir() and target.is_dir() and delta.samefile(target):
             raise ValueError(
-                f"output_dir is the folder of delta={delta}, whose files would be lost; choose "
-                "another output_dir."
+                f"output_dir is the folder of delta={delta}, and its files would be lost; "
+                "choose another output_dir."
             )
 
 
@@ -86,7 +86,8 @@ class DeltaRecipe(FitRecipe):
         for file in (DELTA_NAME, MASK_NAME):
             if self.beside[file] is None:
                 raise FileNotFoundError(
-                    f"{delta} has no {file}; give what `salhub unlearn ... save_delta=true` wrote."
+                    f"{delta} has no {file}; give a folder written by `salhub unlearn ... "
+                    "save_delta=true`."
                 )
         self.image_processor = None
         if read_config(name).get("model_type") == SalUnDiffusionConfig.model_type:
@@ -115,7 +116,7 @@ class DeltaRecipe(FitRecipe):
         model, delta = (Path(name).name for name in (self.arguments.model, self.arguments.delta))
         is_classifier = self.image_processor is not None
         return Facts(
-            summary=f"Made from {model} by the open weights of {delta}, to the bit.",
+            summary=f"Made from {model} and the changed weights in {delta}, bit for bit.",
             example=USAGE if is_classifier else "",
             pipeline_tag="image-classification"
             if is_classifier

@@ -60,8 +60,8 @@ class InfluenceRecipe(ForgettingRecipe, FitRecipe):
         self._move(parameters, self.arguments.influence_scale * step)
         if not gives_numbers(model, self.batches(self.forget, self.arguments.mask_batch_size)):
             self.run.fail(
-                f"the model gives no finite numbers any more after a step of influence_scale="
-                f"{self.arguments.influence_scale}; use a smaller one."
+                "the model no longer gives finite numbers after a step of "
+                f"influence_scale={self.arguments.influence_scale}; use a smaller one."
             )
 
     @property

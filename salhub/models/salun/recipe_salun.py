@@ -106,8 +106,8 @@ class RetrainArguments(UnlearningArguments):
         super().validate()
         if self.mask is not None or self.mask_ratio is not None:
             raise ValueError(
-                "retrain begins with fresh weights, so there are none for a mask to keep; leave "
-                "out mask and mask_ratio."
+                "retrain starts from new weights, so a mask has nothing to keep; leave out mask "
+                "and mask_ratio."
             )
 
 

@@ -131,7 +131,9 @@ class DiffusionUnlearningRecipe(MaskedTrainingRecipe):
         check_forget_and_retain(subset.places, self.split.train, allow_no_retain=False)
         self.check_mask()
         if options.alpha == 0:
-            logger.warning("alpha is 0: nothing holds the other classes, and all will be lost.")
+            logger.warning(
+                "alpha is 0: nothing preserves the other classes, so all of them will be lost."
+            )
         size = self.unet_config.image_size
         self.forget = archive.images(subset.places, size)
         self.retain = archive.images(self.split.train, size)
@@ -145,7 +147,7 @@ class DiffusionUnlearningRecipe(MaskedTrainingRecipe):
         found, wanted = self.forget.shape[1], self.unet_config.num_channels
         if found != wanted:
             raise ValueError(
-                f"{self.arguments.model} draws pictures of {wanted} channels and those of the data "
+                f"{self.arguments.model} draws pictures with {wanted} channels, but the data "
                 f"have {found}; give the data that it was trained on."
             )
 
@@ -157,8 +159,8 @@ class DiffusionUnlearningRecipe(MaskedTrainingRecipe):
         steps = self.unet_config.num_train_timesteps
         if options.sampling_steps > steps:
             raise ValueError(
-                f"sampling_steps must be at most {steps}, the steps that {options.model} has, got "
-                f"{options.sampling_steps}."
+                f"sampling_steps must be at most {steps}, the number of steps of "
+                f"{options.model}, got {options.sampling_steps}."
             )
         return judge
 
@@ -308,8 +310,8 @@ class DiffusionUnlearningRecipe(MaskedTrainingRecipe):
 
     def card_facts(self) -> Facts:
         pictures = {
-            "samples_before.png": "Before: pictures of every class, one row each, by the original.",
-            "samples.png": "After: the same draws by this model.",
+            "samples_before.png": "Before: pictures by the original model, one row per class.",
+            "samples.png": "After: the same samples by this model.",
         }
         return dataclasses.replace(
             super().card_facts(),

@@ -14,9 +14,9 @@ _COLUMNS = 8
 _GAP = 2
 # Of the figure: all pictures of a line together, and a single one.
 _WIDTH, _LARGEST = 800, 360
-_SAME_NOISE = "Every class begins with the same noise, picture by picture."
-_ALL_SAME_NOISE = "All of them begin with the same noise, picture by picture."
-_OTHER_NOISE = "The pictures begin with different noise; give a seed to compare like with like."
+_SAME_NOISE = "Every class starts from the same noise, picture by picture."
+_ALL_SAME_NOISE = "All classes start from the same noise, picture by picture."
+_OTHER_NOISE = "The pictures start from different noise; give a seed to make them comparable."
 
 
 @dataclass(eq=False, repr=False)
@@ -60,7 +60,7 @@ class ImageGenerationResult(PipelineResult):
         self.pixels = np.asarray(self.pixels, dtype=np.float32)
         if self.pixels.ndim != 4 or self.pixels.shape[1] not in (1, 3) or not self.pixels.size:
             raise ValueError(
-                "The pictures must have shape (N, C, H, W), C being 1 or 3, got "
+                "The pictures must have shape (N, C, H, W) with C = 1 or 3, got "
                 f"{self.pixels.shape}."
             )
         if not np.isfinite(self.pixels).all():
@@ -127,7 +127,9 @@ class ImageGenerationResult(PipelineResult):
         drawn = {name: result.by_class() for name, result in results.items()}
         classes = [label for label, _ in next(iter(drawn.values()))]
         if any([label for label, _ in one] != classes for one in drawn.values()):
-            raise ValueError("The results are of different classes; compare the same classes.")
+            raise ValueError(
+                "The results show different classes; compare results of the same classes."
+            )
         rows = [
             (name if len(classes) == 1 else f"{label} · {name}", one[place][1])
             for place, label in enumerate(classes)

@@ -171,7 +171,7 @@ def unlearn(
         optimizer.release()
     if not gives_numbers(model, islice(iter(forget), 1)):
         raise DivergedError(
-            f"the model gives no finite numbers any more after '{method}', its losses were "
+            f"the model no longer gives finite numbers after '{method}', its losses were "
             f"{losses}; load it again and use a smaller learning_rate."
         )
     return UnlearnedModule(model, mask, digest, losses)
@@ -195,7 +195,7 @@ class _WrongLabels:
         with attribution_scope(model):  # running statistics stay as they are
             self.classes = count_classes(model, next(on_device(batches, device)))
         if self.classes < 2:
-            raise ValueError("the model has a single class, so there is no wrong one to teach.")
+            raise ValueError("the model has only one class, so there is no wrong class to teach.")
 
     def __call__(self, batch: Any) -> Any:
         labels = labels_of(batch)
@@ -235,10 +235,12 @@ def _check(
     for name, batches in (("forget", forget), ("retain", retain)):
         if isinstance(batches, Iterator | Mapping):
             raise TypeError(
-                f"{name} is passed over once an epoch, so it must be a list or a DataLoader of "
+                f"{name} is read once per epoch, so it must be a list or a DataLoader of "
                 f"batches, got {type(batches).__name__}."
             )
     if next(iter(forget), None) is None:
         raise ValueError("there is nothing to forget; give at least one batch.")
     if method in _NEED_RETAINED and next(iter(retain), None) is None:
-        raise ValueError(f"'{method}' learns what is retained, and nothing is; give retain.")
+        raise ValueError(
+            f"'{method}' trains on the retained data, but there are none; give retain."
+        )

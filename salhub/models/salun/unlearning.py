@@ -124,14 +124,14 @@ class ForgettingRecipe(MaskedRecipe, PictureRecipe):
     learns_retained: ClassVar[bool] = True
     chooses_settings = True
     metric_words = {
-        "UA": "{} of what was to be forgotten is not recognised any more (UA)",
-        "RA": "{} of what was retained is recognised (RA)",
-        "TA": "{} of the test pictures is recognised (TA)",
-        "MIA": "{} of what was to be forgotten is taken for never seen (MIA)",
-        "before/UA": "Before, {} of it was not recognised",
-        "before/RA": "Before, {} of what was retained was recognised",
-        "before/TA": "Before, {} of the test pictures was recognised",
-        "before/MIA": "Before, {} of it was taken for never seen",
+        "UA": "{} of the pictures to forget are no longer recognized (UA)",
+        "RA": "{} of the retained pictures are recognized (RA)",
+        "TA": "{} of the test pictures are recognized (TA)",
+        "MIA": "{} of the pictures to forget are classified as never seen (MIA)",
+        "before/UA": "Before, {} of them were not recognized",
+        "before/RA": "Before, {} of the retained pictures were recognized",
+        "before/TA": "Before, {} of the test pictures were recognized",
+        "before/MIA": "Before, {} of them were classified as never seen",
     }
 
     # --- before the first step ------------------------------------------------------------------
@@ -177,8 +177,8 @@ class ForgettingRecipe(MaskedRecipe, PictureRecipe):
         check_retain_is_known(retained, self.split)
         if self.learns_retained and not len(retained):
             raise ValueError(
-                f"the recipe '{self.name}' learns what is retained, and nothing is; retain "
-                "something, or use another recipe."
+                f"the recipe '{self.name}' trains on the retained pictures, but there are "
+                "none; retain some pictures, or use another recipe."
             )
         self.forget, self.retain, self.test = (
             self._pictures(archive, places) for places in (subset.places, retained, base.test)
@@ -252,10 +252,10 @@ class ForgettingRecipe(MaskedRecipe, PictureRecipe):
             reports["reference"] = self.reference_report
         columns = list(self.report.headline)
         note = (
-            "Percent. UA: forgotten pictures that are not recognised. RA, TA: retained and test "
-            "pictures that are, without forgotten classes. MIA: forgotten pictures that a "
-            "membership attack takes for never seen. More is not better: compare with a model that "
-            "was trained without them."
+            "Percent. UA: forgotten pictures that the model does not recognize. RA, TA: "
+            "retained and test pictures that it recognizes, without forgotten classes. MIA: "
+            "forgotten pictures that a membership attack classifies as never seen. Higher is "
+            "not better: compare with a model that was trained without them."
         )
         rows = [[name, *report.headline.values()] for name, report in reports.items()]
         return Table("Before and after", note, ["", *columns], rows)
@@ -304,7 +304,9 @@ class ForgettingRecipe(MaskedRecipe, PictureRecipe):
     def card_facts(self) -> Facts:
         facts = super().card_facts()
         is_changed = self._norm_statistics_changed(self.base_model)
-        notes = ("Running statistics of batch normalisation have changed.",) if is_changed else ()
+        notes = (
+            ("The running statistics of batch normalization have changed.",) if is_changed else ()
+        )
         return dataclasses.replace(
             facts,
             example=USAGE,

@@ -88,8 +88,8 @@ def apply_delta(model: nn.Module, folder: str | Path) -> None:
     mask = WeightMask.from_pretrained(folder).for_model(model)
     if metadata.get("base") != state_digest(model.state_dict()):
         raise ValueError(
-            f"{path} changes another model than this one: the weights differ; load the model that "
-            "it was made of."
+            f"{path} belongs to another model, because the weights differ; load the model "
+            "that it was made from."
         )
     state = copy.deepcopy(model.state_dict())  # tied weights stay tied
     try:
@@ -100,7 +100,9 @@ def apply_delta(model: nn.Module, folder: str | Path) -> None:
     except (KeyError, RuntimeError, IndexError):
         state = {}
     if state_digest(state) != metadata.get("result"):
-        raise ValueError(f"{path} is damaged: the result is not what was saved; save it anew.")
+        raise ValueError(
+            f"{path} is damaged: the result differs from what was saved; save it again."
+        )
     model.load_state_dict(state)
 
 
@@ -111,7 +113,7 @@ def _check_closed_unmoved(
     if base_state.keys() != state.keys():
         names = sorted(base_state.keys() ^ state.keys())
         raise KeyError(
-            f"base_state is of another model: '{names[0]}' is in only one of them; give the "
+            f"base_state belongs to another model: '{names[0]}' is in only one of them; give the "
             "state_dict() of the original."
         )
     for name, parameter in model.named_parameters():
@@ -124,8 +126,8 @@ def _check_closed_unmoved(
         closed = ~mask.tensors[name]
         if not torch.equal(_bytes(parameter[closed]), _bytes(base[closed])):
             raise ValueError(
-                f"closed weights of '{name}' have moved, so the open ones are not all that has "
-                "changed; train with MaskedOptimizer, or save the whole model."
+                f"masked weights of '{name}' have changed, so a delta of the open weights "
+                "would be incomplete; train with MaskedOptimizer, or save the whole model."
             )
 
 

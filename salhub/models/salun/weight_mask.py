@@ -50,7 +50,7 @@ class WeightMask:
         ratio: float | None = None,
     ) -> None:
         if not tensors:
-            raise ValueError("a mask needs the tensors of at least one parameter, got none.")
+            raise ValueError("a mask needs at least one parameter, got none.")
         for name, tensor in tensors.items():
             if tensor.dtype != torch.bool:
                 raise TypeError(f"the mask of '{name}' must be boolean, got {tensor.dtype}.")
@@ -166,14 +166,14 @@ class WeightMask:
         missing, unexpected = sorted(wanted.keys() - own), sorted(own.keys() - wanted)
         if missing or unexpected:
             raise KeyError(
-                f"the mask is of another model: it lacks {_some(missing)} and has "
-                f"{_some(unexpected)} too many; make a mask of this model."
+                f"the mask belongs to another model (missing: {_some(missing)}; extra: "
+                f"{_some(unexpected)}); make a mask for this model."
             )
         for bare, name in wanted.items():
             if own[bare].shape != shapes[name]:
                 raise ValueError(
-                    f"the mask of '{name}' has shape {tuple(own[bare].shape)}, and the parameter "
-                    f"{tuple(shapes[name])}; make a mask of this model."
+                    f"the mask of '{name}' has shape {tuple(own[bare].shape)}, but the "
+                    f"parameter has {tuple(shapes[name])}; make a mask for this model."
                 )
         tensors = {name: own[bare] for bare, name in wanted.items()}
         return WeightMask(tensors, self.saliency, self.ratio)
@@ -218,7 +218,9 @@ class WeightMask:
         except (KeyError, ValueError):
             intact = False
         if not intact:
-            raise ValueError(f"{path} is damaged: the mask is not what was saved; save it anew.")
+            raise ValueError(
+                f"{path} is damaged: the mask differs from what was saved; save it again."
+            )
         # The file is sorted by name; the order of the parameters stands in the metadata.
         tensors = {name: _unpacked(packed[name], shape) for name, shape in shapes.items()}
         return cls(tensors, metadata["saliency"], ratio)
@@ -278,8 +280,8 @@ def make_mask(
     if mask.num_open == 0:
         weights = sum(values.numel() for values in ranked.values())
         raise ValueError(
-            f"ratio={ratio} of {weights} weights, ranked {scope}, opens none of them; give a "
-            "larger ratio."
+            f"ratio={ratio} of {weights} weights, ranked {scope}, selects none of them; give "
+            "a larger ratio."
         )
     return mask
 
@@ -369,8 +371,8 @@ def _without_excluded(scores: Mapping[str, Tensor], exclude: Iterable[str]) -> d
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in scores):
             raise ValueError(
-                f"exclude has '{pattern}', which fits no parameter; names are such as "
-                f"{_some(list(scores))}."
+                f"the pattern '{pattern}' in exclude matches no parameter; parameter names "
+                f"look like {_some(list(scores))}."
             )
     ranked = {
         name: values
@@ -438,9 +440,9 @@ def read_known(path: Path, file_format: str, what: str) -> tuple[dict[str, Tenso
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}.") from None
+        raise ValueError(f"{path} is damaged or not a safetensors file: {error}.") from None
     if metadata.get("format") != file_format:
-        raise ValueError(f"{path} is a safetensors file, but no {what} that salhub has written.")
+        raise ValueError(f"{path} is a safetensors file, but not a {what} written by salhub.")
     return tensors, metadata
 
 

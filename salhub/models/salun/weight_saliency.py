@@ -118,8 +118,8 @@ def classification_loss(model: nn.Module, batch: Any) -> Tensor:
     labels, logits = labels_of(batch), _logits(model, batch)
     if labels.is_floating_point() or labels.shape != logits.shape[:1]:
         raise ValueError(
-            f"labels must be one class number a sample, ({logits.shape[0]},), got {labels.dtype} "
-            f"of shape {tuple(labels.shape)}."
+            f"labels must be one class number per sample, ({logits.shape[0]},), got "
+            f"{labels.dtype} of shape {tuple(labels.shape)}."
         )
     return F.cross_entropy(logits, labels, reduction="none")
 
@@ -193,15 +193,15 @@ def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
             raise TypeError(f"'{name}' is on the device 'meta' and has no values; load the model.")
         if parameter.is_quantized or not parameter.is_floating_point():
             raise TypeError(
-                f"'{name}' is of {parameter.dtype}, which has no gradient; use the model before it "
-                "was quantised."
+                f"'{name}' is of {parameter.dtype}, which has no gradient; use the model "
+                "before quantization."
             )
     for name, module in model.named_modules():
         # torch keeps their weights packed, where they are no parameters any more.
         if ".quantized" in type(module).__module__:
             raise TypeError(
                 f"'{name}' is a {type(module).__name__} of {type(module).__module__}, whose "
-                "weights have no gradient; use the model before it was quantised."
+                "weights have no gradient; use the model before quantization."
             )
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
@@ -235,8 +235,8 @@ def on_device(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
         values = list(batch.values()) if named else batch
         if not isinstance(values, tuple | list) or not all(isinstance(v, Tensor) for v in values):
             raise TypeError(
-                "a batch must be a pair of tensors (inputs, labels) or a dictionary of tensors, "
-                f"got {type(batch).__name__}; put what a model cannot take into the loss."
+                "a batch must be a pair of tensors (inputs, labels) or a dictionary of "
+                f"tensors, got {type(batch).__name__}; handle other inputs in the loss."
             )
         # A tensor made under inference mode takes no part in gradients, but its copy does.
         values = [(v.clone() if v.is_inference() else v).to(device) for v in values]
@@ -383,8 +383,8 @@ def _size(batch: Any) -> int:
 def _checked(losses: Tensor, size: int) -> Tensor:
     if losses.shape != (size,):
         raise ValueError(
-            f"the loss must give one number a sample, ({size},), got shape {tuple(losses.shape)}; "
-            "use reduction='none'."
+            f"the loss must return one number per sample, ({size},), got shape "
+            f"{tuple(losses.shape)}; use reduction='none'."
         )
     return losses
 
@@ -398,6 +398,6 @@ def _check_scores(scores: dict[str, Tensor]) -> None:
             )
     if not any(bool(values.any()) for values in scores.values()):
         raise ValueError(
-            "all scores are 0: there was no data, or the loss does not depend on the weights; give "
-            "the samples that are to be forgotten."
+            "all scores are 0: there was no data, or the loss does not depend on the "
+            "weights; give the samples to forget."
         )

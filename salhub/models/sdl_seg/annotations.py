@@ -29,8 +29,8 @@ def checked_markers(markers: Any, shape: Sequence[int]) -> np.ndarray:
     if outside.any():
         first = ", ".join(f"{one:g}" for one in places[outside][0])
         raise ValueError(
-            f"The marker at ({first}) lies outside of the volume of {tuple(shape)} voxels; markers "
-            "are voxel coordinates (z, y, x), so divide millimetres by the spacing."
+            f"The marker at ({first}) lies outside the volume of {tuple(shape)} voxels; "
+            "markers are voxel coordinates (z, y, x), so divide millimetres by the spacing."
         )
     return places
 
@@ -48,5 +48,7 @@ def checked_mask(mask: Any, shape: Sequence[int], what: str = "masks") -> np.nda
         )
     if values.dtype != bool and not np.isin(values, (0, 1)).all():
         odd = np.unique(values[~np.isin(values, (0, 1))])[:3].tolist()
-        raise ValueError(f"{what} must hold 0 and 1 only, got {odd} too; choose one label first.")
+        raise ValueError(
+            f"{what} must contain only 0 and 1, got {odd} too; choose one label first."
+        )
     return values.astype(bool)

@@ -159,8 +159,8 @@ def split_by_patient(
     counts = [max(1, round(share * len(patients))) for share in shares]
     if len(patients) - sum(counts) < 1:
         raise ValueError(
-            f"There are {len(patients)} patients and {len(shares) + 1} parts to split them into; "
-            "give more cases, or a patient_pattern that tells patients apart."
+            f"{len(patients)} patients cannot be split into {len(shares) + 1} parts; give "
+            "more cases, or a patient_pattern that distinguishes patients."
         )
     order = np.random.default_rng(seed).permutation(len(patients))
     ends = itertools.pairwise(np.cumsum([0, *counts]))

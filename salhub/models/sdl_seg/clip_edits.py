@@ -44,8 +44,8 @@ class ClipEdits:
                 moves[int(number)] = found
             except ValueError:
                 raise ValueError(
-                    f"'{word[:40]}' is no change of a clip; write 2:0,4,-2 to move clip 2 by mm "
-                    "along z, y and x, or 2:off to take it away."
+                    f"'{word[:40]}' is not a valid change; write 2:0,4,-2 to move clip 2 by "
+                    "mm along z, y and x, or 2:off to remove it."
                 ) from None
         return cls(moves, frozenset(removed))
 
@@ -77,7 +77,9 @@ class ClipEdits:
         places = np.array(found, dtype=np.float64)
         for number in (*self.moves, *self.removed):
             if not 1 <= number <= len(places):
-                raise ValueError(f"There is no clip {number}; there are {len(places)}, from 1.")
+                raise ValueError(
+                    f"There is no clip {number}; clips are numbered from 1 to {len(places)}."
+                )
         for number, by in self.moves.items():
             places[number - 1] += np.asarray(by) / spacing
         return places

@@ -112,7 +112,7 @@ class SDLSegConfig(SaliencyConfig):
     def validate_network(self) -> None:
         """There are levels, and slices of context only in 2-D."""
         if not self.channels:
-            raise ValueError("channels must be one number a level, got none.")
+            raise ValueError("channels must have one number per level, got none.")
         if self.anisotropic_levels > len(self.channels) - 1:
             raise ValueError(
                 f"anisotropic_levels must be at most {len(self.channels) - 1} for "
@@ -120,7 +120,7 @@ class SDLSegConfig(SaliencyConfig):
             )
         if self.context_slices and self.spatial_dims == 3:
             raise ValueError(
-                f"context_slices is for spatial_dims=2, which sees slices; got "
+                "context_slices only applies to spatial_dims=2, which sees slices; got "
                 f"{self.context_slices} with spatial_dims=3, which sees the volume."
             )
 
@@ -131,7 +131,9 @@ class SDLSegConfig(SaliencyConfig):
             if value is not None and len(value) != 3:
                 raise ValueError(f"{name} must be three numbers, (z, y, x), got {value}.")
         if len(self.hu_window) != 2 or self.hu_window[0] >= self.hu_window[1]:
-            raise ValueError(f"hu_window must be two HU, low and high, got {self.hu_window}.")
+            raise ValueError(
+                f"hu_window must be two HU values, low and high, got {self.hu_window}."
+            )
         if self.window_size is not None and any(
             size % step for size, step in zip(self.window_size, self.size_steps, strict=True)
         ):

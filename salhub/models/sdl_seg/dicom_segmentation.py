@@ -39,8 +39,8 @@ def write_dicom_segmentation(path: Path, mask: np.ndarray, volume: Volume, model
     source = volume.source
     if source is None or source.format != "dicom":
         raise ValueError(
-            "A DICOM SEG refers to the slices it was made from, and this volume was not read from "
-            "DICOM; write .nii.gz."
+            "A DICOM SEG refers to the slices it was made from, but this volume was not "
+            "read from DICOM; save it as .nii.gz."
         )
     highdicom = require_extra("highdicom", "medical")
     codes = require_extra("pydicom.sr.codedict", "medical").codes
@@ -83,8 +83,8 @@ def _completed(header: Any) -> Any:
     """Return a data set with what a SEG repeats; what is not known of the patient stays empty."""
     if not header.get("FrameOfReferenceUID"):
         raise ValueError(
-            "The series has no FrameOfReferenceUID, which a DICOM SEG must repeat to lie in the "
-            "same place; write .nii.gz."
+            "The series has no FrameOfReferenceUID, which a DICOM SEG needs to lie in the "
+            "same place; save it as .nii.gz."
         )
     header = copy.copy(header)
     missing = [name for name in _REPEATED if name not in header]

@@ -61,12 +61,14 @@ def read_dicom(path: Path) -> Volume:
         return _read_folder(path)
     header = _read_header(path)
     if header is None:
-        raise ValueError(f"{path.name} is no DICOM file; name a DICOM file or the folder of one.")
+        raise ValueError(
+            f"{path.name} is not a DICOM file; give a DICOM file or the folder of a series."
+        )
     _refuse_cut_off(path, header)
     if "NumberOfFrames" in header and int(header.NumberOfFrames) > 1:
         return _read_frames(path, header)
     raise ValueError(
-        f"{path.name} is a single slice, and a volume is needed; name the folder of the series."
+        f"{path.name} is a single slice, but a volume is needed; give the folder of the series."
     )
 
 
@@ -84,20 +86,18 @@ def _read_folder(folder: Path) -> Volume:
     for path in others:
         if headers[path] is None and _DIGITS.sub("0", path.name) in patterns:
             raise ValueError(
-                f"{path.name} is called like the slices and is no DICOM file, so a slice may be "
-                "damaged; copy it again, or take it out."
+                f"{path.name} is named like the slices but is not a DICOM file, so a slice "
+                "may be damaged; copy it again, or remove it."
             )
     if not images:
-        raise ValueError(
-            f"The folder {folder} holds no DICOM slice; name the folder of one series."
-        )
+        raise ValueError(f"The folder {folder} has no DICOM slices; give the folder of one series.")
     _refuse_several_series(folder, images)
     _refuse_mixed(folder, images)
     if len(images) == 1:
         [(path, header)] = images.items()
         if int(header.get("NumberOfFrames", 1)) == 1:
             raise ValueError(
-                f"{folder.name} holds a single slice, {path.name}, and a volume needs several; "
+                f"{folder.name} has a single slice, {path.name}, but a volume needs several; "
                 "export the whole series."
             )
         return _read_frames(path, header)
@@ -137,7 +137,7 @@ def _read_header(path: Path) -> Any:
     except pydicom.errors.InvalidDicomError:
         if path.suffix.lower() == ".dcm":
             raise ValueError(
-                f"{path.name} is damaged or no DICOM file; copy it again, or take it out."
+                f"{path.name} is damaged or not a DICOM file; copy it again, or remove it."
             ) from None
         return None
     except Exception as error:  # whatever a damaged header makes of its reader
@@ -150,7 +150,7 @@ def _refuse_cut_off(path: Path, header: Any) -> None:
     kind = header.get("SOPClassUID") or getattr(meta, "MediaStorageSOPClassUID", "")
     if "Rows" not in header and (not kind or kind in _CT_CLASSES):
         raise ValueError(
-            f"{path.name} is damaged, as it ends before its pixels; copy it again, or take it out."
+            f"{path.name} is damaged: it ends before its pixels; copy it again, or remove it."
         )
 
 
@@ -170,8 +170,8 @@ def _refuse_several_series(folder: Path, images: dict[Path, Any]) -> None:
         )
         more = f" and {len(series) - _SHOWN} more" if len(series) > _SHOWN else ""
         raise ValueError(
-            f"{folder.name} holds {len(series)} series: {found}{more}; put the one to segment into "
-            "a folder of its own."
+            f"{folder.name} has {len(series)} series: {found}{more}; put the one to segment "
+            "into its own folder."
         )
 
 
@@ -181,7 +181,8 @@ def _refuse_mixed(folder: Path, images: dict[Path, Any]) -> None:
     if len(frames) > 1:
         raise ValueError(
             f"The slices in {folder.name} have {len(frames)} frames of reference "
-            "(FrameOfReferenceUID), so their places do not belong together; export one series."
+            "(FrameOfReferenceUID), so their positions do not belong together; export one "
+            "series."
         )
     names = [str(one.get("SOPInstanceUID") or "") for one in images.values()]
     named = [name for name in names if name]
@@ -189,17 +190,17 @@ def _refuse_mixed(folder: Path, images: dict[Path, Any]) -> None:
     places = {str(one.get("ImagePositionPatient")) for one in images.values()}
     if len(set(named)) < len(named) and len(places) == len(images):
         raise ValueError(
-            f"Several slices in {folder.name} have the same SOPInstanceUID, by which a mask refers "
-            "to them; export the series again."
+            f"Several slices in {folder.name} have the same SOPInstanceUID, so a mask cannot "
+            "refer to them; export the series again."
         )
 
 
 def _refuse_what_is_no_ct(path: Path, header: Any) -> None:
     if int(header.get("SamplesPerPixel", 1)) != 1:
-        raise ValueError(f"{path.name} holds colours; a CT has one number in HU a voxel.")
+        raise ValueError(f"{path.name} has colours; a CT has one number in HU per voxel.")
     if _modality(header) != "CT":
         raise ValueError(
-            f"{path.name} is of modality '{_modality(header)}', whose values are no HU; give a CT."
+            f"{path.name} has modality '{_modality(header)}', whose values are not HU; give a CT."
         )
     if "NumberOfFrames" not in header:  # of frames, further groups say it
         _refuse_what_is_no_hu(path, header)
@@ -211,14 +212,14 @@ def _refuse_what_is_no_hu(path: Path, header: Any) -> None:
     kind = header.get("RescaleType") or "HU"
     if kind not in ("HU", _UNSPECIFIED):
         raise ValueError(
-            f"{path.name} holds numbers of the type '{kind}' (RescaleType) and not HU; export the "
-            "series from the scanner again."
+            f"{path.name} has values of type '{kind}' (RescaleType) instead of HU; export "
+            "the series from the scanner again."
         )
     intercept, slope = header.get("RescaleIntercept"), header.get("RescaleSlope", 1)
     if not _are_numbers(intercept, 1) or not _are_numbers(slope, 1) or float(slope) == 0:
         raise ValueError(
-            f"{path.name} does not say how its numbers become HU (RescaleIntercept, RescaleSlope); "
-            "export the series from the scanner again."
+            f"{path.name} has no conversion to HU (RescaleIntercept, RescaleSlope); export "
+            "the series from the scanner again."
         )
 
 
@@ -235,19 +236,19 @@ def _refuse_unknown_place(path: Path, header: Any) -> None:
     for name, count in _PLACE.items():
         if not header.get(name):
             raise ValueError(
-                f"{path.name} does not say where it lies ({name} is missing), so no distance "
-                "is right; export the series again."
+                f"{path.name} has no position ({name} is missing), so distances would be "
+                "wrong; export the series again."
             )
         if not _are_numbers(header.get(name), count):
             raise ValueError(
-                f"{path.name} does not say where it lies ({name} must be {count} numbers), so no "
-                "distance is right; export the series again."
+                f"{path.name} has no valid position ({name} must be {count} numbers), so "
+                "distances would be wrong; export the series again."
             )
     directions = np.asarray(header.ImageOrientationPatient, dtype=float).reshape(2, 3)
     if np.abs(directions @ directions.T - np.eye(2)).max() > _UNIT:
         raise ValueError(
-            f"{path.name} has an ImageOrientationPatient that is no two perpendicular directions "
-            "of length 1, so no distance is right; export the series again."
+            f"{path.name} has an ImageOrientationPatient that is not two perpendicular "
+            "directions of length 1, so distances would be wrong; export the series again."
         )
 
 
@@ -261,8 +262,8 @@ def _in_order(images: dict[Path, Any]) -> list[_Slice]:
             ours, theirs = (np.asarray(one.get(name), dtype=float) for one in (first, header))
             if ours.shape != theirs.shape or np.abs(ours - theirs).max() > _SAME_DIRECTION:
                 raise ValueError(
-                    f"{path.name} and {first_path.name} differ in {name}; a volume needs slices of "
-                    "one size, spacing and direction."
+                    f"{path.name} and {first_path.name} differ in {name}; a volume needs "
+                    "slices of the same size, spacing and direction."
                 )
     along_row, along_column = np.asarray(first.ImageOrientationPatient, dtype=float).reshape(2, 3)
     normal = np.cross(along_row, along_column)
@@ -283,8 +284,8 @@ def _refuse_gaps(slices: Sequence[_Slice]) -> None:
         place = int(gaps.argmin())
         twins = " and ".join(one.path.name for one in slices[place : place + 2])
         raise ValueError(
-            f"{twins} are slices of the same place; take one of them out, or put each of the two "
-            "scans into a folder of its own."
+            f"{twins} are slices at the same position; remove one of them, or put each of "
+            "the two scans into its own folder."
         )
     usual = float(np.median(gaps))
     odd = np.flatnonzero(np.abs(gaps - usual) > _MOST_GAP * usual)
@@ -294,8 +295,8 @@ def _refuse_gaps(slices: Sequence[_Slice]) -> None:
         what = f"{num_missing or 'No'} slice{'s are' if num_missing != 1 else ' is'} missing"
         raise ValueError(
             f"{what}: between {where[0]:.1f} and {where[1]:.1f} mm the gap is "
-            f"{where[1] - where[0]:.2f} mm and elsewhere {usual:.2f} mm; copy the whole series, or "
-            "resample it to equal steps."
+            f"{where[1] - where[0]:.2f} mm, but elsewhere it is {usual:.2f} mm; copy the "
+            "whole series, or resample it to equal steps."
         )
 
 
@@ -305,8 +306,8 @@ def _refuse_tilt(positions: Sequence[np.ndarray], normal: np.ndarray) -> None:
     tilt = float(np.degrees(np.arccos(min(cosine, 1.0))))
     if tilt > MOST_TILT:
         raise ValueError(
-            f"The gantry was tilted by {tilt:.1f} degrees, so the slices are no upright stack; "
-            "resample the series to a rectangular grid first."
+            f"The gantry was tilted by {tilt:.1f} degrees, so the slices are not an upright "
+            "stack; resample the series to a rectangular grid first."
         )
     line = np.linspace(0, 1, len(positions))[:, None] * steps + positions[0]
     jitter = float(np.linalg.norm(np.asarray(positions) - line, axis=1).max())
@@ -366,7 +367,7 @@ def _read_frames(path: Path, header: Any) -> Volume:
     shape = (int(header.Columns), int(header.Rows), int(header.NumberOfFrames))
     check_memory(shape, path.name)
     if "SharedFunctionalGroupsSequence" not in header:
-        raise ValueError(f"{path.name} does not say where its frames lie; export the series again.")
+        raise ValueError(f"{path.name} has no positions for its frames; export the series again.")
     groups = [*header.SharedFunctionalGroupsSequence,
               *(header.get("PerFrameFunctionalGroupsSequence") or ())]  # fmt: skip
     transforms = [one for group in groups
@@ -377,8 +378,8 @@ def _read_frames(path: Path, header: Any) -> Volume:
         found = highdicom.imread(path).get_volume()
     except Exception as error:
         raise ValueError(
-            f"{path.name} holds no regular volume ({str(error).splitlines()[0]}); export it as a "
-            "series of slices."
+            f"{path.name} is not a regular volume ({str(error).splitlines()[0]}); export it "
+            "as a series of slices."
         ) from error
     affine = found.get_affine("RAS")[:, [2, 1, 0, 3]]
     grid = SourceGrid("dicom", path, affine, **closest_axes(affine), header=[header])
@@ -393,6 +394,6 @@ def _read_frames(path: Path, header: Any) -> Volume:
         values[(values >= low - 1e-3) & (values <= high + 1e-3)] = _AIR_HU
     elif padding is not None:
         warnings.append(
-            f"{path.name} marks voxels as not measured, and they are taken as they are."
+            f"{path.name} marks some voxels as not measured; their values are used unchanged."
         )
     return _volume(grid, values.transpose(2, 1, 0), tuple(warnings))

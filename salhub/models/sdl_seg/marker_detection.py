@@ -86,9 +86,10 @@ def find_markers(
         )
     if len(found) > config.max_markers:
         raise TooManyMarkersError(
-            f"There are {len(found)} candidates for markers above {config.marker_threshold:g} "
-            f"HU and at most {config.max_markers} are believed, as bone or contrast agent may be "
-            "among them; give a region to look in as rois=, or raise marker_threshold."
+            f"There are {len(found)} candidates for markers above "
+            f"{config.marker_threshold:g} HU, but more than {config.max_markers} may include "
+            "bone or contrast agent; give a region to search as rois=, or raise "
+            "marker_threshold."
         )
     groups = _groups(found * steps, config.marker_cluster_mm)
     sizes = np.bincount(groups)
@@ -106,16 +107,16 @@ def find_markers(
         far = found[~kept]
         more = " and more" if len(far) > _MOST_NAMED else ""
         warnings.append(
-            f"{len(far)} of {len(found)} bright spots were left out, as they are more "
+            f"{len(far)} of {len(found)} bright spots were left out, because they are more "
             f"than {config.marker_cluster_mm:g} mm from the others, at (z, y, x) "
             f"{_places(*far[:_MOST_NAMED])}{more}."
         )
     doubted = doubtful_markers(volume, steps, found[kept])
     if doubted.any():
         warnings.append(
-            f"{int(doubted.sum())} of {int(kept.sum())} markers hold much less metal than the "
-            "others and may be calcifications, at (z, y, x) "
-            f"{_places(*found[kept][doubted])}; give markers= without them if they are."
+            f"{int(doubted.sum())} of {int(kept.sum())} markers contain much less metal than "
+            "the others and may be calcifications, at (z, y, x) "
+            f"{_places(*found[kept][doubted])}; if they are, give markers= without them."
         )
     return found[kept], warnings
 
@@ -199,17 +200,17 @@ def _why_none(
     if roi is not None and not roi.any():
         return "the roi is empty; draw it around the clips"
     if roi is not None and not (above & roi).any():
-        return "what is brighter lies outside of the roi; draw it around the clips"
+        return "brighter spots lie outside the roi; draw it around the clips"
     if not bright.any():
-        return "what is brighter lies outside of the body; check the volume"
+        return "brighter spots lie outside the body; check the volume"
     if at_bone:
         return (
-            f"what is small lies within {config.marker_bone_distance_mm:g} mm of a "
-            "large one, as of a bone; lower marker_bone_distance_mm"
+            f"the small spots lie within {config.marker_bone_distance_mm:g} mm of a large "
+            "one, such as a bone; lower marker_bone_distance_mm"
         )
     return (
-        f"each bright spot is above {config.marker_max_mm3:g} mm^3 or "
-        f"{config.marker_max_diagonal_mm:g} mm, as bones are; raise marker_threshold or "
+        f"each bright spot is larger than {config.marker_max_mm3:g} mm^3 or "
+        f"{config.marker_max_diagonal_mm:g} mm, like bones; raise marker_threshold or "
         "marker_max_mm3"
     )
 

@@ -55,8 +55,9 @@ def read_markers(path: str | Path, volume: Volume) -> np.ndarray:
         else:
             continue
         raise ValueError(
-            f"{path.name} says its markers in mm and in voxels, and they differ ({what}); leave "
-            "out the list that was not edited, and the voxels where it is of another scan."
+            f"{path.name} has its markers in mm and in voxels, but they differ ({what}); "
+            "remove the list that you did not edit, or the voxels if they belong to another "
+            "scan."
         )
     return places[0]
 
@@ -80,7 +81,7 @@ def _points(found: Any, path: Path) -> np.ndarray:
     except (ValueError, TypeError):
         points = np.empty(0)
     if points.shape[1:] != (3,) or not np.isfinite(points).all():
-        raise ValueError(f"A marker in {path.name} is no three numbers; repair the file.")
+        raise ValueError(f"A marker in {path.name} is not three numbers; repair the file.")
     return points
 
 
@@ -95,23 +96,24 @@ def _to_voxels(
         if outside.any():
             first = ", ".join(f"{one:g}" for one in points[outside][0])
             raise ValueError(
-                f"{path.name} has a marker at ({first}) mm, outside of the volume; is it of "
-                "another scan, or are x and y counted to the left and the back, as DICOM does?"
+                f"{path.name} has a marker at ({first}) mm, outside the volume; does it "
+                "belong to another scan, or do x and y point to the left and the back, as "
+                "in DICOM?"
             )
         return places
     if kind == "zyx":
         if source is not None and source.is_turned and not is_checked:
             better = "i,j,k as stored or " if source.format == "nifti" else ""
             raise ValueError(
-                f"{path.name} gives voxels (z, y, x), and {source.path.name} is stored in other "
-                f"directions than it is read in, so that they may be mirrored; give {better}"
-                "x_mm,y_mm,z_mm in patient mm (RAS)."
+                f"{path.name} gives voxels (z, y, x), but {source.path.name} is stored in "
+                f"another orientation, so they may be mirrored; give {better}x_mm,y_mm,z_mm "
+                "in patient mm (RAS)."
             )
         return points
     if source is None or source.format != "nifti":
         raise ValueError(
-            f"{path.name} gives indices (i, j, k) of a NIfTI file, and the volume was read from "
-            "none; give x_mm,y_mm,z_mm in patient mm (RAS)."
+            f"{path.name} gives indices (i, j, k) of a NIfTI file, but the volume does not "
+            "come from one; give x_mm,y_mm,z_mm in patient mm (RAS)."
         )
     there = source.affine[:3, :3] @ points.T + source.affine[:3, 3:]
     return volume.to_voxels(there.T)
@@ -121,7 +123,7 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path.name} is no JSON file; write it again.") from error
+        raise ValueError(f"{path.name} is not a JSON file; save it again.") from error
 
 
 def _from_json(path: Path) -> dict[str, Any]:
@@ -133,8 +135,8 @@ def _from_json(path: Path) -> dict[str, Any]:
         if said:
             return said
     raise ValueError(
-        f"{path.name} has no list of markers; call it markers_mm, of [x, y, z] in patient mm, or "
-        "markers_ijk, of the [i, j, k] that a NIfTI file stores them at."
+        f"{path.name} has no list of markers; add markers_mm with [x, y, z] in patient mm, "
+        "or markers_ijk with the stored [i, j, k] of a NIfTI file."
     )
 
 
@@ -142,7 +144,7 @@ def _from_csv(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name} is no text in UTF-8; save it as CSV UTF-8.") from error
+        raise ValueError(f"{path.name} is not UTF-8 text; save it as CSV UTF-8.") from error
     rows = [row for row in csv.reader(text.splitlines()) if any(cell.strip() for cell in row)]
     head = tuple(cell.strip().lower() for cell in rows[0]) if rows else ()
     if head not in _COLUMNS:

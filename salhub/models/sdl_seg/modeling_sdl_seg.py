@@ -117,14 +117,14 @@ class SDLSegForVolumeSegmentation(SaliencyPreTrainedModel):
         expected = self.config.image_channels
         if pixel_values.ndim != 5:
             raise ValueError(
-                f"pixel_values must be (B, {expected}, D, H, W), got {tuple(pixel_values.shape)}; "
-                "the image processor makes them."
+                f"pixel_values must be (B, {expected}, D, H, W), got "
+                f"{tuple(pixel_values.shape)}; prepare volumes with the image processor."
             )
         if pixel_values.shape[1] != expected:
             raise ValueError(
-                f"pixel_values have {pixel_values.shape[1]} channels, and this model with "
-                f"saliency_kind='{self.config.saliency_kind}' sees {expected}; prepare them with a "
-                "processor of the same saliency_kind."
+                f"pixel_values have {pixel_values.shape[1]} channels, but this model with "
+                f"saliency_kind='{self.config.saliency_kind}' needs {expected}; prepare them "
+                "with a processor of the same saliency_kind."
             )
         steps = self.config.size_steps
         sides = pixel_values.shape[2:]

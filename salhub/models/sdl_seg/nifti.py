@@ -60,8 +60,8 @@ def read_nifti_mask(path: Path, volume: Volume) -> np.ndarray:
     _refuse_another_shape(mask, volume, path)
     if not np.allclose(affine, volume.affine, atol=_SAME_PLACE):
         raise ValueError(
-            f"The mask {path.name} lies elsewhere in the patient than the volume, by its affine; "
-            "give the mask that was drawn on this volume."
+            f"According to its affine, the mask {path.name} is not at the same place as the "
+            "volume; give the mask that was drawn on this volume."
         )
     return mask
 
@@ -74,17 +74,18 @@ def _mask_of_array(
     says_nothing = header["qform_code"] == 0 and header["sform_code"] == 0
     if not says_nothing and source.is_turned:
         raise ValueError(
-            f"The mask {path.name} is stored turned, and nobody knows how the volume lies, as it "
-            "has no affine; give the volume as its file or with its affine, or the mask as an "
-            "array."
+            f"The mask {path.name} is stored in another orientation, but the orientation of "
+            "the volume is unknown because it has no affine; give the volume as a file or "
+            "with its affine, or the mask as an array."
         )
     mask = np.ascontiguousarray(stored.T)
     _refuse_another_shape(mask, volume, path)
     steps = spacing_of(source.affine)
     if not np.allclose(steps, volume.spacing, rtol=_SAME_SPACING):
         raise ValueError(
-            f"The mask {path.name} has a spacing of {_listed(steps)} mm and the volume of "
-            f"{_listed(volume.spacing)} mm along z, y and x; give a mask on the grid of the volume."
+            f"The mask {path.name} has a spacing of {_listed(steps)} mm, but the volume has "
+            f"{_listed(volume.spacing)} mm along z, y and x; give a mask on the grid of the "
+            "volume."
         )
     return mask
 
@@ -92,8 +93,8 @@ def _mask_of_array(
 def _refuse_another_shape(mask: np.ndarray, volume: Volume, path: Path) -> None:
     if mask.shape != volume.shape:
         raise ValueError(
-            f"The mask {path.name} has {mask.shape} voxels and the volume {volume.shape}; give a "
-            "mask on the grid of the volume."
+            f"The mask {path.name} has {mask.shape} voxels, but the volume has "
+            f"{volume.shape}; give a mask on the grid of the volume."
         )
 
 
@@ -101,13 +102,14 @@ def _binary(stored: np.ndarray, path: Path) -> np.ndarray:
     values = np.unique(stored)
     if len(values) > 2 or (len(values) == 2 and values[0] != 0):
         raise ValueError(
-            f"A mask holds 0 and one other value, and {path.name} holds {len(values)} values such "
-            f"as {', '.join(f'{value:g}' for value in values[:3])}; give one structure."
+            f"A mask must contain 0 and one other value, but {path.name} has {len(values)} "
+            f"values such as {', '.join(f'{value:g}' for value in values[:3])}; give one "
+            "structure."
         )
     if (values % 1 != 0).any():
         raise ValueError(
-            f"The mask {path.name} holds {values[values % 1 != 0][0]:g}, as probabilities do; "
-            "compare them with a number first."
+            f"The mask {path.name} contains {values[values % 1 != 0][0]:g}, so it looks like "
+            "probabilities; apply a threshold first."
         )
     return stored != 0
 
@@ -167,71 +169,70 @@ def _open(path: Path) -> Any:
     try:
         image = nibabel.load(path)
     except FileNotFoundError:
-        raise FileNotFoundError(f"There is no file {path}.") from None
+        raise FileNotFoundError(f"The file {path} does not exist.") from None
     # Headers with impossible numbers raise errors of their own.
     except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError,
             EOFError, OSError, ValueError, zlib.error) as error:  # fmt: skip
         raise _damaged(path) from error
     if not isinstance(image, nibabel.Nifti1Image):
-        raise ValueError(f"{path.name} is no NIfTI file; convert it to .nii.gz.")
+        raise ValueError(f"{path.name} is not a NIfTI file; convert it to .nii.gz.")
     return image
 
 
 def _damaged(path: Path) -> ValueError:
-    return ValueError(f"{path.name} is damaged or no NIfTI file; export it again.")
+    return ValueError(f"{path.name} is damaged or not a NIfTI file; export it again.")
 
 
 def _source_grid(image: Any, path: Path) -> tuple[SourceGrid, tuple[str, ...]]:
     """Return how a file stores its volume, and what had to be guessed; nothing large is read."""
     if image.get_data_dtype().fields is not None:
-        raise ValueError(f"{path.name} holds colours; a CT has one number in HU a voxel.")
+        raise ValueError(f"{path.name} has colours; a CT has one number in HU per voxel.")
     # A fourth axis of one is how some programs write a single volume.
     shape = image.shape[:3] + tuple(n for n in image.shape[3:] if n != 1)
     if len(shape) != 3:
         raise ValueError(
-            f"{path.name} has shape {image.shape}, and one volume has 3 axes; export a single "
-            "volume."
+            f"{path.name} has shape {image.shape}, but a volume has 3 axes; export a single volume."
         )
     header = image.header
     unit = header.get_xyzt_units()[0]
     if unit not in _MILLIMETRES:
         raise ValueError(
-            f"{path.name} gives its spacing in {unit}, and mm are needed; convert it first."
+            f"{path.name} gives its spacing in {unit} instead of mm; convert it first."
         )
     warnings = []
     if header["qform_code"] == 0 and header["sform_code"] == 0:
         if set(header.get_zooms()[:3]) == {1.0}:
             raise ValueError(
-                f"{path.name} does not say its spacing (no qform, no sform, steps of 1); write it "
-                "into the header, or give the array with spacing=(z, y, x) in mm."
+                f"{path.name} has no spacing (no qform, no sform, steps of 1); add it to the "
+                "header, or give the array with spacing=(z, y, x) in mm."
             )
         warnings.append(
-            f"{path.name} does not say how the patient lies in it (no qform, no sform); x is taken "
-            "to grow to the left as stored, and positions in mm have no known origin."
+            f"{path.name} does not contain the orientation of the patient (no qform, no "
+            "sform); salhub assumes that x grows to the left as stored, and positions in mm "
+            "have no known origin."
         )
     forms = [form for form in (image.get_sform(coded=True)[0], image.get_qform(coded=True)[0])
              if form is not None]  # fmt: skip
     if len(forms) == 2 and not np.allclose(*forms, atol=_SAME_PLACE):
-        warnings.append(
-            f"{path.name} says twice where the patient lies, by its sform and its qform, and they "
-            "differ; the sform is taken."
-        )
+        warnings.append(f"The sform and the qform of {path.name} differ; the sform is used.")
     if unit == "unknown":
-        warnings.append(f"{path.name} does not name the unit of its spacing; mm is assumed.")
+        warnings.append(f"{path.name} does not give the unit of its spacing; mm is assumed.")
     affine = np.array(image.affine, dtype=np.float64)
     steps = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or not steps.all():
-        raise ValueError(f"{path.name} has a spacing of 0 or no number; repair its header.")
+        raise ValueError(
+            f"{path.name} has a spacing of 0 or an invalid spacing; repair its header."
+        )
     zooms = np.abs(np.array(header.get_zooms()[:3], dtype=np.float64))
     if not np.allclose(zooms, steps, rtol=_SAME_SPACING, atol=0):
         raise ValueError(
-            f"{path.name} says its spacing twice, {_listed(zooms)} mm by pixdim and "
-            f"{_listed(steps)} mm by its affine, and they differ; repair its header."
+            f"{path.name} has two different spacings, {_listed(zooms)} mm in pixdim and "
+            f"{_listed(steps)} mm in its affine; repair its header."
         )
     if (affine == np.eye(4)).all():
         warnings.append(
-            f"{path.name} has steps of exactly 1 mm and its origin at 0, as files have whose "
-            "spacing was lost; check it."
+            f"{path.name} has steps of exactly 1 mm and its origin at 0, which often means "
+            "that the spacing was lost; check it."
         )
     grid = SourceGrid("nifti", path, affine, **closest_axes(affine), header=header)
     return grid, tuple(warnings)

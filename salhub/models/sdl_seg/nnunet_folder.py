@@ -58,7 +58,8 @@ def read_nnunet(folder: str | Path) -> list[NNUNetCase]:
     path = folder / "dataset.json"
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder} has no dataset.json, so it is no nnU-Net data set; name its folder."
+            f"{folder} has no dataset.json, so it is not an nnU-Net data set; give the "
+            "folder of one."
         )
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
@@ -66,8 +67,8 @@ def read_nnunet(folder: str | Path) -> list[NNUNetCase]:
         number = next(int(key) for key, name in channels.items() if name.upper() == "CT")
     except StopIteration:
         raise ValueError(
-            f"{path} names the channels {', '.join(map(str, channels.values()))}, and none is CT; "
-            "its values must be HU."
+            f"{path} names the channels {', '.join(map(str, channels.values()))}, but none "
+            "is CT; the values must be HU."
         ) from None
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(
@@ -85,7 +86,7 @@ def read_nnunet(folder: str | Path) -> list[NNUNetCase]:
             cases.append(NNUNetCase(name, image, label, images == "imagesTs"))
     if not cases:
         raise ValueError(
-            f"{folder} lists no case: there is no imagesTr/*_{number:04d}{ending}; check "
+            f"{folder} has no cases: there is no imagesTr/*_{number:04d}{ending}; check "
             "file_ending in dataset.json."
         )
     return cases
@@ -122,14 +123,16 @@ def write_nnunet(
             has_map.add(saliency is not None)
             if name in names or len(has_map) > 1:
                 what = "come twice" if name in names else "have a map while others have none"
-                raise ValueError(f"Cases called {name} {what}; give every case its own, alike.")
+                raise ValueError(
+                    f"Cases called {name} {what}; make the cases consistent, with distinct names."
+                )
             names.append(name)
             channels = [volume.array] if saliency is None else [volume.array, saliency]
             for number, channel in enumerate(channels):
                 write_nifti(root / "imagesTr" / f"{name}_{number:04d}{_ENDING}", channel, volume)
             write_nifti(root / "labelsTr" / f"{name}{_ENDING}", mask, volume)
         if not names:
-            raise ValueError("There is no case to write; give at least one.")
+            raise ValueError("There are no cases to save; give at least one.")
         facts: dict[str, Any] = {
             "channel_names": _CHANNELS if True in has_map else {"0": "CT"},
             "labels": {"background": 0, label: 1},

@@ -35,9 +35,9 @@ _MOST_ANSWERS = 8
 _REACH_MM = 5.0
 _FILES = {"nifti": ("Mask (.nii.gz)", ".nii.gz"), "polygons": ("Polygons in mm (.json)", ".json")}
 _HINT = (
-    "The orange contour is what the network finds; it follows the clips. Other shapes look like "
-    "the bed and have no clips. The CT stays as it is: of a clip that is moved or taken away, the "
-    "white spot remains."
+    "The orange contour is what the network finds; it follows the clips. Other shapes look "
+    "like the bed but have no clips. The CT itself does not change: the white spot of a "
+    "moved or removed clip remains."
 )
 
 
@@ -75,9 +75,9 @@ class Page(Frame):
     def asked(self) -> dict[str, Component]:
         """Build the seed of the phantom, and what is done to its clips."""
         return {
-            "seed": slider(0, _LARGEST_SEED, 0, step=1, label="Phantom, by its seed"),
+            "seed": slider(0, _LARGEST_SEED, 0, step=1, label="Phantom (seed)"),
             "another": gr.Button("Another phantom", variant="primary"),
-            "reset": gr.Button("Clips as they were found"),
+            "reset": gr.Button("Original clips"),
         }
 
     def main_controls(self) -> dict[str, Component]:
@@ -86,7 +86,7 @@ class Page(Frame):
         controls: dict[str, Component] = {}
         if self.has_map:
             controls["sigma_d_mm"] = slider(
-                2, 20, config.sigma_d_mm, step=0.5, label="Width of the map, mm"
+                2, 20, config.sigma_d_mm, step=0.5, label="Width of the map (mm)"
             )
         controls["threshold"] = slider(0.05, 0.95, config.threshold, step=0.05, label="Threshold")
         return controls
@@ -100,7 +100,8 @@ class Page(Frame):
             "edits": gr.Textbox(
                 "",
                 label="Changes of the clips",
-                info="2:0,4,-2 moves clip 2 by mm along z, y, x; 5:off takes clip 5 away. Enter.",
+                info="2:0,4,-2 moves clip 2 by mm along z, y, x; 5:off removes clip 5. Press "
+                "Enter.",
                 max_length=400,
             ),
             "chosen": gr.Textbox("0", visible="hidden"),
@@ -134,7 +135,9 @@ class Page(Frame):
         if word == "toggle":
             changed = edits.toggled(_checked_clip(rest, len(places)))
             if not changed.kept(len(places)):
-                raise ValueError("One clip has to stay; without any there is nothing to go by.")
+                raise ValueError(
+                    "At least one clip must remain; the network cannot work without clips."
+                )
             return {"edits": changed.write()}
         if word == "at":
             return self._pressed(rest, state, edits, places, chosen)
@@ -159,14 +162,14 @@ class Page(Frame):
             x, y = (float(one) for one in where.split())
         except ValueError:
             raise ValueError(
-                "A press in the slice needs two numbers, from its left and top."
+                "A click in the slice needs two numbers, from its left and top."
             ) from None
         there = np.array([number, *picture_to_voxel(volume, x, y)])
         away = np.linalg.norm((places - there) * volume.spacing, axis=1) if len(places) else []
         if len(places) and np.min(away) <= _REACH_MM:
             return {"chosen": str(int(np.argmin(away)) + 1)}
         if not chosen:
-            raise ValueError("No clip is chosen; press on a ring, or choose one in the table.")
+            raise ValueError("No clip is chosen; click a ring, or choose one in the table.")
         change = (there - places[chosen - 1]) * volume.spacing
         return {"edits": edits.moved(chosen, change).write()}
 
@@ -205,7 +208,9 @@ class Page(Frame):
     def controls(self) -> dict[str, Component]:
         """Build the slice, which stands over its picture."""
         last = len(phantom_of(0).volume) - 1
-        return {"slice": slider(0, last, middle_slice(0), step=1, label="Slice, from the feet")}
+        return {
+            "slice": slider(0, last, middle_slice(0), step=1, label="Slice (counted from the feet)")
+        }
 
     def panes(self) -> dict[str, Component]:
         """Build the viewer, the numbers and the files."""
@@ -300,7 +305,7 @@ def _checked_clip(number: Any, count: int) -> int:
     """Return the number of a clip, 0 for none."""
     text = str(number).strip()
     if not text.isdecimal() or int(text) > count:
-        raise ValueError(f"There is no clip '{text[:20]}'; there are {count}.")
+        raise ValueError(f"There is no clip '{text[:20]}'; there are {count} clips.")
     return int(text)
 
 
@@ -314,11 +319,11 @@ def _numbers(
     def was(name: str, write: Callable[[float], str]) -> str:
         if before is None or before.scores is None:
             return ""
-        return f"{write(before.scores[name])} with the clips as found"
+        return f"{write(before.scores[name])} with the original clips"
 
-    size = f"{low:.1f} to {high:.1f} at 95 % and 5 %; in truth {true_cc:.1f}"
+    size = f"{low:.1f} to {high:.1f} at 95 % and 5 %; true volume {true_cc:.1f}"
     dice = was("dice", "{:.2f}".format) or "1 is perfect, 0 is a miss"
-    hd95 = was("hd95", _mm) or "95 % of both outlines are nearer"
+    hd95 = was("hd95", _mm) or "95 % of both outlines are closer"
     found = [
         Fact(f"{result.volume_cc:.1f} cm³", "Volume", size),
         Fact(f"{scores['dice']:.2f}", "Dice (DSC)", dice),

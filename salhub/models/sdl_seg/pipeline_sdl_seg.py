@@ -68,7 +68,7 @@ result.save("mask.nii.gz")
         """
         if isinstance(source, bytes):
             raise ValueError(
-                "A volume is read from a file or a folder, not from standard input; name it."
+                "A volume cannot be read from standard input; give a file or a folder."
             )
         # Arrays may need the spacing of the call.
         is_later = ending_of(str(source), ARRAY_ENDINGS) and Path(source).is_file()
@@ -188,8 +188,8 @@ def _turned(volume: Volume, what: str) -> list[str]:
     if volume.source is None or not volume.source.is_turned:
         return []
     return [
-        f"{volume.source.path.name} is stored in other directions than it is read in. {what} taken "
-        "in voxels (z, y, x) as read, see load_volume, and not as stored."
+        f"{volume.source.path.name} is stored in another orientation. {what} read as voxels "
+        "(z, y, x) of the reoriented volume, not as stored; see load_volume."
     ]
 
 

@@ -189,7 +189,10 @@ class SDLSegImageProcessor:
         is_one_spacing = spacing is None or np.ndim(spacing) < 2
         spacings = [spacing] * len(volumes) if is_one_spacing else list(spacing)
         if len(spacings) != len(volumes):
-            raise ValueError(f"There are {len(volumes)} volumes and {len(spacings)} spacings.")
+            raise ValueError(
+                f"Got {len(volumes)} volumes and {len(spacings)} spacings; give one spacing per "
+                "volume."
+            )
         ready = [
             self._prepare(*one) for one in zip(volumes, spacings, *given.values(), strict=True)
         ]
@@ -198,8 +201,8 @@ class SDLSegImageProcessor:
             # Padding would change the statistics of instance normalisation.
             sizes = " and ".join(sorted(str(tuple(shape[1:])) for shape in shapes))
             raise ValueError(
-                f"Volumes of one batch must have one size on the network's grid, got {sizes}; "
-                "prepare them one by one."
+                "Volumes of a batch must have the same size on the network's grid, got "
+                f"{sizes}; prepare them one by one."
             )
         if len({"labels" in one for one in ready}) > 1:
             raise ValueError("masks must be given for all volumes of a batch, or for none.")
@@ -250,17 +253,15 @@ class SDLSegImageProcessor:
         if markers is not None:
             places = checked_markers(markers, volume.shape)
             if not is_used:
-                warnings.append(
-                    "The markers that were given are not used, as this model sees the CT alone."
-                )
+                warnings.append("Your markers are not used, because this model only sees the CT.")
             elif roi is not None:
-                warnings.append("The roi is not used, as markers are given.")
+                warnings.append("The roi is not used, because you gave markers.")
             if len(places) or not is_used:
                 return places
             if not self.config.allow_no_markers:
                 raise MarkerNotFoundError(
-                    "markers is empty; give at least one place, leave it out to find them, or set "
-                    "allow_no_markers=True."
+                    "markers is empty; give at least one position, leave it out to detect "
+                    "markers, or set allow_no_markers=True."
                 )
         elif is_used:
             try:
@@ -274,7 +275,7 @@ class SDLSegImageProcessor:
                 warnings += left_out
         else:
             if roi is not None:
-                warnings.append("The roi is not used, as this model looks for no markers.")
+                warnings.append("The roi is not used, because this model does not use markers.")
             return np.zeros((0, 3))
         if not len(places):
             warnings.append("There are no markers, so the saliency map is 0 everywhere.")
@@ -287,8 +288,8 @@ class SDLSegImageProcessor:
         if any(new < min(old, n) for new, old, n in zip(window, own, grid.padded, strict=True)):
             sizes = [" x ".join(map(str, one)) for one in (window, own)]
             warnings.append(
-                f"Windows of {sizes[0]} voxels are smaller than the {sizes[1]} of the model. The "
-                "network normalises what it sees, so that the answer differs."
+                f"Windows of {sizes[0]} voxels are smaller than the {sizes[1]} of the model. "
+                "The network normalizes what it sees, so the result differs."
             )
 
     def _warn_of_few(self, places: np.ndarray, warnings: list[str]) -> None:
@@ -296,8 +297,8 @@ class SDLSegImageProcessor:
             warnings.append("There is one marker, so the saliency map is a ball around it.")
         elif len(places) and np.ptp(np.rint(places[:, 0])) == 0:
             warnings.append(
-                f"All {len(places)} markers lie in slice {int(np.rint(places[0, 0]))}, so nothing "
-                "tells how far the target reaches above and below it."
+                f"All {len(places)} markers lie in slice {int(np.rint(places[0, 0]))}, so "
+                "the extent of the target above and below it is unknown."
             )
         if self.config.saliency_kind == "hull" and len(places):
             spread = places - places.mean(axis=0)
@@ -331,7 +332,7 @@ class SDLSegImageProcessor:
             raise ValueError(f"threshold must be above 0 and below 1, got {limit}.")
         if logits.ndim != 5 or len(logits) != len(meta):
             raise ValueError(
-                f"There must be logits (B, 1, D, H, W) and one meta a volume, got "
+                "Expected logits (B, 1, D, H, W) and one meta per volume, got "
                 f"{tuple(logits.shape)} and {len(meta)}."
             )
         chances = (logits.detach().float() / self.config.temperature).sigmoid().cpu().numpy()[:, 0]
@@ -345,7 +346,7 @@ class SDLSegImageProcessor:
         if mask.any():
             if mask.sum() > mask[1:-1, 1:-1, 1:-1].sum():
                 warnings.append(
-                    "What was found reaches the edge of the scan, so that a part may be missing."
+                    "The region reaches the edge of the scan, so a part may be missing."
                 )
             steps = np.array(meta.grid.spacing)
             centroid = tuple((np.array(ndimage.center_of_mass(mask)) * steps).tolist())
@@ -371,19 +372,19 @@ class SDLSegImageProcessor:
             keep = touches if touches.any() else sizes == sizes.max()
             if not touches.any():
                 warnings.append(
-                    "No part of what was found is near a marker; the largest part was kept, so "
-                    "check it."
+                    "No part of the region is near a marker; only the largest part was "
+                    "kept, so check it."
                 )
             elif not keep.all():
                 warnings.append(
-                    f"{_parts(~keep, 'near no marker')}, {sizes[~keep].sum():.2f} cm^3 in all."
+                    f"{_parts(~keep, 'near no marker')}, {sizes[~keep].sum():.2f} cm^3 in total."
                 )
         too_small = keep & (sizes < self.config.min_component_cc)
         if too_small.any():
             keep &= ~too_small
             warnings.append(
                 f"{_parts(too_small, f'below {self.config.min_component_cc:g} cm^3')}, "
-                f"{sizes[too_small].sum():.2f} cm^3 in all."
+                f"{sizes[too_small].sum():.2f} cm^3 in total."
             )
         return without_holes(np.concatenate([[False], keep])[parts])
 
@@ -417,7 +418,7 @@ def _one_each(name: str, value: Any, is_list: bool, count: int) -> list[Any]:
         return [value]
     if not isinstance(value, list | tuple) or len(value) != count:
         raise ValueError(
-            f"{name} must be a list with one entry a volume, None where there is none, as images "
-            f"is a list of {count}."
+            f"{name} must be a list with one entry per volume (None if there is none), "
+            f"because images is a list of {count}."
         )
     return list(value)

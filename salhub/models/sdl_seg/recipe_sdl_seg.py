@@ -130,11 +130,11 @@ class SDLSegArguments(TrainingArguments):
             check_share(name, getattr(self, name))
         most = _PATIENTS_A_SEED - _FIRST_VALIDATION
         if max(self.num_patients, self.num_validation_patients) > most:
-            raise ValueError(f"A run takes at most {most} phantoms, got {self.num_patients}.")
+            raise ValueError(f"A run can use at most {most} phantoms, got {self.num_patients}.")
         if self.data == PHANTOMS and self.seed >= _MOST_SEEDS:
             raise ValueError(
-                f"seed must be below {_MOST_SEEDS} for phantoms, as further ones are for tests, "
-                f"got {self.seed}."
+                f"seed must be below {_MOST_SEEDS} for phantoms, because higher seeds are "
+                f"reserved for tests, got {self.seed}."
             )
         config = self.network_config()
         if self.patch_size and (
@@ -148,8 +148,7 @@ class SDLSegArguments(TrainingArguments):
             )
         if self.data != PHANTOMS and not self.clips_visible:
             raise ValueError(
-                "clips_visible=false paints clips out of phantoms only; leave it out with data of "
-                "your own."
+                "clips_visible=false only works with phantoms; leave it out for your own data."
             )
 
     def network_config(self) -> SDLSegConfig:

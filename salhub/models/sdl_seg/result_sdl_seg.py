@@ -28,8 +28,12 @@ _MOST_SLICES = 6
 # Probabilities of the thin lines: surely inside, and surely outside beyond.
 _BAND = (0.95, 0.05)
 _PATIENT = "patient mm, RAS: x to the right, y to the front, z to the head"
-_VOXELS = "(z, y, x) from 0, of the volume as it is read, which may be turned against its file"
-_ARRAY = "mm along (x, y, z) from the centre of the first voxel; nobody knows where in the patient"
+_VOXELS = (
+    "(z, y, x) from 0, in the volume as it is read, which may be oriented differently from its file"
+)
+_ARRAY = (
+    "mm along (x, y, z) from the centre of the first voxel; the position in the patient is unknown"
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -162,8 +166,8 @@ class VolumeSegmentationResult(PipelineResult):
         items = [(self._slice(number), self._caption(number)) for number in numbers]
         title = f"{self.volume_cc:.1f} cm³"
         lines = (
-            "Orange: what was found, thin at a probability of 5 % and of 95 %. Rings: markers, "
-            "broken where they lie in the slice beside."
+            "Orange: the region found, with thin lines at probabilities of 5 % and 95 %. "
+            "Rings: markers; broken rings lie in a neighbouring slice."
         )
         note = lines + (" Blue: the truth." if self.truth is not None else "")
         return figure.compare(
@@ -192,7 +196,9 @@ class VolumeSegmentationResult(PipelineResult):
         check_comparable(results)
         several = list(results.values())
         if len({one.volume.shape for one in several}) > 1:
-            raise ValueError("The results are of volumes of different shapes; compare one volume.")
+            raise ValueError(
+                "The results show volumes of different shapes; compare results of the same volume."
+            )
         others = [one.mask for one in several[1:]] + several[0]._others()
         numbers = shown_slices(several[0].mask, several[0].markers, 4, others)
         return figure.compare(
@@ -249,7 +255,7 @@ class VolumeSegmentationResult(PipelineResult):
     def summary(self) -> str:
         """Return what was found in a sentence, after all warnings."""
         markers = "1 marker" if len(self.markers) == 1 else f"{len(self.markers)} markers"
-        led = f", led by {markers}" if self.saliency is not None else ""
+        led = f", based on {markers}" if self.saliency is not None else ""
         where = ""
         if self.centroid_mm is not None:
             where = f" around ({', '.join(f'{one:.1f}' for one in self.centroid_mm)}) mm"

@@ -60,7 +60,7 @@ def saliency_map(
     points = _as_points(markers)
     kind = config.saliency_kind
     if kind == "none":
-        raise ValueError("saliency_kind='none' has no map; choose another kind to make one.")
+        raise ValueError("saliency_kind='none' has no map; choose another kind.")
     if not len(points):
         return points.new_zeros(tuple(shape))
     steps = torch.as_tensor(np.asarray(spacing, dtype=np.float64), dtype=points.dtype)

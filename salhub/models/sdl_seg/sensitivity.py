@@ -63,8 +63,8 @@ def clip_sensitivity(
     config = model.config
     if config.saliency_kind == "none":
         raise ValueError(
-            "This model has saliency_kind='none', so that its answer does not depend on markers; "
-            "use one with a map."
+            "This model has saliency_kind='none', so its answer does not depend on markers; "
+            "use a model with a map."
         )
     batch = SDLSegImageProcessor(config)(image, spacing, markers)
     meta = batch["meta"][0]

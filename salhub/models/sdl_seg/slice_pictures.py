@@ -112,7 +112,9 @@ def picture_to_voxel(volume: Volume, x: float, y: float) -> tuple[float, float]:
         ValueError: Outside of the picture.
     """
     if not (0 <= x <= 1 and 0 <= y <= 1):
-        raise ValueError(f"({x:g}, {y:g}) lies outside of the slice, which goes from 0 to 1.")
+        raise ValueError(
+            f"({x:g}, {y:g}) lies outside the slice, whose coordinates run from 0 to 1."
+        )
     _, rows, columns = volume.shape
     row, column = y * rows - 0.5, x * columns - 0.5
     return (rows - 1 - row, columns - 1 - column) if volume.affine is not None else (row, column)

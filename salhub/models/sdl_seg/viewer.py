@@ -75,10 +75,12 @@ def viewer(
         opacity=opacity,
         side=_SIDE,
     )
-    what = f"Slice {number} of the CT with what was found, {result.volume_cc:.1f} cm³ in all"
+    what = f"Slice {number} of the CT with the region found, {result.volume_cc:.1f} cm³ in total"
     key = [(PREDICTED, "found")] + ([(TRUTH, "truth")] if len(masks) > 1 else [])
     lines = "".join(f'<span><i style="color: {color}"></i>{name}</span>' for color, name in key)
-    ring = f'<i class="slice-ring" style="color: {MARKER}"></i>clip, broken in the slice beside'
+    ring = (
+        f'<i class="slice-ring" style="color: {MARKER}"></i>clip (broken: in a neighbouring slice)'
+    )
     return (
         '<div class="slice-viewer"><figure class="slice-picture"><div>'
         f'<img src="{data_address(picture)}" width="{picture.width}" height="{picture.height}" '
@@ -98,7 +100,7 @@ def _table(places: np.ndarray, edits: ClipEdits, chosen: int) -> str:
         for name, (label, _) in MOVES.items()
     )
     moves = (
-        f"<p>Move clip {chosen} by {STEP_MM:g} mm, or press in the slice where it should be:</p>"
+        f"<p>Move clip {chosen} by {STEP_MM:g} mm, or click its new place in the slice:</p>"
         f'<div class="clip-moves" role="group" aria-label="Move clip {chosen}">{buttons}</div>'
         if chosen
         else "<p>Choose a clip to move it.</p>"

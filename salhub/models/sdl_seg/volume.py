@@ -145,26 +145,29 @@ def checked_hounsfield(array: ArrayLike) -> np.ndarray:
             f"{f', {kind}' if kind else ''}; give one volume in HU."
         )
     if array.dtype.kind not in "fiu":
-        raise ValueError(f"A CT volume holds numbers in HU, got {array.dtype}; convert it first.")
+        raise ValueError(
+            f"A CT volume must contain numbers in HU, got {array.dtype}; convert it first."
+        )
     # Values that float32 cannot hold become infinite, and are refused below.
     with np.errstate(over="ignore"):
         array = np.ascontiguousarray(array, dtype=np.float32)
     num_broken = array.size - int(np.isfinite(array).sum())
     if num_broken:
         raise ValueError(
-            f"{num_broken} of {array.size} voxels are NaN or infinite; fill them first, with -1000 "
-            "HU where they are outside the scan."
+            f"{num_broken} of {array.size} voxels are NaN or infinite; fill them first, for "
+            "example with -1000 HU outside the scan."
         )
     low, high = float(array.min()), float(array.max())
     if low >= 0 and high <= 255:
         raise ValueError(
-            f"The values lie between {low:g} and {high:g}, which looks like 8-bit and not like HU, "
-            "where air is -1000; give the CT before it was made a picture."
+            f"The values lie between {low:g} and {high:g}, which looks like 8-bit data "
+            "instead of HU, where air is -1000; give the original CT."
         )
     if low >= 0:
         raise ValueError(
-            f"The values lie between {low:g} and {high:g}, and none is below 0 as air (-1000 HU) "
-            "and fat (-100 HU) are; apply the slope and intercept of the file first."
+            f"The values lie between {low:g} and {high:g}, but none is below 0, as air "
+            "(-1000 HU) and fat (-100 HU) would be; apply the slope and intercept of the "
+            "file first."
         )
     return array
 
@@ -173,7 +176,7 @@ def checked_spacing(spacing: Any) -> tuple[float, float, float]:
     """Return a spacing as three floats, or refuse one that is missing or no millimetres."""
     if spacing is None:
         raise ValueError(
-            "The spacing is missing, without which no distance is right; give the mm between "
+            "The spacing is missing, so distances would be wrong; give the mm between "
             "voxels along z, y and x, such as spacing=(3.0, 1.5, 1.5)."
         )
     if isinstance(spacing, str):  # of a command line
@@ -213,8 +216,9 @@ def check_memory(shape: Sequence[int], what: str) -> None:
     if needed > free:
         size = " x ".join(map(str, shape))
         raise ValueError(
-            f"{what} has {size} voxels and needs about {needed / 2**30:,.1f} GiB of memory, and "
-            f"{free / 2**30:,.1f} GiB are free; crop it to the breast, or use a larger machine."
+            f"{what} has {size} voxels and needs about {needed / 2**30:,.1f} GiB of memory, "
+            f"but only {free / 2**30:,.1f} GiB are free; crop it to the breast, or use a "
+            "larger machine."
         )
 
 
@@ -232,14 +236,14 @@ def _checked_affine(affine: ArrayLike, spacing: tuple[float, float, float]) -> n
     lengths = np.linalg.norm(affine[:3, :3], axis=0)[::-1]
     if not np.allclose(lengths, spacing, rtol=1e-3):
         raise ValueError(
-            f"The affine has steps of {', '.join(f'{step:.4g}' for step in lengths)} mm and the "
-            f"spacing is {', '.join(f'{step:.4g}' for step in spacing)} mm along z, y and x; give "
-            "those that belong together."
+            f"The affine has steps of {', '.join(f'{step:.4g}' for step in lengths)} mm, but "
+            f"the spacing is {', '.join(f'{step:.4g}' for step in spacing)} mm along z, y "
+            "and x; give matching values."
         )
     tilt = axis_angles(affine)
     if tilt > MOST_TILT:
         raise ValueError(
-            f"The axes of the volume are {tilt:.1f} degrees off being perpendicular, as of a "
-            "tilted gantry; resample it to a rectangular grid first."
+            f"The axes of the volume deviate by {tilt:.1f} degrees from being perpendicular, "
+            "as with a tilted gantry; resample it to a rectangular grid first."
         )
     return affine

@@ -62,7 +62,7 @@ def load_volume(source: Any, spacing: Sequence[float] | None = None) -> Volume:
     given = None if given is None else checked_spacing(given)
     if given is not None and not np.allclose(given, volume.spacing, rtol=1e-3):
         raise ValueError(
-            f"The file says a spacing of {_steps(volume.spacing)} mm and spacing= says "
+            f"The file has a spacing of {_steps(volume.spacing)} mm, but spacing= gives "
             f"{_steps(given)} mm; leave out spacing=, or repair the file."
         )
     return volume
@@ -138,7 +138,7 @@ def _read_file(path: Path) -> Volume:
     if path.is_dir():
         return read_dicom(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+        raise FileNotFoundError(f"The file {path} does not exist.")
     return read_nifti(path) if ending_of(path.name, NIFTI_ENDINGS) else read_dicom(path)
 
 
@@ -157,7 +157,7 @@ def _load_array(path: Path, name: str, *, needed: bool = True) -> Any:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
         names = [name] if isinstance(loaded, np.ndarray) else loaded.files
     except FileNotFoundError:
-        raise FileNotFoundError(f"There is no file {path}.") from None
+        raise FileNotFoundError(f"The file {path} does not exist.") from None
     except Exception as error:  # a damaged archive fails in many ways
         raise _damaged(path) from error
     if name not in names:
@@ -186,7 +186,7 @@ def _shape_in(archive: Any, name: str) -> tuple[int, ...]:
 
 
 def _damaged(path: Path) -> ValueError:
-    return ValueError(f"{path.name} is damaged or no NumPy file of numbers; write it again.")
+    return ValueError(f"{path.name} is damaged or not a NumPy file of numbers; save it again.")
 
 
 def _steps(spacing: Sequence[float]) -> str:

@@ -142,36 +142,36 @@ class SlimLLMArguments(CompressionArguments):
         if self.preset in BASELINES:
             for name, (given, value) in self.changed().items():
                 raise ValueError(
-                    f"preset={self.preset} means {name}={_word(value)}, and {name}={_word(given)} "
-                    "was given; leave one of them out."
+                    f"preset={self.preset} sets {name}={_word(value)}, but you gave "
+                    f"{name}={_word(given)}; leave one of them out."
                 )
         values = self.resolved_values()
         allocation = values["allocation"]
         if self.salience != "cholesky" and values["objective"] != "divergence":
             raise ValueError(
-                f"salience={self.salience} decides bits with objective=divergence, and objective "
-                f"is {values['objective']}; give objective=divergence too, or leave salience out."
+                f"salience={self.salience} needs objective=divergence, but objective is "
+                f"{values['objective']}; set objective=divergence too, or leave salience out."
             )
         if self.salience_weight != 1 and values["search_weights"] != "mask":
             raise ValueError(
-                f"salience_weight={self.salience_weight:g} acts with search_weights=mask, and "
-                f"search_weights is {values['search_weights']}; give search_weights=mask too, or "
-                "leave salience_weight out."
+                f"salience_weight={self.salience_weight:g} needs search_weights=mask, but "
+                f"search_weights is {values['search_weights']}; set search_weights=mask too, "
+                "or leave salience_weight out."
             )
         if self.bits_granularity == "module" and self.preset in BASELINES:
             raise ValueError(
-                f"preset={self.preset} gives all layers the same bits, and bits_granularity=module "
-                "chooses those of each; leave bits_granularity out and give bits of 2, 3 or 4, or "
-                "leave the preset out."
+                f"preset={self.preset} gives all layers the same bits, but "
+                "bits_granularity=module chooses bits for each layer; leave "
+                "bits_granularity out and give bits of 2, 3 or 4, or leave the preset out."
             )
         if self.bits_granularity == "module" and allocation != "salience":
             raise ValueError(
-                f"allocation={allocation} is of groups, and bits_granularity is module; leave out "
-                "one of them."
+                f"allocation={allocation} applies to groups, but bits_granularity is module; "
+                "leave out one of them."
             )
         if self.symmetric and self.bits_granularity != "module" and allocation != "uniform":
             raise ValueError(
-                "symmetric needs one width a layer; give bits_granularity=module, or "
+                "symmetric needs one width per layer; set bits_granularity=module, or "
                 "allocation=uniform."
             )
 
@@ -180,17 +180,18 @@ class SlimLLMArguments(CompressionArguments):
         given = self.resolved_values()
         if given["clip_epochs"] and (given["search_range"] or given["backbone"] == "gptq"):
             raise ValueError(
-                "clip_epochs trains ranges that are not searched, of weights that are rounded one "
-                "by one; give preset=plus, and neither search_range nor backbone."
+                "clip_epochs trains the ranges of individually rounded weights instead of "
+                "searching them; use preset=plus, without search_range and backbone."
             )
         by_columns = [name for name in ("match_outputs", "refinements") if given[name]]
         if given["clip_epochs"] and by_columns:
             raise ValueError(
-                f"{by_columns[0]} is of weights that are written column by column, and clip_epochs "
-                f"is {given['clip_epochs']}; leave out one of them, or the preset that means it."
+                f"{by_columns[0]} applies to weights quantized column by column, but "
+                f"clip_epochs is {given['clip_epochs']}; leave out one of them, or the "
+                "preset that sets it."
             )
         if self.aug_loss and not given["clip_epochs"]:
-            raise ValueError("aug_loss is of ranges that are trained; give preset=plus with it.")
+            raise ValueError("aug_loss applies to trained ranges; use it with preset=plus.")
 
     def check_bits(self) -> None:
         """Refuse a mean of bits that cannot be kept."""
@@ -198,7 +199,7 @@ class SlimLLMArguments(CompressionArguments):
             if not 2 <= self.bits <= 4:
                 raise ValueError(f"bits must be from 2 to 4, got {self.bits}.")
         elif isinstance(self.bits, float) and 2 < self.bits < 4:
-            between = "give bits_granularity=module for a mean between them"
+            between = "set bits_granularity=module for a mean between them"
             if self.preset in BASELINES:
                 between = f"preset={self.preset} gives all layers the same bits"
             raise ValueError(f"bits must be 2, 3 or 4, got {self.bits}; {between}.")

@@ -76,8 +76,8 @@ def collected_inputs(
             readers.append((values, name))
         if owner.setdefault(name, first) != first:
             raise ValueError(
-                f"the layer {name} reads what {first} reads in one pass, and not in another; such "
-                "layers cannot be quantized by what goes into them."
+                f"the layer {name} shares the input of {first} in one pass but not in "
+                "another; such layers cannot be quantized from their inputs."
             )
         if first != name:
             if name not in sums[first].layers:
@@ -154,8 +154,8 @@ def inverse_factor(hessian: Tensor, damping: float, name: str) -> tuple[Tensor, 
             return upper.float(), is_dead
         damping *= 10
     raise ValueError(
-        f"the inputs of {name} depend on each other so much that their matrix cannot be inverted; "
-        "give more calibration text, or a larger damping."
+        f"the inputs of {name} are so strongly correlated that their matrix cannot be "
+        "inverted; give more calibration text, or a larger damping."
     )
 
 

@@ -36,14 +36,16 @@ class Bits(Tab):
         report, layer = self.page.report, self.page.layer(query)
         curve = ""
         if layer.curve:
-            panel = CurvePanel("D(p), the expected loss of the outputs", {"D(p)": layer.curve})
-            drawn = draw_curves([panel], "p, groups a bit lower and groups a bit higher")
-            words = f"D(p) of {query['layer']}: the least is at p = {layer.num_swapped}"
+            panel = CurvePanel("D(p), expected loss of the outputs", {"D(p)": layer.curve})
+            drawn = draw_curves(
+                [panel], "p, number of groups with one bit less, and with one bit more"
+            )
+            words = f"D(p) of {query['layer']}: the minimum is at p = {layer.num_swapped}"
             curve = figure(words, drawn)
         return {
             "groups": {"value": _group_bars(query["layer"], layer, report)},
             "curve": {"value": curve},
-            "map": {"value": figure("The bits of all groups", bit_map_picture(report))},
+            "map": {"value": figure("Bits of all groups", bit_map_picture(report))},
         }
 
     def code(self, query: State) -> str:
@@ -71,13 +73,13 @@ def _group_bars(name: str, layer: LayerReport, report: CompressionReport) -> str
     )
     words = ", ".join(map(str, layer.group_bits))
     found = (
-        f"Each bar is a group of {report.group_size} columns of {name}, as high as it is salient; "
-        "below it stand its bits."
+        f"Each bar is a group of {report.group_size} columns of {name}. Its height is the "
+        "salience, the number below it the bits."
     )
     swapped = (
-        f"{layer.num_swapped} of {len(layer.group_bits)} groups have a bit less, and as many a bit "
-        f"more. The outputs of the layer differ by {layer.error:.1%} of their size on the "
-        "calibration text."
+        f"{layer.num_swapped} of {len(layer.group_bits)} groups have one bit less, and the "
+        "same number one bit more. On the calibration text, the outputs of the layer change "
+        f"by {layer.error:.1%} of their size."
     )
     return (
         f'{sentence(found)}<div role="img" aria-label="Bits of the groups: {words}" '
@@ -104,5 +106,5 @@ class Page(CompressedTextPage):
         """The layer that a visitor chose."""
         name = query["layer"]
         if not isinstance(name, str) or name not in self.report.layers:
-            raise ValueError(f"There is no layer '{name}'; choose one of the list.")
+            raise ValueError(f"There is no layer '{name}'; choose one from the list.")
         return self.report.layers[name]

@@ -60,12 +60,12 @@ BITS_NAME, DIVERGENCES_NAME = "bits.png", "divergences.png"
 _DIVERGENCES, _SALIENCE = "divergences", "salience"
 _OF_WIDTHS = "width_divergences"
 _BITS_WORDS = (
-    "The bits of each group of columns, a row for each block: amber groups have a bit less than "
-    "the others, blue ones a bit more."
+    "Bits of each group of columns, one row per block: amber groups have one bit less than "
+    "the others, blue groups one bit more."
 )
 _DIVERGENCES_WORDS = (
-    "How far the outputs of each layer are from what they were with p groups a bit lower and p a "
-    "bit higher; each curve is divided by its first value, and the dot is the p that was taken."
+    "Change of the outputs of each layer if p groups get one bit less and p groups one bit "
+    "more. Each curve is divided by its first value; the dot marks the chosen p."
 )
 
 
@@ -97,7 +97,7 @@ class SlimLLMRecipe(CompressionRecipe):
     def take_model(self, model: Any, tokenizer: Any, windows: Tensor | None = None) -> Any:
         for name, (given, value) in self.arguments.changed().items():
             logger.warning(
-                "%s is %s as given, where preset=%s has %s.",
+                "You set %s to %s, while preset=%s uses %s.",
                 name,
                 given,
                 self.arguments.preset,
@@ -118,7 +118,7 @@ class SlimLLMRecipe(CompressionRecipe):
         self.layer_widths: LayerWidths | None = None
         if options.bits_granularity == "module":
             if options.bits in (2, 4):
-                logger.warning("A mean of %s bits gives every layer that width.", options.bits)
+                logger.warning("With a mean of %s bits, every layer has that width.", options.bits)
             self.layer_widths = measured_widths(
                 self.blocks,
                 self.inputs,
@@ -213,8 +213,8 @@ class SlimLLMRecipe(CompressionRecipe):
         unseen = layers.keys() - {layer for one in statistics for layer in one.layers}
         if unseen:
             raise ValueError(
-                f"no calibration text passed through {name}.{min(unseen)}, as in a mixture of "
-                "experts; such layers cannot be quantized by what goes into them."
+                f"no calibration text passed through {name}.{min(unseen)}, as in a mixture "
+                "of experts; such layers cannot be quantized from their inputs."
             )
         yield from ((one, None) for one in statistics)
 

@@ -118,7 +118,7 @@ def check_text(text: Any) -> None:
             check_text(one)
         return
     if not isinstance(text, str):
-        raise TypeError(f"A text is wanted, got {type(text).__name__}.")
+        raise TypeError(f"The input must be a text, got {type(text).__name__}.")
     if not text.strip():
         raise ValueError("The text is empty; there is nothing to explain.")
     whole_text(text, "The text")
@@ -159,17 +159,15 @@ def _encode(
         is_truncated = bool(encoding.encodings[0].overflowing)
     else:
         logger.warning(
-            "The tokenizer does not say where its tokens are in the text, so tokens are explained "
-            "and not words; use a fast tokenizer."
+            "The tokenizer does not report token positions, so tokens are explained instead "
+            "of words; use a fast tokenizer."
         )
         words = _of_slow_tokens(tokenizer.convert_ids_to_tokens(ids), special)
         is_truncated = len(tokenizer(*texts, verbose=False)["input_ids"]) > len(ids)
     if not len(words):
-        raise ValueError(
-            "The text has no word that the tokenizer knows; there is nothing to explain."
-        )
+        raise ValueError("The tokenizer knows no word of the text; there is nothing to explain.")
     if is_truncated:
-        logger.warning("A text is longer than %d tokens; its end is left out.", limit)
+        logger.warning("A text is longer than %d tokens and was cut at its end.", limit)
     types = encoding.get("token_type_ids") if has_types else None
     return {
         "ids": ids,
@@ -281,7 +279,7 @@ def _chosen_classes(
         text = batch[chosen.index(other)]["words"].text
         shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
         raise ValueError(
-            f"The text '{shown}' has the class '{model.id2label[other]}' itself, and a class "
+            f"The text '{shown}' is explained for the class '{model.id2label[other]}', which "
             "cannot be compared with itself; give another contrast, or class_labels."
         )
     return chosen
@@ -303,7 +301,7 @@ def _map(
     delta = None if deltas is None else float(deltas[row])
     if delta is not None and delta > _LARGE_DELTA * max(abs(float(merged.sum())), 0.1):
         logger.warning(
-            "The scores of a text miss what they explain by %.2g logits; raise n_steps.", delta
+            "The scores of a text do not add up: they are off by %.2g logits; raise n_steps.", delta
         )
     return TextMap(
         words,

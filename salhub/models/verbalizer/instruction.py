@@ -177,7 +177,7 @@ def _answers(chat: Chat, prompts: Sequence[Messages], strict: bool) -> list[str 
         except RuntimeError as error:
             if strict:
                 raise
-            logger.warning("%s The template is given instead.", error)
+            logger.warning("%s The template is used instead.", error)
             answers.append(None)
     return answers
 

@@ -65,9 +65,9 @@ def rows_that_fit(classify: Callable[[Tensor], Tensor], vectors: Tensor, network
         fitting, beyond = (middle, beyond) if needed(middle) <= free else (fitting, middle)
     gigabytes = needed(length) / 2**30
     raise ValueError(
-        f"The text has {length} tokens, and to explain it takes about {gigabytes:.1f} GiB, with "
-        f"{free / 2**30:.1f} GiB to be had; {fitting} tokens fit: shorten the text, or set "
-        f"tokenizer.model_max_length = {fitting} to leave out its end."
+        f"The text has {length} tokens. Explaining it takes about {gigabytes:.1f} GiB, but "
+        f"only {free / 2**30:.1f} GiB are free, enough for {fitting} tokens: shorten the "
+        f"text, or set tokenizer.model_max_length = {fitting} to cut off its end."
     )
 
 

@@ -86,13 +86,13 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
         own = self.config.backbone_config
         if own is None or not hasattr(self.backbone, "get_input_embeddings"):
             raise ValueError(
-                f"{type(self.backbone).__name__} is no text classifier of transformers; give one "
-                f"that {self.auto_class} loads."
+                f"{type(self.backbone).__name__} is not a text classifier of transformers; "
+                f"give one that {self.auto_class} loads."
             )
         if not hasattr(_vectors_of(self.backbone), "weight"):
             raise ValueError(
-                f"{type(self.backbone).__name__} has no table of word vectors to explain it by; "
-                "give a classifier that has one, such as BERT."
+                f"{type(self.backbone).__name__} has no word embeddings, which the "
+                "explanation needs; give a classifier that has them, such as BERT."
             )
         if not _has_head(self.backbone):
             raise ValueError(
@@ -101,13 +101,13 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
             )
         if own.is_encoder_decoder:
             raise ValueError(
-                f"{type(self.backbone).__name__} has an encoder and a decoder, which cannot be "
-                "explained from word vectors; give a classifier with one of them, such as BERT."
+                f"{type(self.backbone).__name__} is an encoder-decoder model, which is not "
+                "supported; give an encoder or a decoder, such as BERT."
             )
         if own.problem_type == "regression" or own.num_labels == 1:
             raise ValueError(
-                "A model that predicts numbers (problem_type 'regression', or one output) has no "
-                "classes to explain; give one with two classes or more."
+                "A regression model (problem_type 'regression', or one output) has no "
+                "classes to explain; give a model with two or more classes."
             )
 
     @property
@@ -252,9 +252,9 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
                     _NEEDS_TOKENS[self.backbone] = needs_tokens
                     return vectors
         raise ValueError(
-            f"{type(self.backbone).__name__} says of word vectors something else than of their "
-            "tokens, so its answers cannot be explained by words; give a classifier that takes "
-            "inputs_embeds, such as BERT."
+            f"{type(self.backbone).__name__} gives different answers for tokens and for "
+            "their word vectors, so its answers cannot be explained by words; give a "
+            "classifier that takes inputs_embeds, such as BERT."
         )
 
     def _looked_up(self, ids: Tensor) -> Tensor:
@@ -325,14 +325,14 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
         token = token if named is None else named
         if token is None:
             raise ValueError(
-                f"The classifier names no {name}, so there is nothing to compare words with; set "
-                f"it in its configuration, or use baseline='zero'."
+                f"The classifier has no {name} to compare words with; set it in its "
+                "configuration, or use baseline='zero'."
             )
         count = self._num_tokens
         if not 0 <= token < count:
             raise ValueError(
-                f"{name} is {token}, and the classifier has tokens 0 to {count - 1}; use "
-                "baseline='zero'."
+                f"{name} is {token}, but the classifier only has tokens 0 to {count - 1}; "
+                "use baseline='zero'."
             )
         return int(token)
 
@@ -356,7 +356,7 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
             raise TypeError(f"{name} must be integers, got {labels.dtype}.")
         if labels.shape != (size,):
             raise ValueError(
-                f"{name} must have shape ({size},), one class a text, got {tuple(labels.shape)}."
+                f"{name} must have shape ({size},), one class per text, got {tuple(labels.shape)}."
             )
         check_class_range(labels, self.num_classes)
         return labels.long()

@@ -26,12 +26,12 @@ _SHIPPED = {
     "News": "salhub/verbalizer-news-topics",
 }
 _AUDIT_ROWS = {
-    "citation_precision": "Quotations that stand in the text",
+    "citation_precision": "Quotations that occur in the text",
     "sign_faithfulness": "Named words whose score has the claimed sign",
-    "numeric_faithfulness": "Printed numbers that are those of the map",
-    "superlative_faithfulness": "Words called most important that are",
-    "coverage": "Share of the positive evidence that is named",
-    "share_of_best": "That, by the most that as many words could carry",
+    "numeric_faithfulness": "Printed numbers that match the scores",
+    "superlative_faithfulness": "Words correctly called most important",
+    "coverage": "Share of the positive evidence that is mentioned",
+    "share_of_best": "The same, relative to the best possible choice of as many words",
 }
 
 
@@ -96,9 +96,9 @@ class Page(TextPage):
         config = self.pipelines[self.first].model.config
         return {
             "contrast": Dropdown(
-                label="Rather than", info="Why the class of the text and not another one."
+                label="Rather than", info="Explain the predicted class against another class."
             ),
-            "max_words": slider(1, 30, config.max_words, step=1, label="Most words named"),
+            "max_words": slider(1, 30, config.max_words, step=1, label="Maximum number of words"),
             "language": Dropdown(
                 list(LANGUAGES), value=config.language, label="Language of the sentence"
             ),
@@ -217,7 +217,7 @@ def _phrase_bars(result: SaliencyVerbalizationResult) -> str:
     for phrase in result.phrases:
         share, is_for = abs(phrase.coverage), phrase.sign == "+"
         rows.append(BarRow(phrase.text, (share, None) if is_for else (None, share)))
-    caption = "How much each phrase weighs, as a share of all that speaks for the class."
+    caption = "Weight of each phrase, as a share of all evidence for the class."
     return bar_rows(caption, ["for the class", "against it"], rows)
 
 
@@ -228,5 +228,5 @@ def _audit_table(result: SaliencyVerbalizationResult) -> str:
         shown = "no such claim" if value is None else f"{100 * value:.0f} %"
         rows.append(f"<tr><td>{title}</td><td>{shown}</td></tr>")
     found = "".join(f"<li>{escape(problem)}</li>" for problem in result.audit["problems"])
-    faults = f"<ul>{found}</ul>" if found else "<p>Everything it says is what the scores show.</p>"
+    faults = f"<ul>{found}</ul>" if found else "<p>All statements match the scores.</p>"
     return f"<table>{''.join(rows)}</table>{faults}"

@@ -273,7 +273,6 @@ def _load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     if not name:
         raise ValueError(
-            "The classifier was not loaded by name, so its tokenizer is not known; give "
-            "tokenizer=..."
+            "The classifier was not loaded by name, so its tokenizer is unknown; give tokenizer=..."
         )
     return load_tokenizer(name, **hub_keywords(settings))

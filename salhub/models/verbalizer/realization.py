@@ -80,7 +80,9 @@ def templates_of(config: VerbalizerConfig) -> Mapping[str, Any]:
         return known
     unknown = [name for name in config.templates if name not in known]
     if unknown:
-        raise ValueError(f"templates has no '{unknown[0]}'; it may set {', '.join(sorted(known))}.")
+        raise ValueError(
+            f"templates cannot set '{unknown[0]}'; it can set {', '.join(sorted(known))}."
+        )
     for name, sentence in config.templates.items():
         _check_placeholders(name, sentence, known[name])
     return {**known, **config.templates}

@@ -31,7 +31,7 @@ class VerbalizerRecipe(TextClassifierRecipe):
     def card_facts(self) -> Facts:
         learned = f"{len(self.train)} texts of {self.texts.name}"
         return Facts(
-            summary=f"A text classifier trained on {learned}, and what explains it in words.",
+            summary=f"A text classifier trained on {learned}, with explanations in words.",
             example=USAGE,
             pipeline_tag="text-classification",
         )

@@ -20,7 +20,7 @@ _WIDTH = 820
 # More than this would be a picture that nobody can look at.
 _MOST_CHARACTERS = 6000
 _HOW_TO_READ = (
-    "Amber words speak for the class, blue ones against it; the stronger the colour, the more."
+    "Amber words speak for the class, blue words against it; stronger colours mean more weight."
 )
 
 

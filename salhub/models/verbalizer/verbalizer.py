@@ -120,7 +120,7 @@ class Verbalizer:
         """
         words = [one if isinstance(one, Words) else Words.of_tokens(one) for one in tokens]
         if len(scores) != len(words):
-            raise ValueError(f"There are {len(words)} texts and {len(scores)} lists of scores.")
+            raise ValueError(f"Got {len(words)} texts and {len(scores)} lists of scores.")
         rows = [checked_scores(one, values) for one, values in zip(words, scores, strict=True)]
         own = zip(
             _as_many("labels", labels, len(words)),
@@ -240,7 +240,7 @@ class Verbalizer:
 def _as_many(name: str, values: Sequence[Any] | None, count: int) -> list[Any]:
     given = [None] * count if values is None else list(values)
     if len(given) != count:
-        raise ValueError(f"There are {count} texts and {len(given)} {name}; give one a text.")
+        raise ValueError(f"Got {count} texts and {len(given)} {name}; give one per text.")
     return given
 
 
@@ -252,20 +252,20 @@ def checked_scores(words: Words, scores: Any) -> np.ndarray:
     """
     if not len(words):
         raise ValueError(
-            "The text is empty, or holds only special tokens; there is nothing to say."
+            "The text is empty, or has only special tokens; there is nothing to explain."
         )
     if isinstance(scores, torch.Tensor):
         scores = scores.detach().cpu().double().numpy()
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1:
         raise ValueError(
-            f"scores must be one number a word, got an array of shape {values.shape}; sum over its "
-            "last dimension first."
+            f"scores must be one number per word, got an array of shape {values.shape}; sum "
+            "over its last dimension first."
         )
     if len(values) != len(words):
         raise ValueError(
-            f"There are {len(words)} tokens and {len(values)} scores; scores of another tokenizer, "
-            "or with special tokens left in, do not fit."
+            f"Got {len(words)} tokens and {len(values)} scores; use scores from the same "
+            "tokenizer, without special tokens."
         )
     if not np.isfinite(values).all():
         place = int((~np.isfinite(values)).argmax())

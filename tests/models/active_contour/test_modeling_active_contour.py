@@ -75,8 +75,16 @@ class TestActiveContour(SavingTester, BatchTester):
             ({"pixel_values": pictures[..., :5]}, ValueError, "8 x 8 pixels or more"),
             ({"saliency": maps[:, 1:]}, ValueError, "the pictures' shape"),
             ({"saliency": maps + 2}, ValueError, r"in \[0, 1\], got 2 to 2"),
-            ({"init_level_set": maps > 0}, ValueError, "no pixel inside or none outside"),
-            ({"init_level_set": maps - 1}, ValueError, "no pixel inside or none outside"),
+            (
+                {"init_level_set": maps > 0},
+                ValueError,
+                "no pixels inside or none outside",
+            ),
+            (
+                {"init_level_set": maps - 1},
+                ValueError,
+                "no pixels inside or none outside",
+            ),
             ({"init_level_set": maps[:2]}, ValueError, "init_level_set must be"),
             ({"labels": maps[:, :9]}, ValueError, "labels must be masks of shape"),
         ]
@@ -91,8 +99,8 @@ class TestActiveContour(SavingTester, BatchTester):
         ({"saliency": "bordr"}, "Did you mean 'border'"),
         ({"restoration": ["nose"]}, "Did you mean 'noise'"),
         ({"num_phases": 2}, "four regions"),
-        ({"local_energy": "rsf"}, "forces of intensities"),
-        ({"saliency_fit": "means"}, "go together"),
+        ({"local_energy": "rsf"}, "' has forces in intensity units; set"),
+        ({"saliency_fit": "means"}, "must be used together"),
         ({"bound": None}, "needs a bound"),
     ],
 )
@@ -102,7 +110,10 @@ def test_settings_that_contradict_each_other_are_refused(settings, message):
 
 
 def test_a_picture_smaller_than_the_window_is_refused():
-    with pytest.raises(ValueError, match=r"is 41 x 41, larger than the picture of 32 x 32"):
+    with pytest.raises(
+        ValueError,
+        match=r"pixels is 41 x 41, larger than the picture as processed, 32 x 32; lower sigma, or",
+    ):
         model_of(sigma=10.0, sigma_unit="pixel")(torch.rand(1, 1, 32, 32) * 255)
 
 
@@ -190,13 +201,13 @@ def test_a_flat_picture_gives_nothing_and_says_so():
     found = model_of()(pictures)
     assert not found.masks[0].any() and found.masks[1].any()
     assert found.reasons[0] == "flat image" and not found.converged[0]
-    assert found.iterations[0] == 0 and "flat" in found.notes[0][0]
+    assert found.iterations[0] == 0 and "only one tone" in found.notes[0][0]
 
 
 def test_what_is_done_to_the_picture_is_said():
     wanted = [("disk", "saltpepper", 0), ("disk", "noise", 0), ("disk", "weak", 0)]
     notes = model_of()(cases(*wanted, size=128)[0]).notes
-    words = ("taken for spikes", "Noise was smoothed", "blur of")
+    words = ("of the pixels were replaced as spikes", "Noise was smoothed", "blur of")
     for said, word in zip(notes, words, strict=True):
         assert word in " ".join(said)
     assert model_of()(cases(("disk", "clean", 0), size=128)[0]).notes == ((),)

@@ -44,7 +44,7 @@ def test_marks_are_read_as_they_are_written(text):
     "text", ["box 1 2 3", "points", "circle 3 4", "box a b c d", "box nan 1 2 3"]
 )
 def test_other_marks_are_refused(text):
-    with pytest.raises(ValueError, match="is no start; write box LEFT TOP RIGHT BOTTOM"):
+    with pytest.raises(ValueError, match="' is not a start; write box LEFT TOP RIGHT BOTTOM, or"):
         Marks.read(text)
     with pytest.raises(ValueError, match="At most 20 points"):
         Marks.read("points " + "1 2, " * 21)
@@ -53,7 +53,7 @@ def test_other_marks_are_refused(text):
 def test_what_is_drawn_is_where_it_starts(page):
     drawn = ContourTab(page).picked("points 10 20, 30 40", page.first_state)
     assert drawn == {"start": DRAWN, "marks": "points 10 20, 30 40"}
-    with pytest.raises(ValueError, match="is no start"):
+    with pytest.raises(ValueError, match="' is not a start; write box LEFT TOP RIGHT BOTTOM, or"):
         ContourTab(page).picked("rm -rf", page.first_state)
 
 
@@ -124,7 +124,7 @@ def test_a_program_gets_what_the_pipeline_gives(page):
     assert len(features) == len(expected.regions) == len(facts["regions"])
     for bad, sentence in (
         ({"start": "circle"}, "init must be one of"),
-        ({"start": "box 1 2"}, "is no start"),
+        ({"start": "box 1 2"}, "' is not a start; write box LEFT TOP RIGHT BOTTOM, or"),
         ({"saliency": "org/whatever"}, "saliency must be one of"),
         ({"min_area": -5}, "min_area must be at least 0"),
     ):

@@ -111,7 +111,7 @@ def test_files_of_every_kind_hold_the_same_mask(segment, tmp_path):
 def test_what_is_to_be_read_first_comes_first(segment, square):
     alpha = np.dstack([square, np.full(SIZE, 128, np.uint8)])
     result = segment(alpha)
-    assert "alpha channel was dropped" in result.notes[0]
+    assert "The alpha channel was ignored" in result.notes[0]
     assert result.summary().startswith(result.notes[0])
     assert list(result.to_dict())[:2] == ["model", "notes"]
 
@@ -119,7 +119,7 @@ def test_what_is_to_be_read_first_comes_first(segment, square):
 def test_16_bits_are_scaled_and_it_is_said(segment, square):
     grey = square[..., 0]
     result = segment(grey.astype(np.uint16) * 200)
-    assert "became 0 to 255" in result.notes[0]
+    assert "were scaled to 0 to 255" in result.notes[0]
     assert overlap(result.mask, segment(grey).mask) > 0.99
 
 
@@ -128,7 +128,7 @@ def test_floats_of_any_range_give_the_same_mask(segment, square, scale):
     dark = 1.0 - square[..., 0] / 255
     result = segment(dark * (scale / dark.max()))
     assert overlap(result.mask, square[..., 0] > 100) > 0.97
-    assert scale == 1 or "became 0 to 255" in result.notes[0]
+    assert scale == 1 or "were scaled to 0 to 255" in result.notes[0]
     far = segment(dark / dark.max() * 3 + 1e9)
     assert overlap(far.mask, square[..., 0] > 100) > 0.97
 
@@ -150,7 +150,7 @@ def test_a_picture_of_labels_is_stretched_alone_and_in_a_batch(segment, square):
         segment([square, Image.fromarray(labels)], batch_size=2)[1],
         segment(labels),
     )
-    assert overlap(alone.mask, labels > 0) > 0.97 and "from 0 to 1 became" in alone.notes[0]
+    assert overlap(alone.mask, labels > 0) > 0.97 and "from 0 to 1 were scaled" in alone.notes[0]
     assert (alone.mask == together.mask).all() and (alone.mask == array.mask).all()
 
 
@@ -206,7 +206,10 @@ def test_presets_are_the_models_it_is_built_on(segment, square):
 def test_the_energy_is_that_of_steps_that_were_made(segment, square):
     result = segment(square, max_iterations=3)
     assert [step for step, _ in result.energy] == [3]
-    assert "edges had no part" in result.summary() and "still moved" in result.summary()
+    assert (
+        "The edges were not used, because saliency_steps=" in result.summary()
+        and "still moving" in result.summary()
+    )
 
 
 def test_a_flat_picture_has_no_foreground_and_says_so(segment):
@@ -221,7 +224,11 @@ BAD = {
     "NaN": (NAN, {}, "NaN or infinite"),
     "infinite": (np.full(SIZE, np.inf), {}, "NaN or infinite"),
     "too small": (np.zeros((5, 5)), {}, "8 x 8 pixels or more"),
-    "below the window": (np.eye(12), {"preset": "lif"}, "13 x 13, larger than the picture of 12"),
+    "below the window": (
+        np.eye(12),
+        {"preset": "lif"},
+        "pixels is 13 x 13, larger than the picture as processed, 12 x",
+    ),
     "complex": (np.zeros(SIZE, complex), {}, "complex128"),
     "bool": (np.zeros(SIZE, bool), {}, "bool values"),
     "five channels": (torch.zeros(5, *SIZE), {}, "1, 3 or 4 channels"),
@@ -233,13 +240,25 @@ BAD = {
     "a map above 1": (None, {"saliency_map": np.full(SIZE, 2.0)}, r"in \[0, 1\], got 2 to 2"),
     "a map of NaN": (None, {"saliency_map": NAN}, r"in \[0, 1\], got nan"),
     "no map": (None, {"saliency": "tensor"}, "saliency_map="),
-    "all inside": (None, {"mask": np.ones(SIZE)}, "no pixel inside or none outside"),
-    "nothing inside": (None, {"mask": np.zeros(SIZE)}, "no pixel inside or none outside"),
+    "all inside": (
+        None,
+        {"mask": np.ones(SIZE)},
+        "no pixels inside or none outside",
+    ),
+    "nothing inside": (
+        None,
+        {"mask": np.zeros(SIZE)},
+        "no pixels inside or none outside",
+    ),
     "another mask": (None, {"mask": np.ones((4, 5))}, "mask has shape"),
     "too large a step": (None, {"mu": 1.0, "time_step": 0.3}, "below 0.25"),
     "no window": (None, {"sigma": 0}, "sigma must be above 0"),
     "nothing moves": (None, {"alpha": 0, "beta": 0}, "alpha and beta are both 0"),
-    "box outside": (None, {"box": (100, 100, 200, 200)}, "no pixel inside"),
+    "box outside": (
+        None,
+        {"box": (100, 100, 200, 200)},
+        "no pixels inside or none outside",
+    ),
     "box turned": (None, {"box": (30, 3, 4, 5)}, "left below right"),
     "box of three": (None, {"box": (1, 2, 3)}, "4 numbers"),
     "box of words": (None, {"box": ["a", 2, 3, 4]}, "must be a number"),
@@ -248,8 +267,12 @@ BAD = {
     "radius": (None, {"points": [(20, 20)], "radius": -1}, "radius must be above 0"),
     "radius of nothing": (None, {"radius": 5}, "give points="),
     "two starts, one by name": (None, {"box": (1, 2, 30, 30), "init": "disk"}, "init and box"),
-    "a strip": (np.eye(2000, 20), {}, r"20 x 2000 pixels .* worked on at 3 x 256"),
-    "a narrow picture": (np.eye(1000, 40), {}, "of 256 x 10 as it is worked on"),
+    "a strip": (np.eye(2000, 20), {}, r"is processed at 3 x 256, which is too narrow for a"),
+    "a narrow picture": (
+        np.eye(1000, 40),
+        {},
+        "the picture as processed, 256 x 10; lower sigma, or give a",
+    ),
     "unused weight": (None, {"nu": 1.0}, "regulariser='variational'"),
     "unused border": (None, {"border": "matlab"}, "regulariser='variational'"),
     "unused lambda": (None, {"lambda1": 2.0}, "local_energy='rsf'"),
@@ -260,7 +283,11 @@ BAD = {
     "unknown": (None, {"alhpa": 1.0}, "Did you mean 'alpha'"),
     "map kind": (None, {"saliency": "bordr"}, "Did you mean 'border'"),
     "a model of texts": (None, {"saliency": "salhub/lexrank-news-en"}, "image-saliency"),
-    "a network without maps": (None, {"saliency": "salhub/efficientnet-lite0"}, "methods explain"),
+    "a network without maps": (
+        None,
+        {"saliency": "salhub/efficientnet-lite0"},
+        "' is a network, not a method; give the name of a method and",
+    ),
 }
 
 
@@ -277,7 +304,10 @@ COMMANDS = {
     "weights": (["alpha=0", "beta=0"], "alpha and beta are both 0"),
     "step": (["mu=1", "time_step=0.3"], "below 0.25"),
     "box": (["--box", "[1, 2, 3]"], "4 numbers"),
-    "all inside": (["--mask", "white.png"], "no pixel inside or none outside"),
+    "all inside": (
+        ["--mask", "white.png"],
+        "no pixels inside or none outside",
+    ),
     "another map": (["--saliency-map", "small.npy"], "(3, 3), but the picture is 40"),
     "ending": (["-o", "mask.bmp"], ".geojson"),
     "kind": (["saliency=bordr"], "Did you mean 'border'"),
@@ -306,7 +336,7 @@ def test_the_command_line_writes_what_is_asked_for(folder):
     run = ["run", "active-contour-saliency", "photo.png", "--box", "[5, 5, 20, 20]"]
     called = CliRunner().invoke(app, [*run, "-o", "mask.png"])
     assert called.exit_code == 0, called.output
-    assert "It began at a box" in called.output
+    assert "The contour started at a box" in called.output
     assert set(np.unique(Image.open("mask.png"))) == {0, 255}
     called = CliRunner().invoke(app, [*run, "-o", "piece.coco.json", "--json"])
     [said] = [json.loads(line) for line in called.stdout.splitlines()]
@@ -412,7 +442,7 @@ def test_things_of_the_other_kind_that_were_left_out_are_said(segment):
     assert segment(picture).notes == []
     picture[10:20, 55:65] = 170
     result = segment(picture)
-    assert "brighter than the ground were left out" in result.notes[0]
+    assert "Objects brighter than the background were" in result.notes[0]
     assert overlap(result.mask, picture == 90) > 0.95
     assert overlap(segment(picture, polarity="both").mask, picture != 130) > 0.95
 

@@ -121,7 +121,7 @@ def test_merging_keeps_what_the_adapters_do(symmetric):
     away = float((logits(model) - adapted).norm())
     assert away < 0.3 * float((without - adapted).norm())
     assert 0 < report.error < 0.1 and report.loss < 0.5
-    assert "14 adapters are merged into weights of 5 bits" in str(report)
+    assert "Merged 14 adapters into weights of 5 bits: rounding changed the" in str(report)
     if symmetric:
         assert all(layer.is_symmetric for layer in packed_layers(model).values())
 
@@ -130,7 +130,7 @@ def test_merging_says_what_it_lost_and_the_result_is_saved(tmp_path, caplog):
     model = adapted_llama(size=0.3)
     report = merge_adapters(model, bits=2)
     assert report.loss > 1
-    assert "In 12 of 14 layers rounding changed more than the adapter" in caplog.text
+    assert "In 12 of 14 layers rounding changed the" in caplog.text
     model.save_pretrained(tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert torch.equal(logits(again), logits(model))
@@ -154,12 +154,14 @@ def test_peft_loads_what_is_taken_apart_and_trains_it(folder, tmp_path):
     model(TOKENS, labels=TOKENS).loss.backward()
     trained = [one for name, one in model.named_parameters() if "lora_" in name]
     assert len(trained) == 28 and all(float(one.grad.abs().max()) > 0 for one in trained)
-    with pytest.raises(ValueError, match="cannot be merged into weights packed in few bits"):
+    with pytest.raises(
+        ValueError, match="An adapter cannot be merged into packed weights; keep it"
+    ):
         model.merge_and_unload()
 
 
 def test_a_second_adapter_is_refused():
-    with pytest.raises(ValueError, match="take them apart with: salhub export"):
+    with pytest.raises(ValueError, match="The layers have adapters of their own, which peft would"):
         get_peft_model(adapted_llama(), LoraConfig(r=2, target_modules=["q_proj"]))
 
 

@@ -96,7 +96,7 @@ def test_a_report_that_is_none_is_refused(tmp_path):
 def test_both_models_write_where_the_full_one_is_here(page, sources, monkeypatch):
     alone = page.components["written"].value
     assert alone.count("<strong>The film</strong>") == 1 and "2 bits and adapters" in alone
-    assert "is not here, so it writes alone" in page.components["notes"].value
+    assert "The original model is not available here, so only the" in page.components["notes"].value
     monkeypatch.setattr(page, "full", pipeline(sources["model"]))
     query = state(page, "Text", max_new_tokens=8.0, temperature=0)
     written = page.views["Text"].contents(query)["written"]["value"]
@@ -115,7 +115,7 @@ def test_every_block_can_be_looked_at(page):
         assert f"{block.error:.1%}" in numbers
         for loss in (block.trainings[0].losses[0], block.trainings[0].losses[-1]):
             assert f"{loss:.4g}" in numbers
-        assert f'alt="The training of {name}, epoch by epoch"' in shown["losses"]["value"]
+        assert f'alt="Training of {name}, epoch by epoch"' in shown["losses"]["value"]
         assert all("data:image/webp" in shown[one]["value"] for one in ("losses", "errors"))
         pictures.add(shown["losses"]["value"])
     assert len(pictures) == 2
@@ -132,7 +132,9 @@ def test_layers_in_turn_count_together_and_blocks_may_be_untrained(tmp_path, sou
     last = sum(one.losses[-1] for one in trainings)
     assert f"{last:.4g}" in shown["block_numbers"]["value"]
     shown = in_turn.views["Size and perplexity"].contents(state(in_turn, "Size and perplexity"))
-    assert "Its perplexity was not measured yet" in shown["tables"]["value"]
+    assert (
+        "Its perplexity has not been measured yet; run salhub evaluate" in shown["tables"]["value"]
+    )
     untrained = built(compressed(tmp_path / "rounded", sources, joint_epochs=0))
     shown = untrained.views["Blocks"].contents(state(untrained, "Blocks"))
     assert "This block was not trained." in shown["losses"]["value"]

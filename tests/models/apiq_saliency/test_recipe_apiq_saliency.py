@@ -100,7 +100,7 @@ def test_it_loads_and_says_what_it_takes(tmp_path, sources, caplog):
     # Groups of 8 have a scale of 16 bits and a zero of 2.
     assert results.metric("bits_with_scales").value == pytest.approx(2 + 18 / 8)
     assert results.metric("bits_with_adapters").value == pytest.approx(2 + 18 / 8 + added)
-    assert f"Adapters of rank 2 take {added:.2f} bits a weight" in caplog.text
+    assert f"Adapters of rank 2 take {added:.2f} bits per weight" in caplog.text
     stored = weights(tmp_path / "out")
     assert stored["model.layers.0.mlp.up_proj.lora_A"].dtype == torch.float16
 
@@ -141,10 +141,16 @@ def test_adapters_are_trained_for_weights_that_are_in_few_bits_already(tmp_path,
     assert len([key for key in after if key.endswith("lora_B")]) == 14
     assert float(after["model.layers.1.mlp.down_proj.lora_B"].abs().max()) > 0
     for options, words in (
-        ({"reg_lambda": 1.0}, "quantized_base stay as they are, so a regularizer"),
-        ({"reg_lambda": 0.0, "group_size": 4}, "has groups of 8, and group_size is 4"),
-        ({"reg_lambda": 0.0, "quantized_base": str(tmp_path / "first")}, "has adapters already"),
-        ({"reg_lambda": 0.0, "quantized_base": sources["model"]}, "has no model.layers.0.self"),
+        ({"reg_lambda": 1.0}, "the weights of quantized_base do not change, so"),
+        (
+            {"reg_lambda": 0.0, "group_size": 4},
+            "quantized_base has groups of 8, but group_size is 4; give group_size=8",
+        ),
+        ({"reg_lambda": 0.0, "quantized_base": str(tmp_path / "first")}, "already has adapters"),
+        (
+            {"reg_lambda": 0.0, "quantized_base": sources["model"]},
+            "has no matching model.layers.0.self_attn.q_proj; give a model with the same layers",
+        ),
     ):
         given = {"quantized_base": str(tmp_path / "apart"), **options}
         with pytest.raises(ValueError, match=words):
@@ -156,15 +162,18 @@ def test_adapters_are_trained_for_weights_that_are_in_few_bits_already(tmp_path,
     [
         ({"bits": 5}, "bits must be 2, 3 or 4, got 5"),
         ({"bits": 1}, "bits must be 2, 3 or 4, got 1"),
-        ({"group_size": 64}, "group_size is 64, and model.layers.0.self_attn.q_proj has 16"),
+        ({"group_size": 64}, "group_size is 64, and model.layers.0.self_attn.q_proj has only 16"),
         ({"reg_lambda": -0.1}, "reg_lambda must be 0 or more, got -0.1"),
         ({"lora_r": 0}, "lora_r must be an integer, 1 or more, got 0"),
-        ({"lora_r": 8}, r"lora_r is 8, and .*k_proj has a weight of shape \(8, 16\)"),
-        ({"adapter_bits": 1.0}, "lora_r and adapter_bits say the same"),
-        ({"lora_r": None, "adapter_bits": 0.1}, "adapters of rank 1 take 1.93 bits a weight"),
-        ({"target_modules": "q"}, "target_modules names q, which no layer is called; give all,"),
+        ({"lora_r": 8}, r"lora_r is 8, but .*k_proj has a weight of shape \(8, 16\)"),
+        ({"adapter_bits": 1.0}, "lora_r and adapter_bits set the same thing; give one of them"),
+        ({"lora_r": None, "adapter_bits": 0.1}, "adapters of rank 1 take 1.93 bits per weight"),
+        ({"target_modules": "q"}, "target_modules names q, but there is no such layer"),
         ({"weight_epochs": 1, "reg_lambda": 0.0}, "give a reg_lambda above 0, or weight_epochs=0"),
-        ({"saliency": "none", "saliency_file": "x"}, "saliency=none takes none; leave one out"),
+        (
+            {"saliency": "none", "saliency_file": "x"},
+            "saliency_file contradicts saliency=none; leave one of them out",
+        ),
         ({"saliency": "fischer"}, "saliency must be one of fisher, none"),
         ({"joint_epochs": -1}, "joint_epochs must be an integer, 0 or more, got -1"),
         ({"context_length": 100_000}, "100,?000"),
@@ -182,7 +191,9 @@ def test_models_that_cannot_be_compressed_are_refused(tmp_path, sources):
     from peft import LoraConfig, get_peft_model
 
     run(recipe(tmp_path / "once", sources, joint_epochs=1))
-    with pytest.raises(ValueError, match="is quantized already with salhub_apiq_saliency"):
+    with pytest.raises(
+        ValueError, match="is already quantized with salhub_apiq_saliency; give the original model"
+    ):
         run(recipe(tmp_path / "twice", {**sources, "model": str(tmp_path / "once")}))
     wrapped = get_peft_model(small_llama.network(), LoraConfig(r=2, target_modules=["q_proj"]))
     made = recipe(tmp_path / "never", sources)
@@ -230,7 +241,9 @@ def test_a_model_in_memory_is_compressed_as_a_run_does_it(tmp_path, sources):
     assert done.bits_with_adapters == results.metric("bits_with_adapters").value
     assert [len(epochs) for [epochs] in done.losses.values()] == [2, 2]
     assert done.errors.keys() == done.losses.keys() and "training" in done.seconds
-    with pytest.raises(ValueError, match="needs the model's tokenizer; give it, or give tokens"):
+    with pytest.raises(
+        ValueError, match="A calibration text needs the model's tokenizer; give the"
+    ):
         quantize_apiq_saliency(small_llama.network(), None, sources["calibration"])
     with pytest.raises(ValueError, match=r"quantize_apiq_saliency has no option 'lora_rank'"):
         quantize_apiq_saliency(small_llama.network(), None, made.windows, lora_rank=2)

@@ -203,7 +203,7 @@ def _damaged(path: Path) -> None:
     ("make", "words"),
     [
         (lambda path: path.write_bytes(b""), "is empty"),
-        (lambda path: path.write_bytes(b"no film " * 100), "no film that can be read"),
+        (lambda path: path.write_bytes(b"no film " * 100), "is not a readable film, or is damaged"),
         (_cut_short, "cut short: it holds"),
         (_only_sound, "only sound"),
         (_damaged, "decoded|damaged"),

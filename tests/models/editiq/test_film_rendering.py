@@ -206,7 +206,10 @@ def test_progress_goes_up_to_the_end(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"crops": np.zeros((4, 4))}, "has 5 frames, and crops are given for 4"),
+        (
+            {"crops": np.zeros((4, 4))},
+            "has 5 frames, but there are crops for 4; give one crop of four",
+        ),
         ({"crops": np.full((5, 4), np.nan)}, "must be finite"),
         ({"crops": np.tile((0.0, 0.0, 300.0, 64.0), (5, 1))}, "lie within the picture of 256x64"),
         ({"crops": np.tile((9.0, 9.0, 9.5, 20.0), (5, 1))}, "at least two pixels"),
@@ -239,7 +242,7 @@ def test_sound_that_the_file_cannot_hold_is_said(tmp_path):
             container.mux(one)
     film = FilmFile.open(source)
     crops = np.tile((0.0, 0.0, 256.0, 64.0), (film.num_frames, 1))
-    with pytest.raises(ValueError, match=r"\.mp4 cannot hold sound of the kind wavpack"):
+    with pytest.raises(ValueError, match=r"\.mp4 cannot hold wavpack sound; save the film as"):
         render_film(tmp_path / "edited.mp4", film, crops, size=(256, 64), encoder="mpeg4")
     render_film(tmp_path / "edited.mkv", film, crops, size=(256, 64), encoder="mpeg4")
     assert [one for _, one in packets(tmp_path / "edited.mkv")] == [

@@ -48,12 +48,16 @@ class TestEditIQModel(SavingTester, CallingTester):
         broken = good["dialogue_potential"].clone()
         broken[1, 2] = float("nan")
         return [
-            ({"shots": SHOTS[:2]}, ValueError, r"expected \(2, frames\), a row for each shot"),
+            ({"shots": SHOTS[:2]}, ValueError, r"expected \(2, frames\), one row per shot\."),
             ({"crops": good["crops"][:, :3]}, ValueError, r"crops has the shape \(4, 3, 4\)"),
             ({"names": ("anna",)}, ValueError, r"boxes has the shape \(2, 40, 4\); expected \(1"),
             ({"frame_rate": 0.0}, ValueError, "frame_rate must be above 0"),
             ({"dialogue_potential": broken}, ValueError, "NaN or infinite values"),
-            ({"shots": ("WIDE", "MS", "A", "B")}, ValueError, "'MS' is no shot"),
+            (
+                {"shots": ("WIDE", "MS", "A", "B")},
+                ValueError,
+                "'MS' is not a shot; expected 'WIDE'",
+            ),
         ]
 
 
@@ -124,7 +128,7 @@ def test_an_explanation_is_the_exact_difference_to_the_best_edit_without_the_sho
     assert said.margin == pytest.approx(sum(o - s for _, s, o in said.rows), abs=1e-6)
     assert said.text.startswith(f"MS:anna rather than {said.runner_up}, which would cost ")
     assert "question" in said.text and said.start <= 5.0 < said.end
-    with pytest.raises(ValueError, match=r"nothing at 12 s; the film lasts 12\.00 s"):
+    with pytest.raises(ValueError, match=r"12 s is outside the film, which lasts 12\.00 s\."):
         found.explain(12.0)
 
 
@@ -150,7 +154,7 @@ def test_editing_again_reads_no_picture_and_keeps_locks(edit):
         (["3-5=MS:ben", "4-6=MS:anna"], "The locks of MS:ben and MS:anna overlap at 4 s"),
         (["3-5=MS:bem"], "There is no shot 'MS:bem'"),
         (["30-31=WIDE"], "begins at 30 s, after the end of the film at 12.0 s"),
-        (["x"], "'x' is no lock"),
+        (["x"], "'x' is not a lock; write it as '12"),
         (["3-5=MS:ben", "4-6=ms:Anna"], "The locks of MS:ben and ms:Anna overlap at 4 s"),
     ],
 )
@@ -208,8 +212,8 @@ def test_the_first_order_programme_says_where_another_edit_is_cheaper(edit):
     missed = [one for one in said if one.margin < 0]
     assert missed
     for one in missed:
-        assert f"which would cost {-one.margin:.2f} less in all" in one.text
-        assert one.text.endswith("The first-order programme did not find it.")
+        assert f"which would cost {-one.margin:.2f} less in total" in one.text
+        assert one.text.endswith("First-order optimization did not find it.")
 
 
 def test_what_functions_find_is_never_taken_from_another_one(tmp_path):
@@ -278,7 +282,7 @@ def test_long_films_are_decided_on_less_often_and_that_is_said():
     film = BlankFilm(30.0)
     config = EditIQConfig(decimate_after=20.0, decisions_per_second=5.0)
     found = EditIQModel(config).edit(film, two_lines(), tracks=standing(film))
-    assert any("decided on 5 times a second" in one for one in found.warnings)
+    assert any("minutes; shots are decided 5 times per second" in one for one in found.warnings)
     assert all(cut % 2 == 0 for cut in found.decision.cuts) and found.decision.cuts
     assert found.explain(9.0).shot == found.decision.span_at(90).shot.name
 
@@ -287,7 +291,7 @@ def test_films_without_dialogue_and_people_without_names():
     film = BlankFilm()
     found = EditIQModel(EditIQConfig()).edit(film, None, tracks=standing(film).boxes)
     assert found.tracks.names == ("actor 1", "actor 2")
-    assert "There is no dialogue; shots are chosen by saliency alone." in found.warnings
+    assert "There is no dialogue; only saliency chooses the shots." in found.warnings
     named = EditIQModel(EditIQConfig()).edit(
         film, two_lines(), tracks=standing(film).boxes, cast=["anna", "ben"]
     )
@@ -324,10 +328,10 @@ def bad(**changed):
 @pytest.mark.parametrize(
     "case, sentence",
     [
-        (bad(tracks=None), "Nobody was found: nothing of a person's size moves"),
-        (bad(tracks=standing(BlankFilm(9.0))), "have 90 frames and the film has 120"),
+        (bad(tracks=None), "Nobody was found: nothing of the size of a person moves in"),
+        (bad(tracks=standing(BlankFilm(9.0))), "The tracks have 90 frames, but the film has 120"),
         (bad(tracks=standing(BlankFilm(6.0, rate=Fraction(20)))),
-         "of a film of 1280x360 pixels at 20 frames a second, and this one has 1280x360 at 10"),
+         "tracks belong to a film of 1280x360 pixels at 20 frames per second, but this one has"),
         (bad(tracks=np.full((1, 120, 4), np.nan), transcript=None),
          "actor 1 has no box inside the film's 1280x360 frame at any time"),
         (bad(tracks=np.zeros((1, 120, 3))), r"have the shape \(1, 120, 3\)"),
@@ -337,11 +341,11 @@ def bad(**changed):
         (bad(cast=["anna"], transcript=None), "The cast has 1 names"),
         (bad(transcript=Transcript((Utterance(40, 41, "x", "anna"),))),
          "1 of 1 lines of the transcript begin after the film's end"),
-        (bad(film=BlankFilm(0.1)), "a single picture, so that there is nothing to edit"),
+        (bad(film=BlankFilm(0.1)), "The film has only one frame, so there is nothing to edit"),
         (bad(saliency=np.ones((3, 4))), r"Saliency maps have the shape \(3, 4\)"),
-        (bad(saliency=lambda picture: -np.ones(picture.shape[:2])), "values that are negative"),
+        (bad(saliency=lambda picture: -np.ones(picture.shape[:2])), "or has negative or invalid"),
         (bad(tracks=None, detector=lambda picture: [[1, 2, 3]]),
-         r"The detector gave boxes of shape \(1, 3\)"),
+         r"returned boxes of shape \(1, 3\); expected \(N, 4\) finite"),
         (bad(tracks=None, detector=lambda picture: []), "The detector found nobody"),
     ],
 )  # fmt: skip
@@ -362,7 +366,7 @@ def test_what_is_shipped_has_the_settings_that_are_documented():
 def test_names_of_actors_are_checked():
     boxes = np.tile([1.0, 1, 5, 9], (2, 3, 1))
     for names, sentence in (
-        (("a", "a"), "as many different names, got a, a"),
+        (("a", "a"), "tracks needs a distinct name, got a, a"),
         (("a:b", "c"), "'a:b' cannot be an actor's name"),
     ):
         with pytest.raises(ValueError, match=sentence):

@@ -102,7 +102,7 @@ def test_sliders_and_locks_change_the_edit_at_once(page, state):
     assert fewer.count('data-pick="shot') <= base.count('data-pick="shot')
     locked = page.contents({**state, "locks": "8.0-10.0=MS:ben", "shown": ""})
     assert locked["view"]["value"] != base
-    with pytest.raises(ValueError, match="is no lock"):
+    with pytest.raises(ValueError, match="' is not a lock; write it as '12"):
         page.contents({**state, "locks": "now", "shown": ""})
     code = page.code({**state, "transition_weight": 5.0, "locks": "8.0-10.0=MS:ben"})
     assert 'locks=["8.0-10.0=MS:ben"]' in code and "transition_weight=5.0" in code
@@ -127,7 +127,7 @@ def test_films_that_a_page_does_not_take(page, state, sent, tmp_path, monkeypatc
     _, film = sent
     (tmp_path / "a.mp4").write_bytes(b"no film")
     bad = UploadedFilm(tmp_path / "a.mp4", "holiday.mp4")
-    with pytest.raises(ValueError, match=r"'holiday\.mp4' is no film") as error:
+    with pytest.raises(ValueError, match=r"is not a readable film, or is damaged") as error:
         page.contents({**state, "film": bad})
     assert str(tmp_path) not in str(error.value)
     with pytest.raises(ValueError, match="no longer on the server"):
@@ -135,12 +135,12 @@ def test_films_that_a_page_does_not_take(page, state, sent, tmp_path, monkeypatc
     large = tmp_path / "large.mp4"
     with large.open("wb") as file:
         file.truncate(MAX_FILE_BYTES + 1)
-    with pytest.raises(ValueError, match="takes at most 64 MB"):
+    with pytest.raises(ValueError, match="MB; this page accepts at most 64 MB"):
         page.contents({**state, "film": UploadedFilm(large, "large.mp4")})
     monkeypatch.setattr("salhub.models.editiq.page_editiq._LONGEST_SECONDS", 5)
-    with pytest.raises(ValueError, match="takes up to 5 s"):
+    with pytest.raises(ValueError, match="pixels; this page accepts up to 5 s at 3840x2160"):
         page.contents({**state, "film": film, "cast": "A, B"})
-    with pytest.raises(ValueError, match=r"^The transcript is no subtitles"):
+    with pytest.raises(ValueError, match=r"^The transcript cannot be read as subtitles"):
         page.contents({**state, "transcript": "Dear all, this is prose."})
     with pytest.raises(ValueError, match="no sample scene"):
         page.contents({**state, "seed": "-1"})

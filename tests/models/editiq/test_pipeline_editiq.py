@@ -235,19 +235,22 @@ FOREIGN = "1\n00:00:01,000 --> 00:00:02,000\nANA: Hi\n\n2\n00:00:03,000 --> 00:0
     [
         ({"transcript": LATE}, "begin after the film's end"),
         ({"transcript": FOREIGN}, "not in the cast: ANA, ZOE; the cast is anna, ben"),
-        ({"tracks": np.zeros((2, 7, 4), np.float32)}, "7 frames and the film has 125|is empty"),
+        (
+            {"tracks": np.zeros((2, 7, 4), np.float32)},
+            "The tracks have 7 frames, but the film has 125|is empty",
+        ),
         ({"cast": ["anna"]}, "1 names? .*2 people"),
         ({"cast": 3}, "names from left to right"),
-        ({"locks": "4-3=MS:ben"}, "must begin at 0 or later and end after"),
+        ({"locks": "4-3=MS:ben"}, "s; it must begin at 0 or later, and end after it begins"),
         ({"locks": "2-4=MS:ben,3-5=MS:anna"}, "overlap at 3"),
         ({"locks": "2-4=MS:carl"}, "names carl, who is not in the cast"),
         ({"locks": "12-14=WIDE"}, "after the end of the film at 10.0 s"),
-        ({"locks": "now"}, "is no lock"),
-        ({"size": "1280"}, "must be such as 1280x720"),
+        ({"locks": "now"}, "' is not a lock; write it as '12"),
+        ({"size": "1280"}, "size must look like 1280x720, got"),
         ({"size": "1281x720"}, "must be even"),
         ({"encoder": "h264"}, "encoder must be one of"),
         ({"edl_rate": "23.98x"}, "edl_rate must be a number"),
-        ({"start_timecode": "10:61:00:00"}, "no timecode"),
+        ({"start_timecode": "10:61:00:00"}, "frames per second; write hours, minutes, seconds and"),
         ({"longest_shots": 3}, "Did you mean 'longest_shot'"),
         ({"transcript": 3}, "must be a file or a Transcript"),
         ({"transcript": ""}, "is empty; leave the transcript out"),
@@ -257,13 +260,13 @@ FOREIGN = "1\n00:00:01,000 --> 00:00:02,000\nANA: Hi\n\n2\n00:00:03,000 --> 00:0
         ({"locks": [5]}, "locks must be texts such as"),
         ({"locks": "2-4=FS:ben"}, "set full_shots=True"),
         ({"edl_rate": "1/0"}, "edl_rate must be a number"),
-        ({"edl_rate": 15}, "no rate of 15 frames a second; choose one of 23.976"),
-        ({"edl_rate": -25}, "no rate of -25"),
-        ({"start_timecode": "10:00:00:25"}, "no timecode at 25 frames"),
+        ({"edl_rate": 15}, "An edit decision list does not support"),
+        ({"edl_rate": -25}, "does not support -25"),
+        ({"start_timecode": "10:00:00:25"}, "' is not a timecode at 25 frames per second; write"),
         ({"start_timecode": "00:01:00:00", "edl_rate": 29.97}, "begin at 00:01:00:02"),
         ({"detector": "yolo"}, "detector must be a function of a picture"),
         ({"understand": 5}, "understand must be a function of lines"),
-        ({"saliency_maps": "maps"}, "a model is named with saliency=NAME"),
+        ({"saliency_maps": "maps"}, "for a model use saliency=NAME"),
         ({"saliency_maps": np.ones((4, 5))}, r"maps have the shape \(4, 5\)"),
         ({"resume": 5}, "resume must be True, False or a folder"),
         ({"minimum_shot": 20}, "minimum_shot must be below longest_shot, got 20 and 10"),
@@ -289,20 +292,27 @@ def test_films_that_are_none(pipe, tmp_path):
     with pytest.raises(FileNotFoundError, match="no film at"):
         pipe(str(tmp_path / "b.mp4"))
     one = constant_film(tmp_path / "one.mp4", 1, Fraction(25), sound=False)
-    with pytest.raises(ValueError, match="a single picture, so that there is nothing to edit"):
+    with pytest.raises(
+        ValueError, match="The film has only one frame, so there is nothing to edit"
+    ):
         pipe(str(one), resume=False)
 
 
 def test_a_saliency_model_that_is_not_there_is_missed_before_the_film_is_read(pipe, scene):
     told = []
-    with pytest.raises(ModelNotFoundError, match="no model or method 'no-such-model'"):
+    with pytest.raises(
+        ModelNotFoundError,
+        match="no model, method or folder 'no-such-model'; `salhub list` shows the",
+    ):
         pipe(str(scene[1]), saliency="no-such-model", resume=False,
              progress=lambda *one: told.append(one))  # fmt: skip
     assert not told
 
 
 def test_a_film_is_a_file(pipe):
-    with pytest.raises(TypeError, match="A film is a file, a FilmFile or 'sample:stage', got None"):
+    with pytest.raises(
+        TypeError, match="A film must be a file, a FilmFile or 'sample:stage', got None"
+    ):
         pipe(None)
 
 
@@ -313,9 +323,11 @@ def test_the_film_itself_is_never_written_over(pipe, scene, tmp_path):
     result = pipe(str(own), tracks=str(path.with_suffix(".npz")))
     (tmp_path / "other.mp4").symlink_to(own)
     for target in (own, tmp_path / "other.mp4", tmp_path):
-        with pytest.raises(ValueError, match="is the film that was edited; give the new one"):
+        with pytest.raises(
+            ValueError, match="is the original film; give the new film another name"
+        ):
             result.save(target)
-    with pytest.raises(ValueError, match="is the film that was edited"):
+    with pytest.raises(ValueError, match="is the original film; give the new film another name"):
         result.render(own)
     assert own.read_bytes() == path.read_bytes()
     assert {one.name for one in tmp_path.iterdir()} == {"result.mp4", "other.mp4"}
@@ -359,7 +371,7 @@ def test_tracks_may_be_a_table_beside_the_film(pipe, scene, tmp_path):
 def test_subtitles_of_nothing_are_refused(pipe, scene, tmp_path):
     _, path = scene
     result = pipe(str(path), tracks=str(path.with_suffix(".npz")))
-    with pytest.raises(ValueError, match="no subtitles to write"):
+    with pytest.raises(ValueError, match="There are no subtitles to save, because there was no"):
         result.save(tmp_path / "a.srt")
 
 

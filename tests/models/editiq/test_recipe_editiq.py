@@ -63,9 +63,9 @@ def test_learning_makes_the_edits_of_a_person_cheaper(folder, tmp_path):
     [
         ({"preset": "gazed"}, "its weights cannot be learned"),
         ({"held_out": 1.0}, r"held_out must be 0 or more and below 1"),
-        ({"held_out": 0.9}, "leaves none to learn from"),
+        ({"held_out": 0.9}, "films leaves none for training; hold out less, or give more"),
         ({"margin": 0.0}, "margin must be above 0"),
-        ({"data": "nowhere"}, "There is no folder of edits at nowhere"),
+        ({"data": "nowhere"}, "The folder of edits nowhere does not exist"),
     ],
 )
 def test_options_that_cannot_be_followed_are_refused(folder, tmp_path, options, sentence):
@@ -77,10 +77,10 @@ def test_options_that_cannot_be_followed_are_refused(folder, tmp_path, options, 
 @pytest.mark.parametrize(
     "edit, sentence",
     [
-        ("[[0, 2]]", "is no edit; expected a list of"),
-        ('[[0, 2, "CLOSE"]]', "is no edit; expected a list of"),
-        ("{", "is no JSON"),
-        ('[[0, 2, "MS:zoe"]]', "zoe is not tracked; the tracks are of anna, ben"),
+        ("[[0, 2]]", "is not an edit; expected a list of"),
+        ('[[0, 2, "CLOSE"]]', "is not an edit; expected a list of"),
+        ("{", "is not valid JSON"),
+        ('[[0, 2, "MS:zoe"]]', "', but zoe is not tracked; the tracks contain anna, ben"),
     ],
 )
 def test_edits_of_another_form_are_refused(folder, tmp_path, edit, sentence):
@@ -91,7 +91,7 @@ def test_edits_of_another_form_are_refused(folder, tmp_path, edit, sentence):
         read_examples(tmp_path)
     (tmp_path / "film.json").write_text('[[0, 2, "WIDE"]]')
     (tmp_path / "film.srt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"There is no transcript beside .*film\.json"):
+    with pytest.raises(FileNotFoundError, match=r"There is no transcript next to"):
         read_examples(tmp_path)
 
 

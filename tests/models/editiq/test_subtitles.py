@@ -66,7 +66,7 @@ def test_srt_with_names_before_texts(tmp_path):
         (5.0, 6.0, "Ben O'Neil", "What time is it: 10:30?"),
         (7.0, 8.0, None, "One more thing: look here."),
     ]
-    assert "'One more thing:' was taken for a part of the text" in found.warnings[0]
+    assert "'One more thing:' was read as part of the" in found.warnings[0]
     # With the cast a name is a name, however rare.
     (tmp_path / "talk.srt").write_text(SRT.replace("One more thing", "Cleo"), encoding="utf-8")
     found = read_transcript(tmp_path / "talk.srt", ["Anna", "cleo"])
@@ -153,12 +153,12 @@ def test_lines_without_length_or_text_are_left_out_and_said(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.srt", "", "is empty; leave the transcript out where nobody speaks"),
-        ("a.srt", "Dear all, this is prose.", "no subtitles that can be read"),
-        ("a.srt", "1\n00:00:05 --> 00:00:07\nno milliseconds\n", "no subtitles"),
+        ("a.srt", "", "is empty; leave the transcript out if nobody speaks"),
+        ("a.srt", "Dear all, this is prose.", "cannot be read as subtitles"),
+        ("a.srt", "1\n00:00:05 --> 00:00:07\nno milliseconds\n", "cannot be read as subtitles"),
         ("a.srt", "1\n00:00:05,000 --> 00:00:05,000\nANNA: Hi\n", "no line with a time"),
         ("a.vtt", VTT.removeprefix("WEBVTT"), "begins with WEBVTT"),
-        ("a.json", "{", "no JSON"),
+        ("a.json", "{", "is not valid JSON"),
         ("a.json", '{"result": 3}', "holds no transcript"),
         ("a.json", '[{"start": "1", "end": 2, "text": "x"}]', "needs start and end"),
         ("a.json", '[{"start": 1, "end": 2, "text": "x", "speaker": 3}]', "needs start and end"),

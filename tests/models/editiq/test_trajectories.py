@@ -116,7 +116,9 @@ def test_a_batch_gives_what_its_rows_give():
 
 def test_bounds_without_room_are_refused():
     ones = np.ones((1, 9))
-    with pytest.raises(ValueError, match="Path 0 has no room at frame 0: its bounds are 1 and 1"):
+    with pytest.raises(
+        ValueError, match="Path 0 has no valid position at frame 0: its bounds are 1 and 1"
+    ):
         solve_trajectories(ones, ones, [], ones, ones)
 
 
@@ -155,7 +157,7 @@ def test_crops_have_the_aspect_lie_in_the_frame_and_hold_whom_they_are_of():
             assert (crops[row, :, 1] <= box[:, 1] + 0.5).all()
     # The group of three is wider than the largest crop.
     assert not rushes.offered[names.index("MS:anna+ben+cleo")].any()
-    assert any("MS:anna+ben+cleo, which are larger" in one for one in rushes.warnings)
+    assert any("larger than a crop can be: MS:anna+ben+cleo" in one for one in rushes.warnings)
 
 
 def test_the_camera_stands_still_where_its_actor_only_sways_and_eases_where_he_walks():

@@ -135,8 +135,8 @@ def test_prose_is_asked_for_once_more_and_then_rules_read():
     found = read_by_chat(chat, LINES, CAST, SHOTS, 8.0)
     assert found.readings == tuple(read_by_rules(LINES, CAST, 8.0))
     assert found.warnings == (
-        "The language model's answer for the lines 0 to 1 could not be used, as it holds no JSON; "
-        "rules read them.",
+        "The language model's answer for the lines 0 to 1 could not be used, because "
+        "it holds no JSON; the rules read them instead.",
     )
     second = Scripted("Well.", json.dumps(ANSWER))
     assert read_by_chat(second, LINES, CAST, SHOTS, 8.0).readings[0].kind == "question"
@@ -161,16 +161,16 @@ def test_long_transcripts_are_read_in_windows_and_answers_are_kept(tmp_path):
 @pytest.mark.parametrize(
     "answer, reason",
     [
-        ("text", "it is no list of lines"),
+        ("text", "it is not a list of lines"),
         ([{"id": 0}], "1 lines are missing, the first of them 1"),
-        ([{"id": 0}, {"id": 0}], "line 0 comes twice"),
-        ([{"id": "0"}], "a line has no whole number as its id"),
-        ([{"id": 0, "kind": "song"}], "line 0 has the kind 'song', which there is not"),
+        ([{"id": 0}, {"id": 0}], "line 0 appears twice"),
+        ([{"id": "0"}], "the id of a line is not a whole number"),
+        ([{"id": 0, "kind": "song"}], "line 0 has the unknown kind 'song'"),
         ([{"id": 0, "intensity": 3}], "line 0 has the intensity 3, outside of 0 to 1"),
-        ([{"id": 0, "intensity": "high"}], "which is no number"),
-        ([{"id": 0, "show": "MS:anna"}], "that is no list of names"),
-        ([{"id": 0, "camera": 1}], "a line has the key 'camera', which there is not"),
-        ([{"id": 0, "speaker": 4}], "has 4 as speaker, which is no name"),
+        ([{"id": 0, "intensity": "high"}], "which is not a number"),
+        ([{"id": 0, "show": "MS:anna"}], "has a 'show' that is not a list of names"),
+        ([{"id": 0, "camera": 1}], "a line has the unknown key 'camera'"),
+        ([{"id": 0, "speaker": 4}], "has 4 as speaker, which is not a name"),
     ],
 )
 def test_answers_of_another_form_are_named(answer, reason):
@@ -181,7 +181,10 @@ def test_answers_of_another_form_are_named(answer, reason):
 def test_a_function_reads_and_its_mistakes_are_its_own():
     found = read_by_function(lambda lines, cast, shots: ANSWER, LINES, CAST, SHOTS)
     assert found.readings[0].kind == "question"
-    with pytest.raises(ValueError, match="cannot be used, as it is no list of lines"):
+    with pytest.raises(
+        ValueError,
+        match="an invalid answer, because it is not a list of lines; it must return a list of",
+    ):
         read_by_function(lambda *_: "prose", LINES, CAST, SHOTS)
 
 
@@ -203,11 +206,11 @@ def test_who_speaks_is_read_from_subtitles(text, expected):
 @pytest.mark.parametrize(
     "make, sentence",
     [
-        (lambda: Utterance(2, 1, "Hi"), "must begin at 0 or later and end after its beginning"),
+        (lambda: Utterance(2, 1, "Hi"), "s; it must begin at 0 or later, and end after it begins"),
         (lambda: Utterance(float("nan"), 1, "Hi"), "give both in seconds"),
-        (lambda: Lock.parse("12=MS:ben"), "'12=MS:ben' is no lock"),
+        (lambda: Lock.parse("12=MS:ben"), "'12=MS:ben' is not a lock; write it as '12"),
         (lambda: Lock(3, 2, "WIDE"), "goes from 3 s to 2 s"),
-        (lambda: Lock(1, 2, "CLOSE:ben"), "'CLOSE:ben' is no shot"),
+        (lambda: Lock(1, 2, "CLOSE:ben"), "'CLOSE:ben' is not a shot"),
         (lambda: find_shot("MS:bem", SHOTS), "There is no shot 'MS:bem'.*Did you mean 'MS:ben'"),
     ],
 )
@@ -223,7 +226,11 @@ def test_transcripts_are_fitted_to_the_film():
     assert [one.speaker for one in found.utterances] == ["anna", None, "ben"]
     assert found.utterances[-1].end == 8.0
     said = " ".join(found.warnings)
-    assert "sorted" in said and "run past the film's end" in said and "name no speaker" in said
+    assert (
+        "sorted" in said
+        and "run past the film's end" in said
+        and "lines have no speaker; they do not affect who is shown" in said
+    )
     sentence = "not in the cast: dora, Bem; the cast is anna, ben.*Did you mean, for Bem, 'ben'"
     with pytest.raises(ValueError, match=sentence):
         Transcript((Utterance(0, 1, "x", "dora"), Utterance(1, 2, "y", "Bem"))).check(9, CAST)

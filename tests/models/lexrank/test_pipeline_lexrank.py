@@ -43,7 +43,7 @@ def test_settings_of_the_call_and_of_the_model(summarise):
     assert "shop" in summarise(ARTICLE, budget=1, query="shopkeepers").text.lower()
     other = salhub.pipeline(NAME, threshold=0.3, redundancy=None)
     assert other.model.config.threshold == 0.3
-    with pytest.raises(ValueError, match=r"no 'bugdet'.*Did you mean 'budget'"):
+    with pytest.raises(ValueError, match=r"no setting 'bugdet'.*Did you mean 'budget'"):
         summarise(ARTICLE, bugdet=3)
     with pytest.raises(ValueError, match="no sentences to rank"):
         summarise("  ")
@@ -66,14 +66,14 @@ def test_files_of_a_result(summarise, tmp_path):
         assert picture.width > 700
         # The strongest shade is there.
         assert (np.asarray(picture) == (255, 190, 60)).all(-1).any()
-    with pytest.raises(ValueError, match=r"ends in none of \.txt"):
+    with pytest.raises(ValueError, match=r"' has an unknown ending; use one of \.txt"):
         result.save(Path("summary.npy"))
 
 
 def test_comparisons_show_every_summary(summarise):
     results = {"one": summarise(ARTICLE, budget=1), "two": summarise(ARTICLE, budget=4)}
     assert summarise.compare(results).height > summarise.compare({"one": results["one"]}).height
-    with pytest.raises(ValueError, match="no result to compare"):
+    with pytest.raises(ValueError, match="There are no results to compare"):
         summarise.compare({})
 
 
@@ -84,5 +84,5 @@ def test_a_text_by_name_is_a_text():
     assert summarise({"text": text}, budget=1).text == alone
     assert summarise({"text": text}, budget=1, together=True).text == alone
     for wrong in ({"text": text, "text_pair": text}, {"article": text}):
-        with pytest.raises(ValueError, match="given by name"):
+        with pytest.raises(ValueError, match="A text given as a dictionary"):
             summarise(wrong)

@@ -40,8 +40,8 @@ def test_it_takes_no_option_of_training(tmp_path, collection):
     said = CliRunner().invoke(app, [*command, "learning_rate=5"])
     assert said.exit_code == 1 and not (tmp_path / "out").exists()
     assert said.output.strip() == (
-        "Error: The recipe 'lexrank' has no option 'learning_rate', as it takes no gradient steps; "
-        "leave it out."
+        "Error: The recipe 'lexrank' has no option 'learning_rate', because it takes no gradient "
+        "steps; leave it out."
     )
 
 
@@ -64,7 +64,7 @@ def test_a_collection_becomes_a_model_by_one_command(tmp_path, collection):
 def test_a_collection_that_is_not_there_is_refused_before_anything_is_written(tmp_path):
     command = ["train", "lexrank", "data=none.txt", f"output_dir={tmp_path / 'out'}", "cpu=true"]
     said = CliRunner().invoke(app, command)
-    assert said.exit_code == 1 and "no folder or file of texts" in said.output
+    assert said.exit_code == 1 and "does not exist; give a folder or file of texts" in said.output
     assert not (tmp_path / "out").exists()
 
 

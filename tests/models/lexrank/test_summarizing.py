@@ -92,7 +92,8 @@ def test_lengths_as_people_write_them(written, amount, unit):
 @pytest.mark.parametrize(
     ("written", "error", "words"),
     [
-        ("many", ValueError, "is no length; write 100w"), ("5 pages", ValueError, "is no length"),
+        ("many", ValueError, "is not a length; write 100w"),
+        ("5 pages", ValueError, "is not a length"),
         (0, ValueError, "1 or more, got 0"), ("0w", ValueError, "1 or more"),
         ("200%", ValueError, "at most the whole text"), ("1.5w", ValueError, "whole number"),
         (True, TypeError, "a number or a text"), (None, TypeError, "a number or a text"),
@@ -222,7 +223,7 @@ def test_short_sentences_with_facts_of_their_own_are_all_there(name):
     found = summarize(own, " ".join(FACTS[:2] * 3), budget=6)
     assert found.text == " ".join(FACTS[:2])
     assert found.notes == (
-        "There is room for more; 4 sentences were left out because they repeat chosen ones.",
+        "The summary could be longer; 4 sentences were left out because they repeat chosen ones.",
     )
 
 
@@ -247,7 +248,7 @@ def test_scripts_without_spaces_count_by_characters_which_is_said():
     chinese = "这座桥在一九五〇年开放。老桥已经关闭、人们步行过河。猫在睡觉。"
     found = summarize(model(), chinese, budget="10w")
     assert 0 < sum(map(str.isalpha, found.text)) <= 10
-    assert "each character was counted as a word" in found.notes[0]
+    assert "each of its characters was counted as a word" in found.notes[0]
     assert len(summarize(model(), chinese, budget="50%").chosen) < 3
     assert summarize(model(), chinese, budget="99w").text.replace(" ", "") == chinese
     assert Budget.read("9w").cut("老桥已经关闭、人们步行过河", 9) == "老桥已经关闭…"
@@ -258,11 +259,11 @@ def test_scripts_without_spaces_count_by_characters_which_is_said():
 
 def test_a_query_that_changes_nothing_is_said():
     found = summarize(model(), ARTICLE, budget=2, query="xylophone")
-    assert found.notes[0] == "The query was left out: no sentence has anything in common with it."
+    assert found.notes[0] == "The query was ignored: no sentence has anything in common with it."
     assert found.text == summarize(model(), ARTICLE, budget=2).text
     for settings in ({"damping": 1.0}, {"centrality": "degree"}):
         found = summarize(model(**settings), ARTICLE, budget=2, query="bridge")
-        assert "there are none with" in found.notes[0]
+        assert "has no jumps" in found.notes[0]
     assert not summarize(model(), ARTICLE, budget=2, query="bridge").notes
 
 

@@ -185,7 +185,7 @@ def test_a_table_of_positions_that_does_not_fit_is_said(name, pixels):
             transformers.SiglipConfig(vision_config=vision)
         )
     with pytest.raises(
-        ValueError, match="takes pictures of 64 x 64 pixels only, got 32 x 48; give"
+        ValueError, match="only accepts pictures of 64 x 64 pixels, got 32 x 48; give"
     ):
         explain(network)(pixels[..., :32, :48])
     with pytest.raises(ValueError, match="'nope' is not in the network"):

@@ -38,8 +38,8 @@ def test_an_unknown_layer_lists_the_closest_with_their_shapes(network, pixels):
 @pytest.mark.parametrize(
     ("layer", "sentence"),
     [
-        ("classifier", r"puts out shape \(2, 5\), in which no positions"),
-        ("blocks", r"'blocks' \(ModuleList\) never ran"),
+        ("classifier", r"returns shape \(2, 5\), which has no positions"),
+        ("blocks", r"'blocks' \(ModuleList\) did not run"),
         ("", "layers must name at least one layer"),
     ],
 )
@@ -104,14 +104,17 @@ def test_an_infinite_activation_names_the_weight_or_else_the_layer(network, pixe
         explain(network, layers=["blocks.1"])(pixels)
     handle.remove()
     network.blocks[1].convolution.bias.data.fill_(float("inf"))
-    with pytest.raises(ValueError, match=r"the first of them in 'blocks\.1\.convolution\.bias'"):
+    with pytest.raises(
+        ValueError,
+        match=r"infinite values, first in 'blocks\.1\.convolution\.bias', so its outputs would be",
+    ):
         explain(network, layers=["blocks.1"])(pixels)
 
 
 def test_pixels_in_0_to_255_get_a_warning(network, caplog):
     with caplog.at_level(logging.WARNING, logger="salhub"):
         explain(network)(torch.rand(1, 3, 16, 16) * 255)
-    assert "look unnormalised" in caplog.text
+    assert "do not look normalized" in caplog.text
 
 
 class Quantised(nn.Module):
@@ -130,7 +133,7 @@ class QuantisedNet(nn.Module):
 
 def test_quantised_networks_have_no_gradient(pixels):
     model = explain(QuantisedNet(), layers=["quantise"])
-    with pytest.raises(ValueError, match="quantised networks cannot be explained"):
+    with pytest.raises(ValueError, match="gradients cannot explain quantized networks"):
         model(pixels)
 
 
@@ -151,12 +154,12 @@ def test_a_layer_beside_the_way_to_the_logits():
 
 
 def test_cam_needs_an_averaged_layer_before_one_linear_layer(network, pixels):
-    with pytest.raises(ValueError, match=r"'blocks.1' is not"):
+    with pytest.raises(ValueError, match=r"the mean of 'blocks\.1' does not; leave layers out"):
         explain(network, method="cam", layers=["blocks.1"])(pixels)
-    with pytest.raises(ValueError, match=r"this one does not. Use method='grad_cam'"):
+    with pytest.raises(ValueError, match=r"this network does not. Use method='grad_cam'"):
         explain(network, method="cam")(pixels)  # the maps are rectified outside of any module
     fully_convolutional = spread_weights(FullyConvolutional())
-    with pytest.raises(ValueError, match=r"this one does not. Use method='grad_cam'"):
+    with pytest.raises(ValueError, match=r"this network does not. Use method='grad_cam'"):
         explain(fully_convolutional, method="cam")(pixels)
 
 
@@ -182,7 +185,7 @@ def test_contrast_needs_two_classes(pixels):
 
 
 def test_logits_of_an_unknown_shape(pixels):
-    with pytest.raises(ValueError, match=r"must put out logits of shape .* got \(2, 3, 192\)"):
+    with pytest.raises(ValueError, match=r"must return logits of shape .* got \(2, 3, 192\)"):
         explain(nn.Flatten(2), layers=["input"])(pixels)
 
 
@@ -300,7 +303,7 @@ def test_probabilities_get_one_warning(network, pixels, caplog):
     with caplog.at_level(logging.WARNING, logger="salhub"):
         model(pixels)
         model.forward_grid(pixels)
-        assert caplog.text.count("puts out probabilities") == 1
+        assert caplog.text.count("returns probabilities") == 1
         caplog.clear()
         explain(network)(pixels)
         explain(Wrapped(network, torch.abs))(pixels)
@@ -332,10 +335,10 @@ def test_networks_that_cut_their_graph_with_the_default_layer(pixels):
 @pytest.mark.parametrize(
     ("change", "error", "sentence"),
     [
-        (lambda x: {"scores": x}, TypeError, "returned dict with scores, in which no logits"),
-        (lambda x: [], TypeError, "returned list, in which no logits were found"),
-        (lambda x: None, TypeError, "returned NoneType, in which no logits were found"),
-        (lambda x: x[:, 0], ValueError, r"must put out logits of shape .*, got \((1|2|3),\)"),
+        (lambda x: {"scores": x}, TypeError, "returned dict with scores, which contains no logits"),
+        (lambda x: [], TypeError, "returned list, which contains no logits"),
+        (lambda x: None, TypeError, "returned NoneType, which contains no logits"),
+        (lambda x: x[:, 0], ValueError, r"must return logits of shape .*, got \((1|2|3),\)"),
     ],
 )
 def test_outputs_without_logits(network, pixels, layers, change, error, sentence):
@@ -354,7 +357,7 @@ def test_outputs_with_logits_of_every_kind(network, pixels):
 def test_parameters_made_under_inference_mode(pixels, settings):
     with torch.inference_mode():
         network = SmallNet()
-    with pytest.raises(ValueError, match="load it outside of inference_mode"):
+    with pytest.raises(ValueError, match="load it outside inference_mode"):
         explain(network.eval(), **settings)(pixels)
 
 
@@ -399,7 +402,9 @@ def test_scripted_networks_are_refused_when_the_explainer_is_made():
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"has no config\.json, so it holds no classifier"):
+    with pytest.raises(
+        ValueError, match=r"has no config\.json, so it does not contain a classifier"
+    ):
         NormGradForImageSaliency.from_classifier(str(tmp_path))
 
 

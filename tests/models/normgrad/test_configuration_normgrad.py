@@ -105,7 +105,7 @@ BAD = {
     ),
     "proper and virtual": (
         {"method": "norm_grad_proper", "virtual_identity": True},
-        "virtual_identity=True contradicts",
+        "contradicts virtual_identity=True",
     ),
     "own convolution of the bias": (
         {"method": "gradient_sum", "virtual_identity": False},
@@ -128,7 +128,7 @@ BAD = {
     "custom without weights": ({"layer_weighting": "custom"}, "needs layer_weights"),
     "a weighted plain product": (
         {"combine": "plain_product", "layer_weighting": "linear"},
-        "takes no layer weights",
+        "does not support layer weights",
     ),
     "an unknown weighting": ({"layer_weighting": "linaer"}, "Did you mean 'linear'"),
     "an unknown combination": ({"combine": "prodcut"}, "Did you mean 'product'"),
@@ -141,7 +141,7 @@ BAD = {
     "an empty size": ({"output_size": (0, 4)}, "must all be at least 1"),
     "three sides": ({"output_size": [3, 4, 5]}, "'input', 'native' or"),
     "an unknown scale": ({"normalize": "zscore"}, "normalize must be one of minmax"),
-    "smoothing in pixels": ({"smooth_sigma": 4.5}, "share of the map's longer side"),
+    "smoothing in pixels": ({"smooth_sigma": 4.5}, "fraction of the map's longer side"),
     "a number for a name": ({"method": 3}, "method"),
     "a text for a number": ({"meta_step": "1e-3"}, "meta_step"),
 }

@@ -46,5 +46,5 @@ def test_channels_last_folds():
 
 @pytest.mark.parametrize("shape", [(2, 5), (2, 150, 64), (2, 3, 4, 5, 6), (2,)])
 def test_shapes_without_positions(shape):
-    with pytest.raises(ValueError, match=r"layer 'block' puts out shape .*reshape_transform"):
+    with pytest.raises(ValueError, match=r"layer 'block' returns shape .*reshape_transform"):
         infer_layout("block", shape, (224, 224))

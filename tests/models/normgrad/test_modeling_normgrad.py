@@ -397,13 +397,13 @@ class Scrambled(SmallNet):
 def test_reshape_transform_reads_an_unusual_layout(pixels):
     network = spread_weights(Scrambled())
     plain = explain(network, layers=["scramble"], output_size="native")
-    with pytest.raises(ValueError, match=r"puts out shape \(2, 288\).*reshape_transform"):
+    with pytest.raises(ValueError, match=r"returns shape \(2, 288\).*reshape_transform"):
         plain(pixels)
     plain.reshape_transform = lambda output: output.unflatten(1, (8, 6, 6)).permute(0, 3, 1, 2)
     found = plain(pixels, LABELS).saliency
     assert found.shape == (2, 3, 8, 6)
     usual = explain(network, layers=["activation"], output_size="native")
-    with pytest.raises(ValueError, match=r"never ran"):
+    with pytest.raises(ValueError, match=r"did not run"):
         usual(pixels)
     plain.reshape_transform = lambda output: output
     with pytest.raises(ValueError, match=r"must return \(B, channels, height, width\)"):
@@ -452,7 +452,10 @@ def test_leave_one_out_is_really_leaving_one_out():
     ("arguments", "sentence"),
     [
         ((torch.randn(4, 3, 16, 16), None), "needs labels"),
-        ((torch.randn(4, 3, 16, 16), torch.arange(3)), r"labels must be one a picture, \(4,\)"),
+        (
+            (torch.randn(4, 3, 16, 16), torch.arange(3)),
+            r"labels must have shape \(4,\), one per picture",
+        ),
         ((torch.randn(4, 3, 16, 16), torch.arange(4)), "at least one class with two pictures"),
         (([], None), "the dataset is empty"),
     ],
@@ -461,5 +464,5 @@ def test_probes_that_cannot_be_fitted(network, arguments, sentence):
     model = explain(network, layers=["stem", "last"])
     with pytest.raises(ValueError, match=sentence):
         model.fit_layer_weights(*arguments)
-    with pytest.raises(ValueError, match="weighs two or more layers"):
+    with pytest.raises(ValueError, match="needs two or more layers"):
         explain(network, layers=["stem"]).fit_layer_weights(*arguments)

@@ -152,7 +152,7 @@ def test_the_method_of_a_page_that_stayed_open_gets_a_notice(normgrad_page):
     page = normgrad_page
     updates = page._respond(page.first_state, {"method": "grad_camm"})
     said = updates[page.outputs["notice"]]["value"]
-    assert "There is no &#x27;grad_camm&#x27; to choose as Method" in said
+    assert "Method has no option &#x27;grad_camm&#x27;" in said
     assert "Did you mean &#x27;grad_cam&#x27;" in said
     assert updates[page.outputs["overlay"]]["value"] is None
 
@@ -164,4 +164,4 @@ def test_a_class_pressed_while_another_picture_comes_is_explained_in_that_pictur
     picker = late[page.outputs["class_label"]]
     assert late[page.state]["picture"].name == "cat.jpg"
     assert picker["value"] == 968 and ("cup", 968) in picker["choices"]
-    assert "'cup'" in late[page.outputs["reading"]]["value"].replace("&#x27;", "'")
+    assert ">cup, under 1 %." in late[page.outputs["reading"]]["value"]

@@ -93,13 +93,13 @@ def test_layers_on_windows_and_tables_are_refused(build, words, count):
     model = explain(network, layers=[name])
     offered = {layer.name for layer in model.saliency_layers(64, blocks_only=False)}
     assert name not in offered
-    with pytest.raises(ValueError, match=f"'{name}' does not put out one row for each picture"):
+    with pytest.raises(ValueError, match=f"'{name}' does not return one row per picture"):
         model(torch.randn(count, 3, 64, 64))
 
 
 def test_a_shared_table_is_refused_whatever_its_rows_are():
     for count in (1, 3):
-        with pytest.raises(ValueError, match="one row for each picture"):
+        with pytest.raises(ValueError, match="one row per picture"):
             explain(Table(), layers=["look_up"])(torch.randn(count, 3, 8, 8))
     model = explain(Table())
     assert "look_up" not in {one.name for one in model.saliency_layers(8, blocks_only=False)}

@@ -58,7 +58,7 @@ def test_beyond_the_grid_the_border_counts_and_is_said(caplog):
     shape = NViTShape(24, (2, 3, 4), (5, 6, 4), (6, 4, 4), (64, 20, 24))
     expected = seconds_written_out(NViTShape(24, (2, 3, 4), (5, 6, 4), (6, 4, 4), (32, 20, 24)))
     assert table.predict(shape) == pytest.approx(expected)
-    assert "mlp of 20 to 64 lies outside of the latency table (1 to 32)" in caplog.text
+    assert "mlp of 20 to 64 lies outside the latency table" in caplog.text
 
 
 def test_parts_of_a_network_are_measured_and_whole_ones_compared(tmp_path):
@@ -97,7 +97,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
     content["seconds"]["mlp"] = [[1.0]]
     for broken in (json.dumps(content), "{}", "no json"):
         (tmp_path / "table.json").write_text(broken)
-        with pytest.raises(ValueError, match=r"table\.json is no latency table of this version"):
+        with pytest.raises(ValueError, match=r"table\.json is not a latency table of"):
             LatencyTable.load(tmp_path / "table.json")
     with pytest.raises(FileNotFoundError):
         LatencyTable.load(tmp_path / "none.json")
@@ -109,8 +109,8 @@ def test_a_table_of_another_machine_is_said_or_refused(caplog):
     table.device = "a toaster"
     with caplog.at_level(logging.WARNING):
         assert len(table.check(CONFIG)) == 1
-    assert "measured with device=a toaster, here it is cpu" in caplog.text
-    with pytest.raises(ValueError, match=r"a toaster.*; measure it anew with LatencyTable.measure"):
+    assert "measured with device=a toaster, but here it is cpu" in caplog.text
+    with pytest.raises(ValueError, match=r"measure it again with LatencyTable"):
         table.check(CONFIG, strict=True)
     with pytest.raises(ValueError, match="num_tokens=99"):
         replace(even_table(CONFIG), num_tokens=99).check(CONFIG, strict=True)
@@ -121,5 +121,5 @@ def test_bad_grids_and_clocks_are_refused(monkeypatch):
     with pytest.raises(ValueError, match="grid of 'embedding' must be two or more ascending"):
         LatencyTable.measure(CONFIG, grid=grid)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    with pytest.raises(ValueError, match="clock='cpu' counts the seconds of one thread"):
+    with pytest.raises(ValueError, match="clock='cpu' counts the seconds of one CPU thread, got"):
         LatencyTable.measure(CONFIG, clock="cpu")

@@ -59,7 +59,7 @@ def test_a_lower_target_leaves_less(page):
     assert found[0]["macs"] > found[1]["macs"]
 
 
-@pytest.mark.parametrize("score", ["saliency", "size of the weights"])
+@pytest.mark.parametrize("score", ["saliency", "weight magnitude"])
 def test_the_code_shown_makes_the_shape_shown(page, score, tmp_path, monkeypatch, capsys):
     query = {**page.first_state, "target": 0.7, "score": score, "kappa": 0.2}
     monkeypatch.chdir(tmp_path)
@@ -101,7 +101,7 @@ def test_what_was_measured_is_that_of_the_results(page):
         ((1.5, "saliency", 0.1), "above 0 and below 1, got 1.5"),
         ((0.01, "saliency", 0.1), "cannot be reached"),
         ((0.5, "size", 0.1), "no 'size'; choose one of saliency"),
-        ((0.5, "saliency", 7), "kappa goes from 0 to 1, got 7"),
+        ((0.5, "saliency", 7), "kappa must be from 0 to 1, got 7"),
     ],
 )
 def test_values_out_of_range_are_refused(page, values, sentence):

@@ -140,7 +140,7 @@ def test_maps_come_back_to_the_picture():
     [
         ({"part": [np.zeros((12, 16))]}, {}, "no task 'part'"),
         ({"depth": []}, {}, "0 labels for 1 pictures"),
-        ({"depth": [np.zeros((12, 15))]}, {}, "shape .12, 16. of its picture"),
+        ({"depth": [np.zeros((12, 15))]}, {}, "shape of its picture, .12, 16., got .12, 15."),
         ({"parts": [np.zeros((12, 16))]}, {}, "must hold whole numbers, got float64"),
         ({}, {"least_crop": 0}, "least_crop in .0, 1."),
     ],

@@ -44,9 +44,13 @@ def test_improvements_are_those_of_the_published_rows(row):
 @pytest.mark.parametrize(
     ("numbers", "baseline", "sentence"),
     [
-        ({"a": {"miou": 1}}, {"b": {"miou": 1}}, "tasks must be those of the baseline"),
-        ({"a": {"miou": 1}}, {"a": {"f1": 1}}, "metrics of task 'a' must be those"),
-        ({"a": {"luck": 1}}, {"a": {"luck": 1}}, "whether more of 'luck' is better"),
+        ({"a": {"miou": 1}}, {"b": {"miou": 1}}, "The tasks must be the same as in the baseline"),
+        ({"a": {"miou": 1}}, {"a": {"f1": 1}}, "metrics of task 'a' must be the same"),
+        (
+            {"a": {"luck": 1}},
+            {"a": {"luck": 1}},
+            "is unknown whether a higher 'luck' is better; add it to",
+        ),
         ({"a": {"f1": 1}}, {"a": {"f1": 0}}, "a f1 of 0 for task 'a'"),
         ({}, {}, "got none"),
     ],

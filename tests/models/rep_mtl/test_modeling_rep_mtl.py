@@ -40,7 +40,7 @@ class _Explained(SavingTester, BatchTester, AttributionTester):
             ({"pixel_values": pictures()[0]}, ValueError, "must have shape"),
             ({"pixel_values": pictures().long()}, TypeError, "must be floating point"),
             ({"labels": {"part": labels["parts"]}}, ValueError, "no task 'part'"),
-            ({"labels": {}}, ValueError, "labels are of no task"),
+            ({"labels": {}}, ValueError, "labels is empty; give labels for"),
             ({"labels": far}, ValueError, "'parts' .segmentation. must lie in 0 to 3 or be ignore"),
             ({"labels": {"scene": labels["scene"].float()}}, TypeError, "'scene' .* must be int64"),
             ({"labels": {"depth": labels["depth"][:, 4:]}}, ValueError, "'depth' .*must have sh"),
@@ -324,9 +324,11 @@ def test_tasks_with_pictures_of_their_own(pairing):
         torch.testing.assert_close(model(own).predictions[name], alone, rtol=1e-4, atol=1e-5)
     explained = model(own, output_saliency=True)
     assert explained.saliency.shape[:2] == (3, 2)
-    with pytest.raises(ValueError, match="pictures of each task"):
+    with pytest.raises(ValueError, match="pixel_values must have pictures for each task"):
         model({"amazon": own["amazon"]})
-    with pytest.raises(ValueError, match="as many pictures of one size"):
+    with pytest.raises(
+        ValueError, match="All tasks need the same number of pictures of the same size, got"
+    ):
         model({**own, "dslr": own["dslr"][:2]})
 
 
@@ -386,7 +388,9 @@ def test_pictures_with_nan_leave_the_network_as_it_was():
     broken = pictures()
     broken[1, 2, 3, 4] = torch.nan
     for labels in (None, labels_of_every_kind()):
-        with pytest.raises(ValueError, match="pixel_values hold NaN"):
+        with pytest.raises(
+            ValueError, match="pixel_values contain NaN or infinite values; check how the"
+        ):
             model(broken, labels)
     assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
 
@@ -402,8 +406,8 @@ def test_labels_of_another_kind_are_refused():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"tasks": [EVERY_KIND[0]]}, "Rep-MTL compares tasks and there is one"),
-        ({"tasks": [EVERY_KIND[0], EVERY_KIND[0]]}, "names of their own"),
+        ({"tasks": [EVERY_KIND[0]]}, "Rep-MTL compares tasks, but there is only one; add a task"),
+        ({"tasks": [EVERY_KIND[0], EVERY_KIND[0]]}, "tasks must have distinct names"),
         ({"tasks": [{"name": "a", "type": "depht"}]}, "Did you mean 'depth'"),
         ({"tasks": [{"name": "a", "type": "segmentation"}]}, "needs num_labels of 2 or more"),
         ({"tasks": [{"name": "a b", "type": "depth"}]}, "must be an identifier"),

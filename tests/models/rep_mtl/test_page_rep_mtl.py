@@ -24,7 +24,7 @@ def page():
 def test_a_room_is_there_before_the_first_press(page):
     shown = page.components["pictures"].value
     assert shown.count("<img") == 1 + 3 + 3 + 3
-    for words in ("The network", "The truth", "What each reads", "rules"):
+    for words in ("The network", "The truth", "What each task reads", "dominates"):
         assert words in shown
     assert "segmentation miou" in page.components["facts"].value
 
@@ -62,7 +62,9 @@ def test_the_calculator_opens_with_the_row_that_the_paper_prints(page, capsys):
 
 @pytest.mark.parametrize("text", ["depth", "depth: abs_error", "depth: abs_error x", ": "])
 def test_metrics_that_cannot_be_read_are_refused(text):
-    with pytest.raises(ValueError, match="is no task; write its name"):
+    with pytest.raises(
+        ValueError, match="' is not a task; write its name, a colon, and metrics such"
+    ):
         read_metrics(text)
 
 

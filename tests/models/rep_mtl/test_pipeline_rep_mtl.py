@@ -70,7 +70,7 @@ def test_a_batch_gives_what_its_pictures_give_alone(see, room):
 def test_a_photo_has_no_truth_and_is_said_to_be_squeezed(see):
     result = see("sample:cat")
     assert result.truth == {} and result.metrics == {}
-    assert "squeezed to 64 x 64" in result.notes[0]
+    assert "pixels was resized to 64 x 64, which changes its" in result.notes[0]
     assert result.plot().width > 700
 
 
@@ -102,7 +102,9 @@ def test_files_hold_what_the_result_does(room, tmp_path):
 def test_models_are_compared_on_one_picture(room, every_kind):
     assert MultiTaskResult.compare({"one": room, "other": room}).height > 900
     other = every_kind(room.image)
-    with pytest.raises(ValueError, match="of other tasks"):
+    with pytest.raises(
+        ValueError, match="The results have different tasks; compare models with the"
+    ):
         MultiTaskResult.compare({"one": room, "other": other})
 
 
@@ -138,7 +140,7 @@ def test_what_is_no_picture_is_refused(see, source, error, sentence):
 
 
 def test_other_keywords_are_refused(see):
-    with pytest.raises(ValueError, match="takes no 'tasks'"):
+    with pytest.raises(ValueError, match="has no setting 'tasks'; it has none"):
         see("sample:room", tasks=["depth"])
 
 

@@ -299,7 +299,10 @@ def test_weightings_are_their_formulas():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"gradient_surgery": "pcgrad"}, "give lambda_tsr=0, lambda_csa=0"),
+        (
+            {"gradient_surgery": "pcgrad"},
+            "set lambda_tsr=0, lambda_csa=0",
+        ),
         ({"weight_decay": -1.0}, "weight_decay must be 0 or more"),
         ({"head": "conw"}, "Did you mean 'conv'"),
     ],
@@ -313,12 +316,16 @@ def test_options_that_cannot_be_meant(tmp_path, options, sentence):
     ("options", "error", "sentence"),
     [
         ({"only": ["deph"]}, ValueError, "no task 'deph'"),
-        ({"tasks": ["a:depth"]}, ValueError, "leave out tasks"),
+        ({"tasks": ["a:depth"]}, ValueError, "leave tasks out, or select some"),
         ({"data": "none.npz"}, FileNotFoundError, "none.npz"),
-        ({"only": ["depth"]}, ValueError, "there is one"),
-        ({"data": "small"}, ValueError, "does not say what its tasks are"),
+        ({"only": ["depth"]}, ValueError, "there is only one; add a task"),
+        ({"data": "small"}, ValueError, "does not describe its tasks; give tasks, such as tasks="),
         ({"data": "small", "tasks": ["depth:depth"]}, ValueError, "no 'train_depth'"),
-        ({"data": "small", "tasks": ["depth"]}, ValueError, "is said as name:type"),
+        (
+            {"data": "small", "tasks": ["depth"]},
+            ValueError,
+            "A task must be written as name:type, name:type:classes or",
+        ),
     ],
 )
 def test_data_that_cannot_be_learned(tmp_path, options, error, sentence):
@@ -334,8 +341,8 @@ def test_data_that_cannot_be_learned(tmp_path, options, error, sentence):
     ("change", "sentence"),
     [
         ({"train_seg": 9}, r"task 'seg' \(segmentation\) in scenes \(train\) must lie in 0 to 3"),
-        ({"train_seg": 255}, r"scenes \(train\) has no label of task 'seg'"),
-        ({"train_depth": 0}, r"no label of task 'depth' \(depth\) that counts"),
+        ({"train_seg": 255}, r"scenes \(train\) has no valid label for task 'seg' \("),
+        ({"train_depth": 0}, r"has no valid label for task 'depth' \(depth\), so the task cannot"),
     ],
 )
 def test_labels_that_teach_nothing_are_refused_before_any_work(tmp_path, change, sentence):

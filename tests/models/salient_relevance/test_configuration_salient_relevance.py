@@ -37,7 +37,7 @@ def test_layer_types_can_be_overridden_one_by_one():
         ({"relevance_image": "abs"}, "relevance_image must be one of"),
         ({"relevance_levels": 1}, "relevance_levels must be 0 or from 2"),
         ({"input_low": [0.0]}, "must both be given"),
-        ({"input_low": [0.0], "input_high": [1.0, 1.0]}, "one number a channel"),
+        ({"input_low": [0.0], "input_high": [1.0, 1.0]}, "one number per channel"),
         ({"input_low": [1.0], "input_high": [1.0]}, "input_low must be below"),
         ({"context_patch_size": 0}, "context_patch_size must be at least 1"),
         ({"context_neighbors": 0}, "context_neighbors must be at least 1"),

@@ -345,7 +345,10 @@ def test_a_model_in_half_precision_is_trained_in_full(tmp_path, data):
 
 def test_nothing_that_holds_the_other_classes_is_warned_of(tmp_path, data, original, caplog):
     make_recipe(tmp_path, data, original, "rl-diffusion", alpha=0).build_model()
-    assert "alpha is 0: nothing holds the other classes, and all will be lost" in caplog.text
+    assert (
+        "alpha is 0: nothing preserves the other classes, so all of them will be lost"
+        in caplog.text
+    )
 
 
 BAD = [
@@ -371,10 +374,10 @@ BAD = [
     ("ga-diffusion", {"mask_batch_size": 0}, "mask_batch_size must be 1 or more, got 0"),
     ("ga-diffusion", {"save_delta": True}, "save_delta needs a mask"),
     ("ga-diffusion", {"mask_ratio": 50}, "for 50 % give 0.5"),
-    ("ga-diffusion", {"mask_ratio": 1e-9}, "opens none of them"),
+    ("ga-diffusion", {"mask_ratio": 1e-9}, "selects none of them"),
     ("salun-diffusion", {"mask_ratio": None}, "salun-diffusion needs a mask"),
     ("salun-diffusion", {"mask": "m", "mask_ratio": 0.3}, "contradict each other"),
-    ("salun-diffusion", {"exclude": ["*batch_norm*"]}, "fits no parameter"),
+    ("salun-diffusion", {"exclude": ["*batch_norm*"]}, "matches no parameter"),
 ]
 
 
@@ -391,9 +394,9 @@ def test_other_data_is_refused_in_one_sentence(tmp_path, data, original):
             make_recipe(tmp_path / "out", data, original, "rl-diffusion", **options).build_model()
 
     for name, changes, message in (
-        ("turned", {"class_names": ["bottom", "middle", "top"]}, "is other data"),
+        ("turned", {"class_names": ["bottom", "middle", "top"]}, "holds other data"),
         ("more", {"class_names": ["top", "middle", "bottom", "none"]}, "3 classes and the data 4"),
-        ("colour", {"channels": 3}, "is other data"),
+        ("colour", {"channels": 3}, "holds other data"),
     ):
         (tmp_path / name).mkdir()
         refused(message, data=write_pictures(tmp_path / name, **changes))
@@ -401,7 +404,7 @@ def test_other_data_is_refused_in_one_sentence(tmp_path, data, original):
     shutil.copytree(original, bare)
     (bare / "split.json").unlink()
     refused(
-        "draws pictures of 1 channels and those of the data have 3",
+        "draws pictures with 1 channels, but the data have 3",
         data=str(tmp_path / "colour" / "bands.npz"),
         original=str(bare),
     )

@@ -245,7 +245,9 @@ def test_frozen_parts_of_a_model_stay_frozen():
 def test_a_mask_of_another_model_is_refused():
     network = small_network()
     optimizer = OPTIMIZERS["sgd"](network.parameters())
-    with pytest.raises(KeyError, match="the mask is of another model"):
+    with pytest.raises(KeyError, match="the mask belongs to another model"):
         MaskedOptimizer(optimizer, network, WeightMask({"weight": torch.tensor([True])}))
-    with pytest.raises(ValueError, match="6 of the 6 parameters of the optimizer are not of this"):
+    with pytest.raises(
+        ValueError, match="6 of the 6 parameters of the optimizer do not belong to this"
+    ):
         MaskedOptimizer(optimizer, small_network(), random_mask(network))

@@ -265,9 +265,9 @@ def test_bad_sets_are_named():
         membership_inference(good, torch.rand(0), good)
     with pytest.raises(ValueError, match="targets holds NaN"):
         membership_inference(good, good, torch.full((60,), torch.nan))
-    with pytest.raises(ValueError, match="10, 10 and 5 numbers a sample"):
+    with pytest.raises(ValueError, match="10, 10 and 5 numbers per sample"):
         membership_inference(torch.rand(60, 10), torch.rand(60, 10), torch.rand(60, 5))
-    with pytest.raises(ValueError, match="takes one number a sample, got 10; use attack='svc'"):
+    with pytest.raises(ValueError, match="needs one number per sample, got 10; use attack='svc'"):
         membership_inference(*torch.rand(3, 60, 10), attack="threshold")
     with pytest.raises(ValueError, match=r"got 'treshold'\. Did you mean 'threshold'\?"):
         membership_inference(good, good, good, attack="treshold")

@@ -45,9 +45,21 @@ class TestSalUn(SavingTester, BatchTester):
         pixels = self.inputs()["pixel_values"]
         return [
             ({"pixel_values": pixels[0]}, ValueError, r"\(B, 3, 32, 32\), got \(3, 32, 32\)"),
-            ({"pixel_values": pixels.byte()}, TypeError, "floating point and normalised"),
-            ({"pixel_values": 255 * pixels.sigmoid()}, ValueError, r"not normalised \(0 to 255\)"),
-            ({"pixel_values": -255 * pixels.sigmoid()}, ValueError, r"not normalised"),
+            (
+                {"pixel_values": pixels.byte()},
+                TypeError,
+                "pixel_values must be floating point and normalized, got",
+            ),
+            (
+                {"pixel_values": 255 * pixels.sigmoid()},
+                ValueError,
+                r"so they are not normalized",
+            ),
+            (
+                {"pixel_values": -255 * pixels.sigmoid()},
+                ValueError,
+                r"so they are not normalized",
+            ),
             ({"labels": torch.zeros(3)}, TypeError, "class numbers, int64, got torch.float32"),
             ({"labels": torch.zeros(2, dtype=torch.long)}, ValueError, r"\(3,\), got \(2,\)"),
             ({"labels": torch.tensor([0, 1, 10])}, ValueError, "classes 0 to 9, got 0 to 10"),

@@ -49,9 +49,17 @@ class TestSalUnDiffusion(SavingTester, BatchTester):
             ({"sample": picture.byte()}, TypeError, "floating point"),
             ({"timestep": step + 1}, ValueError, r"in \[0, 1000\), got 1 to 1000"),
             ({"class_labels": label + 1}, ValueError, "or 10 for no class, got 1 to 11"),
-            ({"guidance_scale": 1.0}, ValueError, "null class 10, and guidance needs a real"),
+            (
+                {"guidance_scale": 1.0},
+                ValueError,
+                "contains the null class 10, but guidance needs a real",
+            ),
             ({"guidance_scale": math.nan}, ValueError, "got nan"),
-            ({"noise": picture[:, :, 1:]}, ValueError, r"noise must have shape \(3, 1, 8, 8\)"),
+            (
+                {"noise": picture[:, :, 1:]},
+                ValueError,
+                r"noise must have the shape of the sample, \(3, 1, 8, 8\)",
+            ),
             ({"noise": picture[:1]}, ValueError, r"got \(1, 1, 8, 8\)"),
         ]
 

@@ -39,7 +39,7 @@ def test_a_class_shows_the_numbers_of_the_results_file(page, forgotten):
 
 
 def test_an_unknown_class_is_refused(page):
-    with pytest.raises(ValueError, match="'unicorn' is no class; choose one of airplane"):
+    with pytest.raises(ValueError, match="'unicorn' is not a class; choose one of airplane"):
         page.forget("unicorn")
 
 

@@ -174,9 +174,9 @@ def test_plain_transformers_pipelines_know_the_task(folder, draw):
     [
         ("thre", {}, ValueError, "no class 'thre'.*Did you mean 'three'"),
         (11, {}, ValueError, r"in \[0, 10\), or 10 for no class, got 11"),
-        (True, {}, TypeError, "by index or name, got True"),
-        (1.5, {}, TypeError, "by index or name, got 1.5"),
-        (torch.tensor(1.5), {}, TypeError, "by index or name"),
+        (True, {}, TypeError, "A class must be an index or a name, got True"),
+        (1.5, {}, TypeError, "A class must be an index or a name, got"),
+        (torch.tensor(1.5), {}, TypeError, "A class must be an index or a name, got"),
         (3, {"num_images": 0}, ValueError, "num_images must be at least 1, got 0"),
         (3, {"num_images": 1.5}, TypeError, "num_images must be a whole number, got 1.5"),
         (3, {"num_steps": 1001}, ValueError, "from 1 to 1000, got 1001"),
@@ -187,7 +187,7 @@ def test_plain_transformers_pipelines_know_the_task(folder, draw):
         (3, {"seed": -1}, ValueError, "seed must be at least 0 and below"),
         (3, {"seed": 2**63}, ValueError, "seed must be at least 0 and below"),
         (3, {"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
-        (3, {"steps": 4}, ValueError, "takes no 'steps'.*Did you mean 'num_steps'"),
+        (3, {"steps": 4}, ValueError, "has no setting 'steps'.*Did you mean 'num_steps'"),
     ],
 )
 def test_bad_requests_are_refused(draw, asked, settings, error, sentence):
@@ -196,7 +196,9 @@ def test_bad_requests_are_refused(draw, asked, settings, error, sentence):
 
 
 def test_a_classifier_is_not_explained(folder):
-    with pytest.raises(ValueError, match="explains no classifier"):
+    with pytest.raises(
+        ValueError, match="' does not explain classifiers; give the name of one of its"
+    ):
         salhub.pipeline("salun-diffusion", classifier=folder)
 
 
@@ -278,7 +280,7 @@ def test_notebooks_show_the_figure():
     ("fields", "sentence"),
     [
         ({"pixels": np.zeros((3, 8, 8))}, r"shape \(N, C, H, W\)"),
-        ({"pixels": np.zeros((3, 2, 8, 8))}, "C being 1 or 3"),
+        ({"pixels": np.zeros((3, 2, 8, 8))}, "with C = 1 or 3"),
         ({"pixels": np.zeros((0, 1, 8, 8)), "labels": [], "class_labels": []}, "got \\(0, 1"),
         ({"pixels": np.full((3, 1, 8, 8), np.nan)}, "NaN or infinite"),
         ({"labels": ["three"]}, "3 pictures need as many classes, got 1 names and 3 indices"),

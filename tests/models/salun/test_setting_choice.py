@@ -84,7 +84,7 @@ def test_every_combination_is_tried_and_the_best_one_kept(tmp_path, small):
     for name, moment in before.items():
         assert (folder / "tried" / name / "results.json").stat().st_mtime_ns == moment
     other = invoke(small, folder, *tried, "resume_from_checkpoint=latest", "momentum=0.5")
-    assert other.exit_code == 1 and "cannot go on with 0.5" in other.output
+    assert other.exit_code == 1 and "cannot be resumed with 0.5" in other.output
 
 
 def assert_made_as_typed(folder, tries: str) -> None:
@@ -107,7 +107,7 @@ def test_what_an_earlier_run_left_is_gone(tmp_path, small):
     assert list(folder.glob("checkpoint-*"))
     tried = ["--try", "learning_rate=1e-3,1e-2", "mask_ratio=0.5"]
     refused = invoke(small, folder, *tried)
-    assert refused.exit_code == 1 and "holds a run already" in refused.output
+    assert refused.exit_code == 1 and "already has a run; resume it with" in refused.output
     assert invoke(small, folder, *tried, "overwrite=true").exit_code == 0
     assert not list(folder.glob("checkpoint-*"))
     assert not (folder / "delta.safetensors").exists() and (folder / "mask.safetensors").exists()

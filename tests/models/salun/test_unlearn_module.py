@@ -130,18 +130,22 @@ def test_a_model_of_transformers_and_batches_with_names_forget():
     ("change", "error", "words"),
     [
         ({"method": "salum"}, ValueError, "Did you mean 'salun'"),
-        ({"forget": iter(FORGET)}, TypeError, "forget is passed over once an epoch"),
+        ({"forget": iter(FORGET)}, TypeError, "forget is read once per epoch"),
         ({"forget": []}, ValueError, "nothing to forget"),
-        ({"method": "ft", "retain": []}, ValueError, "'ft' learns what is retained"),
+        ({"method": "ft", "retain": []}, ValueError, "'ft' trains on the retained data"),
         ({"mask_ratio": 50}, ValueError, "for 50 % give 0.5"),
-        ({"method": "ga", "saliency": "random"}, ValueError, "none is made here; give mask_ratio"),
+        (
+            {"method": "ga", "saliency": "random"},
+            ValueError,
+            "no mask is made here; give mask_ratio",
+        ),
         ({"saliency": "nonsense"}, ValueError, "saliency must be one of"),
         ({"method": "ft", "alpha": 2.0}, ValueError, "method 'ft' has no option 'alpha'"),
         ({"l1_weight": 0.1}, ValueError, "method 'salun' has no option 'l1_weight'"),
         ({"alpha": -1.0}, ValueError, "alpha must be 0 or more"),
         ({"num_train_epochs": 0}, ValueError, "num_train_epochs must be an integer, 1 or more"),
         ({"learning_rate": -1.0}, ValueError, "learning_rate must be a finite number above 0"),
-        ({"model": nn.Linear(6, 1)}, ValueError, "single class"),
+        ({"model": nn.Linear(6, 1)}, ValueError, "only one class"),
     ],
 )
 def test_requests_that_cannot_be_met_are_refused(change, error, words):
@@ -159,6 +163,6 @@ def test_requests_that_cannot_be_met_are_refused(change, error, words):
 @pytest.mark.parametrize("number", [1, 5])
 def test_a_model_that_gives_no_numbers_any_more_is_not_given_back(number):
     model = network().eval()
-    with pytest.raises(DivergedError, match="gives no finite numbers any more after 'rl'"):
+    with pytest.raises(DivergedError, match="no longer gives finite numbers after 'rl'"):
         unlearn(model, FORGET, RETAIN, method="rl", num_train_epochs=number, learning_rate=1e30)
     assert not model.training

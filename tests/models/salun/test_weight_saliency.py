@@ -181,11 +181,11 @@ def test_bad_input_is_refused_in_one_sentence():
         compute_saliency(network, batches(), kind="fischer")
     with pytest.raises(ValueError, match="all scores are 0: there was no data"):
         compute_saliency(network, [])
-    with pytest.raises(ValueError, match=r"one number a sample.*reduction='none'"):
+    with pytest.raises(ValueError, match=r"one number per sample.*reduction='none'"):
         compute_saliency(network, batches(), lambda model, batch: model(batch[0]).sum())
     with pytest.raises(ValueError, match="must not be detached"):
         compute_saliency(network, batches(), lambda model, batch: model(batch[0])[:, 0].detach())
-    with pytest.raises(ValueError, match="one class number a sample"):
+    with pytest.raises(ValueError, match="one class number per sample"):
         compute_saliency(network, [(inputs, F.one_hot(labels, 5).float())])
     with pytest.raises(ValueError, match="no 'labels'"):
         compute_saliency(network, [{"input": inputs, "label": labels}])
@@ -200,7 +200,7 @@ def test_bad_input_is_refused_in_one_sentence():
         for label in (-100, 5):
             with pytest.raises(ValueError, match="labels must be classes 0 to 4"):
                 compute_saliency(network, [(inputs, labels.clone().fill_(label))], kind=kind)
-        with pytest.raises(ValueError, match="one number a sample"):
+        with pytest.raises(ValueError, match="one number per sample"):
             compute_saliency(network, batches(), lambda m, b: m(b[0]).sum(), kind=kind)
     with pytest.raises(ValueError, match="are not finite"):
         nn.init.constant_(network[5].bias, torch.nan)
@@ -240,7 +240,5 @@ def test_our_classifier_is_looked_at_for_several_samples_at_once(monkeypatch):
 @pytest.mark.filterwarnings("ignore")
 def test_a_model_whose_weights_were_packed_is_refused():
     packed = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(3, 2)), {nn.Linear})
-    with pytest.raises(
-        TypeError, match=r"'0' is a Linear of .*use the model before it was quantised"
-    ):
+    with pytest.raises(TypeError, match=r"'0' is a Linear of .*use the model before quantization"):
         compute_saliency(packed, [(torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))])

@@ -209,8 +209,11 @@ def edited(number, **changes):
 
 
 DAMAGES = {
-    "an end cut in its header": (cut_in_header, r"is damaged, as it ends before its pixels"),
-    "an end of nothing": (cut_to_nothing, r"IM0009 is called like the slices and is no DICOM"),
+    "an end cut in its header": (
+        cut_in_header,
+        r"is damaged: it ends before its pixels; copy it again, or",
+    ),
+    "an end of nothing": (cut_to_nothing, r"IM0009 is named like the slices but"),
     "no number": (
         edited(4, ImagePositionPatient=["0", "0", "nan"]),
         "ImagePositionPatient must be 3 numbers",
@@ -222,13 +225,13 @@ DAMAGES = {
     "long directions": (edited(None, ImageOrientationPatient=[2, 0, 0, 0, 2, 0]), "of length 1"),
     "two frames": (edited(4, FrameOfReferenceUID="1.2.3"), "2 frames of reference"),
     "one name": (edited(None, SOPInstanceUID="1.2.3"), "have the same SOPInstanceUID"),
-    "an empty intercept": (edited(4, RescaleIntercept=None), "how its numbers become HU"),
-    "no slope": (edited(4, RescaleSlope=0), "how its numbers become HU"),
+    "an empty intercept": (edited(4, RescaleIntercept=None), "has no conversion to HU"),
+    "no slope": (edited(4, RescaleSlope=0), "has no conversion to HU"),
     "truncated": (truncate, r"pixels of IM0003 cannot be read.*copy the file again"),
-    "empty": (empty, r"IM0003\.dcm is damaged or no DICOM file"),
+    "empty": (empty, r"IM0003\.dcm is damaged or not a DICOM"),
     "a doubled slice": (twice, r"IM0003 and copy|copy and IM0003"),
     "missing slices": (remove_two, r"2 slices are missing: between 117\.5 and 125\.0 mm"),
-    "two series": (other_series, r"holds 2 series: 'planning' \(10 slices\), 'scout' \(4 slices\)"),
+    "two series": (other_series, r"has 2 series: 'planning' \(10 slices\), 'scout' \(4 slices\)"),
     "another spacing": (other_size, r"differ in PixelSpacing"),
 }
 
@@ -246,9 +249,15 @@ def test_a_damaged_series_is_refused(tmp_path, damage, sentence):
 
 CHANGES = {
     "colours": ({"SamplesPerPixel": 3}, "colours"),
-    "another modality": ({"Modality": "MR"}, "modality 'MR', whose values are no HU"),
-    "no HU": ({"RescaleIntercept": None}, "how its numbers become HU"),
-    "another unit": ({"RescaleType": "Z"}, "numbers of the type 'Z'"),
+    "another modality": (
+        {"Modality": "MR"},
+        "has modality 'MR', whose values are not HU; give a CT",
+    ),
+    "no HU": ({"RescaleIntercept": None}, "has no conversion to HU"),
+    "another unit": (
+        {"RescaleType": "Z"},
+        "instead of HU; export the series from the scanner again",
+    ),
     "no spacing": ({"PixelSpacing": None}, "PixelSpacing is missing"),
     "spacing in cm": ({"PixelSpacing": [0.01, 0.01]}, "is it in cm"),
     "no position": ({"ImagePositionPatient": None}, "ImagePositionPatient is missing"),
@@ -312,10 +321,12 @@ def test_a_slice_and_a_folder_without_one_are_refused(tmp_path):
     scanner.write_series(tmp_path / "series", hu[:1])
     with pytest.raises(ValueError, match="a single slice"):
         load_volume(tmp_path / "series")
-    with pytest.raises(ValueError, match="single slice, and a volume is needed"):
+    with pytest.raises(
+        ValueError, match="is a single slice, but a volume is needed; give the folder"
+    ):
         load_volume(tmp_path / "series" / "IM0000")
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(ValueError, match="holds no DICOM slice"):
+    with pytest.raises(ValueError, match="has no DICOM slices; give the folder of one series"):
         load_volume(tmp_path / "nothing")
 
 
@@ -359,7 +370,7 @@ def test_a_multi_frame_file_says_what_is_no_measurement_and_no_hu(tmp_path):
     )
     data.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence[0].RescaleType = "Z"
     data.save_as(tmp_path / "z.dcm")
-    with pytest.raises(ValueError, match="numbers of the type 'Z'"):
+    with pytest.raises(ValueError, match="instead of HU; export the series from the scanner again"):
         load_volume(tmp_path / "z.dcm")
 
 

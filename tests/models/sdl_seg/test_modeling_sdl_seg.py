@@ -54,7 +54,7 @@ class TestSDLSeg(SavingTester, BatchTester):
             (
                 {"pixel_values": pixels(2, 1, 4, 8, 8)},
                 ValueError,
-                "saliency_kind='edt_gauss' sees 2",
+                "saliency_kind='edt_gauss' needs 2",
             ),
             ({"pixel_values": pixels(2, 2, 8, 8)}, ValueError, r"must be \(B, 2, D, H, W\)"),
             ({"pixel_values": pixels(2, 2, 4, 8, 6)}, ValueError, "must be divisible by"),
@@ -275,7 +275,9 @@ def test_broken_weights_are_named():
     model = network()
     with torch.no_grad():
         model.unet.head.weight[0, 0] = float("nan")
-    with pytest.raises(ValueError, match=r"first of them in 'unet\.head\.weight'"):
+    with pytest.raises(
+        ValueError, match=r"infinite values, first in 'unet\.head\.weight', so its outputs would be"
+    ):
         model.predict(pixels(1, 2, 4, 8, 8))
 
 
@@ -311,9 +313,9 @@ def test_a_plain_network_depends_on_no_clip():
 
 def test_settings_that_do_not_go_together_are_refused():
     for settings, message in (
-        ({"channels": []}, "one number a level"),
+        ({"channels": []}, "channels must have one number per level, got none"),
         ({"anisotropic_levels": 4}, "at most 3 for 4 levels"),
-        ({"context_slices": 1}, "for spatial_dims=2"),
+        ({"context_slices": 1}, "context_slices only applies to spatial_dims=2, which sees"),
         ({"target_spacing": [1, 1]}, "three numbers"),
         ({"hu_window": [200, 100]}, "low and high"),
         ({"window_size": [16, 60, 64]}, r"divisible by \[4, 8, 8\]"),

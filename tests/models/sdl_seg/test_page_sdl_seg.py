@@ -73,7 +73,7 @@ def test_a_clip_is_moved_and_taken_away_and_the_answer_follows(page, state):
     result = page.answer(0, state["edits"], {})
     np.testing.assert_allclose(result.markers, expected, atol=0.006)
     contents = page.contents(state)
-    assert "with the clips as found" in contents["facts"]["value"]
+    assert "with the original clips" in contents["facts"]["value"]
     assert f"{len(clips) - 1} of {len(phantom_of(0).markers)}" in contents["facts"]["value"]
     assert 'aria-label="Put back clip 1"' in contents["viewer"]["value"]
     assert (page.answer(0, "", {}).mask != result.mask).any()
@@ -127,9 +127,9 @@ MISTAKES = {
     "choose 99": r"There is no clip '99'; there are \d+",
     "toggle x": "There is no clip 'x'",
     "left": "No clip is chosen; choose one in the table first",
-    "at 0.1 0.1": "No clip is chosen; press on a ring",
+    "at 0.1 0.1": "No clip is chosen; click a ring, or choose one in the table",
     "at here": "needs two numbers",
-    "at 3 4": "lies outside of the slice",
+    "at 3 4": "lies outside the slice, whose coordinates run from 0 to 1",
     "fly": "There is no 'fly' to open",
 }
 
@@ -143,12 +143,12 @@ def test_presses_that_lead_nowhere_get_one_sentence(page, state, pick, sentence)
 def test_the_last_clip_stays(page, state):
     for number in range(1, len(page.found_clips(0))):
         state = after(page, state, f"toggle {number}")
-    with pytest.raises(ValueError, match="One clip has to stay"):
+    with pytest.raises(ValueError, match="At least one clip must remain; the network cannot work"):
         page.picked(f"toggle {len(page.found_clips(0))}", state)
 
 
 def test_what_a_program_sends_is_checked(page):
-    with pytest.raises(ValueError, match="'<b>' is no change of a clip"):
+    with pytest.raises(ValueError, match="'<b>' is not a valid change"):
         page.segment(0, "<b>")
     with pytest.raises(ValueError, match="There is no clip 99"):
         page.segment(0, "99:off")
@@ -164,7 +164,9 @@ def test_changes_are_read_as_they_are_written():
     assert ClipEdits.read(text).toggled(2).toggled(2) == ClipEdits.read(text)
     assert ClipEdits().moved(1, (1, 0, 0)).moved(1, (-1, 0, 0)).write() == ""
     for wrong in ("1", "1:", "1:2,3", "x:off", "1:nan,0,0", "1:a,b,c"):
-        with pytest.raises(ValueError, match="is no change of a clip"):
+        with pytest.raises(
+            ValueError, match="' is not a valid change; write 2:0,4,-2 to move clip 2 by"
+        ):
             ClipEdits.read(wrong)
 
 

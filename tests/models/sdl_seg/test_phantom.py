@@ -153,22 +153,29 @@ def test_none_and_too_many_are_said(water):
         detect_markers(water, SPACING)
     for index in range(12):
         ball(water, (4 + index, 20 + 3 * index, 20))
-    with pytest.raises(TooManyMarkersError, match=r"12 candidates.*at most 9.*rois="):
+    with pytest.raises(TooManyMarkersError, match=r"12 candidates.*more than 9.*rois="):
         detect_markers(water, SPACING, SDLSegConfig(max_markers=9))
 
 
 def test_why_there_is_none_is_said(water):
     ball(water, (12, 30, 30))
-    for roi, why in ((np.s_[:0], "the roi is empty"), (np.s_[:, 50:], "outside of the roi")):
+    for roi, why in (
+        (np.s_[:0], "the roi is empty"),
+        (np.s_[:, 50:], "brighter spots lie outside the roi; draw it around the clips"),
+    ):
         region = np.zeros(water.shape, dtype=bool)
         region[roi] = True
         with pytest.raises(MarkerNotFoundError, match=why):
             detect_markers(water, SPACING, roi=region)
     water[5:20, 34:50, 20:60] = 900
-    with pytest.raises(MarkerNotFoundError, match="what is small lies within 6 mm"):
+    with pytest.raises(
+        MarkerNotFoundError, match="the small spots lie within 6 mm of a large one, such as a"
+    ):
         detect_markers(water, SPACING)
     water[12, 30:34, 30:34] = 900
-    with pytest.raises(MarkerNotFoundError, match=r"each bright spot is above 180 mm\^3"):
+    with pytest.raises(
+        MarkerNotFoundError, match=r"mm, like bones; raise marker_threshold or marker_max_mm3"
+    ):
         detect_markers(water, SPACING)
 
 
@@ -211,7 +218,9 @@ def test_a_large_saturated_spot_costs_no_more_than_its_voxels():
     steps = np.reshape((0.4, 0.3, 0.3), (3, 1, 1, 1))
     volume[((off * steps) ** 2).sum(axis=0) < 5**2] = 3071
     start = time.process_time()
-    with pytest.raises(MarkerNotFoundError, match="each bright spot is above"):
+    with pytest.raises(
+        MarkerNotFoundError, match="mm, like bones; raise marker_threshold or marker_max_mm3"
+    ):
         detect_markers(volume, (0.4, 0.3, 0.3))
     assert time.process_time() - start < 2
 

@@ -264,8 +264,12 @@ def test_nothing_found_is_said_and_drawn(segment, tmp_path):
 def test_an_array_knows_no_patient(segment, tmp_path):
     phantom = make_breast_phantom(0)
     found = segment(phantom.volume, spacing=phantom.spacing)
-    assert "nobody knows where" in found.to_dict()["coordinates"]
-    with pytest.raises(ValueError, match=r"not read from DICOM; write \.nii\.gz"):
+    assert (
+        "from the centre of the first voxel; the position in the" in found.to_dict()["coordinates"]
+    )
+    with pytest.raises(
+        ValueError, match=r"A DICOM SEG refers to the slices it was made from, but this"
+    ):
         found.save(tmp_path / "mask.dcm")
     assert not (tmp_path / "mask.dcm").exists()
     found.save(tmp_path / "all")
@@ -277,7 +281,7 @@ MISTAKES = {
     "colours": (lambda v: ((np.stack([v] * 3, axis=-1),), {"spacing": (3, 1.5, 1.5)}),
                 r"got \(24, 96, 96, 3\)"),
     "a sample": (lambda v: (("sample:cat",), {}), "There is no sample volume 'sample:cat'"),
-    "a setting": (lambda v: (("sample:phantom",), {"treshold": 0.3}), "takes no 'treshold'"),
+    "a setting": (lambda v: (("sample:phantom",), {"treshold": 0.3}), "has no setting 'treshold'"),
     "its value": (lambda v: (("sample:phantom",), {"threshold": 2.0}), "threshold"),
     "markers": (lambda v: ((v,), {"spacing": (3, 1.5, 1.5), "markers": [[60.0, 60, 60]]}),
                 "divide millimetres by the spacing"),
@@ -318,12 +322,15 @@ def test_what_is_given_and_not_used_is_said(segment):
     places, roi = [[10.0, 40.0, 40.0], [12.0, 44.0, 50.0]], np.ones(phantom.mask.shape, bool)
     given = {"spacing": "3,1.5,1.5"}
     assert (
-        "markers that were given are not used"
+        "Your markers are not used, because this model only sees the CT"
         in plain(phantom.volume, markers=places, **given).warnings[0]
     )
-    assert "looks for no markers" in plain(phantom.volume, roi=roi, **given).warnings[0]
+    assert (
+        "The roi is not used, because this model does not use markers"
+        in plain(phantom.volume, roi=roi, **given).warnings[0]
+    )
     both = segment(phantom.volume, markers=places, roi=roi, **given)
-    assert both.warnings[0] == "The roi is not used, as markers are given."
+    assert both.warnings[0] == "The roi is not used, because you gave markers."
 
 
 def test_smaller_windows_than_the_models_are_said():
@@ -340,7 +347,7 @@ def test_a_mask_in_the_order_of_a_turned_file_is_said(segment, tmp_path):
     nib.save(nib.Nifti1Image(phantom.volume.T, affine), tmp_path / "ct.nii")
     np.save(tmp_path / "truth.npy", phantom.mask)
     found = segment(tmp_path / "ct.nii", truth=tmp_path / "truth.npy")
-    assert any("A mask is taken in voxels (z, y, x) as read" in one for one in found.warnings)
+    assert any("A mask is read as voxels (z, y, x)" in one for one in found.warnings)
 
 
 def test_what_reaches_the_edge_of_the_scan_is_said():

@@ -122,8 +122,8 @@ def test_parts_away_from_the_markers_and_small_ones_are_dropped_and_said():
     assert found["volume_cc"] == pytest.approx(125 * 6.75 / 1000)
     said = " ".join(found["warnings"])
     assert "edge of the scan" not in said
-    assert "1 part near no marker was dropped, 1.46 cm^3 in all" in said
-    assert "1 part below 0.2 cm^3 was dropped, 0.05 cm^3 in all" in said
+    assert "1 part near no marker was dropped, 1.46 cm^3 in total" in said
+    assert "1 part below 0.2 cm^3 was dropped, 0.05 cm^3 in total." in said
 
 
 def test_without_a_part_near_a_marker_the_largest_is_kept_and_doubted():
@@ -185,18 +185,22 @@ def test_markers_that_say_little_are_pointed_out():
         ({"markers": [[30.0, 60.0, 60.0]]}, ValueError, "divide millimetres by the spacing"),
         ({"markers": [[3.0, 6.0]]}, ValueError, r"shape \(K, 3\)"),
         ({"markers": [[3.0, 6.0, float("inf")]]}, ValueError, "all finite"),
-        ({"masks": np.full((12, 40, 40), 2)}, ValueError, r"0 and 1 only, got \[2\]"),
+        (
+            {"masks": np.full((12, 40, 40), 2)},
+            ValueError,
+            r"must contain only 0 and 1, got \[2\] too; choose one label first\.",
+        ),
         ({"masks": np.zeros((12, 40, 41))}, ValueError, r"shape of the volume, \(12, 40, 40\)"),
         ({"rois": np.ones((3, 3, 3))}, ValueError, "rois must have the shape"),
         (
             {"images": [ct(12, 40, 40)] * 2, "markers": [[1, 2, 3]]},
             ValueError,
-            "one entry a volume",
+            "must be a list with one entry per volume",
         ),
         (
             {"images": [ct(12, 40, 40), ct(12, 48, 40)], "markers": [[[3, 6, 6]], [[3, 6, 6]]]},
             ValueError,
-            "one size on the network's grid",
+            "Volumes of a batch must have the same size on the network's",
         ),
     ],
 )
@@ -213,5 +217,5 @@ def test_bad_answers_are_refused():
     batch = ours(ct(12, 40, 40), SPACING, markers=[[3, 6, 6], [5, 5, 8]])
     with pytest.raises(ValueError, match="threshold must be above 0"):
         ours.post_process_segmentation(parts_of(), batch["meta"], threshold=1.0)
-    with pytest.raises(ValueError, match="one meta a volume"):
+    with pytest.raises(ValueError, match="and one meta per volume, got"):
         ours.post_process_segmentation(parts_of()[0], batch["meta"])

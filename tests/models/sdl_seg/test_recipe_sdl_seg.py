@@ -163,7 +163,7 @@ def test_no_patient_is_on_two_sides():
     assert [len(one) for one in patients] == [19, 5, 5]
     assert not (patients[0] & patients[1] or patients[0] & patients[2] or patients[1] & patients[2])
     assert sum(map(len, parts)) == len(names)
-    with pytest.raises(ValueError, match="2 patients and 3 parts"):
+    with pytest.raises(ValueError, match="2 patients cannot be split into 3 parts"):
         split_by_patient(names[:10], (0.2, 0.2), 0)
 
 
@@ -251,8 +251,11 @@ def test_bad_options_are_refused_in_one_sentence(tmp_path):
         ({"num_patients": 501}, "at most 500 phantoms"),
         ({"saliency_kind": "edt"}, "saliency_kind must be one of"),
         ({"validation_share": 1.0}, "validation_share must be 0 or more and below 1"),
-        ({"data": "folder", "clips_visible": False}, "of phantoms only"),
-        ({"channels": []}, "one number a level"),
+        (
+            {"data": "folder", "clips_visible": False},
+            "clips_visible=false only works with phantoms; leave it out",
+        ),
+        ({"channels": []}, "channels must have one number per level, got none"),
     ):
         with pytest.raises(ValueError, match=message):
             recipe_of(tmp_path, **options)
@@ -338,7 +341,7 @@ def test_a_case_without_markers_is_named():
 
 
 def test_a_folder_that_cannot_be_split_is_refused(folder, tmp_path):
-    with pytest.raises(ValueError, match="1 patients and 3 parts"):
+    with pytest.raises(ValueError, match="1 patients cannot be split into 3 parts"):
         recipe_of(tmp_path, data=str(folder), patient_pattern="bed").build_model()
     with pytest.raises(ValueError, match=r"finds no patient in the name 'bed_0_0'"):
         recipe_of(tmp_path, data=str(folder), patient_pattern=r"case(\d)").build_model()

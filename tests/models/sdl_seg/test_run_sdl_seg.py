@@ -92,7 +92,7 @@ def test_a_json_file_beside_a_scan_is_not_always_of_markers(run, tmp_path):
 
 def test_what_cannot_be_read_is_one_sentence(run, tmp_path):
     (tmp_path / "scan.nii.gz").write_bytes(b"nothing")
-    assert "scan.nii.gz is damaged or no NIfTI file" in run("scan.nii.gz", code=1)
+    assert "gz is damaged or not a NIfTI file; export it again" in run("scan.nii.gz", code=1)
     assert "no sample volume" in run("sample:cat", "-o", "a.json", code=1)
     assert "threshold" in run("sample:phantom", "-o", "a.json", "threshold=3", code=1)
 

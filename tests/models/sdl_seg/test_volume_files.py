@@ -121,10 +121,16 @@ def test_a_mask_of_an_array_is_taken_in_its_order_or_refused(tmp_path):
     nothing = save(tmp_path / "a.nii", mask, np.diag([0.9, 1.3, 2.7, 1]), has_codes=False)
     np.testing.assert_array_equal(load_mask(nothing, volume), array > 0)
     turned = save(tmp_path / "b.nii", mask, affine_of("LPS"))
-    with pytest.raises(ValueError, match="stored turned, and nobody knows how the volume lies"):
+    with pytest.raises(
+        ValueError, match="is stored in another orientation, but the orientation of"
+    ):
         load_mask(turned, volume)
     other = save(tmp_path / "c.nii", mask, np.diag([0.9, 1.3, 5.0, 1]))
-    with pytest.raises(ValueError, match=r"spacing of 5, 1\.3, 0\.9 mm and the volume of 2\.7"):
+    with pytest.raises(
+        ValueError,
+        match=r"has a spacing of 5, 1\.3, 0\.9 mm, but the volume has 2\.7, 1\.3, 0\.9 mm along z, "
+        "y and x",
+    ):
         load_mask(other, volume)
     for name, given in {"spacing": (5.0, 1.3, 0.9), "affine": affine_of("LPS")}.items():
         np.savez(tmp_path / "d.npz", mask=array > 0, **{name: given})
@@ -148,7 +154,7 @@ def test_guesses_are_said(tmp_path):
     path = tmp_path / "ct.nii"
     save(path, ct(), affine_of("RAS"), unit="unknown", has_codes=False)
     nothing, unit = load_volume(path).warnings
-    assert "does not say how the patient lies" in nothing
+    assert "salhub assumes that x grows to the left as stored, and" in nothing
     assert "mm is assumed" in unit
     image = nib.Nifti1Image(ct(), affine_of("RAS"))
     image.header.set_xyzt_units("mm")
@@ -156,9 +162,12 @@ def test_guesses_are_said(tmp_path):
     image.set_sform(affine_of("RAS"), code=1)
     nib.save(image, tmp_path / "two.nii")
     [twice] = load_volume(tmp_path / "two.nii").warnings
-    assert "and they differ; the sform is taken" in twice
+    assert "The sform and the qform of" in twice
     lost = save(tmp_path / "lost.nii", ct(), np.eye(4))
-    assert "whose spacing was lost; check it" in load_volume(lost).warnings[0]
+    assert (
+        "has steps of exactly 1 mm and its origin at 0, which often"
+        in load_volume(lost).warnings[0]
+    )
     [small] = Volume(ct((6, 5, 4)), (0.3, 0.15, 0.15)).warnings
     assert "only 1.8 mm across" in small
 
@@ -168,13 +177,19 @@ _SHEARED[0, 1] = 0.3
 _COLOURS = np.zeros((4, 5, 6), [(c, "u1") for c in "RGB"])
 _HOLED = np.where(ct() > 1400, np.nan, ct()).astype(np.float32)
 REFUSED = {
-    "four axes": ({"values": ct((4, 5, 6, 2))}, r"shape \(4, 5, 6, 2\), and one volume has 3"),
-    "colours": ({"values": _COLOURS}, "holds colours"),
-    "metres": ({"unit": "meter"}, "spacing in meter, and mm are needed"),
+    "four axes": (
+        {"values": ct((4, 5, 6, 2))},
+        r"has shape \(4, 5, 6, 2\), but a volume has 3 axes",
+    ),
+    "colours": ({"values": _COLOURS}, "has colours; a CT has one number in HU per voxel"),
+    "metres": ({"unit": "meter"}, "gives its spacing in meter instead of mm; convert it first"),
     "centimetres": ({"affine": np.diag([0.01, 0.01, 0.03, 1])}, "is it in cm"),
-    "no spacing": ({"affine": np.eye(4), "has_codes": False}, "does not say its spacing"),
-    "two spacings": ({"pixdim": (0.7, 0.7, 5)}, r"0\.7, 0\.7, 5 mm by pixdim and 0\.9, 1\.3, 2\.7"),
-    "shear": ({"affine": _SHEARED}, "16.7 degrees off being perpendicular"),
+    "no spacing": (
+        {"affine": np.eye(4), "has_codes": False},
+        "add it to the header, or give the array with spacing=",
+    ),
+    "two spacings": ({"pixdim": (0.7, 0.7, 5)}, r"mm in its affine; repair its header\."),
+    "shear": ({"affine": _SHEARED}, "7 degrees from being perpendicular, as with a tilted"),
     "8-bit": ({"values": ct().astype(np.uint8)}, "looks like 8-bit"),
     "raw numbers": ({"values": ct() + np.int16(1024)}, "apply the slope and intercept"),
     "NaN": ({"values": _HOLED}, r"\d+ of 7200 voxels are NaN or infinite"),
@@ -197,12 +212,12 @@ def test_what_is_no_ct_in_mm_is_refused(tmp_path, changes, sentence):
 def test_a_damaged_file_is_refused(tmp_path, ending):
     path = save(tmp_path / f"ct{ending}", ct(), affine_of("RAS"))
     path.write_bytes(path.read_bytes()[:-300])
-    with pytest.raises(ValueError, match="is damaged or no NIfTI file; export it again"):
+    with pytest.raises(ValueError, match="is damaged or not a NIfTI file; export it again"):
         load_volume(path)
     path.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="is damaged or no NIfTI file"):
+    with pytest.raises(ValueError, match="is damaged or not a NIfTI file; export it again"):
         load_volume(path)
-    with pytest.raises(FileNotFoundError, match="There is no file"):
+    with pytest.raises(FileNotFoundError, match=r"The file .*gone.* does not exist"):
         load_volume(tmp_path / f"gone{ending}")
 
 
@@ -233,7 +248,9 @@ def test_arrays_come_with_their_spacing(tmp_path):
     assert load_volume(str(tmp_path / "a.npy"), scanner.SPACING).spacing == scanner.SPACING
     with pytest.raises(ValueError, match="spacing is missing"):
         load_volume(tmp_path / "a.npy")
-    with pytest.raises(ValueError, match=r"The file says a spacing of 2\.5, 1\.25, 0\.8 mm"):
+    with pytest.raises(
+        ValueError, match=r"The file has a spacing of 2\.5, 1\.25, 0\.8 mm, but spacing= gives"
+    ):
         load_volume(tmp_path / "a.npz", (1, 1, 1))
     np.savez(tmp_path / "b.npz", image=hu)
     with pytest.raises(ValueError, match=r"no array called volume, only image"):
@@ -242,7 +259,9 @@ def test_arrays_come_with_their_spacing(tmp_path):
     with pytest.raises(ValueError, match="is damaged"):
         load_volume(tmp_path / "b.npz")
     np.save(tmp_path / "c.npy", np.array([{}]), allow_pickle=True)
-    with pytest.raises(ValueError, match="is damaged or no NumPy file of numbers"):
+    with pytest.raises(
+        ValueError, match="is damaged or not a NumPy file of numbers; save it again"
+    ):
         load_volume(tmp_path / "c.npy", (1, 1, 1))
 
 
@@ -252,20 +271,22 @@ def test_a_mask_of_another_grid_is_refused(tmp_path):
     moved = affine_of("RAS")
     moved[0, 3] += 5
     save(tmp_path / "moved.nii.gz", (ct() > 0).astype(np.uint8), moved)
-    with pytest.raises(ValueError, match="lies elsewhere in the patient"):
+    with pytest.raises(
+        ValueError, match="is not at the same place as the volume; give the mask that"
+    ):
         load_mask(tmp_path / "moved.nii.gz", volume)
     save(tmp_path / "small.nii.gz", np.ones((4, 5, 6), np.uint8), affine_of("RAS"))
     with pytest.raises(ValueError, match="give a mask on the grid of the volume"):
         load_mask(tmp_path / "small.nii.gz", volume)
     save(tmp_path / "labels.nii.gz", (ct() % 3).astype(np.uint8), affine_of("RAS"))
-    with pytest.raises(ValueError, match="holds 3 values such as 0, 1, 2"):
+    with pytest.raises(ValueError, match="has 3 values such as 0, 1, 2"):
         load_mask(tmp_path / "labels.nii.gz", volume)
     save(tmp_path / "chance.nii", ((ct() > 0) * 0.3).astype(np.float32), affine_of("RAS"))
-    with pytest.raises(ValueError, match=r"holds 0\.3, as probabilities do"):
+    with pytest.raises(ValueError, match=r"contains 0\.3, so it looks like"):
         load_mask(tmp_path / "chance.nii", volume)
     with pytest.raises(ValueError, match=r"The mask must have the shape of the volume"):
         load_mask(np.ones((2, 2, 2)), volume)
-    with pytest.raises(ValueError, match=r"The mask must hold 0 and 1 only"):
+    with pytest.raises(ValueError, match=r"The mask must contain only 0 and 1"):
         load_mask(volume.array, volume)
 
 
@@ -302,7 +323,7 @@ def test_voxels_of_a_turned_file_are_never_taken_for_those_as_read(tmp_path):
         with pytest.raises(ValueError, match="may be mirrored; give i,j,k as stored or x_mm"):
             read_markers(tmp_path / name, volume)
     plain = Volume(ct((6, 5, 4)), (2.7, 1.3, 0.9))
-    with pytest.raises(ValueError, match="the volume was read from none"):
+    with pytest.raises(ValueError, match="of a NIfTI file, but the volume does not come from one"):
         read_markers(tmp_path / "a.csv", plain)
 
 
@@ -327,18 +348,21 @@ def test_places_that_are_said_twice_must_agree(tmp_path):
 
 
 MARKERS = {
-    "a.json": ("{", "is no JSON file"),
+    "a.json": ("{", "is not a JSON file; save it again"),
     "b.json": ('{"points": []}', "has no list of markers"),
-    "c.json": ('{"markers_voxel": [[1, 2], [3, 4], [5, 6]]}', "is no three numbers"),
-    "d.json": ('{"markers_voxel": [[1, 2, "x"]]}', "is no three numbers"),
+    "c.json": (
+        '{"markers_voxel": [[1, 2], [3, 4], [5, 6]]}',
+        "is not three numbers; repair the file",
+    ),
+    "d.json": ('{"markers_voxel": [[1, 2, "x"]]}', "is not three numbers; repair the file"),
     "a.csv": ("1,2,3\n", "begins with '1,2,3'; its first line must be x_mm,y_mm,z_mm"),
-    "b.csv": ("z,y,x\n1,2\n", "is no three numbers"),
-    "c.csv": ("z,y,x\n1,2,nan\n", "is no three numbers"),
+    "b.csv": ("z,y,x\n1,2\n", "is not three numbers; repair the file"),
+    "c.csv": ("z,y,x\n1,2,nan\n", "is not three numbers; repair the file"),
     "d.csv": ("", "begins with ''"),
-    "e.csv": ("z,y,x\n1,2,\N{NO-BREAK SPACE}", "is no three numbers"),
+    "e.csv": ("z,y,x\n1,2,\N{NO-BREAK SPACE}", "is not three numbers; repair the file"),
     "f.csv": (
         "x_mm,y_mm,z_mm\n1,2,-300\n",
-        r"at \(1, 2, -300\) mm, outside of the volume; is it of",
+        r"has a marker at \(1, 2, -300\) mm, outside the volume",
     ),
 }
 
@@ -431,11 +455,13 @@ def test_a_broken_nnunet_folder_is_refused(tmp_path):
         read_nnunet(tmp_path)
     facts = {"channel_names": {"0": "T1"}, "file_ending": ".nii.gz"}
     (tmp_path / "dataset.json").write_text(json.dumps(facts))
-    with pytest.raises(ValueError, match="names the channels T1, and none is CT"):
+    with pytest.raises(
+        ValueError, match="names the channels T1, but none is CT; the values must be HU"
+    ):
         read_nnunet(tmp_path)
     facts["channel_names"] = {"0": "CT"}
     (tmp_path / "dataset.json").write_text(json.dumps(facts))
-    with pytest.raises(ValueError, match="lists no case"):
+    with pytest.raises(ValueError, match="has no cases: there is no imagesTr/"):
         read_nnunet(tmp_path)
     (tmp_path / "imagesTr").mkdir()
     save(tmp_path / "imagesTr" / "a_0000.nii.gz", ct(), affine_of("RAS"))
@@ -450,6 +476,6 @@ def test_a_broken_nnunet_folder_is_refused(tmp_path):
         write_nnunet(tmp_path / "out", [case, case])
     with pytest.raises(ValueError, match="others have none"):
         write_nnunet(tmp_path / "out", [case, ("b", *case[1:3], volume.array)])
-    with pytest.raises(ValueError, match="no case to write"):
+    with pytest.raises(ValueError, match="There are no cases to save; give at least one"):
         write_nnunet(tmp_path / "out", [])
     assert not (tmp_path / "out").exists()

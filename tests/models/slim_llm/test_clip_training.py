@@ -154,14 +154,17 @@ class TestSlimLLMPlus(RecipeTester):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"clip_epochs": 5}, "clip_epochs trains ranges that are not searched"),
-        ({"preset": "plus", "search_range": 0.2}, "give preset=plus, and neither search_range"),
+        ({"clip_epochs": 5}, "clip_epochs trains the ranges of individually rounded"),
+        (
+            {"preset": "plus", "search_range": 0.2},
+            "clip_epochs trains the ranges of individually rounded",
+        ),
         (
             {"preset": "plus", "clip_epochs": -1},
             "clip_epochs must be an integer, 0 or more",
         ),
         ({"preset": "gptq", "clip_epochs": 5}, "clip_epochs"),
-        ({"aug_loss": True}, "aug_loss is of ranges that are trained"),
+        ({"aug_loss": True}, "aug_loss applies to trained ranges; use it with preset=plus"),
         ({"preset": "plus", "clip_learning_rate": 0}, "clip_learning_rate must be a finite number"),
     ],
 )

@@ -163,15 +163,15 @@ class TestSymmetricWidths(RecipeTester):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"bits": 2.5}, "bits must be 2, 3 or 4, got 2.5; give bits_granularity=module"),
+        ({"bits": 2.5}, "bits must be 2, 3 or 4, got 2.5; set bits_granularity=module"),
         ({"bits_granularity": "module", "bits": 1.5}, "bits must be from 2 to 4, got 1.5"),
-        ({**MODULE, "allocation": "random"}, "allocation=random is of groups"),
+        ({**MODULE, "allocation": "random"}, "allocation=random applies to groups"),
         (
             {**MODULE, "preset": "gptq"},
-            "preset=gptq gives all layers the same bits, and .*module chooses",
+            "preset=gptq gives all layers the same",
         ),
         ({"bits": 2.5, "preset": "rtn"}, "got 2.5; preset=rtn gives all layers the same bits"),
-        ({"symmetric": True}, "symmetric needs one width a layer"),
+        ({"symmetric": True}, "symmetric needs one width per layer; set"),
     ],
 )
 def test_means_and_grids_that_cannot_be_are_refused(tmp_path, sources, options, words):

@@ -51,7 +51,7 @@ def test_models_without_a_report_get_the_page_of_every_language_model(page, fold
 def test_the_page_opens_with_a_text_and_says_what_is_not_there(page):
     written = page.components["written"].value
     assert "<strong>The film</strong>" in written and "2 bits on average" in written
-    assert "is not here, so it writes alone" in page.components["notes"].value
+    assert "The original model is not available here, so only the" in page.components["notes"].value
 
 
 def test_both_models_write_where_the_full_one_is_here(page, sources, monkeypatch):

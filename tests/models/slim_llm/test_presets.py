@@ -78,14 +78,20 @@ def test_gptq_lowers_the_error_of_the_outputs_and_the_search_lowers_it_further()
     [
         (
             {"preset": "gptq", "allocation": "salience"},
-            "preset=gptq means allocation=uniform, and allocation=salience was given",
+            "preset=gptq sets allocation=uniform, but you gave allocation=salience",
         ),
-        ({"preset": "rtn", "backbone": "gptq"}, "preset=rtn means backbone=rtn, and backbone=gptq"),
+        (
+            {"preset": "rtn", "backbone": "gptq"},
+            "preset=rtn sets backbone=rtn, but you gave backbone=gptq",
+        ),
         (
             {"preset": "gptq", "search_range": 0.2},
-            r"means search_range=0\.0, and search_range=0\.2",
+            r"sets search_range=0\.0, but you gave search_range=0\.2",
         ),
-        ({"preset": "gptq-clip", "allow_uniform": False}, "means allow_uniform=true, and allow"),
+        (
+            {"preset": "gptq-clip", "allow_uniform": False},
+            "sets allow_uniform=true, but you gave allow_uniform=false",
+        ),
         ({"preset": "gtpq"}, "Did you mean 'gptq'"),
     ],
 )
@@ -101,7 +107,7 @@ def test_options_that_were_given_win_over_the_preset_and_this_is_said(tmp_path, 
     with caplog.at_level(logging.WARNING):
         run(made)
     said = [one.message for one in caplog.records]
-    assert "error_norm is 3.0 as given, where preset=reference has 2.4." in said
+    assert "You set error_norm to 3.0, while preset=reference uses 2.4." in said
     card = (tmp_path / "out" / "README.md").read_text()
     # What the preset decided stands on the card beside what was given.
     assert "| `error_norm` | `3.0` |" in card and "| `search_weights` | `mask` |" in card
@@ -139,8 +145,8 @@ def test_a_baseline_is_a_model_like_any_other(tmp_path, sources):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"salience": "hinv"}, "salience=hinv decides bits with objective=divergence"),
-        ({"salience_weight": 3.0}, "salience_weight=3 acts with search_weights=mask"),
+        ({"salience": "hinv"}, "salience=hinv needs objective=divergence, but objective is"),
+        ({"salience_weight": 3.0}, "salience_weight=3 needs search_weights=mask"),
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(given, words):

@@ -112,7 +112,7 @@ def test_the_card_says_what_it_cost_and_shows_it(finished, sources):
     card = (finished / "README.md").read_text()
     assert "| packed weights | 0 |" not in card
     head = card.split("\n---\n", 1)[1]
-    assert "Import salhub before the model is loaded" in head[:400]
+    assert "Import salhub before you load the model: it registers the" in head[:400]
     assert "import salhub" in card.partition("```python")[2].partition("```")[0]
     for name in ("bits.png", "divergences.png"):
         assert f"]({name})" in card
@@ -209,7 +209,7 @@ def test_a_model_that_was_read_from_gguf_is_compressed_and_saved(tmp_path):
         (
             torch.full((2, 8), 999),
             {},
-            "tokens from 999 to 999, and the model knows those from 0 to",
+            "has tokens from 999 to 999, but the model only knows 0 to",
         ),
         ("text.txt", {}, "needs the model's tokenizer"),
         (torch.zeros(2, 8, dtype=torch.long), {"bit": 3}, "has no option 'bit'. Did you mean"),
@@ -227,9 +227,9 @@ def test_bad_calls_are_refused(tokens, options, words):
     ("options", "words"),
     [
         ({"bits": 5}, "bits must be 2, 3 or 4, got 5"),
-        ({"group_size": 64}, "group_size is 64, and model.layers.0.self_attn.q_proj has 16"),
+        ({"group_size": 64}, "group_size is 64, and model.layers.0.self_attn.q_proj has only 16"),
         ({"num_test_tokens": -5}, "num_test_tokens must be an integer, 1 or more, got -5"),
-        ({"preset": "plus", "match_outputs": True}, "match_outputs is of weights that are"),
+        ({"preset": "plus", "match_outputs": True}, "match_outputs applies to weights quantized"),
         ({"refinements": 0.5}, "refinements must be an integer, 0 or more, got 0.5"),
         ({"objective": "errors"}, "objective must be one of divergence, error"),
         ({"search_range": 1.0}, "search_range must be 0 or more and below 1, got 1.0"),
@@ -249,7 +249,9 @@ def test_bad_options_are_refused_before_any_work(tmp_path, sources, options, wor
 
 def test_models_that_cannot_be_compressed_are_refused(tmp_path, sources):
     run(recipe(tmp_path / "once", sources))
-    with pytest.raises(ValueError, match="is quantized already with salhub_slim_llm; give the"):
+    with pytest.raises(
+        ValueError, match="is already quantized with salhub_slim_llm; give the original model"
+    ):
         run(recipe(tmp_path / "twice", {**sources, "model": str(tmp_path / "once")}))
     broken = small_llama.network()
     with torch.no_grad():
@@ -273,10 +275,10 @@ def networks_of_other_kinds() -> dict:
     )  # fmt: skip
     return {
         "is a Conv1D, as in GPT-2": GPT2LMHeadModel(gpt),
-        "of the kind FalconLinear": FalconForCausalLM(falcon),
-        "Gemma3nForCausalLM gives its blocks more than": Gemma3nForCausalLM(gemma),
-        "BertLMHeadModel is no decoder with one list of blocks": BertForMaskedLM(bert),
-        "is a model of type 't5', which is no decoder": T5ForConditionalGeneration(t5),
+        "of type FalconLinear": FalconForCausalLM(falcon),
+        "Gemma3nForCausalLM passes its blocks more than": Gemma3nForCausalLM(gemma),
+        "BertLMHeadModel is not a decoder with a": BertForMaskedLM(bert),
+        "is a model of type 't5', which is not a decoder": T5ForConditionalGeneration(t5),
     }
 
 
@@ -296,11 +298,11 @@ def test_texts_that_cannot_be_calibrated_on_are_refused(tmp_path, sources):
     (tmp_path / "short.txt").write_text("the old king")
     save_file({"input_ids": torch.full((6, LENGTH), 999)}, tmp_path / "wrong.safetensors")
     wrong = {
-        "empty.txt holds no text": "empty.txt",
+        "empty.txt contains no text": "empty.txt",
         rf"short.txt has \d+ tokens, fewer than one window of {LENGTH}": "short.txt",
-        "has tokens from 999 to 999, and the model knows those from 0 to": "wrong.safetensors",
+        "has tokens from 999 to 999, but the model only knows 0 to": "wrong.safetensors",
     }
-    wrong["There is no file .*nowhere.txt of text"] = "nowhere.txt"
+    wrong["The text file .*nowhere.txt does not exist"] = "nowhere.txt"
     for sentence, name in wrong.items():
         with pytest.raises((ValueError, FileNotFoundError), match=sentence):
             run(recipe(tmp_path / "out", {**sources, "calibration": str(tmp_path / name)}))
@@ -317,7 +319,10 @@ def test_what_is_no_number_or_too_large_names_the_layer():
     large = small_llama.network()
     with torch.no_grad():
         large.model.layers[1].mlp.up_proj.weight[3, 5] = 1e6
-    with pytest.raises(ValueError, match=r"layers\.1\.mlp\.up_proj reaches 1e\+06, and scales are"):
+    with pytest.raises(
+        ValueError,
+        match=r"the weight of model\.layers\.1\.mlp\.up_proj reaches 1e\+06, but scales are stored",
+    ):
         quantize_slim_llm(large, None, tokens, group_size=4)
 
 
@@ -329,7 +334,7 @@ def test_few_tokens_and_narrow_groups_are_told_once(caplog):
     few, narrow = sorted((few, narrow), key=lambda one: "tokens" not in one)
     assert few.startswith("The calibration text has 20 tokens, fewer than the 24 columns of model.")
     assert "does not divide the 24 columns of model.layers.0.mlp.down_proj" in narrow
-    assert "in 2 of 14 layers" in narrow
+    assert "affects 2 of 14 layers" in narrow
     assert done.mean_bits == 2
     caplog.clear()
     quantize_slim_llm(small_llama.network(), None, torch.arange(96).view(4, 24), group_size=4)

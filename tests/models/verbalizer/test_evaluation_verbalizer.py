@@ -164,5 +164,5 @@ def test_data_of_other_classes_are_refused(explained, tmp_path):
     model, tokenizer, _ = explained
     other = tmp_path / "other.tsv"
     other.write_text("fine\t1\nbad\t0\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="other has the classes 0, 1 and the model"):
+    with pytest.raises(ValueError, match="other has the classes 0, 1, but the model has"):
         evaluate(model, tokenizer, other)

@@ -116,7 +116,7 @@ def test_too_few_steps_are_told(caplog):
     [
         ([""], ValueError, "The text is empty"),
         ([" \n "], ValueError, "The text is empty"),
-        ([b"bytes"], TypeError, "A text is wanted, got bytes"),
+        ([b"bytes"], TypeError, "The input must be a text, got bytes"),
     ],
 )
 def test_what_is_no_text_is_refused(texts, exception, pattern):
@@ -182,7 +182,7 @@ def test_heads_that_cannot_be_explained_get_a_sentence():
     sizes = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 16, "vocab_size": 60}
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
     bart = BartForSequenceClassification(BartConfig(**sizes, **heads))
-    with pytest.raises(ValueError, match="has an encoder and a decoder"):
+    with pytest.raises(ValueError, match="is an encoder-decoder model"):
         SaliencyVerbalizerModel.from_classifier(bart)
     for kind in (BertForTokenClassification, BertForMultipleChoice):
         with pytest.raises(ValueError, match=f"{kind.__name__} has no classification head"):
@@ -200,7 +200,9 @@ def test_the_tokenizer_knows_the_mask():
     same = explain_texts(model, bert_tokenizer(), ["good plot."])[0]
     np.testing.assert_allclose(found.scores, same.scores)
     model.config.backbone_config.mask_token_id = 10_000
-    with pytest.raises(ValueError, match="mask_token_id is 10000, and the classifier has tokens 0"):
+    with pytest.raises(
+        ValueError, match="mask_token_id is 10000, but the classifier only has tokens 0"
+    ):
         explain_texts(model, tokenizer, ["good plot."])
 
 
@@ -208,7 +210,8 @@ def test_a_contrast_that_a_text_has_itself_is_named():
     model, tokenizer = own()
     first = explain_texts(model, tokenizer, TEXTS)
     rival = first[1].class_label
-    pattern = f"The text '.*' has the class '{model.id2label[rival]}' itself.*compared with itself"
+    name = model.id2label[rival]
+    pattern = f"The text '.*' is explained for the class '{name}', which cannot be compared with"
     with pytest.raises(ValueError, match=pattern):
         explain_texts(model, tokenizer, TEXTS[1:2], other_labels=[rival])
     free = [text for text, one in zip(TEXTS, first, strict=True) if one.class_label != rival]
@@ -254,7 +257,7 @@ def test_texts_by_name_are_taken_as_in_transformers():
     assert [one.tokens for one in both] == [["a", "plot"], ["a"]]
     assert explain({"text": "a", "text_pair": None}).tokens == ["a"]
     for wrong in ({"texts": "a"}, {"text": "a", "label": 1}, {}):
-        with pytest.raises(ValueError, match="given by name"):
+        with pytest.raises(ValueError, match="A text given as a dictionary"):
             explain(wrong)
     with pytest.raises(ValueError, match="The text is empty"):
         explain({"text": "a", "text_pair": " "})

@@ -149,7 +149,7 @@ def test_settings_of_the_model(explain):
     for attribution in ("gradient_x_input", "occlusion", "random"):
         told = salhub.pipeline(MOVIES, attribution=attribution)("A wonderful film.")
         assert told.audit["is_faithful"]
-    with pytest.raises(ValueError, match="The call takes no 'clas_labels'"):
+    with pytest.raises(ValueError, match="The call has no setting 'clas_labels'; it has"):
         explain(REVIEW, clas_labels=1)
     with pytest.raises(ValueError, match="The text is empty"):
         explain(" ")
@@ -201,7 +201,7 @@ def test_several_models_are_compared_in_one_picture(explain):
     results = {"one": explain(REVIEW), "two": explain("Dull.")}
     picture = type(explain).compare(results)
     assert picture.width > 400
-    with pytest.raises(ValueError, match="There is no result to compare"):
+    with pytest.raises(ValueError, match="There are no results to compare"):
         type(explain).compare({})
 
 

@@ -81,7 +81,7 @@ def test_contrast_masked_labels_and_own_templates():
         "The phrase “warm , funny and moving story” decides the prediction positive (100 % of the "
         "evidence) (including punctuation). “ending is too long”?"
     )
-    with pytest.raises(ValueError, match="templates has no 'frist'"):
+    with pytest.raises(ValueError, match="templates cannot set 'frist'"):
         told(templates={"frist": "x"})
 
 
@@ -204,10 +204,10 @@ def test_texts_shorter_than_a_window():
 @pytest.mark.parametrize(
     ("tokens", "scores", "pattern"),
     [
-        (["a", "b"], [1.0], r"There are 2 tokens and 1 scores; scores of another tokenizer"),
+        (["a", "b"], [1.0], r"Got 2 tokens and 1 scores; use scores from the same tokenizer"),
         (["a", "b"], [1.0, math.nan], r"scores\[1\] is nan; scores must be finite"),
         (["a", "b"], [math.inf, 0], r"scores\[0\] is inf"),
-        ([], [], "empty, or holds only special tokens"),
+        ([], [], "empty, or has only special tokens"),
         (["a"], [[1.0, 2.0]], r"array of shape \(1, 2\); sum over its last dimension"),
     ],
 )
@@ -217,7 +217,7 @@ def test_bad_maps_are_refused(tokens, scores, pattern):
 
 
 def test_texts_and_scores_must_be_as_many():
-    with pytest.raises(ValueError, match="There are 1 texts and 2 lists of scores"):
+    with pytest.raises(ValueError, match="Got 1 texts and 2 lists of scores"):
         Verbalizer().verbalize_batch([["a"]], [[1.0], [2.0]])
 
 
@@ -301,7 +301,7 @@ def test_punctuation_alone_is_no_word_that_speaks():
 def test_as_many_labels_as_texts_are_needed():
     verbalizer = Verbalizer()
     for names in ({"labels": ["x"]}, {"others": ["x"]}, {"labels": []}):
-        with pytest.raises(ValueError, match=r"There are 2 texts and [01] (labels|others)"):
+        with pytest.raises(ValueError, match=r"Got 2 texts and [01] (labels|others)"):
             verbalizer.verbalize_batch([["a"], ["b"]], [[1.0], [1.0]], **names)
 
 
