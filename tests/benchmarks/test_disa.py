@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import disa, disa_tasks
+from benchmarks import disa, disa_speed, disa_tasks
 from benchmarks.disa_cells import METHODS, Cell, cells
-from benchmarks.disa_speed import adapter_bytes
 from salhub.data.picture_archive import PictureArchive
 from salhub.results import Results
 
@@ -106,4 +105,16 @@ def test_main_methods_come_first():
 
 
 def test_prompts_for_vit_b_16_are_small():
-    assert 4 * 46_080 <= adapter_bytes() <= 200_000
+    assert 4 * 46_080 <= disa_speed.adapter_bytes() <= 200_000
+
+
+def test_a_step_and_an_answer_are_timed_beside_their_passes(monkeypatch):
+    small = {"_BATCH": 2, "_CLASSES": 12, "_WIDTH": 32, "_LAYERS": 1, "_HEADS": 1}
+    for name, value in small.items():
+        monkeypatch.setattr(disa_speed, name, value)
+    monkeypatch.setattr(disa_speed, "adapter_bytes", lambda: 100.0)
+    results = Results("disa", "", seed=0)
+    required = disa_speed.add_speed(results, 2)
+    assert [one.name for one in required][:2] == ["step / sum of its passes", "answer / plain CLIP"]
+    [table] = results.tables
+    assert len(table.rows) == 7 and all(seconds > 0 for _, seconds in table.rows)
