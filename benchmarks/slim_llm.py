@@ -277,9 +277,6 @@ def _missing(table_of: _Cells, times: dict[str, float]) -> Table:
             if seeds:
                 why = parts.why_not(method) or "not measured yet"
                 rows.append([method.name, bits, " ".join(map(str, seeds)), why])
-    why = "does not install beside our torch; it needs an environment and a script of its own"
-    for kind in ("symmetric", "asymmetric"):
-        rows.append([f"auto-round, W2A16G64, {kind}", 2, "", why])
     for one in TIMED:
         if not any(name.startswith(f"{one}/") for name in times):
             rows.append([f"times: {one}", None, "", f"not measured yet; --speed {one}"])
