@@ -28,6 +28,7 @@ from benchmarks.report import (
     RESULTS,
     add_requirements,
     existing_file,
+    open_table,
     print_tables,
     record_versions,
     save_results,
@@ -120,16 +121,7 @@ def _opened(options: argparse.Namespace) -> Results:
         f"python -m benchmarks.disa --data {options.data.name} --others {others} "
         f"--boxes {'' if options.boxes is None else options.boxes.name}"
     )
-    if not options.output.is_file():
-        return Results(options.output.stem, command, seed=0, data=data)
-    found = Results.load(options.output)
-    if found.data != data:
-        raise SystemExit(
-            f"{options.output} is of {found.data}, and what is asked for is {data}; give another "
-            "--output."
-        )
-    found.command = command
-    return found
+    return open_table(options.output, command, data)
 
 
 def _known(results: Results, cell: Cell) -> bool:

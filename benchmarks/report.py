@@ -180,6 +180,28 @@ def existing_file(text: str) -> Path:
     return path
 
 
+def open_table(path: Path, command: str, data: dict) -> Results:
+    """Return the results of a table that fills up over several runs, empty at the first one.
+
+    Args:
+        path: File of the results.
+        command: What makes them.
+        data: What they are measured on.
+
+    Raises:
+        SystemExit: The file is of other data.
+    """
+    if not path.is_file():
+        return Results(path.stem, command, seed=0, data=data)
+    found = Results.load(path)
+    if found.data != data:
+        raise SystemExit(
+            f"{path} has results on {found.data}, not on {data}; choose another file with --output."
+        )
+    found.command = command
+    return found
+
+
 def finish(results: Results, peers: dict[str, Peer], path: Path) -> None:
     """Print every table, and write the results file and its page.
 

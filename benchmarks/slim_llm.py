@@ -24,6 +24,7 @@ from benchmarks.report import (
     RESULTS,
     Requirement,
     add_requirements,
+    open_table,
     print_tables,
     record_versions,
     save_results,
@@ -167,16 +168,7 @@ def _opened(options: argparse.Namespace, source: Source) -> Results:
     if options.smoke:
         data["claims"] = None
         command += f" --smoke --group-size {data['group_size']} --output {options.output.name}"
-    if not options.output.is_file():
-        return Results(options.output.stem, command, seed=0, data=data)
-    found = Results.load(options.output)
-    if found.data != data:
-        raise SystemExit(
-            f"{options.output} is of {found.data}, and what is asked for is {data}; give another "
-            "--output."
-        )
-    found.command = command
-    return found
+    return open_table(options.output, command, data)
 
 
 def _known(results: Results, cell: Cell) -> bool:

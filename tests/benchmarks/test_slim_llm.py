@@ -108,13 +108,13 @@ def test_nothing_is_required_of_a_smoke_test(words, tmp_path):
     assert "Required" not in {table.title for table in found.tables}
     assert "too small for anything to follow" in found.tables[0].note
     assert found.command.endswith("--smoke --group-size 8 --output found.json")
-    with pytest.raises(SystemExit, match="give another --output"):
+    with pytest.raises(SystemExit, match="choose another file with --output"):
         slim_llm.main([*words, "--minutes", "0"], fake)
 
 
 def test_results_of_another_text_are_not_mixed_in(words, tmp_path):
     slim_llm.main([*words, "--seeds", "1", "--only", OURS], fake)
-    with pytest.raises(SystemExit, match="give another --output"):
+    with pytest.raises(SystemExit, match="choose another file with --output"):
         slim_llm.main([*words, "--windows", "5"], fake)
     words[words.index("--test") + 1] = str(tmp_path / "none.txt")
     with pytest.raises(SystemExit, match=r"There is no file .*none\.txt"):
