@@ -187,14 +187,15 @@ def file_targets(
         "settings": to_record({k: v for k, v in settings.items() if k != "classifier"}),
     }
     path = folder / RUN_FILE
-    found = _read(path) if path.is_file() else {}
-    recorded = found.pop(_NAMES, {})
-    if path.is_file() and not overwrite and found != record:
+    # Looked at once: another process may write it meanwhile.
+    found = _read(path)
+    recorded = {} if found is None else found.pop(_NAMES, {})
+    if found not in (None, record) and not overwrite:
         raise ValueError(
             f"{folder} has outputs of another model or other settings (see {path.name} there); "
             "choose another folder with -o, or replace them all with --overwrite."
         )
-    if path.is_file() and is_part and found != record:
+    if found not in (None, record) and is_part:
         raise ValueError(
             f"{folder} has outputs of another model or other settings (see {path.name} there), "
             "and a shard would replace only part of them; choose another folder with -o."
@@ -229,9 +230,12 @@ def _key(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return what a record says; None where there is none, nothing where it is broken."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
     except json.JSONDecodeError:
         found = None
     return found if isinstance(found, dict) else {}

@@ -3,11 +3,14 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
 from salhub.cli.shares import Share
+from salhub.cli.sources import RUN_FILE
+from salhub.files import write_bytes
 from tests.cli.processes import run_together
 from tests.machine import Machine
 
@@ -68,6 +71,29 @@ def test_a_file_that_another_job_has_written_meanwhile_is_left_alone(
     monkeypatch.setattr(letters, "read", staticmethod(slow))
     assert "Wrote 11 to" in call("run", "letters", "pile", "-o", "kept").stdout
     assert (tmp_path / "kept" / "05-letters-en.out").read_text() == "by another job"
+
+
+def test_a_folder_that_another_job_has_just_made_is_shared(
+    call, letters, pile, tmp_path, monkeypatch
+):
+    call("run", "letters", "pile", "-o", "one")
+    record, looks = tmp_path / "two" / RUN_FILE, []
+
+    def then_written(look):
+        def looked(path, *args, **keywords):
+            try:
+                return look(path, *args, **keywords)
+            finally:
+                if path.name == RUN_FILE and path.parent.name == "two":
+                    looks.append(path)
+                    write_bytes(record, content(tmp_path / "one")[RUN_FILE])
+
+        return looked
+
+    monkeypatch.setattr(Path, "is_file", then_written(Path.is_file))
+    monkeypatch.setattr(Path, "read_text", then_written(Path.read_text))
+    call("run", "letters", "pile", "-o", "two")
+    assert looks and content(tmp_path / "two") == content(tmp_path / "one")
 
 
 def test_a_shard_does_not_replace_a_part_of_other_outputs(call, letters, pile):

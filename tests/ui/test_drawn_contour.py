@@ -68,6 +68,7 @@ def test_a_contour_is_there_before_a_press_and_moves_after_a_drag(
 def test_points_are_gathered_and_files_taken_home(browser, server, tmp_path):
     with visiting(browser, server + PATH, DESK) as visit:
         page = visit.page
+        visit.expect_text(".stage-title", "result")
         # The second is sent after the first, and may be before its answer.
         for place in ((0.25, 0.3), (0.4, 0.65)):
             with page.expect_request("**/queue/join*"):
