@@ -51,7 +51,7 @@ def scratch_folder(folder: Path) -> Generator[Path]:
         yield Path(scratch)
 
 
-def put_in_place(path: Path, target: Path) -> None:
+def put_in_place(path: Path, target: Path, *, replace: bool = True) -> None:
     """Give a finished file or folder the name of another one, which it replaces.
 
     A folder is replaced in two steps. On a failure the old one is back; after a kill between them
@@ -60,6 +60,7 @@ def put_in_place(path: Path, target: Path) -> None:
     Args:
         path: What was written, on the same disk; it is on the disk before it gets its new name.
         target: Its new name.
+        replace: Whether it takes the place of a folder that is there, which stays otherwise.
 
     Raises:
         IsADirectoryError: A file would take the place of a folder.
@@ -71,16 +72,30 @@ def put_in_place(path: Path, target: Path) -> None:
             os.fsync(written)
         # Some libraries write files that nobody else may read.
         file.chmod(file.stat().st_mode | (0o666 & ~_UMASK))
-    if not target.is_dir():
-        os.replace(path, target)
-        return
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=_prefix()))
+    while not _renamed(path, target):
+        if not replace:
+            return
+        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=_prefix()))
+        try:
+            (scratch / _REPLACED).mkdir()
+            with suppress(FileNotFoundError):  # another process may have just replaced it too
+                os.replace(target, scratch / _REPLACED / target.name)
+            if _renamed(path, target):
+                return
+        finally:
+            _put_back(scratch)
+
+
+def _renamed(path: Path, target: Path) -> bool:
+    """Rename something unless it is a folder, and there is one of that name already."""
     try:
-        (scratch / _REPLACED).mkdir()
-        os.replace(target, scratch / _REPLACED / target.name)
-        os.replace(path, target)
-    finally:
-        _put_back(scratch)
+        if not (path.is_dir() and target.is_dir()):
+            os.replace(path, target)
+            return True
+    except OSError:  # another process may have just made it
+        if not (path.is_dir() and target.is_dir()):
+            raise
+    return False
 
 
 def ending_of(name: str, endings: Iterable[str]) -> str:
@@ -141,6 +156,11 @@ def to_bytes(text: str) -> bytes:
         b'caf\\udce9.jpg'
     """
     return text.encode(errors=NAME_ERRORS)
+
+
+def is_in_draft(path: Path) -> bool:
+    """Whether a file is one that is being written, or was when its process was killed."""
+    return any(map(_DRAFT.fullmatch, path.parts))
 
 
 def remove_stale_drafts(folder: Path) -> None:

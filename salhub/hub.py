@@ -451,7 +451,7 @@ def _seed_one(model: BundledModel, root: Path) -> Path:
             complete.mkdir()
             for file in model.files:
                 shutil.copyfile(file.path, complete / file.name)
-            put_in_place(complete, snapshot)
+            put_in_place(complete, snapshot, replace=False)
     _point_main_at(model.revision, repository)
     return snapshot
 

@@ -274,21 +274,14 @@ def damaged_files(snapshot: Path, *, with_weights: bool) -> list[Path]:
         snapshot: Folder of one revision.
         with_weights: Whether to look at weights too, which takes a second a gigabyte.
     """
-    found = []
-    for path in sorted(snapshot.rglob("*")):
-        expected = path.resolve().name
-        is_hash = re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", expected) is not None
-        is_looked_at = with_weights or path.suffix != ".safetensors"
-        if path.is_file() and is_hash and is_looked_at and _hash_of(path, expected) != expected:
-            found.append(path)
-    return found
+    files = sorted(snapshot.rglob("*"))
+    return [f for f in files if (with_weights or f.suffix != ".safetensors") and _is_damaged(f)]
 
 
 def remove_damaged(files: Iterable[Path]) -> None:
-    """Remove files from the cache, so that they are fetched again."""
+    """Remove files from the cache that nobody has fetched again meanwhile, so that they are."""
     for path in files:
-        blob = path.resolve()
-        for one in (path, blob):
+        for one in (path, path.resolve()) if _is_damaged(path) else ():
             with suppress(OSError):  # a cache that cannot be written
                 one.unlink()
 
@@ -302,12 +295,19 @@ def damage_error(name: str, files: Iterable[Path]) -> IntegrityError:
     )
 
 
-def _hash_of(path: Path, expected: str) -> str:
-    if len(expected) == 64:
-        return file_sha256(path.resolve())
-    content = path.read_bytes()
+def _is_damaged(path: Path) -> bool:
+    """Whether something in the cache is a file that is called by the hash of other content."""
+    expected = path.resolve().name
+    if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", expected):
+        return False
+    try:
+        if len(expected) == 64:
+            return file_sha256(path.resolve()) != expected
+        content = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):  # another process fetches it again just now
+        return False
     header = f"blob {len(content)}\0".encode()
-    return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()
+    return hashlib.sha1(header + content, usedforsecurity=False).hexdigest() != expected
 
 
 @contextmanager

@@ -147,6 +147,32 @@ def test_a_folder_comes_back_after_a_kill_while_it_was_replaced(tmp_path, monkey
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
 
 
+@pytest.mark.parametrize("replace", [True, False])
+@pytest.mark.parametrize("step", ["made", "moved", "made again"])
+def test_a_folder_that_another_process_puts_in_place_meanwhile(
+    tmp_path, monkeypatch, step, replace
+):
+    target, mine, other = (tmp_path / name / "model" for name in ("", "mine", "other"))
+    for folder in (mine, other, *([target] if step != "made" else [])):
+        folder.mkdir(parents=True)
+        (folder / "weights").write_text(folder.parent.name)
+    rename, done = os.replace, []
+
+    def meanwhile(source, place):
+        done.append(place)
+        if len(done) == 1 + (step == "made again"):
+            if step == "moved":
+                rename(target, tmp_path / "other" / "old")
+            rename(other, target)
+        rename(source, place)
+
+    monkeypatch.setattr(os, "replace", meanwhile)
+    put_in_place(mine, target, replace=replace)
+    stays = "mine" if replace else "other" if step == "made" else tmp_path.name
+    assert (target / "weights").read_text() == stays
+    assert {entry.name for entry in tmp_path.iterdir()} == {"model", "mine", "other"}
+
+
 def age(folder, *more):
     for path in (folder, *more):
         os.utime(path, (time.time() - 7200,) * 2)

@@ -8,12 +8,14 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from salhub.files import is_in_draft
 from salhub.results import package_versions
 
 _PLAIN = (Tensor, str, int, float, bool, type(None))
@@ -71,7 +73,8 @@ class RowStore:
         key, text = self._key(step), base64.b64encode(content.getvalue()).decode()
         self._rows[key, row] = text
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self._own.open("a", encoding="utf-8") as file:
+        # Another job, which needs no rows any more, may remove the folder at any moment.
+        with suppress(FileNotFoundError), self._own.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": key, "row": row, "value": text}) + "\n")
 
     def refresh(self) -> None:
@@ -79,14 +82,22 @@ class RowStore:
         for path in self.folder.glob("*.jsonl"):
             if path == self._own:
                 continue
-            with path.open("rb") as file:
-                file.seek(self._read.get(path, 0))
-                content = file.read()
+            try:
+                with path.open("rb") as file:
+                    file.seek(self._read.get(path, 0))
+                    content = file.read()
+            except FileNotFoundError:  # another job has all rows, and removes the folder
+                continue
             whole = content[: content.rfind(b"\n") + 1]
             self._read[path] = self._read.get(path, 0) + len(whole)
             for line in whole.splitlines():
                 entry = json.loads(line)
                 self._rows[entry["step"], entry["row"]] = entry["value"]
+
+    @property
+    def is_cleared(self) -> bool:
+        """Whether rows that were there are gone: another job had all of them, and used them."""
+        return bool(self._rows) and not self.folder.exists()
 
     def clear(self) -> None:
         """Remove the folder, when it is no longer needed."""
@@ -147,7 +158,8 @@ def _add_files(digest: Any, path: Path, results: Path | None) -> None:
     files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
     own = None if results is None else str(results.resolve())
     for one in filter(Path.is_file, files):
-        if own is not None and str(one.resolve()).startswith(own):
+        # Another job may write its results there at this moment.
+        if (own is not None and str(one.resolve()).startswith(own)) or is_in_draft(one):
             continue
         digest.update(os.fsencode(one.relative_to(path) if one != path else one.name))
         with one.open("rb") as file:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from salhub.data.picture_preparation import PicturePreparation
+from salhub.evaluation.row_store import RowStore
 from salhub.results import Results
 from tests.cli.processes import run_together
 from tests.evaluation.sharing import without_times
@@ -61,6 +62,27 @@ def test_the_shard_that_is_last_writes_the_file(
     assert without_times(one) == without_times(two).replace("two.json", "one.json")
     assert not list(tmp_path.glob("*.rows")) and not list(tmp_path.glob("*.partial.jsonl"))
     assert "two.json exists" in call(*words, "2/2", code=1).stderr
+
+
+def test_a_shard_that_another_one_overtakes_says_who_wrote_the_file(
+    call, own_network, fruit, measured, tmp_path, monkeypatch
+):
+    words = ["evaluate", own_network, *WORDS, "-o", "two.json", "--shard"]
+    refresh, looks = RowStore.refresh, []
+
+    def overtaken(self):
+        looks.append(self)
+        # After its own rows, and before it looks for those of others for the last time.
+        if looks.count(looks[0]) == 3 and self is looks[0]:
+            assert "Wrote" in call(*words, "2/2").stdout
+        refresh(self)
+
+    monkeypatch.setattr(RowStore, "refresh", overtaken)
+    assert call(*words, "1/2").stdout == (
+        "Measured shard 1/2; another shard has written two.json.\n"
+    )
+    assert sorted(measured) == [1, 2, 2, 2, 2, 2]
+    assert [path.name for path in tmp_path.glob("two*")] == ["two.json"]
 
 
 def test_an_evaluation_that_was_stopped_goes_on(call, own_network, fruit, measured, monkeypatch):

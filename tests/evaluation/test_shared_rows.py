@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,6 +156,30 @@ def test_rows_of_anything_else_are_not_taken(tmp_path):
     assert not tmp_path.exists()
 
 
+def test_rows_may_be_removed_at_any_moment_by_a_job_that_has_them_all(tmp_path, monkeypatch):
+    first, last = RowStore(tmp_path / "rows", "it"), RowStore(tmp_path / "rows", "it")
+    first.add("step", 0, 1.5)
+    last.add("step", 1, 2.5)
+    assert not first.is_cleared
+    glob, mkdir = Path.glob, Path.mkdir
+
+    def found(path, pattern):
+        entries = list(glob(path, pattern))
+        last.clear()
+        return entries
+
+    def made(path, *args, **keywords):
+        mkdir(path, *args, **keywords)
+        last.clear()
+
+    monkeypatch.setattr(Path, "glob", found)
+    first.refresh()
+    assert first.is_cleared and not first.has("step", 1)
+    monkeypatch.setattr(Path, "mkdir", made)
+    first.add("step", 2, 3.5)
+    assert first.get("step", 0) == 1.5 and first.get("step", 2) == 3.5
+
+
 def test_what_is_measured_is_told_by_content(tmp_path, monkeypatch):
     def told(seed=0, text="a", name="data.txt", **settings):
         torch.manual_seed(seed)
@@ -169,11 +194,16 @@ def test_what_is_measured_is_told_by_content(tmp_path, monkeypatch):
     before = told()
     (tmp_path / "data" / "x.json.rows").mkdir()
     (tmp_path / "data" / "x.json.rows" / "rows.jsonl").write_text("")
+    # Nor are results that another job is about to write.
+    half = tmp_path / "data" / ".salhub-1@elsewhere-a"
+    half.mkdir()
+    (half / "x.json").write_text("{")
     torch.manual_seed(0)
     inputs = {"model": torch.nn.Linear(2, 2).to(torch.bfloat16), "data_path": tmp_path / "data"}
     # Rows that lie among the data are not of them.
     assert fingerprint_of(inputs, {}, tmp_path / "data" / "x.json") == before
     shutil.rmtree(tmp_path / "data" / "x.json.rows")
+    shutil.rmtree(half)
     others = [told(seed=1), told(text="b"), told(name="other.txt"), told(context=2)]
     (tmp_path / "code").mkdir()
     monkeypatch.setattr(row_store, "_PACKAGE", tmp_path / "code")

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download, snapshot_download
 
+from salhub.hub_faults import damaged_files, remove_damaged
+
 from .client import HubClient, refusal
 from .folders import WEIGHTS_SHA256, push_first
 from .server import GUEST_TOKEN, OWNER_TOKEN, HubServer
@@ -216,3 +218,29 @@ def test_a_wrong_token_is_refused_even_for_public_models(client):
     whoami, public = client.call(use_a_wrong_token, token=OWNER_TOKEN[:-1])
     assert "Invalid user token" in whoami[1]
     assert "401" in public[1]
+
+
+def test_a_file_that_another_process_heals_meanwhile_stays(tmp_path: Path, monkeypatch):
+    content = b"whole"
+    header = f"blob {len(content)}\0".encode()
+    names = [hashlib.sha256(content).hexdigest(), hashlib.sha1(header + content).hexdigest()]
+    blobs = [tmp_path / "blobs" / name for name in names]
+    links = [tmp_path / "snapshots" / "1" / name for name in ("model.safetensors", "config.json")]
+    for blob, link in zip(blobs, links, strict=True):
+        for path in (blob, link):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        blob.write_bytes(b"other")
+        link.symlink_to(blob)
+    assert damaged_files(links[0].parent, with_weights=True) == sorted(links)
+    blobs[0].write_bytes(content)
+    remove_damaged(links)
+    assert links[0].read_bytes() == content and not blobs[1].exists() and not links[1].is_symlink()
+    resolve = Path.resolve
+
+    def then_removed(path: Path) -> Path:
+        resolved = resolve(path)
+        blobs[0].unlink(missing_ok=True)
+        return resolved
+
+    monkeypatch.setattr(Path, "resolve", then_removed)
+    assert damaged_files(links[0].parent, with_weights=True) == []

@@ -1,7 +1,9 @@
 """The pipeline of the models that edit films."""
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -295,18 +297,23 @@ def _store_folder(film: FilmFile, resume: Any) -> Path | None:
     root = Path(HF_HOME) / "salhub" / "editiq" if resume is True else Path(resume)
     folder = root / film.fingerprint()[:24]
     folder.mkdir(parents=True, exist_ok=True)
-    folder.touch()
+    with suppress(FileNotFoundError):  # another process may forget it; a stage makes it again
+        os.utime(folder)
     if resume is True:
         _forget_old(root)
     return folder
 
 
 def _forget_old(root: Path) -> None:
-    kept = sorted((one for one in root.iterdir() if one.is_dir()), key=lambda f: f.stat().st_mtime)
-    for folder in kept[:-_MOST_KEPT]:
-        for file in folder.glob("*.npz"):
-            file.unlink(missing_ok=True)
-        if not any(folder.iterdir()):
+    used = {}
+    for one in root.iterdir():
+        with suppress(FileNotFoundError):  # another process forgets, too
+            used[one] = one.stat()
+    folders = [one for one, found in used.items() if stat.S_ISDIR(found.st_mode)]
+    for folder in sorted(folders, key=lambda one: used[one].st_mtime)[:-_MOST_KEPT]:
+        with suppress(OSError):  # something else is in it, or it is gone
+            for file in folder.glob("*.npz"):
+                file.unlink(missing_ok=True)
             folder.rmdir()
 
 

@@ -1,7 +1,10 @@
 """A film and its transcript go in, and a film, a timeline and subtitles come out."""
 
 import json
+import os
+import shutil
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -346,6 +349,36 @@ def test_a_timecode_is_checked_at_the_rate_of_the_film(pipe, scene):
     # 12.5 frames a second are counted as 25, so that there is a frame 24.
     result = pipe(str(path), tracks=str(path.with_suffix(".npz")), start_timecode="10:00:00:24")
     assert "10:00:00:24" in result.to_edl()
+
+
+def test_films_that_another_process_forgets_meanwhile_are_no_failure(
+    pipe, scene, own_cache, monkeypatch
+):
+    _, path = scene
+    home = Path(own_cache) / "salhub" / "editiq"
+    old = [home / f"old-{number:02}" for number in range(34)]
+    for folder in old:
+        folder.mkdir(parents=True)
+        (folder / "tracks.npz").touch()
+        os.utime(folder, (1, 1))
+    iterdir, glob = Path.iterdir, Path.glob
+
+    def listed(folder):
+        entries = list(iterdir(folder))
+        if folder == home:
+            shutil.rmtree(old[-1])
+        return iter(entries)
+
+    def found(folder, pattern):
+        entries = list(glob(folder, pattern))
+        if folder in old and folder.exists():
+            shutil.rmtree(folder)
+        return iter(entries)
+
+    monkeypatch.setattr(Path, "iterdir", listed)
+    monkeypatch.setattr(Path, "glob", found)
+    assert pipe(str(path), tracks=str(path.with_suffix(".npz"))).names
+    assert len(list(iterdir(home))) == 32
 
 
 def test_tracks_may_be_a_table_beside_the_film(pipe, scene, tmp_path):
