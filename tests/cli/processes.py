@@ -1,12 +1,12 @@
 """Commands in several real processes that know each other as torchrun lets them."""
 
 import os
-import socket
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.machine import Machine
 
+_DIGITS = 5  # of a port
 # The toy task is known to the children, which are forks.
 _PROGRAM = """
 import os, sys
@@ -15,11 +15,12 @@ from salhub.entries import MODELS
 from tests.cli.conftest import LETTERS
 
 MODELS["letters"] = LETTERS
-children = []
+children, (told, tell) = [], os.pipe()
 for rank in range({count}):
     child = os.fork()
     if child == 0:
         os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(rank)
+        os.environ["MASTER_PORT"] = os.read(told, {digits}).decode()
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(f"{{rank}}.{{name}}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         code = 1
@@ -32,6 +33,10 @@ for rank in range({count}):
             sys.stderr.flush()
             os._exit(code)
     children.append(child)
+# As torchrun does: here they meet, at a port that nobody else can take meanwhile.
+from torch.distributed import TCPStore
+store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+os.write(tell, {count} * f"{{store.port:0{digits}}}".encode())
 codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 print(*codes)
 """
@@ -47,12 +52,13 @@ class Said(NamedTuple):
 
 def run_together(machine: Machine, folder: Path, words: list[str], count: int = 2) -> Said:
     """Run a command of salhub in processes that work together, in a folder."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    launched = {"WORLD_SIZE": str(count), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    launched = {
+        "WORLD_SIZE": str(count),
+        "MASTER_ADDR": "localhost",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
     finished = machine.run(
-        _PROGRAM.format(count=count, words=[str(word) for word in words]),
+        _PROGRAM.format(count=count, digits=_DIGITS, words=[str(word) for word in words]),
         folder=folder,
         environment={**os.environ, **launched, "OMP_NUM_THREADS": "1"},
     )

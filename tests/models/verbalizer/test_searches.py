@@ -162,9 +162,9 @@ def test_a_thousand_texts_together_take_a_part_of_what_they_take_alone():
     def seconds(rows: int) -> float:
         best = []
         for _ in range(5):
-            begin = time.perf_counter()
+            begin = time.thread_time()  # of this thread alone, however busy the machine is
             select_greedily(find_candidates(scores[:rows], lengths[:rows], config), config)
-            best.append(time.perf_counter() - begin)
+            best.append(time.thread_time() - begin)
         return min(best) / rows
 
     assert seconds(250) < seconds(1) / 4
