@@ -201,8 +201,9 @@ def file_targets(
             "and a shard would replace only part of them; choose another folder with -o."
         )
     names = recorded | _distinct_names(sources, recorded)
-    content = json.dumps({**record, _NAMES: names}, indent=1, default=str)
-    write_text(path, content + "\n")
+    if found != record or names != recorded:
+        content = json.dumps({**record, _NAMES: names}, indent=1, default=str)
+        write_text(path, content + "\n")
     end = _shortened(f"-{choice.short_name}", _MOST_BYTES // 2) + suffix
     return {one: folder / output_name(names[Path(one.text).name], end) for one in sources}
 

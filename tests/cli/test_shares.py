@@ -96,6 +96,18 @@ def test_a_folder_that_another_job_has_just_made_is_shared(
     assert looks and content(tmp_path / "two") == content(tmp_path / "one")
 
 
+def test_what_is_there_is_not_written_again(call, letters, pile, tmp_path):
+    call("run", "letters", "pile", "-o", "kept")
+
+    def written() -> dict[Path, tuple[int, int]]:
+        found = {path: path.stat() for path in (tmp_path / "kept").iterdir()}
+        return {path: (one.st_ino, one.st_mtime_ns) for path, one in found.items()}
+
+    before = written()
+    call("run", "letters", "pile", "-o", "kept", "--shard", "2/3")
+    assert written() == before
+
+
 def test_a_shard_does_not_replace_a_part_of_other_outputs(call, letters, pile):
     call("run", "letters", "pile", "-o", "kept")
     words = ["run", "letters", "pile", "-o", "kept", "--shard", "1/2", "--overwrite"]
