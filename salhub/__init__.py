@@ -2,7 +2,7 @@
 
 import salhub
 
-result = salhub.pipeline("salhub/normgrad-efficientnet-lite0")("photo.jpg")
+result = salhub.pipeline("salhub/normgrad-efficientnet-lite0")("sample:cat")
 result.save("explained.png")
 """
 

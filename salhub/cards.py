@@ -56,10 +56,13 @@ def build_card(name: str) -> str:
     if example is None:
         raise CardError(f"The card of {model.full_name} has no example; add one to {CARD_FILE}.")
     extra = getattr(pipeline_class, "extra", "")
-    lines = [f"pip install 'salhub[{extra}]'"] if extra else []
+    lines = []
+    if extra:
+        lines.append(f"pip install 'salhub[{extra}]'")
+        example = f"# {lines[0]}\n{example.lstrip()}"
+    sample = facts.sample or getattr(pipeline_class, "sample", "")
     if pipeline_class is not None:
-        sample = shlex.quote(facts.sample or pipeline_class.sample)
-        lines.append(f"salhub run {model.full_name} {sample}")
+        lines.append(f"salhub run {model.full_name} {shlex.quote(sample)}")
     # The Hub knows no saliency task; a pipeline says which of the Hub's is nearest.
     tag = facts.pipeline_tag or getattr(pipeline_class, "hub_task", model.task)
     summary = facts.summary or (inspect.getdoc(entry.model_class) or "").partition("\n")[0]
@@ -69,7 +72,7 @@ def build_card(name: str) -> str:
         dataclasses.replace(facts, summary=summary, pipeline_tag=tag),
         library="salhub",
         tags=tags + ([f"arxiv:{facts.arxiv}"] if facts.arxiv else []),
-        code=example.replace("{model}", model.full_name),
+        code=example.replace("{model}", model.full_name).replace("{sample}", sample),
         shell="\n".join(lines),
         pictures=_pictures(model, facts),
         results=results,

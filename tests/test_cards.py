@@ -25,7 +25,6 @@ from salhub.cards import (
     read_facts,
 )
 from salhub.cli import app
-from salhub.data.samples import sample_path
 from salhub.entries import entry_of
 from salhub.errors import UnknownNameError
 from salhub.model_card import Facts
@@ -196,9 +195,11 @@ def test_the_code_on_the_card_runs(cards, name, tmp_path, monkeypatch):
     if read_facts(name).needs:
         pytest.skip(f"{name} needs the network: {read_facts(name).needs}")
     monkeypatch.chdir(tmp_path)
-    shutil.copy(sample_path("cat"), tmp_path / "photo.jpg")
     [code] = re.findall(r"```python\n(.*?)```", build_card(name), flags=re.DOTALL)
     assert f'"salhub/{name}"' in code
+    # What a reader tries in Python is what the line for the shell shows.
+    shell = re.search(r"^salhub run \S+ (sample:\w+)$", build_card(name), flags=re.MULTILINE)
+    assert shell is None or f'"{shell[1]}"' in code
     exec(compile(code, f"card of {name}", "exec"), {})
     saved = re.findall(r'\.save\("(.+?)"\)', code)
     assert saved or card_picture_name(name) is None

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from salhub.errors import choices_of
 
 _ARGUMENT = re.compile(r" {4}(\w+(?:, \w+)*):(?: (.*))?")
+# Which paper or code a value is from, such as "[P: 1]": explained where the docstring begins only.
+_SOURCE_MARK = re.compile(r" ?\[[A-Z](?:[:; ][^]]*)?]")
 
 
 class ConfigField(NamedTuple):
@@ -76,7 +78,7 @@ def docstring_arguments(documented: Any) -> dict[str, str]:
         elif line.strip():
             for name in names:
                 texts[name] = f"{texts[name]} {line.strip()}".lstrip()
-    return texts
+    return {name: _SOURCE_MARK.sub("", text).lstrip() for name, text in texts.items()}
 
 
 def _own_classes(config_class: type) -> list[type]:

@@ -1,6 +1,7 @@
 """Where a text comes from: itself, a file, bytes, an open file, a sample."""
 
 import codecs
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -10,8 +11,12 @@ from typing import Any
 from salhub.data.samples import PREFIX, sample_text_path
 from salhub.errors import did_you_mean
 
+logger = logging.getLogger(__name__)
+
 MAX_TEXT_BYTES = 64 * 2**20
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Judged by its looks: whether there is such a file is not for a text from elsewhere to find out.
+_FILE_NAME = re.compile(r"(?!\w+://)\S+\.(?:txt|md|text|html?|json|csv)", re.IGNORECASE)
 # What a byte order mark says; UTF-32 begins like UTF-16, so it comes first.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -48,6 +53,11 @@ def load_text(source: Any) -> str:
     if isinstance(source, str):
         if source.startswith(PREFIX) and len(source.split()) == 1:
             return _read_file(sample_text_path(source[len(PREFIX) :]))
+        if _FILE_NAME.fullmatch(source):
+            logger.warning(
+                f"'{source}' is taken for the text itself. To read a file of that name, give "
+                f"pathlib.Path('{source}')."
+            )
         return whole_text(source, "The text")
     if isinstance(source, os.PathLike):
         return _read_file(Path(os.fsdecode(source)))

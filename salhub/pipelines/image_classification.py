@@ -19,10 +19,10 @@ class ImageClassificationPipeline(PicturePipeline):
 
     Example:
         >>> import salhub
-        >>> classify = salhub.pipeline("salhub/salun-resnet8-cifar10")  # doctest: +SKIP
-        >>> result = classify("photo.jpg")  # doctest: +SKIP
-        >>> result.label, result.score  # doctest: +SKIP
-        ('cat', 0.62)
+        >>> classify = salhub.pipeline("salhub/salun-resnet8-cifar10-original")
+        >>> result = classify("sample:cat")
+        >>> result.label
+        'cat'
     """
 
     result_class = ImageClassificationResult
@@ -30,7 +30,8 @@ class ImageClassificationPipeline(PicturePipeline):
     example = """
 import salhub
 
-result = salhub.pipeline("{model}")("photo.jpg")
+# a photo that comes with salhub; a path, a URL, a PIL image or an array of yours works too
+result = salhub.pipeline("{model}")("{sample}")
 print(result.label, result.score)
 result.save("classified.png")
 """

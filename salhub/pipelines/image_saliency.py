@@ -54,7 +54,8 @@ class ImageSaliencyPipeline(PicturePipeline):
     example = """
 import salhub
 
-result = salhub.pipeline("{model}")("photo.jpg")
+# a photo that comes with salhub; a path, a URL, a PIL image or an array of yours works too
+result = salhub.pipeline("{model}")("{sample}")
 result.save("explained.png")
 """
 

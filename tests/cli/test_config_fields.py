@@ -1,5 +1,7 @@
 """Help of settings is the docstring of the configuration."""
 
+import re
+
 from salhub.cli.config_fields import config_fields, docstring_arguments
 from salhub.entries import MODELS
 
@@ -26,6 +28,7 @@ def test_every_setting_of_every_method_has_help():
     for method in (entry for entry in MODELS.values() if entry.is_ours):
         for field in config_fields(method.config_class()):
             assert len(field.help) > 10, (method.name, field.name)
+            assert not re.search(r"\[[A-Z][]:; ]", field.help), (method.name, field.name)
 
 
 def test_a_docstring_without_arguments_has_none():

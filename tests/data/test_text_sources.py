@@ -82,3 +82,12 @@ def test_half_a_character_is_said_wherever_a_text_comes_in(text, said, tmp_path)
         with pytest.raises(ValueError, match=said):
             take()
     assert load_text("whole \U0001f642") == "whole \U0001f642"
+
+
+def test_a_text_that_looks_like_the_name_of_a_file_is_read_as_it_is_and_said(caplog):
+    assert load_text("notes/town.txt") == "notes/town.txt"
+    assert "pathlib.Path('notes/town.txt')" in caplog.text
+    caplog.clear()
+    load_text("See town.txt.")
+    load_text("https://example.com/town.txt")
+    assert not caplog.text

@@ -118,9 +118,11 @@ class ImageSegmentationPipeline(PicturePipeline):
     example = """
 import salhub
 
-result = salhub.pipeline("{model}")("photo.jpg")
+# a picture that comes with salhub; a path, a URL, a PIL image or an array of yours works too
+result = salhub.pipeline("{model}")("{sample}")
 print(result.summary())
-result.save("explained.png")  # the mask; or .geojson, .coco.json, .gif, .npz
+result.save("outline.png", view="plot")  # the contour on the picture
+result.save("mask.png")  # or .geojson, .coco.json, .gif, .npz
 """
 
     @staticmethod

@@ -39,7 +39,7 @@ class ZeroShotImageClassificationPipeline(PicturePipeline):
 import salhub
 
 classify = salhub.pipeline("{model}")
-result = classify("photo.jpg", candidate_labels=["cat", "dog", "rocket"])
+result = classify("{sample}", candidate_labels=["cat", "dog", "rocket"])
 print(result.summary())
 result.save("classified.png")
 """

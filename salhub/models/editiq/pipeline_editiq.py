@@ -65,7 +65,7 @@ class VideoEditingPipeline(TaskPipeline):
 import salhub
 
 # a film of a camera that stands still; with transcript="talk.srt" and cast=["Anna", "Ben"]
-result = salhub.pipeline("{model}")("sample:stage")
+result = salhub.pipeline("{model}")("{sample}")
 print(result.summary())
 result.save("edited.mp4")
 """

@@ -25,6 +25,10 @@ from salhub.pipelines.result import PICTURE_WRITERS, PipelineResult, check_compa
 from salhub.viz import figure
 
 _SHORT_SIDE = 720
+_HOW_TO_READ = (
+    "WIDE is the whole picture, MS a medium shot and FS a full shot of those named. The thin bars "
+    "show who speaks."
+)
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ class VideoEditingResult(PipelineResult):
             self.names,
             self.transcript,
             self._found(),
-            " ".join(self.warnings),
+            " ".join([*self.warnings, _HOW_TO_READ]),
         )
 
     @classmethod

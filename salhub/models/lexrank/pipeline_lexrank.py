@@ -42,7 +42,7 @@ class ExtractiveSummarizationPipeline(TextPipeline):
 import salhub
 
 # a text, a pathlib.Path, or several with together=True
-result = salhub.pipeline("{model}")("sample:article", budget="100w")
+result = salhub.pipeline("{model}")("{sample}", budget="100w")
 print(result.text)
 result.save("summary.html")
 """

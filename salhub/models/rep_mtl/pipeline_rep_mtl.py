@@ -37,7 +37,7 @@ class MultiTaskPipeline(PicturePipeline):
 import salhub
 
 # a picture, or a rendered room such as "sample:room-7"
-result = salhub.pipeline("{model}")("sample:room")
+result = salhub.pipeline("{model}")("{sample}")
 print(result.summary())
 result.save("tasks.png")  # or .npz: all maps
 """

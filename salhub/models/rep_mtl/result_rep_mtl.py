@@ -189,7 +189,17 @@ class MultiTaskResult(PipelineResult):
             f"{_title(task).lower()} {_COLOR_NAMES[n % len(_COLOR_NAMES)]}"
             for n, task in enumerate(self.tasks)
         )
-        return f"Colours of the dominant task: {names}. Depth is darker farther away."
+        said = [f"Colours of the dominant task: {names}."]
+        for task in self.tasks:
+            # More classes than colours would share some.
+            class_names = task.class_names or ()
+            if task.type == "segmentation" and 0 < len(class_names) <= len(_COLOR_NAMES):
+                named = zip(class_names, _COLOR_NAMES, strict=False)
+                classes = ", ".join(f"{name} {color}" for name, color in named)
+                said.append(f"{_title(task)}: {classes}.")
+        if any(task.type == "depth" for task in self.tasks):
+            said.append("Depth is darker farther away.")
+        return " ".join(said)
 
     @classmethod
     def compare(cls, results: Mapping[str, Self]) -> Image.Image:

@@ -53,7 +53,7 @@ class VolumeSegmentationPipeline(TaskPipeline):
 import salhub
 
 # a NIfTI file, a folder with a DICOM series, or an array with spacing=(z, y, x) in mm
-result = salhub.pipeline("{model}")("sample:phantom")
+result = salhub.pipeline("{model}")("{sample}")
 print(result.summary())
 result.save("mask.nii.gz")
 """

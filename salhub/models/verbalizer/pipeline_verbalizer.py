@@ -49,7 +49,7 @@ class SaliencyVerbalizationPipeline(TextPipeline):
     example = """
 import salhub
 
-result = salhub.pipeline("{model}")("sample:review")
+result = salhub.pipeline("{model}")("{sample}")
 print(result.text)
 print(result.coverage, result.audit["is_faithful"])
 result.save("explained.html")
