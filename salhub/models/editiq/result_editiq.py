@@ -26,7 +26,7 @@ from salhub.viz import figure
 
 _SHORT_SIDE = 720
 _HOW_TO_READ = (
-    "WIDE is the whole picture, MS a medium shot and FS a full shot of those named. The thin bars "
+    "WIDE is the whole picture, MS a medium shot and FS a full shot of those named. Thin bars "
     "show who speaks."
 )
 

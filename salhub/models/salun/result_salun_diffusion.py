@@ -1,7 +1,7 @@
 """What drawing a class gives: the pictures, what they were drawn with, and ways to look at them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -32,6 +32,7 @@ class ImageGenerationResult(PipelineResult):
         eta: Share of the posterior noise that was added in each step.
         seed: Seed of the noise that each class began with.
         model_name: The model that drew them.
+        notes: What to know before looking at them.
 
     Raises:
         ValueError: No picture, NaN, another shape, or not one class a picture.
@@ -55,6 +56,7 @@ class ImageGenerationResult(PipelineResult):
     eta: float
     seed: int
     model_name: str = ""
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.pixels = np.asarray(self.pixels, dtype=np.float32)
@@ -103,7 +105,7 @@ class ImageGenerationResult(PipelineResult):
         """Draw the pictures in rows, enlarged, with what they were drawn with."""
         classes = self.by_class()
         title = _subject([label for label, _ in classes])
-        note = f"Drawn with {self.settings_text()}."
+        note = " ".join([*self.notes, f"Drawn with {self.settings_text()}."])
         return _figure(
             classes if len(classes) > 1 else [("", self.images)],
             title=f"{title} · {self.model_name}" if self.model_name else title,
@@ -178,15 +180,17 @@ class ImageGenerationResult(PipelineResult):
             "channels": self.pixels.shape[1],
             "width": self.pixels.shape[3],
             "height": self.pixels.shape[2],
+            "notes": list(self.notes),
             "summary": self.summary(),
         }
 
     def summary(self) -> str:
-        """Return one sentence: what was drawn, and how to draw it again."""
+        """Return the notes, what was drawn, and how to draw it again."""
         pictures = "1 picture" if len(self.pixels) == 1 else f"{len(self.pixels)} pictures"
         num_classes = len(set(self.class_labels))
         subject = f"'{self.label}'" if num_classes == 1 else f"{num_classes} classes"
-        return f"{pictures} of {subject}, drawn with {self.settings_text()}."
+        drawn = f"{pictures} of {subject}, drawn with {self.settings_text()}."
+        return " ".join([*self.notes, drawn])
 
     def settings_text(self) -> str:
         """Return what the pictures were drawn with, for a sentence."""

@@ -55,7 +55,8 @@ import salhub
 # a NIfTI file, a folder with a DICOM series, or an array with spacing=(z, y, x) in mm
 result = salhub.pipeline("{model}")("{sample}")
 print(result.summary())
-result.save("mask.nii.gz")
+result.save("slices.png")
+result.save("mask.nii.gz")  # or .dcm, .npz, .json
 """
     hub_task = "image-segmentation"
 

@@ -98,6 +98,15 @@ def test_generators_are_worked_through_one_by_one(draw):
     assert next(iter(found)).label == "three"
 
 
+@pytest.mark.parametrize(("method", "said"), [("salun", "made to forget"), ("retrain", "without")])
+def test_a_class_that_was_forgotten_is_said_to_be(draw, monkeypatch, method, said):
+    monkeypatch.setattr(draw.model.config, "forget", "class:three")
+    monkeypatch.setattr(draw.model.config, "unlearn_method", method)
+    found = draw(3, **QUICK)
+    assert said in found.summary() and found.to_dict()["notes"] == found.notes
+    assert not draw(1, **QUICK).notes
+
+
 def test_every_class_in_one_result(draw):
     found = draw("all", **QUICK)
     assert found.class_labels == [index for index in range(10) for _ in range(2)]
