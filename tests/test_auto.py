@@ -176,6 +176,13 @@ def test_a_shipped_name_is_never_suggested_for_itself():
     assert "Did you mean 'normgrad-efficientnet-lite0'" in sentence
 
 
+def test_that_the_hub_was_not_asked_is_said(monkeypatch):
+    for offline, why in ((True, "HF_HUB_OFFLINE is set"), (False, "private or unreachable")):
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+        for name in ("somebody/unknown", "salhub/normgrad-efficientnet-lite0"):
+            assert why in hub_faults.missing_message(name)
+
+
 def test_a_setting_that_nobody_takes_is_named_with_the_nearest():
     for load in (AutoModelForSaliency.from_pretrained, LexRankModel.from_pretrained):
         with pytest.raises(UnknownSettingError, match=r"no setting 'treshold'.*'threshold'"):
