@@ -149,7 +149,7 @@ def _add(
         results.add_metric(f"{key}/{start}", float(np.mean(values)), n=len(values), unit="fraction")
         rows.append([start, f"{100 * np.mean(values):.1f}", *(f"{100 * v:.1f}" for v in values)])
     said = ", ".join(f"{name}={value}" for name, value in options.items())
-    note = f"Percent of the test part that is recognised, {said}; a column a seed."
+    note = f"Percent of the test part that is recognized, {said}; a column a seed."
     columns = ["begins from", "mean", *(f"seed {seed}" for seed in range(len(rows[0]) - 2))]
     results.tables.append(Table(title, note, columns, rows))
 
@@ -170,7 +170,7 @@ def whole_and_cut(results: Results, folder: Path, count: int) -> None:
         one = results.add_mean(f"photos/{fit}", np.array(values), unit="fraction")
         cell = f"{100 * one.mean:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
         rows.append([fit, cell, len(values)])
-    note = f"Percent of {folder.name} that {NETWORK} recognises; 95 % bootstrap interval."
+    note = f"Percent of {folder.name} that {NETWORK} recognizes; 95 % bootstrap interval."
     results.tables.append(
         Table("Whole pictures and cut ones", note, ["fit", "accuracy", "n"], rows)
     )

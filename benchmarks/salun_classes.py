@@ -86,7 +86,7 @@ def forget_each_class(
         ]
         rows.append([name, *cells])
     note = (
-        f"Percent of test pictures that are recognised before and after SalUn forgets the class of "
+        f"Percent of test pictures that are recognized before and after SalUn forgets the class of "
         f"the row, with {num_retain} retained pictures and {epochs} passes."
     )
     columns = ["forgotten", "the class, before", "after", "the others, before", "after"]

@@ -69,7 +69,7 @@ def doubts_of_scores(
 
 
 def doubts_of_picture(picture: Image.Image, enlargement: float = 1.0) -> list[str]:
-    """Return sentences of doubt about a picture in which there is little to recognise.
+    """Return sentences of doubt about a picture in which there is little to recognize.
 
     Args:
         picture: RGB.

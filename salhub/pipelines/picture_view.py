@@ -12,8 +12,8 @@ from salhub.viz.text import percentage
 
 # From this on, a squeezed picture no longer looks like itself.
 _SQUEEZED = 2.0
-# A shorter side that is shrunk so many times leaves little to recognise.
-_UNRECOGNISABLE = 4.0
+# A shorter side that is shrunk so many times leaves little to recognize.
+_UNRECOGNIZABLE = 4.0
 # A whole picture is said to be seen small from this share of its usual scale on.
 _SMALL = 0.75
 
@@ -87,7 +87,7 @@ class View:
 
     def _advice(self, times: float) -> str:
         """What to do where a side is so many times smaller than usual; empty below a limit."""
-        if times < _UNRECOGNISABLE:
+        if times < _UNRECOGNIZABLE:
             return ""
         cut = "" if self.crop is None else ", or set fit='crop'"
         return f" Little detail is left: crop the picture to the part that matters{cut}."

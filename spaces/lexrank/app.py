@@ -6,7 +6,7 @@ from salhub.ui import build_page, launch
 
 
 def build() -> gr.Blocks:
-    """Build the page, with a text summarised on it."""
+    """Build the page, with a text summarized on it."""
     return build_page("salhub/lexrank-news-en")
 
 

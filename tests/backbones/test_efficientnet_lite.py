@@ -106,7 +106,7 @@ def test_accuracy_on_the_imagenet_sample(imagenet_sample):
 
     A wrong crop or normalisation costs 2 to 10 points, and shows in every score.
     """
-    # Of each picture: its class, the class that was recognised, and its score in logits.
+    # Of each picture: its class, the class that was recognized, and its score in logits.
     recorded = json.loads(RECORDED.read_text())
     model = EfficientNetLiteForImageClassification.from_pretrained(NAME).eval()
     processor = AutoImageProcessor.from_pretrained(resolve(NAME).config_folder)

@@ -190,7 +190,7 @@ def test_summarising_a_text(browser, server, viewport, request):
         visit.take_picture(f"lexrank-{request.node.callspec.id}")
         hostile = "<img src=x onerror=alert(1)> is old. The old bridge <b>is</b> shut. Cats sleep."
         text.fill(hostile)
-        page.get_by_role("button", name="Summarise").click()
+        page.get_by_role("button", name="Summarize").click()
         visit.expect_text("mark:visible", "<img src=x onerror=alert(1)>")
         assert page.locator("mark img, mark b").count() == 0
         visit.open_tab("Why")
@@ -199,7 +199,7 @@ def test_summarising_a_text(browser, server, viewport, request):
         if viewport is PHONE:
             assert visit.top_of(".salhub-result") < visit.top_of(".salhub-settings")
         text.fill("   ")
-        page.get_by_role("button", name="Summarise").click()
+        page.get_by_role("button", name="Summarize").click()
         page.get_by_text("There is no text yet; type or paste one.").first.wait_for()
 
 

@@ -35,5 +35,5 @@ def test_both_networks_see_the_same_picture(browser, server, viewport, request):
         visit.expect_text(".salhub-bars:visible", "airplane")
         visit.take_picture(f"nvit-{kind}-picture")
         visit.open_tab("Measured")
-        visit.expect_text(".salhub-facts:visible", "Pictures recognised")
+        visit.expect_text(".salhub-facts:visible", "Pictures recognized")
         visit.take_picture(f"nvit-{kind}-measured")

@@ -46,7 +46,7 @@ class EfficientNetLiteImageProcessor(LoadedByName, PilBackend):
 
     Takes whatever `salhub.processing.load_image` reads, alone or in a list, and batches
     (B, C, H, W) or (B, H, W, C). Needs no torchvision. Pictures pass through 8-bit RGB, so the
-    range of floats is recognised and `do_rescale=False` is only for looking at the crop.
+    range of floats is recognized and `do_rescale=False` is only for looking at the crop.
 
     Args:
         size: Height and width of the output in pixels, 224 by default.

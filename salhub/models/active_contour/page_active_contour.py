@@ -56,8 +56,8 @@ _MOST_STEPS = 100
 _SETTINGS = ("alpha", "beta", "sigma", "max_iterations", "saliency", "invert")
 _FINISHING = {"min_area": 0, "fill_holes": False}
 _HINT = (
-    "Drag a box on the picture, or click points in it, to start the contour there. The "
-    "start does not limit the result: crop the picture to search only a part of it."
+    "Draw a box on the picture with the mouse, or click points in it: the line starts there. "
+    "It may move beyond the start: crop the picture to search only a part of it."
 )
 _FILES = {
     "mask": ("Mask (.png)", ".png"),
@@ -208,8 +208,8 @@ class Page(PicturePage):
 
     title = "Active contour"
     sentence = (
-        "Outline what stands out in your picture, without training: draw a start and watch "
-        "the contour move."
+        "Find the outline of what stands out in your picture: mark where to start, and watch "
+        "the line move. Nothing was learned from examples."
     )
     picture_use = "The picture to segment"
     first_sample = "cells"

@@ -89,7 +89,9 @@ class Page(CompressedTextPage):
 
     title = "ApiQ with saliency"
     sentence = (
-        "Compare a language model of few bits per weight and small adapters with the full model."
+        "Compare a language model, a program that writes text, with a copy that is several "
+        "times smaller: it stores its numbers less exactly, and small add-ons (adapters) win "
+        "back quality."
     )
     tabs = (Writing, Blocks, Numbers)
     report_file = REPORT_FILE

@@ -131,8 +131,9 @@ class Page(PicturePage):
 
     title = "DiSa"
     sentence = (
-        "Type some classes and see which one a CLIP with learned prompts finds in your "
-        "picture, what the same CLIP says without the prompts, and where."
+        "Type the names of some things. CLIP, a network that matches pictures with words, says "
+        "which of them your picture shows and where, with learned prompts (a few numbers put "
+        "in front of its input) and without."
     )
     picture_use = "The picture to classify"
     first_sample = "cat"

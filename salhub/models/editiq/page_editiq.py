@@ -47,8 +47,8 @@ _FILES = {
     "json": ("All numbers (.json)", ".json"),
 }
 _HINT = (
-    "The film above is small to be fast; the code below saves it at 1280x720. The edit list "
-    "and the timeline refer to your own film and open in editing programs."
+    "The film above is small so that it is ready quickly; the code below saves it at 1280x720. "
+    "The edit list and the timeline use your own film and open in film-editing programs."
 )
 _TEXT_HINT = "SRT, VTT or JSON lines; write 'ANNA: Hello' to name the speaker. Then click Edit."
 
@@ -58,9 +58,9 @@ class Page(Frame):
 
     title = "EditIQ"
     sentence = (
-        "Turn the recording of a static camera into an edited film: virtual cameras crop "
-        "the shots, and dialogue and saliency choose between them. Upload only films of "
-        "people who agreed to it; films are deleted after some hours."
+        "Turn a film from a camera that stood still into an edited one: closer views are cut "
+        "out of its picture, and who speaks and what draws the eye decide between them. Upload "
+        "only films of people who agreed to it; films are deleted after some hours."
     )
     code_title = "The same in Python, at full size"
     pickable = ("view",)

@@ -39,7 +39,7 @@ def read_transcript(path: str | os.PathLike, cast: Sequence[str] | None = None) 
     Args:
         path: A file of subtitles ending in .srt, .vtt or .ass; or .json, a list of objects with
             `start` and `end` in seconds, `text` and `speaker`, or an object with such a list as
-            `segments`, as speech recognisers write it.
+            `segments`, as speech recognizers write it.
         cast: Names of the people in the film.
 
     Raises:

@@ -26,8 +26,10 @@ class Page(TextPage):
     """One text, or several, and what carries them."""
 
     title = "LexRank"
-    sentence = "Summarize one or several texts by their most central sentences."
-    verb = "Summarise"
+    sentence = (
+        "Summarize one or several texts by the sentences that have most in common with the others."
+    )
+    verb = "Summarize"
     help = "Separate several texts with a line of three dashes."
     samples = {"Article": "sample:article"}
     most_characters = 200_000
@@ -73,7 +75,7 @@ class Page(TextPage):
         return panes
 
     def contents(self, query: State) -> Contents:
-        """Summarise."""
+        """Summarize."""
         documents = _documents(query["text"])
         result = self.pipeline(
             documents, together=True, **_call_settings(query), **self._changed(query)
@@ -110,7 +112,7 @@ class Page(TextPage):
         damping: float = 0.85,
         leave_out_repetitions: bool = True,
     ) -> tuple[str, ...]:
-        """Summarise a text, or several with a line of three dashes between them.
+        """Summarize a text, or several with a line of three dashes between them.
 
         Args:
             text: The text.

@@ -23,12 +23,12 @@ class _Together:
 
 
 class ExtractiveSummarizationPipeline(TextPipeline):
-    """Summarise texts by sentences of their own.
+    """Summarize texts by sentences of their own.
 
     Example:
         >>> import salhub
-        >>> summarise = salhub.pipeline("salhub/lexrank-news-en")
-        >>> result = summarise("sample:article", budget=1)
+        >>> summarize = salhub.pipeline("salhub/lexrank-news-en")
+        >>> result = summarize("sample:article", budget=1)
         >>> len(result.chosen), result.chosen[0].text in salhub.load_text("sample:article")
         (1, True)
     """
@@ -51,7 +51,7 @@ result.save("summary.html")
     def __call__(
         self, texts: Any, *, together: bool = False, **kwargs: Any
     ) -> ExtractiveSummarizationResult | list[ExtractiveSummarizationResult]:
-        """Summarise one text, or several.
+        """Summarize one text, or several.
 
         Args:
             texts: A text; a `pathlib` path of a text file; "sample:article"; an open file; or a

@@ -86,6 +86,6 @@ class LexRankRecipe(FitRecipe):
         name = Path(self.arguments.data).name
         return Facts(
             summary=f"LexRank with word rarity fitted on {name}.",
-            example='summarise = salhub.pipeline("{model}")\nprint(summarise("A text.").text)',
+            example='summarize = salhub.pipeline("{model}")\nprint(summarize("A text.").text)',
             pipeline_tag="summarization",
         )

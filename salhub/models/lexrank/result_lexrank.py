@@ -1,4 +1,4 @@
-"""What summarising texts gives: their sentences, and which of them stand for all."""
+"""What summarizing texts gives: their sentences, and which of them stand for all."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

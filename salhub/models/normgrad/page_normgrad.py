@@ -44,8 +44,8 @@ class Page(ImageSaliencyPage):
 
     title = "NormGrad"
     sentence = (
-        "See which parts of your photo made the network choose a class, with any method of the "
-        "family and at any layer."
+        "See which parts of your photo made a network answer as it did, with NormGrad or one "
+        "of its relatives, at any stage (layer) of the network."
     )
     tabs = (SensitiveMapTab, FamilyTab, ClassesTab, ModelsTab)
     dependents = {"picture": ("class_label", "other_class")}

@@ -84,7 +84,7 @@ class RectifierRule(TorchFunctionMode):
             if _is_differentiated(_argument(args, kwargs, 0, "input", None)):
                 self._refuse(_UNDEFINED[name.removesuffix("_")])
             return func(*args, **kwargs)
-        found = self._recognise(name, args, kwargs)
+        found = self._recognize(name, args, kwargs)
         if found is None:
             return func(*args, **kwargs)
         value, upper = found
@@ -103,7 +103,7 @@ class RectifierRule(TorchFunctionMode):
                 f"{', '.join(layers)} and the logits; use relu_rule=None or an earlier layer."
             )
 
-    def _recognise(self, name: str, args: tuple, kwargs: dict) -> tuple[Tensor, float] | None:
+    def _recognize(self, name: str, args: tuple, kwargs: dict) -> tuple[Tensor, float] | None:
         """The value that is rectified and the upper end of the open part, or None."""
         if name in _MAXIMUM:
             return self._maximum(args, kwargs)

@@ -131,7 +131,8 @@ class Page(BasePage):
 
     title = "NViT"
     sentence = (
-        "Make a vision transformer as fast as you need by removing the parts that matter least."
+        "Make a network that recognizes pictures (a vision transformer) as fast as you need, "
+        "by removing the parts that matter least to its answers."
     )
     code_title = "The same on your computer"
     tabs = (ShapeTab, PictureTab, NumbersTab)
@@ -347,7 +348,7 @@ def _measured(family: dict[str, Results | None]) -> str:
         values = {metric.name: metric.value for metric in results.metrics}
         items = [
             Fact(
-                f"{values['accuracy/test']:.1%}", "Pictures recognised",
+                f"{values['accuracy/test']:.1%}", "Pictures recognized",
                 f"original: {values['accuracy/original']:.1%}",
             ),
             Fact(

@@ -187,8 +187,9 @@ class Page(Frame):
 
     title = "Rep-MTL"
     sentence = (
-        "One network predicts classes, depth and surface normals of a rendered room. See "
-        "what each task reads in the feature map that all three share."
+        "One network says three things about a picture of a room: what each thing is, how far "
+        "away it is, and which way its surface faces. See what each of these tasks takes from "
+        "what they share."
     )
     tabs = (TasksTab, SharingTab, ImprovementTab)
     endpoints = {

@@ -63,7 +63,9 @@ class Page(ImageSaliencyPage):
     """Where the relevance of a class gathers."""
 
     title = "Salient Relevance"
-    sentence = "See which areas of a picture a network relies on most."
+    sentence = (
+        "See which areas of your picture a network relies on most to recognize what it shows."
+    )
     tabs = (StagesTab, ModelsTab)
 
     def main_controls(self) -> dict[str, Component]:

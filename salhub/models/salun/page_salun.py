@@ -58,7 +58,7 @@ class ClassifierFamily:
         return str(self.after.model.config.forget).removeprefix("class:")
 
     def accuracies(self, forgotten: str) -> list[tuple[str, float, float]]:
-        """Class, and the share of its test pictures that are recognised before and after."""
+        """Class, and the share of its test pictures that are recognized before and after."""
         return [
             (
                 name,
@@ -160,7 +160,8 @@ class Page(DrawingPage):
 
     title = "SalUn"
     sentence = (
-        "Make a trained network forget a class by changing only the weights that matter for it."
+        "Make a network forget one kind of thing that it recognizes, by changing only those of "
+        "its numbers (weights) that matter for it."
     )
     code_title = "The same on your computer"
     tabs = (ForgetTab, PictureTab, DigitsTab)

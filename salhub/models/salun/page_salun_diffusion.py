@@ -153,7 +153,10 @@ class Page(DrawingPage):
     """Digits of every class by the original and by the unlearned model."""
 
     title = "SalUn for diffusion"
-    sentence = "Compare a digit generator before and after it forgot one digit."
+    sentence = (
+        "Compare the digits that a network draws before and after it was made to forget one of "
+        "them."
+    )
     tabs = (DigitsTab,)
     endpoints = {"draw": (gr.Image, gr.Image, gr.Code)}
 

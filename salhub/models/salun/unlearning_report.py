@@ -183,9 +183,9 @@ def _accuracy(outputs: Outputs) -> float:
 def choose_setting(runs: Sequence[Results], most_lost: float = MOST_LOST) -> int:
     """The run that has forgotten best, judged without a retrained model.
 
-    Among the runs that still recognise what is retained, it is the one whose confidence on the
+    Among the runs that still recognize what is retained, it is the one whose confidence on the
     forgotten pictures is nearest to that on pictures never seen. Where a whole class was forgotten,
-    of which a retrained model would know nothing, it is the one that recognises fewest of its
+    of which a retrained model would know nothing, it is the one that recognizes fewest of its
     pictures. Where every run has lost too much, it is the one that has lost least.
 
     Args:

@@ -35,9 +35,9 @@ _MOST_ANSWERS = 8
 _REACH_MM = 5.0
 _FILES = {"nifti": ("Mask (.nii.gz)", ".nii.gz"), "polygons": ("Polygons in mm (.json)", ".json")}
 _HINT = (
-    "The orange contour is what the network finds; it follows the clips. Other shapes look "
-    "like the bed but have no clips. The CT itself does not change: the white spot of a "
-    "moved or removed clip remains."
+    "The orange line is what the network finds; it depends on where the clips are. Other "
+    "shapes look like the bed but have no clips. The scan itself does not change: the white "
+    "spot of a moved or removed clip stays."
 )
 
 
@@ -52,9 +52,10 @@ class Page(Frame):
 
     title = "SDL-Seg"
     sentence = (
-        "Find the tumour bed on a CT from the surgical clips. Move or remove a clip and see "
-        "the contour follow. This page only has simulated patients: keep scans of real "
-        "patients on your own machine."
+        "See a network find the place in a CT scan where a tumour was removed (the tumour bed) "
+        "by the small clips that the surgeon left there. Move or remove a clip, and the "
+        "outline follows. All patients here are simulated: keep scans of real patients on your "
+        "own computer. Not for diagnosis or treatment."
     )
     code_title = "The same in Python"
     pickable = ("viewer",)

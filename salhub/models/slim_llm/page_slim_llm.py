@@ -92,7 +92,10 @@ class Page(CompressedTextPage):
     """A text that goes on, the bits of the layers, and the numbers."""
 
     title = "SliM-LLM"
-    sentence = "Compare a language model of two or three bits per weight with the full model."
+    sentence = (
+        "Compare a language model, a program that writes text, with a copy that stores most of "
+        "its numbers in two or three bits, so that its file is several times smaller."
+    )
     tabs = (Writing, Bits, Numbers)
     report_file = REPORT_FILE
     report_class = CompressionReport

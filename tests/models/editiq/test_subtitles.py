@@ -91,7 +91,7 @@ def test_ass_with_names_and_comments(tmp_path):
 
 
 @pytest.mark.parametrize("wrapped", ["list", "segments", "utterances"])
-def test_json_of_recognisers(tmp_path, wrapped):
+def test_json_of_recognizers(tmp_path, wrapped):
     content = [
         {"start": 1, "end": 2.5, "speaker": "Anna", "text": " Hello! "},
         {"start": 3.0, "end": 4.0, "text": "Nobody knows."},

@@ -89,7 +89,7 @@ def test_both_networks_see_a_picture(page):
 
 def test_what_was_measured_is_that_of_the_results(page):
     shown = NumbersTab(page).contents(page.first_state)["measured"]["value"]
-    assert shown.count("Pictures recognised") == len(page.family)
+    assert shown.count("Pictures recognized") == len(page.family)
     for name in page.family:
         assert name.rpartition("/")[2] in shown
     assert f"original={ORIGINAL}" in NumbersTab(page).code(page.first_state)

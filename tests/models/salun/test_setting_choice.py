@@ -31,7 +31,7 @@ def test_the_nearest_confidence_wins_among_those_that_know_the_rest():
     assert choose_setting([measured(97, 0.2), measured(98, 0.2)]) == 0
 
 
-def test_a_whole_class_is_forgotten_best_where_it_is_recognised_least():
+def test_a_whole_class_is_forgotten_best_where_it_is_recognized_least():
     runs = [measured(97, unlearned=90), measured(96, unlearned=99.5), measured(50, unlearned=100)]
     assert choose_setting(runs) == 1
 
