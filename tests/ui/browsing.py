@@ -86,6 +86,27 @@ class Visit:
         """Wait until a part of the page says something."""
         self.page.locator(selector).filter(has_text=text).first.wait_for()
 
+    def expect_value(self, label: str, value: str) -> None:
+        """Wait until a control shows a value."""
+        self._expect(self.page.get_by_label(label, exact=True)).to_have_value(
+            value, timeout=PATIENCE_MS
+        )
+
+    def expect_another(self, picture, before: str) -> None:
+        """Wait until a picture is another one than that of an address."""
+        self._expect(picture).not_to_have_attribute("src", before, timeout=PATIENCE_MS)
+
+    @staticmethod
+    def _expect(found):
+        from playwright.sync_api import expect
+
+        return expect(found)
+
+    def press_and_wait(self, press) -> None:
+        """Press something, and wait until the server has taken the question, if not answered it."""
+        with self.page.expect_response("**/queue/join*"):
+            press()
+
     def choose(self, label: str, option: str) -> None:
         """Choose an option of a list."""
         self.page.get_by_label(label, exact=True).first.click()

@@ -31,8 +31,11 @@ def test_every_method_has_a_picture_a_sentence_and_its_page(browser, overview, v
         cards.first.wait_for()
         said = cards.locator("p").all_inner_texts()
         assert said == [method_in_short(name) for name in METHODS]
-        drawn = "pictures => pictures.map((one) => one.complete && one.naturalWidth > 100)"
-        assert cards.locator("img").evaluate_all(drawn) == [True] * len(METHODS)
+        assert cards.locator("img").count() == len(METHODS)
+        visit.page.wait_for_function(
+            "[...document.querySelectorAll('.salhub-methods a img')]"
+            ".every((one) => one.complete && one.naturalWidth > 100)"
+        )
         for text, contrast in visit.contrasts(".salhub-methods h2, .salhub-methods p"):
             assert contrast > 4.5, text
         visit.take_picture(f"overview-{scheme}-{viewport['width']}")

@@ -25,7 +25,7 @@ def test_rooms_are_seen_and_what_each_task_reads(browser, server, viewport, requ
         before = first.get_attribute("src")
         page.get_by_role("button", name="Another room").click()
         visit.expect_text(".cm-content", "sample:room-1")
-        assert page.locator(".salhub-table img").first.get_attribute("src") != before
+        visit.expect_another(first, before)
 
         page.get_by_role("tab", name="What each task reads").click()
         visit.expect_text(".salhub-facts:visible", "depth and normals")

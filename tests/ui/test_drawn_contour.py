@@ -23,15 +23,17 @@ PATH = "active-contour"
 
 def drag(visit, start, end) -> None:
     """Drag on the stage, by shares of its width and height."""
-    box = visit.page.locator(".stage-picture").bounding_box()
-    places = [
-        (box["x"] + x * box["width"], box["y"] + y * box["height"])
-        for x, y in (start, ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2), end)
-    ]
-    visit.page.mouse.move(*places[0])
+    stage = visit.page.locator(".stage-picture")
+
+    def move(x: float, y: float) -> None:
+        # In sight, and once nothing above it moves it any more.
+        box = stage.bounding_box()
+        stage.hover(position={"x": x * box["width"], "y": y * box["height"]})
+
+    move(*start)
     visit.page.mouse.down()
-    for place in places[1:]:
-        visit.page.mouse.move(*place)
+    move((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
+    move(*end)
     visit.page.mouse.up()
 
 
@@ -52,7 +54,7 @@ def test_a_contour_is_there_before_a_press_and_moves_after_a_drag(
         visit.expect_text(".salhub-sentence", "The contour started at a box")
         visit.expect_text(".stage-title", "result")
         visit.take_picture(f"{name}-after")
-        assert page.get_by_label("Start", exact=True).input_value() == "Drawn"
+        visit.expect_value("Start", "Drawn")
         assert "box=[25" in visit.code()  # 0.6 of 420 pixels, to one of the screen
 
         page.locator(".stage-range").fill("0")
@@ -69,10 +71,9 @@ def test_points_are_gathered_and_files_taken_home(browser, server, tmp_path):
     with visiting(browser, server + PATH, DESK) as visit:
         page = visit.page
         visit.expect_text(".stage-title", "result")
-        # The second is sent after the first, and may be before its answer.
+        # The second arrives after the first, and may be before its answer.
         for place in ((0.25, 0.3), (0.4, 0.65)):
-            with page.expect_request("**/queue/join*"):
-                drag(visit, place, place)
+            visit.press_and_wait(lambda place=place: drag(visit, place, place))
         visit.expect_text(".salhub-sentence", "The contour started at 2 points")
         # A quarter of 420 pixels, to one of the screen.
         assert re.search(r"points=\[\[10[456], 9[567]\], \[16[789], 20[789]\]\]", visit.code())
