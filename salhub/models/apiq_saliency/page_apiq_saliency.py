@@ -89,9 +89,8 @@ class Page(CompressedTextPage):
 
     title = "ApiQ with saliency"
     sentence = (
-        "Compare a language model, a program that writes text, with a copy that is several "
-        "times smaller: it stores its numbers less exactly, and small add-ons (adapters) win "
-        "back quality."
+        "Compare a language model, which writes text, with a copy several times smaller that "
+        "small add-ons (adapters) help."
     )
     tabs = (Writing, Blocks, Numbers)
     report_file = REPORT_FILE

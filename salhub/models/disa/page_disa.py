@@ -131,9 +131,8 @@ class Page(PicturePage):
 
     title = "DiSa"
     sentence = (
-        "Type the names of some things. CLIP, a network that matches pictures with words, says "
-        "which of them your picture shows and where, with learned prompts (a few numbers put "
-        "in front of its input) and without."
+        "Type the names of some things: CLIP, a network that matches pictures with words, says "
+        "which of them your picture shows and where, with learned prompts and without."
     )
     picture_use = "The picture to classify"
     first_sample = "cat"

@@ -45,7 +45,7 @@ class Page(ImageSaliencyPage):
     title = "NormGrad"
     sentence = (
         "See which parts of your photo made a network answer as it did, with NormGrad or one "
-        "of its relatives, at any stage (layer) of the network."
+        "of its relatives."
     )
     tabs = (SensitiveMapTab, FamilyTab, ClassesTab, ModelsTab)
     dependents = {"picture": ("class_label", "other_class")}

@@ -131,8 +131,8 @@ class Page(BasePage):
 
     title = "NViT"
     sentence = (
-        "Make a network that recognizes pictures (a vision transformer) as fast as you need, "
-        "by removing the parts that matter least to its answers."
+        "Make a network that recognizes pictures as fast as you need, by removing the parts "
+        "that matter least to its answers."
     )
     code_title = "The same on your computer"
     tabs = (ShapeTab, PictureTab, NumbersTab)

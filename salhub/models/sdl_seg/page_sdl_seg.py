@@ -52,10 +52,9 @@ class Page(Frame):
 
     title = "SDL-Seg"
     sentence = (
-        "See a network find the place in a CT scan where a tumour was removed (the tumour bed) "
-        "by the small clips that the surgeon left there. Move or remove a clip, and the "
-        "outline follows. All patients here are simulated: keep scans of real patients on your "
-        "own computer. Not for diagnosis or treatment."
+        "See a network find where a tumour was removed (the tumour bed) in a CT scan, by the "
+        "clips that the surgeon left there. Move or remove a clip, and the outline follows. "
+        "All patients here are simulated: keep scans of real patients on your own computer."
     )
     code_title = "The same in Python"
     pickable = ("viewer",)

@@ -93,8 +93,8 @@ class Page(CompressedTextPage):
 
     title = "SliM-LLM"
     sentence = (
-        "Compare a language model, a program that writes text, with a copy that stores most of "
-        "its numbers in two or three bits, so that its file is several times smaller."
+        "Compare a language model, which writes text, with a copy several times smaller: two "
+        "or three bits a number."
     )
     tabs = (Writing, Bits, Numbers)
     report_file = REPORT_FILE

@@ -46,8 +46,8 @@ class Page(TextPage):
 
     title = "Saliency verbalizer"
     sentence = (
-        "See which words made a text classifier, a program that sorts texts into categories, "
-        "decide as it did, in a sentence that is checked against the score of each word."
+        "See which words made a program sort a text as it did, in a sentence that is checked "
+        "against the scores."
     )
     verb = "Explain"
     samples = {"Film reviews": "sample:review", "News": "sample:news"}
