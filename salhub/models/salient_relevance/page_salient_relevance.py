@@ -63,9 +63,7 @@ class Page(ImageSaliencyPage):
     """Where the relevance of a class gathers."""
 
     title = "Salient Relevance"
-    sentence = (
-        "See which areas of your picture a network relies on most to recognize what it shows."
-    )
+    sentence = "See which areas of your picture a network relies on most."
     tabs = (StagesTab, ModelsTab)
 
     def main_controls(self) -> dict[str, Component]:
