@@ -284,10 +284,8 @@ class StartingPoint:
             for module in model.modules()
             if (own := list(module.parameters())) and not any(p.requires_grad for p in own)
         ]
-        share = count / model.num_parameters()
-        self._say(
-            f"{count} of its weights ({share:.0%}) are frozen at the values of {self._title}."
-        )
+        share = f"{100 * count / model.num_parameters():.0f} %"
+        self._say(f"{count} of its weights ({share}) are frozen at the values of {self._title}.")
 
 
 class FineTuningRecipe(TrainingRecipe):

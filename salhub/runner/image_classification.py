@@ -320,9 +320,9 @@ def draw_split(data: PictureData, arguments: Any) -> LabelledSplit:
         is_test[stratified_places(data.labels, share, generator)] = True
         is_train = ~is_test
         logger.warning(
-            "%s has no validation or test part, so %d of its %d pictures are held out (%s, "
+            "%s has no validation or test part, so %d of its %d pictures are held out (%.0f %%, "
             "from every class), drawn with the seed.",
-            data.name, int(is_test.sum()), len(data), f"{int(is_test.sum()) / len(data):.0%}",
+            data.name, int(is_test.sum()), len(data), 100 * int(is_test.sum()) / len(data),
         )  # fmt: skip
     validation = data.is_validation.nonzero()[:, 0]
     if getattr(arguments, "keep_best", False) and not len(validation):

@@ -235,7 +235,7 @@ def draw_text_split(texts: LabelledTexts, arguments: Any) -> LabelledSplit:
         logger.warning(
             "%s has no validation or test part, so %d of its %d texts are held out (%s, "
             "from every class), drawn with the seed.",
-            texts.name, len(test), len(texts), f"{len(test) / len(texts):.0%}",
+            texts.name, len(test), len(texts), f"{100 * len(test) / len(texts):.0f} %",
         )  # fmt: skip
     if getattr(arguments, "keep_best", False) and not len(validation):
         labels = torch.tensor(texts.labels)

@@ -103,7 +103,7 @@ class Numbers(Tab):
         table = "".join(
             f'<tr><th scope="row" style="text-align: left">{words}</th>'
             f'<td style="text-align: right">{sizes[kind]:,} bytes</td>'
-            f'<td style="text-align: right">{sizes[kind] / sizes["total"]:.1%}</td></tr>'
+            f'<td style="text-align: right">{100 * sizes[kind] / sizes["total"]:.1f} %</td></tr>'
             for kind, words in parts.items()
         )
         return {

@@ -188,4 +188,4 @@ def _facts(mine: ImageSaliencyResult, theirs: ImageSaliencyResult) -> list[Fact]
 
 def _score(result: ImageSaliencyResult) -> str:
     is_number = result.score_function == "none"
-    return f"{result.probability:.3g}" if is_number else f"{result.probability:.1%}"
+    return f"{result.probability:.3g}" if is_number else f"{100 * result.probability:.1f} %"

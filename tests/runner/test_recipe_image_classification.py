@@ -190,7 +190,7 @@ def test_what_is_held_out_is_drawn_by_the_seed_from_each_class(
     options = {"model": checkpoints["vit"], "train_val_split": 0.25}
     recipe = recipe_of(tmp_path, f"{photos}/train", **options)
     recipe.build_model()
-    assert "9 of its 36 pictures are held out (25%, from every class)" in caplog.text
+    assert "9 of its 36 pictures are held out (25 %, from every class)" in caplog.text
     assert recipe.labels["test"].bincount().tolist() == [3, 3, 3]
     again = recipe_of(tmp_path, f"{photos}/train", **options)
     again.build_model()

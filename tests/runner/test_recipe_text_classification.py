@@ -181,7 +181,7 @@ def test_the_share_that_is_said_is_the_one_that_is_held_out(caplog):
     texts = LabelledTexts("few", ["x", " x", "y", "z"], [0, 0, 1, 1], ["a", "b"])
     split = draw_text_split(texts, SimpleNamespace(seed=0, train_val_split=0.15))
     assert len(split.test) == 2
-    assert "2 of its 4 texts are held out (50%, from every class)" in caplog.text
+    assert "2 of its 4 texts are held out (50 %, from every class)" in caplog.text
     # A text that is there twice, on both sides, is no test of what was learned.
     assert "1 of the 2 held-out texts of few also occur in the training" in caplog.text
     assert split.data["num_held_out_that_are_learned"] == 1

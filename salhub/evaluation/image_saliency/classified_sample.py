@@ -134,7 +134,7 @@ class ClassifiedSample:
                 f"{num_classes} classes; a {grid_size}x{grid_size} mosaic needs pictures of "
                 f"{grid_size**2} classes. Lower min_probability, add pictures of other "
                 "classes, or check that the labels match the classifier (top-1 accuracy is "
-                f"{self.top_accuracy(1):.0%})."
+                f"{100 * self.top_accuracy(1):.0f} %)."
             )
 
     def draw(self, num_images: int, seed: int) -> list[int]:

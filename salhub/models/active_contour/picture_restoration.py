@@ -54,7 +54,7 @@ class Restoration:
         notes = []
         # Of Gaussian noise, one pixel of a thousand looks like a spike.
         if spikes > 0.01:
-            notes.append(f"{spikes:.1%} of the pixels were replaced as spikes.")
+            notes.append(f"{100 * spikes:.1f} % of the pixels were replaced as spikes.")
         if smoothing > 0:
             notes.append(f"Noise was smoothed by a Gaussian of {smoothing:.1f} pixels.")
         if blur > 0:

@@ -44,8 +44,8 @@ class MergeReport:
     def __str__(self) -> str:
         return (
             f"Merged {len(self.errors)} adapters into weights of {self.bits} bits: rounding "
-            f"changed the weights by {self.error:.1%} of their size, which is "
-            f"{self.loss:.1%} of what the adapters had added."
+            f"changed the weights by {100 * self.error:.1f} % of their size, which is "
+            f"{100 * self.loss:.1f} % of what the adapters had added."
         )
 
 

@@ -31,7 +31,7 @@ class Blocks(Tab):
         name, blocks = self.page.block(query), self.page.report.blocks
         block = blocks[name]
         away = "relative to their size, on the calibration text"
-        shown = [Fact(f"{block.error:.1%}", "error of the outputs", away)]
+        shown = [Fact(f"{100 * block.error:.1f} %", "error of the outputs", away)]
         losses = _summed([one.losses for one in block.trainings])
         curves = sentence("This block was not trained.")
         if losses:

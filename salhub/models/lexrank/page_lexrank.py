@@ -170,7 +170,7 @@ def _reasons(found: Summary) -> str:
         text = f"<strong>{escape(chosen.text)}</strong> Rank {chosen.rank}."
         items.append(f"<li>{text}{' Nearest to it:' if near else ''}<ul>{near}</ul></li>")
     dropped = "".join(
-        f"<li>{escape(found.sentences[one.sentence].text)} ({one.similarity:.0%} like “"
+        f"<li>{escape(found.sentences[one.sentence].text)} ({100 * one.similarity:.0f} % like “"
         f"{escape(found.sentences[one.repeats].text)}”)</li>"
         for one in found.left_out
     )

@@ -213,11 +213,11 @@ class Page(BasePage):
         before = pruner.layout.shape
         items = [
             Fact(
-                f"{plan.ratio:.0%}", "Predicted time",
+                f"{100 * plan.ratio:.0f} %", "Predicted time",
                 f"of the original's, on {table.device.removeprefix('cpu ')}",
             ),
             Fact(
-                f"{ratio:.0%}", "Measured here",
+                f"{100 * ratio:.0f} %", "Measured here",
                 f"{1e3 * np.median(times[:, 1]):.0f} ms instead of "
                 f"{1e3 * np.median(times[:, 0]):.0f} ms, {table.batch_size} pictures",
             ),
@@ -348,12 +348,12 @@ def _measured(family: dict[str, Results | None]) -> str:
         values = {metric.name: metric.value for metric in results.metrics}
         items = [
             Fact(
-                f"{values['accuracy/test']:.1%}", "Pictures recognized",
-                f"original: {values['accuracy/original']:.1%}",
+                f"{100 * values['accuracy/test']:.1f} %", "Pictures recognized",
+                f"original: {100 * values['accuracy/original']:.1f} %",
             ),
             Fact(
-                f"{values['latency_ratio/measured']:.0%}", "Time, measured",
-                f"of the original's; predicted: {values['latency_ratio/predicted']:.0%}",
+                f"{100 * values['latency_ratio/measured']:.0f} %", "Time, measured",
+                f"of the original's; predicted: {100 * values['latency_ratio/predicted']:.0f} %",
             ),
             Fact(f"{values['parameters'] / 1e6:.2f} million", "Weights"),
             Fact(f"{values['macs'] / 1e6:.0f} million", "Multiplications per picture"),

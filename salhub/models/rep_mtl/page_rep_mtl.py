@@ -111,13 +111,13 @@ class SharingTab(Tab):
             PictureCell(
                 enlarge(even.convert("RGB"), _SIDE),
                 "How evenly the tasks share each position",
-                note=f"mean {result.entropy.mean():.0%}; 1 means equal shares",
+                note=f"mean {100 * result.entropy.mean():.0f} %; 1 means equal shares",
             ),
         ]
         table = picture_table(
             "Shared feature map of the encoder",
             ["Ruling task", "Shared evenly"],
-            [(", ".join(f"{name} {share:.0%}" for name, share in ruled.items()), cells)],
+            [(", ".join(f"{name} {100 * share:.0f} %" for name, share in ruled.items()), cells)],
         )
         names = [task.name for task in result.tasks]
         pairs = [
@@ -317,7 +317,7 @@ def _pictures(result: MultiTaskResult) -> str:
             *(
                 PictureCell(
                     _grown(result.saliency_picture(name)), f"saliency of {name}",
-                    note=f"dominates {ruled[name]:.0%} of the map",
+                    note=f"dominates {100 * ruled[name]:.0f} % of the map",
                 )
                 for name in names
             ),
@@ -342,7 +342,9 @@ def _numbers(result: MultiTaskResult) -> list[Fact]:
         rest = ", ".join(f"{k.replace('_', ' ')} {v:.3g}" for k, v in others)
         found.append(Fact(f"{first[1]:.3g}", f"{name} {first[0].replace('_', ' ')}", rest))
     even = result.entropy.mean()
-    found.append(Fact(f"{even:.0%}", "Shared evenly", "0 % if one task dominates every position"))
+    found.append(
+        Fact(f"{100 * even:.0f} %", "Shared evenly", "0 % if one task dominates every position")
+    )
     return found
 
 

@@ -236,7 +236,8 @@ class MultiTaskResult(PipelineResult):
         )
         ruled = self.ruled
         most = max(ruled, key=lambda name: ruled[name])
-        return f"{said}. {_title(self._task(most))} dominates {ruled[most]:.0%} of the shared map."
+        share = f"{100 * ruled[most]:.0f} %"
+        return f"{said}. {_title(self._task(most))} dominates {share} of the shared map."
 
     def metric_words(self) -> dict[str, str]:
         """Task -> its metrics for this picture in one line, where the truth is known."""

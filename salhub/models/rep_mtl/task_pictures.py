@@ -76,13 +76,15 @@ def answer_words(task: Task, values: np.ndarray) -> str:
         counts = np.bincount(values.ravel().astype(np.int64), minlength=task.num_labels or 1)
         order = np.argsort(-counts, kind="stable")[:3]
         return ", ".join(
-            f"{task.class_name(n)} {counts[n] / values.size:.0%}" for n in order if counts[n]
+            f"{task.class_name(n)} {100 * counts[n] / values.size:.0f} %"
+            for n in order
+            if counts[n]
         )
     if task.type == "classification":
         best = int(values.argmax())
-        return f"{task.class_name(best)} ({float(values[best]):.0%})"
+        return f"{task.class_name(best)} ({100 * float(values[best]):.0f} %)"
     if task.type == "edge":
-        return f"edges on {float((values > 0.5).mean()):.0%}"
+        return f"edges on {100 * float((values > 0.5).mean()):.0f} %"
     if task.type == "normals":
         turned = np.rad2deg(np.arccos(values[2].clip(-1, 1)))
         return f"surfaces tilted by {float(np.median(turned)):.0f} degrees (median)"

@@ -209,9 +209,9 @@ def _evaluate_regions(run: Evaluation, model: SalientRelevanceForImageSaliency) 
     rows = [[name, f"{one:.3f}", f"{medians[name]:.3g}"] for name, one in found.items()]
     note = (
         f"{len(run.positions)} pictures, most likely class. Regions: 8-connected parts of the "
-        f"{TOP_AREA:.0%} of pixels with the largest values; reduction is relevance alone / salient "
-        "relevance. Attended: where the map exceeds the foci threshold. Total variation: sum of "
-        "absolute differences of neighbours by pixel, of the map scaled to [0, 1]."
+        f"{100 * TOP_AREA:.0f} % of pixels with the largest values; reduction is relevance alone / "
+        "salient relevance. Attended: where the map exceeds the foci threshold. Total variation: "
+        "sum of absolute differences of neighbours by pixel, of the map scaled to [0, 1]."
     )
     columns = ["what", "mean, 95 % interval", "median"]
     run.results.tables.append(Table("Attention areas instead of speckle", note, columns, rows))

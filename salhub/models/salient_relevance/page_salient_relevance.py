@@ -176,4 +176,4 @@ def _conservation(outputs: SalientRelevanceOutput) -> Fact:
     start, end = float(outputs.start_relevance[0]), float(outputs.relevance_sum[0])
     error = abs(end - start) / max(abs(start), torch.finfo(torch.float32).tiny)
     meaning = "of the score did not reach the pixels; most of it was absorbed by the biases"
-    return Fact(f"{error:.2%}", "Conservation error", meaning)
+    return Fact(f"{100 * error:.2f} %", "Conservation error", meaning)

@@ -255,7 +255,7 @@ class MaskedRecipe(Recipe):
             return ("All weights could change.",)
         closed = mask.num_weights - mask.num_open
         return (
-            f"{mask.num_open} weights could change ({mask.density():.2%}), ranked by "
+            f"{mask.num_open} weights could change ({100 * mask.density():.2f} %), ranked by "
             f"{mask.saliency}. The {closed} others keep the bits of the original: their "
             f"sha256 is {self.closed_digest}, before and after.",
         )

@@ -79,7 +79,7 @@ def _group_bars(name: str, layer: LayerReport, report: CompressionReport) -> str
     swapped = (
         f"{layer.num_swapped} of {len(layer.group_bits)} groups have one bit less, and the "
         "same number one bit more. On the calibration text, the outputs of the layer change "
-        f"by {layer.error:.1%} of their size."
+        f"by {100 * layer.error:.1f} % of their size."
     )
     return (
         f'{sentence(found)}<div role="img" aria-label="Bits of the groups: {words}" '

@@ -112,7 +112,7 @@ def test_every_block_can_be_looked_at(page):
     for name, block in page.report.blocks.items():
         shown = tab.contents(state(page, "Blocks", block=name))
         numbers = shown["block_numbers"]["value"]
-        assert f"{block.error:.1%}" in numbers
+        assert f"{100 * block.error:.1f} %" in numbers
         for loss in (block.trainings[0].losses[0], block.trainings[0].losses[-1]):
             assert f"{loss:.4g}" in numbers
         assert f'alt="Training of {name}, epoch by epoch"' in shown["losses"]["value"]

@@ -28,7 +28,7 @@ def test_the_stages_have_their_numbers(relevance_page, query):
     contents = page_salient_relevance.StagesTab(relevance_page).contents(query)
     outputs = relevance_page.run(query)
     lost = abs(outputs.relevance_sum - outputs.start_relevance) / abs(outputs.start_relevance)
-    assert f"<strong>{float(lost):.2%}</strong>" in contents["facts"]["value"]
+    assert f"<strong>{100 * float(lost):.2f} %</strong>" in contents["facts"]["value"]
     sizes = {contents[name]["value"].size for name in ("photo", "relevance", "context", "overlay")}
     assert len(sizes) == 1
 
