@@ -141,6 +141,15 @@ class Recipe(ABC):
         """Write what `evaluate` found and the results do not hold; on one process."""
 
     @classmethod
+    def told(cls, results: "Results") -> "Sequence[str] | None":
+        """Sentences on what was measured, for the end of a run; None for one for each metric.
+
+        Args:
+            results: What was measured.
+        """
+        return None
+
+    @classmethod
     def choose(cls, runs: "Sequence[Results]") -> int:
         """The best of some finished runs of this recipe, for trying several settings.
 

@@ -17,6 +17,8 @@ _DONE = {"train": "Trained", "unlearn": "Unlearned", "compress": "Compressed"}
 _SECONDS = "seconds/"
 # Metrics that say how long the work took -> what it counts.
 _WORK = {"seconds/steps": "step", "seconds/blocks": "block", "seconds/fit": ""}
+# Of the work, time around it that is worth a word.
+_SHARE_AROUND = 0.1
 # The second part of a metric's name -> what comes before its first.
 _PARTS = {"train": "training", "test": "held-out", "validation": "validation"}
 _PERCENT = {"fraction": 100.0, "percent": 1.0}
@@ -32,7 +34,9 @@ def summary(recipe: "type[Recipe]", results: Results, folder: str, example: str 
         example: A command that uses the model, `{folder}` standing for its place.
     """
     place, name = Path(folder).as_posix(), shlex.quote(str(folder))
-    lines = [_work(recipe.verb, results), *_best(results), *_measured(recipe, results)]
+    told = recipe.told(results)
+    measured = _measured(recipe, results) if told is None else told
+    lines = [_work(recipe.verb, results), *_best(results), *measured]
     lines.append(f"Saved in {place}/: the model, its card, log.jsonl and results.json.")
     if example:
         lines.append(f"Try: {example.format(folder=name)}")
@@ -73,7 +77,12 @@ def _work(verb: str, results: Results) -> str:
             epochs, thing = results.data.get("epochs"), _WORK[metric.name]
             amount = counted(round(epochs, 2), "epoch") if epochs else ""
             amount = amount or (counted(metric.n, thing) if metric.n and thing else "")
-            return f"{done} {amount + ' ' if amount else ''}in {duration(metric.value)}."
+            work = f"{done} {amount + ' ' if amount else ''}in {duration(metric.value)}"
+            # Bars also count what comes before, between and after, such as measuring.
+            around = results.wall_seconds - metric.value
+            if around < max(1, _SHARE_AROUND * metric.value):
+                return f"{work}."
+            return f"{work}; the whole run took {duration(results.wall_seconds)}."
     return f"{done} in {duration(results.wall_seconds)}."
 
 

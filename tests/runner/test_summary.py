@@ -27,6 +27,16 @@ def test_what_was_done_measured_and_can_be_done():
     ]
 
 
+def test_a_run_that_took_longer_than_its_steps_says_so():
+    results = found(epochs=12.0)
+    results.wall_seconds = 260.0
+    assert summary(ToyRecipe, results, "out")[0] == (
+        "Trained 12 epochs in 3 min 20 s; the whole run took 4 min 20 s."
+    )
+    results.wall_seconds = 201.0
+    assert summary(ToyRecipe, results, "out")[0] == "Trained 12 epochs in 3 min 20 s."
+
+
 def test_the_kept_step_other_verbs_and_words_of_the_recipe():
     class Forgetting(ToyRecipe):
         verb = "unlearn"

@@ -201,7 +201,10 @@ def _add_unlearning(
     for name, one in models.items():
         outputs = {part: sets.outputs(one, part) for part in ("forget", "retain", "test")}
         reports[name] = measure_unlearning(
-            **outputs, forgotten_classes=sets.forgotten_classes, attack=attack
+            **outputs,
+            forgotten_classes=sets.forgotten_classes,
+            attack=attack,
+            warns=not reports,
         )
         reports[name].add_to(results, "" if name == _THIS else f"{name}/")
     relearned = _relearned(sets, models)

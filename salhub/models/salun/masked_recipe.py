@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import shutil
 import time
 from abc import abstractmethod
@@ -31,6 +32,7 @@ from salhub.runner.fine_tuning import data_name
 from salhub.runner.image_classification import PictureArguments
 from salhub.runner.recipe import Recipe, TrainingRecipe
 from salhub.runner.run_folder import prepared_path
+from salhub.runner.summary import counted
 
 logger = logging.getLogger(__name__)
 
@@ -204,6 +206,13 @@ class MaskedRecipe(Recipe):
         if self.weight_mask is not None:
             results.add_metric("mask/density", self.weight_mask.density(), unit="fraction")
 
+    @classmethod
+    def told(cls, results: Results) -> list[str]:
+        """What was forgotten; how well, a recipe adds. The card has the rest."""
+        kind, _, value = results.data["forget"].partition(":")
+        what = f"class '{value}'" if kind == "class" else results.data["forget"]
+        return [f"Forgotten: {what} ({counted(results.data['num_forget'], 'training picture')})."]
+
     def describe_sets(self) -> dict[str, Any]:
         """What was forgotten and retained, without showing it."""
         return {
@@ -321,6 +330,25 @@ class MaskedTrainingRecipe(MaskedRecipe, TrainingRecipe):
         if self._masked is not None:
             self._masked.release()
         return super().finish(model)
+
+
+def before_and_now(title: str, results: Results, name: str, *, is_missed: bool = False) -> str:
+    """A share before and after, for a sentence; "" where it was not measured.
+
+    Args:
+        title: What it is a share of.
+        results: With the metric `name`, and "before/" with it, in percent.
+        name: Of the metric.
+        is_missed: Whether it counts what is not recognized.
+    """
+    values = {metric.name: metric.value for metric in results.metrics}
+    found = [values.get(prefix + name, math.nan) for prefix in ("before/", "")]
+    shares = [
+        f"{100 - value if is_missed else value:.1f} % {when}"
+        for value, when in zip(found, ("before", "now"), strict=True)
+        if not math.isnan(value)
+    ]
+    return f"{title}: {', '.join(shares)}" if shares else ""
 
 
 def _kept_mask(folder: Path) -> WeightMask | None:

@@ -20,6 +20,12 @@ FEATURES = ("confidence", "correctness", "entropy", "modified_entropy", "probabi
 _SMALLEST = 1e-30
 # Below this a share moves by more than two points when one sample changes side.
 _FEW_SAMPLES = 50
+# What people call the sets.
+_SETS = {
+    "members": "retained samples",
+    "non_members": "test samples, which were never learned,",
+    "targets": "samples to forget",
+}
 # The fast attack's samples are merged into so many runs, more if one would be so wide that the
 # kernel, exp(-distance ** 2), could tell its values apart.
 _RUNS = 512
@@ -168,6 +174,8 @@ def membership_inference_report(
     non_member_outputs: tuple[Tensor, Tensor],
     target_outputs: tuple[Tensor, Tensor],
     attack: str = "svc",
+    *,
+    warns: bool = True,
 ) -> dict[str, float]:
     """MIA-efficacy by every feature; see `membership_inference` for the sets and the attacks.
 
@@ -176,6 +184,7 @@ def membership_inference_report(
         non_member_outputs: (M, K) probabilities and (M,) labels of the test set.
         target_outputs: (T, K) probabilities and (T,) labels of the forget set.
         attack: "svc", or "threshold", which leaves out "probability".
+        warns: Whether sets of few samples are worth a warning; once is enough for several models.
 
     Returns:
         Name of each feature of `membership_features` and the share of targets called
@@ -201,8 +210,9 @@ def membership_inference_report(
             "the outputs of the three sets must come from the same classifier, got "
             f"{classes[0]}, {classes[1]} and {classes[2]} classes."
         )
-    sizes = [len(labels) for _, labels in outputs]
-    _warn_of_few(members=sizes[0], non_members=sizes[1], targets=sizes[2])
+    if warns:
+        sizes = [len(labels) for _, labels in outputs]
+        _warn_of_few(members=sizes[0], non_members=sizes[1], targets=sizes[2])
     names = [name for name in FEATURES if attack == "svc" or name != "probability"]
     return {
         name: _infer(*(_as_rows(features[name], name) for features in sets), attack).efficacy
@@ -272,16 +282,14 @@ def _as_rows(values: Tensor, name: str) -> np.ndarray:
 
 
 def _warn_of_few(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < _FEW_SAMPLES:
-            logger.warning(
-                "%s has only %d samples, fewer than %d: a single sample changes a share by "
-                "%.1f points.",
-                name,
-                size,
-                _FEW_SAMPLES,
-                100 / size,
-            )
+    few = [f"{size} {_SETS[name]}" for name, size in sizes.items() if size < _FEW_SAMPLES]
+    if few:
+        logger.warning(
+            "The membership attack has only %s; below %d of each, its numbers depend on single "
+            "samples.",
+            " and ".join(few),
+            _FEW_SAMPLES,
+        )
 
 
 def _infer(

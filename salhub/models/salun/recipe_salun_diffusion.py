@@ -33,7 +33,12 @@ from salhub.models.salun.forget_set import (
     record_in_config,
 )
 from salhub.models.salun.judge import GenerationReport, Judge, judge_model
-from salhub.models.salun.masked_recipe import MaskArguments, MaskedTrainingRecipe, batches_of
+from salhub.models.salun.masked_recipe import (
+    MaskArguments,
+    MaskedTrainingRecipe,
+    batches_of,
+    before_and_now,
+)
 from salhub.models.salun.modeling_salun_diffusion import SalUnForConditionalDiffusion
 from salhub.models.salun.weight_saliency import compute_saliency
 from salhub.results import Results
@@ -307,6 +312,18 @@ class DiffusionUnlearningRecipe(MaskedTrainingRecipe):
         self.save_record(
             folder, reports={name: vars(report) for name, report in self.reports.items()}
         )
+
+    @classmethod
+    def told(cls, results: Results) -> list[str]:
+        titles = {
+            "UA": "Pictures of the forgotten class in which the judge finds it",
+            "RA": "Pictures of other classes in which it finds what was asked for",
+        }
+        lines = [
+            before_and_now(title, results, name, is_missed=name == "UA")
+            for name, title in titles.items()
+        ]
+        return [*super().told(results), *(f"{line}." for line in lines if line)]
 
     def card_facts(self) -> Facts:
         pictures = {

@@ -29,6 +29,7 @@ from salhub.models.salun.masked_recipe import (
     MaskedRecipe,
     MaskedTrainingRecipe,
     batches_of,
+    before_and_now,
 )
 from salhub.models.salun.unlearning_report import (
     Attack,
@@ -123,16 +124,6 @@ class ForgettingRecipe(MaskedRecipe, PictureRecipe):
     arguments_class = ForgettingArguments
     learns_retained: ClassVar[bool] = True
     chooses_settings = True
-    metric_words = {
-        "UA": "{} of the pictures to forget are no longer recognized (UA)",
-        "RA": "{} of the retained pictures are recognized (RA)",
-        "TA": "{} of the test pictures are recognized (TA)",
-        "MIA": "{} of the pictures to forget are classified as never seen (MIA)",
-        "before/UA": "Before, {} of them were not recognized",
-        "before/RA": "Before, {} of the retained pictures were recognized",
-        "before/TA": "Before, {} of the test pictures were recognized",
-        "before/MIA": "Before, {} of them were classified as never seen",
-    }
 
     # --- before the first step ------------------------------------------------------------------
 
@@ -275,7 +266,10 @@ class ForgettingRecipe(MaskedRecipe, PictureRecipe):
             logits = self.predict(model, self.earlier.images, accelerator)
             outputs["earlier"] = (logits, self.earlier.labels)
         return measure_unlearning(
-            **outputs, forgotten_classes=self.forgotten_classes, attack=self.arguments.attack
+            **outputs,
+            forgotten_classes=self.forgotten_classes,
+            attack=self.arguments.attack,
+            warns=not hasattr(self, "before"),
         )
 
     def export(self, model: Any, folder: Path) -> None:
@@ -296,6 +290,27 @@ class ForgettingRecipe(MaskedRecipe, PictureRecipe):
             norm_statistics_changed=self._norm_statistics_changed(self.base_model),
             reports={name: report.to_dict() for name, report in reports.items()},
         )
+
+    @classmethod
+    def told(cls, results: Results) -> list[str]:
+        others = " of other classes" if results.data["forget"].startswith("class:") else ""
+        of_kept = [
+            before_and_now("kept pictures", results, "RA"),
+            before_and_now(f"test pictures{others}", results, "TA"),
+        ]
+        lines = [
+            before_and_now("Accuracy on forgotten pictures", results, "UA", is_missed=True),
+            "; ".join(filter(None, of_kept)),
+        ]
+        if lines[1]:
+            lines[1] = f"Accuracy on {lines[1]}"
+        found = {metric.name: metric.value for metric in results.metrics}
+        if "average_gap" in found:
+            lines.append(
+                f"Average gap to the reference: {found['before/average_gap']:.1f} points before, "
+                f"{found['average_gap']:.1f} points now"
+            )
+        return [*super().told(results), *(f"{line}." for line in lines if line)]
 
     @classmethod
     def choose(cls, runs: Sequence[Results]) -> int:

@@ -125,6 +125,7 @@ def measure_unlearning(
     *,
     forgotten_classes: Sequence[int] = (),
     attack: str = "threshold",
+    warns: bool = True,
 ) -> UnlearningReport:
     """Measure a model by its outputs.
 
@@ -137,6 +138,7 @@ def measure_unlearning(
         forgotten_classes: Classes that were forgotten as a whole, before or now; their test
             pictures are measured by themselves.
         attack: "threshold", "svc" or "none".
+        warns: Whether sets of few pictures are worth a warning; once is enough for several models.
 
     Source: Fan et al. 2024 (arXiv 2310.12508), section 5.1; the attacks are those of Song and
     Mittal 2021 (arXiv 2003.10595).
@@ -150,6 +152,7 @@ def measure_unlearning(
         found = membership_inference_report(
             *((probabilities_from_logits(part[0]), part[1]) for part in (retain, kept, forget)),
             attack=attack,
+            warns=warns,
         )
         membership = {name: 100 * float(value) for name, value in found.items()}
     return UnlearningReport(

@@ -10,7 +10,9 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from salhub.data.labelled_split import LabelledSplit
 from salhub.entries import recipe_named
+from salhub.results import Results
 from salhub.runner.run import run
+from salhub.runner.summary import summary
 from tests.models.salun.small_archive import load
 
 CLASSES = ("blue", "green", "red")
@@ -68,6 +70,26 @@ def test_a_class_of_a_folder_is_forgotten(tmp_path, trained, name, options):
     assert torch.equal(torch.cat([left.train, left.forgotten]).sort().values, learned.train)
     assert len(recipe.forget) == int((recipe.forget.labels == 2).sum()) == 14
     assert list(load(tmp_path).config.id2label.values()) == list(CLASSES)
+
+
+def test_a_run_ends_with_what_was_forgotten_and_what_that_cost(tmp_path, trained, caplog):
+    recipe = forget(tmp_path, trained, "salun", learning_rate=0.1, attack="threshold")
+    found = Results.load(tmp_path / "results.json")
+    shares = {metric.name: metric.value for metric in found.metrics}
+    lines = summary(type(recipe), found, "forgot", recipe_named("salun", "unlearn").example)
+    kept = f"{shares['before/RA']:.1f} % before, {shares['RA']:.1f} % now"
+    unseen = f"{shares['before/TA']:.1f} % before, {shares['TA']:.1f} % now"
+    assert lines[1:] == [
+        "Forgotten: class 'red' (14 training pictures).",
+        f"Accuracy on forgotten pictures: {100 - shares['before/UA']:.1f} % before, "
+        f"{100 - shares['UA']:.1f} % now.",
+        f"Accuracy on kept pictures: {kept}; test pictures of other classes: {unseen}.",
+        "Saved in forgot/: the model, its card, log.jsonl and results.json.",
+        "Try: salhub run normgrad photo.jpg --classifier forgot",
+    ]
+    assert len([one for one in caplog.messages if "14 samples to forget" in one]) == 1
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "MIA/modified_entropy" in card and "mask/density" in card
 
 
 def test_what_was_never_learned_is_refused(tmp_path, trained):
