@@ -82,5 +82,10 @@ result.save("classified.png")
             class_labels=indices,
             model_name=self._model_name(),
             score_function=function,
-            notes=[*doubts_of_picture(picture), *doubts_of_scores(found, function)],
+            num_classes=len(logits),
+            notes=[
+                *getattr(self.model, "answer_notes", ()),
+                *doubts_of_picture(picture),
+                *doubts_of_scores(found, function),
+            ],
         )

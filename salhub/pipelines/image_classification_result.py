@@ -14,6 +14,8 @@ from salhub.viz.text import score_words
 _SIDE = 360
 # More bars than this could not be read.
 _MOST_BARS = 10
+# So few classes that most pictures show none of them.
+_FEW_CLASSES = 50
 _HOW_TO_READ = {
     "softmax": "Longer bars mean more likely classes. The network always chooses one of its own "
     "classes.",
@@ -35,7 +37,8 @@ class ImageClassificationResult(PipelineResult):
         model_name: The model that was asked.
         score_function: "softmax", one class of several; "sigmoid", each class by itself; "none", a
             network that predicts numbers.
-        notes: Sentences of doubt about the answer.
+        notes: Sentences of doubt about the answer, and what to know of every answer of the model.
+        num_classes: How many classes the network knows; None where that is not known.
 
     Raises:
         ValueError: No class, or not one score and one index a class.
@@ -54,6 +57,7 @@ class ImageClassificationResult(PipelineResult):
     model_name: str = ""
     score_function: ScoreFunction = "softmax"
     notes: list[str] = field(default_factory=list)
+    num_classes: int | None = None
 
     def __post_init__(self) -> None:
         counts = {len(self.labels), len(self.scores), len(self.class_labels)}
@@ -139,6 +143,7 @@ class ImageClassificationResult(PipelineResult):
             "class_label": int(self.class_label),
             "score": finite(self.score),
             "score_function": self.score_function,
+            "num_classes": self.num_classes,
             "predictions": [
                 {"label": label, "class_label": int(index), "score": finite(score)}
                 for label, index, score in classes
@@ -160,9 +165,12 @@ class ImageClassificationResult(PipelineResult):
         ]
         if self.score_function == "none":
             return f"The network predicts {', '.join([first, *others])}."
-        if not others:
-            return f"{first} is the most likely class."
-        return f"{first} is the most likely class, then {', '.join(others)}."
+        kind = "class"
+        if self.score_function == "softmax" and (self.num_classes or _FEW_CLASSES) < _FEW_CLASSES:
+            # Which it chooses from whatever the picture shows.
+            kind = f"of the {self.num_classes} classes that the network knows"
+        then = f", then {', '.join(others)}" if others else ""
+        return f"{first} is the most likely {kind}{then}."
 
     def _words(self, score: float) -> str:
         return score_words(score, self.score_function)

@@ -174,6 +174,25 @@ def test_no_task_of_transformers_is_replaced():
         assert is_ours is not task.is_transformers_own
 
 
+@pytest.mark.parametrize(
+    ("forget", "method", "said"),
+    [
+        ("class:cat", "salun", ["This model was made to forget 'cat'"]),
+        ("class:3, dog", "retrain", ["This model was trained without 'cat', 'dog'"]),
+        ("random:0.1", "salun", []),
+        (None, None, []),
+    ],
+)
+def test_classes_that_were_forgotten_are_said_to_be(classify, monkeypatch, forget, method, said):
+    monkeypatch.setattr(classify.model.config, "forget", forget)
+    monkeypatch.setattr(classify.model.config, "unlearn_method", method)
+    found = classify("sample:cat")
+    notes = [note.partition(":")[0] for note in found.notes if note.startswith("This model")]
+    assert notes == said
+    assert set(found.notes) == set(found.to_dict()["notes"])
+    assert all(note in found.summary() for note in found.notes)
+
+
 # --- what a person gets ---------------------------------------------------------------------------
 
 
@@ -193,6 +212,11 @@ def test_the_summary_is_one_sentence():
     )
     alone = result(labels=["cat"], scores=[1.0], class_labels=[3])
     assert alone.summary() == "'cat' (100 %) is the most likely class."
+    few = result(num_classes=10)
+    assert "likely of the 10 classes that the network knows, then 'dog'" in few.summary()
+    assert few.to_dict()["num_classes"] == 10
+    for others in ({"num_classes": 1000}, {"num_classes": 10, "score_function": "sigmoid"}):
+        assert "is the most likely class, then" in result(**others).summary()
 
 
 def test_the_figure_shows_the_picture_with_sharp_pixels_beside_bars():

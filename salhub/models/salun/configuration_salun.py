@@ -4,6 +4,7 @@ from typing import Any
 
 from salhub.config_fields import ranged
 from salhub.configuration import CLASS_FIELDS, strict
+from salhub.data.class_names import ClassNames
 from salhub.network_inside import NetworkInsideConfig
 
 
@@ -37,6 +38,25 @@ class UnlearnedConfig(NetworkInsideConfig):
     saliency: str | None = None
     scope: str | None = None
     closed_weights_sha256: str | None = None
+
+    @property
+    def forgotten_classes(self) -> list[str]:
+        """Names of the classes that were forgotten as a whole."""
+        kind, _, value = (self.forget or "").partition(":")
+        names: Any = self.id2label or {}
+        if kind != "class":
+            return []
+        # A name may have commas in it.
+        words = [value] if value in names.values() else value.split(",")
+        found = [(word.strip(), ClassNames(names).find(word.strip())) for word in words]
+        return [names[places[0]] if places else word for word, places in found]
+
+    @property
+    def forgotten_words(self) -> str:
+        """What was done to the model, for a sentence, such as "made to forget 'cat'"."""
+        how = "trained without" if self.unlearn_method == "retrain" else "made to forget"
+        names = ", ".join(f"'{name}'" for name in self.forgotten_classes)
+        return f"{how} {names}"
 
 
 @strict

@@ -147,12 +147,11 @@ result.save("generated.png")
     def postprocess(self, model_outputs) -> ImageGenerationResult:
         class_labels = model_outputs["class_labels"]
         labels = [self.class_name(index) for index in class_labels]
-        forgotten = str(self.model.config.forget or "").removeprefix("class:")
+        config = self.model.config
         notes = []
-        if forgotten in labels:
-            is_new = self.model.config.unlearn_method == "retrain"
-            how = "trained without" if is_new else "made to forget"
-            notes.append(f"This model was {how} '{forgotten}': its pictures should not show it.")
+        if set(config.forgotten_classes) & set(labels):
+            what = config.forgotten_words
+            notes.append(f"This model was {what}: its pictures should not show it.")
         return ImageGenerationResult(
             pixels=model_outputs["pixels"].float().numpy(),
             labels=labels,
