@@ -139,6 +139,7 @@ class CompressionRecipe(BlockRecipe):
         "error": "The outputs of the layers change by {} of their size on the calibration text",
         "bytes": "The weights take {}",
         "share_of_16_bits": "That is {} of their size at 16 bits",
+        "share_of_embeddings": "Embedding and head are not packed and take {} of the file",
         "peak_memory": "Peak memory was {}",
         "perplexity/before": "The perplexity on the test text was {}",
         "perplexity/after": "Now it is {}",
@@ -405,6 +406,9 @@ class CompressionRecipe(BlockRecipe):
         results.add_metric("bytes", sizes["total"], unit="bytes")
         share = sizes["total"] / (2 * self.num_weights)
         results.add_metric("share_of_16_bits", share, unit="fraction")
+        if not options.quantize_embeddings:
+            share = sizes["embeddings"] / sizes["total"]
+            results.add_metric("share_of_embeddings", share, unit="fraction")
         peak = peak_memory_mib()
         if peak is not None:
             results.add_metric("peak_memory", peak, unit="MiB")

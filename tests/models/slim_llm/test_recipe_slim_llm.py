@@ -29,7 +29,9 @@ from salhub.models.slim_llm.layer_report import CompressionReport
 from salhub.models.slim_llm.quantize_model import quantize_slim_llm
 from salhub.quantization.packed_embedding import PackedEmbedding
 from salhub.quantization.quantizer import packed_layers
+from salhub.runner.language_model_compression import CompressionRecipe
 from salhub.runner.run import run
+from salhub.runner.summary import summary
 from tests import small_llama
 from tests.models.slim_llm.compressing import LENGTH, NUM_WINDOWS, recipe
 from tests.testers.recipe import RecipeTester
@@ -154,6 +156,10 @@ def test_the_embedding_may_be_packed_too(tmp_path, sources):
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert isinstance(model.model.embed_tokens, PackedEmbedding)
     assert model.lm_head.weight is model.model.embed_tokens.weight
+    lines = summary(CompressionRecipe, plain, "out"), summary(CompressionRecipe, results, "out")
+    unpacked = ["Embedding and head are not packed" in " ".join(said) for said in lines]
+    assert unpacked == [True, False]
+    assert 0 < plain.metric("share_of_embeddings").value < 1
     saved = plain.metric("bytes").value - results.metric("bytes").value
     # 280 rows of 16 numbers of 4 bytes, or of one with a scale; headers differ by little.
     assert saved == pytest.approx(280 * (16 * 3 - 2), abs=200)
