@@ -1,6 +1,10 @@
 """Networks that score pictures as ONNX files, for runtimes that know nothing of salhub."""
 
+import logging
 import os
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,20 @@ from salhub.modeling import attribution_scope
 
 # What a file of ONNX holds, less room for what is not weights.
 _MOST_BYTES = 2**31 - 2**20
+
+
+@contextmanager
+def _without_notes_on_torch() -> Generator[None]:
+    """Hold back what the exporter says of torch's own code, which a user cannot change."""
+    registry = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registry.level
+    registry.setLevel(logging.ERROR)  # of operators of a torchvision that is not needed
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+            yield
+    finally:
+        registry.setLevel(level)
 
 
 class _Logits(nn.Module):
@@ -62,7 +80,7 @@ def export_logits(
     like = next(model.parameters())
     shape = (2, num_channels, image_size, image_size)
     pixels = torch.zeros(shape, device=like.device, dtype=like.dtype)
-    with attribution_scope(model), torch.no_grad():
+    with attribution_scope(model), torch.no_grad(), _without_notes_on_torch():
         program = torch.onnx.export(
             _Logits(model).eval(), (pixels,), dynamo=True, opset_version=opset, verbose=False,
             input_names=["pixel_values"], output_names=["logits"],

@@ -248,12 +248,14 @@ def test_a_network_is_made_2to4_sparse_and_says_where_it_cannot_be(caplog, tmp_p
     assert torch.equal(loaded(pixels).logits, found.model(pixels).logits)
 
 
-def test_a_pruned_network_is_written_as_onnx(tmp_path):
+@pytest.mark.filterwarnings("error::FutureWarning")
+def test_a_pruned_network_is_written_as_onnx(tmp_path, caplog):
     pytest.importorskip("onnxscript", reason="ONNX needs the extra 'export'")
     reference = pytest.importorskip("onnx.reference", reason="ONNX needs the extra 'export'")
     made = pruner(network(), allow_empty=True)
     small = made.compact(made.plan(0.2)[0])
     path = export_onnx(small, tmp_path / "small.onnx")
+    assert not [one for one in caplog.messages if "torchvision" in one]
     runtime = reference.ReferenceEvaluator(str(path))
     for count in (1, 5):  # of any size
         pixels = pictures(count)[0]
