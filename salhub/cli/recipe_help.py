@@ -2,6 +2,8 @@
 
 import dataclasses
 import inspect
+import re
+from collections.abc import Collection
 from typing import Any, get_type_hints
 
 import typer
@@ -14,6 +16,7 @@ from salhub.errors import choices_of
 
 _HELP = ("--help", "-h")
 _WIDTH = 100
+_SEE = re.compile(r"(?:,|;)? \(?(?:s|S)ee `(\w[\w.]*)`(?: and `\w+`)?\)?(?=[.,;:)]|$)")
 
 
 class RecipeCommand(RunCommand):
@@ -77,11 +80,20 @@ def _groups(arguments_class: type, name: str, verb: str) -> dict[str, list[tuple
     fields = dataclasses.fields(arguments_class)
     for field in sorted(fields, key=lambda one: not _is_needed(one)):
         first = [c for c in arguments_class.__mro__ if field.name in inspect.get_annotations(c)][-1]
-        row = _row(field, kinds[field.name], texts.get(field.name, ""))
+        text = _as_typed(texts.get(field.name, ""), kinds)
+        row = _row(field, kinds[field.name], text)
         if field.name == "output_dir":  # which the command line gives a name
             row = (f"output_dir={name}-{verb}", row[1])
         found[titles.get(first, own)].append(row)
     return found
+
+
+def _as_typed(text: str, options: Collection[str]) -> str:
+    """A text of Python's documentation for the command line: no functions, values as typed."""
+    text = _SEE.sub(lambda found: found[0] if found[1] in options else "", text)
+    for value, typed in (("None", "none"), ("True", "true"), ("False", "false")):
+        text = re.sub(rf"(?<!`)\b{value}\b(?!`)", f"`{typed}`", text)
+    return text
 
 
 def _row(field: Any, kind: Any, text: str) -> tuple[str, str]:

@@ -122,7 +122,9 @@ def add_accuracies(
     rows = []
     for name, (logits, labels) in outputs.items():
         if not len(labels):
-            logger.warning("There are no %s, so accuracy/%s is left out.", titles[name], name)
+            logger.warning(
+                "There are no %s, so the accuracy on them is not measured.", titles[name]
+            )
             continue
         right = (logits.argmax(-1) == labels).double().numpy()
         found = results.add_mean(f"accuracy/{name}", right, unit="fraction")

@@ -279,7 +279,10 @@ class PictureTrainingRecipe(ClassifierRecipe):
         for name in self.measured_parts:
             labels = self.labels[name]
             if not len(labels):
-                logger.warning("There are no %s pictures, so accuracy/%s is left out.", name, name)
+                kind = {"train": "training"}.get(name, name)
+                logger.warning(
+                    "There are no %s pictures, so the accuracy on them is not measured.", kind
+                )
                 continue
             logits = self.predict(model, self.images[name], accelerator)
             is_right = (logits.argmax(-1) == labels).double().numpy()

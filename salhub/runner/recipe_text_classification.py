@@ -184,7 +184,7 @@ class TextClassificationRecipe(FineTuningRecipe):
         results.data = {**self.split.data, "split": self.split.digest[:16]}
         places = self.split.test if len(self.split.test) else self.split.held_out
         if not len(places):
-            logger.warning("There are no test texts, so accuracy/test is left out.")
+            logger.warning("There are no test texts, so the accuracy on them is not measured.")
             return
         logits = self.predict(model, places, accelerator)
         is_right = (logits.argmax(-1) == self.labels[places]).double().numpy()

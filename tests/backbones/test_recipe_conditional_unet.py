@@ -152,7 +152,7 @@ def test_colour_pictures_without_a_test_set(tmp_path, caplog):
     recipe = train(tmp_path / "out", data, batch_size=20, max_train_steps=1)
     assert ConditionalUNetForDiffusion.from_pretrained(tmp_path / "out").config.num_channels == 3
     assert Image.open(tmp_path / "out" / "samples.png").mode == "RGB"
-    assert "There are no test pictures, so noise_error/test is left out." in caplog.text
+    assert "There are no test pictures, so the error on them is not measured." in caplog.text
     assert "noise_error/test" not in {metric.name for metric in recipe.results.metrics}
 
 

@@ -81,6 +81,14 @@ def test_help_of_a_recipe_is_grouped_its_own_options_first(call):
     assert "salun" in call("unlearn", "--help").stdout.split("Recipes: ")[1]
 
 
+@pytest.mark.parametrize("entry", RECIPES, ids=lambda entry: f"{entry.verb}-{entry.name}")
+def test_help_of_a_recipe_speaks_of_what_is_typed(call, entry):
+    options = call(entry.verb, entry.name, "--help").stdout.partition("Options of")[2]
+    fields = {field.name for field in dataclasses.fields(entry.recipe_class.arguments_class)}
+    assert set(re.findall(r"[Ss]ee\s+`(\w+)`", options)) <= fields
+    assert not re.findall(r"\b(?:None|True|False)\b", options)
+
+
 def test_help_of_an_unknown_recipe_names_the_nearest(call):
     said = call("train", "cifar-resnt", "--help", code=1).stderr
     assert said.startswith("Error: There is no recipe 'cifar-resnt'") and "'cifar-resnet'" in said

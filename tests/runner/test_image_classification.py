@@ -71,7 +71,7 @@ def test_what_cannot_be_measured_is_left_out_and_said(tmp_path, data, caplog):
     np.savez(tmp_path / "untested.npz", **parts)
     untested = str(tmp_path / "untested.npz")
     results = train(tmp_path / "out", untested, max_train_steps=1, train_val_split=0)
-    assert "There are no test pictures, so accuracy/test is left out." in caplog.text
+    assert "There are no test pictures, so the accuracy on them is not measured." in caplog.text
     names = {metric.name for metric in results.metrics}
     assert "accuracy/train" in names and "accuracy/test" not in names
 

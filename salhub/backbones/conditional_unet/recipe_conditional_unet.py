@@ -153,7 +153,7 @@ class ConditionalUNetRecipe(TrainingRecipe):
         results.data = {**self.split.data, "split": self.split.digest[:16]}
         rows = spread_places(len(self.test_images), _ROWS_TO_EVALUATE)
         if not len(rows):
-            logger.warning("There are no test pictures, so noise_error/test is left out.")
+            logger.warning("There are no test pictures, so the error on them is not measured.")
             return
         batch = next(step_batches(rows, seed=self.arguments.seed, step=0, epoch=0))
         clean = as_signal(self.test_images[rows].to(accelerator.device))

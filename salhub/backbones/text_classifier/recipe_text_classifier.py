@@ -283,8 +283,8 @@ class TextClassifierRecipe(TrainingRecipe):
         }
         if not self.tests:
             logger.warning(
-                "There are no test texts, so accuracy/test is left out; give num_test_texts or "
-                "test_data."
+                "There are no test texts, so the accuracy on them is not measured; give "
+                "num_test_texts or test_data."
             )
         for name, part in {"train": self.train, **self.tests}.items():
             logits = predict(model, self._tokens(part.texts), accelerator.device)

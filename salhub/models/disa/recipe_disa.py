@@ -441,7 +441,7 @@ class DiSaRecipe(TrainingRecipe):
             own = rows_of(labels, classes)
             if not len(own):
                 logger.warning(
-                    "There are no %s pictures, so accuracy/%s is left out.", title, title
+                    "There are no %s pictures, so the accuracy on them is not measured.", title
                 )
                 continue
             features = image_features(model, self.preparation, some_of(self.test_images, own),

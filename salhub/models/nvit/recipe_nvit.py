@@ -47,7 +47,7 @@ class NViTArguments(DistillingArguments):
             repository.
         targets: Target latencies as fractions of the original's, above 0 and below 1. The lowest
             one gives the model, each other one its own folder.
-        latency_table: File of a `LatencyTable`; None to measure one first.
+        latency_table: File of a latency table; None to measure one first.
         latency_batch_size: Batch size for measuring latencies.
         score: How units are ranked; "batch" and "per_sample" use the gradients of the training
             itself.

@@ -146,7 +146,7 @@ def test_an_evaluation_without_test_pictures_leaves_their_accuracy_out(tmp_path,
     found = evaluate(load(tmp_path / "out"), recipe.image_processor, data, original=original)
     names = {metric.name for metric in found.metrics}
     assert "accuracy/train" in names and "accuracy/test" not in names
-    assert "so accuracy/test is left out" in caplog.text
+    assert "so the accuracy on them is not measured" in caplog.text
     assert math.isnan(found.metric("TA").value)
     # A single picture cannot be learned again by one half and asked for by the other.
     assert all(row[-1] is None for row in found.tables[1].rows)
