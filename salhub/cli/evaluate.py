@@ -323,7 +323,9 @@ def _report(results: Any, target: Path, as_json: bool) -> None:
 
 
 def _echo_aligned(rows: list[list[Any]]) -> None:
-    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    from salhub.results_markdown import cell_text
+
+    cells = [["" if cell is None else cell_text(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))

@@ -37,6 +37,7 @@ from salhub.data.tables import (
     check_learnable,
     choose_column,
     class_order,
+    is_table_file,
     joined_order,
     labels_of,
     part_named,
@@ -215,6 +216,11 @@ def _found(
         return PictureArchive(path)
     if path.is_dir() and _has_classes(path):
         return _folder_of_classes(path, to_learn)
+    if path.is_file() and not is_table_file(path):
+        raise ValueError(
+            f"{path.name} is not labelled pictures; give a folder with one sub-folder per class, "
+            "an .npz archive, or a Parquet file."
+        )
     wanted = ((image_column, IMAGE_NAMES), (label_column, LABEL_NAMES))
     tables = read_tables(str(path), config_name, wanted)
     return _of_tables(path, tables, image_column, label_column, to_learn)

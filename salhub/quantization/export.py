@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from salhub.errors import check_choice, require_extra
 from salhub.files import draft
@@ -65,6 +65,12 @@ def export_model(
         raise FileExistsError(f"{target} already exists; choose a new folder.")
     if format in _PACKAGES:
         require_extra(_PACKAGES[format], "export")
+    config = load(AutoConfig, name)
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise ValueError(
+            f"{name} is a model of type '{config.model_type}', but only language models are "
+            "exported; give one that salhub compress quantized."
+        )
     tokenizer = load_tokenizer(name)
     model = load(AutoModelForCausalLM, name, dtype=dtype or "auto").eval()
     if getattr(model, "_hf_peft_config_loaded", False):

@@ -74,8 +74,8 @@ class CompressionArguments(RunArguments):
 
     Args:
         model: A causal language model: a folder, a shipped name, or a Hub repository.
-        calibration: Text for the compression: a file, a table or the name of a data set, or a file
-            of tokens, see `calibration_windows`.
+        calibration: Text for the compression: a text file, a table, the name of a data set, or a
+            file of tokens (.npy, .safetensors).
         text_column: Column with the documents; None to find it by its heading.
         dataset_config_name: The configuration of a data set on the Hub.
         num_calibration_windows: Number of windows of tokens drawn from it with the seed.

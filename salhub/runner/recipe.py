@@ -48,8 +48,9 @@ class Recipe(ABC):
             pattern.
         optional_files: Files that only some of its runs write; an earlier run's are removed.
         is_moved: Whether the whole model is put on the device before the work begins.
-        metric_words: Metric -> the sentence that tells it at the end, `{}` standing for its number;
-            the others are told by their names.
+        metric_words: Metric -> the sentence that tells it at the end, without its full stop and
+            with `{0}` for the number and `{1}` for what a `*` in the metric stands for; "" tells
+            nothing. The first that fits counts; other metrics are told by their names.
         run: Its run, from `prepare` on, such as for `run.snapshot`.
     """
 

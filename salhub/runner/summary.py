@@ -1,8 +1,9 @@
 """What a finished run says of itself, in words."""
 
 import math
+import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,7 +114,7 @@ def times_last(results: Results) -> Results:
 
 
 def _is_held_out(metric: Metric) -> bool:
-    return metric.name.endswith("/test")
+    return "test" in metric.name.split("/")[1:]
 
 
 def _measured(recipe: "type[Recipe]", results: Results) -> Iterator[str]:
@@ -124,10 +125,18 @@ def _measured(recipe: "type[Recipe]", results: Results) -> Iterator[str]:
 
 def _sentences(recipe: "type[Recipe]", metrics: Iterable[Metric]) -> Iterator[str]:
     for metric in metrics:
-        template = recipe.metric_words.get(metric.name)
-        number = _number(metric)
-        words = template.format(number) if template else f"{_words(metric.name)} {number}"
-        yield f"{words[0].upper()}{words[1:]}."
+        words = _given_words(recipe.metric_words, metric)
+        words = f"{_words(metric.name)} {_number(metric)}" if words is None else words
+        if words:
+            yield f"{words[0].upper()}{words[1:]}."
+
+
+def _given_words(words: Mapping[str, str], metric: Metric) -> str | None:
+    for pattern, template in words.items():
+        found = re.fullmatch(re.escape(pattern).replace(r"\*", "(.+)"), metric.name)
+        if found:
+            return template.format(_number(metric), *found.groups())
+    return None
 
 
 def _words(name: str) -> str:

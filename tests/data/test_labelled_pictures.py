@@ -282,3 +282,9 @@ def test_tables_are_checked_as_folders_are(tmp_path):
     few = saved("few", train=(["b", "a", "c"], [0, 1, 2]), test=(["c", "a"], [0, 1]))
     data = read_labelled_pictures(few)
     assert data.class_names == ["b", "a", "c"] and data.labels.tolist() == [0, 1, 2, 2, 1]
+
+
+def test_a_file_that_is_no_data_is_refused(tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"photo.jpg is not labelled pictures; give a folder with"):
+        read_labelled_pictures(tmp_path / "photo.jpg")

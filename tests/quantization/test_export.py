@@ -267,6 +267,8 @@ def test_what_is_no_quantized_model_is_refused(symmetric, tmp_path):
         ValueError, match="has no packed weights; give a model quantized with salhub"
     ):
         export_model(plain, tmp_path / "out", "dense")
+    with pytest.raises(ValueError, match="only language models are exported; give one that salhub"):
+        export_model("efficientnet-lite0", tmp_path / "out", "dense")
     with pytest.raises(ValueError, match="format must be one of compressed-tensors, gptq, peft"):
         export_model(symmetric, tmp_path / "out", "gguf")
     (tmp_path / "out").mkdir()

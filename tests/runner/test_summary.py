@@ -1,5 +1,6 @@
 """A run ends with sentences, not with keys."""
 
+from salhub.entries import recipes_to
 from salhub.results import Results
 from salhub.runner.summary import summary
 from tests.runner.toy_recipe import ToyRecipe
@@ -54,3 +55,24 @@ def test_the_kept_step_other_verbs_and_words_of_the_recipe():
     ]
     results.add_metric("seconds/steps", 5, n=1, unit="s")
     assert summary(Forgetting, results, "out")[0] == "Unlearned 1 step in 5 s."
+
+
+def test_one_sentence_for_many_metrics_and_none_for_others():
+    class Tasks(ToyRecipe):
+        metric_words = {"*/miou": "{1} overlaps by {0}", "*/loss": ""}
+
+    results = Results("toy", "", 0)
+    for name in ("seg/miou", "seg/loss", "accuracy/train", "accuracy/test/prompts"):
+        results.add_metric(name, 0.5)
+    assert summary(Tasks, results, "out")[1:-1] == [
+        "Accuracy (test, prompts) 0.5.",
+        "Seg overlaps by 0.5.",
+        "Training accuracy 0.5.",
+    ]
+
+
+def test_no_words_of_a_recipe_end_with_a_full_stop_of_their_own():
+    for verb in ("train", "unlearn", "compress"):
+        for name, entry in recipes_to(verb).items():
+            for words in entry.recipe_class.metric_words.values():
+                assert not words.endswith("."), (name, words)

@@ -44,15 +44,15 @@ class ApiQSaliencyArguments(CompressionArguments):
         weight_epochs: Epochs of the first stage, which only keeps the weights close (wpt).
         joint_epochs: Epochs of the second stage, which also keeps the outputs close (mixedt).
         output_epochs: Epochs of the third stage, which only keeps the outputs close (opt).
-        lora_learning_rate, clip_learning_rate: Learning rates of the adapters and of the logits of
-            the ranges.
+        lora_learning_rate: Learning rate of the adapters; None for that of the preset.
+        clip_learning_rate: Learning rate of the logits of the ranges; None for that of the preset.
         weight_decay: Weight decay of both; it pulls the logits towards ranges of half the size.
         lr_scheduler: Schedule of the learning rates over all stages.
         aug_loss: Whether to also match the outputs of the full block on the inputs of the
             quantized one.
         saliency: Weight of an error in the regularizer: "fisher", the squared gradient of the
             weight; "none", always 1.
-        saliency_file: A file of saliency, see `save_saliency`, used instead of estimating it on
+        saliency_file: A file that `save_saliency` wrote, used instead of estimating saliency on
             the calibration windows.
         reg_lambda: Factor of the regularizer; 0 for plain ApiQ.
         reg_target: Whether the regularizer applies to weights before or after the adapter is

@@ -81,7 +81,10 @@ def draw_shots(data: Any, shots: int | None, *, only_base: bool, seed: int) -> S
         chosen.append(members[order[:shots]])
     if few:
         more = f" and {len(few) - 5} more" if len(few) > 5 else ""
-        notes.append(f"There are fewer than {shots} pictures of {', '.join(few[:5])}{more}.")
+        notes.append(
+            f"There are fewer than {shots} pictures of {', '.join(few[:5])}{more}, so all of them "
+            "are learned."
+        )
     train = torch.cat(chosen).sort().values
     if bool(data.is_test.any()):
         test = data.is_test.nonzero()[:, 0]
@@ -92,9 +95,12 @@ def draw_shots(data: Any, shots: int | None, *, only_base: bool, seed: int) -> S
         notes.append(
             f"{data.name} has no test part, so the {len(test)} pictures not used as shots "
             "are used for testing."
+            if len(test)
+            else f"{data.name} has no test part and all its pictures are learned, so nothing is "
+            "measured; give fewer shots to keep some of them for testing."
         )
     untested = [names[c] for c in range(len(names)) if not bool((labels[test] == c).any())]
-    if untested:
+    if untested and len(test):
         notes.append(
             f"No pictures are left for testing {len(untested)} of the {len(names)} classes, "
             f"such as '{untested[0]}', so they are not measured."

@@ -85,7 +85,8 @@ class DiSaArguments(PictureArguments, TrainingArguments):
     """Options of `DiSaRecipe`. Those without a mark are ours.
 
     Args:
-        base: The CLIP: a folder, a shipped name or a Hub repository.
+        base: The CLIP: a folder, a shipped name (tiny-clip-32), or a Hub repository such as
+            openai/clip-vit-base-patch16.
         base_revision: Its revision on the Hub.
         preset: "disa", "promptsrc", "ivlp" or "coop".
         protocol: "few_shot" trains on all classes; "base_to_novel" trains on the first half and
@@ -101,13 +102,14 @@ class DiSaArguments(PictureArguments, TrainingArguments):
         first_names: Use only the first of several names separated by commas, as in WordNet.
         augment: Use a new random part of each picture in each epoch, from 8 % of its area to all
             of it, mirrored half of the time [R].
-        momentum, weight_decay: Settings of stochastic gradient descent [R].
+        momentum: Momentum of stochastic gradient descent [R].
+        weight_decay: Weight decay of the prompts [R].
         warmup_epochs: Epochs over which the learning rate rises from 0; related methods keep it at
             1e-5 for one epoch.
         save_prototypes: Save the class prototypes with the prompts; only further training needs
             them.
         n_ctx_text: Number of learned vectors in the text. This and the following options default
-            to the preset, see `DiSaConfig`.
+            to the preset, and to the depth of the CLIP.
         n_ctx_vision: Number of learned vectors after the patches.
         prompt_depth_text: Layers of the text encoder that have their own vectors.
         prompt_depth_vision: Layers of the image encoder that have their own vectors.
@@ -234,11 +236,17 @@ class DiSaRecipe(TrainingRecipe):
         "transfer": "*",
     }
     metric_words = {
-        "accuracy/test/prompts": "Accuracy on the test pictures with the prompts: {}.",
-        "accuracy/test/frozen": "With the frozen CLIP: {}.",
-        "agreement/test": "The prompts and the frozen CLIP give the same answer for {}.",
-        "harmonic_mean/prompts": "The harmonic mean of learned and new classes is {}.",
-        "change_from_frozen/novel": "Change from the frozen CLIP on new classes: {}.",
+        "accuracy/test/prompts": "Accuracy on the test pictures with the prompts: {}",
+        "accuracy/base/prompts": "Accuracy on the learned classes with the prompts: {}",
+        "accuracy/novel/prompts": "Accuracy on the new classes with the prompts: {}",
+        "accuracy/transfer/*/prompts": "Accuracy on {1} with the prompts: {0}",
+        "accuracy/*/frozen": "With the frozen CLIP: {}",
+        "agreement/test": "The prompts and the frozen CLIP give the same answer for {}",
+        "agreement/*": "",
+        "calibration_error/*": "",
+        "harmonic_mean/prompts": "The harmonic mean of learned and new classes is {}",
+        "harmonic_mean/frozen": "With the frozen CLIP: {}",
+        "change_from_frozen/novel": "Change from the frozen CLIP on new classes: {}",
     }
     _prefetcher: Prefetcher | None = None
 
@@ -268,9 +276,6 @@ class DiSaRecipe(TrainingRecipe):
                     "is tested anyway, so leave it out."
                 )
         place = {"revision": options.base_revision} if options.base_revision else {}
-        processor = load(AutoImageProcessor, options.base, backend="pil", **place)
-        self.preparation = PicturePreparation(processor, _VIEW_SHARES)
-        _ = self.preparation.input_size  # refuses what makes no batches
         model = DiSaForImageClassification.from_base(
             options.base,
             options.preset,
@@ -279,6 +284,9 @@ class DiSaRecipe(TrainingRecipe):
             **({"base_model_revision": options.base_revision} if place else {}),
             **self._shallower(options.settings()),
         )
+        processor = load(AutoImageProcessor, options.base, backend="pil", **place)
+        self.preparation = PicturePreparation(processor, _VIEW_SHARES)
+        _ = self.preparation.input_size  # refuses what makes no batches
         model.check_classes(names, frozen=True)
         self.config = model.config
         split = self.shots.split

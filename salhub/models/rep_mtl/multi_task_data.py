@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -154,6 +155,11 @@ def read_multi_task(
     else:
         path = Path(source)
         require_file(path, "archive of pictures and labels")
+        if not is_zipfile(path):
+            raise ValueError(
+                f"{path} is not an archive of pictures and labels; give a file that numpy.savez "
+                f"wrote (.npz), or '{ROOMS}' for rendered rooms."
+            )
         with np.load(path, allow_pickle=False) as content:
             read = _domains if "domains" in content else _archive
             data = read(path.stem, content, tasks, image_size, counts, parts)
@@ -175,7 +181,8 @@ def parse_task(word: str) -> dict[str, Any]:
     if not 2 <= len(values) <= 4 or not all(one.strip().isdigit() for one in values[2:]):
         raise ValueError(
             "A task must be written as name:type, name:type:classes or "
-            f"name:type:classes:ignored, got {word!r}."
+            f"name:type:classes:ignored, got {word!r}; write several in brackets, such as "
+            "tasks=[seg:segmentation:11,depth:depth]."
         )
     fields = dict(zip(names, [*values[:2], *map(int, values[2:])], strict=False))
     if fields["type"] == "dense_regression":
@@ -251,7 +258,8 @@ def _archive(
     if not words:
         raise ValueError(
             f"{name} does not describe its tasks; give tasks, such as "
-            "tasks=[seg:segmentation:11,depth:depth]."
+            "tasks=[seg:segmentation:11,depth:depth] for arrays train_seg and train_depth. It has "
+            f"{', '.join(sorted(content))}."
         )
     tasks = [parse_task(word) for word in words]
     found = {}

@@ -1,5 +1,6 @@
 """`salhub train rep-mtl`: one encoder and a head for each task, with Rep-MTL or without."""
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -27,11 +28,18 @@ from salhub.models.rep_mtl.modeling_rep_mtl import RepMTLForMultiTask
 from salhub.models.rep_mtl.multi_task_data import ROOMS, MultiTaskPart, read_multi_task
 from salhub.models.rep_mtl.rep_mtl_terms import log_losses
 from salhub.results import Results
-from salhub.runner.arguments import Scheduler, TrainingArguments, check_not_negative
+from salhub.runner.arguments import (
+    Scheduler,
+    TrainingArguments,
+    check_count,
+    check_not_negative,
+)
 from salhub.runner.batches import Batch, generator_of
 from salhub.runner.fine_tuning import data_name
 from salhub.runner.recipe import Stage, StepLoss, TrainingRecipe
 from salhub.saving import unwrapped
+
+logger = logging.getLogger(__name__)
 
 USAGE = """
 from salhub.models.rep_mtl.image_processing_rep_mtl import RepMTLImageProcessor
@@ -49,6 +57,11 @@ _FIELDS = (
     "head", "head_channels", "multi_input", "lambda_tsr", "lambda_csa", "csa_temperature",
     "csa_reduction", "csa_denominator", "log_transform", "weighting", "start_step", "apply_every",
 )  # fmt: skip
+# Options that count something -> the smallest number.
+_LEAST = {
+    "num_train_images": 1, "num_validation_images": 0, "num_test_images": 0, "image_size": 1,
+    "encoder_channels": 1, "encoder_depth": 1,
+}  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -56,21 +69,42 @@ class RepMTLArguments(TrainingArguments):
     """Options of `RepMTLRecipe`; those that are not here are fields of `RepMTLConfig`.
 
     Args:
-        data: "rooms", or an archive, see `read_multi_task`.
-        tasks: Tasks of an archive of parts, such as "seg:segmentation:11".
+        data: "rooms" for rendered rooms; or an .npz archive with the arrays train_images (uint8,
+            N x height x width x 3) and train_TASK for each task, and the same for val and test.
+        tasks: The tasks of such an archive as name:kind, name:kind:classes or
+            name:kind:classes:ignored label, such as [seg:segmentation:11,depth:depth]. Kinds are
+            segmentation, depth, normals, classification, edge, regression and dense_regression.
         only: Names of the tasks to learn; empty for all. For a single-task network, give one and
             set lambda_tsr=0 and lambda_csa=0.
-        derive_boundaries: Add tasks derived from a segmentation, see `read_multi_task`.
+        derive_boundaries: Add two tasks derived from the first segmentation: the boundaries of its
+            classes, and the distance to the nearest one.
         num_train_images: Use only the first so many pictures of the part; None for all, or 800 for
             rooms.
         num_validation_images: The same for validation, 100 for rooms; 0 for none.
         num_test_images: The same for testing, 200 for rooms.
         image_size: Height to which pictures are resized; None to keep their size.
         rooms_seed: Seed of the rooms, independent of the seed of the training.
-        backbone: A trained encoder by name, see `RepMTLForMultiTask.from_backbone`; None for a
-            small one from scratch, with a stride of four pixels.
+        backbone: A trained encoder: a folder, a shipped name such as efficientnet-lite0, or a Hub
+            repository; None for a small one from scratch, with a stride of four pixels.
         encoder_channels: Channels of the small encoder.
         encoder_depth: Number of residual blocks of the small encoder.
+        head: What a head does before its last layer: nothing ("linear"), a 3x3 convolution
+            ("conv"), or the dilated convolutions of DeepLabV3 ("aspp").
+        head_channels: Channels inside "conv" and "aspp" heads.
+        multi_input: How tasks with their own pictures are compared: by their position in the batch
+            ("index"), or each task with itself ("per_task").
+        lambda_tsr: Factor of the term that makes each position serve few tasks; 0 leaves it out.
+        lambda_csa: Factor of the term that aligns the tasks' channels; 0 leaves it out.
+        csa_temperature: Temperature of the contrast in that term.
+        csa_reduction: Reduction over tasks in that term.
+        csa_denominator: Pictures in the denominator of the contrast: the other ones ("negatives"),
+            or all ("infonce").
+        log_transform: Minimize logarithms of the losses.
+        weighting: Weights of the losses: equal ("ew"), learned uncertainties ("uw"), by recent
+            progress ("dwa"), random in each step ("rlw"), or the geometric mean ("gls", with
+            log_transform=false).
+        start_step: First optimizer step with the two terms.
+        apply_every: Compute the two terms only every so many steps, to save time.
         gradient_surgery: Combine the tasks' gradients of the encoder with this method, as a
             baseline; needs torchjd, and factors of 0.
         flip: Mirror half of the training pictures, if all tasks share pictures.
@@ -113,6 +147,10 @@ class RepMTLArguments(TrainingArguments):
         """Check the options of several tasks, and those of every training."""
         super().validate()
         check_not_negative("weight_decay", self.weight_decay)
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None:
+                check_count(name, value, least)
         if self.gradient_surgery is None:
             return
         if self.lambda_tsr or self.lambda_csa or self.weighting != "ew":
@@ -144,6 +182,19 @@ class RepMTLRecipe(TrainingRecipe):
 
     name = "rep-mtl"
     arguments_class = RepMTLArguments
+    metric_words = {
+        "*/miou": "{1}: overlap with the true areas (mean IoU) {0}",
+        "*/pixel_accuracy": "{1}: share of pixels with the right class {0}",
+        "*/accuracy": "{1}: share of pictures with the right class {0}",
+        "*/abs_error": "{1}: mean error {0}",
+        "*/mean_error": "{1}: mean error {0}",
+        "*/rel_error": "{1}: mean error relative to the truth {0}",
+        "*/mean_angle": "{1}: mean error {0} degrees",
+        "*/f1": "{1}: agreement with the true edges (F1) {0}",
+        "shared/*/ruled": "{1} dominates {0} of the positions of the shared map",
+        # Losses, power laws and further statistics are in results.json and on the card.
+        "*": "",
+    }
 
     def build_model(self) -> nn.Module:
         options = self.arguments
@@ -161,6 +212,8 @@ class RepMTLRecipe(TrainingRecipe):
         )
         self.task_data = data.only(options.only) if options.only else data
         check_data(self.task_data)
+        if "test" not in self.task_data.parts and options.num_test_images != 0:
+            logger.warning("%s has no part 'test', so nothing is measured at the end.", data.name)
         if options.gradient_surgery is not None:
             self._aggregator = aggregator_of(options.gradient_surgery, len(self.task_data.tasks))
         images = self._part("train").images

@@ -43,8 +43,8 @@ class SharedEncoder(nn.Module):
         if not hasattr(network, "feature_map"):
             raise ValueError(
                 f"A network of type '{config.model_type}' has no feature maps to share; give "
-                "a backbone_config that AutoBackbone of transformers accepts, or one of "
-                "'salhub_efficientnet_lite' and 'salhub_cifar_resnet'."
+                "an encoder that AutoBackbone of transformers accepts, such as a ResNet, or one "
+                "of type 'salhub_efficientnet_lite' or 'salhub_cifar_resnet'."
             )
         if out_feature is not None:
             raise ValueError(

@@ -181,7 +181,7 @@ class SDLSegRecipe(TrainingRecipe):
     name = "sdl-seg"
     arguments_class = SDLSegArguments
     larger_is_better = True
-    metric_words = {"as it is/dice": "Overlap (DSC) with the truth on test patients: {}."}
+    metric_words = {"as it is/dice": "Overlap (DSC) with the truth on test patients: {}"}
 
     def build_model(self) -> nn.Module:
         arguments = self.arguments

@@ -219,7 +219,9 @@ def test_classes_with_fewer_pictures_are_said(tmp_path, pictures, caplog):
     recipe = made(tmp_path, pictures, shots=16)
     recipe.build_model()
     assert "There are fewer than 16 pictures of cat (6), dog (6)" in caplog.text
-    assert "No pictures are left for testing 4 of the 4 classes, such as '" in caplog.text
+    assert "so all of them are learned." in caplog.text
+    assert "so nothing is measured; give fewer shots to keep some of them" in caplog.text
+    assert "No pictures are left" not in caplog.text
     assert len(recipe.shots.split.test) == 0
 
 
@@ -246,6 +248,11 @@ def test_the_same_seed_draws_the_same_shots(pictures, tmp_path):
 def test_bad_options_are_refused(options, message, tmp_path, pictures):
     with pytest.raises(ValueError, match=message):
         made(tmp_path, pictures, **options)
+
+
+def test_a_base_that_is_no_clip_is_refused_by_its_type(tmp_path, pictures):
+    with pytest.raises(ValueError, match="is a model of type 'llama', but prompts need a CLIPMod"):
+        made(tmp_path, pictures, base="tiny-llama-en").build_model()
 
 
 def test_bad_depths_are_refused_before_any_work(tmp_path, pictures):

@@ -305,6 +305,11 @@ def test_weightings_are_their_formulas():
         ),
         ({"weight_decay": -1.0}, "weight_decay must be 0 or more"),
         ({"head": "conw"}, "Did you mean 'conv'"),
+        ({"encoder_channels": 0}, "encoder_channels must be an integer, 1 or more, got 0"),
+        ({"encoder_depth": -1}, "encoder_depth must be an integer, 1 or more, got -1"),
+        ({"image_size": -3}, "image_size must be an integer, 1 or more, got -3"),
+        ({"num_train_images": 0}, "num_train_images must be an integer, 1 or more, got 0"),
+        ({"num_test_images": -1}, "num_test_images must be an integer, 0 or more, got -1"),
     ],
 )
 def test_options_that_cannot_be_meant(tmp_path, options, sentence):
@@ -320,11 +325,18 @@ def test_options_that_cannot_be_meant(tmp_path, options, sentence):
         ({"data": "none.npz"}, FileNotFoundError, "none.npz"),
         ({"only": ["depth"]}, ValueError, "there is only one; add a task"),
         ({"data": "small"}, ValueError, "does not describe its tasks; give tasks, such as tasks="),
+        ({"data": "small"}, ValueError, "It has .*train_images"),
+        ({"data": __file__}, ValueError, "is not an archive of pictures and labels; give a file"),
         ({"data": "small", "tasks": ["depth:depth"]}, ValueError, "no 'train_depth'"),
         (
             {"data": "small", "tasks": ["depth"]},
             ValueError,
             "A task must be written as name:type, name:type:classes or",
+        ),
+        (
+            {"data": "small", "tasks": ["seg:segmentation:6,depth:depth"]},
+            ValueError,
+            r"write several in brackets, such as tasks=\[seg:",
         ),
     ],
 )
@@ -335,6 +347,21 @@ def test_data_that_cannot_be_learned(tmp_path, options, error, sentence):
         recipe_of(tmp_path / "out", **options).build_model()
     assert parse_task("a:depth") == {"name": "a", "type": "depth"}
     assert parse_task("a:dense_regression")["dense"] is True
+
+
+def test_an_archive_without_a_test_part_is_said_before_the_training(tmp_path, caplog):
+    path = tmp_path / "scenes.npz"
+    np.savez(
+        path,
+        train_images=np.zeros((4, 8, 8, 3), dtype=np.uint8),
+        train_seg=np.zeros((4, 8, 8), dtype=np.uint8),
+        train_depth=np.ones((4, 8, 8), dtype=np.float32),
+    )
+    options = {"data": str(path), "tasks": ["seg:segmentation:4", "depth:depth"]}
+    recipe_of(tmp_path / "out", **options, image_size=None, num_test_images=0).build_model()
+    assert not caplog.text
+    recipe_of(tmp_path / "out", **options, image_size=None, num_test_images=None).build_model()
+    assert "scenes has no part 'test', so nothing is measured at the end." in caplog.text
 
 
 @pytest.mark.parametrize(
