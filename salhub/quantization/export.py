@@ -65,12 +65,7 @@ def export_model(
         raise FileExistsError(f"{target} already exists; choose a new folder.")
     if format in _PACKAGES:
         require_extra(_PACKAGES[format], "export")
-    config = load(AutoConfig, name)
-    if type(config) not in AutoModelForCausalLM._model_mapping:
-        raise ValueError(
-            f"{name} is a model of type '{config.model_type}', but only language models are "
-            "exported; give one that salhub compress quantized."
-        )
+    _check_kind(name)
     tokenizer = load_tokenizer(name)
     model = load(AutoModelForCausalLM, name, dtype=dtype or "auto").eval()
     if getattr(model, "_hf_peft_config_loaded", False):
@@ -91,6 +86,18 @@ def export_model(
         _WRITERS[format](model, path)
         tokenizer.save_pretrained(path)
     return target
+
+
+def _check_kind(name: str | os.PathLike[str]) -> None:
+    try:
+        config = load(AutoConfig, name)
+    except ValueError:  # an adapter has none, and is refused once its model is loaded
+        return
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise ValueError(
+            f"{name} is a model of type '{config.model_type}', but only language models are "
+            "exported; give one that salhub compress quantized."
+        )
 
 
 def _write_dense(model: PreTrainedModel, folder: Path) -> None:
