@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,11 +23,11 @@ from salhub.hub_faults import (
     fault_of_hub,
     is_missing_repository,
     lacks_image_processor,
-    missing_message,
     patiently,
     reading_explained,
     wrong_weights,
 )
+from salhub.hub_reach import is_reachable, missing_message
 from salhub.loading_keywords import (
     HUB_KEYWORDS,
     checked_keywords,
@@ -36,6 +36,7 @@ from salhub.loading_keywords import (
     without_conversion,
 )
 from salhub.manifest import NAMESPACE, BundledModel, read_manifest
+from salhub.other_kinds import kind_explained
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Resolved:
         weights_folder: Folder or repository with `model.safetensors`.
         source: "folder", "bundle" or "hub".
         revision: Revision of a bundled model, else None.
+        is_reached: False where the Hub was asked and there was no connection.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Resolved:
     weights_folder: str
     source: str
     revision: str | None = None
+    is_reached: bool = True
 
     @property
     def is_bundled(self) -> bool:
@@ -81,7 +84,9 @@ class Resolved:
                     "pictures are prepared; push it with "
                     f"image_processor.push_to_hub('{self.name}')."
                 ) from error
-            raise ModelNotFoundError(missing_message(self.name)) from error
+            raise ModelNotFoundError(
+                missing_message(self.name, is_reached=self.is_reached)
+            ) from error
 
     def snapshot(self, **hub_arguments: Any) -> Path | None:
         """The folder that the files are read from; None where none of the Hub's is here yet.
@@ -207,7 +212,7 @@ class LoadedByName:
 def _load(
     cls: Any, read: Callable, name: str | os.PathLike | None, *arguments: Any, **keywords: Any
 ) -> Any:
-    with unknown_explained(cls, keywords):
+    with unknown_explained(cls, keywords), kind_explained(cls, name):
         return _load_by_name(cls, read, name, *arguments, **keywords)
 
 
@@ -282,6 +287,13 @@ def _read_patiently(
 
     if resolved.source == "folder":
         return attempt()
+    if _needs_hub(kind, resolved, keywords) and not is_reachable(
+        resolved.name, token=keywords.get("token")
+    ):
+        if keywords.get("force_download") or kind == "model":
+            raise ModelNotFoundError(missing_message(resolved.name, is_reached=False))
+        # The client would ask for every file, several times, with seconds in between.
+        resolved, keywords["local_files_only"] = replace(resolved, is_reached=False), True
     return patiently(
         attempt,
         resolved.name,
@@ -290,6 +302,19 @@ def _read_patiently(
         force=bool(keywords.get("force_download")),
         local=bool(keywords.get("local_files_only")),
     )
+
+
+def _needs_hub(kind: str, resolved: Resolved, keywords: Mapping[str, Any]) -> bool:
+    """Whether something is read that is not in the cache, and the Hub may be asked for it."""
+    from huggingface_hub import constants
+
+    if keywords.get("local_files_only") or constants.HF_HUB_OFFLINE:
+        return False
+    snapshot = resolved.snapshot(**keywords)
+    weights = keywords.get("gguf_file") or "*.safetensors"
+    files = {"model": weights, "tokenizer": "tokenizer_config.json"}.get(kind)
+    is_whole = snapshot is not None and (files is None or any(snapshot.glob(files)))
+    return bool(keywords.get("force_download")) or not is_whole
 
 
 def _check_config(resolved: Resolved, keywords: Mapping[str, Any]) -> None:

@@ -17,10 +17,9 @@ from salhub.errors import (
     ModelNotFoundError,
     NoImageProcessorError,
     SalhubError,
-    did_you_mean,
 )
 from salhub.loading_keywords import hub_keywords
-from salhub.manifest import NAMESPACE, file_sha256, read_manifest
+from salhub.manifest import file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -170,26 +169,6 @@ def is_missing_repository(error: BaseException | None) -> bool:
     missing = (RepositoryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled)
     return any(
         isinstance(one, missing) and not isinstance(one, GatedRepoError) for one in chain(error)
-    )
-
-
-def missing_message(name: str) -> str:
-    """What is said of a name of which nothing was found."""
-    from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE, HF_HUB_OFFLINE
-
-    why = "HF_HUB_OFFLINE is set" if HF_HUB_OFFLINE else "missing, private or unreachable"
-    short = name.removeprefix(NAMESPACE)
-    shipped = read_manifest().get(short) if name.startswith(NAMESPACE) else None
-    if shipped is not None:
-        return (
-            f"revision, subfolder or force_download asks for '{name}' from the Hub, but it "
-            f"is neither in the cache {HF_HUB_CACHE} nor available from {ENDPOINT} ({why}); "
-            f"leave them out to load the version shipped with salhub, revision {shipped.revision}."
-        )
-    return (
-        f"The model '{name}' was not found: it is not a folder, not shipped with salhub, not "
-        f"in the cache {HF_HUB_CACHE}, and not available from {ENDPOINT} ({why})."
-        f"{did_you_mean(short, read_manifest())} `salhub list` shows the shipped models."
     )
 
 

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import get_default_model_and_revision
 
-from salhub import LexRankConfig, LexRankModel, hub, hub_faults
+from salhub import LexRankConfig, LexRankModel, hub, hub_reach
 from salhub.auto import AutoModelForSaliency
 from salhub.entries import METHODS, MODELS, TASKS, entry_of, find_entry
 from salhub.errors import ModelNotFoundError, UnknownNameError, UnknownSettingError
@@ -167,12 +167,12 @@ def test_a_word_that_nobody_knows_is_refused_without_asking_the_hub(monkeypatch)
 
 
 def test_a_shipped_name_is_never_suggested_for_itself():
-    sentence = hub_faults.missing_message("salhub/normgrad-efficientnet-lite0")
+    sentence = hub_reach.missing_message("salhub/normgrad-efficientnet-lite0")
     assert (
         "Did you mean" not in sentence
         and "leave them out to load the version shipped with salhub, revision" in sentence
     )
-    sentence = hub_faults.missing_message("salhub/normgrad-efficientnet-lite9")
+    sentence = hub_reach.missing_message("salhub/normgrad-efficientnet-lite9")
     assert "Did you mean 'normgrad-efficientnet-lite0'" in sentence
 
 
@@ -180,7 +180,7 @@ def test_that_the_hub_was_not_asked_is_said(monkeypatch):
     for offline, why in ((True, "HF_HUB_OFFLINE is set"), (False, "private or unreachable")):
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
         for name in ("somebody/unknown", "salhub/normgrad-efficientnet-lite0"):
-            assert why in hub_faults.missing_message(name)
+            assert why in hub_reach.missing_message(name)
 
 
 def test_a_setting_that_nobody_takes_is_named_with_the_nearest():

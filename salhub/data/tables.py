@@ -10,6 +10,7 @@ from unicodedata import normalize
 
 from salhub.data.delimited import Row, Wanted, headed_rows, kind_of, read_text
 from salhub.errors import did_you_mean, require_extra
+from salhub.hub_reach import is_reachable
 
 logger = logging.getLogger(__name__)
 
@@ -337,16 +338,29 @@ def _read_folder(path: Path, wanted: Sequence[Wanted]) -> dict[str, Table]:
 
 
 def _load_named(name: str, config_name: str | None) -> Any:
+    from huggingface_hub.constants import ENDPOINT
+
     datasets = _datasets()
+    was_offline = datasets.config.HF_HUB_OFFLINE
+    is_cut_off = not was_offline and not is_reachable(name, kind="dataset")
+    # The client would ask several times, with seconds in between; the cache is looked at anyway.
+    datasets.config.HF_HUB_OFFLINE = was_offline or is_cut_off
     try:
         return datasets.load_dataset(name, config_name)
     except Exception as error:
+        if is_cut_off:
+            raise FileNotFoundError(
+                f"'{name}' is not a file or folder, not a data set in the cache, and {ENDPOINT} "
+                "could not be reached; check the path, the name, or the connection."
+            ) from error
         # Of many kinds: no connection, no such repository, no such configuration.
         reason = " ".join(str(error).split())[:300]
         raise FileNotFoundError(
             f"'{name}' is not a file or folder, and no data set with that name could be "
             f"loaded: {reason}"
         ) from None
+    finally:
+        datasets.config.HF_HUB_OFFLINE = was_offline
 
 
 def _parts_of(loaded: Any, name: str) -> dict[str, Table]:

@@ -88,8 +88,8 @@ result.save("written.png")  # or .txt, .json
         calling = cls._take_calling(settings)
         if name is None or settings.get("classifier") is not None:
             raise ValueError(
-                f"'{method.name}' does not explain classifiers; give the name of a language "
-                "model, without classifier=..."
+                f"'{name or method.name}' does not explain classifiers; give the name of a "
+                "language model, without classifier=..."
             )
         precision = {} if dtype is None else {"dtype": dtype}
         tokenizer = tokenizer or load_tokenizer(name, **hub_keywords(settings))

@@ -18,6 +18,7 @@ from salhub.entries import entry_of
 from salhub.explaining.configuration_explained_classifier import ExplainedClassifierConfig
 from salhub.hub import canonical_name, load
 from salhub.model_card import Facts
+from salhub.other_kinds import other_kind
 from salhub.runner.arguments import (
     Scheduler,
     TrainingArguments,
@@ -137,11 +138,7 @@ class StartingPoint:
         if arguments.model is not None and isinstance(self.config, ExplainedClassifierConfig):
             self._take_explained()
         if type(self.config) not in auto_class._model_mapping:
-            kind = "images" if "Image" in auto_class.__name__ else "texts"
-            raise ValueError(
-                f"{self.name} is a model of type '{self.config.model_type}', not a "
-                f"classifier of {kind}; give one that {auto_class.__name__} loads."
-            )
+            raise other_kind(self.name, self.config.model_type, auto_class)
         if arguments.model is not None:
             _refuse_configuration(Path(self.name))
 

@@ -77,9 +77,8 @@ def build_page(name: str | os.PathLike, classifier: str | os.PathLike | None = N
         classifier = os.fspath(classifier)
         kind = pipeline_class_of(entry, full_name)
         if "classifier" not in setting_names(entry, kind)[0]:
-            raise ValueError(
-                f"The method '{entry.name}' does not explain classifiers; leave classifier out."
-            )
+            what = f"'{name}'" if entry.method is None else f"The method '{entry.name}'"
+            raise ValueError(f"{what} does not explain classifiers; leave classifier out.")
     page = page_class(full_name, entry)
     if page is None:
         pipeline_class_of(entry, full_name)

@@ -162,8 +162,12 @@ def test_broken_models_are_refused(tmp_path):
     tokenizer.save_pretrained(folder)
     with pytest.raises(ValueError, match=r"not a trained language model.*lacks model\.layers\.2"):
         salhub.pipeline(folder)
-    with pytest.raises(ValueError, match="'llama' does not explain classifiers"):
+    with pytest.raises(ValueError, match="whole' does not explain classifiers"):
         salhub.pipeline(small_llama.save(tmp_path / "whole"), classifier="x")
+    with pytest.raises(ValueError, match=r"whole is .* 'llama', not a classifier of images; give"):
+        salhub.pipeline("normgrad", classifier=tmp_path / "whole")
+    with pytest.raises(ValueError, match=r"whole is .* 'llama', not a classifier of texts; give"):
+        salhub.pipeline("verbalizer", classifier=tmp_path / "whole")
 
 
 # --- which model it is ----------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from salhub.ui.launching import page_head, salhub_theme
 from salhub.ui.model_comparison import load_other
 from salhub.ui.page import OUR_FAULT, Page, plain_sentence
 from salhub.ui.picture_page import Query
+from tests import small_llama
 
 VISIBLE_CONTROLS = (gr.Dropdown, gr.Radio, gr.Slider, gr.Checkbox, gr.Textbox, gr.Image)
 
@@ -60,6 +61,9 @@ def test_a_classifier_by_itself_is_shown_by_a_method_that_explains_it(tmp_path):
     assert f'"salient_relevance",\n    classifier="{folder}"' in _program(other)
     with pytest.raises(ValueError, match="The method 'lexrank' does not explain"):
         build_page("lexrank", str(folder))
+    writer = small_llama.save(tmp_path / "writer")
+    with pytest.raises(ValueError, match="/writer' does not explain classifiers; leave"):
+        build_page(writer, str(folder))
 
 
 def test_a_classifier_of_texts_is_shown_by_the_page_of_texts(tmp_path):

@@ -78,11 +78,19 @@ class DistillingRecipe(QuickValidation, PictureTrainingRecipe):
     }
     teacher: "PictureTeacher | None" = None
 
+    def read_data(self) -> PictureData:
+        # Before the data, which take longer, so that a wrong name is refused at once.
+        self._load_teacher()
+        return super().read_data()
+
+    def _load_teacher(self) -> None:
+        name = self.arguments.teacher
+        self._loaded = None if name is None else load_classifier(name)
+
     def prepare(self, model: nn.Module, accelerator: Any) -> None:
         super().prepare(model, accelerator)
-        name = self.arguments.teacher
-        if name is not None:
-            network, processor = load_classifier(name)
+        if self._loaded is not None:
+            network, processor = self._loaded
             self.teacher = PictureTeacher(network, processor, model.config).to(accelerator.device)
 
     def learned_options(self) -> dict[str, Any]:
@@ -108,6 +116,7 @@ class StartedRecipe(DistillingRecipe):
 
     def read_data(self) -> PictureData:
         self.start = load_nvit(self.arguments.model)
+        self._load_teacher()
         side = self.start.config.image_size
         if self.arguments.image_size not in (None, side):
             raise ValueError(

@@ -273,6 +273,10 @@ def test_teachers_of_other_classes_and_bad_options_are_refused(data, nano, table
         made(
             NViTRecipe, NViTArguments, tmp_path / "c", data, **settings, image_size=24
         ).build_model()
+    # A name is refused before the data are read, which takes longer.
+    options = settings | {"teacher": "no/such/teacher"}
+    with pytest.raises((OSError, ValueError), match="no/such/teacher"):
+        made(NViTRecipe, NViTArguments, tmp_path / "d", "no-data.npz", **options).build_model()
     recipe = made(NViTRecipe, NViTArguments, tmp_path / "b", data, **settings | {"targets": [0.01]})
     with pytest.raises(ValueError, match=r"The target 0\.01 cannot be reached"):
         recipe.prepare(recipe.build_model(), Accelerator(cpu=True))
