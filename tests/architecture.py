@@ -10,7 +10,7 @@ FLOORS = (
     ("metrics", "ops"),
     ("results", "results_markdown", "model_card", "manifest", "config_fields", "hub", "hub_faults",
      "hub_commit", "loading_keywords", "entries", "listing",
-     "model_facts"),
+     "model_facts", "hub_reach", "other_kinds"),
     ("configuration", "network_inside", "modeling", "onnx_export", "saving", "outputs",
      "processing", "tokenizing",
      "sentence_encoder", "data", "viz"),
