@@ -23,6 +23,10 @@ _SHARE_AROUND = 0.1
 # The second part of a metric's name -> what comes before its first.
 _PARTS = {"train": "training", "test": "held-out", "validation": "validation"}
 _PERCENT = {"fraction": 100.0, "percent": 1.0}
+# Their metrics say by their names what is counted or divided.
+_WITHOUT_UNIT = ("count", "ratio")
+# From here on the digits behind the point say nothing.
+_LARGE = 1000
 
 
 def summary(recipe: "type[Recipe]", results: Results, folder: str, example: str = "") -> list[str]:
@@ -146,6 +150,17 @@ def _words(name: str) -> str:
     return f"{first} ({', '.join(rest)})" if rest else first
 
 
+def _plain(value: float) -> str:
+    """A number as people write it: without exponents, thousands apart.
+
+    Example:
+        >>> [_plain(value) for value in (8_209_408.0, 108_600.4, 0.51234, 12.0)]
+        ['8,209,408', '108,600', '0.5123', '12']
+    """
+    is_whole = float(value).is_integer() or abs(value) >= _LARGE
+    return f"{value:,.0f}" if is_whole else cell_text(value)
+
+
 def _number(metric: Metric) -> str:
     value, unit = metric.value, metric.unit
     if not math.isfinite(value):
@@ -153,7 +168,7 @@ def _number(metric: Metric) -> str:
     if unit == "bytes":
         return f"{value / 1e6:,.2f} MB"
     if unit not in _PERCENT:
-        return f"{cell_text(value)} {unit}".strip()
+        return f"{_plain(value)} {'' if unit in _WITHOUT_UNIT else unit}".strip()
     share: Any = _PERCENT[unit] * value
     of = ""
     if unit == "fraction" and metric.n and abs(round(value * metric.n) - value * metric.n) < 1e-6:

@@ -46,12 +46,22 @@ def test_the_kept_step_other_verbs_and_words_of_the_recipe():
     results = Results("toy", "", 0, data={"best_step": 1200}, wall_seconds=0.3)
     results.add_metric("UA", 97.25, unit="percent")
     results.add_metric("MIA/entropy", float("nan"), unit="percent")
+    results.add_metric("latency_ratio/predicted", 1.0, unit="ratio")
+    results.add_metric("parameters", 108_634.0, unit="weights")
+    results.add_metric("macs", 8_208_768.0, unit="multiply-adds")
+    results.add_metric("perplexity", 31_415.9265)
+    results.add_metric("error", 0.0012345, unit="mean square")
     assert summary(Forgetting, results, "out")[:-1] == [
         "Unlearned in under 1 s.",
         "The model is from step 1,200, the best on held-out data; numbers on the same data are too "
         "optimistic.",
         "97.2 % of it is gone.",
         "MIA (entropy) not a number.",
+        "Latency ratio (predicted) 1.",
+        "Parameters 108,634 weights.",
+        "Macs 8,208,768 multiply-adds.",
+        "Perplexity 31,416.",
+        "Error 0.001234 mean square.",
     ]
     results.add_metric("seconds/steps", 5, n=1, unit="s")
     assert summary(Forgetting, results, "out")[0] == "Unlearned 1 step in 5 s."
