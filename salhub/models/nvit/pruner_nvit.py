@@ -286,8 +286,8 @@ def checked_targets(targets: Sequence[float] | float) -> list[float]:
     for target in found:
         if not 0 < target < 1:
             raise ValueError(
-                "A latency target must be a fraction of the original's, above 0 and below "
-                f"1, got {target}."
+                "targets must be fractions of the original's latency, above 0 and below 1, such "
+                f"as 0.5, got {target}."
             )
     return [float(target) for target in found]
 

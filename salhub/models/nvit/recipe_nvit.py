@@ -30,6 +30,7 @@ from salhub.models.nvit.shapes import STRUCTURES, NViTShape
 from salhub.results import Results
 from salhub.runner.arguments import Scheduler, check_count, check_positive
 from salhub.runner.batches import Batch
+from salhub.runner.plan import count_steps
 from salhub.runner.recipe import StepLoss
 from salhub.runner.run_folder import prepared_path
 
@@ -147,12 +148,27 @@ class NViTRecipe(StartedRecipe):
     name = "nvit"
     verb = "compress"
     arguments_class = NViTArguments
+    metric_words = {
+        "latency_ratio/predicted": "predicted latency by that of the original {}",
+        "parameters": "{} in the pruned network",
+        "macs": "{}",
+    }
     original: NViTForImageClassification | None = None
 
     def __init__(self, arguments: NViTArguments) -> None:
         super().__init__(arguments)
         self._gates: list[Tensor] = []
         self._step_size = 0
+
+    def check_built(self) -> None:
+        super().check_built()
+        steps, interval = count_steps(self), self.arguments.prune_interval
+        if steps < interval:
+            raise ValueError(
+                f"The run has {steps} steps, but the first removal is after prune_interval="
+                f"{interval} steps, so nothing would be removed; give a smaller prune_interval, or "
+                "more num_train_epochs."
+            )
 
     def build_classifier(self, class_names: list[str]) -> PreTrainedModel:
         model, options = super().build_classifier(class_names), self.arguments
@@ -178,6 +194,22 @@ class NViTRecipe(StartedRecipe):
             seed=options.seed,
         )
         self.pruner.check_reachable(min(options.targets))
+        self._warn_of_few_steps()
+
+    def _warn_of_few_steps(self) -> None:
+        """Say before the work that it will probably end before the target, as by magnitudes."""
+        options, target = self.arguments, min(self.arguments.targets)
+        removals = count_steps(self) // options.prune_interval
+        self.pruner.scores = score_units(self.start, (), score="magnitude")
+        needed = self.pruner.plan(target)[0].num_steps
+        self.pruner.scores = None
+        if removals < needed and self.accelerator.is_main_process:
+            logger.warning(
+                "The run removes groups %d times, but the target %g needs about %d removals, so it "
+                "will probably not be reached; give more num_train_epochs, a smaller "
+                "prune_interval, or more groups_per_step.",
+                removals, target, needed,
+            )  # fmt: skip
 
     def _table(self) -> LatencyTable:
         """The table given, that of the run that goes on, or one that is measured now."""

@@ -159,6 +159,22 @@ def test_a_run_gives_a_network_for_each_target_and_fine_tuning_goes_on(
     assert found.metric("accuracy/test").value >= results.metric("accuracy/test").value - 0.1
 
 
+def test_a_run_of_too_few_steps_says_so_before_the_work(data, nano, table, tmp_path, caplog):
+    settings = {**PRUNING, "model": nano, "latency_table": table, "dry_run": True}
+    for options in ({"prune_interval": 7}, {"max_train_steps": 1}):
+        recipe = made(NViTRecipe, NViTArguments, tmp_path / "a", data, **{**settings, **options})
+        with pytest.raises(ValueError, match=r"The run has \d steps.* nothing would be removed"):
+            run(recipe)
+    words = "The run removes groups 3 times, but the target 0.3 needs about"
+    for targets, is_told in (([0.3], True), ([0.99], False)):
+        caplog.clear()
+        recipe = made(
+            NViTRecipe, NViTArguments, tmp_path / "b", data, **settings | {"targets": targets}
+        )
+        recipe.prepare(recipe.build_model(), Accelerator(cpu=True))
+        assert (words in caplog.text) == is_told
+
+
 def test_a_run_that_ends_early_says_so(data, nano, table, tmp_path, caplog):
     options = {**PRUNING, "model": nano, "latency_table": table, "max_train_steps": 2}
     with caplog.at_level(logging.WARNING):
@@ -281,7 +297,11 @@ def test_teachers_of_other_classes_and_bad_options_are_refused(data, nano, table
     with pytest.raises(ValueError, match=r"The target 0\.01 cannot be reached"):
         recipe.prepare(recipe.build_model(), Accelerator(cpu=True))
     for kind, options, sentence in [
-        (NViTArguments, {"model": nano, "targets": [1.5]}, "above 0 and below 1, got 1.5"),
+        (
+            NViTArguments,
+            {"model": nano, "targets": [1.5]},
+            "targets must be .* such as 0.5, got 1.5",
+        ),
         (NViTArguments, {"model": nano, "group_sizes": [1]}, "group_sizes must be 5 numbers"),
         (NViTArguments, {"model": nano, "prune_interval": 0}, "prune_interval must be"),
         (NViTFineTuningArguments, {"model": nano, "ema_decay": 1.0}, "ema_decay must be"),
