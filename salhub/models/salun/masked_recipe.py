@@ -84,7 +84,7 @@ class MaskArguments(PictureArguments):
         if self.mask_batch_size < 1:
             raise ValueError(f"mask_batch_size must be 1 or more, got {self.mask_batch_size}.")
         if self.mask_ratio is not None:
-            check_ratio(self.mask_ratio)
+            check_ratio(self.mask_ratio, "mask_ratio")
         if self.mask is not None and self.mask_ratio is not None:
             raise ValueError("mask and mask_ratio contradict each other; give one of them.")
         self._check_ranking()
@@ -161,6 +161,15 @@ class MaskedRecipe(Recipe):
             # How many weights are opened does not depend on their scores.
             parameters = self.base_model.named_parameters()
             self._ranked({n: torch.zeros(p.shape) for n, p in parameters if p.requires_grad})
+
+    def say_forgotten(self, known: int) -> None:
+        """Say before the work how much of what the model knows is to be forgotten."""
+        count = len(self.forget_places)
+        logger.warning(
+            "forget=%s means %s of the %s training pictures (%.3g %%).",
+            describe_spec(self.arguments.forget), f"{count:,}", f"{known:,}",
+            100 * count / max(known, 1),
+        )  # fmt: skip
 
     def _read_mask(self) -> WeightMask:
         return WeightMask.from_pretrained(self.arguments.mask).for_model(self.base_model)

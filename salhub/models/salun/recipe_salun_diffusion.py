@@ -144,6 +144,7 @@ class DiffusionUnlearningRecipe(MaskedTrainingRecipe):
         self.retain = archive.images(self.split.train, size)
         self.retain_labels = archive.labels[self.split.train]
         self.forget_places = subset.places
+        self.say_forgotten(len(base.train))
         self._check_channels()
         self.judge = None if options.judge is None else self._load_judge(archive.class_names)
         return self.base_model

@@ -166,6 +166,7 @@ class ForgettingRecipe(MaskedRecipe, PictureRecipe):
             retained = named_subset(options.retain, archive, self.split, options).places
         check_forget_and_retain(subset.places, retained, allow_no_retain=options.allow_no_retain)
         check_retain_is_known(retained, self.split)
+        self.say_forgotten(len(base.train))
         if self.learns_retained and not len(retained):
             raise ValueError(
                 f"the recipe '{self.name}' trains on the retained pictures, but there are "

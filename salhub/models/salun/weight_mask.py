@@ -384,19 +384,12 @@ def _without_excluded(scores: Mapping[str, Tensor], exclude: Iterable[str]) -> d
     return ranked
 
 
-def check_ratio(ratio: float) -> None:
+def check_ratio(ratio: float, name: str = "ratio") -> None:
     """Raises TypeError or ValueError unless a share of weights is above 0 and at most 1."""
     if not isinstance(ratio, numbers.Real):
-        raise TypeError(f"ratio must be a number above 0 and at most 1, got {ratio!r}.")
-    if isinstance(ratio, bool):
-        raise ValueError(f"ratio must be a share above 0 and at most 1 such as 0.5, got {ratio}.")
-    if 1 < ratio <= 100:
-        raise ValueError(
-            f"ratio is a share above 0 and at most 1, got {ratio}; for {ratio} % give "
-            f"{ratio / 100:g}."
-        )
-    if not 0 < ratio <= 1:  # NaN too
-        raise ValueError(f"ratio must be above 0 and at most 1, got {ratio}.")
+        raise TypeError(f"{name} must be a number above 0 and at most 1, got {ratio!r}.")
+    if isinstance(ratio, bool) or not 0 < ratio <= 1:  # NaN too
+        raise ValueError(f"{name} must be a share above 0 and at most 1, such as 0.5, got {ratio}.")
 
 
 def bare_names(names: Iterable[str]) -> list[str]:

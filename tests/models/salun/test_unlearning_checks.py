@@ -137,9 +137,9 @@ def test_words_that_name_no_pictures(refused, option, words):
 @pytest.mark.parametrize(
     ("ratio", "error", "words"),
     [
-        (50, ValueError, "for 50 % give 0.5"),
+        (1.5, ValueError, "mask_ratio must be a share above 0 and at most 1, such as 0.5, got 1.5"),
         (True, ValueError, "such as 0.5, got True"),
-        (float("nan"), ValueError, "above 0 and at most 1, got nan"),
+        (float("nan"), ValueError, "such as 0.5, got nan"),
         (0, ValueError, "above 0 and at most 1"),
         (-0.5, ValueError, "above 0 and at most 1"),
         ("half", TypeError, "must be a number"),
@@ -330,6 +330,14 @@ def test_options_of_a_ranking_that_is_not_made_are_refused(tmp_path, small):
     for name, value in {"exclude": "*norm*", "saliency": "fisher", "scope": "per_tensor"}.items():
         with pytest.raises(ValueError, match=words.format(name)):
             recipe_of(small, tmp_path, "rl", **{name: value})
+
+
+@pytest.mark.parametrize("forget", ["random:2", "random:0.2"])
+def test_how_much_is_forgotten_is_said_before_the_work(tmp_path, small, caplog, forget):
+    unlearn(small, tmp_path / "out", "ga", forget=forget, dry_run=True)
+    known = len(split_of(small).train)
+    count = 2 if forget == "random:2" else int(0.2 * known)
+    assert f"forget={forget} means {count} of the {known} training pictures (" in caplog.text
 
 
 def test_single_places_are_not_told_to_others(tmp_path, small):

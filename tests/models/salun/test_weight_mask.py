@@ -182,7 +182,7 @@ def test_a_mask_of_another_model_is_refused_by_name():
 @pytest.mark.parametrize(
     ("ratio", "error", "words"),
     [
-        (50, ValueError, "for 50 % give 0.5"),
+        (1.5, ValueError, "ratio must be a share above 0 and at most 1, such as 0.5, got 1.5"),
         (0, ValueError, "above 0 and at most 1"),
         (-0.1, ValueError, "above 0 and at most 1"),
         (float("nan"), ValueError, "above 0 and at most 1"),
