@@ -262,8 +262,8 @@ def recipe_named(name: str, verb: str) -> RecipeEntry:
     known = recipes_to(verb)
     if name not in known:
         raise UnknownNameError(
-            f"There is no recipe '{name}' to {verb}; the recipes are "
-            f"{', '.join(known) or 'none yet'}.{did_you_mean(name, known)}"
+            f"There is no recipe '{name}' to {verb}.{did_you_mean(name, known)} The recipes are "
+            f"{', '.join(known) or 'none yet'}."
         )
     return known[name]
 
@@ -324,8 +324,8 @@ def entry_of(model: Any, /, **settings: Any) -> Model:
     if model_type is None:
         raise UnknownNameError(f"{what} is not a model: its config.json has no model_type.")
     raise UnknownNameError(
-        f"{what} is a model of type '{model_type}', which salhub does not know; its methods are "
-        f"{', '.join(METHODS)}.{did_you_mean(model_type, [n for n in MODELS if MODELS[n].is_ours])}"
+        f"{what} is a model of type '{model_type}', which salhub does not know; see `salhub list` "
+        f"for its methods.{did_you_mean(model_type, [n for n in MODELS if MODELS[n].is_ours])}"
     )
 
 

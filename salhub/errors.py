@@ -35,6 +35,10 @@ class UnknownSettingError(SalhubError, ValueError, TypeError):
         self.name = name
 
 
+class UnknownOptionError(SalhubError, ValueError):
+    """An option that a run does not take, or one that it needs and nobody gave."""
+
+
 class ModelNotFoundError(SalhubError, OSError):
     """A model that is neither a folder, nor shipped, nor cached, nor on the Hub."""
 
@@ -85,7 +89,7 @@ def _nearest(name: str, options: list[str]) -> list[str]:
         found = [option for option in options if written and is_meant(written, _words(option))]
         if found:
             return sorted(found, key=len)
-    return difflib.get_close_matches(name, options, n=len(options) or 1, cutoff=0.5)
+    return difflib.get_close_matches(name, options, n=len(options) or 1, cutoff=0.6)
 
 
 def _words(name: str) -> list[str]:

@@ -8,6 +8,7 @@ from salhub.errors import MissingExtraError, did_you_mean, require_extra
 def test_near_names_are_suggested_and_far_ones_are_not():
     assert did_you_mean("norm_gard", ["norm_grad", "cam"]) == " Did you mean 'norm_grad'?"
     assert did_you_mean("zzz", ["norm_grad", "cam"]) == ""
+    assert did_you_mean("text", ["date", "stars"]) == ""
 
 
 def test_a_missing_extra_names_its_install_line():

@@ -21,9 +21,9 @@ from salhub.cli.train import train_command
 from salhub.cli.unlearn import unlearn_command
 
 _EXIT_CODES = """
-Exit codes: 0 success; 1 an input, the data, a model or the value of a setting was refused, or an
-input of a folder was left out; 2 wrong usage: an unknown command, option or setting, or an invalid
-option value; 130 Ctrl-C.
+Exit codes: 0 success; 1 an input, the data, a model, a recipe or the value of a setting was
+refused, or an input of a folder was left out; 2 wrong usage: an unknown command, option or setting,
+a missing one, or an invalid option value; 130 Ctrl-C.
 """
 
 # Plain text instead of boxes: errors stay one line, and help needs no further import.

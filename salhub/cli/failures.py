@@ -7,11 +7,13 @@ import sys
 import typer
 import typer.core
 
-from salhub.errors import SalhubError
+from salhub.errors import SalhubError, UnknownOptionError, UnknownSettingError
 from salhub.files import NAME_ERRORS
 
 # What a person can cause; anything else is a defect and says how to see more.
 _EXPECTED = (SalhubError, ValueError, TypeError, OSError, ImportError, KeyError)
+# A wrong call, as typer's own usage errors are.
+_OF_USAGE = (UnknownOptionError, UnknownSettingError)
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
@@ -29,7 +31,7 @@ class CommandGroup(typer.core.TyperGroup):
         """Run a command.
 
         Raises:
-            typer.Exit: With code 1 after a failure, 130 after Ctrl-C.
+            typer.Exit: With code 1 after a failure, 2 after a wrong call, 130 after Ctrl-C.
         """
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
@@ -47,7 +49,7 @@ class CommandGroup(typer.core.TyperGroup):
             if is_debug or _belongs_to_typer(error):
                 raise
             typer.echo(f"Error: {sentence_of(error)}", err=True)
-            raise typer.Exit(1) from None
+            raise typer.Exit(2 if isinstance(error, _OF_USAGE) else 1) from None
 
 
 def sentence_of(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hin
 
 import yaml
 
-from salhub.errors import check_choice, choices_of, did_you_mean
+from salhub.errors import UnknownOptionError, check_choice, choices_of, did_you_mean
 from salhub.files import require_file
 from salhub.hub_commit import check_repository
 
@@ -39,9 +39,13 @@ _SAID_OTHERWISE = {
     "gradient_accumulation_steps": "batch_size counts all rows of a step; "
     "to accumulate gradients, set per_device_batch_size."
 }
+# What recipes call the data that they are given, the one for the others.
+_DATA = ("data", "calibration")
 _TEXTS = {str, list[str], Sequence[str]}
 # Kinds of values, the narrower first, as messages call them.
 _KINDS = {bool: "true or false", int: "an integer", float: "a number", list: "a list", str: "text"}
+# The same in lists, with an example.
+_LISTS = {int: "a list of integers such as [4,8]", float: "a list of numbers such as [0.75,0.5]"}
 
 
 @dataclass(kw_only=True)
@@ -121,17 +125,18 @@ class RunArguments:
             owner: Who takes them, for messages.
 
         Raises:
-            ValueError: An unknown name, a missing one, or a value of the wrong kind.
+            UnknownOptionError: An unknown name, or a missing one.
+            ValueError: A value of the wrong kind.
 
         Example:
-            >>> RunArguments.from_settings({"output_dir": "out", "batch_sise": 3})
+            >>> RunArguments.from_settings({"output_dir": "out", "sead": 3})
             Traceback (most recent call last):
-            ValueError: The run has no option 'batch_sise'. Did you mean 'batch_size'?
+            salhub.errors.UnknownOptionError: The run has no option 'sead'. Did you mean 'seed'?
         """
         fields = {field.name: field for field in dataclasses.fields(cls)}
         for name in settings:
             if name not in fields:
-                raise ValueError(f"{owner} has no option '{name}'{_hint(name, fields)}")
+                raise UnknownOptionError(f"{owner} has no option '{name}'{_hint(name, fields)}")
         types = get_type_hints(cls)
         values = {name: _converted(name, types[name], given) for name, given in settings.items()}
         for field in fields.values():
@@ -140,7 +145,7 @@ class RunArguments:
                 and field.default_factory is dataclasses.MISSING
             )
             if is_needed and field.name not in values:
-                raise ValueError(f"{owner} needs '{field.name}'; give {field.name}=VALUE.")
+                raise UnknownOptionError(f"{owner} needs '{field.name}'; give {field.name}=VALUE.")
         return cls(**values)
 
 
@@ -326,7 +331,9 @@ def _hint(name: str, known: Mapping[str, Any]) -> str:
     of_training = {field.name for field in dataclasses.fields(TrainingArguments)}
     if name in of_training - known.keys():
         return ", because it takes no gradient steps; leave it out."
-    return did_you_mean(name, known).replace(" Did", ". Did") or f". It takes {', '.join(known)}."
+    meant = [one for one in _DATA if name in _DATA and one in known]
+    hint = f" Did you mean '{meant[0]}'?" if meant else did_you_mean(name, known)
+    return hint.replace(" Did", ". Did") or f". It takes {', '.join(known)}."
 
 
 def _converted(name: str, annotation: Any, value: Any) -> Any:
@@ -339,7 +346,13 @@ def _converted(name: str, annotation: Any, value: Any) -> Any:
     if list in kinds and value is not None:
         wanted = next((get_args(one) for one in _alternatives(annotation) if get_args(one)), ())
         entries = list(value) if isinstance(value, list | tuple) else [value]
-        return [_converted(name, wanted[0], entry) for entry in entries] if wanted else entries
+        if not wanted:
+            return entries
+        try:
+            return [_converted(name, wanted[0], entry) for entry in entries]
+        except ValueError:
+            kind = _LISTS.get(wanted[0], "a list")
+            raise ValueError(f"{name} must be {kind}, got {value!r}.{_of_percent(value)}") from None
     if type(value) in kinds:
         return value
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
@@ -379,4 +392,13 @@ def _number(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"{name} must be a number, got {text!r}.") from None
+        hint = _of_percent(text)
+        raise ValueError(f"{name} must be a number, got {text!r}.{hint}") from None
+
+
+def _of_percent(value: Any) -> str:
+    """How a percentage is written as a fraction; "" where a value is none."""
+    percent = value.removesuffix("%").strip() if isinstance(value, str) else ""
+    if not percent.replace(".", "", 1).isdecimal() or percent == value.strip():
+        return ""
+    return f" Write {percent} % as {float(percent) / 100:g}."

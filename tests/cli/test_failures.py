@@ -94,7 +94,7 @@ def test_a_word_that_is_a_setting_is_said_to_be_one(call):
 
 
 def test_short_forms_of_options_are_understood(call):
-    error = " ".join(call("train", "cifar-resnet", "data=x.npz", "lr=0.1", code=1).stderr.split())
+    error = " ".join(call("train", "cifar-resnet", "data=x.npz", "lr=0.1", code=2).stderr.split())
     assert "Did you mean 'learning_rate'" in error
 
 

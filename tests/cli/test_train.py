@@ -123,15 +123,15 @@ def test_a_process_among_several_leaves_its_sentence_to_the_launcher(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "message", "code"),
     [
-        (["data=x.npz", "widht=3"], "no option 'widht'. Did you mean 'width'"),
-        ([], "needs 'data'"),
-        (["data=x.npz"], "no archive of pictures at x.npz"),
+        (["data=x.npz", "widht=3"], "no option 'widht'. Did you mean 'width'", 2),
+        ([], "needs 'data'", 2),
+        (["data=x.npz"], "no archive of pictures at x.npz", 1),
     ],
 )
-def test_mistakes_get_one_sentence(tmp_path, train, words, message):
-    found = train(*words, code=1)
+def test_mistakes_get_one_sentence(tmp_path, train, words, message, code):
+    found = train(*words, code=code)
     [line] = [line for line in found.stderr.splitlines() if line.strip()]
     assert line.startswith("Error: ") and message in line
     assert not list(tmp_path.iterdir())

@@ -11,6 +11,27 @@ from salhub.runner.trackers import check_trackers
 
 
 @pytest.mark.parametrize(
+    ("verb", "recipe", "settings", "words"),
+    [
+        (
+            "compress", "nvit", {"targets": "50%"},
+            r"^targets must be a list of numbers such as \[0.75,0.5\], got '50%'. "
+            "Write 50 % as 0.5.$",
+        ),
+        ("compress", "nvit", {"group_sizes": ["a"]}, "group_sizes must be a list of integers such"),
+        ("train", "cifar-resnet", {"learning_rate": "5 %"}, "got '5 %'. Write 5 % as 0.05"),
+        ("compress", "slim-llm", {"data": "book.txt"}, "'data'. Did you mean 'calibration'[?]$"),
+        ("compress", "apiq-saliency", {"data": "a.txt"}, "'data'. Did you mean 'calibration'[?]$"),
+        ("compress", "nvit", {"calibration": "a.npz"}, "'calibration'. Did you mean 'data'[?]$"),
+    ],
+)  # fmt: skip
+def test_what_was_meant_is_said(verb, recipe, settings, words):
+    kind = recipe_named(recipe, verb).recipe_class.arguments_class
+    with pytest.raises(ValueError, match=words):
+        kind.from_settings(settings)
+
+
+@pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"batch_sise": 3}, "no option 'batch_sise'. Did you mean 'batch_size'"),

@@ -186,7 +186,7 @@ def test_a_recipe_is_carried_out_by_one_command(tmp_path, monkeypatch):
     [line] = [line for line in said.stdout.splitlines() if line.startswith("{")]
     assert json.loads(line)["metrics"]["error"] > 0
     said = compress("toy-block", "levles=3")
-    assert said.exit_code == 1 and "no option 'levles'. Did you mean 'levels'?" in said.output
+    assert said.exit_code == 2 and "no option 'levles'. Did you mean 'levels'?" in said.output
     said = compress("toy-block", "batch_size=3")
     assert (
         "no option 'batch_size', because it takes no gradient steps; leave it out." in said.output
@@ -196,5 +196,7 @@ def test_a_recipe_is_carried_out_by_one_command(tmp_path, monkeypatch):
 def test_an_unknown_recipe_is_told_which_there_are():
     said = compress("toy-block")
     assert said.exit_code == 1
-    assert "There is no recipe 'toy-block' to compress; the recipes are " in said.output
+    assert "There is no recipe 'toy-block' to compress. The recipes are " in said.output
+    hint = "There is no recipe 'nvti' to compress. Did you mean 'nvit'? The recipes are "
+    assert hint in compress("nvti").output
     assert {"apiq-saliency", "nvit", "slim-llm"} <= set(re.findall(r"[\w-]+", said.output))
