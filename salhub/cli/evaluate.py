@@ -1,6 +1,7 @@
 """`salhub evaluate`: measure a model on data of your own, for its card."""
 
 import inspect
+import json
 import logging
 import shlex
 import sys
@@ -28,6 +29,8 @@ from salhub.cli.settings import (
 from salhub.cli.shares import ShardOption, Share, refuse_many, sharing
 
 _DATA = "data_path"
+# In the order in which tables are looked at, see `read_tables`.
+_COLUMNS = ("image_column", "text_column", "label_column")
 # Evaluations with this setting take names of data sets on the Hub as well.
 _DATA_NAMED = "dataset_config_name"
 
@@ -124,13 +127,16 @@ def evaluate_command(
         settings = parse_settings(words or [])
         choice = choose_to_measure(name, settings)
         evaluate = _evaluation(choice)
-        settings = typed_settings(words or [], choice.entry.config_class, evaluate)
+        words = [*(words or []), *_words_of_run(choice, evaluate, settings, data, share)]
+        settings = typed_settings(words, choice.entry.config_class, evaluate)
         measure, load = _split(choice, evaluate, settings)
         target = output or Path(f"{choice.short_name}.results.json")
-        refuse_existing(target, overwrite)
         is_named = _DATA_NAMED in _keywords(evaluate) or str(data) in _made_data(evaluate)
         if not data.exists() and not is_named:
             raise FileNotFoundError(f"{data} does not exist; give a file or folder of data.")
+        if target.exists() and not overwrite:
+            _check_data(evaluate, data, measure)
+        refuse_existing(target, overwrite)
         alone = _does_all(choice, evaluate, share)
         if alone is None:
             return
@@ -142,7 +148,7 @@ def evaluate_command(
         if results is None:
             _report_missing(call, as_json)
         elif share.is_speaker:
-            results.command = _command(name, data, words or [])
+            results.command = _command(name, data, words)
             results.save(target)
             _report(results, target, as_json)
     if results is not None:
@@ -292,6 +298,43 @@ def _split(
 def _keywords(evaluate: Callable[..., Any]) -> set[str]:
     parameters = inspect.signature(evaluate).parameters.values()
     return {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _words_of_run(
+    choice: Choice | NetworkChoice,
+    evaluate: Callable[..., Any],
+    settings: dict[str, Any],
+    data: Path,
+    share: Share,
+) -> list[str]:
+    """How the run that made a model reads its data, where nobody says it of data like them."""
+    from salhub.data.tables import read_tables
+    from salhub.runner.arguments import read_settings_file
+    from salhub.runner.settings_file import SETTINGS_NAME
+
+    path, asked = Path(choice.name or "") / SETTINGS_NAME, _keywords(evaluate) & {*_COLUMNS}
+    if not asked or asked & settings.keys() or not path.is_file() or not data.exists():
+        return []
+    found = read_settings_file(path, _COLUMNS)
+    columns = {name: found[name] for name in sorted(asked) if found.get(name)}
+    wanted = [(columns.get(name), ()) for name in _COLUMNS if name in asked]
+    try:
+        tables = read_tables(str(data), None, wanted).values() if columns else []
+    except (ImportError, OSError, ValueError):  # which the evaluation reports
+        return []
+    if not columns or not all({*columns.values()} <= {*table.columns} for table in tables):
+        return []
+    taken = [f"{name}={json.dumps(value)}" for name, value in columns.items()]
+    if share.is_speaker:
+        typer.echo(f"From {path}: {' '.join(taken)}", err=True)
+    return taken
+
+
+def _check_data(evaluate: Callable[..., Any], data: Path, measure: dict[str, Any]) -> None:
+    """Refuse data that cannot be read, where that is seen without the model."""
+    check = getattr(inspect.getmodule(evaluate), "check_data", None)
+    if check is not None and data.exists():
+        check(data, **measure)
 
 
 def _made_data(evaluate: Callable[..., Any]) -> tuple[str, ...]:

@@ -63,6 +63,7 @@ class PictureCollection:
         labels: Name of the class of each picture.
         parts: "train", "validation" or "test" for each picture.
         class_names: All classes in order; by default those of the labels.
+        title: What messages call the data, with its ending; the name by default.
 
     Attributes:
         labels: Class of every picture, int64 (N,).
@@ -83,8 +84,9 @@ class PictureCollection:
         labels: Sequence[str],
         parts: Sequence[str],
         class_names: Sequence[str] | None = None,
+        title: str | None = None,
     ) -> None:
-        self.name, self._read = name, read
+        self.name, self.title, self._read = name, title or name, read
         found = _readable(read, titles)
         kept = self._places = list(found)
         self.digests = list(found.values())
@@ -137,7 +139,7 @@ class PictureCollection:
         sizes = Counter(array.shape for array in arrays)
         if len(sizes) > 1:
             raise ValueError(
-                f"the pictures of {self.name} have several sizes; set image_size, or use the "
+                f"the pictures of {self.title} have several sizes; set image_size, or use the "
                 "recipe 'image-classification'."
             )
         if not arrays:
@@ -196,7 +198,7 @@ def read_labelled_pictures(
     found = _found(Path(data), image_column, label_column, dataset_config_name, to_learn)
     is_training = ~(found.is_test | found.is_validation)
     if to_learn and isinstance(found, PictureCollection) and not is_training.any():
-        raise ValueError(f"{found.name} has no training pictures, only others.")
+        raise ValueError(f"{found.title} has no training pictures, only others.")
     names = [normalize("NFC", name) for name in class_names]
     known = [normalize("NFC", name) for name in found.class_names]
     if sorted(names) == sorted(known) and len(set(names)) == len(names):
@@ -218,8 +220,8 @@ def _found(
         return _folder_of_classes(path, to_learn)
     if path.is_file() and not is_table_file(path):
         raise ValueError(
-            f"{path.name} is not labelled pictures; give a folder with one sub-folder per class, "
-            "an .npz archive, or a Parquet file."
+            f"{path.name} is not labelled pictures; give a folder with one sub-folder per class "
+            "or of save_to_disk, an .npz archive, or a Parquet file."
         )
     wanted = ((image_column, IMAGE_NAMES), (label_column, LABEL_NAMES))
     tables = read_tables(str(path), config_name, wanted)
@@ -392,7 +394,7 @@ def _of_tables(
     labels: list[str] = []
     parts: list[str] = []
     rows: list[tuple[str, int]] = []
-    orders = []
+    orders, label = [], label_column
     for part, table in tables.items():
         image = choose_column(table, image_column, _picture_columns(table), "image_column")
         label = choose_column(table, label_column, LABEL_NAMES, "label_column")
@@ -409,7 +411,7 @@ def _of_tables(
         labels += [one for _, one in kept]
         parts += [part] * len(kept)
     if to_learn:
-        check_learnable(path.name, labels, parts)
+        check_learnable(path.name, labels, parts, label)
     home = path if path.is_dir() else path.parent
 
     def read(place: int) -> bytes:
@@ -419,7 +421,7 @@ def _of_tables(
 
     titles = [f"{path.name}, {part} row {row + 1}" for part, row in rows]
     return PictureCollection(
-        path.name.split(".")[0], read, titles, labels, parts, joined_order(orders)
+        path.name.split(".")[0], read, titles, labels, parts, joined_order(orders), path.name
     )
 
 

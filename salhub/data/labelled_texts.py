@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -48,6 +48,8 @@ class LabelledTexts:
         labels: Class of each, in [0, len(class_names)).
         class_names: One name a class.
         parts: "train", "validation" or "test" for each; empty where all are "train".
+        title: What messages call the data, with its ending; "" for the name.
+        label_column: Where the labels stand; None where that is no column.
 
     Example:
         >>> texts = LabelledTexts("two", ["good", "bad"], [1, 0], ["negative", "positive"])
@@ -60,6 +62,11 @@ class LabelledTexts:
     labels: list[int]
     class_names: list[str]
     parts: Sequence[str] = ()
+    title: str = ""
+    label_column: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", self.title or self.name)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -82,15 +89,16 @@ class LabelledTexts:
             ValueError: They are such.
         """
         labels = [self.class_names[label] for label in self.labels]
-        check_learnable(self.name, labels, self.parts or [TRAIN] * len(self))
+        parts = self.parts or [TRAIN] * len(self)
+        check_learnable(self.title, labels, parts, self.label_column)
 
     def part(self, places: list[int]) -> "LabelledTexts":
         """The texts at some places, in that order."""
-        return LabelledTexts(
-            self.name,
-            [self.texts[place] for place in places],
-            [self.labels[place] for place in places],
-            self.class_names,
+        return replace(
+            self,
+            texts=[self.texts[place] for place in places],
+            labels=[self.labels[place] for place in places],
+            parts=(),
         )
 
     def in_order_of(self, class_names: Sequence[str]) -> "LabelledTexts":
@@ -101,7 +109,7 @@ class LabelledTexts:
         if names == self.class_names or not set(own) <= set(others):
             return self
         labels = [others.index(own[label]) for label in self.labels]
-        return LabelledTexts(self.name, self.texts, labels, names, self.parts)
+        return replace(self, labels=labels, class_names=names)
 
     def describe(self) -> dict[str, Any]:
         """Name, size and fingerprint for a results file; holds no path of this machine."""
@@ -154,19 +162,18 @@ def read_labelled_texts(
         ['negative', 'positive']
     """
     path = Path(data)
-    name = path.name.split(".")[0]
     published = layout or _layout_of(path, text_column, label_column)
     if published is not None:
         known, read = _LAYOUTS[published]
         rows = list(read(path))
         _refuse_nothing(path.name, rows)
-        return _texts(name, {TRAIN: rows}, class_names or known, list(known))
-    parts, orders = {}, []
+        return _texts(path.name, {TRAIN: rows}, class_names or known, list(known))
+    parts, orders, column = {}, [], label_column
     wanted = ((text_column, TEXT_NAMES), (label_column, LABEL_NAMES))
     for part, table in read_tables(str(data), dataset_config_name, wanted).items():
-        parts[part], order = _rows_of(table, text_column, label_column)
+        parts[part], order, column = _rows_of(table, text_column, label_column)
         orders.append(order)
-    return _texts(name, parts, class_names, joined_order(orders))
+    return _texts(path.name, parts, class_names, joined_order(orders), column)
 
 
 def read_unlabelled_texts(path: str | PathLike[str]) -> list[str]:
@@ -201,32 +208,35 @@ def _layout_of(path: Path, *columns: str | None) -> str | None:
 
 
 def _texts(
-    name: str,
+    title: str,
     parts: Mapping[str, list[tuple[str, str]]],
     class_names: Sequence[str],
     order: list[str] | None = None,
+    label_column: str | None = None,
 ) -> LabelledTexts:
     rows = [row for part in parts.values() for row in part]
     found = order or class_order([label for _, label in rows])
     if class_names and len(class_names) != len(found):
         raise ValueError(
-            f"{name} has {len(found)} classes, {', '.join(found[:_NUM_SHOWN])}, but "
+            f"{title} has {len(found)} classes, {', '.join(found[:_NUM_SHOWN])}, but "
             f"class_names has {len(class_names)}; give one name for each class."
         )
     index = {label: place for place, label in enumerate(found)}
     return LabelledTexts(
-        name,
+        title.split(".")[0],
         [text for text, _ in rows],
         [index[label] for _, label in rows],
         [normalize("NFC", str(one)) for one in class_names or found],
         [part for part, of_part in parts.items() for _ in of_part] if len(parts) > 1 else (),
+        title,
+        label_column,
     )
 
 
 def _rows_of(
     table: Table, text_column: str | None, label_column: str | None
-) -> tuple[list[tuple[str, str]], list[str] | None]:
-    """Texts with their labels as written, and the order of the classes where it is said."""
+) -> tuple[list[tuple[str, str]], list[str] | None, str]:
+    """Texts with labels as written, the order of the classes where it is said, their column."""
     text = choose_column(table, text_column, TEXT_NAMES, "text_column")
     label = choose_column(table, label_column, LABEL_NAMES, "label_column")
     _refuse_nothing(table.name, table.rows)
@@ -249,7 +259,7 @@ def _rows_of(
             f"{table.name} has no text in '{text}' or no label in '{label}' at "
             f"{', '.join(without[:_NUM_SHOWN])}{more}; fill them in, or remove these rows."
         )
-    return rows, names
+    return rows, names, label
 
 
 def _refuse_nothing(name: str, rows: Sequence[Any]) -> None:

@@ -61,7 +61,7 @@ class PictureArchive:
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)
-        self.name = self.path.stem
+        self.name, self.title = self.path.stem, self.path.name
         content = _read(self.path)
         self._pictures = _JpegFiles(content) if "offsets" in content else _Arrays(content)
         self.labels = torch.from_numpy(self._pictures.labels.astype(np.int64))

@@ -194,13 +194,16 @@ def joined_order(orders: Sequence[Sequence[str] | None]) -> list[str] | None:
     return list(dict.fromkeys(name for order in known for name in order))
 
 
-def check_learnable(name: str, labels: Sequence[str], parts: Sequence[str]) -> None:
+def check_learnable(
+    name: str, labels: Sequence[str], parts: Sequence[str], column: str | None = None
+) -> None:
     """Refuse classes of which nothing is learned, and data with a single one.
 
     Args:
         name: Of the data, for messages.
         labels: Class of each row.
         parts: "train", "validation" or "test" for each row.
+        column: Where the labels stand, for messages; None where that is no column.
 
     Raises:
         ValueError: There is such a class, or fewer than two are learned.
@@ -215,9 +218,11 @@ def check_learnable(name: str, labels: Sequence[str], parts: Sequence[str]) -> N
             "of it to train, or remove it."
         )
     if len(learned) < 2:
+        where = "" if column is None else f" in the column '{column}'"
+        other = "" if column is None else ", or set another label_column"
         raise ValueError(
-            f"{name} has {len(learned)} class, but a classifier needs at least two; give "
-            "data of two or more classes."
+            f"{name} has {len(learned)} class{where}, but a classifier needs at least two; give "
+            f"data of two or more classes{other}."
         )
 
 

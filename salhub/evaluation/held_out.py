@@ -40,7 +40,7 @@ def held_out(name: str, data: Any, test: Tensor, unit: str) -> HeldOut:
 
     Args:
         name: The model: a folder, a shipped name or a Hub repository; "" for none of these.
-        data: Has a `name` and `describe()`.
+        data: Has a `title` and `describe()`.
         test: Places of its own part for testing, int64 (n,), perhaps none.
         unit: What a row is, such as "pictures".
 
@@ -53,11 +53,11 @@ def held_out(name: str, data: Any, test: Tensor, unit: str) -> HeldOut:
         places = split.test if len(split.test) else split.held_out
         if not len(places):
             raise ValueError(
-                f"the model was trained on all {len(split.train)} {unit} of {data.name}, and "
+                f"the model was trained on all {len(split.train)} {unit} of {data.title}, and "
                 "nothing was held out; give other data."
             )
         note = (
-            f"Measured on the {len(places)} {unit} of {data.name} that were held out of "
+            f"Measured on the {len(places)} {unit} of {data.title} that were held out of "
             f"training; the {len(split.train)} training items are left out."
         )
         if repeated := split.data.get("num_held_out_that_are_learned"):
@@ -68,7 +68,7 @@ def held_out(name: str, data: Any, test: Tensor, unit: str) -> HeldOut:
         return HeldOut(sets, {**described, "split": split.digest[:16]}, note)
     if split is not None and split.data.get("name") == described["name"]:
         raise ValueError(
-            f"{data.name} has changed since training, or was read with other columns or "
+            f"{data.title} has changed since training, or was read with other columns or "
             "class names, so the held-out part is unknown; give the original data, or new "
             "data under another name."
         )
@@ -78,7 +78,7 @@ def held_out(name: str, data: Any, test: Tensor, unit: str) -> HeldOut:
     if split is not None:
         doubt = f"the model was trained on {split.data.get('name')}"
     note = (
-        f"Measured on {which} of {data.name}; {doubt}, so some of them may have been used for "
+        f"Measured on {which} of {data.title}; {doubt}, so some of them may have been used for "
         "training."
     )
     return HeldOut({"test": places}, described, note)
@@ -95,7 +95,7 @@ def evaluate_held_out(
 
     Args:
         model: A classifier of transformers or of ours.
-        data: Has `name`, `describe()`, `labels`, `class_names` and `test_places`.
+        data: Has `name`, `title`, `describe()`, `labels`, `class_names` and `test_places`.
         unit: What a row is, such as "pictures".
         seed: Seed of the bootstrap.
         logits_of: Gives the logits of the rows at some places, (n, K).
@@ -108,7 +108,7 @@ def evaluate_held_out(
         ValueError: As of `held_out` and `classes_of_model`.
     """
     id2label = model.config.id2label
-    labels = classes_of_model(torch.as_tensor(data.labels), data.class_names, id2label, data.name)
+    labels = classes_of_model(torch.as_tensor(data.labels), data.class_names, id2label, data.title)
     chosen = held_out(model.config.name_or_path, data, data.test_places, unit)
     results = Results.of_model(model, data.name, seed)
     results.data = dict(chosen.facts)

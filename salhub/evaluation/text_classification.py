@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from salhub.data.labelled_texts import Layout, read_labelled_texts
+from salhub.data.labelled_texts import LabelledTexts, Layout, read_labelled_texts
 from salhub.evaluation.held_out import evaluate_held_out, names_of_classes
 from salhub.evaluation.shared_rows import shared_batches
 from salhub.results import Results
@@ -53,12 +53,12 @@ def evaluate(
     Example:
         >>> results = evaluate(model, tokenizer, "reviews.csv")  # doctest: +SKIP
     """
-    texts = read_labelled_texts(
+    texts = check_data(
         data_path,
-        text_column=None if text_column is None else str(text_column),
-        label_column=None if label_column is None else str(label_column),
+        text_column=text_column,
+        label_column=label_column,
         layout=layout,
-        class_names=[str(name) for name in class_names],
+        class_names=class_names,
         dataset_config_name=dataset_config_name,
     )
     texts = texts.in_order_of(names_of_classes(model))
@@ -69,6 +69,35 @@ def evaluate(
         return classify_rows(model, tokenizer, token_rows(tokenizer, own, most), batch_size)
 
     return evaluate_held_out(model, texts, "texts", seed, logits_of)[0]
+
+
+def check_data(
+    data_path: str | os.PathLike[str],
+    *,
+    text_column: str | int | None = None,
+    label_column: str | int | None = None,
+    layout: Layout | None = None,
+    class_names: Sequence[str] = (),
+    dataset_config_name: str | None = None,
+    **_others: Any,
+) -> LabelledTexts:
+    """Read the texts to measure on, for which no model is needed.
+
+    Args:
+        data_path, text_column, label_column, layout, class_names, dataset_config_name: As of
+            `evaluate`.
+
+    Raises:
+        FileNotFoundError, ValueError: As of `read_labelled_texts`.
+    """
+    return read_labelled_texts(
+        data_path,
+        text_column=None if text_column is None else str(text_column),
+        label_column=None if label_column is None else str(label_column),
+        layout=layout,
+        class_names=[str(name) for name in class_names],
+        dataset_config_name=dataset_config_name,
+    )
 
 
 @torch.no_grad()

@@ -325,12 +325,12 @@ def draw_split(data: PictureData, arguments: Any) -> LabelledSplit:
         logger.warning(
             "%s has no validation or test part, so %d of its %d pictures are held out (%.0f %%, "
             "from every class), drawn with the seed.",
-            data.name, int(is_test.sum()), len(data), 100 * int(is_test.sum()) / len(data),
+            data.title, int(is_test.sum()), len(data), 100 * int(is_test.sum()) / len(data),
         )  # fmt: skip
     validation = data.is_validation.nonzero()[:, 0]
     if getattr(arguments, "keep_best", False) and not len(validation):
         learned = is_train.nonzero()[:, 0]
-        validation = places_to_choose_by(data.name, data.labels, learned, arguments)
+        validation = places_to_choose_by(data.title, data.labels, learned, arguments)
         is_train[validation] = False
     chosen = []
     for name, is_wanted in (("train", is_train), ("test", is_test)):

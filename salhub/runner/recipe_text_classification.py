@@ -235,15 +235,15 @@ def draw_text_split(texts: LabelledTexts, arguments: Any) -> LabelledSplit:
         logger.warning(
             "%s has no validation or test part, so %d of its %d texts are held out (%s, "
             "from every class), drawn with the seed.",
-            texts.name, len(test), len(texts), f"{100 * len(test) / len(texts):.0f} %",
+            texts.title, len(test), len(texts), f"{100 * len(test) / len(texts):.0f} %",
         )  # fmt: skip
     if getattr(arguments, "keep_best", False) and not len(validation):
         labels = torch.tensor(texts.labels)
-        validation = places_to_choose_by(texts.name, labels, train, arguments)
+        validation = places_to_choose_by(texts.title, labels, train, arguments)
         train = train[~torch.isin(train, validation)]
     if num_test and len(test):
         raise ValueError(
-            f"{texts.name} already has a test part with {len(test)} texts, but "
+            f"{texts.title} already has a test part with {len(test)} texts, but "
             f"num_test_texts asks for {num_test} others; leave num_test_texts out, or give "
             "data without parts."
         )
@@ -251,7 +251,7 @@ def draw_text_split(texts: LabelledTexts, arguments: Any) -> LabelledSplit:
         wanted = num_train or max(len(train) - num_test, 1)
         if wanted + num_test > len(train):
             raise ValueError(
-                f"{texts.name} has {len(train)} training texts, fewer than the {wanted} for "
+                f"{texts.title} has {len(train)} training texts, fewer than the {wanted} for "
                 f"training and {num_test} for testing that you asked for; ask for fewer."
             )
         order = train[torch.randperm(len(train), generator=generator_of(arguments.seed, _DRAWN))]

@@ -45,6 +45,7 @@ def test_mistakes_are_named_before_anything_is_loaded(call, letters, texts):
     )
     (texts.parent / "letters-en.results.json").write_text("{}")
     assert "exists" in call("evaluate", "letters", "--data", "texts", code=1).stderr
+    assert "nowhere does not" in call("evaluate", "letters", "--data", "nowhere", code=1).stderr
     assert letters.made == []
 
 

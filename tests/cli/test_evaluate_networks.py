@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,6 +91,20 @@ def test_texts_that_were_learned_are_left_out(call, call_json, reviews, tmp_path
     assert results.metric("accuracy/test") == trained.metric("accuracy/test")
     assert results.metric("accuracy/class/10").n == 3
     assert "held out of training; the 34 training items are left out" in results.tables[0].note
+    # The run says how its data are read; a mistake in the data comes before a file that is there.
+    again = call("evaluate", "trained", "--data", "reviews.csv", "-o", "again.json")
+    taken = 'label_column="stars" text_column="what they wrote"'
+    assert f"From {Path('trained') / 'options.yaml'}: {taken}\n" in again.stderr
+    assert Results.load("again.json").metric("accuracy/test") == results.metric("accuracy/test")
+    assert "out of training" in Results.load("again.json").tables[0].note
+    assert "texts of reviews.csv" in Results.load("again.json").tables[0].note
+    wrong = ["--data", "reviews.csv", "label_column=star", "text_column=stars", "-o", "again.json"]
+    assert "has no column 'star'" in call("evaluate", "trained", *wrong, code=1).stderr
+    (tmp_path / "new.csv").write_text("text,label\nIt is quick,10\nIt is slow,1\n")
+    assert (
+        "options.yaml"
+        not in call("evaluate", "trained", "--data", "new.csv", "-o", "new.json").stderr
+    )
     # Read otherwise, the same file is not taken for new texts.
     words = ["class_names=[1,10]", "-o", "s.json"]
     lines = (tmp_path / "reviews.csv").read_text().splitlines()

@@ -274,7 +274,7 @@ def test_tables_are_checked_as_folders_are(tmp_path):
         datasets.DatasetDict(tables).save_to_disk(tmp_path / name)
         return tmp_path / name
 
-    with pytest.raises(ValueError, match="one has 1 class, but a classifier"):
+    with pytest.raises(ValueError, match="one has 1 class in the column 'label', but a classifier"):
         read_labelled_pictures(saved("one", train=(["a", "b"], [0, 0])))
     odd = saved("odd", train=(["a", "b"], [0, 1]), test=(["a", "c"], [0, 1]))
     with pytest.raises(ValueError, match="odd has the class 'c' only outside its"):

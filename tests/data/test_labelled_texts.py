@@ -94,6 +94,17 @@ def test_other_files_are_refused(tmp_path, name, content, pattern):
         read_labelled_texts(tmp_path / name)
 
 
+def test_a_column_of_one_class_is_named_and_so_is_the_file(tmp_path):
+    path = tmp_path / "reviews.csv"
+    path.write_text("date,text,label\n2024,good,1\n2024,bad,1\n", encoding="utf-8")
+    for options, column in (({}, "label"), ({"label_column": "date"}, "date")):
+        texts = read_labelled_texts(path, **options)
+        with pytest.raises(ValueError, match=f"reviews.csv has 1 class in the column '{column}'"):
+            texts.check_learnable()
+    with pytest.raises(ValueError, match=r"must be one of date, text, label\.$"):
+        read_labelled_texts(path, text_column="tile")
+
+
 def test_a_missing_file_is_named():
     for read in (read_labelled_texts, read_unlabelled_texts):
         with pytest.raises(
