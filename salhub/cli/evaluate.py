@@ -87,8 +87,8 @@ def evaluate_command(
 
     A classifier by itself, such as the output folder of a training run, takes the same data and
     column settings (image_column, text_column, label_column) as `salhub train
-    image-classification` and `text-classification`. Data it was trained on, as its split.json
-    records, is left out.
+    image-classification` and `text-classification`, by default the columns of its own run. Data it
+    was trained on, as its split.json records, is left out.
 
     A language model takes any text file, which is read as it is, a table (text_column) or a file of
     tokens (.npy, .safetensors). context, stride and max_tokens set how its perplexity is measured.

@@ -38,7 +38,7 @@ class TestLexRank(RecipeTester):
 def test_it_takes_no_option_of_training(tmp_path, collection):
     command = ["train", "lexrank", f"data={collection}", f"output_dir={tmp_path / 'out'}"]
     said = CliRunner().invoke(app, [*command, "learning_rate=5"])
-    assert said.exit_code == 1 and not (tmp_path / "out").exists()
+    assert said.exit_code == 2 and not (tmp_path / "out").exists()
     assert said.output.strip() == (
         "Error: The recipe 'lexrank' has no option 'learning_rate', because it takes no gradient "
         "steps; leave it out."

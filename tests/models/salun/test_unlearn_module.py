@@ -133,7 +133,7 @@ def test_a_model_of_transformers_and_batches_with_names_forget():
         ({"forget": iter(FORGET)}, TypeError, "forget is read once per epoch"),
         ({"forget": []}, ValueError, "nothing to forget"),
         ({"method": "ft", "retain": []}, ValueError, "'ft' trains on the retained data"),
-        ({"mask_ratio": 50}, ValueError, "for 50 % give 0.5"),
+        ({"mask_ratio": 50}, ValueError, "mask_ratio must be a share above 0 and at most 1"),
         (
             {"method": "ga", "saliency": "random"},
             ValueError,
