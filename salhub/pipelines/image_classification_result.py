@@ -155,8 +155,8 @@ class ImageClassificationResult(PipelineResult):
         }
 
     def summary(self) -> str:
-        """Return the notes, and one sentence: the answer, and what comes next."""
-        return " ".join([*self.notes, self._sentence()])
+        """Return the notes, the answer and what comes next, and how few classes there are."""
+        return " ".join([*self.notes, self._sentence(), *self._choice()])
 
     def _sentence(self) -> str:
         first, *others = [
@@ -165,12 +165,14 @@ class ImageClassificationResult(PipelineResult):
         ]
         if self.score_function == "none":
             return f"The network predicts {', '.join([first, *others])}."
-        kind = "class"
-        if self.score_function == "softmax" and (self.num_classes or _FEW_CLASSES) < _FEW_CLASSES:
-            # Which it chooses from whatever the picture shows.
-            kind = f"of the {self.num_classes} classes that the network knows"
-        then = f", then {', '.join(others)}" if others else ""
-        return f"{first} is the most likely {kind}{then}."
+        if not others:
+            return f"{first} is the most likely class."
+        return f"{first} is the most likely class, then {', '.join(others)}."
+
+    def _choice(self) -> list[str]:
+        if self.score_function != "softmax" or (self.num_classes or _FEW_CLASSES) >= _FEW_CLASSES:
+            return []
+        return [f"The network always chooses one of its {self.num_classes} classes."]
 
     def _words(self, score: float) -> str:
         return score_words(score, self.score_function)

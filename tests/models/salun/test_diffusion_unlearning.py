@@ -15,6 +15,7 @@ from salhub.models.salun.weight_delta import apply_delta
 from salhub.models.salun.weight_mask import WeightMask
 from salhub.results import Results
 from salhub.runner.batches import Share, generator_of, step_batches
+from salhub.runner.summary import summary
 from tests.backbones.small_pictures import (
     Adam,
     assert_close,
@@ -323,6 +324,13 @@ def test_a_judge_looks_at_both_models(tmp_path, data, original, judge):
     folder = tmp_path / "after-only"
     recipe = unlearn(folder, data, original, "rl-diffusion", judge_original=False, **given)
     assert not any("before" in metric.name for metric in recipe.results.metrics)
+    after = json.loads((folder / "unlearning.json").read_text())["reports"]["after"]
+    assert summary(type(recipe), recipe.results, "out")[2:4] == [
+        "Pictures of the forgotten class in which the judge finds it: "
+        f"{100 - after['unlearning_accuracy']:.1f} % now.",
+        "Pictures of other classes in which it finds what was asked for: "
+        f"{after['retain_accuracy']:.1f} % now.",
+    ]
 
 
 @pytest.mark.parametrize("name", ["salun-diffusion", "rl-diffusion", "ga-diffusion"])
