@@ -199,7 +199,7 @@ def test_processes_that_work_together_try_what_diverges(tmp_path, small, monkeyp
         (["--try", "learning_rate"], "has no values"),
         (["--try", "learning_rat=1,2"], "Did you mean 'learning_rate'"),
         (["--try", "momentum=0.5,0.9", "momentum=0.9"], "is both set and tried"),
-        (["--try", "mask_ratio=0.5,50"], "for 50 % give 0.5"),
+        (["--try", "mask_ratio=0.5,50"], "mask_ratio must be a share above 0 and at most 1"),
         (
             ["--try", "momentum=0,0.9", "push_to_hub=true", "hub_model_id=a/b"],
             "--try does not push",
