@@ -381,7 +381,7 @@ BAD = [
     ("ga-diffusion", {"sampling_steps": 0}, "sampling_steps must be 1 or more, got 0"),
     ("ga-diffusion", {"mask_batch_size": 0}, "mask_batch_size must be 1 or more, got 0"),
     ("ga-diffusion", {"save_delta": True}, "save_delta needs a mask"),
-    ("ga-diffusion", {"mask_ratio": 50}, "for 50 % give 0.5"),
+    ("ga-diffusion", {"mask_ratio": 50}, "mask_ratio must be a share above 0 and at most 1"),
     ("ga-diffusion", {"mask_ratio": 1e-9}, "selects none of them"),
     ("salun-diffusion", {"mask_ratio": None}, "salun-diffusion needs a mask"),
     ("salun-diffusion", {"mask": "m", "mask_ratio": 0.3}, "contradict each other"),
