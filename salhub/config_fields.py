@@ -180,7 +180,7 @@ def _check_sizes(name: str, value: Any, place: str, where: str) -> None:
     elif isinstance(value, int | float) and not isinstance(value, bool):
         most = _largest(name, is_whole=isinstance(value, int))
         if most is not None and abs(value) > most:
-            raise ValueError(f"{place} must be at most {most:,}, got {_shown(value)}.")
+            raise ValueError(f"{place} must be at most {most:,.15g}, got {_shown(value)}.")
 
 
 def _largest(name: str, *, is_whole: bool) -> int | None:

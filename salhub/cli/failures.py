@@ -15,6 +15,13 @@ _EXPECTED = (SalhubError, ValueError, TypeError, OSError, ImportError, KeyError)
 # A wrong call, as typer's own usage errors are.
 _OF_USAGE = (UnknownOptionError, UnknownSettingError)
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+_GOING_ON = {
+    **dict.fromkeys(("run", "evaluate"), " Run the same command again to go on."),
+    **dict.fromkeys(
+        ("train", "unlearn", "compress"),
+        " Add resume_from_checkpoint=latest to go on from the last checkpoint.",
+    ),
+}
 
 
 class CommandGroup(typer.core.TyperGroup):
@@ -43,7 +50,8 @@ class CommandGroup(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            typer.echo("Interrupted; finished work is kept.", err=True)
+            going_on = _GOING_ON.get(ctx.invoked_subcommand, "")
+            typer.echo(f"Interrupted; finished work is kept.{going_on}", err=True)
             raise typer.Exit(_INTERRUPTED) from None
         except Exception as error:
             if is_debug or _belongs_to_typer(error):

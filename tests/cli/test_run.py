@@ -204,7 +204,7 @@ def test_interrupting_keeps_what_is_finished_and_no_half_file(call, letters, tex
     (texts / "broken.txt").write_text("aa")
     (texts / "three.text").write_text("unwritable")
     result = call("run", "letters", "texts", "-o", "kept", code=130)
-    assert "Interrupted" in result.stderr
+    assert result.stderr.endswith("is kept. Run the same command again to go on.\n")
     assert sorted(path.name for path in (texts.parent / "kept").iterdir()) == [
         "broken-letters-en.out",
         "one-letters-en.out",
