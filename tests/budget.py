@@ -54,6 +54,8 @@ BUDGETS = {
     # Machines with settings of their own, see `machine.py`.
     "tests/hub": 12,
     "tests/test_auto.py": 10,
+    # A film is edited and encoded.
+    "tests/test_cards.py::test_the_code_on_the_card_runs[editiq-stage]": 12,
     # The picture of a card is drawn twice.
     "tests/test_cards.py::test_the_command_writes_card_and_picture": 10,
     "tests/test_docs.py": 25,

@@ -98,7 +98,7 @@ def test_what_was_measured_is_that_of_the_results(page):
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ((1.5, "saliency", 0.1), "above 0 and below 1, got 1.5"),
+        ((1.5, "saliency", 0.1), "above 0 and below 1, such as 0.5, got 1.5"),
         ((0.01, "saliency", 0.1), "cannot be reached"),
         ((0.5, "size", 0.1), "no 'size'; choose one of saliency"),
         ((0.5, "saliency", 7), "kappa must be from 0 to 1, got 7"),
