@@ -305,16 +305,16 @@ def _read_patiently(
 
 
 def _needs_hub(kind: str, resolved: Resolved, keywords: Mapping[str, Any]) -> bool:
-    """Whether something is read that is not in the cache, and the Hub may be asked for it."""
+    """Whether the Hub would be asked for more than what is in the cache, and may be."""
     from huggingface_hub import constants
 
     if keywords.get("local_files_only") or constants.HF_HUB_OFFLINE:
         return False
+    if keywords.get("force_download") or kind == "tokenizer":
+        return True  # transformers lists the repository of a tokenizer each time
     snapshot = resolved.snapshot(**keywords)
     weights = keywords.get("gguf_file") or "*.safetensors"
-    files = {"model": weights, "tokenizer": "tokenizer_config.json"}.get(kind)
-    is_whole = snapshot is not None and (files is None or any(snapshot.glob(files)))
-    return bool(keywords.get("force_download")) or not is_whole
+    return snapshot is None or (kind == "model" and not any(snapshot.glob(weights)))
 
 
 def _check_config(resolved: Resolved, keywords: Mapping[str, Any]) -> None:
