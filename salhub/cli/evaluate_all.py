@@ -20,7 +20,7 @@ from salhub.listing import list_models
 from salhub.manifest import NAMESPACE
 from salhub.model_card import Facts
 from salhub.model_facts import fact_files, shipped_model
-from salhub.results import Results, read_results
+from salhub.results import Metric, Results, read_results
 
 _START = ["salhub", "evaluate"]
 # Times differ from machine to machine, whatever the model.
@@ -221,10 +221,22 @@ def compare_with_card(found: Results, card: Results) -> tuple[int, list[str]]:
         if not math.isfinite(metric.value) or not math.isfinite(other.value):
             continue
         compared += 1
-        low, high = other.interval or (other.value, other.value)
+        low, high = _interval_of(other, metric)
         if high < metric.interval[0] or low > metric.interval[1]:
             outside.append(metric.name)
     return compared, outside
+
+
+def _interval_of(found: Metric, card: Metric) -> tuple[float, float]:
+    """The interval of a number; of fewer examples than the card's, as wide as theirs must be.
+
+    A bootstrap of a few examples is too sure, so the spread is that of the card's examples.
+    """
+    low, high = found.interval or (found.value, found.value)
+    if card.interval is not None and found.n and card.n and found.n < card.n:
+        margin = (card.interval[1] - card.interval[0]) / 2 * math.sqrt(card.n / found.n)
+        low, high = min(low, found.value - margin), max(high, found.value + margin)
+    return low, high
 
 
 def _line(outcome: Outcome) -> str:

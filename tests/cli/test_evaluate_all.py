@@ -18,6 +18,8 @@ def test_numbers_whose_intervals_do_not_meet_are_named():
         Metric("near", 0.5, (0.4, 0.6)),
         Metric("far", 0.5, (0.4, 0.6)),
         Metric("exact", 0.5, (0.4, 0.6)),
+        Metric("few", 0.5, (0.4, 0.6), n=100),
+        Metric("few and far", 0.5, (0.4, 0.6), n=100),
         Metric("no interval", 0.5),
         Metric("slow", 2.0, (1.9, 2.1), unit="s"),
         Metric("only there", 0.5, (0.4, 0.6)),
@@ -28,11 +30,14 @@ def test_numbers_whose_intervals_do_not_meet_are_named():
         Metric("near", 0.7, (0.55, 0.8)),
         Metric("far", 0.7, (0.61, 0.8)),
         Metric("exact", 0.39),
+        # Of 4 examples in place of 100 the interval is 5 times as wide: 0.5 to each side.
+        Metric("few", 1.0, (1.0, 1.0), n=4),
+        Metric("few and far", 1.2, (1.2, 1.2), n=4),
         Metric("no interval", 0.9),
         Metric("slow", 9.0, (8.9, 9.1), unit="s"),
         Metric("unknown", 0.9),
     )
-    assert evaluate_all.compare_with_card(found, card) == (4, ["far", "exact"])
+    assert evaluate_all.compare_with_card(found, card) == (6, ["far", "exact", "few and far"])
 
 
 def test_data_that_is_missing_is_named_and_nothing_is_measured(call, call_json, tmp_path):
