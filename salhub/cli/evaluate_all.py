@@ -245,6 +245,8 @@ def _line(outcome: Outcome) -> str:
     kept = " (kept from an earlier run)" if outcome.state == "kept" else ""
     inside = outcome.compared - len(outcome.outside)
     said = f"{outcome.name}: {inside} of {outcome.compared} numbers within the card's intervals"
+    if not outcome.compared:
+        said = f"{outcome.name}: measured; its card has no intervals to compare with"
     return said + kept + "".join(_outside(outcome))
 
 
