@@ -19,6 +19,7 @@ budget._slowness = lambda: 1.0
 budget.SECONDS = 0.1
 budget.PATIENCE = 4
 budget.SECONDS_OF_A_METHOD = 0.01
+budget.BUDGETS_OF_METHODS = {"almost": 0.4}
 budget.ROOT = Path.cwd()
 budget.RECORD = Path("seconds.json")
 budget.BUDGETS = {"test_some.py::test_known": 0.6}
@@ -95,3 +96,15 @@ def test_a_method_has_a_budget_of_its_own(run, pytester):
     found.assert_outcomes(passed=1)
     assert found.ret == pytest.ExitCode.TESTS_FAILED
     found.stdout.re_match_lines([r"The tests of slow took 0 s of work; it has 0\.01 s\."])
+
+
+def test_a_method_that_is_a_little_over_its_budget_is_printed_and_passes(run, pytester):
+    folder = pytester.path / "tests" / "models" / "almost"
+    folder.mkdir(parents=True)
+    work = TESTS[: TESTS.index("def test_works")]
+    tests = "\n".join(f"def test_{one}():\n    work(0.08)\n" for one in range(6))
+    (folder / "test_almost.py").write_text(work + tests)
+    found = run("tests/models/almost")
+    found.assert_outcomes(passed=6)
+    assert found.ret == pytest.ExitCode.OK
+    found.stdout.re_match_lines([r"The tests of almost took 0 s of work; it has 0\.4 s\."])
