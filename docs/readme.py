@@ -1,8 +1,8 @@
 """Writes the gallery and the tables of README.md anew: `python -m docs.readme`.
 
 Sentences come from card.yaml, numbers from the results files, pictures from the cards; what stands
-between `<!-- gallery -->` and `<!-- gallery end -->`, and likewise of `methods` and `models`, is
-replaced.
+between `<!-- gallery -->` and `<!-- gallery end -->`, and likewise of `methods`, `models` and
+`times`, is replaced.
 """
 
 import re
@@ -14,11 +14,74 @@ from salhub.files import write_text
 from salhub.listing import list_models
 from salhub.manifest import BundledModel, read_manifest
 from salhub.model_facts import key_number, method_in_short
+from salhub.results import Results
 from salhub.results_markdown import plain_table
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+BENCHMARKS = ROOT / "benchmarks" / "results"
 _COLUMNS = 3
+# Method -> rows of what is timed, who else does it, and the file and number of the ratio, which is
+# ours divided by theirs but where it begins so.
+_FASTER = "required/times as fast as "
+TIMES: dict[str, list[tuple[str, str, str, str]]] = {
+    "normgrad": [
+        ("a map at the last block", "Captum, LayerGradCam", "normgrad",
+         "beside/salhub norm_grad/Captum LayerGradCam"),
+        ("Grad-CAM", "torchcam", "normgrad", "beside/salhub grad_cam/torchcam GradCAM"),
+        ("Grad-CAM", "pytorch-grad-cam", "normgrad", "beside/salhub grad_cam/grad-cam GradCAM"),
+    ],
+    "salient_relevance": [
+        ("relevance, epsilon-plus", "zennit", "salient_relevance",
+         "beside/salhub epsilon_plus/zennit epsilon_plus"),
+        ("relevance, epsilon", "Captum", "salient_relevance", "beside/salhub epsilon/Captum LRP"),
+        ("relevance, epsilon, of a ViT", "lxt", "salient_relevance",
+         "beside/salhub epsilon/lxt epsilon"),
+    ],
+    "active_contour": [
+        (f"a picture of {size} x {size}", "scikit-image, Chan-Vese", "active_contour_speed",
+         f"beside/salhub, tuned, {size} px/scikit-image chan_vese, {size} px")
+        for size in (128, 512)
+    ],
+    "salun": [
+        ("mask of 11 million weights", "erasus", "salun",
+         "beside/salhub make_mask/erasus top-k mask"),
+    ],
+    "nvit": [
+        ("scores of all units", "one forward and backward pass", "nvit",
+         "required/time of batch by forward and backward"),
+    ],
+    "disa": [
+        ("a picture recognized", "the same CLIP without prompts", "disa",
+         "required/answer / plain CLIP"),
+    ],
+    "rep_mtl": [
+        ("a training step", "equal weights", "rep_mtl", "A step of training/Rep-MTL/to EW"),
+        ("a training step", "torchjd, PCGrad", "rep_mtl", "beside/Rep-MTL/PCGrad"),
+    ],
+    "lexrank": [
+        ("scores of sentences", "lexrank", "lexrank",
+         "beside/salhub, continuous/lexrank, threshold 0.1"),
+        ("scores of sentences", "sumy", "lexrank", "beside/salhub, continuous/sumy"),
+    ],
+    "verbalizer": [
+        (f"integrated gradients, {words}", "Captum", "verbalizer",
+         f"beside/salhub, BERT of 4 layers, {words}/captum, BERT of 4 layers, {words}")
+        for words in ("1 text", "32 texts")
+    ],
+    "slim_llm": [
+        ("one block of 135 million weights", "the published order of work", "slim_llm",
+         "required/seconds of a block / those of the published order of work"),
+    ],
+    "sdl_seg": [
+        ("Dice and distances of a scan", "MONAI", "segmentation_metrics",
+         f"{_FASTER}MONAI, scan 24 x 96 x 96"),
+    ],
+    "editiq": [
+        ("camera paths of ten shots", "Clarabel", "editiq_speed",
+         "required/time to Clarabel's: weights 500 and 500"),
+    ],
+}  # fmt: skip
 _HEADER = ["model", "size", "what was measured", "result", "compared with"]
 
 
@@ -67,10 +130,29 @@ def models_table() -> str:
     return plain_table(["model", "task", *_HEADER[1:]], rows)
 
 
+def times_table() -> str:
+    """How many times as fast each method is as other packages, from the files of benchmarks."""
+    rows = []
+    for method in (name for name in METHODS if name in TIMES):
+        for what, than, file, name in TIMES[method]:
+            metric = Results.load(BENCHMARKS / f"{file}.json").metric(name)
+            found = [metric.value, *(metric.interval or ())]
+            if not name.startswith(_FASTER):
+                found = [1 / found[0], *(1 / one for one in reversed(found[1:]))]
+            value, *spread = (f"{one:.3g}" for one in found)
+            rows.append([_link(method), what, than, f"**{value}** {_spread(spread)}".strip()])
+    return plain_table(["method", "what is timed", "compared with", "times as fast"], rows)
+
+
+def _spread(ends: list[str]) -> str:
+    return f"[{', '.join(ends)}]" if ends else ""
+
+
 _PARTS: dict[str, Callable[[], str]] = {
     "gallery": gallery,
     "methods": methods_table,
     "models": models_table,
+    "times": times_table,
 }
 
 
