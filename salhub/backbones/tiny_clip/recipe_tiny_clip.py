@@ -140,7 +140,7 @@ class TinyClipArguments(PictureArguments, TrainingArguments):
 
 
 class TinyClipRecipe(TrainingRecipe):
-    """Trains a small CLIP on labelled pictures whose classes have telling names.
+    """Trains a small CLIP on labelled pictures with descriptive class names.
 
     Every step compares its pictures with one caption of every class. So no caption of another
     picture of the class counts as a wrong answer, as it does when the pairs of a batch are compared

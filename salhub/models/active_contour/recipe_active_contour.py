@@ -79,7 +79,7 @@ class ActiveContourArguments(TrainingArguments):
 
 
 class ActiveContourRecipe(TrainingRecipe):
-    """Descends the soft Dice of contours that are unrolled, by the weights of the energy.
+    """Learns the weights of an active contour from pictures with masks.
 
     Weights that are 0 stay 0, so that LIF stays LIF. Gradients are those of the last steps alone,
     and pass the bound of phi as if it were not there: they say in which direction a contour moves,

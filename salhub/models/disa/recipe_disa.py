@@ -214,7 +214,7 @@ class DiSaArguments(PictureArguments, TrainingArguments):
 
 
 class DiSaRecipe(TrainingRecipe):
-    """Learns prompts of a frozen CLIP, and measures them beside it.
+    """Learns prompts for a frozen CLIP, and compares the accuracy with and without them.
 
     Example:
         >>> arguments = DiSaArguments(

@@ -77,7 +77,7 @@ class EditIQArguments(TrainingArguments):
 
 
 class EditIQRecipe(TrainingRecipe):
-    """Descends the structured hinge loss of edits by people.
+    """Learns the weights of EditIQ's terms from films that people have edited.
 
     Weights that are 0 stay 0, so that a term that is off stays off. Films are read once, before the
     first step; the steps themselves read no picture.

@@ -41,7 +41,7 @@ class LexRankArguments(RunArguments):
 
 
 class LexRankRecipe(FitRecipe):
-    """Counts words.
+    """Counts in how many texts of a collection each word occurs, to weight rare words more.
 
     Example:
         >>> arguments = LexRankArguments(output_dir="out", data="news.csv")

@@ -50,7 +50,7 @@ class DeiTNanoTeacherArguments(CifarResNetArguments):
 
 
 class DeiTNanoTeacherRecipe(QuickValidation, CifarResNetRecipe):
-    """Trains the CNN that `DeiTNanoRecipe` learns from: where data are few, CNNs learn faster.
+    """Trains the CNN that teaches `deit-nano`; CNNs learn faster from few pictures.
 
     Example:
         >>> arguments = DeiTNanoTeacherArguments(output_dir="teacher", data="cifar10.npz")

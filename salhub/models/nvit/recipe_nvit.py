@@ -52,13 +52,14 @@ class NViTArguments(DistillingArguments):
         latency_batch_size: Batch size for measuring latencies.
         score: How units are ranked; "batch" and "per_sample" use the gradients of the training
             itself.
-        gate_sites: Where gates act, see `gate_factors`.
+        gate_sites: Where gates act: on the "weights", as published, or on the "activations"; see
+            `gate_factors`.
         prune_interval: Optimizer steps between removals [P].
         groups_per_step: Number of groups removed at once [R].
         group_sizes: Number of residual channels, heads, QK and V channels and neurons in a group
             [P].
         eta: Score that one saved second is worth; None for `kappa` times the ratio of the medians.
-        kappa: See `eta`.
+        kappa: Weight of the saved time relative to the score, if `eta` is None.
         objective: "paper" or "reference", see `DistillationLoss`.
         kl_weight: Weight of the divergence from the network before pruning; it is left out before
             the first removal, when both are equal.
@@ -128,7 +129,7 @@ class PruningState:
 
 
 class NViTRecipe(StartedRecipe):
-    """Prunes a network step by step while it learns to stay what it was.
+    """Prunes a vision transformer step by step while it learns to keep its answers.
 
     Every `prune_interval` steps the groups of least worth go, by scores that the gradients of
     these steps give for nothing. What is removed is multiplied by 0 where it acts, so that its

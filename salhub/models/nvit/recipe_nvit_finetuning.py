@@ -68,7 +68,7 @@ class NViTFineTuningArguments(DistillingArguments):
 
 
 class NViTFineTuningRecipe(StartedRecipe):
-    """Fine-tunes a pruned network with the one that it was, and perhaps with a CNN.
+    """Fine-tunes a pruned network to answer like its original, optionally with a CNN as teacher.
 
     Example:
         >>> arguments = NViTFineTuningArguments(

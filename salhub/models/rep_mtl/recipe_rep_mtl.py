@@ -166,7 +166,7 @@ class RepMTLArguments(TrainingArguments):
 
 
 class RepMTLRecipe(TrainingRecipe):
-    """Trains a network of several tasks.
+    """Trains one network for several tasks.
 
     Terms and logarithms are those of a pass: its rows are each other's negatives. So more passes a
     step, or more processes, compare fewer pictures at once, and learn something else; only without

@@ -26,7 +26,7 @@ class BoundaryArguments(UnlearningArguments):
 
 
 class BoundaryExpandingRecipe(UnlearningRecipe):
-    """BE: learn what is to be forgotten as a class of its own, and drop that class afterwards."""
+    """BE: learns an extra class for the pictures to forget, and removes that class afterwards."""
 
     name = "be"
     arguments_class = BoundaryArguments
@@ -114,7 +114,7 @@ class BoundaryShrinkArguments(UnlearningArguments):
 
 
 class BoundaryShrinkRecipe(UnlearningRecipe):
-    """BS: learn for each picture the class that the original sees just across the boundary."""
+    """BS: learns, for each picture to forget, the class across its nearest decision boundary."""
 
     name = "bs"
     arguments_class = BoundaryShrinkArguments

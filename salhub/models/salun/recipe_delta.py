@@ -59,7 +59,7 @@ class DeltaArguments(RunArguments):
 
 
 class DeltaRecipe(FitRecipe):
-    """Changes the open weights of the original to what they became; all others stay.
+    """Rebuilds an unlearned model from its original and the saved changes, bit for bit.
 
     Example:
         >>> arguments = DeltaArguments(output_dir="out", model="original", delta="forgot")

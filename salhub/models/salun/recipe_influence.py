@@ -32,7 +32,7 @@ class InfluenceArguments(ForgettingArguments):
     """Options of `InfluenceRecipe`.
 
     Args:
-        influence_scale: How far to go along the step.
+        influence_scale: Factor on the step.
         num_fisher_samples: Retained pictures whose gradients estimate the curvature.
     """
 
@@ -47,7 +47,7 @@ class InfluenceArguments(ForgettingArguments):
 
 
 class InfluenceRecipe(ForgettingRecipe, FitRecipe):
-    """IU: take off the influence of what is to be forgotten in one step, without training."""
+    """IU: removes the influence of the pictures to forget in one step, without training."""
 
     name = "iu"
     arguments_class = InfluenceArguments

@@ -28,7 +28,7 @@ class FineTuneArguments(UnlearningArguments):
 
 
 class FineTuneRecipe(UnlearningRecipe):
-    """FT: go on training on what is retained, and hope that the rest fades.
+    """FT: continues training on the retained pictures only.
 
     Source: Fan et al. 2024 (arXiv 2310.12508), section 5.1.
     """
@@ -55,7 +55,7 @@ class L1SparseArguments(UnlearningArguments):
 
 
 class L1SparseRecipe(UnlearningRecipe):
-    """l1-sparse: FT with a penalty on the sum of absolute weights that falls to 0.
+    """l1-sparse: FT with a penalty on absolute weights, which falls to 0.
 
     Source: Jia et al. 2023 (arXiv 2304.04934), equation 3.
     """
@@ -79,7 +79,7 @@ class GradientAscentArguments(UnlearningArguments):
 
 
 class GradientAscentRecipe(UnlearningRecipe):
-    """GA: climb the loss of what is to be forgotten.
+    """GA: increases the loss on the pictures to forget (gradient ascent).
 
     Source: Fan et al. 2024 (arXiv 2310.12508), section 5.1; Thudi et al. 2022 (arXiv 2109.13398).
     """
@@ -112,7 +112,7 @@ class RetrainArguments(UnlearningArguments):
 
 
 class RetrainRecipe(UnlearningRecipe):
-    """Retrain: the same network from fresh weights, on what is retained only.
+    """Retrain: trains the same network from new weights, on the retained pictures only.
 
     This is what the others try to come near to; give it the options that the original had.
     """
@@ -148,7 +148,7 @@ class RandomLabelArguments(UnlearningArguments):
 
 
 class RandomLabelRecipe(UnlearningRecipe):
-    """RL: learn drawn labels for what is to be forgotten, and the true ones for the rest.
+    """RL: learns random labels for the pictures to forget, and true labels for the others.
 
     Every pass draws anew. Source: Fan et al. 2024 (arXiv 2310.12508), equation 5, without a mask;
     Golatkar et al. 2020 (arXiv 1911.04933).
@@ -224,7 +224,7 @@ class SalUnArguments(RandomLabelArguments):
 
 
 class SalUnRecipe(RandomLabelRecipe):
-    """SalUn: random labels, and only the weights that matter to the forget set may move.
+    """SalUn: learns random labels, and changes only weights that matter for what to forget.
 
     Example:
         >>> arguments = SalUnArguments(
@@ -268,7 +268,7 @@ class SalUnSoftArguments(RandomLabelArguments):
 
 
 class SalUnSoftRecipe(RandomLabelRecipe):
-    """SalUn-soft: no mask; a penalty on the size of the change, whose weight falls to 0.
+    """SalUn-soft: uses a penalty on the size of the change, which falls to 0, but no mask.
 
     Source: Fan et al. 2024 (arXiv 2310.12508), appendix A: proximal steps of beta |theta -
     theta_o|_1. The shares of "quantile" are those of the code published with it; the anchor is

@@ -362,7 +362,7 @@ class RandomClassArguments(DiffusionUnlearningArguments):
 
 
 class RandomClassRecipe(DiffusionUnlearningRecipe):
-    """RL for diffusion: predict for the forgotten class what is predicted for another one.
+    """RL for diffusion: learns the noise of another class for the class to forget.
 
     Source: Fan et al. 2024 (arXiv 2310.12508), equation 6, without a mask. There the model itself
     is the teacher and the next class the target; the frozen original and drawn classes, the
@@ -418,7 +418,7 @@ class SalUnDiffusionArguments(RandomClassArguments):
 
 
 class SalUnDiffusionRecipe(RandomClassRecipe):
-    """SalUn for diffusion: another class's noise, and only salient weights may move.
+    """SalUn for diffusion: learns another class's noise, and changes only salient weights.
 
     Source: Fan et al. 2024 (arXiv 2310.12508), equations 3, 4 and 6.
     """
@@ -435,7 +435,7 @@ class GradientAscentDiffusionArguments(DiffusionUnlearningArguments):
 
 
 class GradientAscentDiffusionRecipe(DiffusionUnlearningRecipe):
-    """GA for diffusion: climb the denoising loss of what is to be forgotten."""
+    """GA for diffusion: increases the denoising loss on the class to forget."""
 
     name = "ga-diffusion"
     arguments_class = GradientAscentDiffusionArguments

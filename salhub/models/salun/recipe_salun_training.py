@@ -25,7 +25,7 @@ class SalUnClassifierArguments(CifarResNetArguments):
 
 
 class SalUnClassifierRecipe(CifarResNetRecipe):
-    """Trains a classifier to unlearn; with `leave_out` the one that never saw what is forgotten.
+    """Trains a classifier for unlearning, or with `leave_out` the reference for comparison.
 
     Example:
         >>> options = {"output_dir": "out", "data": "cifar10.npz", "leave_out": "class:cat"}
@@ -44,7 +44,7 @@ class SalUnClassifierRecipe(CifarResNetRecipe):
 
 
 class SalUnDiffusionModelRecipe(ConditionalUNetRecipe):
-    """Trains a diffusion model to unlearn; with `leave_out` the one that never saw a class."""
+    """Trains a diffusion model for unlearning, or with `leave_out` the reference."""
 
     name = "salun-ddpm"
 

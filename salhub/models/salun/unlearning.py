@@ -63,7 +63,7 @@ class ForgettingArguments(MaskArguments):
 
     Args:
         retain: Which pictures to retain: "rest" for all others, or a part named like `forget`.
-        allow_no_retain: Go on where nothing is retained.
+        allow_no_retain: Run even if there are no pictures to retain.
         reference: A model trained without the pictures to forget, to compare with; None for none.
         attack: Membership inference: "threshold", "svc" or "none".
     """
@@ -79,8 +79,8 @@ class UnlearningArguments(ForgettingArguments, ClassifierArguments):
     """Options of every way to unlearn a classifier by training.
 
     Args:
-        freeze_norm_stats: Leave the running statistics of batch normalisation as they are; a mask
-            does not cover them.
+        freeze_norm_stats: Keep the running statistics of batch normalization, which a mask does
+            not protect.
 
     Source: Fan et al. 2024 (arXiv 2310.12508), section 5.1 and appendix B, for the defaults.
     """

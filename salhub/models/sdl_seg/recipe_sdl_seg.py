@@ -167,7 +167,7 @@ class SDLSegArguments(TrainingArguments):
 
 
 class SDLSegRecipe(TrainingRecipe):
-    """Trains SDL-Seg, or with `saliency_kind="none"` the plain U-Net, which has one channel less.
+    """Trains SDL-Seg, or with `saliency_kind="none"` a plain U-Net without the map.
 
     Both draw the same batches, patches and changes from the same seed.
 

@@ -23,10 +23,10 @@ class SlimLLMArguments(CompressionArguments):
             have that width.
         bits_granularity: "group" chooses widths for groups of columns, as published; "module"
             chooses one of 2, 3 and 4 for each layer, the same for layers that read the same
-            inputs, as other programs need it, see `measured_widths`. The mean is then at most
+            inputs, as other programs require; see `measured_widths`. The mean is then at most
             `bits`, as close as the sizes of the layers allow.
-        symmetric: Whether to fix zeros at 2^(width - 1), as other programs need it; only for
-            layers with one width. See `group_scales`.
+        symmetric: Whether to fix zeros at 2^(width - 1), as other programs require; only for
+            layers with one width, see `group_scales`.
         preset: "recommended" is SliM-LLM with the settings that worked best for us: bits go where
             they reduce the expected error most, the search shrinks ranges further and weights
             errors by salience, layers correct the errors of earlier ones, and codes and scales are

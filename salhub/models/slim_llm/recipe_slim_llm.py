@@ -70,7 +70,7 @@ _DIVERGENCES_WORDS = (
 
 
 class SlimLLMRecipe(CompressionRecipe):
-    """Quantizes a language model to 2, 3 or 4 bits a weight on average, more where it matters.
+    """Quantizes a language model to 2, 3 or 4 bits per weight on average, more where they matter.
 
     Beside the model it leaves layers.json with the bits, the search and the error of each layer,
     and two pictures of them.
