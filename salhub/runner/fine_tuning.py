@@ -26,6 +26,7 @@ from salhub.runner.arguments import (
     check_share,
 )
 from salhub.runner.recipe import TrainingRecipe
+from salhub.runner.sources import MODEL
 
 logger = logging.getLogger(__name__)
 
@@ -296,7 +297,7 @@ class FineTuningRecipe(TrainingRecipe):
     larger_is_better = True
     sources = {
         **TrainingRecipe.sources,
-        "model": "model*.safetensors",
+        "model": MODEL,
         "config": "*.json",
         "tokenizer": "*",
     }

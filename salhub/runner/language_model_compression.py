@@ -46,7 +46,7 @@ from salhub.runner.batches import mixed_seed
 from salhub.runner.blocks import CompressedBlock
 from salhub.runner.compression_report import error_table, size_table
 from salhub.runner.recipe import BlockRecipe
-from salhub.runner.sources import ALL
+from salhub.runner.sources import ALL, MODEL
 from salhub.tokenizing import load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class CompressionRecipe(BlockRecipe):
         "perplexity/after": "Now it is {}",
     }
     sources = {
-        "model": "model*.safetensors",
+        "model": MODEL,
         "calibration": ALL,
         "test_data": ALL,
     }

@@ -122,18 +122,20 @@ class TextClassificationRecipe(FineTuningRecipe):
         return tokenizer
 
     def build_model(self) -> nn.Module:
+        # Before the data, which take longer, so that a wrong name is refused at once.
+        names, tokenizer = self.start.class_names, self.tokenizer
         self.texts = self.arguments.read_texts(self.arguments.data)
-        if len(self.texts.class_names) == len(self.start.class_names):
-            self.texts = self.texts.in_order_of(self.start.class_names)
+        if len(self.texts.class_names) == len(names):
+            self.texts = self.texts.in_order_of(names)
         self.labels = torch.tensor(self.texts.labels)
         self.split = draw_text_split(self.texts, self.arguments)
         model = self.start.build(
             self.texts.class_names,
-            vocab_size=None if self.arguments.model else len(self.tokenizer),
-            pad_token_id=self.tokenizer.pad_token_id,
+            vocab_size=None if self.arguments.model else len(tokenizer),
+            pad_token_id=tokenizer.pad_token_id,
         )
-        most = most_tokens(model, self.tokenizer, self.arguments.max_length)
-        self.rows = token_rows(self.tokenizer, self.texts.texts, most)
+        most = most_tokens(model, tokenizer, self.arguments.max_length)
+        self.rows = token_rows(tokenizer, self.texts.texts, most)
         return model
 
     def inputs_of(self, places: Tensor) -> dict[str, Tensor]:

@@ -55,6 +55,7 @@ from salhub.runner.run_folder import (
     start_folder,
 )
 from salhub.runner.settings_file import SETTINGS_NAME, settings_text
+from salhub.runner.sources import check_models
 from salhub.runner.trackers import JsonLinesTracker, check_trackers, plain_values
 
 logger = logging.getLogger(__name__)
@@ -130,6 +131,7 @@ def _carry_out(
         results = Results(model=recipe.name, command=command, seed=arguments.seed)
         with measured(results):
             torch.manual_seed(mixed_seed(arguments.seed))
+            check_models(arguments, recipe.sources)
             model = recipe.build_model()
             recipe.check_built()
             if recipe.is_moved:

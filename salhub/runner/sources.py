@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from salhub.data.folder_listing import is_companion
+from salhub.errors import ModelNotFoundError
 from salhub.files import to_bytes
+from salhub.hub import read_config
 from salhub.manifest import file_sha256
 
 # How a digest is called beside the option whose files it is of.
@@ -16,6 +18,8 @@ SUFFIX = " sha256"
 _DIGITS = 16
 # The pattern of everything below a folder, such as pictures in folders of classes.
 ALL = "**"
+# And that of a model.
+MODEL = "model*.safetensors"
 # What `datasets` computes from a saved folder, and writes into it.
 _CACHES = "cache-*.arrow"
 # Of more files than this, names and sizes count, and what is in some of them.
@@ -46,6 +50,30 @@ def source_digests(arguments: Any, sources: Mapping[str, str]) -> dict[str, str]
         if files:
             found[f"{name}{SUFFIX}"] = _digest(files)
     return found
+
+
+def check_models(arguments: Any, sources: Mapping[str, str]) -> None:
+    """Refuse names of models that are nowhere, before any data are read.
+
+    Args:
+        arguments: The options; OPTION_revision is the revision of a model.
+        sources: As of `source_digests`.
+
+    Raises:
+        ModelNotFoundError: Nothing of that name was found.
+    """
+    for option in (name for name, pattern in sources.items() if pattern == MODEL):
+        value = getattr(arguments, option, None)
+        revision = getattr(arguments, f"{option}_revision", None)
+        for name in value if isinstance(value, list) else [value]:
+            if name is None or Path(name).exists():
+                continue
+            try:
+                read_config(name, **({"revision": revision} if revision else {}))
+            except ModelNotFoundError:
+                raise
+            except (OSError, ValueError):  # who loads it says more
+                continue
 
 
 def _files(path: Path, pattern: str, target: Path) -> Iterator[tuple[str, Path]]:

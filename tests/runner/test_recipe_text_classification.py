@@ -1,6 +1,7 @@
 """Fine-tuning of text classifiers: columns of one's own, lengths, heads, and what is saved."""
 
 import csv
+import dataclasses
 import json
 import re
 import shutil
@@ -23,6 +24,7 @@ from salhub import SaliencyVerbalizerModel
 from salhub.data.labelled_split import LabelledSplit
 from salhub.data.labelled_texts import LabelledTexts
 from salhub.entries import recipe_named
+from salhub.errors import ModelNotFoundError
 from salhub.runner.recipe_text_classification import draw_text_split
 from salhub.runner.run import run
 from salhub.runner.settings_file import settings_text
@@ -140,6 +142,40 @@ def test_bad_options_are_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=pattern):
         run(recipe_of(tmp_path / "out", tickets, model=checkpoints["bert"], **options))
     assert not (tmp_path / "out" / "options.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("verb", "recipe", "option", "more"),
+    [
+        ("train", "text-classification", "model", {}),
+        ("train", "image-classification", "model", {}),
+        ("train", "text-classifier", "teachers", {"unlabelled_data": ["none.txt"]}),
+        ("train", "disa", "base", {}),
+        ("train", "deit-nano", "teacher", {}),
+        ("unlearn", "salun", "model", {"forget": "class:1"}),
+        ("unlearn", "salun", "reference", {"forget": "class:1", "model": "salun-resnet8-cifar10"}),
+        ("compress", "nvit", "model", {}),
+        ("compress", "slim-llm", "model", {"calibration": "none.txt"}),
+        (
+            "compress",
+            "apiq-saliency",
+            "quantized_base",
+            {"model": "tiny-llama-en", "reg_lambda": 0},
+        ),
+    ],
+)
+def test_a_model_that_is_nowhere_is_said_before_the_data_are_read(
+    tmp_path, monkeypatch, verb, recipe, option, more
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    kind = recipe_named(recipe, verb).recipe_class
+    names = {field.name for field in dataclasses.fields(kind.arguments_class)}
+    data = {name: "none.csv" for name in ("data", "calibration") if name in names}
+    value = ["nothere"] if option == "teachers" else "nothere"
+    options = {"output_dir": str(tmp_path / "out"), "cpu": True, **data, option: value, **more}
+    with pytest.raises(ModelNotFoundError, match="'nothere' was not found"):
+        run(kind(kind.arguments_class(**options)))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_small_text_classifier_is_gone_on_from_and_takes_the_same_words(tmp_path, tickets):

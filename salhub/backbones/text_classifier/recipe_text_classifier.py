@@ -39,7 +39,7 @@ from salhub.runner.classification import classification_numbers
 from salhub.runner.loop import evaluation_mode
 from salhub.runner.recipe import Stage, StepLoss, TrainingRecipe
 from salhub.runner.recipe_text_classification import USAGE, TextArguments, draw_text_split
-from salhub.runner.sources import ALL
+from salhub.runner.sources import ALL, MODEL
 from salhub.tokenizing import load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ class TextClassifierRecipe(TrainingRecipe):
     sources = {
         **TrainingRecipe.sources,
         **dict.fromkeys(("test_data", "unlabelled_data"), ALL),
-        "teachers": "model*.safetensors",
+        "teachers": MODEL,
     }
 
     def learned_options(self) -> dict[str, Any]:

@@ -51,6 +51,7 @@ from salhub.runner.blocks import CompressedBlock
 from salhub.runner.language_model_compression import CompressionRecipe
 from salhub.runner.run import DivergedError
 from salhub.runner.run_folder import prepared_path
+from salhub.runner.sources import MODEL
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class ApiQSaliencyRecipe(CompressionRecipe):
     sources = {
         **CompressionRecipe.sources,
         "saliency_file": "*.safetensors",
-        "quantized_base": "model*.safetensors",
+        "quantized_base": MODEL,
     }
 
     def _check_layers(self, model: nn.Module) -> Any:
@@ -97,6 +98,7 @@ class ApiQSaliencyRecipe(CompressionRecipe):
             for name, layer in linear_layers(block).items()
         }
         self._choose_rank(layers)
+        self._warn_of_no_training()
         options = self.arguments
         self.saliency: Mapping[str, Tensor] | None = None
         if options.uses_saliency and options.saliency_file is not None:
@@ -104,6 +106,19 @@ class ApiQSaliencyRecipe(CompressionRecipe):
             check_saliency(self.saliency, layers)
         self.base_weights = self._read_base(layers)
         return found
+
+    def _warn_of_no_training(self) -> None:
+        options = self.arguments
+        if not any(stage.epochs for stage in options.stages):
+            logger.warning(
+                "weight_epochs, joint_epochs and output_epochs are 0, so nothing is trained: the "
+                "weights are only rounded, and the adapters have no effect; give joint_epochs."
+            )
+        elif not options.joint_epochs and not options.output_epochs:
+            logger.warning(
+                "joint_epochs and output_epochs are 0, so the adapters are not trained and have "
+                "no effect; give one of them."
+            )
 
     def _choose_rank(self, layers: Mapping[str, nn.Linear]) -> None:
         options, targets = self.arguments, self.arguments.targets

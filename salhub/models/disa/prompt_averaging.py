@@ -26,6 +26,31 @@ def gaussian_weights(epochs: int, mean: float, std: float) -> list[float]:
     return [one / sum(powers) for one in powers]
 
 
+def check_epochs(epochs: int, warmup: float, mean: float | None, *, gpa: bool) -> None:
+    """Refuse epochs that a training does not have.
+
+    Args:
+        epochs: Number of them.
+        warmup: Epochs over which the learning rate rises; 1 fits any training.
+        mean: As of `gaussian_weights`, or None.
+        gpa: Whether prompts are averaged.
+
+    Raises:
+        ValueError: Says which option is out of range.
+    """
+    if warmup > max(1, epochs / 2):
+        raise ValueError(
+            f"warmup_epochs={warmup:g} is more than half of num_train_epochs={epochs}; give at "
+            f"most {max(1, epochs / 2):g}."
+        )
+    if mean is not None and not gpa:
+        raise ValueError(f"gpa_mean={mean:g} has no effect without gpa=true; give both or none.")
+    if mean is not None and not 1 <= mean <= epochs:
+        raise ValueError(
+            f"gpa_mean is an epoch, from 1 to num_train_epochs={epochs}, got {mean:g}."
+        )
+
+
 class PromptAverage:
     """Adds up the prompts at the end of each epoch; what else a model holds is no part of it.
 

@@ -40,7 +40,7 @@ from salhub.models.disa.evaluation_disa import (
 from salhub.models.disa.few_shots import Shots, base_classes, draw_shots, rows_of
 from salhub.models.disa.loss_terms import picture_loss
 from salhub.models.disa.modeling_disa import DiSaForImageClassification
-from salhub.models.disa.prompt_averaging import PromptAverage, gaussian_weights
+from salhub.models.disa.prompt_averaging import PromptAverage, check_epochs, gaussian_weights
 from salhub.models.disa.saliency_masking import scheduled_ratio
 from salhub.results import Results
 from salhub.runner.arguments import (
@@ -56,6 +56,7 @@ from salhub.runner.image_classification import PictureArguments
 from salhub.runner.plan import count_steps, share_of, steps_of_epoch
 from salhub.runner.prefetching import Prefetcher
 from salhub.runner.recipe import Stage, StepLoss, TrainingRecipe
+from salhub.runner.sources import MODEL
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +202,8 @@ class DiSaArguments(PictureArguments, TrainingArguments):
                 "leave out push_to_hub, or give a base from the Hub."
             )
         # Bad values are named before anything is read.
-        DiSaConfig.from_preset(self.preset, **self.settings())
+        config = DiSaConfig.from_preset(self.preset, **self.settings())
+        check_epochs(self.num_train_epochs, self.warmup_epochs, config.gpa_mean, gpa=config.gpa)
 
     def settings(self) -> dict[str, Any]:
         """The fields of the configuration that were given."""
@@ -231,7 +233,7 @@ class DiSaRecipe(TrainingRecipe):
     arguments_class = DiSaArguments
     sources = {
         **TrainingRecipe.sources,
-        "base": "model*.safetensors",
+        "base": MODEL,
         "split_file": "*.json",
         "transfer": "*",
     }

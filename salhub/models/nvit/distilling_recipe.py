@@ -20,6 +20,7 @@ from salhub.models.nvit.modeling_nvit import NViTForImageClassification
 from salhub.runner.arguments import check_not_negative
 from salhub.runner.classification import classification_numbers
 from salhub.runner.image_classification import PictureTrainingArguments, PictureTrainingRecipe
+from salhub.runner.sources import MODEL
 
 # Beside a pruned network: what it was pruned by.
 TABLE_NAME, SCORES_NAME = "latency_table.json", "unit_scores.safetensors"
@@ -71,9 +72,9 @@ class DistillingRecipe(QuickValidation, PictureTrainingRecipe):
     measured_parts = ("test",)
     sources = {
         **PictureTrainingRecipe.sources,
-        "teacher": "model*.safetensors",
-        "model": "model*.safetensors",
-        "original": "model*.safetensors",
+        "teacher": MODEL,
+        "model": MODEL,
+        "original": MODEL,
         "latency_table": "*",
     }
     teacher: "PictureTeacher | None" = None

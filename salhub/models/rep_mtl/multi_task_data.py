@@ -121,7 +121,8 @@ def read_multi_task(
         source: "rooms" for rendered rooms; or an .npz archive. One with `images` (N, H, W, 3),
             `labels`, `domains` and `split` (0 train, 1 validation, 2 test) has a classification for
             each domain, with pictures of its own. Any other has `PART_images` uint8 (N, H, W, 3)
-            and `PART_TASK` for each part (train, val or validation, test) and task.
+            and `PART_TASK` for each part (train, val or validation, test) and task, and perhaps
+            `TASK_class_names`; the domains share `class_names`.
         tasks: Of an archive of parts, words such as "seg:segmentation:11": name, kind, classes or
             numbers, and perhaps the label that does not count ("seg:segmentation:11:11"); a number
             for each pixel is a "dense_regression".
@@ -261,7 +262,10 @@ def _archive(
             "tasks=[seg:segmentation:11,depth:depth] for arrays train_seg and train_depth. It has "
             f"{', '.join(sorted(content))}."
         )
-    tasks = [parse_task(word) for word in words]
+    tasks = [
+        _named(fields, content, f"{fields['name']}_class_names")
+        for fields in map(parse_task, words)
+    ]
     found = {}
     for part in parts:
         word = next((one for one in _WORDS[part] if f"{one}_images" in content), None)
@@ -281,6 +285,11 @@ def _archive(
     if "train" in parts and "train" not in found:
         raise ValueError(f"{name} has no 'train_images'; it has {', '.join(sorted(content))}.")
     return MultiTaskData(name, tasks, found)
+
+
+def _named(fields: dict[str, Any], content: Mapping[str, np.ndarray], key: str) -> dict[str, Any]:
+    """A task with the names of its classes, where the archive has them."""
+    return fields | ({"class_names": [*map(str, content[key])]} if key in content else {})
 
 
 def _domains(
@@ -313,7 +322,8 @@ def _domains(
                 labels[domain] = torch.from_numpy(content["labels"][rows].astype(np.int64))
         if len(images) == len(names):
             found[part] = MultiTaskPart(images, labels)
-    tasks = [{"name": one, "type": "classification", "num_labels": classes} for one in names]
+    shared = {"type": "classification", "num_labels": classes}
+    tasks = [_named({"name": one, **shared}, content, "class_names") for one in names]
     return MultiTaskData(name, tasks, found)
 
 

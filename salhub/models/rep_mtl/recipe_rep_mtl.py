@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import ResNetConfig
+from transformers import AutoConfig, ResNetConfig
 
+from salhub.hub import load
 from salhub.model_card import Facts
 from salhub.models.rep_mtl.configuration_rep_mtl import RepMTLConfig
 from salhub.models.rep_mtl.evaluation_rep_mtl import (
@@ -25,7 +26,7 @@ from salhub.models.rep_mtl.gradient_surgery import Surgery, aggregator_of, surge
 from salhub.models.rep_mtl.image_processing_rep_mtl import RepMTLImageProcessor
 from salhub.models.rep_mtl.joint_geometry import mirrored
 from salhub.models.rep_mtl.modeling_rep_mtl import RepMTLForMultiTask
-from salhub.models.rep_mtl.multi_task_data import ROOMS, MultiTaskPart, read_multi_task
+from salhub.models.rep_mtl.multi_task_data import PARTS, ROOMS, MultiTaskPart, read_multi_task
 from salhub.models.rep_mtl.rep_mtl_terms import log_losses
 from salhub.results import Results
 from salhub.runner.arguments import (
@@ -71,6 +72,7 @@ class RepMTLArguments(TrainingArguments):
     Args:
         data: "rooms" for rendered rooms; or an .npz archive with the arrays train_images (uint8,
             N x height x width x 3) and train_TASK for each task, and the same for val and test.
+            TASK_class_names, an array of strings, names the classes of a task.
         tasks: The tasks of such an archive as name:kind, name:kind:classes or
             name:kind:classes:ignored label, such as [seg:segmentation:11,depth:depth]. Kinds are
             segmentation, depth, normals, classification, edge, regression and dense_regression.
@@ -198,18 +200,24 @@ class RepMTLRecipe(TrainingRecipe):
 
     def build_model(self) -> nn.Module:
         options = self.arguments
+        if options.backbone is not None:
+            # Before the data, which take longer, so that a wrong name is refused at once.
+            load(AutoConfig, options.backbone)
+        counts = {part: getattr(options, f"num_{part}_images") for part in PARTS}
         data = read_multi_task(
             options.data,
             tasks=options.tasks,
             image_size=options.image_size,
             derive_boundaries=options.derive_boundaries,
-            counts={
-                "train": options.num_train_images,
-                "validation": options.num_validation_images,
-                "test": options.num_test_images,
-            },
+            counts=counts,
             seed=options.rooms_seed,
         )
+        for name, part in data.parts.items():
+            if len(part) < (counts[name] or 0):
+                logger.warning(
+                    "%s has %d %s pictures, fewer than num_%s_images=%d; all of them are used.",
+                    data.name, len(part), name, name, counts[name],
+                )  # fmt: skip
         self.task_data = data.only(options.only) if options.only else data
         check_data(self.task_data)
         if "test" not in self.task_data.parts and options.num_test_images != 0:

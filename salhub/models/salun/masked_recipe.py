@@ -32,6 +32,7 @@ from salhub.runner.fine_tuning import data_name
 from salhub.runner.image_classification import PictureArguments
 from salhub.runner.recipe import Recipe, TrainingRecipe
 from salhub.runner.run_folder import prepared_path
+from salhub.runner.sources import MODEL
 from salhub.runner.summary import counted
 
 logger = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ class MaskedRecipe(Recipe):
 
     verb = "unlearn"
     arguments_class = MaskArguments
-    sources = {**Recipe.sources, **dict.fromkeys(_MODELS, "model*.safetensors"), "mask": MASK_NAME}
+    sources = {**Recipe.sources, **dict.fromkeys(_MODELS, MODEL), "mask": MASK_NAME}
     optional_files = (MASK_NAME, DELTA_NAME)
     base_model: nn.Module
     split: LabelledSplit

@@ -24,6 +24,7 @@ from salhub.results import Results
 from salhub.runner.arguments import RunArguments
 from salhub.runner.image_classification import USAGE
 from salhub.runner.recipe import FitRecipe
+from salhub.runner.sources import MODEL
 
 # What a run of unlearning writes beside the weights.
 _BESIDE = (MASK_NAME, DELTA_NAME, SPLIT_NAME, RECORD_NAME)
@@ -70,7 +71,7 @@ class DeltaRecipe(FitRecipe):
     name = "apply-delta"
     verb = "unlearn"
     arguments_class = DeltaArguments
-    sources = {**FitRecipe.sources, "model": "model*.safetensors", "delta": DELTA_NAME}
+    sources = {**FitRecipe.sources, "model": MODEL, "delta": DELTA_NAME}
     optional_files = (MASK_NAME, DELTA_NAME)
 
     def learned_options(self) -> dict[str, Any]:

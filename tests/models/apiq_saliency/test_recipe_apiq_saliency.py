@@ -105,15 +105,23 @@ def test_it_loads_and_says_what_it_takes(tmp_path, sources, caplog):
     assert stored["model.layers.0.mlp.up_proj.lora_A"].dtype == torch.float16
 
 
-def test_without_a_factor_it_is_plain_apiq_to_the_bit(tmp_path, sources):
+def test_without_a_factor_it_is_plain_apiq_to_the_bit(tmp_path, sources, caplog):
     run(recipe(tmp_path / "none", sources, reg_lambda=0.0, saliency="none"))
     run(recipe(tmp_path / "zero", sources, reg_lambda=0.0))
     run(recipe(tmp_path / "last", sources, joint_epochs=0, output_epochs=2))
+    assert "epochs are 0" not in caplog.text
     run(recipe(tmp_path / "some", sources, reg_lambda=1.0))
     plain = weights(tmp_path / "none")
     for name, is_same in (("zero", True), ("last", True), ("some", False)):
         other = weights(tmp_path / name)
         assert all(torch.equal(other[key], one) for key, one in plain.items()) == is_same, name
+
+
+def test_adapters_that_are_not_trained_are_said(tmp_path, sources, caplog):
+    recipe(tmp_path / "none", sources, joint_epochs=0).build_model()
+    assert "output_epochs are 0, so nothing is trained: the weights are only" in caplog.text
+    recipe(tmp_path / "weights", sources, joint_epochs=0, weight_epochs=1).build_model()
+    assert "so the adapters are not trained" in caplog.text
 
 
 def test_saliency_may_come_from_a_file(tmp_path, sources):

@@ -243,6 +243,9 @@ def test_the_same_seed_draws_the_same_shots(pictures, tmp_path):
         ({"preset": "zero_shot"}, "preset='zero_shot' has nothing to learn"),
         ({"preset": "disaa"}, "Did you mean 'disa'"),
         ({"momentum": 1.0}, "momentum must be 0 or more and below 1"),
+        ({"warmup_epochs": 6, "num_train_epochs": 10}, "warmup_epochs=6 is more than half of"),
+        ({"gpa": True, "gpa_mean": 11, "num_train_epochs": 10}, "from 1 to num_train_epochs=10"),
+        ({"gpa_mean": 2}, "gpa_mean=2 has no effect without gpa=true"),
     ],
 )
 def test_bad_options_are_refused(options, message, tmp_path, pictures):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from salhub.errors import ModelNotFoundError
 from salhub.models.rep_mtl.evaluation_rep_mtl import evaluate
 from salhub.models.rep_mtl.gradient_surgery import surgery_loss
 from salhub.models.rep_mtl.image_processing_rep_mtl import RepMTLImageProcessor
@@ -132,8 +133,7 @@ def recipe_tasks(recipe):
     return recipe.task_data.tasks
 
 
-def write_archive(folder, tasks=("segmentation",), count=4):
-    content = {}
+def write_archive(folder, tasks=("segmentation",), count=4, **content):
     for part, start in (("train", 0), ("val", 50), ("test", 100)):
         images, labels = render_rooms(count, 3, size=16, start=start)
         content[f"{part}_images"] = images
@@ -143,8 +143,9 @@ def write_archive(folder, tasks=("segmentation",), count=4):
     return str(path)
 
 
-def test_an_archive_with_derived_boundaries(tmp_path):
-    archive = write_archive(tmp_path)
+def test_an_archive_with_derived_boundaries(tmp_path, caplog):
+    names = ["floor", "wall", "ceiling", "ball", "box", "can"]
+    archive = write_archive(tmp_path, segmentation_class_names=names)
     data = read_multi_task(archive, tasks=["segmentation:segmentation:6"], derive_boundaries=True)
     assert [task["name"] for task in data.tasks] == ["segmentation", "edge", "distance"]
     assert data.notes == [
@@ -153,11 +154,15 @@ def test_an_archive_with_derived_boundaries(tmp_path):
     run(recipe_of(
         tmp_path / "out", data=archive, tasks=["segmentation:segmentation:6"],
         derive_boundaries=True, num_train_epochs=1, batch_size=2, num_train_images=4,
-        image_size=8,
+        image_size=8, num_test_images=5,
     ))  # fmt: skip
+    assert "fewer than num_test_images=5; all of them are used" in caplog.text
+    assert "num_train_images" not in caplog.text
     results = Results.load(tmp_path / "out" / "results.json")
     assert 0 <= results.metric("edge/f1").value <= 1
     assert results.tables[0].note.endswith("derived from the labels of segmentation.")
+    model = RepMTLForMultiTask.from_pretrained(tmp_path / "out")
+    assert [model.tasks[0].class_name(index) for index in range(6)] == names
 
 
 def test_boundaries_by_hand():
@@ -320,6 +325,7 @@ def test_options_that_cannot_be_meant(tmp_path, options, sentence):
 @pytest.mark.parametrize(
     ("options", "error", "sentence"),
     [
+        ({"backbone": "none", "data": "none.npz"}, ModelNotFoundError, "'none' was not found"),
         ({"only": ["deph"]}, ValueError, "no task 'deph'"),
         ({"tasks": ["a:depth"]}, ValueError, "leave tasks out, or select some"),
         ({"data": "none.npz"}, FileNotFoundError, "none.npz"),
@@ -358,9 +364,10 @@ def test_an_archive_without_a_test_part_is_said_before_the_training(tmp_path, ca
         train_depth=np.ones((4, 8, 8), dtype=np.float32),
     )
     options = {"data": str(path), "tasks": ["seg:segmentation:4", "depth:depth"]}
-    recipe_of(tmp_path / "out", **options, image_size=None, num_test_images=0).build_model()
+    options |= {"image_size": None, "num_train_images": 4}
+    recipe_of(tmp_path / "out", **options, num_test_images=0).build_model()
     assert not caplog.text
-    recipe_of(tmp_path / "out", **options, image_size=None, num_test_images=None).build_model()
+    recipe_of(tmp_path / "out", **options, num_test_images=None).build_model()
     assert "scenes has no part 'test', so nothing is measured at the end." in caplog.text
 
 
