@@ -31,7 +31,11 @@ def card_command(
         bool, typer.Option("--overwrite", help="Replace files that exist.")
     ] = False,
 ) -> None:
-    """Write the card of a model from its facts and its measured numbers."""
+    """Write the card of a model from its facts and its measured numbers.
+
+    \b
+    salhub card my-model --overwrite
+    """  # noqa: D301
     from salhub.cards import build_card, card_picture_name, cards_folder, save_picture
     from salhub.cli.choice import quiet_transformers
     from salhub.cli.files import echo_json, refuse_existing

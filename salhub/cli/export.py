@@ -19,9 +19,9 @@ def export_command(
     ],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to create.")],
     format: Annotated[
-        str,
-        typer.Option("--format", help="compressed-tensors, gptq, peft or dense."),
-    ],
+        str | None,
+        typer.Option("--format", help="compressed-tensors, gptq, peft or dense.  [required]"),
+    ] = None,
     dtype: Annotated[
         str | None,
         typer.Option(help="float32, float16 or bfloat16; the data type of the model by default."),
@@ -38,6 +38,8 @@ def export_command(
     \b
     salhub export small served --format compressed-tensors
     """  # noqa: D301
+    if format is None:
+        raise typer.BadParameter("Give --format compressed-tensors, gptq, peft or dense.")
     from salhub.cli.choice import quiet_transformers
     from salhub.cli.files import echo_json
     from salhub.quantization.export import export_model

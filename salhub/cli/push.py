@@ -38,7 +38,14 @@ def push_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Push a model to the Hub in one commit: weights, settings, card and licence."""
+    """Push a model to the Hub in one commit: weights, settings, card and licence.
+
+    Log in first with hf auth login, or give --token.
+
+    \b
+    salhub push my-model me/my-model --private
+    salhub push lexrank-news-en me/lexrank-news-en
+    """  # noqa: D301
     from salhub.cli.files import echo_json
     from salhub.publishing import push
 

@@ -35,6 +35,11 @@ def test_a_failure_is_one_sentence_with_exit_code_1(call):
     assert result.stdout == ""
 
 
+def test_export_without_a_format_lists_the_formats(call):
+    error = call("export", "model", "folder", code=2).stderr
+    assert "Give --format compressed-tensors, gptq, peft or dense." in error
+
+
 @pytest.mark.parametrize("device", ["foo", "cuda:99", "meta", "cpu:x"])
 @pytest.mark.parametrize(
     "words",

@@ -54,6 +54,8 @@ def test_nothing_heavy_is_imported(words):
 def test_every_command_explains_itself(call, command):
     output = call(*command, "--help").stdout
     assert "Usage: " in output and len(output.splitlines()) > 5
+    if command[0] != "cache":
+        assert f"\n  salhub {command[0]}" in output, "show an example"
 
 
 @pytest.mark.parametrize("entry", RECIPES, ids=lambda entry: f"{entry.verb}-{entry.name}")
