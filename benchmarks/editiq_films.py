@@ -40,6 +40,9 @@ from tests.models.editiq.films import (
 
 RATE = Fraction(24000, 1001)
 UPPER, LOWER = (0.0, 0.0, 256.0, 32.0), (0.0, 32.0, 256.0, 64.0)
+# Where the two highest bits of the number stand, which no film is long enough to set: the bars of
+# the others flicker, and a detector takes that for cuts.
+STEADY = (230, 4, 250, 27)
 _CUTS = 120
 _DETECTOR = "scenedetect"
 
@@ -160,7 +163,7 @@ def check_ten_minutes(
             half = 1 / float(2 * film.frame_rate)
             off["half a frame of the grid"] = sum(one > half + 1e-9 for one in away)
         if detector.reason is None and not is_variable:
-            off["PySceneDetect"] = _off(detected(target), wanted)
+            off["PySceneDetect"] = _off(detected(target, crop=STEADY), wanted)
         for kind, count in off.items():
             what = "packets that differ" if kind == "sound" else f"cuts that are off, {kind}"
             required.append(Requirement(f"{name}: {what}", count, 0))
@@ -177,7 +180,8 @@ def check_ten_minutes(
         Table(
             "Long films",
             "Small numbered pictures, so that every one can be told after the edit. Memory is that "
-            "of the whole process in MiB: before, and the most of the first tenth and of the rest.",
+            "of the whole process in MiB: before, and the most of the first tenth and of the rest. "
+            "PySceneDetect looks at the part of the picture that shows no bars of the number.",
             ["rate", "length", "pictures", "cuts", "rendered a second", "before", "first tenth",
              "rest"],
             rows,
@@ -256,11 +260,14 @@ def now() -> np.ndarray:
     return np.array([time.perf_counter(), time.process_time()])
 
 
-def detected(path: Path, threshold: float = 27.0) -> list[int]:
-    """First pictures of scenes as PySceneDetect finds them."""
+def detected(
+    path: Path, threshold: float = 27.0, crop: tuple[int, int, int, int] | None = None
+) -> list[int]:
+    """First pictures of scenes as PySceneDetect finds them, in a part of the picture if given."""
     from scenedetect import ContentDetector, SceneManager, open_video
 
     manager = SceneManager()
+    manager.crop = crop
     manager.add_detector(ContentDetector(threshold=threshold, min_scene_len=1))
     manager.detect_scenes(open_video(str(path), backend="pyav"))
     return [start.frame_num for start, _ in manager.get_scene_list()][1:]
