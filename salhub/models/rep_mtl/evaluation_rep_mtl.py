@@ -81,8 +81,7 @@ def evaluate(
     results.data = {**data.describe(), "part": part}
     prepare = preparation(image_processor)
     with measured(results), evaluation_mode(model):
-        numbers = measure_tasks(model, data.parts[part], prepare)
-        add_numbers(results, numbers, len(data.parts[part]), data.notes)
+        numbers = add_numbers(results, model, data.parts[part], prepare, data.notes)
         add_sharing(results, model, data.parts[part], prepare)
         add_alphas(results, model)
         if single_tasks:
@@ -116,7 +115,6 @@ def batches_of(
             yield images[chosen], {name: one[chosen] for name, one in labels.items()}
 
 
-@torch.no_grad()
 def measure_tasks(
     model: RepMTLForMultiTask, part: MultiTaskPart, prepare: Callable[[Tensor], Tensor]
 ) -> dict[str, dict[str, float]]:
@@ -127,6 +125,20 @@ def measure_tasks(
         part: What it is measured on.
         prepare: See `preparation`.
     """
+    return _numbers(*_meters(model, part, prepare))
+
+
+def _numbers(
+    meters: Mapping[str, TaskMeter], losses: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
+    return {name: {**meter.numbers(), "loss": losses[name]} for name, meter in meters.items()}
+
+
+@torch.no_grad()
+def _meters(
+    model: RepMTLForMultiTask, part: MultiTaskPart, prepare: Callable[[Tensor], Tensor]
+) -> tuple[dict[str, TaskMeter], dict[str, float]]:
+    """What was measured of every task, and its mean loss."""
     device = next(model.parameters()).device
     meters = {task.name: TaskMeter(task) for task in model.tasks}
     losses = {task.name: [0.0, 0] for task in model.tasks}
@@ -139,25 +151,40 @@ def measure_tasks(
                 values, has_labels = sample_losses(task, predictions[task.name], own)
                 losses[task.name][0] += float(values.double().sum())
                 losses[task.name][1] += int(has_labels.sum())
-    return {
-        name: {**meters[name].numbers(), "loss": total / count if count else math.nan}
-        for name, (total, count) in losses.items()
-    }
+    means = {name: total / count if count else math.nan for name, (total, count) in losses.items()}
+    return meters, means
 
 
 def add_numbers(
-    results: Results, numbers: Mapping[str, Mapping[str, float]], n: int, notes: list[str]
-) -> None:
-    """Record the metrics of every task, and their table."""
+    results: Results,
+    model: RepMTLForMultiTask,
+    part: MultiTaskPart,
+    prepare: Callable[[Tensor], Tensor],
+    notes: list[str],
+) -> dict[str, dict[str, float]]:
+    """Measure and record every task, with intervals over pictures, and return the numbers."""
+    meters, losses = _meters(model, part, prepare)
+    numbers = _numbers(meters, losses)
     rows = []
     for task, own in numbers.items():
+        intervals = meters[task].intervals()
         for metric, value in own.items():
-            results.add_metric(f"{task}/{metric}", value, n=n)
+            interval = intervals.get(metric)
+            results.add_metric(
+                f"{task}/{metric}", value, interval=interval, n=meters[task].num_pictures
+            )
             if metric != "loss":
                 better = "more" if HIGHER_IS_BETTER[metric] else "less"
-                rows.append([task, metric, value, better])
-    note = " ".join([f"On {n} held-out pictures.", *notes])
-    results.tables.append(Table("Tasks", note, ["task", "metric", "value", "better is"], rows))
+                spread = "" if interval is None else "[{:.4g}, {:.4g}]".format(*interval)
+                rows.append([task, metric, value, spread, better])
+    counts = sorted({meter.num_pictures for meter in meters.values()})
+    note = " ".join([
+        f"On {' to '.join(map(str, counts))} held-out pictures, with 95 % bootstrap intervals over "
+        "pictures.", *notes,
+    ])  # fmt: skip
+    columns = ["task", "metric", "value", "95 % interval", "better is"]
+    results.tables.append(Table("Tasks", note, columns, rows))
+    return numbers
 
 
 def add_sharing(

@@ -328,8 +328,7 @@ class RepMTLRecipe(TrainingRecipe):
         part = self.task_data.parts.get("test")
         if part is not None:
             # Each process measures all of it: sums over pixels are not shared among them.
-            numbers = measure_tasks(network, part, self.prepare_images)
-            add_numbers(results, numbers, len(part), self.task_data.notes)
+            add_numbers(results, network, part, self.prepare_images, self.task_data.notes)
             add_sharing(results, network, part, self.prepare_images)
         add_alphas(results, network)
 

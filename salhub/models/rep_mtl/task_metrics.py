@@ -15,6 +15,15 @@ HIGHER_IS_BETTER = {
     "within_30": True, "accuracy": True, "f1": True, "mean_error": False,
 }  # fmt: skip
 
+_ANGLES = (11.25, 22.5, 30.0)
+# Metrics that are means over what counts.
+_MEANS = {
+    "classification": ("accuracy",),
+    "depth": ("abs_error", "rel_error"),
+    "normals": ("mean_angle", *(f"within_{limit:g}" for limit in _ANGLES)),
+    "regression": ("mean_error",),
+}
+
 
 class TaskMeter:
     """Adds up what is needed of a task, batch by batch.
@@ -37,10 +46,10 @@ class TaskMeter:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        classes = task.num_labels if task.type in ("segmentation", "classification") else 2
-        self.confusion = torch.zeros(int(classes or 2), int(classes or 2), dtype=torch.int64)
-        self.values: list[Tensor] = []
-        self.relative: list[Tensor] = []
+        self._confusions: list[Tensor] = []
+        self._counts: list[Tensor] = []
+        self._sums: dict[str, list[Tensor]] = {}
+        self._angles: list[Tensor] = []
 
     @torch.no_grad()
     def add(self, predictions: Tensor, labels: Tensor) -> None:
@@ -49,9 +58,10 @@ class TaskMeter:
         if kind in ("segmentation", "classification", "edge"):
             found = (predictions > 0).long() if kind == "edge" else predictions.argmax(1)
             counts = labels != self.task.ignore_index
-            size = len(self.confusion)
-            places = size * labels[counts].long() + found[counts]
-            self.confusion += torch.bincount(places, minlength=size**2).view(size, size)
+            if kind == "classification":
+                self._add_sums(counts, accuracy=found == labels)
+            else:
+                self._confusions.append(self._confusion(found, labels, counts))
         elif kind == "normals":
             counts = (labels != 0).any(1) & labels.isfinite().all(1)
             first, second = (
@@ -59,39 +69,104 @@ class TaskMeter:
             )
             # The half angle: an arc cosine loses half of its digits near 0.
             angles = 2 * torch.atan2((first - second).norm(dim=1), (first + second).norm(dim=1))
-            self.values.append(torch.rad2deg(angles)[counts])
+            angles = torch.rad2deg(angles)
+            within = {f"within_{limit:g}": angles < limit for limit in _ANGLES}
+            self._add_sums(counts, mean_angle=angles, **within)
+            self._angles += [angle[where] for angle, where in zip(angles, counts, strict=True)]
         else:
-            labels = labels.reshape(predictions.shape)
+            labels = labels.reshape(predictions.shape).double()
             counts = labels.isfinite()
             counts &= labels > 0 if kind == "depth" else counts
-            errors = (predictions.double() - labels.double()).abs()[counts]
-            self.values.append(errors)
-            self.relative.append(errors / labels.double()[counts].abs())
+            errors = (predictions.double() - labels).abs()
+            if kind == "depth":
+                self._add_sums(counts, abs_error=errors, rel_error=errors / labels.abs())
+            else:
+                self._add_sums(counts, mean_error=errors)
+
+    def _confusion(self, found: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+        """Counts (B, C, C) of each picture, truth by answer."""
+        classes = int((self.task.num_labels if self.task.type == "segmentation" else 2) or 2)
+        picture = torch.arange(len(found)).view(-1, *[1] * (found.ndim - 1)).expand_as(found)
+        places = (picture * classes + labels.long()) * classes + found
+        size = len(found) * classes**2
+        return torch.bincount(places[counts], minlength=size).view(-1, classes, classes)
+
+    def _add_sums(self, counts: Tensor, **values: Tensor) -> None:
+        """Sums over what counts in each picture."""
+        self._counts.append(counts.flatten(1).sum(1) if counts.ndim > 1 else counts.long())
+        for name, value in values.items():
+            kept = torch.where(counts, value.double(), 0.0)
+            self._sums.setdefault(name, []).append(kept.reshape(len(kept), -1).sum(1))
 
     def numbers(self) -> dict[str, float]:
         """Metric -> its value over all that was added; NaN where nothing counted."""
-        kind, matrix = self.task.type, self.confusion.double()
-        right = matrix.diagonal()
-        share = float(right.sum() / matrix.sum())
-        if kind == "classification":
-            return {"accuracy": share}
-        if kind == "edge":
-            return {"f1": float(2 * matrix[1, 1] / (matrix[1].sum() + matrix[:, 1].sum()))}
-        if kind == "segmentation":
+        found = self._weighted(torch.ones(self.num_pictures, dtype=torch.float64))
+        if self.task.type == "normals":
+            angles = torch.cat(self._angles) if self._angles else torch.zeros(0)
+            median = float(np.median(angles.numpy())) if len(angles) else float("nan")
+            found = {"mean_angle": found.pop("mean_angle"), "median_angle": median, **found}
+        return found
+
+    @property
+    def num_pictures(self) -> int:
+        """How many pictures were added."""
+        return sum(map(len, self._confusions or self._counts))
+
+    def intervals(self, num_resamples: int = 500, seed: int = 0) -> dict[str, tuple[float, float]]:
+        """Metric -> its 95 % percentile interval over resampled pictures; {} of fewer than two.
+
+        Args:
+            num_resamples: Number of bootstrap samples.
+            seed: Seed of the resampling.
+
+        Source:
+            Efron 1979, percentile interval; pixels of a picture are drawn together.
+        """
+        count = self.num_pictures
+        if count < 2:
+            return {}
+        drawn = np.random.default_rng(seed).integers(count, size=(num_resamples, count))
+        values: dict[str, list[float]] = {}
+        ranked = self._ranked()
+        for places in torch.from_numpy(drawn):
+            weights = torch.bincount(places, minlength=count).double()
+            found = self._weighted(weights)
+            if ranked is not None:
+                angles, pictures = ranked
+                total = weights[pictures].cumsum(0)
+                place = torch.searchsorted(total, total[-1] / 2)
+                found["median_angle"] = float(angles[place])
+            for name, value in found.items():
+                values.setdefault(name, []).append(value)
+        ends = {name: np.nanquantile(found, [0.025, 0.975]) for name, found in values.items()}
+        return {name: (float(low), float(high)) for name, (low, high) in ends.items()}
+
+    def _ranked(self) -> tuple[Tensor, Tensor] | None:
+        """Angles in rising order, and the pictures they are of."""
+        if not any(map(len, self._angles)):
+            return None
+        angles = torch.cat(self._angles)
+        lengths = torch.tensor([len(one) for one in self._angles])
+        order = angles.argsort()
+        return angles[order], torch.arange(len(lengths)).repeat_interleave(lengths)[order]
+
+    def _weighted(self, weights: Tensor) -> dict[str, float]:
+        """Numbers where a picture counts `weights` (N,) times; the median of angles is left out."""
+        if self.task.type in ("segmentation", "edge"):
+            if not self._confusions:
+                empty = ("miou", "pixel_accuracy") if self.task.type == "segmentation" else ("f1",)
+                return dict.fromkeys(empty, float("nan"))
+            matrix = torch.tensordot(weights, torch.cat(self._confusions).double(), dims=1)
+            right = matrix.diagonal()
+            if self.task.type == "edge":
+                return {"f1": float(2 * right[1] / (matrix[1].sum() + matrix[:, 1].sum()))}
             union = matrix.sum(0) + matrix.sum(1) - right
-            return {"miou": float((right / union)[union > 0].mean()), "pixel_accuracy": share}
-        values = torch.cat(self.values) if self.values else torch.zeros(0)
-        mean = float(values.mean())
-        if kind == "depth":
-            return {"abs_error": mean, "rel_error": float(torch.cat(self.relative).mean())}
-        if kind == "normals":
-            median = float(np.median(values.numpy())) if len(values) else float("nan")
-            within = {
-                f"within_{limit:g}": float((values < limit).double().mean())
-                for limit in (11.25, 22.5, 30.0)
-            }
-            return {"mean_angle": mean, "median_angle": median, **within}
-        return {"mean_error": mean}
+            accuracy = float(right.sum() / matrix.sum())
+            return {"miou": float((right / union)[union > 0].mean()), "pixel_accuracy": accuracy}
+        if not self._counts:
+            return dict.fromkeys(_MEANS[self.task.type], float("nan"))
+        total = weights @ torch.cat(self._counts).double()
+        return {n: float(weights @ torch.cat(sums) / total) for n, sums in self._sums.items()}
 
 
 def relative_improvement(

@@ -159,3 +159,43 @@ def test_layers_are_told_apart_and_small_ones_marked():
         pl_alpha(model, ["tail"])
     with pytest.raises(ValueError, match="two different numbers"):
         fit_power_law(np.ones(5))
+
+
+def random_batch(task, pictures):
+    generator = torch.Generator().manual_seed(3)
+    if task.type == "segmentation":
+        labels = torch.randint(0, 3, (pictures, 4, 4), generator=generator)
+        return torch.randn(pictures, 3, 4, 4, generator=generator), labels
+    if task.type == "classification":
+        labels = torch.randint(0, 3, (pictures,), generator=generator)
+        return torch.randn(pictures, 3, generator=generator), labels
+    shape = (pictures, 3, 4, 4) if task.type == "normals" else (pictures, 4, 4)
+    truth = torch.rand(shape, generator=generator) + 0.1
+    return truth + torch.randn(shape, generator=generator), truth
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes"),
+    [("segmentation", 3), ("classification", 3), ("depth", None), ("normals", None)],
+)
+def test_intervals_resample_whole_pictures(kind, classes):
+    task = Task("one", kind, classes)
+    predictions, labels = random_batch(task, 7)
+    meter = TaskMeter(task)
+    meter.add(predictions[:3], labels[:3])
+    meter.add(predictions[3:], labels[3:])
+    assert meter.num_pictures == 7
+    found = meter.intervals(num_resamples=40, seed=5)
+    drawn = np.random.default_rng(5).integers(7, size=(40, 7))
+    slow = [measured(task, [(predictions[places], labels[places])]) for places in drawn]
+    for name in slow[0]:
+        low, high = np.quantile([one[name] for one in slow], [0.025, 0.975])
+        # An even number of angles has two medians.
+        assert found[name] == pytest.approx((low, high), abs=0.7 if "median" in name else 1e-9)
+        assert found[name][0] < found[name][1]
+
+
+def test_one_picture_has_no_interval():
+    meter = TaskMeter(Task("d", "depth"))
+    meter.add(torch.ones(1, 2, 2), torch.full((1, 2, 2), 2.0))
+    assert meter.intervals() == {}

@@ -284,7 +284,7 @@ def test_weightings_are_their_formulas():
         uncertain.log_variances.copy_(torch.tensor([0.0, math.log(4)]))
     found = uncertain(losses, losses)
     expected = [2 / 2 + 0, 8 / 4 / 2 + math.log(4) / 2]
-    assert [float(one) for one in found.values()] == pytest.approx(expected)
+    assert [float(one.detach()) for one in found.values()] == pytest.approx(expected)
     pace = LossWeighting(["a", "b"], "dwa", temperature=2.0)
     for epoch, values in enumerate([(4.0, 1.0), (2.0, 1.0), (1.0, 1.0)]):
         pace.begin_epoch(epoch)
@@ -293,7 +293,7 @@ def test_weightings_are_their_formulas():
     # Ratios of the second epoch to the first: 0.5 and 1.
     ratios = torch.tensor([0.5, 1.0]) / 2
     expected = 2 * ratios.softmax(0)
-    assert [float(one) for one in found.values()] == pytest.approx(expected.tolist())
+    assert [float(one.detach()) for one in found.values()] == pytest.approx(expected.tolist())
     torch.manual_seed(0)
     drawn = LossWeighting(["a", "b"], "rlw")
     one = {name: torch.ones(()) for name in "ab"}
