@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from salhub.data.tables import (
+    FILE_TYPES,
     TEST,
     TEXT_NAMES,
     TRAIN,
@@ -30,6 +31,11 @@ _BETWEEN_ROWS = "\n\n"
 TOKEN_FILES = (".npy", ".safetensors")
 # Names that end so are files, and no data sets on the Hub.
 _FILE_ENDINGS = (".txt", ".md", *TOKEN_FILES)
+# What is expected instead of pictures, archives and the like.
+_GIVE = (
+    "give a text file, such as book.txt, or a table with a column of texts, ending in "
+    f"{', '.join(FILE_TYPES)}"
+)
 
 
 @dataclass(frozen=True)
@@ -84,9 +90,14 @@ def read_texts(
     if not path.exists() and kind_of(path) in _FILE_ENDINGS:
         raise FileNotFoundError(f"The text file {data} does not exist.")
     if path.is_file() and not is_table_file(path):
-        found = Text(path.name, [read_text(path)])
+        found = Text(path.name, [_read_plain(path)])
     else:
-        tables = read_tables(str(data), dataset_config_name)
+        try:
+            tables = read_tables(str(data), dataset_config_name)
+        except FileNotFoundError:
+            if not path.is_dir():
+                raise
+            raise FileNotFoundError(f"The folder {data} has no table of texts; {_GIVE}.") from None
         if part is None:
             part = next(one for one in (TEST, VALIDATION, TRAIN) if one in tables)
         if part not in tables:
@@ -104,6 +115,15 @@ def read_texts(
     if not any(text.strip() for text in found.pieces):
         raise ValueError(f"{path.name} contains no text; give a file with text.")
     return found
+
+
+def _read_plain(path: Path) -> str:
+    try:
+        return read_text(path)
+    except ValueError:
+        if b"\0" not in path.read_bytes():  # a text in another encoding
+            raise
+        raise ValueError(f"{path.name} is not a text; {_GIVE}.") from None
 
 
 def read_documents(

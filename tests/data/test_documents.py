@@ -84,6 +84,12 @@ def test_the_last_part_of_a_data_set_is_what_is_measured(tmp_path):
         ("a.jsonl", b'{"text": ""}', ValueError, r"a\.jsonl contains no text"),
         ("a.jsonl", b'{"text": [1, 2]}', ValueError, r"line 1 of a\.jsonl has '\[1, 2\]' where a"),
         ("a.txt", b"\xff\xff", ValueError, "is not text in UTF-8"),
+        (
+            "a.npz",
+            b"PK\3\4\x14\0\xa6",
+            ValueError,
+            r"a\.npz is not a text; give a text file, such as",
+        ),
         ("b.txt", None, FileNotFoundError, r"The text file .*b\.txt does not exist"),
     ],
 )
@@ -92,6 +98,9 @@ def test_what_is_no_text_is_refused(tmp_path, name, content, error, sentence):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(error, match=sentence):
         read_documents(tmp_path / name)
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(FileNotFoundError, match="has no table of texts; give a text file, such as"):
+        read_documents(tmp_path / "pictures")
     # Also where the name has no folder, and could be that of a data set.
     if content is None:
         with pytest.raises(error, match=sentence):
