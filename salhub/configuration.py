@@ -130,6 +130,8 @@ class SaliencyConfig(LoadedByName, PreTrainedConfig):
 
     # Fields that describe the weights or what is loaded with them, and so belong to no call.
     loaded_fields: ClassVar[frozenset[str]] = frozenset()
+    # Fields that decided how it was trained, or are set by that, and change no answer.
+    training_fields: ClassVar[frozenset[str]] = frozenset()
     # Those that every configuration of transformers has, and that this one has a use for.
     inherited_fields: ClassVar[frozenset[str]] = frozenset()
 

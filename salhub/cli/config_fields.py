@@ -20,12 +20,14 @@ class ConfigField(NamedTuple):
         kind: Its type, as written.
         value: Its value in the configuration that was asked about.
         help: What it means.
+        of_training: Whether only the training reads it.
     """
 
     name: str
     kind: str
     value: Any
     help: str
+    of_training: bool
 
 
 def config_fields(config: Any) -> list[ConfigField]:
@@ -45,7 +47,8 @@ def config_fields(config: Any) -> list[ConfigField]:
             if name in kinds and name not in config.sub_configs:
                 kind = _kind(kinds.pop(name))
                 value = _plain(getattr(config, name))
-                found.append(ConfigField(name, kind, value, help_texts.get(name, "")))
+                text, of_training = help_texts.get(name, ""), name in config.training_fields
+                found.append(ConfigField(name, kind, value, text, of_training))
     return found
 
 

@@ -169,11 +169,14 @@ def _lines(description: dict[str, Any]) -> list[str]:
         for file in description["files"]:
             digest = file["sha256"][:_HASH_DIGITS]
             lines.append(f"  {file['name']:<26}{_size(file['bytes']):>9}  sha256 {digest}")
-    if description["settings"]:
+    settings = [field for field in description["settings"] if not field["of_training"]]
+    if settings:
         lines += ["", "Settings (--name value or name=value)"]
-    for field in description["settings"]:
+    for field in settings:
         lines.append(f"  {field['name']} = {_shown(field['value'])}")
         lines += _wrapped(field["help"], "      ")
+    if trained := [field["name"] for field in description["settings"] if field["of_training"]]:
+        lines += ["", *_wrapped(f"Set in training, see config.json: {', '.join(trained)}", "")]
     if description["call_settings"]:
         names = ", ".join(description["call_settings"])
         lines += ["", *_wrapped(f"Settings of a single call (written the same way): {names}", "")]

@@ -81,6 +81,13 @@ def test_info_shows_where_a_model_comes_from_and_every_setting(call, call_json):
     assert "Choices for layers" in text
 
 
+def test_info_names_what_only_the_training_reads_without_values(call):
+    text = call("info", "disa-tiny-clip-cifar10").stdout
+    assert "\n  class_names = ['airplane'" in text
+    assert "base_fingerprint =" not in text and "prompt_std =" not in text
+    assert "\nSet in training, see config.json: base_config, base_fingerprint, " in text
+
+
 def test_info_begins_with_what_it_is_for_a_line_to_copy_and_the_number_that_matters(call):
     name = "salient-relevance-efficientnet-lite0"
     head = call("info", name).stdout.split("\n\n")

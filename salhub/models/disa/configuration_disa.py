@@ -129,6 +129,16 @@ class DiSaConfig(SaliencyConfig):
         }
     )
 
+    training_fields = frozenset(
+        {
+            "base_config", "base_fingerprint", "method_preset", "n_ctx_text", "n_ctx_vision",
+            "prompt_depth_text", "prompt_depth_vision", "ctx_init", "prompt_std", "sr_weight",
+            "cir_weight", "lambda_dir", "text_l1_weight", "image_l1_weight", "kl_reduction",
+            "cir_stop_grad", "direction", "mask_schedule", "mask_mode", "single_pass", "gpa",
+            "gpa_mean", "gpa_std", "num_prototypes",
+        }
+    )  # fmt: skip
+
     base_model_name_or_path: str | None = None
     base_model_revision: str | None = None
     base_config: dict[str, Any] | None = None

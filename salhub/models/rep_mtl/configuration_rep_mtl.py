@@ -208,6 +208,12 @@ class RepMTLConfig(NetworkInsideConfig):
             "dwa_temperature",
         }
     )
+    training_fields = frozenset(
+        {
+            "lambda_tsr", "lambda_csa", "csa_temperature", "csa_reduction", "csa_denominator",
+            "weighting", "dwa_temperature", "start_step", "apply_every",
+        }
+    )  # fmt: skip
 
     out_feature: str | None = None
     tasks: list | tuple = ROOM_TASKS
