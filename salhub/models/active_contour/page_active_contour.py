@@ -330,7 +330,7 @@ class Page(PicturePage):
         """Return the program that makes the contour in sight."""
         last = [
             "print(result.summary())",
-            'result.save("mask.png")',
+            'result.save("mask.png", view="mask")',
             'result.save("contours.geojson")',
             'result.save("film.gif")',
         ]

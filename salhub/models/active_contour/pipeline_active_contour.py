@@ -121,8 +121,8 @@ import salhub
 # a picture that comes with salhub; a path, a URL, a PIL image or an array of yours works too
 result = salhub.pipeline("{model}")("{sample}")
 print(result.summary())
-result.save("outline.png", view="plot")  # the contour on the picture
-result.save("mask.png")  # or .geojson, .coco.json, .gif, .npz
+result.save("outline.png")  # the contour on the picture; also .geojson, .coco.json, .gif, .npz
+result.save("mask.png", view="mask")  # black and white
 """
 
     @staticmethod

@@ -81,8 +81,8 @@ class ImageSegmentationResult(PipelineResult):
         ".npz": "write_arrays",
     }
     views = {
-        "mask": "mask_picture",
         "plot": "plot",
+        "mask": "mask_picture",
         "overlay": "overlay",
         "labels": "label_picture",
         "saliency": "saliency_picture",

@@ -17,6 +17,9 @@ from salhub.pipelines.base import PicturePipeline, load_image_processor, whole_n
 from salhub.pipelines.doubts import doubts_of_picture, doubts_of_scores
 from salhub.processing import viewed_box
 
+# Classes that a note tells by name.
+_MOST_NAMED = 10
+
 
 class ZeroShotImageClassificationPipeline(PicturePipeline):
     """Say which of some classes is in a picture; the classes are any words.
@@ -126,7 +129,8 @@ result.save("classified.png")
         compare_frozen: bool = True,
     ):
         model, pixels = self._model_with(settings), model_inputs["pixel_values"]
-        if classes is None:
+        is_default = classes is None
+        if is_default:
             own = model.config.class_names
             if own is None:
                 raise ValueError(
@@ -156,6 +160,7 @@ result.save("classified.png")
             "queries": _each([shown.get(one, one) for one in queries]),
             "names": _each([names] * len(pixels)),
             "texts": _each([texts] * len(pixels)),
+            "is_default": _each([is_default] * len(pixels)),
             "pictures": model_inputs["pictures"],
         }
 
@@ -170,11 +175,17 @@ result.save("classified.png")
         shown = order[:top_k]
         frozen_place = None if frozen is None else int(frozen[0].argmax())
         notes = [*doubts_of_picture(picture), *doubts_of_scores(found, "softmax")]
+        if model_outputs["is_default"][0]:
+            more = f" and {len(names) - _MOST_NAMED} others" if len(names) > _MOST_NAMED else ""
+            notes.append(
+                f"You named no classes, so those of the model were compared: "
+                f"{', '.join(names[:_MOST_NAMED])}{more}. Name yours with candidate_labels."
+            )
         if len(order) == 1:
             notes.append("You gave only one class, so it has all of the probability.")
         if len(shown) < len(order):
             left = len(order) - len(shown)
-            notes.append(f"{left} of the {len(order)} classes that you gave are not shown.")
+            notes.append(f"{left} of the {len(order)} classes are not shown.")
         return ZeroShotImageClassificationResult(
             image=picture,
             labels=[names[place] for place in shown],

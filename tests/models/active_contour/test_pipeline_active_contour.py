@@ -85,6 +85,9 @@ def test_files_of_every_kind_hold_the_same_mask(segment, tmp_path):
     }
     folder = tmp_path / "all"
     assert (np.asarray(Image.open(folder / "mask.png")) == 255 * cells.mask).all()
+    # What a person sees who asks for a picture and nothing more.
+    plot = cells.save(tmp_path / "outline.png").read_bytes()
+    assert plot == (folder / "plot.png").read_bytes()
     labels = Image.open(folder / "labels.png")
     assert labels.mode == "P" and (np.asarray(labels) == cells.labels).all()
     arrays = np.load(folder / "result.npz")
@@ -334,7 +337,7 @@ def test_the_command_line_says_it_too(folder, words, sentence):
 
 def test_the_command_line_writes_what_is_asked_for(folder):
     run = ["run", "active-contour-saliency", "photo.png", "--box", "[5, 5, 20, 20]"]
-    called = CliRunner().invoke(app, [*run, "-o", "mask.png"])
+    called = CliRunner().invoke(app, [*run, "-o", "mask.png", "--view", "mask"])
     assert called.exit_code == 0, called.output
     assert "The contour started at a box" in called.output
     assert set(np.unique(Image.open("mask.png"))) == {0, 255}

@@ -76,7 +76,11 @@ def test_classes_are_whatever_a_call_names():
     assert dict(zip(german.labels, german.texts, strict=True))["Auto"] == "red car"
     first = classify(photo(), candidate_labels=["red car", "old tree", "house"], top_k=1)
     assert len(first.labels) == 1
-    assert "2 of the 3 classes that you gave are not shown." in first.notes
+    assert "2 of the 3 classes are not shown." in first.notes
+    own = ", ".join(classify.model.config.class_names)
+    for result in classify([photo(), photo()]):
+        assert f"those of the model were compared: {own}. Name yours" in result.summary()
+    assert "You named no classes" not in " ".join(listed.notes + first.notes)
 
 
 def test_saved_prompts_alone_take_the_pictures_of_their_clip(tmp_path, monkeypatch):
