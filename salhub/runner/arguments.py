@@ -169,7 +169,7 @@ class TrainingArguments(RunArguments):
         lr_warmup_steps: Optimizer steps over which the rate rises from 0.
         max_grad_norm: Maximum norm of the gradient, which is scaled down to it; None for no limit.
         mixed_precision: Precision of the passes; "no" for float32.
-        checkpointing_steps: Optimizer steps between checkpoints; None for none.
+        checkpointing_steps: Optimizer steps between checkpoints; None to save none.
         checkpoints_total_limit: Number of latest checkpoints to keep; None for all.
         logging_steps: Optimizer steps between lines of the log.
         validation_steps: Optimizer steps between measurements on held-out data; None for one at

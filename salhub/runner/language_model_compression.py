@@ -85,7 +85,7 @@ class CompressionArguments(RunArguments):
         group_size: Number of columns that share a scale in each row.
         quantize_embeddings: "int8" stores the embedding, and a head that shares its weights, with
             8 bits per value and one scale per row; None does not quantize them.
-        test_data: Text for measuring perplexity before and after; None for none.
+        test_data: Text for measuring perplexity before and after; None not to measure it.
         test_context_length: Number of tokens in a window of the test text.
         num_test_tokens: Number of tokens of the test text to measure; None for all.
     """

@@ -62,6 +62,7 @@ def test_every_command_explains_itself(call, command):
 def test_help_of_a_recipe_lists_every_option_with_its_default_and_meaning(call, entry):
     fields = dataclasses.fields(entry.recipe_class.arguments_class)
     output = call(entry.verb, entry.name, "--help").stdout
+    assert "`none` for none" not in output
     heads = re.findall(r"(?m)^  (\w+)=", output)
     assert sorted(heads) == sorted(field.name for field in fields)
     for name, text in re.findall(r"(?m)^  (\w+)=\S*(?: \(needed\))?\s+(.*)", output):

@@ -63,7 +63,7 @@ class TinyClipArguments(PictureArguments, TrainingArguments):
         train_val_split: Share of each class to hold out if the data have no validation or test
             part; 0 for none.
         text_teacher: A sentence encoder, as a folder or a name on the Hub, that teaches the
-            meaning of names; None for none. Only needed for training.
+            meaning of names; None to train without. Only needed for training.
         words_per_step: With a teacher, number of ImageNet class names learned in a step without
             pictures.
         image_size: Side of the pictures, in pixels; the central square of other pictures is

@@ -26,8 +26,8 @@ class LexRankArguments(RunArguments):
         max_words: Number of most frequent words to keep; None for all.
         language: Code of the language, such as "en".
         lowercase: Whether "The" and "the" are the same word.
-        stopwords: Language of a list of words to leave out; None for none.
-        stemmer: Language of a Snowball stemmer; None for none.
+        stopwords: Language of a list of words to leave out; None to keep all.
+        stemmer: Language of a Snowball stemmer; None to keep words as they are.
     """
 
     data: str

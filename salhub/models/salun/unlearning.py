@@ -64,7 +64,7 @@ class ForgettingArguments(MaskArguments):
     Args:
         retain: Which pictures to retain: "rest" for all others, or a part named like `forget`.
         allow_no_retain: Run even if there are no pictures to retain.
-        reference: A model trained without the pictures to forget, to compare with; None for none.
+        reference: A model trained without the pictures to forget, to compare with, or None.
         attack: Membership inference: "threshold", "svc" or "none".
     """
 

@@ -59,7 +59,7 @@ def evaluate(
         data_path: Labelled texts, see `read_labelled_texts`; where the model comes with the split
             of these very data, its test texts.
         num_texts: Texts that are explained.
-        chat_model: Chat model whose answers are audited too, by name; None for none.
+        chat_model: Chat model whose answers are audited too, by name, or None.
         num_chat_texts: Texts that it explains.
         seed: Of the texts that are drawn, of the controls and of the bootstrap.
 
