@@ -20,6 +20,8 @@ from salhub.viz import ColorBar, colorize, overlay, paint
 
 _RAMP_STEPS = 17
 _THUMBNAIL_SIDE = 96
+# As many pictures can still be seen side by side on a telephone.
+_NARROW_COLUMNS = 4
 # Of a call that stands on one line of a program; more would wrap.
 _LINE_LENGTH = 72
 
@@ -168,7 +170,9 @@ class PictureCell:
 def picture_table(
     caption: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[PictureCell]]]
 ) -> str:
-    """Return a table of pictures that scrolls sideways by itself on a narrow screen.
+    """Return a table of pictures for a narrow screen too.
+
+    There, a few columns become as narrow as it takes, and more of them scroll sideways.
 
     Args:
         caption: What is in rows and columns.
@@ -180,9 +184,10 @@ def picture_table(
         f'<tr><th scope="row">{_breakable(name)}</th>{"".join(map(_table_cell, cells))}</tr>'
         for name, cells in rows
     )
+    is_narrow = " salhub-narrow" if len(columns) <= _NARROW_COLUMNS else ""
     # The caption stands outside of what scrolls, or a narrow screen would cut it.
     return (
-        f'<figure class="salhub-table"><figcaption>{escape(caption)}</figcaption>'
+        f'<figure class="salhub-table{is_narrow}"><figcaption>{escape(caption)}</figcaption>'
         f'<div tabindex="0" role="group" aria-label="{escape(caption, quote=True)}"><table>'
         f"<thead><tr><td></td>{heads}</tr></thead><tbody>{body}</tbody></table></div></figure>"
     )

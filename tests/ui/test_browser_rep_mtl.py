@@ -22,6 +22,8 @@ def test_rooms_are_seen_and_what_each_task_reads(browser, server, viewport, requ
         # A page that is only looked at asks the server for nothing.
         assert visit.asked == []
         visit.take_picture(f"rep-mtl-{request.node.callspec.id}-tasks")
+        scrolled = page.locator(".salhub-table > div").first
+        assert scrolled.evaluate("one => one.scrollWidth <= one.clientWidth")
         before = first.get_attribute("src")
         page.get_by_role("button", name="Another room").click()
         visit.expect_text(".cm-content", "sample:room-1")
