@@ -1,5 +1,6 @@
 """One run at a time in a folder, whoever began it and however it ended."""
 
+import fcntl
 import json
 import os
 import signal
@@ -76,6 +77,21 @@ def test_two_runs_of_one_process_are_two_runs(tmp_path):
     with claimed(tmp_path / "other"), claimed(tmp_path / "third"):
         pass
     assert not (tmp_path / "other").exists()
+
+
+def test_a_lock_that_is_removed_while_it_is_taken_is_no_claim(tmp_path, monkeypatch):
+    take = fcntl.flock
+
+    def late(*arguments):
+        (tmp_path / "out" / ".run.lock").unlink(missing_ok=True)
+        return take(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", late)
+        with pytest.raises(FolderInUseError), claimed(tmp_path / "out"):
+            pytest.fail("a third run could claim it as well")
+    with claimed(tmp_path / "out"):
+        pass
 
 
 def test_a_run_of_another_machine_is_named(tmp_path, caplog):
