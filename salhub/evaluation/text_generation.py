@@ -71,8 +71,8 @@ def evaluate(
 
     Returns:
         `Results` with "perplexity", "loss", "loss/standard_error", "bits_per_byte" of a text,
-        "speed/prefill", "speed/decode", "bytes/KIND" of a model that was loaded from a file, and
-        the tables of the card.
+        "speed/prefill", "speed/decode", "bytes/KIND" and "share_of_embeddings" of a model that was
+        loaded from a file, and the tables of the card.
 
     Raises:
         FileNotFoundError, MissingExtraError, ValueError: As of `read_texts`, `read_tokens` and
@@ -213,6 +213,9 @@ def _add_costs(results: Results, speed: DecodeSpeed | None, sizes: dict[str, int
     for kind, size in sizes.items():
         results.add_metric(f"bytes/{kind}", size, unit="bytes")
         rows.append([f"bytes of the file, {kind}", size])
+    if sizes:
+        share = sizes["embeddings"] / sizes["total"]
+        results.add_metric("share_of_embeddings", share, unit="fraction")
     if rows:
         results.tables.append(Table("Cost", " ".join(notes), ["what", "value"], rows))
 

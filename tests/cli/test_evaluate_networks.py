@@ -128,6 +128,8 @@ def test_a_language_model_predicts_a_text(call, call_json, tmp_path):
     )
     size = (folder / "model.safetensors").stat().st_size
     assert results.metric("bytes/total").value == size
+    embeddings = results.metric("bytes/embeddings").value
+    assert results.metric("share_of_embeddings").value == pytest.approx(embeddings / size)
     error = call("evaluate", "writer", "--data", "nowhere.txt", "-o", "s.json", code=1).stderr
     assert "The text file nowhere.txt does not exist" in error
     error = call("evaluate", "writer", *words[:2], "-o", "s.json", "stride=512", code=1).stderr
