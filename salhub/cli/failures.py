@@ -16,10 +16,10 @@ _EXPECTED = (SalhubError, ValueError, TypeError, OSError, ImportError, KeyError)
 _OF_USAGE = (UnknownOptionError, UnknownSettingError)
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _GOING_ON = {
-    **dict.fromkeys(("run", "evaluate"), " Run the same command again to go on."),
+    **dict.fromkeys(("run", "evaluate"), " Run the same command again to continue."),
     **dict.fromkeys(
         ("train", "unlearn", "compress"),
-        " Add resume_from_checkpoint=latest to go on from the last checkpoint.",
+        " Add resume_from_checkpoint=latest to resume from the last checkpoint.",
     ),
 }
 

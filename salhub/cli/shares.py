@@ -89,8 +89,8 @@ class Share:
             torch.distributed.all_gather_object(found, (failure, value), group=self.group)
         except RuntimeError as error:
             raise ProcessLostError(
-                "A process that works together with this one has ended too early; start all of "
-                "them again to go on."
+                "Another process of this command ended too early; start all processes again to "
+                "continue."
             ) from error
         failures = [failed for failed, _ in found if failed is not None]
         if failures:

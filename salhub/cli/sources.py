@@ -257,6 +257,6 @@ def _called_like(stem: str, folder: Path, endings: Iterable[str]) -> list[Path]:
 def _missing(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
-        return f"There is no folder {folder}, so no {path.name} in it."
+        return f"The folder {folder} does not exist, so {path.name} cannot be read."
     hint = did_you_mean(path.name, [entry.name for entry in folder.iterdir()])
     return f"There is no file {path}.{hint}"

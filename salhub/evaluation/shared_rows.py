@@ -95,7 +95,7 @@ class RowSharing:
 
     def _add_others(self, step: str, found: dict[int, Any], number: int) -> list[int]:
         """Add rows that others have measured; return those that nobody has."""
-        assert self.store is not None, "parts that know nothing of each other need a store"
+        assert self.store is not None, "parts that do not communicate need a store"
         self.store.refresh()
         absent = []
         for row in [row for row in range(number) if row not in found]:

@@ -120,8 +120,8 @@ def _kept_picture(name: str) -> UploadedPicture:
     path = Path(get_upload_folder()) / name
     if not _KEPT_PICTURE.fullmatch(name) or not _is_file(path):
         raise ValueError(
-            "The picture of this link has been deleted, as pictures are after some hours; "
-            "upload it again or choose a sample."
+            "The picture of this link has been deleted, because pictures are kept for only a few "
+            "hours; upload it again or choose a sample."
         )
     return UploadedPicture(path, path.name)
 

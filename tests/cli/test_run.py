@@ -19,7 +19,10 @@ def test_one_file(call, tmp_path):
     (tmp_path / "photo.txt").write_text("x")
     error = call("run", "normgrad", "foto.txt", code=1).stderr
     assert "There is no file foto.txt. Did you mean 'photo.txt'?" in error
-    assert "There is no folder nowhere" in call("run", "normgrad", "nowhere/a.txt", code=1).stderr
+    assert (
+        "The folder nowhere does not exist"
+        in call("run", "normgrad", "nowhere/a.txt", code=1).stderr
+    )
 
 
 def test_the_output_is_named_after_input_and_model_and_said_how_to_read(call, letters, tmp_path):
@@ -204,7 +207,7 @@ def test_interrupting_keeps_what_is_finished_and_no_half_file(call, letters, tex
     (texts / "broken.txt").write_text("aa")
     (texts / "three.text").write_text("unwritable")
     result = call("run", "letters", "texts", "-o", "kept", code=130)
-    assert result.stderr.endswith("is kept. Run the same command again to go on.\n")
+    assert result.stderr.endswith("is kept. Run the same command again to continue.\n")
     assert sorted(path.name for path in (texts.parent / "kept").iterdir()) == [
         "broken-letters-en.out",
         "one-letters-en.out",

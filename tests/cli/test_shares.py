@@ -204,4 +204,4 @@ def test_processes_that_work_together(call, call_json, letters, pile, tmp_path, 
     (pile / "00.txt").write_text("unwritable")
     found = run_together(machine, tmp_path, ["run", "letters", "pile", "-o", "newest"])
     assert found.codes == [1, 130] and found.stderr[1] == ""
-    assert "Error: A process that works together with this one has ended" in found.stderr[0]
+    assert "Error: Another process of this command ended" in found.stderr[0]

@@ -302,7 +302,7 @@ def test_a_link_to_what_is_gone_says_so(browser, server):
     gone = f"{server}?picture={'0' * 64}/photo.jpg&tab=Map"
     with visiting(browser, gone, PHONE) as visit:
         visit.expect_text(
-            ".salhub-notice", "The picture of this link has been deleted, as pictures are"
+            ".salhub-notice", "The picture of this link has been deleted, because pictures are"
         )
         visit.overlay()
 

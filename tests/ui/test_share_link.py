@@ -76,7 +76,7 @@ def test_no_other_file_of_the_server_can_be_named(controls, tmp_path, monkeypatc
     (tmp_path / "secret").write_bytes(b"secret")
     (tmp_path / "secret.jpg").write_bytes(b"secret")
     with pytest.raises(
-        ValueError, match="The picture of this link has been deleted, as pictures are"
+        ValueError, match="The picture of this link has been deleted, because pictures are"
     ):
         read_link(f"?picture={name}", controls)
 
@@ -96,7 +96,7 @@ def test_no_other_file_of_the_server_can_be_named(controls, tmp_path, monkeypatc
         (f"?method={'c' * 5000}", "to 'c{60}…', which does not exist"),
         (
             f"?picture={'ab' * 32}/{'c' * 5000}",
-            "The picture of this link has been deleted, as pictures are",
+            "The picture of this link has been deleted, because pictures are",
         ),
     ],
 )

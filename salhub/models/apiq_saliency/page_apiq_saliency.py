@@ -89,8 +89,8 @@ class Page(CompressedTextPage):
 
     title = "ApiQ with saliency"
     sentence = (
-        "Compare a language model, which writes text, with a copy several times smaller that "
-        "small add-ons (adapters) help."
+        "Compare a language model, which writes text, with a copy that is several times smaller "
+        "and corrected by small add-ons (adapters)."
     )
     tabs = (Writing, Blocks, Numbers)
     report_file = REPORT_FILE

@@ -132,7 +132,7 @@ class Page(PicturePage):
     title = "DiSa"
     sentence = (
         "Type the names of some things: CLIP, a network that matches pictures with words, says "
-        "which of them your picture shows and where, with learned prompts and without."
+        "which of them your picture shows and where, with and without learned prompts."
     )
     picture_use = "The picture to classify"
     first_sample = "cat"

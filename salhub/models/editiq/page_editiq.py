@@ -58,8 +58,8 @@ class Page(Frame):
 
     title = "EditIQ"
     sentence = (
-        "Turn a film from a camera that stood still into an edited one: closer views are cut "
-        "out of its picture, and who speaks and what draws the eye decide between them. Upload "
+        "Turn a film from a static camera into an edited one. Closer views are cropped from its "
+        "picture, and chosen by who is speaking and by what draws the eye. Upload "
         "only films of people who agreed to it; films are deleted after some hours."
     )
     code_title = "The same in Python, at full size"

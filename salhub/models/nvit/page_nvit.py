@@ -231,8 +231,8 @@ class Page(BasePage):
             ),
         ]  # fmt: skip
         text = (
-            f"{_left(plan.shape.hidden_size, before.hidden_size)}; the chart shows what is "
-            "left of each block. Times are predicted for one thread of the machine named "
+            f"{_left(plan.shape.hidden_size, before.hidden_size)}; the chart shows what "
+            "remains of each block. Times are predicted for one thread of the machine named "
             "above; yours may differ. The network is not fine-tuned yet, so it is less "
             "accurate than those on the next tab."
         )
@@ -297,8 +297,8 @@ class Page(BasePage):
 
 def _left(own: int, other: int) -> str:
     if own == other:
-        return f"All {own} residual channels are left"
-    return f"{own} of {other} residual channels are left"
+        return f"All {own} residual channels remain"
+    return f"{own} of {other} residual channels remain"
 
 
 def shape_chart(before: NViTShape, after: NViTShape) -> str:

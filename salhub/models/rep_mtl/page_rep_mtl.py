@@ -187,9 +187,9 @@ class Page(Frame):
 
     title = "Rep-MTL"
     sentence = (
-        "One network says three things about a picture of a room: what each thing is, how far "
-        "away it is, and which way its surface faces. See what each of these tasks takes from "
-        "what they share."
+        "One network predicts three things from a picture of a room: what each thing is, how far "
+        "away it is, and which way its surface faces. See which parts of their shared features "
+        "each of these tasks uses."
     )
     tabs = (TasksTab, SharingTab, ImprovementTab)
     endpoints = {

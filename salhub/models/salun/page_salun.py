@@ -160,8 +160,8 @@ class Page(DrawingPage):
 
     title = "SalUn"
     sentence = (
-        "Make a network forget one kind of thing that it recognizes, by changing only those of "
-        "its numbers (weights) that matter for it."
+        "Make a network forget one kind of thing that it recognizes, by changing only the "
+        "numbers (weights) that matter for that kind."
     )
     code_title = "The same on your computer"
     tabs = (ForgetTab, PictureTab, DigitsTab)

@@ -52,8 +52,8 @@ class Page(Frame):
 
     title = "SDL-Seg"
     sentence = (
-        "See a network find where a tumour was removed (the tumour bed) in a CT scan, by the "
-        "clips that the surgeon left there. Move or remove a clip, and the outline follows. "
+        "See a network find where a tumour was removed (the tumour bed) in a CT scan, guided by "
+        "the clips that the surgeon left. Move or remove a clip, and the outline follows. "
         "All patients here are simulated: keep scans of real patients on your own computer."
     )
     code_title = "The same in Python"

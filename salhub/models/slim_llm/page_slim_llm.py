@@ -93,8 +93,8 @@ class Page(CompressedTextPage):
 
     title = "SliM-LLM"
     sentence = (
-        "Compare a language model, which writes text, with a copy several times smaller: two "
-        "or three bits a number."
+        "Compare a language model, which writes text, with a copy that is several times "
+        "smaller: two or three bits per number."
     )
     tabs = (Writing, Bits, Numbers)
     report_file = REPORT_FILE

@@ -188,7 +188,7 @@ def check(
     marked, mentions = _marked(text, evidence, phrases, findings)
     states = _check_states(marked, templates, evidence, findings)
     if not mentions and not states and has_words(evidence.words, evidence.scores, "+"):
-        findings.problems.append("it quotes no word of the text")
+        findings.problems.append("it does not quote any word of the text")
     for sentence in sentences_of(_without_names(marked, templates, evidence)):
         waiting: list[Phrase] = []
         for clause in clauses(sentence, templates):
@@ -295,7 +295,7 @@ def _check_sign(sign: str, phrase: Phrase, evidence: Evidence, findings: Finding
     if wrong:
         says = {"+": "does not speak for it", "-": "does not speak against it"}
         findings.problems.append(
-            f"'{phrase.text}' {says.get(sign, 'is said to speak for it and against it')}"
+            f"'{phrase.text}' {says.get(sign, 'cannot speak both for it and against it')}"
         )
 
 
@@ -314,7 +314,7 @@ def _check_number(
         groups += [[waiting[-1].indices]] if waiting else [findings.named]
         shares = [evidence.share(sorted({*_flat(group)})) for group in groups if group]
         if not findings.numbers.add(any(abs(value - abs(one)) <= _TOLERANCE for one in shares)):
-            findings.problems.append(f"the number {match[0]} is not one of the map")
+            findings.problems.append(f"the number {match[0]} does not match the scores")
         waiting = []
     if is_beyond and waiting:
         if not findings.numbers.add(evidence.share(waiting[-1].indices) < -1):
@@ -354,7 +354,9 @@ def _check_states(
     }
     said = [name for name in is_true if templates[name].format(**fields) in text]
     if not all(is_true[name] for name in said):
-        findings.problems.append("it says that there is no such word, and there is one")
+        findings.problems.append(
+            "it denies that a word speaks for or against the class, but one does"
+        )
     return said
 
 

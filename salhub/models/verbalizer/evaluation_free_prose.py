@@ -89,9 +89,9 @@ def audit_free_prose(text: str, evidence: Evidence) -> dict[str, Any]:
             truths = [evidence.share(one) for one in groups]
             truths += [float(evidence.scores[list(one)].sum()) for one in groups if not match[2]]
             if not findings.numbers.add(any(abs(value - abs(one)) <= _TOLERANCE for one in truths)):
-                findings.problems.append(f"the number {match[0]} is not one of the map")
+                findings.problems.append(f"the number {match[0]} does not match the scores")
     if not findings.citations.all:
-        findings.problems.append("it quotes no word of the text")
+        findings.problems.append("it does not quote any word of the text")
     return report(text, evidence, findings)
 
 

@@ -288,7 +288,10 @@ class SaliencyVerbalizerModel(ExplainedClassifierModel):
             finally:
                 handle.remove()
         if not was_asked:
-            raise ValueError("The table of word vectors is not looked into.")
+            raise ValueError(
+                "The classifier does not use its table of word vectors, so words cannot be "
+                "explained."
+            )
         return answer
 
     def _answer(self, frame: Frame, **inputs: Any) -> Tensor:

@@ -153,16 +153,16 @@ def faults(
                 found.append(("", f"it names the class '{name}', which is not explained"))
             plain = pattern.sub(" ", plain) if is_exact or name not in others else plain
     if _QUOTATION.search(plain):
-        found.append(("citation", "it has quotation marks of its own"))
+        found.append(("citation", "it adds quotation marks"))
     plain = pattern_of(templates["harmless_cues"]).sub(" ", plain)
     if _DIGITS.search(plain) or finds(templates["amount_cues"], plain):
-        found.append(("number", "it has numbers of its own"))
+        found.append(("number", "it adds numbers"))
     if "[" in plain or "{" in plain:
         found.append(("citation", "it has a slot without a number"))
     if finds(templates["comparison_cues"], plain):
         found.append(("", "a comparison cannot be checked"))
     if finds(templates["doubt_cues"], pattern_of(templates["against_cues"]).sub(" ", plain)):
-        found.append(("", "what it denies or doubts cannot be checked"))
+        found.append(("", "a denial or a doubt cannot be checked"))
     return found
 
 
@@ -187,7 +187,7 @@ def audited(
         faults(prose, slots, evidence, class_names),
     )
     if not any(one.sign == evidence.config.sign.replace("any", "+") for one in slots):
-        own.append(("", "no word speaks for it, so that prose has nothing to rest on"))
+        own.append(("", "no word speaks for the class, so there is nothing to explain in prose"))
     else:
         # The first phrase is the most important one; words that nobody has ranked go by share.
         ranked = [one for one in slots if one.phrases[0].rank]

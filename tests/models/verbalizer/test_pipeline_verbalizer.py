@@ -99,7 +99,7 @@ def test_an_unsure_classifier_is_said_to_be_so_first_in_every_language():
         return result.notes[-2:] if result.notes else []
 
     wavers, answer = notes(None)
-    assert wavers == "The classifier wavers between “positive” (50 %) and “negative” (50 %)."
+    assert wavers == "The classifier is undecided between “positive” (50 %) and “negative” (50 %)."
     assert answer == "The classifier's own answer is “positive” (50 %)."
     with torch.no_grad():
         network.classifier.bias.sub_(5)

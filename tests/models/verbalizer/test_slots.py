@@ -66,24 +66,24 @@ def test_what_is_right_passes(prose):
         ("[1] and [] carry the verdict.", "a slot without a number"),
         ("[2] carries the verdict.", "slot [1], which matters most, is missing"),
         ("It is a wonderful film.", "slot [1], which matters most, is missing"),
-        ("[1] makes 55 % of it.", "numbers of its own"),
-        ("[1] makes half of it.", "numbers of its own"),
-        ("[1] makes ninety percent of it.", "numbers of its own"),
-        ('[1] is "superb".', "quotation marks of its own"),
-        ("[1] is “superb” and “fine”.", "quotation marks of its own"),
-        ("[1] is ‘superb’.", "quotation marks of its own"),
-        ("[1] is 'superb'.", "quotation marks of its own"),
-        ("[1] is «superb».", "quotation marks of its own"),
-        ("[1] is „superb“.", "quotation marks of its own"),
+        ("[1] makes 55 % of it.", "adds numbers"),
+        ("[1] makes half of it.", "adds numbers"),
+        ("[1] makes ninety percent of it.", "adds numbers"),
+        ('[1] is "superb".', "adds quotation marks"),
+        ("[1] is “superb” and “fine”.", "adds quotation marks"),
+        ("[1] is ‘superb’.", "adds quotation marks"),
+        ("[1] is 'superb'.", "adds quotation marks"),
+        ("[1] is «superb».", "adds quotation marks"),
+        ("[1] is „superb“.", "adds quotation marks"),
         ("[1] speaks against it.", "does not speak against it"),
         ("[1] carries it, and [3] supports it.", "does not speak for it"),
         ("[3] led to it, whereas [1] softens it.", "does not speak"),
         ("[1] and [3] speak against it.", "does not speak against it"),
         ("Because of [1] and [3] it is positive.", "does not speak for it"),
-        ("[1] supports it against [3].", "said to speak for it and against it"),
+        ("[1] supports it against [3].", "cannot speak both for it and against it"),
         ("[1] counts, but [2] is the most important.", "is not the most important"),
-        ("[1] does not matter.", "denies or doubts"),
-        ("[1] doesn’t matter.", "denies or doubts"),
+        ("[1] does not matter.", "a denial or a doubt"),
+        ("[1] doesn’t matter.", "a denial or a doubt"),
         ("[2] matters more than [1].", "a comparison cannot be checked"),
         ("It is negative because of [1].", "names the class 'negative'"),
         ("It is a bad review because of [1].", "names the class 'negative'"),
@@ -98,11 +98,11 @@ def test_what_is_right_passes(prose):
         ("[2] is the decisive factor, [1] a mere footnote.", "is not the most important"),
         ("[2] is the main reason, [1] a side note.", "is not the most important"),
         ("[2] is the key, [1] is a detail.", "is not the most important"),
-        ("Nearly all of the evidence is [2]; [1] is there too.", "numbers of its own"),
-        ("[1] makes up two out of five parts of it.", "numbers of its own"),
-        ("[1] is ½ of it.", "numbers of its own"),
-        ("[1] is **superb**.", "quotation marks of its own"),
-        ("[1] is _superb_.", "quotation marks of its own"),
+        ("Nearly all of the evidence is [2]; [1] is there too.", "adds numbers"),
+        ("[1] makes up two out of five parts of it.", "adds numbers"),
+        ("[1] is ½ of it.", "adds numbers"),
+        ("[1] is **superb**.", "adds quotation marks"),
+        ("[1] is _superb_.", "adds quotation marks"),
     ],
 )
 def test_what_is_wrong_is_refused(prose, problem):
@@ -173,7 +173,7 @@ LIES = {
 def test_lies_are_refused_in_other_languages(language):
     rival, amount, direction = LIES[language]
     assert "names the class 'negative'" in str(answered(rival, language=language)[1]["problems"])
-    assert "numbers of its own" in str(answered(amount, language=language)[1]["problems"])
+    assert "adds numbers" in str(answered(amount, language=language)[1]["problems"])
     assert "does not speak for it" in str(answered(direction, language=language)[1]["problems"])
 
 
