@@ -112,7 +112,7 @@ def _plain_error(error: StrictDataclassError) -> Exception:
 
 @strict
 class SaliencyConfig(LoadedByName, PreTrainedConfig):
-    """Base configuration: every field is checked, and a key nobody knows is refused.
+    """Base configuration: every field is checked, and unknown keys are refused.
 
     Subclasses declare annotated fields with defaults, are decorated with
     `strict`, and put rules between fields in methods called

@@ -402,7 +402,7 @@ def seed_cache(
         cache_dir: The cache; by default the one huggingface_hub uses.
 
     Returns:
-        The snapshot folders, one a model. A snapshot that is already there is left alone.
+        The snapshot folders, one per model. An existing snapshot is not changed.
 
     Raises:
         UnknownNameError: A name is not shipped with salhub.

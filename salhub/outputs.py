@@ -35,14 +35,14 @@ class ImageSaliencyOutput(SaliencyOutput):
         saliency: float32 maps, shape (B, H, W), or (B, T, H, W) when T classes were asked for.
         logits: Raw class scores, shape (B, C).
         class_labels: The classes explained, int64, shape (B,) or (B, T).
-        degenerate: True where a map is constant and so says nothing, bool, shape (B,) or (B, T).
+        degenerate: True if a map is constant and shows nothing, bool, shape (B,) or (B, T).
         native_saliency: The map before it was resized, at the resolution of the layer.
-        layer_maps: One map a layer, each (B, h, w) or (B, T, h, w), when they were asked for.
+        layer_maps: One map per layer, each (B, h, w) or (B, T, h, w), if you asked for them.
         class_similarity: Rank correlation with the map of a class at the other end of the network's
-            ranking, float64 (B,), when it was asked for: at 1 the map does not depend on the class;
-            NaN where one of them is constant.
-        silent_layers: Names of the layers whose own map is constant, so that the joined map is of
-            the others: a tuple a picture, or one a class of each picture; None for one layer.
+            ranking, float64 (B,), if you asked for it: at 1 the map does not depend on the class;
+            NaN if one of the maps is constant.
+        silent_layers: Names of the layers whose own map is constant and which the combined map
+            leaves out: one tuple per picture, or per class of each picture; None for one layer.
     """
 
     class_labels: torch.Tensor | None = None

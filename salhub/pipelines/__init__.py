@@ -18,7 +18,7 @@ from salhub.errors import UnknownNameError, UnknownSettingError
 
 
 def pipeline(model: str | os.PathLike | nn.Module, /, **settings: Any) -> Any:
-    """Load a model and everything it needs, ready to call on a person's input.
+    """Load a model and everything it needs, ready to be called on your input.
 
     Args:
         model: A shipped name with or without "salhub/", a folder, a Hub repository, the name of
@@ -33,7 +33,7 @@ def pipeline(model: str | os.PathLike | nn.Module, /, **settings: Any) -> Any:
 
     Raises:
         UnknownNameError: The model belongs to no method of salhub, or to one without a pipeline.
-        UnknownSettingError: A keyword that nobody takes.
+        UnknownSettingError: An unknown keyword.
         ModelNotFoundError: Nothing of that name was found.
 
     Example:

@@ -30,7 +30,7 @@ class ImageClassificationPipeline(PicturePipeline):
     example = """
 import salhub
 
-# a photo that comes with salhub; a path, a URL, a PIL image or an array of yours works too
+# a sample photo; you can also give a path, a URL, a PIL image or an array
 result = salhub.pipeline("{model}")("{sample}")
 print(result.label, result.score)
 result.save("classified.png")

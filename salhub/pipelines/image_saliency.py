@@ -54,7 +54,7 @@ class ImageSaliencyPipeline(PicturePipeline):
     example = """
 import salhub
 
-# a photo that comes with salhub; a path, a URL, a PIL image or an array of yours works too
+# a sample photo; you can also give a path, a URL, a PIL image or an array
 result = salhub.pipeline("{model}")("{sample}")
 result.save("explained.png")
 """

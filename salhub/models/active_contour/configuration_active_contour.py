@@ -63,7 +63,7 @@ class SaliencyActiveContourConfig(SaliencyConfig):
 
     A contour is moved by E = alpha E_saliency + beta E_local + nu length + mu regularity. The
     published abstract fixes that much [P]; LIF, RSF and Chan-Vese are exact [R]; the rest is our
-    choice [C], as the body of the paper was not to be had.
+    choice [C], because the full text of the paper was not available.
 
     Args:
         saliency: [C] Map that drives the contour: "border", the distance of pixels from a plane

@@ -67,7 +67,7 @@ class ActiveContourOutput(ModelOutput):
 
 
 class SaliencyActiveContourForSegmentation(LearnedSettingsModel):
-    """Cuts the salient object out of pictures by a level set.
+    """Segments the salient objects of pictures with a level set.
 
     The weights of the energy are its parameters, so that they can be learned: in training mode, and
     where there are `labels`, which give a soft Dice loss, gradients pass through the descent, or

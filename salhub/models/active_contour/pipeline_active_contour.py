@@ -94,7 +94,7 @@ class _Prepared:
 
 
 class ImageSegmentationPipeline(PicturePipeline):
-    """Part the foreground of pictures from their background.
+    """Separate the foreground of pictures from their background.
 
     It is what `salhub.pipeline` gives for such models; `transformers.pipeline` gives its own
     pipeline of this task.
@@ -118,7 +118,7 @@ class ImageSegmentationPipeline(PicturePipeline):
     example = """
 import salhub
 
-# a picture that comes with salhub; a path, a URL, a PIL image or an array of yours works too
+# a sample picture; you can also give a path, a URL, a PIL image or an array
 result = salhub.pipeline("{model}")("{sample}")
 print(result.summary())
 result.save("outline.png")  # the contour on the picture; also .geojson, .coco.json, .gif, .npz

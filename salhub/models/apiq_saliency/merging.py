@@ -51,15 +51,15 @@ class MergeReport:
 
 @torch.no_grad()
 def merge_adapters(model: PreTrainedModel, bits: int = 4) -> MergeReport:
-    """Add adapters to the weights beside them, and round the sums again, in place.
+    """Add the adapters to their weights and round the sums again, in place.
 
-    What an adapter adds is often less than half a step of two bits, and would be lost if the sum
-    were rounded to those again; with four bits a step is a fifth of it. The ranges are searched
-    for, and symmetric layers stay so. `model.dequantize()` merges without rounding.
+    An adapter often adds less than half a step of two bits, which rounding to two bits would lose;
+    a step of four bits is a fifth of that. The ranges are searched again, and symmetric layers
+    stay symmetric. `model.dequantize()` merges without rounding.
 
     Args:
-        model: Some of its layers have adapters of their own.
-        bits: Of the merged weights, from 2 to 5.
+        model: A model with adapters, made by `salhub compress apiq-saliency`.
+        bits: Bits of the merged weights, from 2 to 5.
 
     Returns:
         What it cost, which is also logged.

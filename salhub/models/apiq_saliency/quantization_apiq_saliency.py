@@ -47,7 +47,7 @@ class ApiQSaliencyQuantizationConfig(PackedWeightsConfig):
 
 
 class ApiQSaliencyQuantizer(PackedWeightsQuantizer):
-    """Puts packed layers, and the adapters of those that have one, where the configuration says."""
+    """Replaces linear layers by packed layers with adapters, as the configuration says."""
 
     config_class = ApiQSaliencyQuantizationConfig
     quantization_config: ApiQSaliencyQuantizationConfig

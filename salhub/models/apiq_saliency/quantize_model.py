@@ -16,7 +16,7 @@ from salhub.runner.language_model_compression import mean_bits
 
 @dataclass
 class ApiQSaliencyOutput:
-    """A model in few bits with adapters, and what is known of the way there.
+    """A quantized model with adapters, and a report of how it was made.
 
     Args:
         model: The model, packed; `save_pretrained` writes it as `from_pretrained` reads it.
@@ -55,10 +55,10 @@ def quantize_apiq_saliency(
     reg_lambda: float = 0.1,
     **options: Any,
 ) -> ApiQSaliencyOutput:
-    """Quantize a model that is in memory to 2, 3 or 4 bits a weight, with adapters beside them.
+    """Quantize a model in memory to 2, 3 or 4 bits per weight, and add adapters.
 
-    What it does is what `salhub compress apiq-saliency` does, and it gives the same weights; that
-    command also keeps each block as soon as it is done, measures the model and writes its card.
+    It gives the same weights as `salhub compress apiq-saliency`. That command also saves each
+    block as soon as it is done, measures the model and writes its card.
 
     Args:
         model: A causal language model of transformers, which is changed.
@@ -76,7 +76,7 @@ def quantize_apiq_saliency(
         ValueError: The model is quantized already or not finite, an option is out of its range, the
             calibration text is too short or has tokens that the model does not know, or the
             training leads to what is no number.
-        TypeError: It is no decoder with one list of blocks of linear layers.
+        TypeError: The model is not a decoder with one list of blocks of linear layers.
 
     Example:
         >>> from transformers import AutoModelForCausalLM, AutoTokenizer

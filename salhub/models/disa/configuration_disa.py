@@ -44,8 +44,8 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 class DiSaConfig(SaliencyConfig):
     """Settings of `DiSaForImageClassification`: which CLIP, which prompts, how they are learned.
 
-    No code of the paper is published and its text was not at hand. [P] marks what is stated for the
-    paper, [R] what is taken from the code of its relatives (CoOp, IVLP, PromptSRC), [D] our
+    The code of the paper is not published and its text was not available. [P] marks what is stated
+    for the paper, [R] what is taken from the code of its relatives (CoOp, IVLP, PromptSRC), [D] our
     decision.
 
     Args:

@@ -56,9 +56,9 @@ class DiSaForImageClassification(ClassFeatures):
     """A frozen CLIP with learned prompts in both encoders.
 
     Only the prompts are saved; the CLIP is loaded by its name, or given as `base_model`, so that
-    many sets of prompts share one. Classes may change at any time. Without labels nothing of the
-    losses runs: a call costs one pass of the CLIP with a few more tokens, as the features of the
-    classes are kept.
+    many sets of prompts can share one. You can change the classes at any time. Without labels, no
+    loss is computed: the features of the classes are kept, so a call costs one pass of the CLIP
+    with a few more tokens.
 
     Example:
         >>> model = DiSaForImageClassification.from_base(
@@ -67,8 +67,8 @@ class DiSaForImageClassification(ClassFeatures):
         >>> model(pixel_values).logits.shape  # doctest: +SKIP
         torch.Size([1, 2])
 
-    Source: Alipour Talemi et al. 2025 (arXiv 2505.19373). What is the paper's and what is not
-    stands in `DiSaConfig`.
+    Source: Alipour Talemi et al. 2025 (arXiv 2505.19373). `DiSaConfig` marks what comes from the
+    paper.
     """
 
     def encode_images(self, pixel_values: Tensor, *, prompted: bool = True) -> Tensor:

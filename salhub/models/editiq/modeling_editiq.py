@@ -57,10 +57,10 @@ class EditIQOutput(ModelOutput):
 class EditIQModel(LearnedSettingsModel):
     """Edits the recording of a static camera as an editor would.
 
-    Virtual cameras cut shots of actors and groups out of the picture; what is said and where the
-    eye is drawn says what each is worth; and a dynamic programme, exact with the time that a shot
-    has been on screen, chooses among them. Weights of its terms are the parameters, so that they
-    can be learned from edits by people.
+    Virtual cameras crop shots of actors and groups from the picture. The dialogue and the saliency
+    give each shot a value, and exact dynamic programming, which keeps track of how long a shot has
+    been on screen, chooses among them. The weights of its terms are the parameters of the model,
+    so they can be learned from edits by people.
 
     Example:
         >>> from salhub.models.editiq.stage_scene import make_stage_scene

@@ -44,7 +44,7 @@ _MOST_KEPT = 32
 
 
 class VideoEditingPipeline(TaskPipeline):
-    """Edit films of a camera that stands still.
+    """Edit films from a static camera.
 
     Example:
         >>> import salhub
@@ -64,7 +64,7 @@ class VideoEditingPipeline(TaskPipeline):
     example = """
 import salhub
 
-# a film of a camera that stands still; with transcript="talk.srt" and cast=["Anna", "Ben"]
+# a film from a static camera; add transcript="talk.srt" and cast=["Anna", "Ben"]
 result = salhub.pipeline("{model}")("{sample}")
 print(result.summary())
 result.save("edited.mp4")

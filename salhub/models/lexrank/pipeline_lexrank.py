@@ -23,7 +23,7 @@ class _Together:
 
 
 class ExtractiveSummarizationPipeline(TextPipeline):
-    """Summarize texts by sentences of their own.
+    """Summarize texts by choosing some of their sentences.
 
     Example:
         >>> import salhub

@@ -66,7 +66,7 @@ class TableError:
 
 @dataclass
 class LatencyTable:
-    """Seconds of the parts of a network on a grid of shapes, and in between by interpolation.
+    """Measured seconds of the parts of a network on a grid of shapes, interpolated in between.
 
     A block is nearly the sum of its attention, which depends on E, H, QK and V, and its MLP, which
     depends on E and M, so that a few hundred timings are enough [C]; the paper times whole blocks.
@@ -75,12 +75,12 @@ class LatencyTable:
     Args:
         grids: Part -> structure -> widths, ascending.
         seconds: Part -> array over the grid.
-        batch_size: Pictures of a batch.
-        num_tokens: Tokens of a picture.
-        device: What it was measured on.
-        dtype: Precision.
-        threads: Of torch.
-        torch_version: Of the measurement.
+        batch_size: Number of pictures per batch.
+        num_tokens: Number of tokens per picture.
+        device: The device that was measured.
+        dtype: Precision of the weights.
+        threads: Number of threads of torch.
+        torch_version: Version of torch when it was measured.
         clock: "wall" or "cpu".
         reference_seconds: Of a network of middle widths, by which the speed of the machine is
             followed.

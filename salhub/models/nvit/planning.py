@@ -18,19 +18,19 @@ def load_nvit_pruner(
     score: Score | None = None,
     **settings: Any,
 ) -> NViTPruner:
-    """A pruner for the network that a pruned one was made of, with its latencies and scores.
+    """Load a pruner for the original of a pruned network, with its latencies and scores.
 
     Args:
         name: The pruned network: a folder that `salhub compress nvit` or `salhub train
             nvit-finetune` has made, a shipped name or a Hub repository.
-        original: The network that it was made of; None for the shipped one that its record names.
-        score: What units are ranked by: None for the scores that lie beside it, or "magnitude" or
-            "random", which take no data either.
-        **settings: Of `NViTPruner`, such as `kappa`.
+        original: The network before pruning; None for the shipped one named in its record.
+        score: What units are ranked by: None for the saved scores, or "magnitude" or "random",
+            which need no data either.
+        **settings: Settings of `NViTPruner`, such as `kappa`.
 
     Raises:
-        ValueError: There is no table or no scores beside it, it is not known what it was made of,
-            or a score that takes data.
+        ValueError: The latency table or the scores are missing, the original is unknown, or the
+            score needs data.
 
     Example:
         >>> pruner = load_nvit_pruner("salhub/nvit-cifar10-050")  # doctest: +SKIP

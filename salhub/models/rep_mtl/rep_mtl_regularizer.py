@@ -43,26 +43,26 @@ class RepMTLLoss(NamedTuple):
 class RepMTLRegularizer(nn.Module):
     """Adds both terms of Rep-MTL to the losses of several tasks.
 
-    It has no weights, touches neither network nor optimizer, and adds nothing in evaluation mode.
-    Under DDP call it on what the wrapped model returned, then `backward` once; with a GradScaler
-    scale `loss`, not the losses that are passed in. Terms are computed in float32 inside autocast.
-    When gradients are accumulated each pass has its own negatives and its own logarithms.
+    It has no weights, changes neither the network nor the optimizer, and adds nothing in evaluation
+    mode. Under DDP, call it on the output of the wrapped model, then call `backward` once. With a
+    GradScaler, scale `loss`, not the losses that you pass in. Inside autocast, terms are computed
+    in float32. If gradients are accumulated, each pass has its own negatives and logarithms.
 
     Args:
         lambda_tsr: Factor of the entropy over tasks, 0 or more; 0 does not compute it.
         lambda_csa: Factor of the alignment across tasks, 0 or more; 0 does not compute it.
         csa_temperature: tau of equation 9, above 0.
-        csa_reduction: Over tasks.
+        csa_reduction: Reduction over tasks.
         csa_denominator: "negatives" as printed, or "infonce".
-        log_transform: Minimise the logarithms of the losses, as the paper's benchmarks do.
-        multi_input: As of `rep_mtl_terms`.
-        start_step: First step with the terms.
-        apply_every: Steps from one with the terms to the next.
+        log_transform: Minimize the logarithms of the losses, as the paper's benchmarks do.
+        multi_input: See `rep_mtl_terms`.
+        start_step: First optimizer step with the terms.
+        apply_every: Compute the terms only every so many steps.
 
     Raises:
-        TypeError: A factor, temperature or step that is no number.
-        ValueError: A factor below 0, a temperature that is not above 0, a word that there is not,
-            a step below 0, `apply_every` below 1, or `lambda_tsr` with "per_task".
+        TypeError: A factor, temperature or step that is not a number.
+        ValueError: A factor below 0, a temperature that is not above 0, an unknown choice, a step
+            below 0, `apply_every` below 1, or `lambda_tsr` with "per_task".
 
     Example:
         >>> encoder, heads = nn.Linear(3, 8), {"a": nn.Linear(8, 1), "b": nn.Linear(8, 1)}

@@ -69,8 +69,8 @@ def rep_mtl_terms(
 ) -> RepMTLTerms:
     """Both terms of Rep-MTL, to be added to the losses before `backward`.
 
-    They act through the gradient of a gradient, so heads have to be differentiable twice, and
-    `shared` must be the very tensor that the heads were given.
+    They use second derivatives, so heads must be differentiable twice, and `shared` must be the
+    same tensor that the heads receive.
 
     Args:
         shared: Features (B, C, H, W), tokens (B, N, C) or vectors (B, C); one tensor for all tasks,
@@ -78,17 +78,17 @@ def rep_mtl_terms(
         losses: Scalar loss of each task, the mean over the batch, after log transform and weighting
             where there are any: name -> (), or a sequence.
         temperature: tau of equation 9, above 0; not given in the paper.
-        reduction: Of `csa` over tasks.
+        reduction: Reduction of `csa` over tasks.
         denominator: "negatives" as printed, or "infonce" with the positive among them.
         multi_input: With one tensor a task: "index" pairs the tasks' pictures by their place in the
             batch; "per_task" takes anchors and negatives of each task alone, and has no `tsr`.
-        create_graph: False for numbers to look at, which nothing can be trained by.
+        create_graph: False to only compute the numbers, without gradients for training.
 
     Returns:
         The terms, in float32 at least.
 
     Raises:
-        ValueError: Fewer than two tasks, a loss that is no finite scalar or does not depend on
+        ValueError: Fewer than two tasks, a loss that is not a finite scalar or does not depend on
             `shared`, or features of another shape.
 
     Example:

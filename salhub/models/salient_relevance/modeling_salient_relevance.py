@@ -64,11 +64,11 @@ def read_logits(outputs: Any) -> Tensor:
 class SalientRelevanceForImageSaliency(ExplainedClassifierModel):
     """Attention areas of an image classifier: where its relevance stands out from its context.
 
-    The score of a class is handed down to the pixels by layer-wise relevance propagation; the
-    picture of that relevance is then looked at by context-aware saliency. Relevance runs through a
-    private float32 copy of the classifier with batch normalisation folded in, made at the first
-    call and again when a weight changes. Weights that stay as they are belong to both, so that a
-    vision transformer takes its memory once; the classifier itself is never touched.
+    Layer-wise relevance propagation passes the score of a class back to the pixels; context-aware
+    saliency is then computed on the picture of that relevance. Relevance runs through a
+    private float32 copy of the classifier with batch normalization folded in, made at the first
+    call and again when a weight changes. The copy shares all unchanged weights, so a vision
+    transformer is in memory only once; the classifier itself is never changed.
 
     Example:
         >>> import torch

@@ -15,7 +15,7 @@ class SDLSegConfig(SaliencyConfig):
 
     [P] marks what the paper's abstract states: markers are found on the CT, a distance transform
     and a Gaussian filter make a saliency map of them, and it enters a U-Net as a further channel.
-    [C] marks our choices: the full text was not at hand, so every number here is one of them.
+    [C] marks our choices: the full text was not available, so they include every number here.
 
     Args:
         spatial_dims: 3 for volumes, 2 for slices one by one. [C]

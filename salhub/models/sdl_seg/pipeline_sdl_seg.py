@@ -31,7 +31,7 @@ def _beside(what: str) -> tuple[str, ...]:
 
 
 class VolumeSegmentationPipeline(TaskPipeline):
-    """Segment CT volumes, led by markers in them.
+    """Segment CT volumes, guided by markers in them.
 
     Example:
         >>> import salhub

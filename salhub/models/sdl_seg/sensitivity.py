@@ -40,8 +40,8 @@ def clip_sensitivity(
 ) -> ClipSensitivity:
     """Differentiate the expected volume by the places of the clips.
 
-    The saliency map is differentiable in the markers, so one backward pass gives all of them. The
-    whole volume is seen at once, without windows and flips, so that it has to fit in memory.
+    The saliency map is differentiable with respect to the markers, so one backward pass is enough.
+    The whole volume is processed at once, without windows and flips, so it must fit in memory.
 
     Args:
         model: With a saliency map.

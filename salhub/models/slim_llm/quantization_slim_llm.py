@@ -15,6 +15,6 @@ class SlimLLMQuantizationConfig(PackedWeightsConfig):
 
 
 class SlimLLMQuantizer(PackedWeightsQuantizer):
-    """Puts packed layers of several widths where the configuration has them."""
+    """Replaces linear layers by packed layers of the widths given in the configuration."""
 
     config_class = SlimLLMQuantizationConfig

@@ -18,7 +18,7 @@ from salhub.runner.language_model_compression import mean_bits
 
 @dataclass
 class SlimLLMOutput:
-    """A model in few bits, and what is known of the way there.
+    """A quantized model, and a report of how it was made.
 
     Args:
         model: The model, packed; `save_pretrained` writes it as `from_pretrained` reads it.
@@ -51,10 +51,10 @@ def quantize_slim_llm(
     preset: Preset = "recommended",
     **options: Any,
 ) -> SlimLLMOutput:
-    """Quantize a model that is in memory to 2, 3 or 4 bits a weight, more where it matters.
+    """Quantize a model in memory to 2, 3 or 4 bits per weight on average, more where they matter.
 
-    What it does is what `salhub compress slim-llm` does, and it gives the same weights; that
-    command also keeps each block as soon as it is done, measures the model and writes its card.
+    It gives the same weights as `salhub compress slim-llm`. That command also saves each block as
+    soon as it is done, measures the model and writes its card.
 
     Args:
         model: A causal language model of transformers, which is changed.
@@ -70,7 +70,7 @@ def quantize_slim_llm(
     Raises:
         ValueError: The model is quantized already or not finite, an option is out of its range, or
             the calibration text is too short or has tokens that the model does not know.
-        TypeError: It is no decoder with one list of blocks of linear layers.
+        TypeError: The model is not a decoder with one list of blocks of linear layers.
 
     Example:
         >>> from transformers import AutoModelForCausalLM, AutoTokenizer
