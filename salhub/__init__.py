@@ -1,4 +1,4 @@
-"""salhub: the model hub of saliency.
+"""salhub: a hub of saliency models.
 
 import salhub
 

@@ -248,7 +248,7 @@ def _report_missing(call: _Call, as_json: bool) -> None:
     if call.stopped_at is not None:
         typer.echo(
             f"Measured shard {share.name} of '{call.stopped_at}', which decides what is measured "
-            f"next; {missing} rows are missing. Run each shard, and then all of them again."
+            f"next; {missing} rows are missing. Run every shard once, and then every shard again."
         )
         return
     typer.echo(

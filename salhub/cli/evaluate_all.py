@@ -171,7 +171,7 @@ def _places(data: Path) -> dict[str, Path]:
 def _measured(plan: Plan, output: Path, jobs: int) -> Outcome:
     target = output / f"{plan.name}.results.json"
     if plan.missing is not None:
-        return Outcome(plan.name, "skipped", f"the folder of the data lacks {plan.missing}")
+        return Outcome(plan.name, "skipped", f"the data folder does not contain {plan.missing}")
     state = "kept"
     if not _is_there(target, plan):
         threads = str(max(1, (os.cpu_count() or 1) // jobs))

@@ -198,7 +198,7 @@ def read_labelled_pictures(
     found = _found(Path(data), image_column, label_column, dataset_config_name, to_learn)
     is_training = ~(found.is_test | found.is_validation)
     if to_learn and isinstance(found, PictureCollection) and not is_training.any():
-        raise ValueError(f"{found.title} has no training pictures, only others.")
+        raise ValueError(f"{found.title} has no training pictures, only held-out ones.")
     names = [normalize("NFC", name) for name in class_names]
     known = [normalize("NFC", name) for name in found.class_names]
     if sorted(names) == sorted(known) and len(set(names)) == len(names):

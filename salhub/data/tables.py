@@ -210,7 +210,7 @@ def check_learnable(
     """
     learned = {label for label, part in zip(labels, parts, strict=True) if part == TRAIN}
     if not learned:
-        raise ValueError(f"{name} has no training rows, only others.")
+        raise ValueError(f"{name} has no training rows, only held-out ones.")
     strange = sorted(set(labels) - learned)
     if strange:
         raise ValueError(

@@ -43,7 +43,7 @@ def test_numbers_whose_intervals_do_not_meet_are_named():
 def test_data_that_is_missing_is_named_and_nothing_is_measured(call, call_json, tmp_path):
     (tmp_path / "data").mkdir()
     result = call("evaluate", "nvit", "--all", "--data", "data", code=1)
-    assert "nvit-cifar10-050: skipped: the folder of the data lacks cifar10_jpeg.npz" in (
+    assert "nvit-cifar10-050: skipped: the data folder does not contain cifar10_jpeg.npz" in (
         result.stdout + result.stderr
     )
     assert "3 models: 3 skipped." in result.stdout

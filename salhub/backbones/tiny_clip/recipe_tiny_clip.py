@@ -69,9 +69,12 @@ class TinyClipArguments(PictureArguments, TrainingArguments):
         image_size: Side of the pictures, in pixels; the central square of other pictures is
             resized.
         patch_size: Side of a patch.
-        hidden_size, num_hidden_layers, num_attention_heads: Sizes of the image encoder.
-        text_hidden_size, text_num_hidden_layers, text_num_attention_heads: Sizes of the text
-            encoder.
+        hidden_size: Width of the image encoder.
+        num_hidden_layers: Number of layers of the image encoder.
+        num_attention_heads: Number of attention heads per layer of the image encoder.
+        text_hidden_size: Width of the text encoder.
+        text_num_hidden_layers: Number of layers of the text encoder.
+        text_num_attention_heads: Number of attention heads per layer of the text encoder.
         projection_dim: Size of an embedding.
         vocab_size: Maximum number of tokens in the vocabulary.
         max_position_embeddings: Maximum number of tokens of a text.

@@ -49,9 +49,9 @@ class ActiveContourArguments(TrainingArguments):
         data: A folder with the folders images and masks, with matching file names; or "suite" for
             drawn pictures.
         preset: Preset with the initial weights, see `SaliencyActiveContourConfig.from_preset`.
-        unrolled_steps: Number of steps of the descent.
-        gradient_steps: Number of steps at its end that gradients pass through; through many more
-            steps of the presets "plain" and "lif" they grow without limit.
+        unrolled_steps: Number of steps of the contour in training.
+        gradient_steps: Number of final steps that gradients pass through. With many more steps,
+            gradients of the presets "plain" and "lif" grow without limit.
         held_out: Share of the pictures held out for measuring, from 0 to below 1.
         suite_size: Side of the drawn pictures in pixels.
         longest_edge: Longer side to which larger pictures of a folder are shrunk.

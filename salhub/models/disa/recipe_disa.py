@@ -88,7 +88,7 @@ class DiSaArguments(PictureArguments, TrainingArguments):
     Args:
         base: The CLIP: a folder, a shipped name (tiny-clip-32), or a Hub repository such as
             openai/clip-vit-base-patch16.
-        base_revision: Its revision on the Hub.
+        base_revision: Revision of the CLIP on the Hub.
         preset: "disa", "promptsrc", "ivlp" or "coop".
         protocol: "few_shot" trains on all classes; "base_to_novel" trains on the first half and
             tests both halves, each among its own names.

@@ -48,7 +48,7 @@ class EditIQArguments(TrainingArguments):
         preset: Preset with the initial weights, see `EditIQConfig`.
         held_out: Share of the films held out for measuring, from 0 to below 1.
         num_scenes: Number of drawn scenes.
-        seconds: Length of each.
+        seconds: Length of each drawn scene, in seconds.
         margin: Extra cost that a second with a wrong shot must have.
     """
 

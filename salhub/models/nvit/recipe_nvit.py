@@ -60,7 +60,9 @@ class NViTArguments(DistillingArguments):
             [P].
         eta: Score that one saved second is worth; None for `kappa` times the ratio of the medians.
         kappa: Weight of the saved time relative to the score, if `eta` is None.
-        objective: "paper" or "reference", see `DistillationLoss`.
+        objective: Loss with a CNN: "paper" as in the paper, where only the class token learns from
+            labels, or "reference" as in the published code, where the mean of both tokens does; see
+            `DistillationLoss`.
         kl_weight: Weight of the divergence from the network before pruning; it is left out before
             the first removal, when both are equal.
         temperature: Temperature of that divergence.

@@ -34,7 +34,9 @@ class NViTFineTuningArguments(DistillingArguments):
     Args:
         model: The pruned network: a folder, a shipped name or a Hub repository.
         original: The network before pruning; None to train without it.
-        objective: "paper" or "reference", see `DistillationLoss`.
+        objective: Loss with a CNN: "paper" as in the paper, where only the class token learns from
+            labels, or "reference" as in the published code, where the mean of both tokens does; see
+            `DistillationLoss`.
         kl_weight: Weight of the divergence from the original; 0 to learn only from labels and
             teacher.
         temperature: Temperature of that divergence [R].

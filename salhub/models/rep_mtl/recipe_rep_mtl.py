@@ -80,8 +80,8 @@ class RepMTLArguments(TrainingArguments):
             set lambda_tsr=0 and lambda_csa=0.
         derive_boundaries: Add two tasks derived from the first segmentation: the boundaries of its
             classes, and the distance to the nearest one.
-        num_train_images: Use only the first so many pictures of the part; None for all, or 800 for
-            rooms.
+        num_train_images: Number of training pictures to use, from the beginning; None for all, or
+            800 for rooms.
         num_validation_images: The same for validation, 100 for rooms; 0 for none.
         num_test_images: The same for testing, 200 for rooms.
         image_size: Height to which pictures are resized; None to keep their size.
