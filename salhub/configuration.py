@@ -21,6 +21,7 @@ from salhub.hub import LoadedByName
 # Keys the base class consumes or that transformers writes into config.json beside the fields.
 _FOREIGN_KEYS = frozenset(
     {
+        "answer_notes",  # ours: sentences to know of every answer of a classifier
         "attn_implementation",
         "auto_map",
         "experts_implementation",

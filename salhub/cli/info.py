@@ -77,6 +77,7 @@ def describe(name: str, classifier: str | None = None) -> dict[str, Any]:
         "task": entry.task,
         "classifier": classifier,
         **_provenance(full_name),
+        "notes": list(getattr(config, "answer_notes", None) or ()),
         "settings": [field._asdict() for field in config_fields(config)],
         "call_settings": _call_settings(choice),
         "choices": _choices(choice),
@@ -152,6 +153,8 @@ def _lines(description: dict[str, Any]) -> list[str]:
     lines = [description["name"]]
     if description["in_short"]:
         lines += _wrapped(description["in_short"], "")
+    for note in description["notes"]:
+        lines += _wrapped(note, "")
     lines += ["", f"  {description['run']}", ""]
     if number := description["key_number"]:
         rows = {number["what"]: number["value"]}

@@ -84,7 +84,7 @@ result.save("classified.png")
             score_function=function,
             num_classes=len(logits),
             notes=[
-                *getattr(self.model, "answer_notes", ()),
+                *(getattr(self.model.config, "answer_notes", None) or ()),
                 *doubts_of_picture(picture),
                 *doubts_of_scores(found, function),
             ],

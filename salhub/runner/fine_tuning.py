@@ -162,6 +162,7 @@ class StartingPoint:
         config.id2label = dict(enumerate(names))
         config.label2id = {name: index for index, name in enumerate(names)}
         config.problem_type = "single_label_classification"
+        vars(config).pop("answer_notes", None)  # it may learn again what it was made to forget
         for name, value in fields.items():
             if value is not None and hasattr(config, name):
                 setattr(config, name, value)

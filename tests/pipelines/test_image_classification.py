@@ -187,10 +187,18 @@ def test_classes_that_were_forgotten_are_said_to_be(classify, monkeypatch, forge
     monkeypatch.setattr(classify.model.config, "forget", forget)
     monkeypatch.setattr(classify.model.config, "unlearn_method", method)
     found = classify("sample:cat")
+    assert [note.partition(":")[0] for note in classify.model.config.answer_notes] == said
     notes = [note.partition(":")[0] for note in found.notes if note.startswith("This model")]
     assert notes == said
     assert set(found.notes) == set(found.to_dict()["notes"])
     assert all(note in found.summary() for note in found.notes)
+
+
+def test_a_network_without_a_record_of_its_own_says_it_too(tmp_path):
+    network = salhub.pipeline("salhub/deit-nano-cifar10")
+    network.model.config.answer_notes = ["This model was made to forget 'cat'."]
+    network.save_pretrained(tmp_path)
+    assert "This model was made to forget 'cat'." in salhub.pipeline(tmp_path)("sample:cat").notes
 
 
 # --- what a person gets ---------------------------------------------------------------------------

@@ -8,6 +8,28 @@ from salhub.data.class_names import ClassNames
 from salhub.network_inside import NetworkInsideConfig
 
 
+def classes_in(forget: str | None, id2label: dict[int, str] | None) -> list[str]:
+    """Names of the classes in words such as "class:3"; none where single pictures are meant.
+
+    Args:
+        forget: What was forgotten.
+        id2label: Names of all classes.
+    """
+    kind, _, value = (forget or "").partition(":")
+    names: Any = id2label or {}
+    if kind != "class":
+        return []
+    # A name may have commas in it.
+    words = [value] if value in names.values() else value.split(",")
+    found = [(word.strip(), ClassNames(names).find(word.strip())) for word in words]
+    return [names[places[0]] if places else word for word, places in found]
+
+
+def note_of_answers(done: str) -> str:
+    """What to know of every answer of a classifier, such as one "made to forget 'cat'"."""
+    return f"This model was {done}: it should give such pictures another class."
+
+
 @strict
 class UnlearnedConfig(NetworkInsideConfig):
     """What was forgotten, and how; every field is None for a model that was only trained.
@@ -42,14 +64,7 @@ class UnlearnedConfig(NetworkInsideConfig):
     @property
     def forgotten_classes(self) -> list[str]:
         """Names of the classes that were forgotten as a whole."""
-        kind, _, value = (self.forget or "").partition(":")
-        names: Any = self.id2label or {}
-        if kind != "class":
-            return []
-        # A name may have commas in it.
-        words = [value] if value in names.values() else value.split(",")
-        found = [(word.strip(), ClassNames(names).find(word.strip())) for word in words]
-        return [names[places[0]] if places else word for word, places in found]
+        return classes_in(self.forget, self.id2label)
 
     @property
     def forgotten_words(self) -> str:
@@ -83,3 +98,8 @@ class SalUnConfig(UnlearnedConfig):
             config.id2label = dict(names)
             # Not all configurations have it, and it may be that of other names.
             config.label2id = {name: index for index, name in names.items()}
+
+    @property
+    def answer_notes(self) -> list[str]:
+        """What to know of every answer: which classes it was made to forget."""
+        return [note_of_answers(self.forgotten_words)] if self.forgotten_classes else []

@@ -13,7 +13,11 @@ from salhub.data.labelled_split import FILE_NAME, LabelledSplit
 from salhub.data.split_beside import find_split
 from salhub.data.subset import describe_spec
 from salhub.hub import read_config
-from salhub.models.salun.configuration_salun import UnlearnedConfig
+from salhub.models.salun.configuration_salun import (
+    UnlearnedConfig,
+    classes_in,
+    note_of_answers,
+)
 from salhub.models.salun.configuration_salun_diffusion import SalUnDiffusionConfig
 
 logger = logging.getLogger(__name__)
@@ -227,13 +231,20 @@ def record_retraining(config: UnlearnedConfig, recipe: Any) -> None:
 
 
 def record_in_config(config: Any, recipe: Any) -> None:
-    """Write down what was unlearned and how, where the configuration has room for it.
+    """Write down what was unlearned and how.
+
+    A configuration without room for it gets the classes, as a sentence in `answer_notes`.
 
     Args:
         config: Of the model, of whatever kind.
         recipe: An unlearning recipe after its run.
     """
     if not isinstance(config, UnlearnedConfig):
+        names = classes_in(describe_spec(recipe.arguments.forget), config.id2label)
+        if names:
+            note = note_of_answers(f"made to forget {', '.join(map(repr, names))}")
+            earlier = getattr(config, "answer_notes", ())
+            config.answer_notes = list(dict.fromkeys([*earlier, note]))
         return
     mask = recipe.weight_mask
     config.unlearn_method = recipe.name

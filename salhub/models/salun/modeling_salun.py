@@ -59,16 +59,6 @@ class SalUnForImageClassification(SaliencyPreTrainedModel):
         )
         self.post_init()
 
-    @property
-    def answer_notes(self) -> list[str]:
-        """What to know of every answer: which classes it was made to forget."""
-        if not self.config.forgotten_classes:
-            return []
-        return [
-            f"This model was {self.config.forgotten_words}: it should give such pictures another "
-            "class."
-        ]
-
     @classmethod
     def from_classifier(cls, classifier: PreTrainedModel) -> Self:
         """Wrap a trained classifier; it is used as it is, and not copied.

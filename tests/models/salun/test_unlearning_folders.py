@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
+from salhub.cli.info import describe
 from salhub.data.labelled_split import LabelledSplit
 from salhub.entries import recipe_named
 from salhub.results import Results
@@ -70,6 +71,8 @@ def test_a_class_of_a_folder_is_forgotten(tmp_path, trained, name, options):
     assert torch.equal(torch.cat([left.train, left.forgotten]).sort().values, learned.train)
     assert len(recipe.forget) == int((recipe.forget.labels == 2).sum()) == 14
     assert list(load(tmp_path).config.id2label.values()) == list(CLASSES)
+    note = "This model was made to forget 'red': it should give such pictures another class."
+    assert describe(str(tmp_path))["notes"] == [note]
 
 
 def test_a_run_ends_with_what_was_forgotten_and_what_that_cost(tmp_path, trained, caplog):
