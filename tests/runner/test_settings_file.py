@@ -25,12 +25,12 @@ def home(tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize("is_absolute", [False, True])
 def test_a_run_is_repeated_by_its_own_file_of_options(home, monkeypatch, is_absolute):
     data = home / "data" / "texts.txt" if is_absolute else Path("data/texts.txt")
-    options = {"learning_rate": 1e-5, "batch_size": 9, "model": "me/on-the-hub"}
+    options = {"learning_rate": 1e-5, "batch_size": 9, "model": "salhub/tiny-llama-en"}
     read("runs/first", data=str(data), overwrite=True, **options)
     text = (home / "runs" / "first" / "options.yaml").read_text()
     assert text.startswith("# salhub train toy --config options.yaml output_dir=FOLDER\n")
     content = yaml.safe_load(text)
-    assert content["data"] == "../../data/texts.txt" and content["model"] == "me/on-the-hub"
+    assert content["data"] == "../../data/texts.txt" and content["model"] == "salhub/tiny-llama-en"
     assert not {"output_dir", "overwrite", "resume_from_checkpoint", "push_to_hub"} & set(content)
     (home / "elsewhere").mkdir()
     monkeypatch.chdir(home / "elsewhere")
