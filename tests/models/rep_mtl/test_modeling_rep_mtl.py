@@ -130,7 +130,7 @@ def test_a_picture_without_labels_counts_for_nothing():
     rest = [0, 2]
     others = {name: one[rest] for name, one in labels.items()}
     assert float(found.detach()) == pytest.approx(
-        float(model(pictures()[rest], others).task_losses["parts"]), abs=1e-6
+        float(model(pictures()[rest], others).task_losses["parts"].detach()), abs=1e-6
     )
     labels["parts"][:] = 255
     output = model_of().train()(pictures(), labels)
