@@ -68,7 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=RESULTS / "nvit_latency.json")
     options = parser.parse_args(arguments)
     use_one_thread()
-    results = Results("nvit", f"python -m benchmarks.nvit_latency --data {options.data.name}", 0)
+    command = (
+        f"python -m benchmarks.nvit_latency --data {options.data.name} "
+        f"--base {Path(options.base).name} --seeds {options.seeds} --images {options.images} "
+        f"--test-images {options.test_images}"
+    )
+    results = Results("nvit_latency", command, 0)
     peers = find_peers("torch_pruning")
     with measured(results):
         compare(results, options, peers["torch_pruning"])
