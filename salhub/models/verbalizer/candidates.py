@@ -208,15 +208,19 @@ def find_candidates(
         >>> find_candidates(scores, np.array([4]), config).found("convolution")[0][0]
         (1, 2)
     """
-    filters, is_smv = filters_of(config.filter_length), config.compat == "smv"
-    scaled = normalized(-scores if config.sign == "-" and not is_smv else scores, config.compat)
+    # Each look into a configuration takes a microsecond.
+    length, compat, sign = config.filter_length, config.compat, config.sign
+    filters, is_smv = filters_of(length), compat == "smv"
+    scaled = normalized(-scores if sign == "-" and not is_smv else scores, compat)
     theta = thresholds(scaled, lengths, config.metric, config.metric_value)
     is_outside = np.arange(scores.shape[1]) >= lengths[:, None]
-    hindered = np.where(is_outside | _has_wrong_sign(scaled, config), _FORBIDDEN, scaled)
-    sums = windows_of(hindered, config.filter_length, _FORBIDDEN) @ filters.places.T
+    if sign != "any":
+        is_outside |= scaled >= 0 if sign == "-" and is_smv else scaled < 0
+    hindered = np.where(is_outside, _FORBIDDEN, scaled)
+    sums = windows_of(hindered, length, _FORBIDDEN) @ filters.places.T
     if is_weak is not None and not is_smv:
         is_edge, is_single = is_weak if is_edge is None else is_edge, filters.sizes == 1
-        marks = windows_of(is_edge.astype(np.float64), config.filter_length)
+        marks = windows_of(is_edge.astype(np.float64), length)
         sums += marks @ (_FORBIDDEN * np.where(is_single[:, None], 0, filters.edges).T)
         sums[:, is_single] += _FORBIDDEN * is_weak.reshape(-1, 1)
     sums = sums.reshape(*scores.shape, -1)
@@ -242,12 +246,6 @@ def windows_of(values: np.ndarray, length: int, fill: float = 0.0) -> np.ndarray
         padded, (rows, words, length), (strides[0], strides[1], strides[1]), writeable=False
     )
     return view.reshape(rows * words, length)
-
-
-def _has_wrong_sign(scaled: np.ndarray, config: VerbalizerConfig) -> np.ndarray | bool:
-    if config.sign == "any":
-        return False
-    return scaled >= 0 if config.sign == "-" and config.compat == "smv" else scaled < 0
 
 
 def _where_smv_looks(

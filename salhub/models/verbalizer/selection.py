@@ -106,15 +106,16 @@ def select_greedily(
     pool = _Pool(candidates)
     left = np.full(size, config.max_words)
     max_phrases = max_phrases or config.max_phrases
+    # However evenly the evidence is spread, something is named.
+    smallest, min_gain = _TINY, max(config.min_gain, _TINY)
     starts, rows = (np.zeros((max_phrases, size), dtype=np.int64) for _ in range(2))
     gains = np.zeros((max_phrases, size))
     taken = np.zeros(candidates.scores.shape, dtype=bool)
     for pick in range(max_phrases):
-        # However evenly the evidence is spread, something is named.
-        smallest = max(config.min_gain, _TINY) if pick else _TINY
         best = pool.best(left, smallest)
         if not len(best):
             break
+        smallest = min_gain
         texts, start, row = pool.texts[best], pool.starts[best], pool.rows[best]
         starts[pick, texts], rows[pick, texts] = start, row
         gains[pick, texts] = pool.gains[best]
