@@ -21,9 +21,9 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 BENCHMARKS = ROOT / "benchmarks" / "results"
 _COLUMNS = 3
-# Method -> rows of what is timed, who else does it, and the file and number of the ratio, which is
-# ours divided by theirs but where it begins so.
+# Numbers that are named so are our speed divided by theirs; all others are our time by theirs.
 _FASTER = "required/times as fast as "
+# Method -> rows of what is timed, what it is compared with, and the file and name of the number.
 TIMES: dict[str, list[tuple[str, str, str, str]]] = {
     "normgrad": [
         ("a map at the last block", "Captum, LayerGradCam", "normgrad",
@@ -70,7 +70,7 @@ TIMES: dict[str, list[tuple[str, str, str, str]]] = {
         for words in ("1 text", "32 texts")
     ],
     "slim_llm": [
-        ("one block of 135 million weights", "the published order of work", "slim_llm",
+        ("a block of SmolLM2-135M quantized", "the published order of work", "slim_llm",
          "required/seconds of a block / those of the published order of work"),
     ],
     "sdl_seg": [

@@ -1,8 +1,7 @@
 """One run at a time in a folder: it is claimed by a lock of the operating system.
 
-The lock goes with its process, however that ends, so that nothing has to be tidied up by hand. Who
-has opened the lock's file just before it was removed is refused: filelock looks at that from 3.21
-on.
+The lock goes with its process, however that ends, so that nothing has to be tidied up by hand. From
+version 3.21 on, filelock refuses a lock whose file was removed after it was opened.
 """
 
 import json
