@@ -34,6 +34,7 @@ from salhub.models.slim_llm.quantization_slim_llm import (
     SlimLLMQuantizer,
 )
 from salhub.models.slim_llm.recipe_slim_llm import SlimLLMArguments, SlimLLMRecipe
+from salhub.quantization.adapted_linear import mean_adapter_bits
 from salhub.quantization.decoder_blocks import decoder_blocks, linear_layers
 from salhub.results import peak_memory_mib
 from salhub.runner.language_model_compression import mean_bits
@@ -61,6 +62,7 @@ MEASURES = {
     "perplexity": "",
     "bits": "bits",
     "bits_with_scales": "bits",
+    "bits_with_adapters": "bits",
     "error": "fraction",
     "seconds": "s",
     "cpu_seconds": "s",
@@ -252,6 +254,9 @@ def recipe_of(cell: Cell, source: Source) -> Any:
         "seed": cell.seed,
         **method.options,
     }
+    if method.recipe == "apiq_saliency" and source.precision == "medium":
+        # "medium" allows products in bfloat16, and torch makes none of it for some processors.
+        arguments["mixed_precision"] = "bf16"
     return kind(arguments_class.from_settings(arguments))
 
 
@@ -270,6 +275,8 @@ def _by_recipe(cell: Cell, source: Source) -> dict[str, float]:
         "bits": mean_bits(model, with_scales=False),
         "bits_with_scales": mean_bits(model, with_scales=True),
     }
+    if adapters := mean_adapter_bits(model):
+        widths["bits_with_adapters"] = widths["bits_with_scales"] + adapters
     errors = [
         error
         for block in recipe.measures.values()

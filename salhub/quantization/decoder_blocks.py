@@ -357,6 +357,13 @@ def in_full_precision(block: nn.Module) -> nn.Module:
     return copy.deepcopy(block).float()
 
 
+def autocast(hidden: Tensor, dtype: torch.dtype) -> torch.autocast:
+    """A context in which layers multiply in a dtype on the device of some hidden states."""
+    is_shorter = dtype != torch.float32
+    short = dtype if is_shorter else torch.bfloat16
+    return torch.autocast(hidden.device.type, short, enabled=is_shorter)
+
+
 def _hidden(inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor:
     return inputs[0] if inputs else keywords["hidden_states"]
 

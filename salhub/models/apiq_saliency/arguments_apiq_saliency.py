@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
+
 from salhub.models.apiq_saliency.block_training import RegularizedWeight, Scheduler, Stage
 from salhub.runner.arguments import check_count, check_not_negative, check_positive
 from salhub.runner.language_model_compression import CompressionArguments
@@ -48,6 +50,8 @@ class ApiQSaliencyArguments(CompressionArguments):
         clip_learning_rate: Learning rate of the logits of the ranges; None for that of the preset.
         weight_decay: Weight decay of both; it pulls the logits towards ranges of half the size.
         lr_scheduler: Schedule of the learning rates over all stages.
+        mixed_precision: Precision of the passes that train and estimate saliency: "bf16" is
+            faster where the processor or GPU multiplies bfloat16; "no" for float32.
         aug_loss: Whether to also match the outputs of the full block on the inputs of the
             quantized one.
         saliency: Weight of an error in the regularizer: "fisher", the squared gradient of the
@@ -81,6 +85,7 @@ class ApiQSaliencyArguments(CompressionArguments):
     clip_learning_rate: float | None = None
     weight_decay: float = 0.1
     lr_scheduler: Scheduler = "constant"
+    mixed_precision: Literal["no", "bf16"] = "no"
     aug_loss: bool = True
     saliency: Literal["fisher", "none"] = "fisher"
     saliency_file: str | None = None
@@ -143,6 +148,11 @@ class ApiQSaliencyArguments(CompressionArguments):
             Stage("joint", self.joint_epochs, 1, 1),
             Stage("outputs", self.output_epochs, 1, 0),
         ]
+
+    @property
+    def training_dtype(self) -> torch.dtype:
+        """In which the layers of a block multiply while it is trained."""
+        return torch.bfloat16 if self.mixed_precision == "bf16" else torch.float32
 
     @property
     def uses_saliency(self) -> bool:

@@ -36,6 +36,7 @@ from salhub.quantization.adapted_linear import (
     mean_adapter_bits,
 )
 from salhub.quantization.decoder_blocks import (
+    autocast,
     block_outputs,
     in_full_precision,
     layer_inputs,
@@ -202,12 +203,13 @@ class ApiQSaliencyRecipe(CompressionRecipe):
         if not options.uses_saliency or self.saliency is not None:
             return
         run = getattr(self, "run", None)
+        settings = {"batch_size": options.batch_size, "dtype": options.training_dtype}
         if run is None:
-            self.saliency = estimate_saliency(model, self.windows, batch_size=options.batch_size)
+            self.saliency = estimate_saliency(model, self.windows, **settings)
             return
         folder = prepared_path(run.folder, "saliency")
         self.saliency = SaliencyFolder(folder, model)
-        self.saliency.fill(model, self.windows, batch_size=options.batch_size)
+        self.saliency.fill(model, self.windows, **settings)
         run.remove_when_finished(folder)
 
     def quantize(
@@ -324,8 +326,20 @@ class ApiQSaliencyRecipe(CompressionRecipe):
             normalize_saliency=options.normalize_saliency,
         )
         factor = options.reg_lambda * options.reg_layer_multiplier**place
+
+        def outputs_in_precision(weights: Mapping[str, Tensor], rows: Tensor) -> list[Tensor]:
+            with autocast(rows, options.training_dtype):
+                return [one.float() for one in outputs_of(weights, rows)]
+
         return train_weights(
-            layers, outputs_of, inputs, targets, settings, factor=factor, name=name, fail=self._fail
+            layers,
+            outputs_in_precision,
+            inputs,
+            targets,
+            settings,
+            factor=factor,
+            name=name,
+            fail=self._fail,
         )
 
     def _fail(self, sentence: str) -> NoReturn:

@@ -117,6 +117,15 @@ def test_without_a_factor_it_is_plain_apiq_to_the_bit(tmp_path, sources, caplog)
         assert all(torch.equal(other[key], one) for key, one in plain.items()) == is_same, name
 
 
+@pytest.mark.parametrize("mode", ["block", "layer"])
+def test_training_in_short_products_is_nearly_as_good(tmp_path, sources, mode):
+    errors = [
+        run(recipe(tmp_path / one, sources, mode=mode, mixed_precision=one)).metric("error").value
+        for one in ("no", "bf16")
+    ]
+    assert errors[0] != errors[1] and errors[1] == pytest.approx(errors[0], rel=0.1)
+
+
 def test_adapters_that_are_not_trained_are_said(tmp_path, sources, caplog):
     recipe(tmp_path / "none", sources, joint_epochs=0).build_model()
     assert "output_epochs are 0, so nothing is trained: the weights are only" in caplog.text

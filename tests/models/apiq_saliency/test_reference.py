@@ -72,6 +72,13 @@ def test_saliency_is_the_sum_of_squared_gradients_of_each_window(llama, windows,
     assert float((together - next(iter(slow.values()))).abs().max() / together.max()) > 0.1
 
 
+def test_saliency_in_short_products_is_nearly_the_same(llama, windows, saliency):
+    short = estimate_saliency(llama, windows, batch_size=2, dtype=torch.bfloat16)
+    for name, wanted in saliency.items():
+        away = (short[name] - wanted).norm() / wanted.norm()
+        assert short[name].dtype == torch.float32 and 1e-5 < away < 0.05, name
+
+
 def test_saliency_that_was_stopped_goes_on(llama, windows, saliency, tmp_path):
     whole = SaliencyFolder(tmp_path / "whole", llama)
     whole.fill(llama, windows, batch_size=2)
