@@ -94,9 +94,7 @@ def saliency_of_blocks(
             with torch.no_grad():
                 inputs.move_on(block_outputs(in_full_precision(block), inputs))
         bar.update()
-    gradient = (
-        _loss_gradient(model, inputs.hidden, input_ids, dtype) if last is None else last[1]
-    )
+    gradient = _loss_gradient(model, inputs.hidden, input_ids, dtype) if last is None else last[1]
     for place, (name, block) in reversed([*enumerate(blocks[:count])]):
         inputs.hidden, inputs.place = kept.pop(place), place
         found, gradient = _through_block(block, inputs, gradient, dtype)
