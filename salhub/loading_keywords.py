@@ -5,10 +5,11 @@ import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from salhub.config_fields import check_precision
-from salhub.errors import UnknownSettingError
+from salhub.errors import UnknownSettingError, require_extra
 
 _UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
 
@@ -28,6 +29,42 @@ CHECKED_KEYWORDS = tuple(_REFUSED)
 def hub_keywords(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return those settings that say where on the Hub a model is."""
     return {key: settings[key] for key in HUB_KEYWORDS if key in settings}
+
+
+def gguf_place(name: str, file: str | None = None) -> tuple[str, dict[str, Any]]:
+    """Where a model lies that may be a GGUF file.
+
+    Args:
+        name: A GGUF file, or the name or folder of any model.
+        file: A GGUF file in it; None where it is not meant to be read from one.
+
+    Returns:
+        A folder or repository, and keywords of `from_pretrained`.
+
+    Raises:
+        ValueError: The folder has no such file, or nothing but GGUF files and none was named.
+        MissingExtraError: The package that reads such files is not installed.
+
+    Example:
+        >>> gguf_place("salhub/tiny-llama-en")
+        ('salhub/tiny-llama-en', {})
+    """
+    path = Path(name)
+    if file is None and path.suffix.lower() == ".gguf" and path.is_file():
+        name, file, path = str(path.parent), path.name, path.parent
+    there = sorted(one.name for one in path.glob("*.gguf")) if path.is_dir() else []
+    if file is None:
+        if there and not (path / "config.json").exists():
+            raise ValueError(
+                f"{name} has no config.json, but GGUF files; give one of them, such as "
+                f"{path / there[0]}."
+            )
+        return name, {}
+    if path.is_dir() and file not in there:
+        held = f"it has {', '.join(there)}" if there else "it has no GGUF files"
+        raise ValueError(f"{name} has no file {file}; {held}.")
+    require_extra("gguf", "gguf")
+    return name, {"gguf_file": file}
 
 
 def checked_keywords(cls: Any, keywords: Mapping[str, Any], *, is_model: bool) -> dict[str, Any]:

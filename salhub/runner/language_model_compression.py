@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from salhub.data.documents import calibration_windows, check_tokens, encode_text, read_texts
 from salhub.evaluation.language_model import Perplexity, model_bytes, perplexity, vocab_size_of
 from salhub.hub import canonical_name, load
+from salhub.loading_keywords import gguf_place
 from salhub.model_card import Facts
 from salhub.quantization.decoder_blocks import (
     BlockInputs,
@@ -73,7 +74,9 @@ class CompressionArguments(RunArguments):
     """What every compression of a language model takes.
 
     Args:
-        model: A causal language model: a folder, a shipped name, or a Hub repository.
+        model: A causal language model: a folder, a shipped name, a Hub repository, or a GGUF file,
+            whose weights are unpacked to half precision first.
+        gguf_file: Name of a GGUF file in the folder or repository `model`, to read it instead.
         calibration: Text for the compression: a text file, a table, the name of a data set, or a
             file of tokens (.npy, .safetensors).
         text_column: Column with the documents; None to find it by its heading.
@@ -92,6 +95,7 @@ class CompressionArguments(RunArguments):
 
     model: str
     calibration: str
+    gguf_file: str | None = None
     text_column: str | None = None
     dataset_config_name: str | None = None
     num_calibration_windows: int = 128
@@ -103,6 +107,12 @@ class CompressionArguments(RunArguments):
     test_data: str | None = None
     test_context_length: int = 512
     num_test_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.gguf_file is not None and Path(self.model, self.gguf_file).is_file():
+            # What is in the file then counts when a run goes on.
+            self.model, self.gguf_file = str(Path(self.model, self.gguf_file)), None
+        super().__post_init__()
 
     def validate(self) -> None:
         """Check the options of compression, and those of every run."""
@@ -152,7 +162,8 @@ class CompressionRecipe(BlockRecipe):
 
     def build_model(self) -> nn.Module:
         name = self.arguments.model
-        config = load(AutoConfig, name)
+        place, where = gguf_place(name, self.arguments.gguf_file)
+        config = load(AutoConfig, place, **where)
         if type(config) not in AutoModelForCausalLM._model_mapping:
             raise TypeError(
                 f"{name} is a model of type '{config.model_type}', which is not a decoder; "
@@ -165,8 +176,11 @@ class CompressionRecipe(BlockRecipe):
                 f"{name} is already quantized with "
                 f"{present.get('quant_method', 'few bits')}; give the original model."
             )
-        tokenizer = load_tokenizer(name)
-        return self.take_model(load(AutoModelForCausalLM, name).eval(), tokenizer)
+        tokenizer = load_tokenizer(place, **where)
+        # transformers unpacks GGUF to float32, and the embeddings would be saved so.
+        precision = {"dtype": torch.float16} if where else {}
+        model = load(AutoModelForCausalLM, place, **where, **precision)
+        return self.take_model(model.eval(), tokenizer)
 
     def take_model(self, model: Any, tokenizer: Any, windows: Tensor | None = None) -> Any:
         """Make ready to compress a model, and refuse one that cannot be.

@@ -206,6 +206,47 @@ def test_a_model_that_was_read_from_gguf_is_compressed_and_saved(tmp_path):
         assert torch.equal(loaded(tokens).logits, other.model(tokens).logits)
 
 
+def test_a_gguf_file_is_compressed_by_its_path(tmp_path, sources):
+    run(recipe(tmp_path / "plain", sources))
+    folder = tmp_path / "gguf"
+    folder.mkdir()
+    file = small_llama.save_gguf(folder / "small.gguf")
+    for name, place in (
+        ("path", {"model": str(file)}),
+        ("named", {"model": str(folder), "gguf_file": file.name}),
+    ):
+        run(recipe(tmp_path / name, {**sources, **place}))
+    path, named = (load_file(tmp_path / one / "model.safetensors") for one in ("path", "named"))
+    assert all(torch.equal(one, named[name]) for name, one in path.items())
+    assert path["model.embed_tokens.weight"].dtype == torch.float16
+    tokens = torch.arange(40)[None]
+    with torch.no_grad():
+        ours, plain = (
+            AutoModelForCausalLM.from_pretrained(tmp_path / one, dtype="float32")(tokens).logits
+            for one in ("path", "plain")
+        )
+    torch.testing.assert_close(ours, plain, rtol=0, atol=0.02)
+    assert "small.gguf at 2 bits" in (tmp_path / "path" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ({"model": "gguf"}, r"no config.json, but GGUF files; give one of them, such as .*a.gguf"),
+        ({"model": "gguf", "gguf_file": "b.gguf"}, r"has no file b.gguf; it has a.gguf"),
+        ({"model": "none", "gguf_file": "b.gguf"}, r"it has no GGUF files"),
+    ],
+)
+def test_gguf_files_that_are_not_there_are_refused(tmp_path, monkeypatch, place, words):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("gguf", "none"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "gguf" / "a.gguf").write_bytes(b"GGUF")
+    (tmp_path / "text.txt").write_text("a film")
+    with pytest.raises(ValueError, match=words):
+        recipe(tmp_path / "out", {**place, "calibration": "text.txt"}).build_model()
+
+
 @pytest.mark.parametrize(
     ("tokens", "options", "words"),
     [
