@@ -44,7 +44,7 @@ EQUAL, OURS, PUBLISHED = "GPTQ + clip search, equal bits", "SliM-LLM", "SliM-LLM
 RANDOM, INVERTED = "SliM-LLM, random map", "SliM-LLM, inverted map"
 HQQ, PLUS = "HQQ", "SliM-LLM+"
 ROUND, ROUND_SYMMETRIC = "auto-round, 50 steps", "auto-round, 50 steps, symmetric"
-TRAINED, REGULARIZED = "ApiQ, with adapters", "ApiQ + saliency, with adapters"
+TRAINED, REGULARIZED = "ApiQ, 16 windows", "ApiQ + saliency, 16 windows"
 # Of each method the classes of its recipe, options, quantization settings and quantizer.
 _RECIPES = {
     "slim_llm": (
@@ -128,6 +128,8 @@ class Method:
 
 # Adapters of a higher rank would cost a model of this size a bit a weight and more.
 _TRAINED = {"lora_r": 4, "weight_epochs": 0, "joint_epochs": 3, "output_epochs": 0}
+# The two are compared over all seeds on half of the text, as a training takes longest of all.
+_HALF = {**_TRAINED, "num_calibration_windows": 16}
 METHODS = {
     one.name: one
     for one in (
@@ -141,8 +143,10 @@ METHODS = {
         Method(PLAIN, {"preset": "gptq"}),
         Method(ROUNDED, {"preset": "rtn"}, seeds=1),
         Method(PLUS, {"preset": "plus"}),
-        Method(TRAINED, {**_TRAINED, "reg_lambda": 0.0}, "apiq_saliency"),
-        Method(REGULARIZED, _TRAINED, "apiq_saliency"),
+        Method("ApiQ", {**_TRAINED, "reg_lambda": 0.0}, "apiq_saliency", seeds=1),
+        Method("ApiQ + saliency", _TRAINED, "apiq_saliency", seeds=1),
+        Method(TRAINED, {**_HALF, "reg_lambda": 0.0}, "apiq_saliency"),
+        Method(REGULARIZED, _HALF, "apiq_saliency"),
         Method("SliM-LLM, uniform bits", {"allocation": "uniform"}, seeds=3),
         Method("SliM-LLM, bits by divergence", {"objective": "divergence"}, seeds=3),
         Method("SliM-LLM, outputs not matched", {"match_outputs": False}, seeds=3),

@@ -188,18 +188,28 @@ class LearnedClipping(nn.Module):
 class _RoundedPart:
     """Of groups that are rounded together: (n, k), and (n, k, β) of what is of single weights.
 
-    `steps` is by how many scales a weight is above the mean; `slope` is the derivative of the
-    rounded weight to the scale; `upper_slope` and `lower_slope` are those of the scale.
+    `steps` is by how many scales a weight is above the mean, and `wanted` and `nearest` the same
+    before they were rounded and clamped, None of one bit; `upper_slope` and `lower_slope` are the
+    derivatives of the scale.
     """
 
     steps: Tensor
     scale: Tensor
     zero: Tensor
     mean: Tensor
-    slope: Tensor
+    wanted: Tensor | None
+    nearest: Tensor | None
     upper_slope: Tensor
     lower_slope: Tensor
     is_one_bit: bool
+
+    @property
+    def slope(self) -> Tensor:
+        """The derivative of the rounded weights to the scale."""
+        if self.wanted is None or self.nearest is None:
+            return self.steps
+        is_free = (self.nearest == self.steps).to(self.steps)
+        return torch.addcmul(self.steps, self.wanted, is_free, value=-1)
 
     @property
     def values(self) -> Tensor:
@@ -273,11 +283,11 @@ class _Part:
         nearest = wanted.round()
         ends = -zero[..., None], (self.top - zero)[..., None]
         steps = torch.clamp(nearest, *ends)
-        slope = torch.addcmul(steps, wanted, (nearest == steps).to(steps), value=-1)
         upper_slope = highest * (1 - upper) * shares[0] * is_free
         lower_slope = -lowest * (1 - lower) * shares[1] * is_free
         mean = torch.zeros_like(scale)
-        return _RoundedPart(steps, scale, zero, mean, slope, upper_slope, lower_slope, False)
+        slopes = upper_slope, lower_slope
+        return _RoundedPart(steps, scale, zero, mean, wanted, nearest, *slopes, False)
 
     def _one_bit(self, weight: Tensor, upper: Tensor, rows: slice) -> _RoundedPart:
         mean, spread = self.mean[rows], self.spread[rows]
@@ -288,7 +298,7 @@ class _Part:
         steps = (weight >= mean[..., None]).to(weight).mul_(2).sub_(1)
         none = torch.zeros_like(scale)
         scale = scale.half().float()
-        return _RoundedPart(steps, scale, none, mean, steps, slope, none, True)
+        return _RoundedPart(steps, scale, none, mean, None, None, slope, none, True)
 
 
 def _parts(weight: Tensor, group_size: int, bits: Tensor, symmetric: bool) -> list[_Part]:
