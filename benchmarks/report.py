@@ -250,8 +250,8 @@ def markdown(results: Results, title: str | None = None) -> str:
     lines = [
         f"# {title or f'{results.model} beside its peers'}",
         "",
-        f"Made by `{results.command}` from [the results file]({results.model}.json), by nobody's "
-        "hand. Only ratios carry over to another machine.",
+        f"Generated from [the results file]({results.model}.json) of `{results.command}`. "
+        "Only ratios carry over to other machines.",
         "",
         f"{machine['processor']}, {machine['torch_threads']} thread. {versions}.",
     ]
