@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from salhub.config_fields import check_precision
-from salhub.errors import UnknownSettingError, require_extra
+from salhub.errors import SalhubError, UnknownSettingError, require_extra
 
 _UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
 
@@ -50,9 +50,14 @@ def gguf_place(name: str, file: str | None = None) -> tuple[str, dict[str, Any]]
         ('salhub/tiny-llama-en', {})
     """
     path = Path(name)
+    if file is not None and not file.lower().endswith(".gguf"):
+        raise ValueError(f"gguf_file must end in .gguf, got {file}.")
     if file is None and path.suffix.lower() == ".gguf" and path.is_file():
         name, file, path = str(path.parent), path.name, path.parent
-    there = sorted(one.name for one in path.glob("*.gguf")) if path.is_dir() else []
+    elif file is not None and path.is_file():
+        raise ValueError(f"gguf_file is {file}, but {name} is a file itself; give one of them.")
+    held = path.iterdir() if path.is_dir() else ()
+    there = sorted(one.name for one in held if one.suffix.lower() == ".gguf")
     if file is None:
         if there and not (path / "config.json").exists():
             raise ValueError(
@@ -61,10 +66,31 @@ def gguf_place(name: str, file: str | None = None) -> tuple[str, dict[str, Any]]
             )
         return name, {}
     if path.is_dir() and file not in there:
-        held = f"it has {', '.join(there)}" if there else "it has no GGUF files"
-        raise ValueError(f"{name} has no file {file}; {held}.")
+        others = ", ".join(there) or "no GGUF files"
+        raise ValueError(f"{name} has no file {file}; it has {others}.")
     require_extra("gguf", "gguf")
     return name, {"gguf_file": file}
+
+
+@contextmanager
+def gguf_explained(name: str, where: Mapping[str, Any]) -> Generator[None]:
+    """Name the file in what goes wrong while a GGUF file is read.
+
+    Args:
+        name: What the caller asked for.
+        where: The keywords of `gguf_place`; nothing is done where they are empty.
+    """
+    try:
+        yield
+    except SalhubError:
+        raise
+    except Exception as error:
+        if not where:
+            raise
+        raise ValueError(
+            f"{where['gguf_file']} of {name} cannot be read as a GGUF file with a model and its "
+            f"tokenizer ({type(error).__name__}: {str(error).partition(chr(10))[0]})."
+        ) from error
 
 
 def checked_keywords(cls: Any, keywords: Mapping[str, Any], *, is_model: bool) -> dict[str, Any]:

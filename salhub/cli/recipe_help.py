@@ -100,7 +100,10 @@ def _row(field: Any, kind: Any, text: str) -> tuple[str, str]:
     choices = [choice for choice in choices_of(kind) if choice is not None]
     if not all(f'"{choice}"' in text for choice in choices):
         text += f" One of: {', '.join(choices)}."
-    return f"{field.name}={_default(field)}", text.strip()
+    default = _default(field)
+    # A choice may have that name too, which is not the default then.
+    default = "null" if default in choices and field.default is None else default
+    return f"{field.name}={default}", text.strip()
 
 
 def _is_needed(field: Any) -> bool:

@@ -343,6 +343,8 @@ def _converted(name: str, annotation: Any, value: Any) -> Any:
         ValueError: It is of a kind that the option cannot have.
     """
     kinds = _kinds_of(annotation)
+    if value == "none" and NoneType in kinds and value not in choices_of(annotation):
+        return None
     if list in kinds and value is not None:
         wanted = next((get_args(one) for one in _alternatives(annotation) if get_args(one)), ())
         entries = list(value) if isinstance(value, list | tuple) else [value]

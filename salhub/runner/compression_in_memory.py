@@ -4,12 +4,22 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from salhub.runner.arguments import CIRCUMSTANCES
 from salhub.runner.language_model_compression import CompressionRecipe
 
 Kind = TypeVar("Kind", bound=CompressionRecipe)
+# Options of a run without an effect on a model in memory.
+_OF_RUNS = CIRCUMSTANCES | {
+    "deterministic",
+    "gguf_file",
+    "num_test_tokens",
+    "test_context_length",
+    "test_data",
+}
 
 
 def compress_in_memory(
@@ -37,8 +47,16 @@ def compress_in_memory(
     Raises:
         ValueError: The calibration is none, or as the recipe says.
     """
+    for name in settings:
+        if name in _OF_RUNS:
+            raise ValueError(
+                f"{owner} has no option '{name}', because it saves and measures nothing; leave it "
+                "out, or use salhub compress."
+            )
     is_tokens = isinstance(calibration, Tensor)
-    if is_tokens and (calibration.ndim != 2 or calibration.is_floating_point()):
+    if is_tokens and (
+        calibration.ndim != 2 or calibration.is_floating_point() or calibration.dtype == torch.bool
+    ):
         raise ValueError(
             "calibration must be tokens of shape (windows, length), whole numbers, got "
             f"{calibration.dtype} of shape {tuple(calibration.shape)}."
@@ -56,4 +74,4 @@ def compress_in_memory(
     recipe = kind(
         kind.arguments_class.from_settings({"output_dir": "", "model": "", **given}, owner=owner)
     )
-    return recipe, recipe.compress(model, tokenizer, calibration if is_tokens else None)
+    return recipe, recipe.compress(model, tokenizer, calibration.long() if is_tokens else None)

@@ -17,8 +17,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from salhub.data.documents import calibration_windows, check_tokens, encode_text, read_texts
 from salhub.evaluation.language_model import Perplexity, model_bytes, perplexity, vocab_size_of
-from salhub.hub import canonical_name, load
-from salhub.loading_keywords import gguf_place
+from salhub.hub import bundled_model, canonical_name, load
+from salhub.loading_keywords import gguf_explained, gguf_place
 from salhub.model_card import Facts
 from salhub.quantization.decoder_blocks import (
     BlockInputs,
@@ -117,14 +117,10 @@ class CompressionArguments(RunArguments):
     def validate(self) -> None:
         """Check the options of compression, and those of every run."""
         super().validate()
-        for name in (
-            "num_calibration_windows",
-            "context_length",
-            "batch_size",
-            "group_size",
-            "test_context_length",
-        ):
+        for name in ("num_calibration_windows", "batch_size", "group_size"):
             check_count(name, getattr(self, name))
+        for name in ("context_length", "test_context_length"):
+            check_count(name, getattr(self, name), least=2)
         if self.num_test_tokens is not None:
             check_count("num_test_tokens", self.num_test_tokens)
         self.check_bits()
@@ -162,8 +158,12 @@ class CompressionRecipe(BlockRecipe):
 
     def build_model(self) -> nn.Module:
         name = self.arguments.model
+        if self.arguments.gguf_file is not None and bundled_model(name) is not None:
+            raise ValueError(f"{name} comes with salhub, without a GGUF file; leave gguf_file out.")
         place, where = gguf_place(name, self.arguments.gguf_file)
-        config = load(AutoConfig, place, **where)
+        with gguf_explained(name, where):
+            config = load(AutoConfig, place, **where)
+            tokenizer = load_tokenizer(place, **where)
         if type(config) not in AutoModelForCausalLM._model_mapping:
             raise TypeError(
                 f"{name} is a model of type '{config.model_type}', which is not a decoder; "
@@ -176,10 +176,10 @@ class CompressionRecipe(BlockRecipe):
                 f"{name} is already quantized with "
                 f"{present.get('quant_method', 'few bits')}; give the original model."
             )
-        tokenizer = load_tokenizer(place, **where)
         # transformers unpacks GGUF to float32, and the embeddings would be saved so.
         precision = {"dtype": torch.float16} if where else {}
-        model = load(AutoModelForCausalLM, place, **where, **precision)
+        with gguf_explained(name, where):
+            model = load(AutoModelForCausalLM, place, **where, **precision)
         return self.take_model(model.eval(), tokenizer)
 
     def take_model(self, model: Any, tokenizer: Any, windows: Tensor | None = None) -> Any:
@@ -195,6 +195,17 @@ class CompressionRecipe(BlockRecipe):
         """
         options = self.arguments
         refuse_quantized(model)
+        lengths = {"context_length": options.context_length if windows is None else None}
+        lengths["the length of the windows"] = None if windows is None else windows.shape[1]
+        if options.test_data is not None:
+            lengths["test_context_length"] = options.test_context_length
+        limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        for what, length in lengths.items():
+            if None not in (length, limit) and length > limit:
+                raise ValueError(
+                    f"{what} is {length}, but the model accepts {limit} tokens; give {limit} or "
+                    "less."
+                )
         self.tokenizer = tokenizer
         self.measures: dict[str, dict[str, float]] = {}
         self.seconds: dict[str, float] = {}
@@ -217,11 +228,14 @@ class CompressionRecipe(BlockRecipe):
             )
         self.windows = windows
         check_tokens(windows, vocab_size_of(model), str(options.calibration))
-        if windows.numel() < widest[1]:
+        # Of a short text the same windows are drawn again and again.
+        num_tokens = windows.unique(dim=0).numel()
+        if num_tokens < widest[1]:
             logger.warning(
-                "The calibration text has %d tokens, fewer than the %d columns of %s, too "
-                "few to measure how the columns interact; use more windows, or longer ones.",
-                windows.numel(),
+                "The calibration windows have %d tokens that are not repeated, fewer than the %d "
+                "columns of %s, too few to measure how the columns interact; use more text, more "
+                "windows, or longer ones.",
+                num_tokens,
                 widest[1],
                 widest[0],
             )
@@ -391,6 +405,8 @@ class CompressionRecipe(BlockRecipe):
         config = self.quantization_config()
         if self.arguments.quantize_embeddings:
             pack_embedding(model, config)
+        bits = round(mean_bits(model, with_scales=False), 3)
+        self.bits_reached = int(bits) if bits.is_integer() else bits
         return describe_packed(model, config)
 
     @abstractmethod
@@ -453,9 +469,10 @@ class CompressionRecipe(BlockRecipe):
     def card_facts(self) -> Facts:
         options = self.arguments
         return Facts(
-            summary=f"{Path(options.model).name} at {options.bits} bits per weight on average, "
-            f"made by `salhub compress {self.name}`. Import salhub before you load the model: it "
-            "registers the packed weights with transformers, and without it loading fails.",
+            summary=f"{Path(options.model).name} at {self.bits_reached} bits per weight on "
+            f"average, made by `salhub compress {self.name}`. Import salhub before you load the "
+            "model: it registers the packed weights with transformers, and without it loading "
+            "fails.",
             example=_USAGE,
             pipeline_tag="text-generation",
             base_model=self.base_model,

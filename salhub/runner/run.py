@@ -20,7 +20,7 @@ from salhub.errors import SalhubError
 from salhub.files import write_text
 from salhub.hub_commit import PushError, check_writer, commit_files
 from salhub.results import Results, measured
-from salhub.runner.arguments import LATEST, RunArguments
+from salhub.runner.arguments import LATEST, RunArguments, TrainingArguments
 from salhub.runner.batches import mixed_seed
 from salhub.runner.blocks import remove_blocks
 from salhub.runner.checkout import checkout_version
@@ -175,7 +175,8 @@ def _settled(arguments: RunArguments) -> Generator[tuple[JsonLinesTracker, Accel
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
     is_first = not AcceleratorState._shared_state and not PartialState._shared_state
-    precision = getattr(arguments, "mixed_precision", "no")
+    # Compression has no loop of Accelerate, and sets the precision of its passes by itself.
+    precision = arguments.mixed_precision if isinstance(arguments, TrainingArguments) else "no"
     check_settled(precision)
     log = JsonLinesTracker(folder / LOG_NAME)
     accelerator = Accelerator(

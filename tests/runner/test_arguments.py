@@ -4,6 +4,8 @@ import pytest
 
 from salhub.entries import recipe_named
 from salhub.errors import MissingExtraError
+from salhub.models.apiq_saliency.arguments_apiq_saliency import ApiQSaliencyArguments
+from salhub.models.slim_llm.arguments_slim_llm import SlimLLMArguments
 from salhub.runner.arguments import TrainingArguments, read_settings_file
 from salhub.runner.fine_tuning import FineTuningArguments
 from salhub.runner.image_classification import ClassifierArguments
@@ -88,6 +90,15 @@ def test_words_that_yaml_takes_for_numbers_or_booleans_are_text():
 def test_weights_are_pulled_by_a_finite_number(value):
     with pytest.raises(ValueError, match=f"weight_decay must be 0 or more, got {value}"):
         ClassifierArguments(output_dir="out", data="x.npz", weight_decay=value)
+
+
+def test_none_is_what_the_help_calls_nothing():
+    settings = {"output_dir": "out", "model": "m", "calibration": "c"}
+    given = {"num_test_tokens": "none", "test_data": "none", "lora_r": "none", "saliency": "none"}
+    options = ApiQSaliencyArguments.from_settings({**settings, **given, "reg_lambda": 0})
+    assert (options.num_test_tokens, options.test_data, options.lora_r) == (None, None, None)
+    assert options.saliency == "none"
+    assert SlimLLMArguments.from_settings({**settings, "search_weights": "none"}).search_weights
 
 
 def test_one_value_is_a_list_of_one_and_integers_stay_integers():

@@ -28,9 +28,10 @@ class ApiQSaliencyArguments(CompressionArguments):
     Those that are None are as the preset has them.
 
     Args:
-        preset: "published" starts with wide ranges and uses the small learning rates of the
-            released code, made for 128 windows and 20 epochs; "recommended" searches the initial
-            ranges and uses larger rates, which is better for fewer steps.
+        preset: Decides the options that you leave out. "published" starts with wide ranges and uses
+            the small learning rates of the released code, made for 128 windows and 20 epochs;
+            "recommended" searches the initial ranges and uses larger rates, which is better for
+            fewer steps.
         mode: "block" trains the ranges and adapters of a whole block together to match the output
             of the block; "layer" trains one linear layer after another to match the output of the
             layer, with less memory but more time.
@@ -89,7 +90,7 @@ class ApiQSaliencyArguments(CompressionArguments):
     aug_loss: bool = True
     saliency: Literal["fisher", "none"] = "fisher"
     saliency_file: str | None = None
-    reg_lambda: float = 0.1
+    reg_lambda: float = 0.01
     reg_target: RegularizedWeight = "before_lora"
     reg_layer_multiplier: float = 1.0
     normalize_saliency: bool = True
@@ -124,8 +125,25 @@ class ApiQSaliencyArguments(CompressionArguments):
                 "weight_epochs trains with the regularizer alone, but reg_lambda=0 turns it "
                 "off; give a reg_lambda above 0, or weight_epochs=0."
             )
+        if not self.target_modules:
+            raise ValueError("target_modules must name a layer or more, or be all.")
         if self.saliency_file is not None and self.saliency == "none":
             raise ValueError("saliency_file contradicts saliency=none; leave one of them out.")
+        if not self.is_regularized:
+            needless = {
+                "saliency_file": self.saliency_file is not None,
+                "reg_target": self.reg_target != "before_lora" and self.quantized_base is None,
+                "reg_layer_multiplier": self.reg_layer_multiplier != 1,
+            }
+            for name in (name for name, is_given in needless.items() if is_given):
+                raise ValueError(
+                    f"{name} has no effect without the regularizer, which needs a reg_lambda above "
+                    "0 and weight_epochs or joint_epochs; give them, or leave it out."
+                )
+        if self.quantized_base is not None and self.symmetric:
+            raise ValueError(
+                "symmetric is decided by quantized_base, whose weights do not change; leave it out."
+            )
         if self.quantized_base is not None and self.reg_lambda and (
             self.reg_target == "before_lora"
         ):  # fmt: skip
@@ -155,7 +173,11 @@ class ApiQSaliencyArguments(CompressionArguments):
         return torch.bfloat16 if self.mixed_precision == "bf16" else torch.float32
 
     @property
+    def is_regularized(self) -> bool:
+        """Whether the regularizer counts in any epoch."""
+        return self.reg_lambda > 0 and self.weight_epochs + self.joint_epochs > 0
+
+    @property
     def uses_saliency(self) -> bool:
         """Whether saliency decides about anything."""
-        epochs = self.weight_epochs + self.joint_epochs
-        return self.saliency == "fisher" and self.reg_lambda > 0 and epochs > 0
+        return self.saliency == "fisher" and self.is_regularized

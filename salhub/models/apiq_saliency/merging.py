@@ -69,7 +69,7 @@ def merge_adapters(model: PreTrainedModel, bits: int = 4) -> MergeReport:
 
     Example:
         >>> print(merge_adapters(model))  # doctest: +SKIP
-        210 adapters are merged into weights of 4 bits: rounding changed …
+        Merged 210 adapters into weights of 4 bits: rounding changed …
     """
     check_choice("bits", bits, [2, 3, 4, 5])
     layers = adapted_layers(model)

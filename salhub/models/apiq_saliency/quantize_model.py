@@ -52,7 +52,7 @@ def quantize_apiq_saliency(
     bits: int = 2,
     group_size: int = 64,
     lora_r: int | None = None,
-    reg_lambda: float = 0.1,
+    reg_lambda: float = 0.01,
     **options: Any,
 ) -> ApiQSaliencyOutput:
     """Quantize a model in memory to 2, 3 or 4 bits per weight, and add adapters.

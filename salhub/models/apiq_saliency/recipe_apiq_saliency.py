@@ -49,7 +49,7 @@ from salhub.quantization.quantized_weight import QuantizedWeight
 from salhub.quantization.quantizer import packed_layers
 from salhub.results import Results
 from salhub.runner.blocks import CompressedBlock
-from salhub.runner.language_model_compression import CompressionRecipe
+from salhub.runner.language_model_compression import CompressionRecipe, mean_bits
 from salhub.runner.run import DivergedError
 from salhub.runner.run_folder import prepared_path
 from salhub.runner.sources import MODEL
@@ -186,6 +186,12 @@ class ApiQSaliencyRecipe(CompressionRecipe):
             raise ValueError(
                 f"quantized_base has groups of {min(sizes)}, but group_size is "
                 f"{options.group_size}; give group_size={min(sizes)}."
+            )
+        bits = mean_bits(base, with_scales=False)
+        if abs(bits - options.bits) > 0.5:
+            raise ValueError(
+                f"quantized_base has {bits:.3g} bits per weight, but bits is {options.bits}; give "
+                f"bits={round(bits)}."
             )
         return found
 
@@ -400,7 +406,7 @@ class ApiQSaliencyRecipe(CompressionRecipe):
             name: BlockReport(self.measures[name]["error/outputs"], trainings)
             for name, trainings in self.histories.items()
         }
-        CompressionReport(self.base_model, self.arguments.bits, blocks).save(folder)
+        CompressionReport(self.base_model, self.bits_reached, blocks).save(folder)
 
     @torch.no_grad()
     def evaluate(self, model: Any, accelerator: Any, results: Results) -> None:

@@ -87,14 +87,25 @@ def saliency_of_blocks(
     blocks = list(decoder_blocks(model).items())
     count = len(blocks) if last is None else last[0]
     inputs = first_inputs(model, input_ids, batch_size=batch_size)
+    # What blocks give beside hidden states, in families whose models take no less of them.
+    rest: tuple[Any, ...] | None = None
+
+    def look(module: nn.Module, given: Any, made: Any) -> None:
+        nonlocal rest
+        rest = None if isinstance(made, Tensor) else tuple(made[1:])
+
     bar = tqdm(total=2 * count, desc="saliency", unit="block", leave=False)
     for place, (_, block) in enumerate(blocks[:count]):
         kept[place] = inputs.hidden
         if place + 1 < count or last is None:
             with torch.no_grad():
-                inputs.move_on(block_outputs(in_full_precision(block), inputs))
+                working = in_full_precision(block)
+                working.register_forward_hook(look)
+                inputs.move_on(block_outputs(working, inputs))
         bar.update()
-    gradient = _loss_gradient(model, inputs.hidden, input_ids, dtype) if last is None else last[1]
+    gradient = (
+        _loss_gradient(model, inputs.hidden, input_ids, dtype, rest) if last is None else last[1]
+    )
     for place, (name, block) in reversed([*enumerate(blocks[:count])]):
         inputs.hidden, inputs.place = kept.pop(place), place
         found, gradient = _through_block(block, inputs, gradient, dtype)
@@ -148,7 +159,11 @@ def _squares_added(layers: Mapping[str, nn.Linear], found: Mapping[str, Tensor])
 
 
 def _loss_gradient(
-    model: nn.Module, hidden: Tensor, input_ids: Tensor, dtype: torch.dtype
+    model: nn.Module,
+    hidden: Tensor,
+    input_ids: Tensor,
+    dtype: torch.dtype,
+    rest: tuple[Any, ...] | None,
 ) -> Tensor:
     """The gradient of the mean loss of each window by what the last block gives, (S, L, d)."""
     blocks = list(decoder_blocks(model).values())
@@ -162,7 +177,8 @@ def _loss_gradient(
     gradients = []
     for row, tokens in zip(hidden.split(1), input_ids.to(hidden.device).split(1), strict=True):
         row = row.detach().requires_grad_()
-        with torch.enable_grad(), _blocks_giving(blocks, row):
+        given = row if rest is None else (row, *rest)
+        with torch.enable_grad(), _blocks_giving(blocks, given):
             settings = {"input_ids": tokens, "use_cache": False}
             with autocast(row, dtype):
                 logits = functional_call(model, outside, (), settings).logits
@@ -172,7 +188,7 @@ def _loss_gradient(
 
 
 @contextmanager
-def _blocks_giving(blocks: list[nn.Module], outputs: Tensor) -> Generator[None]:
+def _blocks_giving(blocks: list[nn.Module], outputs: Any) -> Generator[None]:
     """Do no work in the blocks, and let the last one give some outputs."""
     # Of blocks that accelerate moves between devices.
     before = [vars(block).get("forward") for block in blocks]

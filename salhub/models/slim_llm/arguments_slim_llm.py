@@ -1,6 +1,6 @@
 """Options of SliM-LLM."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from salhub.models.slim_llm.bit_allocation import Salience
@@ -27,13 +27,14 @@ class SlimLLMArguments(CompressionArguments):
             `bits`, as close as the sizes of the layers allow.
         symmetric: Whether to fix zeros at 2^(width - 1), as other programs require; only for
             layers with one width, see `group_scales`.
-        preset: "recommended" is SliM-LLM with the settings that worked best for us: bits go where
-            they reduce the expected error most, the search shrinks ranges further and weights
-            errors by salience, layers correct the errors of earlier ones, and codes and scales are
-            refined. "reference" is SliM-LLM as published. "plus" is SliM-LLM+: the same bits, with
-            ranges trained block by block. Three more are for comparison and give all groups the
-            same bits: "rtn" rounds each weight, "gptq" lets later columns correct earlier ones,
-            and "gptq-clip" does everything that "recommended" does, but without salience.
+        preset: Decides all options that you leave out. "recommended" is SliM-LLM with the settings
+            that worked best for us: bits go where they reduce the expected error most, the search
+            shrinks ranges further and weights errors by salience, layers correct the errors of
+            earlier ones, and codes and scales are refined. "reference" is SliM-LLM as published.
+            "plus" is SliM-LLM+: the same bits, with ranges trained block by block. Three more are
+            for comparison and give all groups the same bits: "rtn" rounds each weight, "gptq" lets
+            later columns correct earlier ones, and "gptq-clip" does everything that "recommended"
+            does, but without salience.
         allocation: Which groups get one bit less or more: by "salience" as published, or for
             comparison none ("uniform"), the same number at "random", or the opposite ("inverted").
         salience: Divisor in the salience: "cholesky" as released, or "hinv" as published; see
@@ -139,6 +140,7 @@ class SlimLLMArguments(CompressionArguments):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), least=0)
         self._check_training()
+        self._check_effects()
         if self.preset in BASELINES:
             for name, (given, value) in self.changed().items():
                 raise ValueError(
@@ -192,6 +194,30 @@ class SlimLLMArguments(CompressionArguments):
             )
         if self.aug_loss and not given["clip_epochs"]:
             raise ValueError("aug_loss applies to trained ranges; use it with preset=plus.")
+
+    def _check_effects(self) -> None:
+        """Refuse numbers that would do nothing."""
+        defaults = {field.name: field.default for field in fields(self)}
+        given = self.resolved_values()
+        needed = {
+            "clip_learning_rate": (given["clip_epochs"], "clip_epochs or preset=plus"),
+            "num_search_rows": (
+                self.bits_granularity == "module"
+                or (given["objective"] == "divergence" and given["allocation"] != "uniform"),
+                "objective=divergence",
+            ),
+            "damping": (self.preset != "rtn", "the interplay of columns, which preset=rtn ignores"),
+        }
+        for name, (is_used, what) in needed.items():
+            if getattr(self, name) != defaults[name] and not is_used:
+                raise ValueError(f"{name} has no effect without {what}; leave it out.")
+        if self.bits_granularity == "module":
+            for name in ("objective", "allow_uniform"):
+                if name in self.changed():
+                    raise ValueError(
+                        f"{name} applies to groups, but bits_granularity is module; leave out one "
+                        "of them."
+                    )
 
     def check_bits(self) -> None:
         """Refuse a mean of bits that cannot be kept."""

@@ -76,10 +76,15 @@ def _group_bars(name: str, layer: LayerReport, report: CompressionReport) -> str
         f"Each bar is a group of {report.group_size} columns of {name}. Its height is the "
         "salience, the number below it the bits."
     )
+    counts = (
+        f"{layer.num_swapped} of {len(layer.group_bits)} groups have one bit less, and the same "
+        "number one bit more."
+    )
+    if len(set(layer.group_bits)) == 1:
+        counts = f"All groups have {bits_words(layer.group_bits[0])}."
     swapped = (
-        f"{layer.num_swapped} of {len(layer.group_bits)} groups have one bit less, and the "
-        "same number one bit more. On the calibration text, the outputs of the layer change "
-        f"by {100 * layer.error:.1f} % of their size."
+        f"{counts} On the calibration text, the outputs of the layer change by "
+        f"{100 * layer.error:.1f} % of their size."
     )
     return (
         f'{sentence(found)}<div role="img" aria-label="Bits of the groups: {words}" '

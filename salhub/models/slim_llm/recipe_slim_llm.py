@@ -63,6 +63,10 @@ _BITS_WORDS = (
     "Bits of each group of columns, one row per block: amber groups have one bit less than "
     "the others, blue groups one bit more."
 )
+_WIDTHS_WORDS = (
+    "Bits of each layer, one row per block: amber layers have fewer bits than the mean, blue "
+    "layers more."
+)
 _DIVERGENCES_WORDS = (
     "Change of the outputs of each layer if p groups get one bit less and p groups one bit "
     "more. Each curve is divided by its first value; the dot marks the chosen p."
@@ -370,7 +374,7 @@ class SlimLLMRecipe(CompressionRecipe):
                 width_divergences=searched.get(_OF_WIDTHS, torch.empty(0)).tolist(),
                 error=errors[name],
             )
-        return CompressionReport(self.base_model, options.bits, options.group_size, layers)
+        return CompressionReport(self.base_model, self.bits_reached, options.group_size, layers)
 
     def export(self, model: Any, folder: Path) -> None:
         super().export(model, folder)
@@ -382,7 +386,8 @@ class SlimLLMRecipe(CompressionRecipe):
             divergences.save(folder / DIVERGENCES_NAME)
 
     def card_facts(self) -> Facts:
-        pictures = {BITS_NAME: _BITS_WORDS}
+        is_module = self.arguments.bits_granularity == "module"
+        pictures = {BITS_NAME: _WIDTHS_WORDS if is_module else _BITS_WORDS}
         if (self.run.folder / DIVERGENCES_NAME).is_file():
             pictures[DIVERGENCES_NAME] = _DIVERGENCES_WORDS
         return replace(super().card_facts(), pictures=pictures)

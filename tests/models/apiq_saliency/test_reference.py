@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from transformers import BloomConfig, BloomForCausalLM
 
 from salhub.models.apiq_saliency.block_training import (
     Stage,
@@ -70,6 +71,20 @@ def test_saliency_is_the_sum_of_squared_gradients_of_each_window(llama, windows,
     together = next(iter(layers.values())).weight.grad.square()
     llama.zero_grad()
     assert float((together - next(iter(slow.values()))).abs().max() / together.max()) > 0.1
+
+
+def test_saliency_of_a_family_whose_blocks_give_more_than_hidden_states():
+    torch.manual_seed(0)
+    bloom = BloomForCausalLM(BloomConfig(vocab_size=40, hidden_size=16, n_layer=2, n_head=2)).eval()
+    windows = torch.arange(24).view(2, 12)
+    found = estimate_saliency(bloom, windows)
+    name = "transformer.h.0.mlp.dense_h_to_4h"
+    wanted = torch.zeros_like(found[name])
+    for window in windows:
+        bloom.zero_grad()
+        bloom(input_ids=window[None], labels=window[None]).loss.backward()
+        wanted += bloom.get_submodule(name).weight.grad.square()
+    torch.testing.assert_close(found[name], wanted, rtol=1e-3, atol=1e-12)
 
 
 def test_saliency_in_short_products_is_nearly_the_same(llama, windows, saliency):

@@ -235,6 +235,10 @@ def test_a_gguf_file_is_compressed_by_its_path(tmp_path, sources):
         ({"model": "gguf"}, r"no config.json, but GGUF files; give one of them, such as .*a.gguf"),
         ({"model": "gguf", "gguf_file": "b.gguf"}, r"has no file b.gguf; it has a.gguf"),
         ({"model": "none", "gguf_file": "b.gguf"}, r"it has no GGUF files"),
+        ({"model": "gguf", "gguf_file": "b.bin"}, r"gguf_file must end in .gguf, got b.bin"),
+        ({"model": "gguf/a.gguf", "gguf_file": "b.gguf"}, r"gguf/a.gguf is a file itself"),
+        ({"model": "gguf/a.gguf"}, r"a.gguf of gguf/a.gguf cannot be read as a GGUF file with"),
+        ({"model": "salhub/tiny-llama-en", "gguf_file": "b.gguf"}, "comes with salhub, without a"),
     ],
 )
 def test_gguf_files_that_are_not_there_are_refused(tmp_path, monkeypatch, place, words):
@@ -252,6 +256,17 @@ def test_gguf_files_that_are_not_there_are_refused(tmp_path, monkeypatch, place,
     [
         (torch.zeros(8, dtype=torch.long), {}, r"tokens of shape \(windows, length\)"),
         (torch.zeros(2, 8), {}, "whole numbers, got torch.float32"),
+        (torch.zeros(2, 8, dtype=torch.bool), {}, "whole numbers, got torch.bool"),
+        (
+            torch.zeros(2, 65, dtype=torch.long),
+            {},
+            "the length of the windows is 65, but the model accepts 64 tokens",
+        ),
+        (
+            torch.zeros(2, 8, dtype=torch.long),
+            {"dry_run": True},
+            "has no option 'dry_run', because it saves and measures nothing",
+        ),
         (torch.zeros(0, 8, dtype=torch.long), {}, "give one window or more"),
         (
             torch.full((2, 8), 999),
@@ -280,7 +295,14 @@ def test_bad_calls_are_refused(tokens, options, words):
         ({"refinements": 0.5}, "refinements must be an integer, 0 or more, got 0.5"),
         ({"objective": "errors"}, "objective must be one of divergence, error"),
         ({"search_range": 1.0}, "search_range must be 0 or more and below 1, got 1.0"),
-        ({"context_length": 100_000}, "100,?000"),
+        ({"context_length": 65}, "context_length is 65, but the model accepts 64 tokens"),
+        ({"clip_learning_rate": 0.1}, "clip_learning_rate has no effect without clip_epochs or"),
+        ({"num_search_rows": 8}, "num_search_rows has no effect without objective=divergence"),
+        ({"preset": "rtn", "damping": 0.1}, "damping has no effect without the interplay of"),
+        (
+            {"bits_granularity": "module", "bits": 2.5, "objective": "divergence"},
+            "objective applies to groups, but bits_granularity is module",
+        ),
         (
             {"preset": "best"},
             "preset must be one of recommended, reference, plus, rtn, gptq, gptq-clip",
@@ -379,7 +401,7 @@ def test_few_tokens_and_narrow_groups_are_told_once(caplog):
         done = quantize_slim_llm(small_llama.network(), None, tokens, group_size=16)
     few, narrow = [one.message for one in caplog.records]
     few, narrow = sorted((few, narrow), key=lambda one: "tokens" not in one)
-    assert few.startswith("The calibration text has 20 tokens, fewer than the 24 columns of model.")
+    assert few.startswith("The calibration windows have 20 tokens that are not repeated")
     assert "does not divide the 24 columns of model.layers.0.mlp.down_proj" in narrow
     assert "affects 2 of 14 layers" in narrow
     assert done.mean_bits == 2
