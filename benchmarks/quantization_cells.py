@@ -145,6 +145,13 @@ METHODS = {
         Method(PLUS, {"preset": "plus"}),
         Method("ApiQ", {**_TRAINED, "reg_lambda": 0.0}, "apiq_saliency", seeds=1),
         Method("ApiQ + saliency", _TRAINED, "apiq_saliency", seeds=1),
+        Method(
+            "ApiQ + saliency, factor 0.1",
+            {**_TRAINED, "reg_lambda": 0.1},
+            "apiq_saliency",
+            seeds=1,
+            widths=(2,),
+        ),
         Method(TRAINED, {**_HALF, "reg_lambda": 0.0}, "apiq_saliency"),
         Method(REGULARIZED, _HALF, "apiq_saliency"),
         Method("SliM-LLM, uniform bits", {"allocation": "uniform"}, seeds=3),
