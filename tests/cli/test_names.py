@@ -80,10 +80,11 @@ def test_recipes_take_both_names(both, tmp_path):
             salhub.load_image("sample:cat").resize((40, 40)).save(
                 tmp_path / "photos" / folder / f"{place}.png"
             )
+    compress = ["compress", "slim-llm", "model=NAME", "calibration=a.txt", "context_length=1024"]
     # Two classes are not those of the network, which is said once its name is known.
     for words, name, code in (
         (["train", "image-classification", "model=NAME", "data=photos"], "efficientnet-lite0", 0),
-        (["compress", "slim-llm", "model=NAME", "calibration=a.txt"], "tiny-llama-en", 0),
+        (compress, "tiny-llama-en", 0),
         (["unlearn", "ft", "model=NAME", "data=photos", "forget=class:a"], "efficientnet-lite0", 1),
     ):
         bare, full = both(*words, "dry_run=true", "cpu=true", name=name, code=code)
