@@ -130,6 +130,7 @@ class Method:
 _TRAINED = {"lora_r": 4, "weight_epochs": 0, "joint_epochs": 3, "output_epochs": 0}
 # The two are compared over all seeds on half of the text, as a training takes longest of all.
 _HALF = {**_TRAINED, "num_calibration_windows": 16}
+_FLOAT = {**_TRAINED, "mixed_precision": "no"}
 METHODS = {
     one.name: one
     for one in (
@@ -146,8 +147,15 @@ METHODS = {
         Method("ApiQ", {**_TRAINED, "reg_lambda": 0.0}, "apiq_saliency", seeds=1),
         Method("ApiQ + saliency", _TRAINED, "apiq_saliency", seeds=1),
         Method(
-            "ApiQ + saliency, factor 0.1",
-            {**_TRAINED, "reg_lambda": 0.1},
+            "ApiQ, float32",
+            {**_FLOAT, "reg_lambda": 0.0},
+            "apiq_saliency",
+            seeds=1,
+            widths=(2,),
+        ),
+        Method(
+            "ApiQ + saliency, factor 0.1, float32",
+            {**_FLOAT, "reg_lambda": 0.1},
             "apiq_saliency",
             seeds=1,
             widths=(2,),
@@ -267,7 +275,7 @@ def recipe_of(cell: Cell, source: Source) -> Any:
     }
     if method.recipe == "apiq_saliency" and source.precision == "medium":
         # "medium" allows products in bfloat16, and torch makes none of it for some processors.
-        arguments["mixed_precision"] = "bf16"
+        arguments.setdefault("mixed_precision", "bf16")
     return kind(arguments_class.from_settings(arguments))
 
 
