@@ -162,6 +162,28 @@ METHODS = {
         ),
         Method(TRAINED, {**_HALF, "reg_lambda": 0.0}, "apiq_saliency"),
         Method(REGULARIZED, _HALF, "apiq_saliency"),
+        # What helps: the first ranges alone, a larger factor, or a regularizer without saliency.
+        Method(
+            "ApiQ + saliency in first ranges only, 16 windows",
+            {**_HALF, "reg_lambda": 1e-9},
+            "apiq_saliency",
+            seeds=3,
+            widths=(2,),
+        ),
+        Method(
+            "ApiQ + saliency, factor 0.1, 16 windows",
+            {**_HALF, "reg_lambda": 0.1},
+            "apiq_saliency",
+            seeds=3,
+            widths=(2,),
+        ),
+        Method(
+            "ApiQ + regularizer without saliency, 16 windows",
+            {**_HALF, "saliency": "none"},
+            "apiq_saliency",
+            seeds=3,
+            widths=(2,),
+        ),
         Method("SliM-LLM, uniform bits", {"allocation": "uniform"}, seeds=3),
         Method("SliM-LLM, bits by divergence", {"objective": "divergence"}, seeds=3),
         Method("SliM-LLM, outputs not matched", {"match_outputs": False}, seeds=3),
