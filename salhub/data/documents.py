@@ -38,6 +38,10 @@ _GIVE = (
 )
 
 
+class _UnclearError(ValueError):
+    """It is not clear which tensor of a file holds the tokens."""
+
+
 @dataclass(frozen=True)
 class Text:
     """Texts of one file or data set.
@@ -90,6 +94,8 @@ def read_texts(
     if not path.exists() and kind_of(path) in _FILE_ENDINGS:
         raise FileNotFoundError(f"The text file {data} does not exist.")
     if path.is_file() and not is_table_file(path):
+        options = {"text_column": text_column, "dataset_config_name": dataset_config_name}
+        check_no_columns(path.name, "a text", **options)
         found = Text(path.name, [_read_plain(path)])
     else:
         try:
@@ -115,6 +121,24 @@ def read_texts(
     if not any(text.strip() for text in found.pieces):
         raise ValueError(f"{path.name} contains no text; give a file with text.")
     return found
+
+
+def check_no_columns(name: str, kind: str, **given: str | None) -> None:
+    """Refuse options of tables for what is none.
+
+    Args:
+        name, kind: Of the file, such as "a text".
+        given: The options; None for those that were not given.
+
+    Raises:
+        ValueError: One was given.
+    """
+    for option, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"{option} is {value}, but {name} is {kind} without columns or parts; leave "
+                f"{option} out."
+            )
 
 
 def _read_plain(path: Path) -> str:
@@ -203,8 +227,13 @@ def read_tokens(path: str | PathLike[str], vocab_size: int) -> Tensor:
         raise FileNotFoundError(f"The token file {path} does not exist.")
     try:
         tokens = _saved_tensor(path)
+    except _UnclearError:
+        raise
     except Exception as error:  # of many kinds, as each package has its own
-        raise ValueError(f"{path.name} cannot be read as tokens: {error}") from None
+        raise ValueError(
+            f"{path.name} cannot be read as tokens ({type(error).__name__}); write whole numbers "
+            "with numpy.save or safetensors.torch.save_file, or give a text."
+        ) from error
     if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
         raise ValueError(f"{path.name} contains {tokens.dtype}, but tokens must be whole numbers.")
     if tokens.ndim not in (1, 2) or not tokens.numel():
@@ -226,7 +255,9 @@ def _saved_tensor(path: Path) -> Tensor:
 
     tensors = load_file(path)
     if len(tensors) > 1 and "input_ids" not in tensors:
-        raise ValueError(f"it has the tensors {', '.join(tensors)}; call one of them input_ids.")
+        raise _UnclearError(
+            f"{path.name} has the tensors {', '.join(tensors)}; call one of them input_ids."
+        )
     return tensors["input_ids"] if "input_ids" in tensors else next(iter(tensors.values()))
 
 
@@ -306,6 +337,8 @@ def calibration_windows(
             raise ValueError(f"{name} must be at least {least}, got {value}.")
     name, generator = Path(data).name, torch.Generator().manual_seed(seed)
     if is_token_file(data):
+        options = {"text_column": text_column, "dataset_config_name": dataset_config_name}
+        check_no_columns(name, "a file of tokens", **options)
         tokens = read_tokens(data, len(tokenizer))
     else:
         texts = read_texts(

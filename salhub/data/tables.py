@@ -276,8 +276,15 @@ def _parsed(text: str, path: Path, where: str) -> Any:
 def _read_file(path: Path, wanted: Sequence[Wanted]) -> Table:
     kind = kind_of(path)
     if kind == ".parquet":
-        files = {TRAIN: [str(path)]}
-        return _parts_of(_datasets().load_dataset("parquet", data_files=files), path.name)[TRAIN]
+        files, package = {TRAIN: [str(path)]}, _datasets()
+        try:
+            loaded = package.load_dataset("parquet", data_files=files)
+        except Exception as error:  # of many kinds, pyarrow's and its own
+            raise ValueError(
+                f"{path.name} cannot be read as a Parquet file ({type(error).__name__}); write it "
+                "again, or give a .csv or .jsonl file."
+            ) from error
+        return _parts_of(loaded, path.name)[TRAIN]
     if kind in (".jsonl", ".json"):
         found = list(read_objects(path))
         # In the order in which they come first, and those of all rows.

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from salhub.data.documents import (
+    check_no_columns,
     encode_documents,
     encode_text,
     is_token_file,
@@ -167,11 +168,14 @@ def _tokens(
 ) -> tuple[Tensor, dict[str, Any]]:
     """Tokens, and what a results file says of where they come from."""
     if is_token_file(data_path):
+        check_no_columns(Path(data_path).name, "a file of tokens", **data)
         return read_tokens(data_path, vocab_size_of(model)), {"name": Path(data_path).name}
     texts = read_texts(data_path, **data)
     facts: dict[str, Any] = {"name": texts.name, "num_bytes": len(texts.whole.encode())}
     if texts.part:
         facts["part"] = texts.part
+    else:
+        check_no_columns(texts.name, "a text", part=data["part"])
     if not as_documents:
         return encode_text(texts.whole, tokenizer), facts
     documents = texts.documents

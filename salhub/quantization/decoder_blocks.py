@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -251,25 +251,146 @@ def pass_block(block: nn.Module, hidden: Tensor, keywords: Mapping[str, Any]) ->
     return outputs if isinstance(outputs, Tensor) else outputs[0]
 
 
-@torch.no_grad()
-def layers_by_inputs(block: nn.Module, inputs: BlockInputs) -> list[list[str]]:
-    """The linear layers of a block as they are called, those that read the same together.
+class StepwisePass:
+    """Sequences that pass through a block whose linear layers are changed one after another.
+
+    Layers have to be changed in the order of `groups`, those of a group together. Of attention or
+    a feed-forward part that ends in a linear layer, what goes into that layer is then kept, so that
+    later passes call the layer alone, with the same result.
 
     Args:
-        block: In float32.
-        inputs: What goes into it; one sequence of it is passed.
+        block: In float32; it stays in use until `outputs` was called.
+        inputs: What goes into it.
+
+    Attributes:
+        groups: The linear layers as they are called, those that read the same together.
 
     Raises:
         ValueError: A layer is not called once in a pass, as in a mixture of experts.
+
+    Example:
+        >>> block = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 1))
+        >>> steps = StepwisePass(block, BlockInputs(torch.ones(1, 4, 3), [{}], 1))
+        >>> steps.groups, next(steps.layer_inputs("2")).shape
+        ([['0'], ['2']], torch.Size([1, 4, 2]))
     """
-    # The inputs are held, lest another takes the place of one.
+
+    def __init__(self, block: nn.Module, inputs: BlockInputs) -> None:
+        self._block, self._inputs = block, inputs
+        self.groups, self._ends = _call_order(block, inputs)
+        # Of each part that was passed, what goes into its last layer, of every batch.
+        self._kept: dict[str, list[Tensor]] = {}
+
+    def layer_inputs(self, name: str) -> Iterator[Tensor]:
+        """What goes into a layer, of sequences that pass together, (B, L, m) each.
+
+        What comes after the layer is not computed.
+        """
+        seen: list[Tensor] = []
+
+        def look(module, values):
+            seen.append(values[0])
+            raise _Stop
+
+        [group] = [together for together in self.groups if name in together]
+        ended = [end for end in self._ends.values() if end.layer in group]
+        kept: list[Tensor] = []
+        # The pass stops where the first of a group is called.
+        layer = self._block.get_submodule(group[0])
+        for place in range(len(self._inputs.batches())):
+            handle = layer.register_forward_pre_hook(look)
+            try:
+                self._passed(place)
+            except _Stop:
+                pass
+            finally:
+                handle.remove()
+            if ended:
+                kept.append(seen[0])
+            yield seen.pop()
+        self._kept |= {end.part: kept for end in ended}
+
+    def outputs(self) -> Tensor:
+        """What the block gives with its layers as they are now, float32 (S, L, d)."""
+        return torch.cat([self._passed(place) for place in range(len(self._inputs.batches()))])
+
+    @torch.no_grad()
+    def _passed(self, place: int) -> Tensor:
+        known = {part: self._block.get_submodule(part) for part in self._kept}
+        try:
+            for part, module in known.items():
+                module.forward = self._ends[part].forward(self._block, self._kept[part][place])
+            return pass_block(self._block, self._inputs.batches()[place], self._inputs.keywords)
+        finally:
+            for module in known.values():
+                module.__dict__.pop("forward", None)
+
+
+@dataclass(frozen=True)
+class _End:
+    """The last layer of a part of a block, whose outputs are those of the part.
+
+    Args:
+        part, layer: Names in the block.
+        rest: What the part gives beside them; None where it gives nothing but a tensor.
+    """
+
+    part: str
+    layer: str
+    rest: tuple[None, ...] | None
+
+    def forward(self, block: nn.Module, values: Tensor) -> Callable[..., Any]:
+        """What stands for the forward of the part while `values` go into the layer."""
+
+        def ended(*_: Any, **__: Any) -> Any:
+            outputs = block.get_submodule(self.layer)(values)
+            return outputs if self.rest is None else (outputs, *self.rest)
+
+        return ended
+
+
+@torch.no_grad()
+def _call_order(block: nn.Module, inputs: BlockInputs) -> tuple[list[list[str]], dict[str, _End]]:
+    """Linear layers as they are called, and of each part that ends in one the end, outermost first.
+
+    One sequence is passed.
+    """
+    # Tensors are held, lest another takes the place of one.
     called: list[tuple[str, Tensor]] = []
+    given: list[tuple[str, Tensor, int]] = []
+    found: list[_End] = []
     layers = linear_layers(block)
 
-    def look(name: str):
+    def enter(name: str):
         return lambda module, values: called.append((name, values[0]))
 
-    handles = [layer.register_forward_pre_hook(look(name)) for name, layer in layers.items()]
+    def leave(name: str):
+        def look(module, values, outputs):
+            if name in layers:
+                given.append((name, outputs, outputs._version))
+                return
+            first, rest = (outputs, None) if isinstance(outputs, Tensor) else _divided(outputs)
+            # The version tells whether it was changed in place meanwhile.
+            layer = next(
+                (
+                    one
+                    for one, made, version in given
+                    if made is first and first._version == version
+                ),
+                None,
+            )
+            if layer is not None and layer.startswith(f"{name}."):
+                found.append(_End(name, layer, rest))
+
+        return look
+
+    handles = []
+    for name, module in block.named_modules():
+        if name in layers:
+            handles.append(module.register_forward_pre_hook(enter(name)))
+        # Offloading sets a forward of its own.
+        if name and "forward" not in module.__dict__:
+            handles.append(module.register_forward_hook(leave(name)))
     try:
         pass_block(block, inputs.hidden[:1], inputs.keywords)
     finally:
@@ -285,43 +406,26 @@ def layers_by_inputs(block: nn.Module, inputs: BlockInputs) -> list[list[str]]:
     groups: dict[int, list[str]] = {}
     for name, values in called:
         groups.setdefault(id(values), []).append(name)
-    return list(groups.values())
+    # No layer of a part is called after the one that it ends in.
+    found = [
+        end
+        for end in found
+        if end.layer == [name for name in names if name.startswith(f"{end.part}.")][-1]
+    ]
+    # What a part within a part gives is not asked for.
+    ends = {
+        end.part: end
+        for end in found
+        if not any(end.part.startswith(f"{other.part}.") for other in found)
+    }
+    return list(groups.values()), ends
 
 
-def layer_inputs(block: nn.Module, inputs: BlockInputs, name: str) -> Tensor:
-    """What goes into a linear layer of a block, of all sequences, (S, L, m).
-
-    Args:
-        block, inputs, name: As of `layer_input_batches`.
-    """
-    return torch.cat([*layer_input_batches(block, inputs, name)])
-
-
-def layer_input_batches(block: nn.Module, inputs: BlockInputs, name: str) -> Iterator[Tensor]:
-    """What goes into a linear layer of a block, of sequences that pass together, (B, L, m) each.
-
-    Args:
-        block: In float32.
-        inputs: What goes into the block.
-        name: Of the layer, which is called once in a pass; what comes after it is not computed.
-    """
-    seen: list[Tensor] = []
-
-    def look(module, values):
-        seen.append(values[0])
-        raise _Stop
-
-    layer = block.get_submodule(name)
-    for batch in inputs.batches():
-        handle = layer.register_forward_pre_hook(look)
-        try:
-            with torch.no_grad():
-                pass_block(block, batch, inputs.keywords)
-        except _Stop:
-            pass
-        finally:
-            handle.remove()
-        yield seen.pop()
+def _divided(outputs: Any) -> tuple[Any, tuple[None, ...]]:
+    """The first of several outputs and the rest, (None, ()) where more of them says something."""
+    if isinstance(outputs, tuple) and outputs and all(one is None for one in outputs[1:]):
+        return outputs[0], outputs[1:]
+    return None, ()
 
 
 @torch.no_grad()

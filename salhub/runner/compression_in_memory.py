@@ -19,6 +19,8 @@ _OF_RUNS = CIRCUMSTANCES | {
     "num_test_tokens",
     "test_context_length",
     "test_data",
+    "test_dataset_config_name",
+    "test_text_column",
 }
 
 

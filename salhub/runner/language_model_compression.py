@@ -6,9 +6,8 @@ import time
 from abc import abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,9 +41,9 @@ from salhub.quantization.quantizer import (
     refuse_quantized,
 )
 from salhub.results import Results, peak_memory_mib
-from salhub.runner.arguments import RunArguments, check_count
 from salhub.runner.batches import mixed_seed
 from salhub.runner.blocks import CompressedBlock
+from salhub.runner.compression_arguments import CompressionArguments
 from salhub.runner.compression_report import error_table, size_table
 from salhub.runner.recipe import BlockRecipe
 from salhub.runner.sources import ALL, MODEL
@@ -67,68 +66,6 @@ tokenizer = AutoTokenizer.from_pretrained("{model}")
 inputs = tokenizer("The film", return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=20)[0]))
 """
-
-
-@dataclass(kw_only=True)
-class CompressionArguments(RunArguments):
-    """What every compression of a language model takes.
-
-    Args:
-        model: A causal language model: a folder, a shipped name, a Hub repository, or a GGUF file,
-            whose weights are unpacked to half precision first.
-        gguf_file: Name of a GGUF file in the folder or repository `model`, to read it instead.
-        calibration: Text for the compression: a text file, a table, the name of a data set, or a
-            file of tokens (.npy, .safetensors).
-        text_column: Column with the documents; None to find it by its heading.
-        dataset_config_name: The configuration of a data set on the Hub.
-        num_calibration_windows: Number of windows of tokens drawn from it with the seed.
-        context_length: Number of tokens in a window.
-        batch_size: Number of windows that pass through a block together.
-        bits: Bits per weight, on average.
-        group_size: Number of columns that share a scale in each row.
-        quantize_embeddings: "int8" stores the embedding, and a head that shares its weights, with
-            8 bits per value and one scale per row; None does not quantize them.
-        test_data: Text for measuring perplexity before and after; None not to measure it.
-        test_context_length: Number of tokens in a window of the test text.
-        num_test_tokens: Number of tokens of the test text to measure; None for all.
-    """
-
-    model: str
-    calibration: str
-    gguf_file: str | None = None
-    text_column: str | None = None
-    dataset_config_name: str | None = None
-    num_calibration_windows: int = 128
-    context_length: int = 2048
-    batch_size: int = 4
-    bits: float = 2
-    group_size: int = 64
-    quantize_embeddings: Literal["int8"] | None = None
-    test_data: str | None = None
-    test_context_length: int = 512
-    num_test_tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.gguf_file is not None and Path(self.model, self.gguf_file).is_file():
-            # What is in the file then counts when a run goes on.
-            self.model, self.gguf_file = str(Path(self.model, self.gguf_file)), None
-        super().__post_init__()
-
-    def validate(self) -> None:
-        """Check the options of compression, and those of every run."""
-        super().validate()
-        for name in ("num_calibration_windows", "batch_size", "group_size"):
-            check_count(name, getattr(self, name))
-        for name in ("context_length", "test_context_length"):
-            check_count(name, getattr(self, name), least=2)
-        if self.num_test_tokens is not None:
-            check_count("num_test_tokens", self.num_test_tokens)
-        self.check_bits()
-
-    def check_bits(self) -> None:
-        """Refuse a mean of bits that cannot be kept."""
-        if self.bits not in (2, 3, 4):
-            raise ValueError(f"bits must be 2, 3 or 4, got {self.bits}.")
 
 
 class CompressionRecipe(BlockRecipe):
@@ -210,6 +147,8 @@ class CompressionRecipe(BlockRecipe):
         self.measures: dict[str, dict[str, float]] = {}
         self.seconds: dict[str, float] = {}
         self._block_seconds: dict[str, float] = {}
+        # What the block that was quantized last gives with some weights of its layers.
+        self.known_outputs: tuple[Mapping[str, Tensor], Tensor] | None = None
         self.blocks = decoder_blocks(model)
         self.num_weights = sum(one.numel() for one in model.parameters())
         check_blocks(model)
@@ -270,7 +209,14 @@ class CompressionRecipe(BlockRecipe):
         options = self.arguments
         if options.test_data is None:
             return None
-        text = read_texts(options.test_data, text_column=options.text_column, part=None)
+        is_same = options.test_data == options.calibration
+        text = read_texts(
+            options.test_data,
+            text_column=options.test_text_column or (options.text_column if is_same else None),
+            dataset_config_name=options.test_dataset_config_name
+            or (options.dataset_config_name if is_same else None),
+            part=None,
+        )
         tokens = encode_text(text.whole, self.tokenizer)[: options.num_test_tokens]
         if len(tokens) < options.test_context_length:
             raise ValueError(
@@ -375,7 +321,7 @@ class CompressionRecipe(BlockRecipe):
             original.set_submodule(layer, packed)
         self._block_seconds = {}
         with self.timed("outputs"):
-            self.inputs.move_on(block_outputs(working, self.inputs))
+            self.inputs.move_on(self._outputs(working))
         spent = {
             key.removeprefix(_SECONDS): float(value)
             for key, value in block.tensors.items()
@@ -386,6 +332,17 @@ class CompressionRecipe(BlockRecipe):
         self.measures[name] = block.measures
         del working
         return_free_memory()
+
+    def _outputs(self, block: nn.Module) -> Tensor:
+        """What a block gives with the weights that are kept of it."""
+        known, self.known_outputs = self.known_outputs, None
+        if known is not None:
+            weights, outputs = known
+            layers = linear_layers(block)
+            # Those of models in half precision are rounded once more.
+            if all(torch.equal(layers[layer].weight, weight) for layer, weight in weights.items()):
+                return outputs
+        return block_outputs(block, self.inputs)
 
     def packed_layer(
         self, plain: nn.Module, weight: QuantizedWeight, block: CompressedBlock, name: str

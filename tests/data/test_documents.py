@@ -107,6 +107,23 @@ def test_what_is_no_text_is_refused(tmp_path, name, content, error, sentence):
             read_documents(name)
 
 
+def test_options_of_tables_are_refused_for_texts_and_tokens(tokenizer, tmp_path):
+    (tmp_path / "a.txt").write_text("the film " * 50)
+    np.save(tmp_path / "b.npy", np.arange(40))
+    for name, kind in (("a.txt", "a text"), ("b.npy", "a file of tokens")):
+        for option in ("text_column", "dataset_config_name"):
+            sentence = f"{option} is story, but {name} is {kind} without columns or parts; leave"
+            with pytest.raises(ValueError, match=sentence):
+                calibration_windows(tmp_path / name, tokenizer, 2, 8, **{option: "story"})
+
+
+def test_a_broken_parquet_file_is_refused_in_one_sentence(tmp_path):
+    pytest.importorskip("datasets")
+    (tmp_path / "a.parquet").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"a\.parquet cannot be read as a Parquet file \(\w+\); wr"):
+        read_documents(tmp_path / "a.parquet")
+
+
 # --- encoding -------------------------------------------------------------------------------------
 
 
@@ -203,7 +220,7 @@ ROWS = np.arange(20).reshape(2, 10)
         (ROWS > 2, (2, 10), "bool, but tokens must be whole numbers"),
         (ROWS[:0], (2, 10), r"has the shape \(0, 10\)"),
         (ROWS[None], (2, 10), r"has the shape \(1, 2, 10\)"),
-        (np.array([{}]), (2, 10), r"a\.npy cannot be read as tokens"),
+        (np.array([{}]), (2, 10), r"a\.npy cannot be read as tokens .*; write whole numbers with"),
     ],
 )
 def test_tokens_that_make_no_windows_are_refused_with_numbers(

@@ -1,15 +1,22 @@
 """Blocks one by one give what the whole model gives."""
 
+import contextlib
+import itertools
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from salhub.quantization.decoder_blocks import (
+    BlockInputs,
+    StepwisePass,
     block_outputs,
     decoder_blocks,
     first_inputs,
     in_full_precision,
+    linear_layers,
+    passed_with_inputs,
 )
 
 SIZES = {
@@ -94,3 +101,76 @@ def test_what_blocks_share_is_kept_once():
     first, second, third, _ = (one["position_embeddings"][0] for one in kept)
     assert first is third
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_pass_in_steps_gives_what_whole_passes_give(family):
+    torch.manual_seed(0)
+    config = CONFIG_MAPPING[family](**SIZES, **FAMILIES[family])
+    model = AutoModelForCausalLM.from_config(config).eval()
+    ids = torch.randint(1, 40, (5, 12), generator=torch.Generator().manual_seed(1))
+    block, inputs = next(iter(decoder_blocks(model).values())), first_inputs(model, ids)
+    # What is given beside outputs is None with this attention, where a family has it.
+    with contextlib.suppress(ValueError):
+        model.set_attn_implementation("sdpa")
+    steps = StepwisePass(block, inputs)
+    assert len(steps.groups) > 2
+    assert sorted(itertools.chain(*steps.groups)) == sorted(linear_layers(block))
+    for together in steps.groups:
+        _, seen = passed_with_inputs(block, inputs, together)
+        found = [*steps.layer_inputs(together[-1])]
+        assert all(torch.equal(*pair) for pair in zip(found, seen[together[0]], strict=True))
+        for layer in together:
+            block.get_submodule(layer).weight.data.mul_(0.5)
+    with torch.no_grad():
+        expected = block_outputs(block, inputs)
+    assert torch.equal(steps.outputs(), expected)
+    for module in block.modules():
+        assert "forward" not in module.__dict__ and not module._forward_pre_hooks
+
+
+def test_a_pass_in_steps_calls_attention_no_more_than_it_must():
+    torch.manual_seed(0)
+    config = CONFIG_MAPPING["llama"](**{**SIZES, "attn_implementation": "sdpa"})
+    model = AutoModelForCausalLM.from_config(config).eval()
+    block = next(iter(decoder_blocks(model).values()))
+    steps = StepwisePass(block, first_inputs(model, torch.ones(3, 9, dtype=torch.long)))
+    called = []
+    for name in ("self_attn.q_proj", "mlp.gate_proj"):
+        block.get_submodule(name).register_forward_hook(lambda *_, name=name: called.append(name))
+    for together in steps.groups:
+        [*steps.layer_inputs(together[0])]
+    steps.outputs()
+    assert called == ["self_attn.q_proj", "mlp.gate_proj"]
+
+
+class InPlace(torch.nn.Module):
+    """A part that changes what its last layer gives, and one that has a layer after that."""
+
+    def __init__(self, is_changed):
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+        self.is_changed = is_changed
+
+    def forward(self, hidden):
+        found = self.first(hidden)
+        if self.is_changed:
+            return self.second(found).mul_(2)
+        self.second(hidden + 1)
+        return found
+
+
+@pytest.mark.parametrize("is_changed", [True, False])
+def test_a_part_that_does_not_end_in_a_layer_is_passed_again(is_changed):
+    torch.manual_seed(0)
+    block = torch.nn.Sequential(InPlace(is_changed), torch.nn.Linear(4, 4))
+    inputs = BlockInputs(torch.randn(3, 5, 4), [{}], 2)
+    steps = StepwisePass(block, inputs)
+    assert steps.groups == [["0.first"], ["0.second"], ["1"]]
+    for name in ("0.first", "0.second", "1"):
+        _, seen = passed_with_inputs(block, inputs, [name])
+        found = [*steps.layer_inputs(name)]
+        assert all(torch.equal(*pair) for pair in zip(found, seen[name], strict=True))
+        block.get_submodule(name).weight.data.neg_()
+    with torch.no_grad():
+        assert torch.equal(steps.outputs(), block_outputs(block, inputs))

@@ -7,7 +7,7 @@ import torch
 
 from salhub.models.apiq_saliency.block_training import RegularizedWeight, Scheduler, Stage
 from salhub.runner.arguments import check_count, check_not_negative, check_positive
-from salhub.runner.language_model_compression import CompressionArguments
+from salhub.runner.compression_arguments import CompressionArguments
 
 # Words for layers -> the last parts of their names; None for all.
 _TARGETS = {"all": None, "qkv-up-down": ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]}

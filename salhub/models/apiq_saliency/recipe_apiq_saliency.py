@@ -36,11 +36,10 @@ from salhub.quantization.adapted_linear import (
     mean_adapter_bits,
 )
 from salhub.quantization.decoder_blocks import (
+    StepwisePass,
     autocast,
     block_outputs,
     in_full_precision,
-    layer_inputs,
-    layers_by_inputs,
     linear_layers,
 )
 from salhub.quantization.learned_clipping import LearnedClipping
@@ -291,19 +290,21 @@ class ApiQSaliencyRecipe(CompressionRecipe):
         """One set of layers that read the same after another."""
         working = in_full_precision(block)
         full = linear_layers(block)
+        steps = StepwisePass(working, self.inputs)
+        full_steps = StepwisePass(block, self.full_inputs)
         histories = []
-        for together in layers_by_inputs(block, self.full_inputs):
-            inputs = layer_inputs(working, self.inputs, together[0])
 
-            def outputs_of(weights: Mapping[str, Tensor], rows: Tensor) -> list[Tensor]:
-                return [functional.linear(rows, one) for one in weights.values()]
+        def outputs_of(weights: Mapping[str, Tensor], rows: Tensor) -> list[Tensor]:
+            return [functional.linear(rows, one) for one in weights.values()]
 
-            def wanted(rows: Tensor, among: Sequence[str] = tuple(together)) -> list[Tensor]:
-                return [functional.linear(rows, full[layer].weight) for layer in among]
-
-            targets = [wanted(layer_inputs(block, self.full_inputs, together[0]))]
-            if self.arguments.aug_loss:
-                targets.append(wanted(inputs))
+        for together in steps.groups:
+            inputs, before = (
+                torch.cat([*one.layer_inputs(together[0])]) for one in (steps, full_steps)
+            )
+            targets = [
+                [functional.linear(rows, full[layer].weight) for layer in together]
+                for rows in ([before, inputs] if self.arguments.aug_loss else [before])
+            ]
             chosen = {layer: layers[layer] for layer in together}
             histories.append(self._train(chosen, outputs_of, inputs, targets, name))
             with torch.no_grad():

@@ -8,7 +8,7 @@ from salhub.models.slim_llm.column_updates import Backbone, SearchWeights
 from salhub.models.slim_llm.group_scales import BinaryScale
 from salhub.models.slim_llm.presets import BASELINES, Allocation, Objective, Preset, preset_values
 from salhub.runner.arguments import check_count, check_positive, check_share
-from salhub.runner.language_model_compression import CompressionArguments
+from salhub.runner.compression_arguments import CompressionArguments
 
 Granularity = Literal["group", "module"]
 

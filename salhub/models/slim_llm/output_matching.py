@@ -1,51 +1,49 @@
 """Weights that give what a layer gave, from inputs that the layers before it have changed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from salhub.models.slim_llm.input_statistics import InputStatistics
-from salhub.quantization.decoder_blocks import BlockInputs, layer_input_batches
 
 
 def paired_statistics(
     layers: list[str],
-    block: nn.Module,
-    inputs: BlockInputs,
-    plain: Sequence[Tensor],
+    given: Iterable[Tensor],
+    plain: Iterable[Tensor],
     *,
     most_rows: int,
+    num_sequences: int,
 ) -> tuple[InputStatistics, Tensor]:
     """What layers of a block are given, and how it goes together with what they were given.
 
     Args:
         layers: Names of layers that read the same.
-        block: With those of its layers quantized that come before them.
-        inputs: What goes into it.
-        plain: What goes into the layers in the model in full precision, of the sequences of each
-            batch, (B, L, m).
+        given: What goes into them, of the sequences of each batch, (B, L, m).
+        plain: The same in the model in full precision.
         most_rows: Rows kept of the inputs.
+        num_sequences: In all batches.
 
     Returns:
-        Of the inputs x̂ in `block`; and the sum over all tokens of (x - x̂) x̂ᵀ with the inputs x of
+        Of the inputs x̂ in `given`; and the sum over all tokens of (x - x̂) x̂ᵀ with the inputs x of
         `plain`, float32 (m, m).
     """
     found: InputStatistics | None = None
     kept: list[Tensor] = []
-    each = max(1, most_rows // len(inputs.hidden))
+    each = max(1, most_rows // num_sequences)
     cross = torch.empty(0)
-    for given, before in zip(layer_input_batches(block, inputs, layers[0]), plain, strict=True):
-        rows = given.reshape(-1, given.shape[-1])
+    for batch, before in zip(given, plain, strict=True):
+        rows = batch.reshape(-1, batch.shape[-1])
         if found is None:
             empty = rows.new_zeros(rows.shape[1], rows.shape[1])
             found, cross = InputStatistics(layers, empty, 0, 0, rows[:0]), empty.clone()
         found.moments.addmm_(rows.T, rows)
-        cross.addmm_((before - given).reshape(rows.shape).T, rows)
-        found.num_sequences += len(given)
+        cross.addmm_((before - batch).reshape(rows.shape).T, rows)
+        found.num_sequences += len(batch)
         found.num_tokens += len(rows)
-        step = max(1, given.shape[1] // each)
-        kept.append(given[:, ::step][:, :each].reshape(-1, rows.shape[1]))
+        step = max(1, batch.shape[1] // each)
+        kept.append(batch[:, ::step][:, :each].reshape(-1, rows.shape[1]))
     assert found is not None
     found.rows = torch.cat(kept)[:most_rows]
     return found, cross

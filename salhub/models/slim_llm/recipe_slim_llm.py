@@ -40,9 +40,9 @@ from salhub.models.slim_llm.quantization_slim_llm import SlimLLMQuantizationConf
 from salhub.models.slim_llm.refinement import refined
 from salhub.quantization.decoder_blocks import (
     BlockInputs,
+    StepwisePass,
     block_outputs,
     in_full_precision,
-    layers_by_inputs,
     linear_layers,
     pass_block,
     passed_with_inputs,
@@ -190,21 +190,24 @@ class SlimLLMRecipe(CompressionRecipe):
         options, inputs = self.settings, self.inputs
         if options.match_outputs:
             assert self.plain_inputs is not None
-            groups = layers_by_inputs(block, inputs)
             with self.timed("inputs"):
+                steps = StepwisePass(block, inputs)
                 self._plain_outputs, plain = passed_with_inputs(
-                    block, self.plain_inputs, [together[0] for together in groups]
+                    block, self.plain_inputs, [together[0] for together in steps.groups]
                 )
-            for together in groups:
+            for together in steps.groups:
                 with self.timed("inputs"):
                     pair = paired_statistics(
                         together,
-                        block,
-                        inputs,
+                        steps.layer_inputs(together[0]),
                         plain.pop(together[0]),
                         most_rows=options.num_search_rows,
+                        num_sequences=len(inputs.hidden),
                     )
                 yield pair
+            with self.timed("outputs"):
+                weights = {layer: linear.weight.data for layer, linear in layers.items()}
+                self.known_outputs = weights, steps.outputs()
             return
         with (
             self.timed("inputs"),

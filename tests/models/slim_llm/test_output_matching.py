@@ -8,7 +8,7 @@ import torch
 from salhub.models.slim_llm.input_statistics import inverse_factor
 from salhub.models.slim_llm.output_matching import matched_weight, paired_statistics
 from salhub.models.slim_llm.quantize_model import quantize_slim_llm
-from salhub.quantization.decoder_blocks import BlockInputs, passed_with_inputs
+from salhub.quantization.decoder_blocks import BlockInputs, StepwisePass, passed_with_inputs
 from tests import small_llama
 
 
@@ -34,7 +34,10 @@ def test_pairs_of_inputs_are_those_of_both_blocks():
     hidden, before = torch.randn(5, 7, 6), torch.randn(5, 7, 6)
     inputs, plain_inputs = (BlockInputs(one, [{}], 2) for one in (hidden, before))
     outputs, before_layers = passed_with_inputs(plain, plain_inputs, ["2"])
-    found, cross = paired_statistics(["2"], block, inputs, before_layers["2"], most_rows=20)
+    values = StepwisePass(block, inputs).layer_inputs("2")
+    found, cross = paired_statistics(
+        ["2"], values, before_layers["2"], most_rows=20, num_sequences=5
+    )
     torch.testing.assert_close(outputs, plain(before))
     given = block[1](block[0](hidden)).reshape(-1, 5)
     were = plain[1](plain[0](before)).reshape(-1, 5)

@@ -308,6 +308,8 @@ def test_bad_calls_are_refused(tokens, options, words):
             "preset must be one of recommended, reference, plus, rtn, gptq, gptq-clip",
         ),
         ({"quantize_embeddings": "int4"}, "quantize_embeddings must be one of int8 or None"),
+        ({"text_column": "story"}, "text_column is story, but .* is a text without columns"),
+        ({"test_text_column": "story"}, "test_text_column has no effect without test_data"),
     ],
 )
 def test_bad_options_are_refused_before_any_work(tmp_path, sources, options, words):
@@ -376,6 +378,27 @@ def test_texts_that_cannot_be_calibrated_on_are_refused(tmp_path, sources):
         with pytest.raises((ValueError, FileNotFoundError), match=sentence):
             run(recipe(tmp_path / "out", {**sources, "calibration": str(tmp_path / name)}))
         assert not (tmp_path / "out").exists()
+
+
+def test_each_text_has_a_column_of_its_own(tmp_path, sources):
+    text = Path(sources["calibration"]).read_text()
+    for name, column in (("a", "story"), ("b", "verse")):
+        rows = [json.dumps({column: part, "title": "x"}) for part in text.split("\n\n")]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+    given = {
+        "calibration": str(tmp_path / "a.jsonl"),
+        "text_column": "story",
+        "test_data": str(tmp_path / "b.jsonl"),
+        "test_context_length": 24,
+    }
+    found = recipe(tmp_path / "out", {**sources, **given}, test_text_column="verse")
+    found.build_model()
+    same = {**given, "test_data": given["calibration"]}
+    again = recipe(tmp_path / "out", {**sources, **same})
+    again.build_model()
+    assert torch.equal(found.test_tokens, again.test_tokens)
+    with pytest.raises(ValueError, match="text_column"):
+        recipe(tmp_path / "out", {**sources, **given}).build_model()
 
 
 def test_what_is_no_number_or_too_large_names_the_layer():
