@@ -40,6 +40,9 @@ from salhub.other_kinds import kind_explained
 
 logger = logging.getLogger(__name__)
 
+# Endings of files that hold weights and no model.
+_WEIGHT_FILES = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".onnx")
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -139,10 +142,16 @@ def resolve(name: str | os.PathLike, **hub_arguments: Any) -> Resolved:
 
     Raises:
         IntegrityError: A bundled file is missing or damaged.
+        ModelNotFoundError: It is a file of weights.
     """
     name = canonical_name(name)
     if os.path.isdir(name):
         return Resolved(name, name, name, "folder")
+    if name.lower().endswith(_WEIGHT_FILES) and os.path.isfile(name):
+        raise ModelNotFoundError(
+            f"{name} is a file of weights, but a model is loaded from a folder with a config.json; "
+            "give the folder."
+        )
     model = bundled_model(name, **hub_arguments)
     from_hub = Resolved(name, name, name, "hub")
     if model is None:
