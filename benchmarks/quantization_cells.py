@@ -144,6 +144,16 @@ METHODS = {
         Method(PLAIN, {"preset": "gptq"}),
         Method(ROUNDED, {"preset": "rtn"}, seeds=1),
         Method(PLUS, {"preset": "plus"}),
+        Method(
+            "SliM-LLM+, ranges searched first, 16 windows",
+            {
+                "preset": "plus",
+                "initial_ranges": "search",
+                "clip_learning_rate": 0.05,
+                "num_calibration_windows": 16,
+            },
+            seeds=1,
+        ),
         Method("ApiQ", {**_TRAINED, "reg_lambda": 0.0}, "apiq_saliency", seeds=1),
         Method("ApiQ + saliency", _TRAINED, "apiq_saliency", seeds=1),
         Method(

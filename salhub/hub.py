@@ -11,12 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from salhub.config_fields import check_fields
-from salhub.errors import (
-    ModelNotFoundError,
-    NoImageProcessorError,
-    UnknownNameError,
-    did_you_mean,
-)
+from salhub.errors import ModelNotFoundError, NoImageProcessorError, UnknownNameError, did_you_mean
 from salhub.files import put_in_place, scratch_folder, write_text
 from salhub.hub_faults import (
     access_explained,
@@ -147,7 +142,7 @@ def resolve(name: str | os.PathLike, **hub_arguments: Any) -> Resolved:
     name = canonical_name(name)
     if os.path.isdir(name):
         return Resolved(name, name, name, "folder")
-    if name.lower().endswith(_WEIGHT_FILES) and os.path.isfile(name):
+    if name.lower().endswith(_WEIGHT_FILES) and Path(name).is_file():
         raise ModelNotFoundError(
             f"{name} is a file of weights, but a model is loaded from a folder with a config.json; "
             "give the folder."

@@ -120,7 +120,7 @@ def test_options_of_tables_are_refused_for_texts_and_tokens(tokenizer, tmp_path)
 def test_a_broken_parquet_file_is_refused_in_one_sentence(tmp_path):
     pytest.importorskip("datasets")
     (tmp_path / "a.parquet").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"a\.parquet cannot be read as a Parquet file \(\w+\); wr"):
+    with pytest.raises(ValueError, match=r"a\.parquet cannot be read as a Parquet file \(\w+\);"):
         read_documents(tmp_path / "a.parquet")
 
 

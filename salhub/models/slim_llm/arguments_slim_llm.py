@@ -61,6 +61,9 @@ class SlimLLMArguments(CompressionArguments):
             the best value given the others, and fits the scales to the codes; see `refined`.
         clip_epochs: Epochs over the calibration windows for training the ranges of a block; 0 to
             search them instead.
+        initial_ranges: Ranges at the start of their training: "wide", slightly inside those of the
+            weights, as published, or those that a "search" finds, which is better if there are
+            few steps.
         clip_learning_rate: Learning rate of AdamW for the ranges, without weight decay.
         aug_loss: Whether to also match the outputs of the full weights on the inputs of the
             compressed blocks.
@@ -95,6 +98,7 @@ class SlimLLMArguments(CompressionArguments):
     backbone: Backbone | None = None
     refinements: int | None = None
     clip_epochs: int | None = None
+    initial_ranges: Literal["wide", "search"] = "wide"
     clip_learning_rate: float = 1e-2
     aug_loss: bool = False
     damping: float = 0.01
@@ -200,6 +204,7 @@ class SlimLLMArguments(CompressionArguments):
         defaults = {field.name: field.default for field in fields(self)}
         given = self.resolved_values()
         needed = {
+            "initial_ranges": (given["clip_epochs"], "clip_epochs or preset=plus"),
             "clip_learning_rate": (given["clip_epochs"], "clip_epochs or preset=plus"),
             "num_search_rows": (
                 self.bits_granularity == "module"

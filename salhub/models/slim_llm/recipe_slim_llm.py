@@ -239,6 +239,9 @@ class SlimLLMRecipe(CompressionRecipe):
             )
             for name, layer in linear_layers(block).items()
         }
+        if options.initial_ranges == "search":
+            for layer in layers.values():
+                layer.search()
         self._plain_outputs = block_outputs(block, self.plain_inputs)
         targets = [self._plain_outputs]
         if options.aug_loss:

@@ -133,6 +133,14 @@ class TestSlimLLMPlus(RecipeTester):
                 errors.setdefault(rate, []).append(found["loss/last"])
         assert all(one < other for one, other in zip(*errors.values(), strict=True))
 
+    def test_searched_ranges_are_nearer_from_the_start(self, make, tmp_path):
+        losses = {}
+        for ranges in ("wide", "search"):
+            run(make(tmp_path / ranges, initial_ranges=ranges, clip_epochs=1))
+            first, *_ = (tmp_path / ranges / "log.jsonl").read_text().splitlines()
+            losses[ranges] = json.loads(first)["loss/first"]
+        assert losses["search"] < 0.9 * losses["wide"]
+
     def test_bits_are_those_of_slim_llm_and_symmetric_ones_can_be_exported(self, make, tmp_path):
         plus, plain = make(tmp_path / "plus"), make(
             tmp_path / "plain", preset="reference", clip_epochs=None, aug_loss=False,
@@ -164,6 +172,7 @@ class TestSlimLLMPlus(RecipeTester):
             "clip_epochs must be an integer, 0 or more",
         ),
         ({"preset": "gptq", "clip_epochs": 5}, "clip_epochs"),
+        ({"initial_ranges": "search"}, "initial_ranges has no effect without clip_epochs or"),
         ({"aug_loss": True}, "aug_loss applies to trained ranges; use it with preset=plus"),
         ({"preset": "plus", "clip_learning_rate": 0}, "clip_learning_rate must be a finite number"),
     ],
