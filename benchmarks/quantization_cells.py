@@ -194,6 +194,21 @@ METHODS = {
             seeds=3,
             widths=(2,),
         ),
+        # The regularizer alone: ranges that start as published know nothing of the saliency.
+        Method(
+            "ApiQ, wide first ranges, 16 windows",
+            {**_HALF, "initial_ranges": "wide", "reg_lambda": 0.0},
+            "apiq_saliency",
+            seeds=2,
+            widths=(2,),
+        ),
+        Method(
+            "ApiQ + saliency, wide first ranges, 16 windows",
+            {**_HALF, "initial_ranges": "wide"},
+            "apiq_saliency",
+            seeds=2,
+            widths=(2,),
+        ),
         Method("SliM-LLM, uniform bits", {"allocation": "uniform"}, seeds=3),
         Method("SliM-LLM, bits by divergence", {"objective": "divergence"}, seeds=3),
         Method("SliM-LLM, outputs not matched", {"match_outputs": False}, seeds=3),
