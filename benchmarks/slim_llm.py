@@ -167,7 +167,10 @@ def _opened(options: argparse.Namespace, source: Source) -> Results:
         )
     if options.smoke:
         data["claims"] = None
-        command += f" --smoke --group-size {data['group_size']} --output {options.output.name}"
+        command += (
+            f" --smoke --group-size {data['group_size']} --equal-group-size "
+            f"{source.equal_group_size} --output {options.output.name}"
+        )
     return open_table(options.output, command, data)
 
 

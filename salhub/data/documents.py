@@ -74,6 +74,7 @@ def read_texts(
     text_column: str | None = None,
     dataset_config_name: str | None = None,
     part: str | None = TRAIN,
+    prefix: str = "",
 ) -> Text:
     """Read a text file as it is, or the column of a table.
 
@@ -84,6 +85,7 @@ def read_texts(
         dataset_config_name: The configuration of a data set on the Hub.
         part: "train", "validation" or "test", of data with parts; None for the last of these that
             there is.
+        prefix: Of the names of the options for the caller, such as "test_", for messages.
 
     Raises:
         FileNotFoundError: There is no such file, folder or data set.
@@ -95,7 +97,8 @@ def read_texts(
         raise FileNotFoundError(f"The text file {data} does not exist.")
     if path.is_file() and not is_table_file(path):
         options = {"text_column": text_column, "dataset_config_name": dataset_config_name}
-        check_no_columns(path.name, "a text", **options)
+        named = {f"{prefix}{name}": value for name, value in options.items()}
+        check_no_columns(path.name, "a text", **named)
         found = Text(path.name, [_read_plain(path)])
     else:
         try:
@@ -109,7 +112,7 @@ def read_texts(
         if part not in tables:
             raise ValueError(f"{path.name} has no part '{part}'; it has {', '.join(tables)}.")
         table = tables[part]
-        column = choose_column(table, text_column, TEXT_NAMES, "text_column")
+        column = choose_column(table, text_column, TEXT_NAMES, f"{prefix}text_column")
         values = column_of(table, column)
         for row, value in enumerate(values):
             if value is not None and not isinstance(value, str):

@@ -216,6 +216,7 @@ class CompressionRecipe(BlockRecipe):
             dataset_config_name=options.test_dataset_config_name
             or (options.dataset_config_name if is_same else None),
             part=None,
+            prefix="" if is_same else "test_",
         )
         tokens = encode_text(text.whole, self.tokenizer)[: options.num_test_tokens]
         if len(tokens) < options.test_context_length:

@@ -397,7 +397,7 @@ def test_each_text_has_a_column_of_its_own(tmp_path, sources):
     again = recipe(tmp_path / "out", {**sources, **same})
     again.build_model()
     assert torch.equal(found.test_tokens, again.test_tokens)
-    with pytest.raises(ValueError, match="text_column"):
+    with pytest.raises(ValueError, match=r"column of b\.jsonl is test_text_column: it has 'verse'"):
         recipe(tmp_path / "out", {**sources, **given}).build_model()
 
 
