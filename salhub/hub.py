@@ -144,8 +144,8 @@ def resolve(name: str | os.PathLike, **hub_arguments: Any) -> Resolved:
         return Resolved(name, name, name, "folder")
     if name.lower().endswith(_WEIGHT_FILES) and Path(name).is_file():
         raise ModelNotFoundError(
-            f"{name} is a file of weights, but a model is loaded from a folder with a config.json; "
-            "give the folder."
+            f"{name} is a file of weights, but a model is a folder with a config.json; give such a "
+            "folder (only `salhub compress` takes GGUF files)."
         )
     model = bundled_model(name, **hub_arguments)
     from_hub = Resolved(name, name, name, "hub")

@@ -95,10 +95,11 @@ def read_texts(
     path = Path(data)
     if not path.exists() and kind_of(path) in _FILE_ENDINGS:
         raise FileNotFoundError(f"The text file {data} does not exist.")
+    if path.is_file():
+        config_name = {f"{prefix}dataset_config_name": dataset_config_name}
+        check_no_columns(path.name, "a file", **config_name)
     if path.is_file() and not is_table_file(path):
-        options = {"text_column": text_column, "dataset_config_name": dataset_config_name}
-        named = {f"{prefix}{name}": value for name, value in options.items()}
-        check_no_columns(path.name, "a text", **named)
+        check_no_columns(path.name, "a text", **{f"{prefix}text_column": text_column})
         found = Text(path.name, [_read_plain(path)])
     else:
         try:
@@ -139,8 +140,7 @@ def check_no_columns(name: str, kind: str, **given: str | None) -> None:
     for option, value in given.items():
         if value is not None:
             raise ValueError(
-                f"{option} is {value}, but {name} is {kind} without columns or parts; leave "
-                f"{option} out."
+                f"{option} is {value}, but {name} is {kind}, which has none; leave {option} out."
             )
 
 
@@ -233,9 +233,12 @@ def read_tokens(path: str | PathLike[str], vocab_size: int) -> Tensor:
     except _UnclearError:
         raise
     except Exception as error:  # of many kinds, as each package has its own
+        why = str(error).partition("\n")[0].rstrip(".")
+        # numpy would have it read as objects.
+        why = "it is no array of numbers" if "pickle" in why else why
         raise ValueError(
-            f"{path.name} cannot be read as tokens ({type(error).__name__}); write whole numbers "
-            "with numpy.save or safetensors.torch.save_file, or give a text."
+            f"{path.name} cannot be read as tokens ({why}); write whole numbers with numpy.save "
+            "or safetensors.torch.save_file, or give a text."
         ) from error
     if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
         raise ValueError(f"{path.name} contains {tokens.dtype}, but tokens must be whole numbers.")
@@ -257,9 +260,11 @@ def _saved_tensor(path: Path) -> Tensor:
     from safetensors.torch import load_file
 
     tensors = load_file(path)
-    if len(tensors) > 1 and "input_ids" not in tensors:
+    if len(tensors) != 1 and "input_ids" not in tensors:
         raise _UnclearError(
             f"{path.name} has the tensors {', '.join(tensors)}; call one of them input_ids."
+            if tensors
+            else f"{path.name} has no tensors; give one that is called input_ids."
         )
     return tensors["input_ids"] if "input_ids" in tensors else next(iter(tensors.values()))
 

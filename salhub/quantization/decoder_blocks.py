@@ -261,6 +261,7 @@ class StepwisePass:
     Args:
         block: In float32; it stays in use until `outputs` was called.
         inputs: What goes into it.
+        with_outputs: Whether `outputs` will be called.
 
     Attributes:
         groups: The linear layers as they are called, those that read the same together.
@@ -275,8 +276,9 @@ class StepwisePass:
         ([['0'], ['2']], torch.Size([1, 4, 2]))
     """
 
-    def __init__(self, block: nn.Module, inputs: BlockInputs) -> None:
-        self._block, self._inputs = block, inputs
+    def __init__(self, block: nn.Module, inputs: BlockInputs, *, with_outputs: bool = True) -> None:
+        self._block, self._batches = block, inputs.batches()
+        self._keywords, self._with_outputs = inputs.keywords, with_outputs
         self.groups, self._ends = _call_order(block, inputs)
         # Of each part that was passed, what goes into its last layer, of every batch.
         self._kept: dict[str, list[Tensor]] = {}
@@ -293,11 +295,12 @@ class StepwisePass:
             raise _Stop
 
         [group] = [together for together in self.groups if name in together]
-        ended = [end for end in self._ends.values() if end.layer in group]
+        is_needed = self._with_outputs or group != self.groups[-1]
+        ended = [end for end in self._ends.values() if end.layer in group and is_needed]
         kept: list[Tensor] = []
         # The pass stops where the first of a group is called.
         layer = self._block.get_submodule(group[0])
-        for place in range(len(self._inputs.batches())):
+        for place in range(len(self._batches)):
             handle = layer.register_forward_pre_hook(look)
             try:
                 self._passed(place)
@@ -312,7 +315,7 @@ class StepwisePass:
 
     def outputs(self) -> Tensor:
         """What the block gives with its layers as they are now, float32 (S, L, d)."""
-        return torch.cat([self._passed(place) for place in range(len(self._inputs.batches()))])
+        return torch.cat([self._passed(place) for place in range(len(self._batches))])
 
     @torch.no_grad()
     def _passed(self, place: int) -> Tensor:
@@ -320,7 +323,7 @@ class StepwisePass:
         try:
             for part, module in known.items():
                 module.forward = self._ends[part].forward(self._block, self._kept[part][place])
-            return pass_block(self._block, self._inputs.batches()[place], self._inputs.keywords)
+            return pass_block(self._block, self._batches[place], self._keywords)
         finally:
             for module in known.values():
                 module.__dict__.pop("forward", None)
@@ -356,13 +359,13 @@ def _call_order(block: nn.Module, inputs: BlockInputs) -> tuple[list[list[str]],
     One sequence is passed.
     """
     # Tensors are held, lest another takes the place of one.
-    called: list[tuple[str, Tensor]] = []
+    called: list[tuple[str, Tensor, int]] = []
     given: list[tuple[str, Tensor, int]] = []
     found: list[_End] = []
     layers = linear_layers(block)
 
     def enter(name: str):
-        return lambda module, values: called.append((name, values[0]))
+        return lambda module, values: called.append((name, values[0], values[0]._version))
 
     def leave(name: str):
         def look(module, values, outputs):
@@ -396,22 +399,27 @@ def _call_order(block: nn.Module, inputs: BlockInputs) -> tuple[list[list[str]],
     finally:
         for handle in handles:
             handle.remove()
-    names = [name for name, _ in called]
+    names = [name for name, _, _ in called]
     unlike = next((name for name in layers if names.count(name) != 1), None)
     if unlike is not None:
         raise ValueError(
             f"the layer {unlike} is called {names.count(unlike)} times per pass, as in a "
             "mixture of experts; such layers cannot be quantized one by one."
         )
-    groups: dict[int, list[str]] = {}
-    for name, values in called:
-        groups.setdefault(id(values), []).append(name)
-    # No layer of a part is called after the one that it ends in.
-    found = [
-        end
-        for end in found
-        if end.layer == [name for name in names if name.startswith(f"{end.part}.")][-1]
-    ]
+    groups: dict[tuple[int, int], list[str]] = {}
+    for name, values, version in called:
+        groups.setdefault((id(values), version), []).append(name)
+
+    def can_stand_alone(end: _End) -> bool:
+        """Whether the part ends in the layer, and nothing else decides what goes into that."""
+        [group] = [together for together in groups.values() if end.layer in together]
+        before = names[names.index(group[0]) : names.index(end.layer)]
+        within = [name for name in names if name.startswith(f"{end.part}.")]
+        # Hooks on what goes into the layer would be called twice.
+        has_hooks = bool(block.get_submodule(end.layer)._forward_pre_hooks)
+        return within[-1] == end.layer and set(before) <= set(group) and not has_hooks
+
+    found = [end for end in found if can_stand_alone(end)]
     # What a part within a part gives is not asked for.
     ends = {
         end.part: end
@@ -423,7 +431,7 @@ def _call_order(block: nn.Module, inputs: BlockInputs) -> tuple[list[list[str]],
 
 def _divided(outputs: Any) -> tuple[Any, tuple[None, ...]]:
     """The first of several outputs and the rest, (None, ()) where more of them says something."""
-    if isinstance(outputs, tuple) and outputs and all(one is None for one in outputs[1:]):
+    if type(outputs) is tuple and outputs and all(one is None for one in outputs[1:]):
         return outputs[0], outputs[1:]
     return None, ()
 

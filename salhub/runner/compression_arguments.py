@@ -26,9 +26,9 @@ class CompressionArguments(RunArguments):
         group_size: Number of columns that share a scale in each row.
         quantize_embeddings: "int8" stores the embedding, and a head that shares its weights, with
             8 bits per value and one scale per row; None does not quantize them.
-        test_data: Text for measuring perplexity before and after; None not to measure it.
-        test_text_column: Column of `test_data` with the documents; None to find it by its heading,
-            or for `text_column` where both are the same data.
+        test_data: Text or tokens for measuring perplexity before and after; None not to measure it.
+        test_text_column: Column of `test_data` with the documents; None for `text_column` if
+            `test_data` is a table.
         test_dataset_config_name: The configuration of `test_data`, if it is a data set on the Hub;
             None for `dataset_config_name` where both are the same data.
         test_context_length: Number of tokens in a window of the test text.

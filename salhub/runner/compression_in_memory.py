@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from salhub.data.documents import check_no_columns
 from salhub.runner.arguments import CIRCUMSTANCES
 from salhub.runner.language_model_compression import CompressionRecipe
 
@@ -56,6 +57,9 @@ def compress_in_memory(
                 "out, or use salhub compress."
             )
     is_tokens = isinstance(calibration, Tensor)
+    if is_tokens:
+        options = {name: settings.get(name) for name in ("text_column", "dataset_config_name")}
+        check_no_columns("calibration", "a tensor", **options)
     if is_tokens and (
         calibration.ndim != 2 or calibration.is_floating_point() or calibration.dtype == torch.bool
     ):

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from salhub.data.documents import calibration_windows, check_tokens, encode_text, read_texts
+from salhub.data.documents import (
+    calibration_windows,
+    check_tokens,
+    encode_text,
+    is_token_file,
+    read_texts,
+    read_tokens,
+)
+from salhub.data.tables import is_table_file
 from salhub.evaluation.language_model import Perplexity, model_bytes, perplexity, vocab_size_of
 from salhub.hub import bundled_model, canonical_name, load
 from salhub.loading_keywords import gguf_explained, gguf_place
@@ -147,8 +155,8 @@ class CompressionRecipe(BlockRecipe):
         self.measures: dict[str, dict[str, float]] = {}
         self.seconds: dict[str, float] = {}
         self._block_seconds: dict[str, float] = {}
-        # What the block that was quantized last gives with some weights of its layers.
-        self.known_outputs: tuple[Mapping[str, Tensor], Tensor] | None = None
+        # The block that was quantized last, in float32, and what it gives as it is.
+        self.passed_block: tuple[nn.Module, Tensor] | None = None
         self.blocks = decoder_blocks(model)
         self.num_weights = sum(one.numel() for one in model.parameters())
         check_blocks(model)
@@ -178,7 +186,7 @@ class CompressionRecipe(BlockRecipe):
                 widest[1],
                 widest[0],
             )
-        self.test_tokens = self._read_test_tokens()
+        self.test_tokens = self._read_test_tokens(vocab_size_of(model))
         return model
 
     def compress(self, model: Any, tokenizer: Any, windows: Tensor | None = None) -> Any:
@@ -205,20 +213,28 @@ class CompressionRecipe(BlockRecipe):
                 bar.set_postfix(error=f"{max(_errors(block.measures), default=0):.3f}")
             return self.finish(model)
 
-    def _read_test_tokens(self) -> Tensor | None:
+    def _read_test_tokens(self, vocab_size: int) -> Tensor | None:
         options = self.arguments
         if options.test_data is None:
             return None
-        is_same = options.test_data == options.calibration
-        text = read_texts(
-            options.test_data,
-            text_column=options.test_text_column or (options.text_column if is_same else None),
-            dataset_config_name=options.test_dataset_config_name
-            or (options.dataset_config_name if is_same else None),
-            part=None,
-            prefix="" if is_same else "test_",
-        )
-        tokens = encode_text(text.whole, self.tokenizer)[: options.num_test_tokens]
+        if is_token_file(options.test_data):
+            tokens = read_tokens(options.test_data, vocab_size).flatten()
+        else:
+            path = Path(options.test_data)
+            is_plain = path.is_file() and not is_table_file(path)
+            own, column = options.test_text_column, None if is_plain else options.text_column
+            config_name = options.test_dataset_config_name
+            if config_name is None and options.test_data == options.calibration:
+                config_name = options.dataset_config_name
+            text = read_texts(
+                options.test_data,
+                text_column=own or column,
+                dataset_config_name=config_name,
+                part=None,
+                prefix="" if own is None and column is not None else "test_",
+            )
+            tokens = encode_text(text.whole, self.tokenizer)
+        tokens = tokens[: options.num_test_tokens]
         if len(tokens) < options.test_context_length:
             raise ValueError(
                 f"test_data has {len(tokens)} tokens, fewer than test_context_length, "
@@ -284,7 +300,7 @@ class CompressionRecipe(BlockRecipe):
         return list(self.blocks)
 
     def compress_block(self, model: nn.Module, name: str) -> CompressedBlock:
-        self._block_seconds = {}
+        self._block_seconds, self.passed_block = {}, None
         with torch.no_grad():
             block = in_full_precision(self.blocks[name])
         found, tensors, measures = self.quantize(block, name)
@@ -313,16 +329,22 @@ class CompressionRecipe(BlockRecipe):
     @torch.no_grad()
     def take_block(self, model: nn.Module, name: str, block: CompressedBlock) -> None:
         original = self.blocks[name]
-        working = in_full_precision(original)
+        (working, outputs), self.passed_block = self.passed_block or (None, None), None
+        if working is None:
+            working = in_full_precision(original)
         for layer, linear in linear_layers(working).items():
             parts = {part: block.tensors[f"{layer}.{part}"] for part in _PARTS}
             weight = QuantizedWeight(group_size=self.arguments.group_size, **parts)
             packed = self.packed_layer(original.get_submodule(layer), weight, block, layer)
-            linear.weight.data = packed.to_linear().weight.data
+            dense = packed.to_linear().weight.data
+            # What is kept of a block decides.
+            if outputs is not None and not torch.equal(linear.weight, dense):
+                outputs = None
+            linear.weight.data = dense
             original.set_submodule(layer, packed)
         self._block_seconds = {}
         with self.timed("outputs"):
-            self.inputs.move_on(self._outputs(working))
+            self.inputs.move_on(block_outputs(working, self.inputs) if outputs is None else outputs)
         spent = {
             key.removeprefix(_SECONDS): float(value)
             for key, value in block.tensors.items()
@@ -333,17 +355,6 @@ class CompressionRecipe(BlockRecipe):
         self.measures[name] = block.measures
         del working
         return_free_memory()
-
-    def _outputs(self, block: nn.Module) -> Tensor:
-        """What a block gives with the weights that are kept of it."""
-        known, self.known_outputs = self.known_outputs, None
-        if known is not None:
-            weights, outputs = known
-            layers = linear_layers(block)
-            # Those of models in half precision are rounded once more.
-            if all(torch.equal(layers[layer].weight, weight) for layer, weight in weights.items()):
-                return outputs
-        return block_outputs(block, self.inputs)
 
     def packed_layer(
         self, plain: nn.Module, weight: QuantizedWeight, block: CompressedBlock, name: str

@@ -110,11 +110,14 @@ def test_what_is_no_text_is_refused(tmp_path, name, content, error, sentence):
 def test_options_of_tables_are_refused_for_texts_and_tokens(tokenizer, tmp_path):
     (tmp_path / "a.txt").write_text("the film " * 50)
     np.save(tmp_path / "b.npy", np.arange(40))
-    for name, kind in (("a.txt", "a text"), ("b.npy", "a file of tokens")):
+    for name in ("a.txt", "b.npy"):
         for option in ("text_column", "dataset_config_name"):
-            sentence = f"{option} is story, but {name} is {kind} without columns or parts; leave"
+            sentence = f"{option} is story, but {name} is a [a-z ]*, which has none; leave {option}"
             with pytest.raises(ValueError, match=sentence):
                 calibration_windows(tmp_path / name, tokenizer, 2, 8, **{option: "story"})
+    (tmp_path / "c.jsonl").write_text(json.dumps({"text": "the film"}))
+    with pytest.raises(ValueError, match=r"dataset_config_name is raw, but c\.jsonl is a file"):
+        read_texts(tmp_path / "c.jsonl", dataset_config_name="raw")
 
 
 def test_a_broken_parquet_file_is_refused_in_one_sentence(tmp_path):
@@ -220,7 +223,11 @@ ROWS = np.arange(20).reshape(2, 10)
         (ROWS > 2, (2, 10), "bool, but tokens must be whole numbers"),
         (ROWS[:0], (2, 10), r"has the shape \(0, 10\)"),
         (ROWS[None], (2, 10), r"has the shape \(1, 2, 10\)"),
-        (np.array([{}]), (2, 10), r"a\.npy cannot be read as tokens .*; write whole numbers with"),
+        (
+            np.array([{}]),
+            (2, 10),
+            r"a\.npy cannot be read as tokens \(it is no array",
+        ),
     ],
 )
 def test_tokens_that_make_no_windows_are_refused_with_numbers(
@@ -245,3 +252,6 @@ def test_a_text_that_makes_no_window_is_refused_with_numbers(tokenizer, book, tm
     save_file({"a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "two.safetensors")
     with pytest.raises(ValueError, match="has the tensors a, b; call one of them input_ids"):
         read_tokens(tmp_path / "two.safetensors", 300)
+    save_file({}, tmp_path / "none.safetensors")
+    with pytest.raises(ValueError, match=r"none\.safetensors has no tensors; give one"):
+        read_tokens(tmp_path / "none.safetensors", 300)

@@ -144,33 +144,42 @@ def test_a_pass_in_steps_calls_attention_no_more_than_it_must():
     assert called == ["self_attn.q_proj", "mlp.gate_proj"]
 
 
-class InPlace(torch.nn.Module):
-    """A part that changes what its last layer gives, and one that has a layer after that."""
+class Odd(torch.nn.Module):
+    """A part that does not simply end in a linear layer."""
 
-    def __init__(self, is_changed):
+    def __init__(self, kind):
         super().__init__()
         self.first, self.second = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
-        self.is_changed = is_changed
+        self.kind = kind
+        if kind == "read again":
+            self.between = torch.nn.Linear(4, 4)
+        if kind == "hook":
+            self.second.register_forward_pre_hook(lambda module, values: values[0] * 2)
 
     def forward(self, hidden):
         found = self.first(hidden)
-        if self.is_changed:
+        if self.kind == "in place":
             return self.second(found).mul_(2)
-        self.second(hidden + 1)
-        return found
+        if self.kind == "read again":
+            self.between(found)
+            return self.second(hidden)
+        if self.kind == "another after it":
+            self.second(hidden + 1)
+            return found
+        return self.second(found)
 
 
-@pytest.mark.parametrize("is_changed", [True, False])
-def test_a_part_that_does_not_end_in_a_layer_is_passed_again(is_changed):
+@pytest.mark.parametrize("kind", ["in place", "read again", "another after it", "hook"])
+def test_a_part_that_does_not_end_in_a_layer_is_passed_again(kind):
     torch.manual_seed(0)
-    block = torch.nn.Sequential(InPlace(is_changed), torch.nn.Linear(4, 4))
+    block = torch.nn.Sequential(Odd(kind), torch.nn.Linear(4, 4))
     inputs = BlockInputs(torch.randn(3, 5, 4), [{}], 2)
     steps = StepwisePass(block, inputs)
-    assert steps.groups == [["0.first"], ["0.second"], ["1"]]
-    for name in ("0.first", "0.second", "1"):
-        _, seen = passed_with_inputs(block, inputs, [name])
-        found = [*steps.layer_inputs(name)]
-        assert all(torch.equal(*pair) for pair in zip(found, seen[name], strict=True))
-        block.get_submodule(name).weight.data.neg_()
+    for together in steps.groups:
+        _, seen = passed_with_inputs(block, inputs, together[:1])
+        found = [*steps.layer_inputs(together[0])]
+        assert all(torch.equal(*pair) for pair in zip(found, seen[together[0]], strict=True))
+        for name in together:
+            block.get_submodule(name).weight.data.neg_()
     with torch.no_grad():
         assert torch.equal(steps.outputs(), block_outputs(block, inputs))

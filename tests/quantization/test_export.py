@@ -269,7 +269,7 @@ def test_what_is_no_quantized_model_is_refused(symmetric, tmp_path):
         export_model(plain, tmp_path / "out", "dense")
     for name in ("model.gguf", "model.safetensors"):
         (tmp_path / name).touch()
-        with pytest.raises(OSError, match=f"{name} is a file of weights, but a model"):
+        with pytest.raises(OSError, match=f"{name} is a file of weights, but a model is a"):
             export_model(tmp_path / name, tmp_path / "out", "dense")
     with pytest.raises(ValueError, match="only language models are exported; give one that salhub"):
         export_model("efficientnet-lite0", tmp_path / "out", "dense")

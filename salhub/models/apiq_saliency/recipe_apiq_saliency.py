@@ -290,8 +290,8 @@ class ApiQSaliencyRecipe(CompressionRecipe):
         """One set of layers that read the same after another."""
         working = in_full_precision(block)
         full = linear_layers(block)
-        steps = StepwisePass(working, self.inputs)
-        full_steps = StepwisePass(block, self.full_inputs)
+        steps = StepwisePass(working, self.inputs, with_outputs=False)
+        full_steps = StepwisePass(block, self.full_inputs, with_outputs=False)
         histories = []
 
         def outputs_of(weights: Mapping[str, Tensor], rows: Tensor) -> list[Tensor]:

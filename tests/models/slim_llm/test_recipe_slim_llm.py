@@ -4,6 +4,7 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -28,7 +29,9 @@ from transformers.quantizers.quantizer_gguf import GgufHfQuantizer
 from salhub.models.slim_llm.layer_report import CompressionReport
 from salhub.models.slim_llm.quantize_model import quantize_slim_llm
 from salhub.quantization.packed_embedding import PackedEmbedding
+from salhub.quantization.packed_linear import PackedLinear
 from salhub.quantization.quantizer import packed_layers
+from salhub.runner import language_model_compression
 from salhub.runner.language_model_compression import CompressionRecipe
 from salhub.runner.run import run
 from salhub.runner.summary import summary
@@ -308,7 +311,7 @@ def test_bad_calls_are_refused(tokens, options, words):
             "preset must be one of recommended, reference, plus, rtn, gptq, gptq-clip",
         ),
         ({"quantize_embeddings": "int4"}, "quantize_embeddings must be one of int8 or None"),
-        ({"text_column": "story"}, "text_column is story, but .* is a text without columns"),
+        ({"text_column": "story"}, "text_column is story, but .* is a text, which has none"),
         ({"test_text_column": "story"}, "test_text_column has no effect without test_data"),
     ],
 )
@@ -382,23 +385,54 @@ def test_texts_that_cannot_be_calibrated_on_are_refused(tmp_path, sources):
 
 def test_each_text_has_a_column_of_its_own(tmp_path, sources):
     text = Path(sources["calibration"]).read_text()
-    for name, column in (("a", "story"), ("b", "verse")):
+    for name, column in (("a", "story"), ("b", "verse"), ("c", "story")):
         rows = [json.dumps({column: part, "title": "x"}) for part in text.split("\n\n")]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
-    given = {
-        "calibration": str(tmp_path / "a.jsonl"),
-        "text_column": "story",
-        "test_data": str(tmp_path / "b.jsonl"),
-        "test_context_length": 24,
-    }
-    found = recipe(tmp_path / "out", {**sources, **given}, test_text_column="verse")
-    found.build_model()
-    same = {**given, "test_data": given["calibration"]}
-    again = recipe(tmp_path / "out", {**sources, **same})
-    again.build_model()
-    assert torch.equal(found.test_tokens, again.test_tokens)
-    with pytest.raises(ValueError, match=r"column of b\.jsonl is test_text_column: it has 'verse'"):
-        recipe(tmp_path / "out", {**sources, **given}).build_model()
+    (tmp_path / "plain.txt").write_text(text)
+
+    def tokens(test_data, **more):
+        given = {"calibration": str(tmp_path / "a.jsonl"), "text_column": "story"}
+        given |= {"test_data": str(tmp_path / test_data), "test_context_length": 24, **more}
+        made = recipe(tmp_path / "out", {**sources, **given})
+        made.build_model()
+        return made.test_tokens
+
+    whole = tokens("b.jsonl", test_text_column="verse")
+    assert torch.equal(tokens("c.jsonl"), whole)
+    assert torch.equal(tokens("plain.txt")[:9], whole[:9])
+    np.save(tmp_path / "d.npy", whole.numpy())
+    assert torch.equal(tokens("d.npy", num_test_tokens=30), whole[:30])
+    for given, sentence in {
+        "story": r"b\.jsonl has no column 'story'; test_text_column must be one of verse, title",
+        None: r"b\.jsonl has no column 'story'; text_column must be one of verse, title",
+    }.items():
+        with pytest.raises(ValueError, match=f"^{sentence}"):
+            tokens("b.jsonl", test_text_column=given)
+
+
+@pytest.mark.parametrize("preset", ["recommended", "reference"])
+def test_a_block_is_passed_again_only_where_its_weights_changed(monkeypatch, preset):
+    """Matching outputs ends with those of the block, which need not be computed anew."""
+    passed, tokens = [], torch.arange(96).view(4, 24)
+    again, dense = language_model_compression.block_outputs, PackedLinear.to_linear
+
+    def look(block, inputs):
+        passed.append(inputs.place)
+        return again(block, inputs)
+
+    def changed(layer):
+        found = dense(layer)
+        found.weight.data[0, 0] += 0.01
+        return found
+
+    monkeypatch.setattr(language_model_compression, "block_outputs", look)
+    given = {"group_size": 4, "preset": preset}
+    quantize_slim_llm(small_llama.network(), None, tokens, **given)
+    assert passed == ([] if preset == "recommended" else [0, 1])
+    passed.clear()
+    monkeypatch.setattr(PackedLinear, "to_linear", changed)
+    quantize_slim_llm(small_llama.network(), None, tokens, **given)
+    assert passed == [0, 1]
 
 
 def test_what_is_no_number_or_too_large_names_the_layer():
