@@ -14,6 +14,7 @@ import argparse
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import quantization_cells as parts
@@ -185,6 +186,12 @@ def _write(results: Results, options: argparse.Namespace) -> None:
     results.metrics = [metric for metric in results.metrics if metric.name.startswith(kept)]
     results.tables = []
     peers = find_peers("hqq", "auto_round")
+    # Some of them want an environment of their own, whose cells are there already.
+    for module, peer in peers.items():
+        if peer.version is None and (version := results.versions.get(peer.distribution)):
+            peers[module] = replace(
+                peer, version=version, reason="took part, in its own environment"
+            )
     table_of, times = _Cells(results.metrics), _times(results)
     for bits in (2, 3):
         results.tables.append(_table(results, table_of, bits))
