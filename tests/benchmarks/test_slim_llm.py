@@ -107,7 +107,8 @@ def test_nothing_is_required_of_a_smoke_test(words, tmp_path):
     found = Results.load(tmp_path / "found.json")
     assert "Required" not in {table.title for table in found.tables}
     assert "too small for anything to follow" in found.tables[0].note
-    assert found.command.endswith("--smoke --group-size 8 --output found.json")
+    sizes = "--group-size 8 --equal-group-size 4"
+    assert found.command.endswith(f"--smoke {sizes} --output found.json")
     with pytest.raises(SystemExit, match="choose another file with --output"):
         slim_llm.main([*words, "--minutes", "0"], fake)
 
